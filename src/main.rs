@@ -1,0 +1,2 @@
+//! Windfall.
+fn main() {}
