@@ -1,1 +1,3 @@
-//! Windfall.
+//! Windfall: purchases in, points out.
+
+pub mod engine;

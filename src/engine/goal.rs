@@ -1,0 +1,62 @@
+//! Goals: what must be reached in a window.
+
+use serde::{Deserialize, Serialize};
+
+/// Counted over a window's eligible purchases in order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goal {
+    /// Reached by each purchase.
+    EveryPurchase,
+    /// Reached by the n-th purchase; with `repeat` by the 2n-th, 3n-th … too.
+    Purchases {
+        /// n ≥ 1.
+        at_least: i32,
+        /// Once a window, or again and again.
+        repeat: bool,
+    },
+    /// Reached when the eligible amounts sum to so much; with `repeat` at each further multiple.
+    Spend {
+        /// Minor units, > 0.
+        at_least: i64,
+        /// Once a window, or again and again.
+        repeat: bool,
+    },
+    /// Reached when so many different ones were bought.
+    Distinct {
+        /// What must differ.
+        of: DistinctOf,
+        /// n ≥ 1.
+        at_least: i32,
+    },
+    /// Reached by the k-th purchase of the n-th of n consecutive windows with at least k each.
+    Streak {
+        /// n ≥ 1 windows.
+        length: i32,
+        /// k ≥ 1 purchases in each.
+        purchases_per_window: i32,
+        /// Whether counting starts again at the next window.
+        repeat: bool,
+    },
+}
+
+/// What a [`Goal::Distinct`] tells apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+pub enum DistinctOf {
+    /// Articles.
+    Sku,
+    /// Categories; lines without one do not count.
+    Category,
+}
+
+impl Goal {
+    /// Whether a window can give more than one award.
+    pub const fn repeats(&self) -> bool {
+        match self {
+            Self::EveryPurchase => true,
+            Self::Purchases { repeat, .. } | Self::Spend { repeat, .. } | Self::Streak { repeat, .. } => *repeat,
+            Self::Distinct { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! The pure core: purchases and a campaign's rule in, awards out.
+//!
+//! Invariants of this module and all below it: no `async`, no clock, no SQL, no I/O, no global state. Time comes in
+//! as an argument. The rules are those of `semantics.md`; where code and that page disagree, one of them has a bug.
+//!
+//! Reading order: [`time`] and [`zone`] (instants, spans, local bounds) → [`money`] → [`purchase`] (net amounts) →
+//! [`window`], [`goal`], [`award`] (the vocabulary of a rule) → [`rule`] (a campaign's rule; what is legal and what
+//! is eligible) → [`state`] (the fold over a customer's eligible purchases) → [`evaluate`] (what a change can affect,
+//! and the fold from there) → [`diff`] (recorded against reached) → [`budget`] (decisions) → [`progress`] →
+//! [`lifecycle`] (transitions of a campaign).
+
+pub mod award;
+pub mod budget;
+pub mod diff;
+pub mod evaluate;
+pub mod goal;
+pub mod lifecycle;
+pub mod money;
+pub mod progress;
+pub mod purchase;
+pub mod rule;
+pub mod state;
+pub mod time;
+pub mod window;
+pub mod zone;

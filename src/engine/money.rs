@@ -1,0 +1,183 @@
+//! Money: whole minor units of an ISO 4217 currency. Never floats.
+
+use std::fmt;
+
+use rust_decimal::Decimal;
+use serde::{Deserialize, Serialize};
+
+/// The greatest total or line amount, in minor units.
+pub const MAX_MINOR: i64 = 10_000_000_000_000;
+
+/// Why a decimal could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MoneyError {
+    /// Not `123` or `123.45`.
+    #[error("must be a decimal such as 19.99")]
+    Malformed,
+    /// Not in the table.
+    #[error("is not an ISO 4217 currency")]
+    UnknownCurrency,
+    /// More decimals than there are minor units.
+    #[error("has more decimals than the currency")]
+    TooManyDecimals,
+    /// Beyond what 64 bits or the limits take.
+    #[error("is too large")]
+    OutOfRange,
+}
+
+/// An ISO 4217 currency, by its three letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Currency {
+    code: [u8; 3],
+    exponent: u8,
+}
+
+/// ISO 4217 (list one, 2026-01): codes whose minor unit is not a hundredth, then all others.
+const NO_DECIMALS: &str = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF";
+const THREE_DECIMALS: &str = "BHD IQD JOD KWD LYD OMR TND";
+const FOUR_DECIMALS: &str = "CLF UYW";
+const TWO_DECIMALS: &str = "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BOV BRL BSD BTN BWP BYN BZD \
+    CAD CDF CHE CHF CHW CNY COP COU CRC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP GMD GTQ GYD \
+    HKD HNL HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA MKD MMK MNT MOP MRU \
+    MUR MVR MWK MXN MXV MYR MZN NAD NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN QAR RON RSD RUB SAR SBD SCR SDG SEK \
+    SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD USN UYU UZS VED VES WST XAD XCD \
+    XCG YER ZAR ZMW ZWG";
+
+impl Currency {
+    /// Looks the code up. Codes are exact: upper case.
+    pub fn parse(code: &str) -> Result<Self, MoneyError> {
+        let bytes: [u8; 3] = code.as_bytes().try_into().map_err(|_| MoneyError::UnknownCurrency)?;
+        let listed = |list: &str| list.split_ascii_whitespace().any(|listed| listed == code);
+        let exponent = if listed(TWO_DECIMALS) {
+            2
+        } else if listed(NO_DECIMALS) {
+            0
+        } else if listed(THREE_DECIMALS) {
+            3
+        } else if listed(FOUR_DECIMALS) {
+            4
+        } else {
+            return Err(MoneyError::UnknownCurrency);
+        };
+        Ok(Self { code: bytes, exponent })
+    }
+
+    /// Three letters.
+    pub fn as_str(&self) -> &str {
+        // The bytes came from a string of the ASCII table above.
+        std::str::from_utf8(&self.code).unwrap_or_default()
+    }
+
+    /// How many decimals its amounts have.
+    pub const fn exponent(self) -> u32 {
+        self.exponent as u32
+    }
+
+    /// Minor units in one major unit.
+    pub const fn minor_per_major(self) -> i64 {
+        10_i64.pow(self.exponent as u32)
+    }
+
+    /// Reads a decimal in major units. The sign and the limits are the caller's to check.
+    pub fn parse_amount(self, text: &str) -> Result<i64, MoneyError> {
+        let minor = scaled(text, self.exponent())?;
+        if minor.unsigned_abs() > MAX_MINOR.unsigned_abs() { Err(MoneyError::OutOfRange) } else { Ok(minor) }
+    }
+
+    /// Major units with the currency's decimals: 2000 in EUR is "20.00".
+    pub fn format(self, minor: i128) -> String {
+        decimal_text(minor, self.exponent())
+    }
+}
+
+impl fmt::Display for Currency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl TryFrom<String> for Currency {
+    type Error = MoneyError;
+    fn try_from(code: String) -> Result<Self, MoneyError> {
+        Self::parse(&code)
+    }
+}
+
+impl From<Currency> for String {
+    fn from(currency: Currency) -> Self {
+        currency.as_str().to_owned()
+    }
+}
+
+/// `text × 10^decimals` as a whole number: exact, or an error.
+pub fn scaled(text: &str, decimals: u32) -> Result<i64, MoneyError> {
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
+    // rust_decimal reads more than the contract: underscores, ".5", "5.".
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(fraction) {
+        return Err(MoneyError::Malformed);
+    }
+    if text.len() > 40 {
+        return Err(MoneyError::OutOfRange);
+    }
+    // Trailing zeros are no decimals: "19.9900" is 19.99.
+    if fraction.trim_end_matches('0').len() > decimals as usize {
+        return Err(MoneyError::TooManyDecimals);
+    }
+    let value = Decimal::from_str_exact(text).map_err(|_| MoneyError::OutOfRange)?.normalize();
+    let factor = 10_i128.pow(decimals - value.scale());
+    let scaled = value.mantissa().checked_mul(factor).ok_or(MoneyError::OutOfRange)?;
+    i64::try_from(scaled).map_err(|_| MoneyError::OutOfRange)
+}
+
+/// `scaled / 10^decimals`, with exactly that many decimals.
+pub fn decimal_text(scaled: i128, decimals: u32) -> String {
+    let sign = if scaled < 0 { "-" } else { "" };
+    let magnitude = scaled.unsigned_abs();
+    if decimals == 0 {
+        return format!("{sign}{magnitude}");
+    }
+    let unit = 10_u128.pow(decimals);
+    format!("{sign}{}.{:0width$}", magnitude / unit, magnitude % unit, width = decimals as usize)
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn amounts_are_exact() {
+        let amount = |code, text| Currency::parse(code).unwrap().parse_amount(text);
+        assert_eq!(amount("EUR", "19.99"), Ok(1999));
+        assert_eq!(amount("EUR", "19.9900"), Ok(1999));
+        assert_eq!(amount("EUR", "-0"), Ok(0));
+        assert_eq!(amount("JPY", "19"), Ok(19));
+        assert_eq!(amount("KWD", "0.001"), Ok(1));
+        assert_eq!(amount("EUR", "100000000000.00"), Ok(MAX_MINOR));
+        assert_eq!(amount("EUR", "100000000000.01"), Err(MoneyError::OutOfRange));
+        assert_eq!(amount("EUR", "99999999999999999999999999999999"), Err(MoneyError::OutOfRange));
+        assert_eq!(amount("EUR", "0.001"), Err(MoneyError::TooManyDecimals));
+        assert_eq!(amount("JPY", "0.5"), Err(MoneyError::TooManyDecimals));
+        for wrong in ["", ".5", "5.", "1e3", "1_000", "+1", "1,5", " 1", "--1", "NaN"] {
+            assert_eq!(amount("EUR", wrong), Err(MoneyError::Malformed), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn currencies_are_exact_codes() {
+        assert_eq!(Currency::parse("eur"), Err(MoneyError::UnknownCurrency));
+        assert_eq!(Currency::parse("XXX"), Err(MoneyError::UnknownCurrency));
+        assert_eq!(Currency::parse("EURO"), Err(MoneyError::UnknownCurrency));
+        assert_eq!(Currency::parse("CLF").unwrap().exponent(), 4);
+    }
+
+    #[test]
+    fn formatting_keeps_the_decimals() {
+        assert_eq!(Currency::parse("EUR").unwrap().format(2000), "20.00");
+        assert_eq!(Currency::parse("EUR").unwrap().format(-5), "-0.05");
+        assert_eq!(Currency::parse("JPY").unwrap().format(7), "7");
+    }
+}

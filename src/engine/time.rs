@@ -1,0 +1,225 @@
+//! Instants and spans. UTC, whole microseconds: the finest both databases compare and round alike.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Microseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Instant(pub i64);
+
+impl Instant {
+    /// Later than every instant that can be recorded: the close of a window that has none.
+    pub const FOREVER: Self = Self(i64::MAX);
+    /// Earlier than every instant that can be recorded.
+    pub const NEVER: Self = Self(i64::MIN);
+    /// The earliest `purchasedAt`.
+    pub const EPOCH: Self = Self(0);
+
+    /// `self + span`, at most [`Self::FOREVER`].
+    pub const fn plus(self, micros: i64) -> Self {
+        Self(self.0.saturating_add(micros))
+    }
+
+    /// `self − span`, at least [`Self::NEVER`].
+    pub const fn minus(self, micros: i64) -> Self {
+        Self(self.0.saturating_sub(micros))
+    }
+
+    /// None where it lies outside the calendar (before the year −9999 or after 9999).
+    pub fn timestamp(self) -> Option<jiff::Timestamp> {
+        jiff::Timestamp::from_microsecond(self.0).ok()
+    }
+}
+
+impl From<jiff::Timestamp> for Instant {
+    /// Finer input is truncated (towards the past).
+    fn from(timestamp: jiff::Timestamp) -> Self {
+        let nanos = timestamp.as_nanosecond().div_euclid(1_000);
+        Self(i64::try_from(nanos).unwrap_or(i64::MAX))
+    }
+}
+
+impl fmt::Display for Instant {
+    /// RFC 3339 in UTC; sub-seconds only where there are any.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.timestamp() {
+            Some(timestamp) => timestamp.fmt(f),
+            None => f.write_str("unbounded"),
+        }
+    }
+}
+
+/// Why an instant or a span could not be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TimeError {
+    /// Not RFC 3339 with an offset.
+    #[error("must be an RFC 3339 instant with an offset, e.g. 2026-11-02T18:00:00Z")]
+    Instant,
+    /// Not an ISO 8601 span of fixed units.
+    #[error("must be an ISO 8601 span of weeks, days, hours, minutes and seconds, e.g. P7D or PT30M")]
+    Span,
+    /// Not `HH:MM`.
+    #[error("must be a local time such as 18:00")]
+    LocalTime,
+}
+
+/// Reads RFC 3339. An offset is required: without one the instant would be a guess.
+pub fn parse_instant(text: &str) -> Result<Instant, TimeError> {
+    let bytes = text.as_bytes();
+    // jiff reads more than RFC 3339 (bracketed zones, ISO basic format); the contract is RFC 3339.
+    let date = bytes.len() >= 20
+        && bytes.len() <= 40
+        && bytes[..19].iter().enumerate().all(|(at, byte)| match at {
+            4 | 7 => *byte == b'-',
+            10 => matches!(byte, b'T' | b't' | b' '),
+            13 | 16 => *byte == b':',
+            _ => byte.is_ascii_digit(),
+        })
+        && !text.contains('[');
+    if !date {
+        return Err(TimeError::Instant);
+    }
+    text.parse::<jiff::Timestamp>().map(Instant::from).map_err(|_| TimeError::Instant)
+}
+
+/// An exact span of time, kept as it was entered ("P7D" is 168 hours).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Span {
+    text: String,
+    micros: i64,
+}
+
+impl Span {
+    /// The longest span a campaign may name.
+    pub const MAX_MICROS: i64 = 3660 * 24 * 3600 * 1_000_000;
+
+    /// Reads ISO 8601 (weeks, days, hours, minutes, seconds). The sign and the bounds are the rule's to check.
+    pub fn parse(text: &str) -> Result<Self, TimeError> {
+        // Years and months have no exact length; jiff would read them.
+        let date_part = text.split(['T', 't']).next().unwrap_or(text);
+        let well_formed = text.len() <= 40
+            && text.starts_with('P')
+            && text.is_ascii()
+            && !date_part.contains(['Y', 'M', 'y', 'm'])
+            && !text.ends_with(['P', 'T']);
+        if !well_formed {
+            return Err(TimeError::Span);
+        }
+        let span: jiff::Span = text.parse().map_err(|_| TimeError::Span)?;
+        let nanos =
+            span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| TimeError::Span)?.as_nanos();
+        let micros = i64::try_from(nanos / 1_000).map_err(|_| TimeError::Span)?;
+        Ok(Self { text: text.to_owned(), micros })
+    }
+
+    /// Its length in microseconds.
+    pub const fn micros(&self) -> i64 {
+        self.micros
+    }
+
+    /// As entered.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl TryFrom<String> for Span {
+    type Error = TimeError;
+    fn try_from(text: String) -> Result<Self, TimeError> {
+        Self::parse(&text)
+    }
+}
+
+impl From<Span> for String {
+    fn from(span: Span) -> Self {
+        span.text
+    }
+}
+
+/// A time of day on a local clock, to the minute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct LocalTime {
+    hour: i8,
+    minute: i8,
+}
+
+impl LocalTime {
+    /// Reads `HH:MM`, 00:00 to 23:59.
+    pub fn parse(text: &str) -> Result<Self, TimeError> {
+        let (hour, minute) = text.split_once(':').ok_or(TimeError::LocalTime)?;
+        let digits = |part: &str, end: i8| {
+            let value: i8 = if part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_digit()) {
+                part.parse().map_err(|_| TimeError::LocalTime)?
+            } else {
+                return Err(TimeError::LocalTime);
+            };
+            if value < end { Ok(value) } else { Err(TimeError::LocalTime) }
+        };
+        Ok(Self { hour: digits(hour, 24)?, minute: digits(minute, 60)? })
+    }
+
+    /// On the clock of `date`.
+    pub fn on(self, date: jiff::civil::Date) -> jiff::civil::DateTime {
+        date.at(self.hour, self.minute, 0, 0)
+    }
+}
+
+impl fmt::Display for LocalTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:02}:{:02}", self.hour, self.minute)
+    }
+}
+
+impl TryFrom<String> for LocalTime {
+    type Error = TimeError;
+    fn try_from(text: String) -> Result<Self, TimeError> {
+        Self::parse(&text)
+    }
+}
+
+impl From<LocalTime> for String {
+    fn from(time: LocalTime) -> Self {
+        time.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instants_are_truncated_to_microseconds_and_need_an_offset() {
+        assert_eq!(parse_instant("1970-01-01T00:00:01.0000019Z"), Ok(Instant(1_000_001)));
+        assert_eq!(parse_instant("1970-01-01T01:00:00+01:00"), Ok(Instant(0)));
+        for wrong in
+            ["1970-01-01T00:00:00", "1970-01-01", "19700101T000000Z", "1970-01-01T00:00:00+01:00[Europe/Paris]", ""]
+        {
+            assert_eq!(parse_instant(wrong), Err(TimeError::Instant), "{wrong}");
+        }
+        assert_eq!(Instant(1_000_001).to_string(), "1970-01-01T00:00:01.000001Z");
+    }
+
+    #[test]
+    fn spans_have_fixed_units_only_and_keep_their_text() {
+        let micros = |text| Span::parse(text).map(|span| span.micros());
+        assert_eq!(micros("P7D"), Ok(7 * 86_400_000_000));
+        assert_eq!(micros("P1W"), Ok(7 * 86_400_000_000));
+        assert_eq!(micros("PT30M"), Ok(1_800_000_000));
+        assert_eq!(Span::parse("PT24H").map(String::from), Ok("PT24H".to_owned()));
+        for wrong in ["P1M", "P1Y", "PT", "P", "7D", "-P1D", "P1D T1H", "", "1 day"] {
+            assert_eq!(micros(wrong), Err(TimeError::Span), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn local_times_are_to_the_minute() {
+        assert_eq!(LocalTime::parse("18:05").map(|time| time.to_string()), Ok("18:05".to_owned()));
+        for wrong in ["24:00", "8:00", "18:60", "18", "18:00:00", "+1:00"] {
+            assert_eq!(LocalTime::parse(wrong), Err(TimeError::LocalTime), "{wrong}");
+        }
+    }
+}
