@@ -1,3 +1,5 @@
 //! Windfall.
 
+pub mod cli;
 pub mod config;
+pub mod http;
