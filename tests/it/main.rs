@@ -1,1 +1,3 @@
-//! Integration tests.
+//! Integration tests: one binary, because each links the whole server.
+
+mod support;

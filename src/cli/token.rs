@@ -1,0 +1,135 @@
+//! `windfall token`: mints a token for development, or for a shop that has no identity provider.
+
+use std::io::{Write as _, stdout};
+use std::time::Duration;
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use serde_json::json;
+
+use crate::config::Auth;
+use crate::http::auth::{Role, is_external_id};
+
+/// Mint a token that this configuration accepts.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// customer, storefront or admin.
+    #[arg(long)]
+    role: Role,
+    /// Whom it speaks for: for a customer, the shop's id of it.
+    #[arg(long)]
+    sub: String,
+    /// How long it is valid: a number and s, m, h, d or w.
+    #[arg(long, value_name = "SPAN", value_parser = parse_span, default_value = "30d")]
+    expires_in: Duration,
+}
+
+/// Why no token can be minted.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// There is nothing to sign with.
+    #[error(
+        "tokens are signed with the configuration key `auth.hs256_secret` (WINDFALL__AUTH__HS256_SECRET), which is not set"
+    )]
+    NoSecret,
+    /// Nobody would accept it.
+    #[error("--sub must have 1 to 200 bytes, without U+0000")]
+    Subject,
+    /// Later than times can tell.
+    #[error("--expires-in is too long")]
+    TooLong,
+    /// The library refused.
+    #[error("the token cannot be signed")]
+    Signing(#[from] jsonwebtoken::errors::Error),
+}
+
+/// Prints the token alone on a line. `now` is in microseconds since 1970.
+pub fn run(args: &Args, config: &Auth, now: i64) -> anyhow::Result<()> {
+    let token = mint(config, args.role, &args.sub, args.expires_in, now)?;
+    writeln!(stdout(), "{token}")?;
+    Ok(())
+}
+
+/// A token that holds from now on for `ttl`. `now` is in microseconds since 1970.
+pub fn mint(config: &Auth, role: Role, sub: &str, ttl: Duration, now: i64) -> Result<String, TokenError> {
+    let secret = config.hs256_secret.as_ref().ok_or(TokenError::NoSecret)?;
+    if !is_external_id(sub) {
+        return Err(TokenError::Subject);
+    }
+    let issued_at = now.div_euclid(1_000_000);
+    let expires_at = i64::try_from(ttl.as_secs()).ok().and_then(|ttl| issued_at.checked_add(ttl));
+    // Verifiers count in microseconds.
+    let expires_at = expires_at.filter(|at| at.checked_mul(1_000_000).is_some()).ok_or(TokenError::TooLong)?;
+    let claims = json!({
+        "iss": config.issuer,
+        "aud": config.audience,
+        "sub": sub,
+        "role": role.name(),
+        "iat": issued_at,
+        "exp": expires_at,
+    });
+    let key = EncodingKey::from_secret(secret.expose().as_bytes());
+    Ok(jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &key)?)
+}
+
+fn parse_span(text: &str) -> Result<Duration, String> {
+    const ALLOWED: &str = "a span is a number above 0 and one of s, m, h, d, w, such as 30d";
+    let (number, seconds) = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400), ("w", 604_800)]
+        .into_iter()
+        .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))
+        .ok_or(ALLOWED)?;
+    let number: u64 = number.parse().map_err(|_| ALLOWED)?;
+    let seconds = number.checked_mul(seconds).filter(|&seconds| seconds > 0).ok_or(ALLOWED)?;
+    Ok(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Secret;
+    use crate::http::auth::{Token, Verifier};
+
+    const NOW: i64 = 1_788_739_200_000_000;
+    const DAY: Duration = Duration::from_hours(24);
+
+    fn config() -> Auth {
+        Auth {
+            hs256_secret: Some(Secret::from("0123456789abcdef0123456789abcdef".to_owned())),
+            public_keys: None,
+            issuer: "windfall".to_owned(),
+            audience: "windfall".to_owned(),
+            leeway: Duration::ZERO,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_minted_token_is_accepted_until_it_expires() {
+        let token = mint(&config(), Role::Storefront, "shop-1", DAY, NOW).unwrap();
+        let authorization = format!("Bearer {token}");
+        let verifier = Verifier::new(&config(), NOW).await.unwrap();
+        let expires_at = NOW + 86_400_000_000;
+        let expected = Token { role: Role::Storefront, subject: "shop-1".to_owned(), expires_at };
+        assert_eq!(verifier.verify(&authorization, NOW).await, Ok(expected));
+        assert!(verifier.verify(&authorization, expires_at).await.is_err());
+    }
+
+    #[test]
+    fn what_nobody_would_accept_is_not_minted() {
+        let refused = |config: &Auth, sub: &str, ttl| mint(config, Role::Customer, sub, ttl, NOW).unwrap_err();
+        let no_secret = Auth { hs256_secret: None, ..config() };
+        assert!(matches!(refused(&no_secret, "ada", DAY), TokenError::NoSecret));
+        assert!(matches!(refused(&config(), "", DAY), TokenError::Subject));
+        assert!(matches!(refused(&config(), &"x".repeat(201), DAY), TokenError::Subject));
+        assert!(matches!(refused(&config(), "ada", Duration::from_secs(1 << 60)), TokenError::TooLong));
+    }
+
+    #[test]
+    fn spans_are_a_number_and_a_unit() {
+        for (text, seconds) in [("90s", 90), ("15m", 900), ("12h", 43_200), ("30d", 2_592_000), ("2w", 1_209_600)] {
+            assert_eq!(parse_span(text), Ok(Duration::from_secs(seconds)));
+        }
+        for text in ["", "d", "30", "0d", "-1d", "1.5h", "30 d", "30D", "99999999999999999999s", "9999999999999999999w"]
+        {
+            assert!(parse_span(text).is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! The configuration: one struct per area, read once at start.
+//!
+//! Three layers, the later the stronger: `config/default.toml` (embedded; it explains every key and is the one place that
+//! holds defaults), `windfall.toml`, `WINDFALL__…` environment variables. Whatever is wrong stops the start with the key's name
+//! and what is allowed. Values never appear in messages, because a database URL or a secret may be among them.
+
+mod source;
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ::config::Environment;
+use tracing_subscriber::EnvFilter;
+
+use source::Source;
+
+/// The file that is read where `--config` names none. It need not exist.
+const FILE: &str = "windfall.toml";
+
+/// Everything that can be configured.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where and how requests are taken.
+    pub http: Http,
+    /// Where everything is stored.
+    pub database: Database,
+    /// Limits of the write queue.
+    pub writer: Writer,
+    /// Whose tokens are accepted.
+    pub auth: Auth,
+    /// What is logged.
+    pub log: Log,
+}
+
+/// Where and how requests are taken.
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// `http.listen`
+    pub listen: SocketAddr,
+    /// `http.request_timeout_ms`
+    pub request_timeout: Duration,
+    /// `http.head_timeout_ms`
+    pub head_timeout: Duration,
+    /// `http.body_limit_bytes`
+    pub body_limit_bytes: usize,
+}
+
+/// Where everything is stored.
+#[derive(Clone, Debug)]
+pub struct Database {
+    /// `database.url`, which may hold a password.
+    pub url: Secret,
+    /// `database.migrate`
+    pub migrate: bool,
+    /// `database.connections`
+    pub connections: u32,
+    /// `database.statement_timeout_ms`
+    pub statement_timeout: Duration,
+}
+
+/// Limits of the write queue.
+#[derive(Clone, Debug)]
+pub struct Writer {
+    /// `writer.queue_items`
+    pub queue_items: usize,
+    /// `writer.queue_bytes`
+    pub queue_bytes: usize,
+    /// `writer.batch_items`
+    pub batch_items: usize,
+    /// `writer.writers`
+    pub writers: u32,
+}
+
+/// Whose tokens are accepted. With no key at all the commands that need one refuse to start.
+#[derive(Clone, Debug)]
+pub struct Auth {
+    /// `auth.hs256_secret`
+    pub hs256_secret: Option<Secret>,
+    /// `auth.jwks` or `auth.public_key_pem`
+    pub public_keys: Option<PublicKeys>,
+    /// `auth.issuer`
+    pub issuer: String,
+    /// `auth.audience`
+    pub audience: String,
+    /// `auth.leeway_seconds`
+    pub leeway: Duration,
+}
+
+/// Where the keys of signed tokens come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PublicKeys {
+    /// A file with one key.
+    Pem(PathBuf),
+    /// A key set in a file.
+    JwksFile(PathBuf),
+    /// A key set behind an http or https URL.
+    JwksUrl(String),
+}
+
+/// What is logged.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// `log.filter`
+    pub filter: String,
+}
+
+/// A text that must not show up in logs and messages.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    /// The text itself.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Secret {
+    fn from(text: String) -> Self {
+        Self(text)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// Why the configuration was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read, or it is not TOML.
+    #[error("the configuration file {} cannot be read: {reason}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The environment could not be read.
+    #[error("a WINDFALL__ environment variable is named or encoded in a way that cannot be read")]
+    Environment,
+    /// A key that does not exist.
+    #[error("the configuration key `{key}` does not exist; config/default.toml lists all keys")]
+    UnknownKey {
+        /// The key as it was given.
+        key: String,
+    },
+    /// A value that is not allowed.
+    #[error("the configuration key `{key}` ({variable}) must be {allowed}", variable = variable(key))]
+    Invalid {
+        /// The key.
+        key: &'static str,
+        /// What is allowed.
+        allowed: String,
+    },
+}
+
+impl Config {
+    /// Reads the file, or `windfall.toml` where it is `None`, and the process's environment.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        Self::load_with(file, Environment::default())
+    }
+
+    fn load_with(file: Option<&Path>, environment: Environment) -> Result<Self, ConfigError> {
+        Self::read(&Source::new(file, environment)?)
+    }
+
+    fn read(source: &Source) -> Result<Self, ConfigError> {
+        let config = Self {
+            http: Http::read(source)?,
+            database: Database::read(source)?,
+            writer: Writer::read(source)?,
+            auth: Auth::read(source)?,
+            log: Log::read(source)?,
+        };
+        source.refuse_unread_keys()?;
+        // With a connection for each writer and none left, reads would wait for writes. SQLite has pools of its own.
+        let sqlite = config.database.url.expose().starts_with("sqlite:");
+        if !sqlite && config.writer.writers >= config.database.connections {
+            return Err(invalid("writer.writers", "below `database.connections`"));
+        }
+        Ok(config)
+    }
+}
+
+impl Http {
+    fn read(source: &Source) -> Result<Self, ConfigError> {
+        Ok(Self {
+            listen: source.parse("http.listen", "an address and a port, such as 127.0.0.1:8080 or [::1]:8080")?,
+            request_timeout: Duration::from_millis(source.number("http.request_timeout_ms", 100, 600_000)?),
+            head_timeout: Duration::from_millis(source.number("http.head_timeout_ms", 100, 600_000)?),
+            body_limit_bytes: source.number("http.body_limit_bytes", 1_024, 64 << 20)?,
+        })
+    }
+}
+
+impl Database {
+    fn read(source: &Source) -> Result<Self, ConfigError> {
+        const URL: &str = "database.url";
+        let url = source.text(URL)?;
+        let known = ["sqlite://", "postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
+        // Each connection would have a database of its own.
+        let in_memory = url.contains(":memory:") || url.contains("mode=memory");
+        if !known || in_memory {
+            return Err(invalid(URL, "sqlite://FILE or postgres://USER:PASSWORD@HOST:PORT/DATABASE"));
+        }
+        Ok(Self {
+            url: Secret(url),
+            migrate: source.boolean("database.migrate")?,
+            connections: source.number("database.connections", 2, 200)?,
+            statement_timeout: Duration::from_millis(source.number("database.statement_timeout_ms", 100, 3_600_000)?),
+        })
+    }
+}
+
+impl Writer {
+    fn read(source: &Source) -> Result<Self, ConfigError> {
+        Ok(Self {
+            // At least one whole recordPurchases, which is admitted all or none.
+            queue_items: source.number("writer.queue_items", 500, 1_000_000)?,
+            queue_bytes: source.number("writer.queue_bytes", 1 << 20, 4 << 30)?,
+            batch_items: source.number("writer.batch_items", 1, 1_000)?,
+            writers: source.number("writer.writers", 1, 64)?,
+        })
+    }
+}
+
+impl Auth {
+    fn read(source: &Source) -> Result<Self, ConfigError> {
+        const SECRET: &str = "auth.hs256_secret";
+        let hs256_secret = source.optional_text(SECRET)?;
+        // RFC 7518, 3.2: a key of at least the hash's size.
+        if hs256_secret.as_ref().is_some_and(|secret| secret.len() < 32) {
+            return Err(invalid(SECRET, "at least 32 bytes long, or empty"));
+        }
+        const PEM: &str = "auth.public_key_pem";
+        let public_keys = match (source.optional_text("auth.jwks")?, source.optional_text(PEM)?) {
+            (Some(_), Some(_)) => return Err(invalid(PEM, "empty where `auth.jwks` is set")),
+            (Some(url), None) if url.starts_with("https://") || url.starts_with("http://") => {
+                Some(PublicKeys::JwksUrl(url))
+            }
+            (Some(file), None) => Some(PublicKeys::JwksFile(file.into())),
+            (None, Some(file)) => Some(PublicKeys::Pem(file.into())),
+            (None, None) => None,
+        };
+        Ok(Self {
+            hs256_secret: hs256_secret.map(Secret),
+            public_keys,
+            issuer: source.text("auth.issuer")?,
+            audience: source.text("auth.audience")?,
+            leeway: Duration::from_secs(source.number("auth.leeway_seconds", 0, 120)?),
+        })
+    }
+}
+
+impl Log {
+    fn read(source: &Source) -> Result<Self, ConfigError> {
+        const FILTER: &str = "log.filter";
+        let filter = source.text(FILTER)?;
+        if filter.parse::<EnvFilter>().is_err() {
+            return Err(invalid(
+                FILTER,
+                "a level, or target=level pairs separated by commas, such as info,windfall=debug",
+            ));
+        }
+        Ok(Self { filter })
+    }
+}
+
+fn invalid(key: &'static str, allowed: &str) -> ConfigError {
+    ConfigError::Invalid { key, allowed: allowed.to_owned() }
+}
+
+/// The environment variable of a key.
+fn variable(key: &str) -> String {
+    format!("WINDFALL__{}", key.replace('.', "__").to_uppercase())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+use std::collections::BTreeMap;
+use std::io::Write as _;
+
+use super::*;
+
+fn load(toml: &str, environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(toml.as_bytes()).unwrap();
+    let environment = environment.iter().map(|&(key, value)| (key.to_owned(), value.to_owned())).collect();
+    Config::load_with(Some(file.path()), Environment::default().source(Some(environment)))
+}
+
+fn refusal(toml: &str, environment: &[(&str, &str)]) -> String {
+    load(toml, environment).unwrap_err().to_string()
+}
+
+/// The keys of the default file as a reader sees them: `section.key` with the comment above it.
+fn documented() -> BTreeMap<String, String> {
+    let (mut section, mut comment, mut keys) = (String::new(), String::new(), BTreeMap::new());
+    for line in include_str!("../../config/default.toml").lines() {
+        if let Some(text) = line.strip_prefix('#') {
+            comment.push_str(text);
+        } else if let Some(name) = line.strip_prefix('[') {
+            section = name.trim_end_matches(']').to_owned();
+        } else if let Some((key, _)) = line.split_once(" = ") {
+            keys.insert(format!("{section}.{key}"), std::mem::take(&mut comment));
+        } else {
+            comment.clear();
+        }
+    }
+    keys
+}
+
+#[test]
+fn defaults_are_valid() {
+    let config = load("", &[]).unwrap();
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.database.url.expose(), "sqlite://windfall.db");
+    assert!(config.database.migrate);
+    assert!(config.auth.hs256_secret.is_none());
+    assert!(config.auth.public_keys.is_none());
+    assert_eq!((config.auth.issuer.as_str(), config.auth.audience.as_str()), ("windfall", "windfall"));
+}
+
+/// A key that is only in the code has no default and fails to read; one that is only in the file is refused as unknown. So it is
+/// enough that the file alone loads, and that each key tells its variable.
+#[test]
+fn every_key_is_documented() {
+    load("", &[]).unwrap();
+    let keys = documented();
+    assert!(keys.len() >= 19, "{keys:?}");
+    for (key, comment) in keys {
+        assert!(comment.trim_start().starts_with(&format!("{}:", variable(&key))), "{key}: {comment}");
+    }
+}
+
+/// Each key is set from the environment to a value of its own kind, written as text.
+#[test]
+fn every_key_can_come_from_the_environment() {
+    let value = |key: &str| match key {
+        "http.listen" => "0.0.0.0:0",
+        "database.url" => "postgres://user:hidden@db.example/shop",
+        "database.migrate" => "false",
+        "database.connections" => "200",
+        "writer.writers" => "3",
+        "auth.hs256_secret" => "01234567890123456789012345678901",
+        "auth.jwks" => "https://issuer.example/keys",
+        "auth.public_key_pem" => "",
+        "auth.issuer" | "auth.audience" => "007",
+        "auth.leeway_seconds" => "9",
+        "log.filter" => "debug",
+        "writer.batch_items" => "500",
+        "writer.queue_bytes" => "1048577",
+        _ => "2048",
+    };
+    let variables: Vec<_> = documented().into_keys().map(|key| (variable(&key), value(&key))).collect();
+    let environment: Vec<_> = variables.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    let config = load("", &environment).unwrap();
+
+    assert_eq!(config.http.listen.port(), 0);
+    assert_eq!(config.http.request_timeout, Duration::from_millis(2048));
+    assert_eq!(config.http.head_timeout, Duration::from_millis(2048));
+    assert_eq!(config.http.body_limit_bytes, 2048);
+    assert!(!config.database.migrate);
+    assert_eq!(config.database.connections, 200);
+    assert_eq!(config.database.statement_timeout, Duration::from_millis(2048));
+    assert_eq!(config.writer.queue_items, 2048);
+    assert_eq!(config.writer.queue_bytes, 1_048_577);
+    assert_eq!(config.writer.batch_items, 500);
+    assert_eq!(config.writer.writers, 3);
+    // Digits stay text, leading zero included.
+    assert_eq!(config.auth.hs256_secret.unwrap().expose(), "01234567890123456789012345678901");
+    assert_eq!(config.auth.public_keys, Some(PublicKeys::JwksUrl("https://issuer.example/keys".to_owned())));
+    assert_eq!((config.auth.issuer.as_str(), config.auth.audience.as_str()), ("007", "007"));
+    assert_eq!(config.auth.leeway, Duration::from_secs(9));
+    assert_eq!(config.log.filter, "debug");
+}
+
+#[test]
+fn the_environment_is_stronger_than_the_file() {
+    let toml = "[http]\nlisten = '127.0.0.1:1'\n[writer]\nbatch_items = 7";
+    let config = load(toml, &[("WINDFALL__HTTP__LISTEN", "127.0.0.1:2"), ("HTTP__LISTEN", "nonsense")]).unwrap();
+    assert_eq!(config.http.listen.port(), 2);
+    assert_eq!(config.writer.batch_items, 7);
+}
+
+#[test]
+fn unknown_keys_are_refused() {
+    for (toml, environment, key) in [
+        ("[http]\nlisen = '127.0.0.1:1'", None, "`http.lisen`"),
+        ("listen = '127.0.0.1:1'", None, "`listen`"),
+        ("[empty]", None, "`empty`"),
+        ("", Some("WINDFALL__AUTH__HS256SECRET"), "`auth.hs256secret`"),
+        ("", Some("WINDFALL__HTTP__LISTEN__PORT"), "`http.listen`"),
+    ] {
+        let environment: Vec<_> = environment.iter().map(|&name| (name, "1")).collect();
+        let message = refusal(toml, &environment);
+        assert!(message.contains(key), "{message}");
+    }
+}
+
+#[test]
+fn wrong_values_are_refused_by_name_without_the_value() {
+    for (name, value, allowed) in [
+        ("HTTP__LISTEN", "hidden", "an address and a port"),
+        ("HTTP__REQUEST_TIMEOUT_MS", "99", "from 100 to 600000"),
+        ("HTTP__BODY_LIMIT_BYTES", "-1", "from 1024"),
+        ("HTTP__BODY_LIMIT_BYTES", "true", "from 1024"),
+        ("HTTP__BODY_LIMIT_BYTES", "", "from 1024"),
+        ("DATABASE__URL", "mysql://user:hidden@host/db", "sqlite://FILE or postgres://"),
+        ("DATABASE__URL", "sqlite::memory:", "sqlite://FILE or postgres://"),
+        ("DATABASE__URL", "", "not empty"),
+        ("DATABASE__MIGRATE", "maybe", "true or false"),
+        ("DATABASE__CONNECTIONS", "1.5", "from 2 to 200"),
+        ("WRITER__WRITERS", "0", "from 1 to 64"),
+        ("AUTH__HS256_SECRET", "hidden", "at least 32 bytes"),
+        ("AUTH__LEEWAY_SECONDS", "3600", "from 0 to 120"),
+        ("LOG__FILTER", "hidden=[", "a level"),
+    ] {
+        let name = format!("WINDFALL__{name}");
+        let message = refusal("", &[(&name, value)]);
+        assert!(message.contains(&name) && message.contains(allowed), "{message}");
+        assert!(!message.contains("hidden"), "{message}");
+    }
+    let busy = refusal("[database]\nurl = 'postgres://host/db'\nconnections = 4", &[]);
+    assert!(busy.contains("`writer.writers`") && busy.contains("below `database.connections`"), "{busy}");
+    let both = refusal("[auth]\njwks = 'a.json'\npublic_key_pem = 'b.pem'", &[]);
+    assert!(both.contains("auth.public_key_pem"), "{both}");
+}
+
+#[test]
+fn files_that_cannot_be_read_are_named() {
+    let missing = Config::load_with(Some(Path::new("no/such/file")), Environment::default()).unwrap_err().to_string();
+    assert!(missing.contains("no/such/file"), "{missing}");
+    let broken = refusal("[auth]\nhs256_secret = hidden", &[]);
+    assert!(broken.contains("not valid TOML") && !broken.contains("hidden"), "{broken}");
+}
+
+#[test]
+fn debug_output_holds_no_secrets() {
+    let config = load(
+        "[auth]\nhs256_secret = 'hidden-hidden-hidden-hidden-hidden-'",
+        &[("WINDFALL__DATABASE__URL", "postgres://user:hidden@host/db")],
+    );
+    let text = format!("{:?}", config.unwrap());
+    assert!(!text.contains("hidden") && text.contains("[secret]"), "{text}");
+}

@@ -1,0 +1,6 @@
+//! What tests stand on: throwaway databases.
+
+pub(crate) mod postgres;
+pub(crate) mod sqlite;
+
+mod tests;
