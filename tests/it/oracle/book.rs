@@ -141,8 +141,7 @@ impl Book {
 
     /// STANDING ∪ DECLINED in award order.
     pub(crate) fn current(&self) -> Vec<Recorded> {
-        let mut current: Vec<Recorded> =
-            self.awards.iter().filter(|r| r.status != Status::Reversed).cloned().collect();
+        let mut current: Vec<Recorded> = self.awards.iter().filter(|r| r.status != Status::Reversed).cloned().collect();
         current.sort_by_key(|r| r.award.order());
         current
     }

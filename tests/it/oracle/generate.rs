@@ -198,8 +198,8 @@ fn combinations() -> Vec<(WindowKind, GoalKind, bool)> {
 /// A legal campaign and the instant around which its history crowds.
 fn campaign() -> impl Strategy<Value = (Campaign, Instant)> {
     let currency = select(vec![("USD", 2), ("USD", 2), ("JPY", 0), ("KWD", 3)]);
-    (place(), currency, select(combinations()))
-        .prop_flat_map(|((zone, anchor), (currency, exponent), (window_kind, goal_kind, repeat))| {
+    (place(), currency, select(combinations())).prop_flat_map(
+        |((zone, anchor), (currency, exponent), (window_kind, goal_kind, repeat))| {
             let every_purchase = matches!(goal_kind, GoalKind::EveryPurchase);
             let capped_by_window =
                 !matches!(goal_kind, GoalKind::Streak) && !matches!(window_kind, WindowKind::Rolling);
@@ -242,7 +242,8 @@ fn campaign() -> impl Strategy<Value = (Campaign, Instant)> {
                         (campaign, anchor)
                     },
                 )
-        })
+        },
+    )
 }
 
 fn place() -> impl Strategy<Value = (&'static str, Instant)> {
@@ -253,7 +254,8 @@ fn place() -> impl Strategy<Value = (&'static str, Instant)> {
 
 fn window(kind: WindowKind) -> impl Strategy<Value = Window> {
     let unit = select(vec![Unit::Day, Unit::Day, Unit::Week, Unit::Month, Unit::Quarter, Unit::Year]);
-    let time = || prop_oneof![3 => select(vec![(0, 0), (0, 1), (1, 0), (2, 0), (23, 0), (23, 30)]), 1 => (0..24_u8, 0..60_u8)];
+    let time =
+        || prop_oneof![3 => select(vec![(0, 0), (0, 1), (1, 0), (2, 0), (23, 0), (23, 30)]), 1 => (0..24_u8, 0..60_u8)];
     let calendar = (unit, select(vec![1, 1, 1, 2, 3]), 0..7_u8);
     let weekdays =
         prop_oneof![1 => Just((0..7).collect::<Vec<u8>>()), 2 => subsequence((0..7).collect::<Vec<u8>>(), 1..=6)];
@@ -318,7 +320,8 @@ type Period = (Instant, Option<Instant>, Vec<(Instant, Option<Instant>)>);
 /// The period and its pauses, about the anchor.
 fn period(anchor: Instant) -> impl Strategy<Value = Period> {
     let back = select(vec![0, 0, HOUR, DAY, DAY, 2 * DAY, 3 * DAY, 9 * DAY, 9 * DAY, 40 * DAY, 100 * DAY]);
-    let ahead = prop_oneof![3 => Just(None), 2 => select(vec![0, HOUR, DAY, 3 * DAY, 9 * DAY, 200 * DAY]).prop_map(Some)];
+    let ahead =
+        prop_oneof![3 => Just(None), 2 => select(vec![0, HOUR, DAY, 3 * DAY, 9 * DAY, 200 * DAY]).prop_map(Some)];
     let pauses = prop_oneof![
         2 => Just(Vec::new()),
         1 => proptest::collection::vec((-4..=6_i64, jitter()), 1..=4),
@@ -553,9 +556,7 @@ fn facts(purchases: &[Purchase]) -> Vec<Fact> {
     let mut facts: Vec<Fact> =
         purchases.iter().map(|p| Fact::Purchase(Purchase { refunds: Vec::new(), ..p.clone() })).collect();
     for p in purchases {
-        facts.extend(
-            p.refunds.iter().map(|refund| Fact::Refund { of: p.external_id.clone(), refund: refund.clone() }),
-        );
+        facts.extend(p.refunds.iter().map(|refund| Fact::Refund { of: p.external_id.clone(), refund: refund.clone() }));
     }
     facts
 }

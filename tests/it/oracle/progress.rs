@@ -225,8 +225,7 @@ fn streak(c: &Campaign, length: u32, per_window: u32, repeat: bool, eligible: &[
     let mut run: Vec<usize> = Vec::new();
     for (i, window) in windows[..=now].iter().enumerate() {
         let first_run_is_over = !repeat && reached::to_u32(run.len()) == length;
-        let complete =
-            reached::to_u32(eligible.iter().filter(|p| contains(*window, p.at)).count()) >= per_window;
+        let complete = reached::to_u32(eligible.iter().filter(|p| contains(*window, p.at)).count()) >= per_window;
         if first_run_is_over || !complete {
             continue;
         }
