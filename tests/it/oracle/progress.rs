@@ -1,0 +1,248 @@
+//! The section "Progress (at an instant t, over eligible purchases)". The campaign is taken to be running, `t` to lie
+//! in its period.
+
+use super::reached::{
+    self, AHEAD, Counted, Group, bounded_windows, different, eligible, groups, reached, rolling_completions, sum,
+    to_i64, uncapped,
+};
+use super::{Campaign, Goal, Instant, Purchase, Window};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Progress {
+    pub(crate) state: State,
+    pub(crate) unit: CountedUnit,
+    /// MONEY in minor units.
+    pub(crate) current: i128,
+    pub(crate) target: i128,
+    /// Clipped to the period.
+    pub(crate) window: Option<Bounds>,
+    /// Clipped to the period. Only where no window contains the instant.
+    pub(crate) next_window: Option<Bounds>,
+    pub(crate) awards_earned: i64,
+    pub(crate) awards_left: Option<i64>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    NotStarted,
+    InProgress,
+    Reached,
+    Exhausted,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CountedUnit {
+    Purchases,
+    Money,
+    Distinct,
+    Windows,
+}
+
+/// `opensAt`, `closesAt`.
+pub(crate) type Bounds = (Instant, Option<Instant>);
+
+pub(crate) fn progress(c: &Campaign, purchases: &[Purchase], t: Instant) -> Progress {
+    let eligible = eligible(c, purchases);
+    let now = counted_now(c, &eligible, t);
+    let (unit, target) = unit_and_target(&c.goal);
+
+    // "`awardsEarned`: the customer's reached awards in it"
+    let awards_earned = to_i64(reached(c, purchases).len());
+    let awards_left = bound_of_awards(c).map(|bound| bound - awards_earned);
+
+    // "REACHED: the window can give no further award (goal without `repeat`, `maxPerWindow`)."
+    // "`everyPurchase`: 0 of 1, never REACHED."
+    let in_window = to_i64(uncapped(c, purchases).iter().filter(|a| now.index == Some(a.window)).count());
+    let without_repeat =
+        matches!(c.goal, Goal::Purchases { .. } | Goal::Spend { .. } | Goal::Distinct { .. }) && !c.goal.repeats();
+    let window_is_full =
+        without_repeat && in_window >= 1 || c.max_per_window.is_some_and(|max_per_window| in_window >= max_per_window);
+
+    // "EXHAUSTED (goes before REACHED): this customer can earn no further award in the campaign."
+    let only_window = matches!(c.window, Window::Campaign | Window::Timer { reopens: false, .. });
+    let exhausted = awards_left == Some(0) || only_window && window_is_full || now.timer_is_over;
+
+    let state = if exhausted {
+        State::Exhausted
+    } else if window_is_full && !matches!(c.goal, Goal::EveryPurchase) {
+        State::Reached
+    } else if now.window.is_some() {
+        // "An open window without purchases: IN_PROGRESS, 0"
+        State::InProgress
+    } else {
+        State::NotStarted
+    };
+    Progress {
+        state,
+        unit,
+        // "it never exceeds `target`"
+        current: now.current.min(target),
+        target,
+        window: now.window.map(|window| clip(c, window)),
+        next_window: now.next_window.map(|window| clip(c, window)),
+        awards_earned,
+        awards_left,
+    }
+}
+
+/// "Bounds are stored unclipped and clipped, when read, to the period as it then is"
+pub(crate) fn clip(c: &Campaign, (opens, closes): Bounds) -> Bounds {
+    let closes = match (closes, c.ends_at) {
+        (Some(closes), Some(end)) => Some(closes.min(end)),
+        (closes, end) => closes.or(end),
+    };
+    (opens.max(c.starts_at), closes)
+}
+
+/// "`unit` says what is counted (PURCHASES, MONEY in major units, DISTINCT, WINDOWS)."
+fn unit_and_target(goal: &Goal) -> (CountedUnit, i128) {
+    match goal {
+        // "`everyPurchase`: 0 of 1"
+        Goal::EveryPurchase => (CountedUnit::Purchases, 1),
+        Goal::Purchases { n, .. } => (CountedUnit::Purchases, i128::from(*n)),
+        Goal::Spend { minor, .. } => (CountedUnit::Money, i128::from(*minor)),
+        Goal::Distinct { n, .. } => (CountedUnit::Distinct, i128::from(*n)),
+        Goal::Streak { length, .. } => (CountedUnit::Windows, i128::from(*length)),
+    }
+}
+
+/// "`maxPerCustomer` (1 where the goal can be reached once: window `campaign`, timer without `reopens`, streak, each
+/// without `repeat`; `everyPurchase` repeats) less that, null without a bound."
+fn bound_of_awards(c: &Campaign) -> Option<i64> {
+    let repeats = matches!(c.goal, Goal::EveryPurchase) || c.goal.repeats();
+    let one_window = matches!(c.window, Window::Campaign | Window::Timer { reopens: false, .. });
+    let streak = matches!(c.goal, Goal::Streak { .. });
+    if !repeats && (one_window || streak) { Some(1) } else { c.max_per_customer }
+}
+
+/// What the table says is "counted now".
+struct Now {
+    current: i128,
+    /// The window's place among all, where awards belong to windows that have one.
+    index: Option<usize>,
+    /// Unclipped.
+    window: Option<Bounds>,
+    next_window: Option<Bounds>,
+    /// A timer that does not reopen has closed.
+    timer_is_over: bool,
+}
+
+const NOTHING: Now = Now { current: 0, index: None, window: None, next_window: None, timer_is_over: false };
+
+fn counted_now(c: &Campaign, eligible: &[Counted], t: Instant) -> Now {
+    match (&c.window, &c.goal) {
+        (Window::Calendar { .. }, Goal::Streak { length, per_window, repeat }) => {
+            streak(c, *length, *per_window, *repeat, eligible, t)
+        }
+        // "the window that contains t"
+        (Window::Campaign, _) => {
+            let group = &groups(c, eligible)[0];
+            let in_period = c.starts_at <= t && c.ends_at.is_none_or(|end| t < end);
+            if in_period { in_group(&c.goal, 0, group) } else { NOTHING }
+        }
+        (Window::Calendar { .. } | Window::Recurring { .. }, _) => in_bounded_window(c, eligible, t),
+        (Window::Session { .. } | Window::Timer { .. }, _) => in_last_window(c, eligible, t),
+        (Window::Rolling { duration }, _) => rolling(c, *duration, eligible, t),
+    }
+}
+
+/// "Purchases after t count where their window is the current one."
+fn in_group(goal: &Goal, index: usize, group: &Group) -> Now {
+    Now {
+        current: count(goal, &group.purchases),
+        index: Some(index),
+        window: Some((group.opens_at, group.closes_at)),
+        ..NOTHING
+    }
+}
+
+/// "With `repeat`, `current` starts again after each award"
+fn count(goal: &Goal, purchases: &[Counted]) -> i128 {
+    match goal {
+        Goal::EveryPurchase => 0,
+        Goal::Purchases { n, repeat: true } => i128::from(reached::to_u32(purchases.len()) % n),
+        Goal::Purchases { .. } => i128::from(reached::to_u32(purchases.len())),
+        Goal::Spend { minor, repeat: true } => i128::from(sum(purchases) % minor),
+        Goal::Spend { .. } => i128::from(sum(purchases)),
+        Goal::Distinct { .. } => i128::from(different(purchases)),
+        Goal::Streak { .. } => unreachable!("counted in windows"),
+    }
+}
+
+/// "the window that contains t; none: NOT_STARTED, with the next window"
+fn in_bounded_window(c: &Campaign, eligible: &[Counted], t: Instant) -> Now {
+    let windows = windows_in_period(c, t);
+    if let Some(index) = windows.iter().position(|w| contains(*w, t)) {
+        let (opens, closes) = windows[index];
+        let purchases = eligible.iter().filter(|p| contains((opens, closes), p.at)).cloned().collect();
+        return in_group(&c.goal, index, &Group { opens_at: opens, closes_at: Some(closes), purchases });
+    }
+    let next = windows.iter().find(|(opens, _)| *opens > t);
+    Now { next_window: next.map(|(opens, closes)| (*opens, Some(*closes))), ..NOTHING }
+}
+
+/// The windows that share an instant with the period, up to those soon after t.
+fn windows_in_period(c: &Campaign, t: Instant) -> Vec<(Instant, Instant)> {
+    let mut windows = bounded_windows(c, t.max(c.starts_at) + AHEAD);
+    windows.retain(|(opens, _)| c.ends_at.is_none_or(|end| *opens < end));
+    windows
+}
+
+fn contains((opens, closes): (Instant, Instant), t: Instant) -> bool {
+    opens <= t && t < closes
+}
+
+/// "the last one while t < its close; then NOT_STARTED, or EXHAUSTED for a timer that does not reopen"
+fn in_last_window(c: &Campaign, eligible: &[Counted], t: Instant) -> Now {
+    let groups = groups(c, eligible);
+    let Some(last) = groups.last() else { return NOTHING };
+    if last.closes_at.is_some_and(|closes| t < closes) {
+        return in_group(&c.goal, groups.len() - 1, last);
+    }
+    Now { timer_is_over: matches!(c.window, Window::Timer { reopens: false, .. }), ..NOTHING }
+}
+
+/// "unused purchases with `purchasedAt > t − duration`; window `[oldest, oldest + duration)`".
+/// "rolling without unused purchases: NOT_STARTED."
+fn rolling(c: &Campaign, duration: i64, eligible: &[Counted], t: Instant) -> Now {
+    let completions = rolling_completions(&c.goal, duration, eligible);
+    let used = |p: &Counted| completions.iter().flatten().any(|u| u.external_id == p.external_id);
+    let unused: Vec<Counted> = eligible.iter().filter(|p| p.at > t - duration && !used(p)).cloned().collect();
+    let Some(oldest) = unused.first() else { return NOTHING };
+    // "Purchases after t count where their window is the current one."
+    let closes = oldest.at + duration;
+    let in_window: Vec<Counted> = unused.iter().filter(|p| p.at < closes).cloned().collect();
+    Now { current: count(&c.goal, &in_window), window: Some((oldest.at, Some(closes))), ..NOTHING }
+}
+
+/// "completed windows of the run that is still alive (it lives until its next window closes); window = the current
+/// one"
+fn streak(c: &Campaign, length: u32, per_window: u32, repeat: bool, eligible: &[Counted], t: Instant) -> Now {
+    let windows = windows_in_period(c, t);
+    let Some(now) = windows.iter().position(|w| contains(*w, t)) else { return NOTHING };
+
+    // The run's completed windows, by their place among all.
+    let mut run: Vec<usize> = Vec::new();
+    for (i, window) in windows[..=now].iter().enumerate() {
+        let first_run_is_over = !repeat && reached::to_u32(run.len()) == length;
+        let complete = reached::to_u32(eligible.iter().filter(|p| contains(*window, p.at)).count()) >= per_window;
+        if first_run_is_over || !complete {
+            continue;
+        }
+        if run.last().is_some_and(|last| last + 1 < i) {
+            run.clear();
+        }
+        run.push(i);
+        // "With `repeat`, `current` starts again after each award"
+        if repeat && reached::to_u32(run.len()) == length {
+            run.clear();
+        }
+    }
+    let alive = run.last().is_some_and(|last| now <= last + 1);
+    Now {
+        current: if alive { i128::from(reached::to_u32(run.len())) } else { 0 },
+        index: Some(now),
+        window: Some((windows[now].0, Some(windows[now].1))),
+        ..NOTHING
+    }
+}
