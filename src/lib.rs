@@ -1,1 +1,3 @@
 //! Windfall.
+
+pub mod gate;
