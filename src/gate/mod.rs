@@ -1,0 +1,140 @@
+//! The gate in front of the executor: every GraphQL request passes here first, by whatever transport it came.
+//!
+//! It knows the schema's SDL and nothing else: no resolvers, no rights (the caller says whether introspection is allowed), no
+//! transport. In order of reading: [`scan`] (the text, before any parser), [`cost`] (fragments counted, not expanded),
+//! [`document`] (parsed and validated), [`values`] and [`variables`], [`normalize`], [`points`], [`print`].
+//!
+//! Invariants:
+//! - Work is linear in the text until every count is within [`Limits`]; only then may anything expand fragments. No recursion is
+//!   deeper than the levels that were counted.
+//! - What is admitted is valid by the specification, has one operation, selects every response key once at each place, and needs
+//!   no variable without a value.
+//! - Refusals quote the request and the public schema only, at most ten, each bounded.
+
+mod cost;
+mod document;
+mod limits;
+mod normalize;
+mod points;
+mod print;
+mod refusal;
+mod scan;
+mod values;
+mod variables;
+
+use apollo_compiler::Schema;
+use apollo_compiler::executable::OperationType;
+use apollo_compiler::validation::Valid;
+use serde_json::{Map, Value};
+
+use document::Document;
+use normalize::{ConcreteTypes, Normalizer};
+
+pub use limits::Limits;
+pub use refusal::{Code, Refusal};
+
+/// The executor answers this field of `__Type`, but its SDL leaves introspection types out and the validator's lack it.
+const IS_ONE_OF: &str = "extend type __Type { isOneOf: Boolean }";
+
+/// The schema and the limits that requests are held against.
+pub struct Gate {
+    schema: Valid<Schema>,
+    concrete_types: ConcreteTypes,
+    limits: Limits,
+}
+
+/// The SDL that a gate was to be made of is not valid.
+#[derive(Debug, thiserror::Error)]
+#[error("the SDL is not a valid schema: {0}")]
+pub struct SchemaError(String);
+
+/// A GraphQL request as it came.
+#[derive(Clone, Debug)]
+pub struct Request<'a> {
+    /// The document's text.
+    pub query: &'a str,
+    /// Which of its operations to run; needed when there are several.
+    pub operation_name: Option<&'a str>,
+    /// Values for the operation's variables. The caller bounds their bytes.
+    pub variables: Map<String, Value>,
+}
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OperationKind {
+    /// Reads.
+    Query,
+    /// Writes, field by field in order.
+    Mutation,
+    /// Streams.
+    Subscription,
+}
+
+/// A request that may run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admitted {
+    /// What the operation does.
+    pub operation: OperationKind,
+    /// The operation's name, when it has one.
+    pub operation_name: Option<String>,
+    /// The normalised operation: the text to run in place of the one that came.
+    pub document: String,
+    /// The values of exactly those variables that `document` uses.
+    pub variables: Map<String, Value>,
+    /// Points: one for each field that can run, times the items of the lists it stands in. `first` and `last` say how many those
+    /// are, else [`Limits::page_items`]; a list that answers a list argument has that argument's length.
+    pub cost: u32,
+}
+
+impl Gate {
+    /// A gate for the schema of that SDL, as the executor prints it.
+    pub fn new(sdl: &str, limits: Limits) -> Result<Self, SchemaError> {
+        let schema = Schema::parse_and_validate(format!("{sdl}\n{IS_ONE_OF}\n"), "schema.graphql")
+            .map_err(|failed| SchemaError(failed.errors.to_string()))?;
+        let concrete_types = normalize::concrete_types(&schema);
+        Ok(Self { schema, concrete_types, limits })
+    }
+
+    /// Decides whether the request may run, and as what. `introspection`: the caller may ask for the schema.
+    pub fn admit(&self, request: &Request<'_>, introspection: bool) -> Result<Admitted, Vec<Refusal>> {
+        let document = Document::parse(&self.schema, &self.limits, request.query)?;
+        self.admit_document(&document, request, introspection).map_err(|refusal| vec![refusal])
+    }
+
+    fn admit_document(
+        &self,
+        document: &Document,
+        request: &Request<'_>,
+        introspection: bool,
+    ) -> Result<Admitted, Refusal> {
+        let Self { schema, concrete_types, limits } = self;
+        let (operation, facts) = document.operation(request.operation_name)?;
+        if facts.introspects && !introspection {
+            return Err(Refusal::new(Code::Forbidden, "introspection is not allowed here"));
+        }
+        let variables = variables::coerce(schema, operation, &facts.never_null, &request.variables, limits)?;
+        let selected =
+            Normalizer::new(schema, concrete_types, document.executable(), &variables, limits).operation(operation)?;
+        let cost = points::points(&selected, &variables, limits.page_items);
+        if cost > limits.max_cost {
+            let message = format!("the operation costs {cost} points; at most {} are allowed", limits.max_cost);
+            return Err(Refusal::new(Code::TooExpensive, message));
+        }
+        let (text, used) = print::print(operation, &selected, &variables, limits)?;
+        let used = used.into_iter().filter_map(|name| {
+            let value = serde_json::to_value(variables.get(name.as_str())?).ok()?;
+            Some((name.to_string(), value))
+        });
+        Ok(Admitted {
+            operation: match operation.operation_type {
+                OperationType::Query => OperationKind::Query,
+                OperationType::Mutation => OperationKind::Mutation,
+                OperationType::Subscription => OperationKind::Subscription,
+            },
+            operation_name: operation.name.as_ref().map(ToString::to_string),
+            document: text,
+            variables: used.collect(),
+            cost,
+        })
+    }
+}

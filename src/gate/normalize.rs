@@ -1,0 +1,177 @@
+//! The operation as the executor must see it: every field exactly once.
+//!
+//! The executor runs a field as often as it is selected, and joins the answers afterwards. So selections are collected here as the
+//! specification's CollectFields does, for each concrete type an answer can be of: `@skip` and `@include` are decided, fragments
+//! are gone, equal response keys are one field whose sub-selections are joined, and keys stand in order of first appearance.
+//! Directives are not kept: no other has a meaning to the executor.
+
+use apollo_compiler::ast::{DirectiveList, FieldDefinition, Value};
+use apollo_compiler::collections::{HashMap, HashSet, IndexMap, IndexSet};
+use apollo_compiler::executable::{self, ExecutableDocument, Operation, Selection, SelectionSet};
+use apollo_compiler::response::{JsonMap, JsonValue};
+use apollo_compiler::schema::ExtendedType;
+use apollo_compiler::{Name, Node, Schema};
+
+use super::limits::Limits;
+use super::refusal::{Code, Refusal};
+
+/// The concrete types of each abstract type.
+pub(super) type ConcreteTypes = HashMap<Name, IndexSet<Name>>;
+
+pub(super) fn concrete_types(schema: &Schema) -> ConcreteTypes {
+    let implementers = schema.implementers_map();
+    let concrete = |ty: &ExtendedType| match ty {
+        ExtendedType::Interface(interface) => {
+            Some(implementers.get(&interface.name).map(|implementers| implementers.objects.clone()).unwrap_or_default())
+        }
+        ExtendedType::Union(union) => Some(union.members.iter().map(|member| member.name.clone()).collect()),
+        _ => None,
+    };
+    schema.types.iter().filter_map(|(name, ty)| Some((name.clone(), concrete(ty)?))).collect()
+}
+
+/// One field to run.
+pub(super) struct Field<'a> {
+    pub(super) source: &'a executable::Field,
+    pub(super) definition: &'a FieldDefinition,
+    pub(super) selected: Selected<'a>,
+}
+
+/// What is selected of a field's answer.
+pub(super) enum Selected<'a> {
+    /// It is a scalar or an enum.
+    Leaf,
+    /// The same fields of whatever it is.
+    Fields(Vec<Field<'a>>),
+    /// Other fields for each concrete type. Of a type that is not named: none.
+    PerType(Vec<(&'a Name, Vec<Field<'a>>)>),
+}
+
+/// Selected fields by response key, in order of first appearance.
+type Groups<'a> = IndexMap<&'a Name, Vec<&'a executable::Field>>;
+
+pub(super) struct Normalizer<'a> {
+    pub(super) schema: &'a Schema,
+    pub(super) concrete_types: &'a ConcreteTypes,
+    pub(super) document: &'a ExecutableDocument,
+    pub(super) variables: &'a JsonMap,
+    pub(super) limits: &'a Limits,
+    visited: u32,
+}
+
+impl<'a> Normalizer<'a> {
+    pub(super) fn new(
+        schema: &'a Schema,
+        concrete_types: &'a ConcreteTypes,
+        document: &'a ExecutableDocument,
+        variables: &'a JsonMap,
+        limits: &'a Limits,
+    ) -> Self {
+        Self { schema, concrete_types, document, variables, limits, visited: 0 }
+    }
+
+    pub(super) fn operation(&mut self, operation: &'a Operation) -> Result<Selected<'a>, Refusal> {
+        self.selected(&operation.selection_set.ty, &[&operation.selection_set])
+    }
+
+    fn selected(&mut self, ty: &'a Name, sets: &[&'a SelectionSet]) -> Result<Selected<'a>, Refusal> {
+        let Some(concrete_types) = self.concrete_types.get(ty) else {
+            return match self.schema.types.get(ty) {
+                Some(ExtendedType::Object(_)) => {
+                    let groups = self.collect(ty, sets)?.unwrap_or_default();
+                    Ok(Selected::Fields(self.fields(ty, groups)?))
+                }
+                _ => Ok(Selected::Leaf),
+            };
+        };
+        // Often no fragment makes a difference between the concrete types.
+        if let Some(groups) = self.collect(ty, sets)? {
+            return Ok(Selected::Fields(self.fields(ty, groups)?));
+        }
+        let mut per_type = Vec::new();
+        for concrete in concrete_types {
+            let groups = self.collect(concrete, sets)?.unwrap_or_default();
+            if !groups.is_empty() {
+                per_type.push((concrete, self.fields(concrete, groups)?));
+            }
+        }
+        Ok(Selected::PerType(per_type))
+    }
+
+    fn fields(&mut self, parent: &'a Name, groups: Groups<'a>) -> Result<Vec<Field<'a>>, Refusal> {
+        let mut fields = Vec::with_capacity(groups.len());
+        for sources in groups.into_values() {
+            let Some(&source) = sources.first() else { continue };
+            let definition = match self.schema.type_field(parent, &source.name) {
+                Ok(definition) => definition,
+                Err(_) => &source.definition,
+            };
+            let sets: Vec<_> = sources.iter().map(|source| &source.selection_set).collect();
+            let selected = self.selected(definition.ty.inner_named_type(), &sets)?;
+            fields.push(Field { source, definition, selected });
+        }
+        Ok(fields)
+    }
+
+    /// The fields that the sets select of an answer of type `ty`. Nothing when that is abstract and a fragment narrows it.
+    fn collect(&mut self, ty: &Name, sets: &[&'a SelectionSet]) -> Result<Option<Groups<'a>>, Refusal> {
+        let is_abstract = self.concrete_types.contains_key(ty);
+        let mut groups = Groups::default();
+        let mut spread_already = HashSet::default();
+        let mut open: Vec<_> = sets.iter().rev().map(|set| set.selections.iter()).collect();
+        while let Some(selections) = open.last_mut() {
+            let Some(selection) = selections.next() else {
+                open.pop();
+                continue;
+            };
+            self.visited += 1;
+            if self.visited > self.limits.normalized_fields {
+                let limit = self.limits.normalized_fields;
+                let message =
+                    format!("the operation has more than {limit} fields over the types its answers can be of");
+                return Err(Refusal::new(Code::TooExpensive, message));
+            }
+            if !self.is_included(selection.directives()) {
+                continue;
+            }
+            let (condition, set) = match selection {
+                Selection::Field(field) => {
+                    groups.entry(field.response_key()).or_default().push(field.as_ref());
+                    continue;
+                }
+                Selection::InlineFragment(fragment) => (fragment.type_condition.as_ref(), &fragment.selection_set),
+                Selection::FragmentSpread(spread) => {
+                    let Some(fragment) = self.document.fragments.get(&spread.fragment_name) else { continue };
+                    if !spread_already.insert(&spread.fragment_name) {
+                        continue;
+                    }
+                    (Some(fragment.type_condition()), &fragment.selection_set)
+                }
+            };
+            match condition.filter(|condition| *condition != ty) {
+                None => open.push(set.selections.iter()),
+                Some(_) if is_abstract => return Ok(None),
+                Some(condition) => {
+                    if self.concrete_types.get(condition).is_some_and(|concrete| concrete.contains(ty)) {
+                        open.push(set.selections.iter());
+                    }
+                }
+            }
+        }
+        Ok(Some(groups))
+    }
+
+    fn is_included(&self, directives: &DirectiveList) -> bool {
+        let holds =
+            |name| directives.get(name).map(|directive| self.is_true(directive.specified_argument_by_name("if")));
+        !holds("skip").unwrap_or(false) && holds("include").unwrap_or(true)
+    }
+
+    fn is_true(&self, value: Option<&Node<Value>>) -> bool {
+        match value.map(AsRef::as_ref) {
+            Some(Value::Boolean(value)) => *value,
+            Some(Value::Variable(name)) => self.variables.get(name.as_str()).and_then(JsonValue::as_bool) == Some(true),
+            _ => false,
+        }
+    }
+}

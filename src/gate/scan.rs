@@ -1,0 +1,111 @@
+//! One pass over the text, before any parser sees it.
+//!
+//! Parsers recurse: a few kilobytes of brackets are enough to overflow a thread's stack. This pass does not recurse, is linear
+//! and refuses what no honest client sends. It reads strings exactly as the parser behind it does (a string that the two would
+//! end at different places is refused here), so that no bracket hides from it.
+
+use super::limits::Limits;
+use super::refusal::{Code, Refusal};
+
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+pub(super) fn scan(text: &str, limits: &Limits) -> Result<(), Refusal> {
+    if text.len() > limits.text_bytes {
+        let message = format!("the document is larger than {} bytes", limits.text_bytes);
+        return Err(Refusal::new(Code::TooExpensive, message));
+    }
+    let bytes = text.as_bytes();
+    let refuse = |at, code, message: String| Err(Refusal::new(code, message).at(line_and_column(bytes, at)));
+    let (mut at, mut tokens, mut levels) = (0, 0, 0);
+    while let Some(&byte) = bytes.get(at) {
+        let rest = &bytes[at..];
+        let length = match byte {
+            b' ' | b'\t' | b'\n' | b'\r' | b',' => {
+                at += 1;
+                continue;
+            }
+            b'#' => {
+                at += length_while(rest, |byte| byte != b'\n' && byte != b'\r');
+                continue;
+            }
+            _ if rest.starts_with(BYTE_ORDER_MARK) => {
+                at += BYTE_ORDER_MARK.len();
+                continue;
+            }
+            b'"' => match string_length(rest) {
+                Some(length) => length,
+                None => return refuse(at, Code::GraphqlParseFailed, "syntax error: malformed string".into()),
+            },
+            b'_' | b'a'..=b'z' | b'A'..=b'Z' => length_while(rest, |byte| byte == b'_' || byte.is_ascii_alphanumeric()),
+            // Of an exponent's sign this makes one token more than the grammar does.
+            b'-' | b'0'..=b'9' => 1 + length_while(&rest[1..], |byte| byte == b'.' || byte.is_ascii_alphanumeric()),
+            b'.' if rest.starts_with(b"...") => 3,
+            _ => 1,
+        };
+        match byte {
+            b'(' | b'[' | b'{' => levels += 1,
+            b')' | b']' | b'}' => levels = u32::saturating_sub(levels, 1),
+            _ => {}
+        }
+        tokens += 1;
+        if levels > limits.levels {
+            return refuse(at, Code::TooExpensive, format!("brackets are nested more than {} levels", limits.levels));
+        }
+        if tokens > limits.tokens {
+            return refuse(at, Code::TooExpensive, format!("the document has more than {} tokens", limits.tokens));
+        }
+        at += length;
+    }
+    Ok(())
+}
+
+fn length_while(bytes: &[u8], accept: impl Fn(u8) -> bool) -> usize {
+    bytes.iter().position(|&byte| !accept(byte)).unwrap_or(bytes.len())
+}
+
+/// Bytes of the string that `bytes` starts with, its quotes included; nothing when it does not end or has a malformed escape.
+fn string_length(bytes: &[u8]) -> Option<usize> {
+    if bytes.starts_with(b"\"\"\"") {
+        return block_string_length(bytes);
+    }
+    let mut at = 1;
+    loop {
+        match bytes.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\n' | b'\r' => return None,
+            b'\\' => at += escape_length(&bytes[at..])?,
+            _ => at += 1,
+        }
+    }
+}
+
+fn block_string_length(bytes: &[u8]) -> Option<usize> {
+    let mut at = 3;
+    loop {
+        let rest = bytes.get(at..)?;
+        if rest.starts_with(b"\"\"\"") {
+            return Some(at + 3);
+        }
+        at += if rest.starts_with(b"\\\"\"\"") { 4 } else { 1 };
+    }
+}
+
+fn escape_length(bytes: &[u8]) -> Option<usize> {
+    match bytes.get(1)? {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(2),
+        b'u' if bytes.get(2) == Some(&b'{') => {
+            let digits = length_while(&bytes[3..], |byte| byte.is_ascii_hexdigit());
+            (digits > 0 && bytes.get(3 + digits) == Some(&b'}')).then_some(digits + 4)
+        }
+        b'u' => bytes.get(2..6)?.iter().all(u8::is_ascii_hexdigit).then_some(6),
+        _ => None,
+    }
+}
+
+fn line_and_column(bytes: &[u8], at: usize) -> (usize, usize) {
+    let before = &bytes[..at];
+    let line_start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
+    let is_char_start = |byte: &&u8| !matches!(byte, 0x80..=0xbf);
+    let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
+    (line, 1 + before[line_start..].iter().filter(is_char_start).count())
+}

@@ -1,0 +1,191 @@
+//! Rules of the specification about values in the text that the validator behind this gate leaves out.
+//!
+//! It compares variables inside lists and objects by name of type only, takes `= null` for a default that makes a variable
+//! non-null, knows no `@oneOf`, and does not look into the literals of custom scalars.
+
+use apollo_compiler::ast::{DirectiveList, InputValueDefinition, Type, Value};
+use apollo_compiler::collections::HashSet;
+use apollo_compiler::executable::{Argument, ExecutableDocument, Operation, Selection, SelectionSet};
+use apollo_compiler::parser::SourceSpan;
+use apollo_compiler::schema::{ExtendedType, InputObjectType};
+use apollo_compiler::{Name, Node, Schema};
+
+use super::refusal::{Code, MAX_REFUSALS, Refusal};
+
+/// Names of the variables that stand where null is not allowed although their type allows it: they have a default, but a request
+/// can still send null for them.
+pub(super) type NeverNull = HashSet<Name>;
+
+/// Checks all values of one operation, fragments included. The operation must have passed validation.
+pub(super) fn check(
+    schema: &Schema,
+    document: &ExecutableDocument,
+    operation: &Operation,
+) -> Result<NeverNull, Vec<Refusal>> {
+    let mut check = Check {
+        schema,
+        document,
+        operation,
+        fragments: HashSet::default(),
+        never_null: HashSet::default(),
+        refusals: Vec::new(),
+    };
+    check.directives(&operation.directives);
+    for variable in &operation.variables {
+        check.directives(&variable.directives);
+        if let Some(default) = &variable.default_value {
+            check.value(default, Some(Place { ty: &variable.ty, has_default: false }));
+        }
+    }
+    check.selection_set(&operation.selection_set);
+    if check.refusals.is_empty() { Ok(check.never_null) } else { Err(check.refusals) }
+}
+
+pub(super) fn is_one_of(input: &InputObjectType) -> bool {
+    input.directives.has("oneOf")
+}
+
+/// Where a value stands.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    ty: &'a Type,
+    has_default: bool,
+}
+
+struct Check<'a> {
+    schema: &'a Schema,
+    document: &'a ExecutableDocument,
+    operation: &'a Operation,
+    fragments: HashSet<&'a Name>,
+    never_null: NeverNull,
+    refusals: Vec<Refusal>,
+}
+
+impl<'a> Check<'a> {
+    fn selection_set(&mut self, set: &'a SelectionSet) {
+        for selection in &set.selections {
+            self.directives(selection.directives());
+            match selection {
+                Selection::Field(field) => {
+                    self.arguments(&field.arguments, &field.definition.arguments);
+                    self.selection_set(&field.selection_set);
+                }
+                Selection::InlineFragment(fragment) => self.selection_set(&fragment.selection_set),
+                Selection::FragmentSpread(spread) => {
+                    if let Some(fragment) = self.document.fragments.get(&spread.fragment_name)
+                        && self.fragments.insert(&spread.fragment_name)
+                    {
+                        self.directives(&fragment.directives);
+                        self.selection_set(&fragment.selection_set);
+                    }
+                }
+            }
+        }
+    }
+
+    fn directives(&mut self, directives: &'a DirectiveList) {
+        for directive in directives.iter() {
+            if let Some(definition) = self.schema.directive_definitions.get(&directive.name) {
+                self.arguments(&directive.arguments, &definition.arguments);
+            }
+        }
+    }
+
+    fn arguments(&mut self, arguments: &'a [Node<Argument>], definitions: &[Node<InputValueDefinition>]) {
+        for argument in arguments {
+            if let Some(definition) = definitions.iter().find(|definition| definition.name == argument.name) {
+                self.value(&argument.value, Some(Place::of(definition)));
+            }
+        }
+    }
+
+    /// Inside the literal of a custom scalar there is no type to compare with.
+    fn value(&mut self, value: &Node<Value>, place: Option<Place<'_>>) {
+        match value.as_ref() {
+            Value::Variable(name) => self.variable(name, value.location(), place),
+            Value::Int(_) | Value::Float(_) if !is_finite(value) => {
+                self.refuse("the number is too large".into(), value.location());
+            }
+            Value::List(items) => {
+                let item = place.filter(|place| place.ty.is_list());
+                let item = item.map(|place| Place { ty: place.ty.item_type(), has_default: false });
+                for value in items {
+                    self.value(value, item);
+                }
+            }
+            Value::Object(fields) => self.object(fields, value.location(), place),
+            _ => {}
+        }
+    }
+
+    fn variable(&mut self, name: &Name, location: Option<SourceSpan>, place: Option<Place<'_>>) {
+        let Some(variable) = self.operation.variables.iter().find(|variable| variable.name == *name) else {
+            return self.refuse(format!("variable `${name}` is not defined"), location);
+        };
+        let Some(place) = place else { return };
+        let mut allowed = variable.ty.is_assignable_to(place.ty);
+        if !allowed && place.ty.is_non_null() && !variable.ty.is_non_null() {
+            let defaults = place.has_default || variable.default_value.as_ref().is_some_and(|value| !value.is_null());
+            allowed = defaults && variable.ty.is_assignable_to(&place.ty.clone().nullable());
+            self.never_null.insert(name.clone());
+        }
+        if !allowed {
+            let message =
+                format!("variable `${name}` of type `{}` is used where `{}` is expected", variable.ty, place.ty);
+            self.refuse(message, location);
+        }
+    }
+
+    fn object(&mut self, fields: &[(Name, Node<Value>)], location: Option<SourceSpan>, place: Option<Place<'_>>) {
+        let input = match place.and_then(|place| self.schema.types.get(place.ty.inner_named_type())) {
+            Some(ExtendedType::InputObject(input)) => Some(input),
+            _ => None,
+        };
+        let mut names = HashSet::default();
+        for (name, value) in fields {
+            if !names.insert(name) {
+                self.refuse(format!("there can be only one input field named `{name}`"), location);
+            }
+            self.value(value, input.and_then(|input| input.fields.get(name)).map(|definition| Place::of(definition)));
+        }
+        if let Some(input) = input.filter(|input| is_one_of(input)) {
+            let allowed = match fields {
+                [(_, value)] => !value.is_null() && !value.as_variable().is_some_and(|name| self.may_be_null(name)),
+                _ => false,
+            };
+            if !allowed {
+                self.refuse(one_of_message(&input.name), location);
+            }
+        }
+    }
+
+    fn may_be_null(&self, variable: &Name) -> bool {
+        self.operation.variables.iter().any(|definition| definition.name == *variable && !definition.ty.is_non_null())
+    }
+
+    fn refuse(&mut self, message: String, location: Option<SourceSpan>) {
+        if self.refusals.len() < MAX_REFUSALS {
+            let refusal = Refusal::new(Code::GraphqlValidationFailed, message);
+            self.refusals.push(refusal.at_span(location, &self.document.sources));
+        }
+    }
+}
+
+impl<'a> Place<'a> {
+    fn of(definition: &'a InputValueDefinition) -> Self {
+        Self { ty: &definition.ty, has_default: definition.default_value.is_some() }
+    }
+}
+
+pub(super) fn one_of_message(input: &Name) -> String {
+    format!("exactly one field of `{input}` must be given, and it must not be null")
+}
+
+/// The executor's parser holds integers of any size and floats as 64 bits.
+fn is_finite(number: &Value) -> bool {
+    match number {
+        Value::Int(number) => number.try_to_f64().is_ok(),
+        Value::Float(number) => number.try_to_f64().is_ok(),
+        _ => true,
+    }
+}
