@@ -375,7 +375,7 @@ fn reaching(goal: &Goal, purchases: &[Counted]) -> Vec<usize> {
         let times = match goal {
             // "the n-th purchase; with `repeat` also the 2n-th, 3n-th …"
             Goal::Purchases { n, repeat: false } => i64::from(to_u32(after.len()) == *n),
-            Goal::Purchases { n, repeat: true } => i64::from(to_u32(after.len()) % *n == 0),
+            Goal::Purchases { n, repeat: true } => i64::from(to_u32(after.len()).is_multiple_of(*n)),
             // "the purchase at which the sum of eligible amounts reaches m; with `repeat` each further multiple"
             Goal::Spend { minor, repeat: false } => i64::from(sum(before) < *minor && sum(after) >= *minor),
             // "(one purchase may reach several: at most 100 are awarded, the rest count as reached)"
@@ -507,7 +507,7 @@ fn ids(purchases: &[Counted]) -> Vec<String> {
     purchases.iter().map(|p| p.external_id.clone()).collect()
 }
 
-/// A window opening this long after any instant is surely among the windows up to it.
+/// The next window of `recurring` opens within this span, whatever the clocks do.
 pub(crate) const AHEAD: i64 = 40 * DAY;
 
 pub(crate) fn to_u32(n: usize) -> u32 {
