@@ -36,6 +36,13 @@ pub struct Range {
     pub to: Option<Key>,
 }
 
+impl Range {
+    /// Whether the purchase lies inside.
+    pub fn contains(&self, key: &Key) -> bool {
+        self.after.as_ref().is_none_or(|after| key > after) && self.to.as_ref().is_none_or(|to| key <= to)
+    }
+}
+
 /// What a commit's changes mean for one customer and campaign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Plan {
@@ -128,6 +135,8 @@ pub struct Outcome {
     pub from: Option<Key>,
     /// Inclusive: from here on nothing differs; none: to the end.
     pub to: Option<Key>,
+    /// The new purchases lay after the tail: nothing that is recorded can differ.
+    pub appended: bool,
     /// Checkpoints to store; those stored between `from` and `to` are void.
     pub checkpoints: Vec<State>,
     /// To store in place of the tail; none: it stays.
@@ -144,7 +153,8 @@ impl Append {
         purchases.extend(self.new);
         sort(&mut purchases);
         fold.run(&purchases, |_| false);
-        Outcome { awards: fold.awards, from, to: None, checkpoints: fold.checkpoints, tail: Some(fold.tail) }
+        let Fold { tail, awards, checkpoints, .. } = fold;
+        Outcome { awards, from, to: None, appended: true, checkpoints, tail: Some(tail) }
     }
 }
 
@@ -218,7 +228,7 @@ impl<'a> Refold<'a> {
     pub fn finish(self) -> Outcome {
         let Fold { tail, awards, checkpoints, .. } = self.fold;
         let tail = self.met.is_none().then_some(tail);
-        Outcome { awards, from: self.from, to: self.met, checkpoints, tail }
+        Outcome { awards, from: self.from, to: self.met, appended: false, checkpoints, tail }
     }
 }
 

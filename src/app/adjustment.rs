@@ -1,0 +1,38 @@
+//! Adjusting points by hand: a welcome, an apology, a correction.
+
+use serde::{Deserialize, Serialize};
+
+use super::error::{Check, Error, UserErrorCode};
+
+/// The largest number of points that JSON numbers carry exactly: 2^53 − 1.
+pub const MAX_BALANCE: i64 = (1 << 53) - 1;
+
+/// An adjustment as it was sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
+pub struct AdjustPoints {
+    pub customer_external_id: String,
+    pub points: i64,
+    pub reason: String,
+    pub idempotency_key: String,
+}
+
+impl AdjustPoints {
+    /// Checks everything that can be checked without the database.
+    pub fn check(self, path: &[String]) -> Result<Self, Error> {
+        let mut check = Check::at(path);
+        check.text(&["customerExternalId"], &self.customer_external_id);
+        check.text(&["reason"], &self.reason);
+        check.text(&["idempotencyKey"], &self.idempotency_key);
+        if self.points == 0 || self.points.abs() > MAX_BALANCE {
+            check.fail(&["points"], UserErrorCode::OutOfRange, "must not be zero, and at most 2^53 − 1 either way");
+        }
+        check.finish(Some(self))
+    }
+
+    /// What a replay must repeat, as text.
+    pub fn request(&self) -> String {
+        // An array of strings and a number: JSON text of its own making cannot fail.
+        serde_json::json!(["adjustPoints", self.customer_external_id, self.points, self.reason]).to_string()
+    }
+}

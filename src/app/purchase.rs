@@ -1,0 +1,177 @@
+//! Recording purchases: from what a shop sends to what the recorder takes.
+
+use entity::{CustomerId, purchase};
+use serde::Deserialize;
+
+use super::error::{Check, Error, UserErrorCode};
+use crate::engine::money::{Currency, MAX_MINOR, MoneyError};
+use crate::engine::purchase::{Key, Line, Purchase, Refund};
+use crate::engine::time::{Instant, parse_instant};
+
+/// How far ahead of the server a purchase may lie, in µs.
+pub const MAX_AHEAD: i64 = 5 * 60 * 1_000_000;
+/// The most lines a purchase has.
+pub const MAX_LINES: usize = 500;
+
+/// A purchase as it was sent: by GraphQL, in a file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
+pub struct RecordPurchase {
+    pub external_id: String,
+    pub customer_external_id: String,
+    pub purchased_at: String,
+    pub total: String,
+    pub currency: String,
+    #[serde(default)]
+    pub channel: Option<String>,
+    #[serde(default)]
+    pub lines: Option<Vec<PurchaseLine>>,
+}
+
+/// A line as it was sent.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
+pub struct PurchaseLine {
+    pub sku: String,
+    #[serde(default)]
+    pub category: Option<String>,
+    #[serde(default = "one")]
+    pub quantity: i32,
+    pub amount: String,
+}
+
+fn one() -> i32 {
+    1
+}
+
+/// A purchase that can be recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewPurchase {
+    /// The shop's name for its customer.
+    pub customer_external_id: String,
+    /// Its place, its money, its lines; no refunds yet.
+    pub purchase: Purchase,
+}
+
+impl RecordPurchase {
+    /// Checks everything that can be checked without the database. `path`: where the input lies, for error paths.
+    pub fn check(self, path: &[String], now: Instant) -> Result<NewPurchase, Error> {
+        let mut check = Check::at(path);
+        check.text(&["externalId"], &self.external_id);
+        check.text(&["customerExternalId"], &self.customer_external_id);
+        let at = check.parsed(&["purchasedAt"], parse_instant(&self.purchased_at), |_| UserErrorCode::Invalid);
+        if at.is_some_and(|at| at < Instant::EPOCH) {
+            check.fail(&["purchasedAt"], UserErrorCode::OutOfRange, "must not be before 1970");
+        }
+        if at.is_some_and(|at| at > now.plus(MAX_AHEAD)) {
+            let message = "must not be more than 5 minutes ahead of the server";
+            check.fail(&["purchasedAt"], UserErrorCode::PurchasedInFuture, message);
+        }
+        let currency = check.currency(&["currency"], &self.currency);
+        let total = currency.and_then(|currency| check.not_negative(&["total"], currency, &self.total));
+        if let Some(channel) = &self.channel {
+            check.text(&["channel"], channel);
+        }
+        let lines = self.lines.unwrap_or_default();
+        if lines.len() > MAX_LINES {
+            check.fail(&["lines"], UserErrorCode::OutOfRange, format!("must be at most {MAX_LINES} lines"));
+        }
+        let mut checked = Vec::with_capacity(lines.len().min(MAX_LINES));
+        for (index, line) in lines.into_iter().take(MAX_LINES).enumerate() {
+            checked.extend(line.check(&mut check, index, currency));
+        }
+        let purchase = match (at, currency, total) {
+            (Some(at), Some(currency), Some(total)) => Some(Purchase {
+                key: Key { at, external_id: self.external_id },
+                total,
+                currency,
+                channel: self.channel,
+                lines: checked,
+                refunds: Vec::new(),
+            }),
+            _ => None,
+        };
+        let customer_external_id = self.customer_external_id;
+        check.finish(purchase.map(|purchase| NewPurchase { customer_external_id, purchase }))
+    }
+}
+
+impl PurchaseLine {
+    fn check(self, check: &mut Check, index: usize, currency: Option<Currency>) -> Option<Line> {
+        let index = index.to_string();
+        check.text(&["lines", &index, "sku"], &self.sku);
+        if let Some(category) = &self.category {
+            check.text(&["lines", &index, "category"], category);
+        }
+        if self.quantity < 1 {
+            check.fail(&["lines", &index, "quantity"], UserErrorCode::OutOfRange, "must be at least 1");
+        }
+        let amount = check.not_negative(&["lines", &index, "amount"], currency?, &self.amount)?;
+        Some(Line { sku: self.sku, category: self.category, quantity: self.quantity, amount })
+    }
+}
+
+impl Check {
+    /// An ISO 4217 currency.
+    pub fn currency(&mut self, path: &[&str], code: &str) -> Option<Currency> {
+        self.parsed(path, Currency::parse(code), |_: &MoneyError| UserErrorCode::UnknownCurrency)
+    }
+
+    fn not_negative(&mut self, path: &[&str], currency: Currency, text: &str) -> Option<i64> {
+        let amount = self.amount(path, currency, text)?;
+        if (0..=MAX_MINOR).contains(&amount) {
+            return Some(amount);
+        }
+        self.fail(path, UserErrorCode::OutOfRange, "must not be negative");
+        None
+    }
+}
+
+impl NewPurchase {
+    /// About how much memory it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        let lines: usize = self.purchase.lines.iter().map(|line| 96 + line.sku.len() + category_len(line)).sum();
+        512 + self.customer_external_id.len() + self.purchase.key.external_id.len() + lines
+    }
+}
+
+fn category_len(line: &Line) -> usize {
+    line.category.as_ref().map_or(0, String::len)
+}
+
+/// The row of a purchase.
+pub fn to_row(
+    purchase: &Purchase,
+    customer_id: CustomerId,
+    recorded_at: Instant,
+    revision: i64,
+    version: i64,
+) -> Result<purchase::Model, Error> {
+    Ok(purchase::Model {
+        external_id: purchase.key.external_id.clone(),
+        customer_id,
+        purchased_at: purchase.key.at.0,
+        recorded_at: recorded_at.0,
+        total: purchase.total,
+        currency: purchase.currency.as_str().to_owned(),
+        channel: purchase.channel.clone(),
+        lines: serde_json::to_value(&purchase.lines).map_err(|error| Error::Internal(error.to_string()))?,
+        revision,
+        version,
+    })
+}
+
+/// A purchase as stored, with those of its refunds that count.
+pub fn from_row(row: &purchase::Model, refunds: Vec<Refund>) -> Result<Purchase, Error> {
+    let broken = |error: String| Error::Internal(format!("purchase {}: {error}", row.external_id));
+    Ok(Purchase {
+        key: Key { at: Instant(row.purchased_at), external_id: row.external_id.clone() },
+        total: row.total,
+        currency: Currency::parse(&row.currency).map_err(|error| broken(error.to_string()))?,
+        channel: row.channel.clone(),
+        lines: serde_json::from_value(row.lines.clone()).map_err(|error| broken(error.to_string()))?,
+        refunds,
+    })
+}
