@@ -1,3 +1,4 @@
 //! Integration tests: one binary, because each links the whole server.
 
+mod source;
 mod support;
