@@ -1,4 +1,5 @@
 //! Integration tests: one binary, because each links the whole server.
 
 mod oracle;
+mod source;
 mod support;
