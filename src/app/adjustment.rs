@@ -1,14 +1,15 @@
 //! Adjusting points by hand: a welcome, an apology, a correction.
 
-use serde::{Deserialize, Serialize};
-
+use super::App;
 use super::error::{Check, Error, UserErrorCode};
+use super::recorder::{Fact, Recorded};
+use super::viewer::Admin;
 
 /// The largest number of points that JSON numbers carry exactly: 2^53 − 1.
 pub const MAX_BALANCE: i64 = (1 << 53) - 1;
 
 /// An adjustment as it was sent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
 pub struct AdjustPoints {
     pub customer_external_id: String,
@@ -35,4 +36,10 @@ impl AdjustPoints {
         // An array of strings and a number: JSON text of its own making cannot fail.
         serde_json::json!(["adjustPoints", self.customer_external_id, self.points, self.reason]).to_string()
     }
+}
+
+/// Adjusts a customer's points. `path`: where the input lies, for error paths.
+pub async fn record(app: &App, _: &Admin, path: Vec<String>, input: AdjustPoints) -> Result<Recorded, Error> {
+    let fact = input.check(&path).map(Fact::Adjustment);
+    app.recorder.record_one(path, fact).await
 }

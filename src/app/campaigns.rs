@@ -27,9 +27,8 @@ pub struct Campaign {
 impl Campaign {
     /// Parses the stored parts.
     pub fn of(row: campaign::Model, budget_limit: Option<i64>) -> Result<Self, Error> {
-        let broken = |part: &str, error: serde_json::Error| {
-            Error::Internal(format!("campaign {}: {part}: {error}", row.id.0))
-        };
+        let broken =
+            |part: &str, error: serde_json::Error| Error::Internal(format!("campaign {}: {part}: {error}", row.id.0));
         let rule = serde_json::from_value(row.rule.clone()).map_err(|error| broken("rule", error))?;
         let pauses = serde_json::from_value(row.pauses.clone()).map_err(|error| broken("pauses", error))?;
         let life = Life {

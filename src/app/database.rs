@@ -175,8 +175,7 @@ pub fn is_transient(error: &DbErr) -> bool {
 fn is_broken_connection(error: &DbErr) -> bool {
     use sea_orm::RuntimeErr::SqlxError;
     use sea_orm::sqlx::Error::{Io, PoolClosed, PoolTimedOut, Protocol, Tls, WorkerCrashed};
-    let (DbErr::Exec(SqlxError(inner)) | DbErr::Query(SqlxError(inner)) | DbErr::Conn(SqlxError(inner))) = error
-    else {
+    let (DbErr::Exec(SqlxError(inner)) | DbErr::Query(SqlxError(inner)) | DbErr::Conn(SqlxError(inner))) = error else {
         return false;
     };
     matches!(**inner, Io(_) | PoolClosed | PoolTimedOut | Protocol(_) | Tls(_) | WorkerCrashed)
@@ -184,8 +183,7 @@ fn is_broken_connection(error: &DbErr) -> bool {
 
 fn code(error: &DbErr) -> Option<String> {
     use sea_orm::RuntimeErr::SqlxError;
-    let (DbErr::Exec(SqlxError(inner)) | DbErr::Query(SqlxError(inner)) | DbErr::Conn(SqlxError(inner))) = error
-    else {
+    let (DbErr::Exec(SqlxError(inner)) | DbErr::Query(SqlxError(inner)) | DbErr::Conn(SqlxError(inner))) = error else {
         return None;
     };
     inner.as_database_error()?.code().map(Into::into)

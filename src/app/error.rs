@@ -142,12 +142,7 @@ impl Check {
     }
 
     /// An amount of money in major units.
-    pub fn amount(
-        &mut self,
-        path: &[&str],
-        currency: crate::engine::money::Currency,
-        text: &str,
-    ) -> Option<i64> {
+    pub fn amount(&mut self, path: &[&str], currency: crate::engine::money::Currency, text: &str) -> Option<i64> {
         use crate::engine::money::MoneyError;
         self.parsed(path, currency.parse_amount(text), |error| match error {
             MoneyError::Malformed => UserErrorCode::Invalid,

@@ -3,7 +3,10 @@
 use entity::{CustomerId, purchase};
 use serde::Deserialize;
 
+use super::App;
 use super::error::{Check, Error, UserErrorCode};
+use super::recorder::{Fact, Recorded};
+use super::viewer::Shop;
 use crate::engine::money::{Currency, MAX_MINOR, MoneyError};
 use crate::engine::purchase::{Key, Line, Purchase, Refund};
 use crate::engine::time::{Instant, parse_instant};
@@ -174,4 +177,22 @@ pub fn from_row(row: &purchase::Model, refunds: Vec<Refund>) -> Result<Purchase,
         lines: serde_json::from_value(row.lines.clone()).map_err(|error| broken(error.to_string()))?,
         refunds,
     })
+}
+
+/// Records purchases: together admitted or together refused as a whole; each answered on its own, in order. `paths`:
+/// where each input lies, for error paths.
+pub async fn record(
+    app: &App,
+    _: &Shop,
+    inputs: Vec<(Vec<String>, RecordPurchase)>,
+) -> Result<Vec<Result<Recorded, Error>>, Error> {
+    let now = app.clock.now();
+    let checked = inputs
+        .into_iter()
+        .map(|(path, input)| {
+            let fact = input.check(&path, now).map(Fact::Purchase);
+            (path, fact)
+        })
+        .collect();
+    app.recorder.record_checked(checked).await
 }

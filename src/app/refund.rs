@@ -6,9 +6,12 @@ use entity::{customer, purchase, refund};
 use sea_orm::{EntityTrait, QueryFilter};
 use serde::Deserialize;
 
+use super::App;
 use super::database::Database;
 use super::error::{Check, Error, UserErrorCode};
+use super::recorder::{Fact, Recorded};
 use super::rows::any;
+use super::viewer::Shop;
 use crate::engine::money::Currency;
 use crate::engine::purchase::{Line, Refund, RefundLine, RefundRefusal, settle_refund};
 use crate::engine::time::{Instant, parse_instant};
@@ -176,4 +179,12 @@ pub fn from_row(row: &refund::Model) -> Result<Refund, Error> {
     let lines = serde_json::from_value(row.lines.clone())
         .map_err(|error| Error::Internal(format!("refund {}: {error}", row.external_id)))?;
     Ok(Refund { amount: row.amount, lines })
+}
+
+/// Records a refund. `path`: where the input lies, for error paths.
+pub async fn record(app: &App, _: &Shop, path: Vec<String>, input: RecordRefund) -> Result<Recorded, Error> {
+    let purchases = find_purchases(&app.database, vec![input.purchase_external_id.clone()]).await?;
+    let purchase = purchases.get(&input.purchase_external_id);
+    let fact = input.check(&path, purchase).map(Fact::Refund);
+    app.recorder.record_one(path, fact).await
 }

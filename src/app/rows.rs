@@ -80,12 +80,8 @@ impl Rows {
             let column = column.into_iter().map(|value| array_value(value, *kind)).collect();
             values.push(Value::Array(array_type, Some(Box::new(column))));
         }
-        let sql = format!(
-            "SELECT {} FROM UNNEST({}) AS u({})",
-            selected.join(", "),
-            arrays.join(", "),
-            aliases.join(", ")
-        );
+        let sql =
+            format!("SELECT {} FROM UNNEST({}) AS u({})", selected.join(", "), arrays.join(", "), aliases.join(", "));
         (sql, values)
     }
 
@@ -133,8 +129,7 @@ fn of_models<E: EntityTrait>(
     let left_out: Vec<&str> = left_out.iter().map(IdenStatic::as_str).collect();
     let columns: Vec<E::Column> = E::Column::iter().filter(|column| !left_out.contains(&column.as_str())).collect();
     let names: Vec<&'static str> = columns.iter().map(IdenStatic::as_str).collect();
-    let kinds: Vec<(&str, Kind)> =
-        columns.iter().zip(&names).map(|(column, name)| (*name, kind(column))).collect();
+    let kinds: Vec<(&str, Kind)> = columns.iter().zip(&names).map(|(column, name)| (*name, kind(column))).collect();
     let mut rows = Rows::new(backend, &kinds);
     for model in models {
         rows.push(columns.iter().map(|column| model.get(*column)).collect());
@@ -213,8 +208,7 @@ fn insert_statement<E: EntityTrait>(
     };
     let returning = returning.map(|column| format!(" RETURNING \"{}\"", column.as_str())).unwrap_or_default();
     // `WHERE true`: without it SQLite reads ON CONFLICT as a join's condition.
-    let sql =
-        format!("INSERT INTO \"{table}\" ({}) {select} WHERE true{conflict}{returning}", quoted(&names));
+    let sql = format!("INSERT INTO \"{table}\" ({}) {select} WHERE true{conflict}{returning}", quoted(&names));
     Statement::from_sql_and_values(backend, sql, values)
 }
 
@@ -231,11 +225,7 @@ pub async fn update<E: EntityTrait>(db: &impl ConnectionTrait, models: &[E::Mode
     let set: Vec<String> =
         names.iter().filter(|name| !key.contains(name)).map(|name| format!("\"{name}\" = s.\"{name}\"")).collect();
     let same: Vec<String> = key.iter().map(|name| format!("\"{table}\".\"{name}\" = s.\"{name}\"")).collect();
-    let sql = format!(
-        "UPDATE \"{table}\" SET {} FROM ({select}) AS s WHERE {}",
-        set.join(", "),
-        same.join(" AND ")
-    );
+    let sql = format!("UPDATE \"{table}\" SET {} FROM ({select}) AS s WHERE {}", set.join(", "), same.join(" AND "));
     db.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
     Ok(())
 }

@@ -103,8 +103,7 @@ async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers,
     };
     let blanks: Vec<customer::Model> = making.iter().map(blank).collect();
     let without_id = [customer::Column::Id];
-    let new =
-        insert_new::<customer::Entity>(batch.tx, &blanks, &without_id, customer::Column::ExternalId).await?;
+    let new = insert_new::<customer::Entity>(batch.tx, &blanks, &without_id, customer::Column::ExternalId).await?;
     let new: BTreeSet<String> = new.into_iter().collect();
     let named = || any(batch.backend(), customer::Column::ExternalId, names.iter().map(|name| (*name).to_owned()));
     lock_in_order(batch, customer::Entity::find().filter(named()), customer::Column::ExternalId).await?;

@@ -123,8 +123,7 @@ fn touches(
     for row in &customer.purchases {
         touches.push(Touch { before: None, after: purchases::from_row(row, Vec::new())? });
     }
-    let mut named: Vec<&str> =
-        customer.refunds.iter().map(|refund| refund.purchase_external_id.as_str()).collect();
+    let mut named: Vec<&str> = customer.refunds.iter().map(|refund| refund.purchase_external_id.as_str()).collect();
     named.sort_unstable();
     named.dedup();
     for name in named {
@@ -210,7 +209,8 @@ async fn load_checkpoints(
 /// Loads, in one go, what all folds ask for, and folds it in. False: all are done.
 async fn fold_what_is_loaded(batch: &Batch<'_>, jobs: &mut [Job<'_>]) -> Result<bool, Error> {
     let wanted: Vec<Option<Range>> = jobs.iter().map(|job| job.fold.load()).collect();
-    let ranges = jobs.iter().zip(&wanted).filter_map(|(job, range)| Some((job.customer_id, job.campaign, range.as_ref()?)));
+    let ranges =
+        jobs.iter().zip(&wanted).filter_map(|(job, range)| Some((job.customer_id, job.campaign, range.as_ref()?)));
     let history = load_history(batch, ranges).await?;
     let mut more = false;
     for (job, range) in jobs.iter_mut().zip(wanted) {

@@ -32,11 +32,8 @@ const TOO_MANY_REFUNDS: Refusal = Refusal {
     path: "purchaseExternalId",
     message: "the purchase has 100 refunds already",
 };
-const BALANCE_TOO_LARGE: Refusal = Refusal {
-    code: UserErrorCode::OutOfRange,
-    path: "points",
-    message: "the balance would leave ±(2^53 − 1)",
-};
+const BALANCE_TOO_LARGE: Refusal =
+    Refusal { code: UserErrorCode::OutOfRange, path: "points", message: "the balance would leave ±(2^53 − 1)" };
 
 /// Inserts the facts that are new and hands them to their customers; one verdict each, in order.
 pub(super) async fn record(
@@ -83,8 +80,7 @@ async fn record_purchases(
         asked.push((index, &new.customer_external_id, row));
     }
     let models: Vec<purchase::Model> = known.values().cloned().collect();
-    let inserted =
-        insert_new::<purchase::Entity>(batch.tx, &models, &[], purchase::Column::ExternalId).await?;
+    let inserted = insert_new::<purchase::Entity>(batch.tx, &models, &[], purchase::Column::ExternalId).await?;
     let mut inserted: HashSet<String> = inserted.into_iter().collect();
     let earlier: Vec<String> = known.keys().filter(|id| !inserted.contains(*id)).cloned().collect();
     if !earlier.is_empty() {
@@ -216,8 +212,7 @@ async fn record_adjustments(
         asked.push((index, adjustment, request));
     }
     let models: Vec<idempotency_key::Model> = known.values().cloned().collect();
-    let inserted =
-        insert_new::<idempotency_key::Entity>(batch.tx, &models, &[], idempotency_key::Column::Key).await?;
+    let inserted = insert_new::<idempotency_key::Entity>(batch.tx, &models, &[], idempotency_key::Column::Key).await?;
     let mut inserted: HashSet<String> = inserted.into_iter().collect();
     let earlier: Vec<String> = known.keys().filter(|key| !inserted.contains(*key)).cloned().collect();
     let mut posted = HashMap::new();

@@ -24,7 +24,7 @@ use super::adjustment::AdjustPoints;
 use super::campaigns::Campaigns;
 use super::clock::Clock;
 use super::database::{Database, is_conflict, is_data_error};
-use super::error::{Error, UserErrorCode};
+use super::error::{Error, UserError, UserErrorCode};
 use super::purchase::NewPurchase;
 use super::refund::NewRefund;
 use crate::config;
@@ -89,6 +89,14 @@ pub struct Refusal {
     pub path: &'static str,
     /// For people.
     pub message: &'static str,
+}
+
+impl Refusal {
+    /// As an error of the input at this path.
+    pub fn at(self, mut path: Vec<String>) -> Error {
+        path.push(self.path.to_owned());
+        Error::Refused(vec![UserError { path, code: self.code, message: self.message.to_owned() }])
+    }
 }
 
 /// What a caller gets for a fact.
@@ -161,6 +169,41 @@ impl Recorder {
             answers.push(answer.await.unwrap_or(Err(Error::Unavailable)));
         }
         Ok(answers)
+    }
+
+    /// Records those of the facts that passed their checks, as [`Self::record`] does; answers all, in order. Each comes
+    /// with the path to its input, for errors.
+    pub async fn record_checked(
+        &self,
+        checked: Vec<(Vec<String>, Result<Fact, Error>)>,
+    ) -> Result<Vec<Result<Recorded, Error>>, Error> {
+        let mut paths = Vec::with_capacity(checked.len());
+        let mut facts = Vec::with_capacity(checked.len());
+        for (path, checked) in checked {
+            let failed = match checked {
+                Ok(fact) => {
+                    facts.push(fact);
+                    None
+                }
+                Err(error) => Some(error),
+            };
+            paths.push((path, failed));
+        }
+        let mut answers = self.record(facts).await?.into_iter();
+        let answer = |(path, failed): (Vec<String>, Option<Error>)| match failed {
+            Some(error) => Err(error),
+            None => match answers.next().unwrap_or(Err(Error::Unavailable))? {
+                Ok(recorded) => Ok(recorded),
+                Err(refusal) => Err(refusal.at(path)),
+            },
+        };
+        Ok(paths.into_iter().map(answer).collect())
+    }
+
+    /// [`Self::record_checked`] for one fact.
+    pub async fn record_one(&self, path: Vec<String>, checked: Result<Fact, Error>) -> Result<Recorded, Error> {
+        let mut answers = self.record_checked(vec![(path, checked)]).await?;
+        answers.pop().unwrap_or(Err(Error::Unavailable))
     }
 
     /// Hands a fact over as soon as there is room, for callers that can wait (a file, a backfill).

@@ -25,11 +25,7 @@ use crate::engine::state::State;
 use crate::engine::time::Instant;
 
 /// Posts every difference and every adjustment.
-pub(super) async fn post(
-    batch: &Batch<'_>,
-    customers: &mut Customers,
-    evaluated: Vec<Evaluated>,
-) -> Result<(), Error> {
+pub(super) async fn post(batch: &Batch<'_>, customers: &mut Customers, evaluated: Vec<Evaluated>) -> Result<(), Error> {
     let budgets = lock_budgets(batch, &evaluated).await?;
     let mut posting = Posting { batch, budgets, writes: Writes::default() };
     let mut evaluated: VecDeque<Evaluated> = evaluated.into();
@@ -44,10 +40,7 @@ pub(super) async fn post(
 }
 
 /// Locks the budgets that the differences touch, then reads them.
-async fn lock_budgets(
-    batch: &Batch<'_>,
-    evaluated: &[Evaluated],
-) -> Result<HashMap<CampaignId, budget::Model>, Error> {
+async fn lock_budgets(batch: &Batch<'_>, evaluated: &[Evaluated]) -> Result<HashMap<CampaignId, budget::Model>, Error> {
     let touched = evaluated.iter().filter(|one| one.campaign.budget_limit.is_some() && !one.diff.is_empty());
     let touched: Vec<i64> = touched.map(|one| one.campaign.id().0).collect();
     if touched.is_empty() {
@@ -272,7 +265,7 @@ impl Posting<'_> {
     fn close(&mut self, customer: &mut Touched, drafts: Drafts) {
         let version = customer.next_version();
         let mut entries = Vec::new();
-        let mut entry = |row: &mut entity::customer::Model, kind, points| {
+        let entry = |row: &mut entity::customer::Model, kind, points| {
             row.ledger_sequence += 1;
             row.balance += points;
             ledger_entry::Model {
