@@ -13,12 +13,16 @@
 
 mod cost;
 mod document;
+#[cfg(test)]
+mod fixture;
 mod limits;
 mod normalize;
 mod points;
 mod print;
 mod refusal;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod values;
 mod variables;
 
