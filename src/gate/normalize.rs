@@ -222,9 +222,9 @@ mod tests {
     fn abstract_parents_are_expanded_where_the_types_differ() {
         assert_eq!(plain("{ node(id: 1) { id ... { label } ... on Node { id } } }"), "query{node(id:1){id label}}");
         let query = "{ node(id: 1) { id ... on Customer { rank label } label ...N ... on Award { id points } } }
-            fragment N on Node { parent { id } ... on Campaign { rank } }";
+            fragment N on Node { parent { id } ... on Campaign { status } }";
         let expected = "query{node(id:1){...on Customer{id rank label parent{id}}\
-            ...on Campaign{id label parent{id} rank}...on Award{id label parent{id} points}}}";
+            ...on Campaign{id label parent{id} status}...on Award{id label parent{id} points}}}";
         assert_eq!(plain(query), expected);
     }
 

@@ -155,7 +155,7 @@ mod tests {
             assert_eq!(code(text), Some(Code::GraphqlParseFailed), "{text}");
         }
         for text in
-            [r#""""#, r#""""""""#, r#""\u00e9\u{1F600}\n\/""#, "\"\"\"a\n\"b\"\"\"", "\"\u{0}\"", r#""""\""""""""#]
+            [r#""""#, r#""""""""#, r#""\u00e9\u{1F600}\n\/""#, "\"\"\"a\n\"b\"\"\"", "\"\u{0}\"", r#""""\"""""""#]
         {
             assert_eq!(code(text), None, "{text}");
         }

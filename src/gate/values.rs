@@ -200,7 +200,6 @@ mod tests {
     #[test]
     fn variables_fit_where_they_stand() {
         for query in [
-            "query($a: Int = null) { echo(page: $a) }",
             "query($a: Boolean = null) { me @include(if: $a) { id } }",
             "query($a: Boolean = null) { me { id ...F @skip(if: $a) } } fragment F on Customer { rank }",
             "query($a: Int) { me @include(if: $a) { id } }",
@@ -239,6 +238,8 @@ mod tests {
             assert_eq!(refused(query, json!({"a": null})).0, Code::BadUserInput, "{query}");
             assert!(admit_with(query, json!({})).is_ok(), "{query}");
         }
+        assert_eq!(refused("query($a: Int = null) { echo(page: $a) }", json!({})).0, Code::BadUserInput);
+        assert!(admit_with("query($a: Int = null) { echo(page: $a) }", json!({"a": 1})).is_ok());
         assert!(admit_with("query($a: Int = 3) { echo(number: $a) }", json!({"a": null})).is_ok());
     }
 

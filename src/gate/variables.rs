@@ -29,15 +29,15 @@ pub(super) fn coerce(
             let message = format!("variable `${name}` is nested more than {} levels", limits.variables_levels);
             return Err(Refusal::new(Code::TooExpensive, message));
         }
-        if value.is_null() && never_null.contains(&variable.name) {
-            return Err(bad_input(format!("variable `${name}` must not be null")));
-        }
         defined.insert(name, JsonValue::from(value.clone()));
     }
     let coerced =
         coerce_variable_values(schema, operation, &defined).map_err(|error| bad_input(error.message().to_string()))?;
     for variable in &operation.variables {
         if let Some(value) = coerced.get(variable.name.as_str()) {
+            if value.is_null() && never_null.contains(&variable.name) {
+                return Err(bad_input(format!("variable `${}` must not be null", variable.name)));
+            }
             check_one_of(schema, &variable.ty, value)?;
         }
     }

@@ -3,10 +3,9 @@
 use std::sync::{Arc, Mutex};
 
 use async_graphql::futures_util::StreamExt;
-use async_graphql::validation::ValidationMode;
 use async_graphql::{
     Context, EmptySubscription, InputObject, Interface, MaybeUndefined, Object, OneofObject, Schema, SimpleObject,
-    Union, Variables,
+    Union, ValidationMode, Variables,
 };
 use serde_json::{Value, json};
 
@@ -163,7 +162,7 @@ async fn a_mutation_selected_twice_runs_once() {
         ... on Mutation { record(text: $t) { id name } } other: record(text: "o") { id }
     } fragment F on Mutation { record(text: $t) { id } }"#;
     let (answer, ran) = run(query, json!({"t": "x"})).await;
-    assert_eq!(answer, r#"{record: {id: "7",name: "n7"},other: {id: "7"}}"#);
+    assert_eq!(answer, r#"{record: {id: "7", name: "n7"}, other: {id: "7"}}"#);
     assert_eq!(ran, ["record x", "id 7", "name 7", "record o", "id 7"]);
 }
 
@@ -171,7 +170,7 @@ async fn a_mutation_selected_twice_runs_once() {
 async fn a_list_selected_by_two_fragments_is_fetched_once() {
     let query = "{ me { ...A ...B awards { id } } } fragment A on Customer { awards { id } } fragment B on Customer { awards { name } }";
     let (answer, ran) = run(query, json!({})).await;
-    assert_eq!(answer, r#"{me: {awards: [{id: "10",name: "n10"},{id: "11",name: "n11"}]}}"#);
+    assert_eq!(answer, r#"{me: {awards: [{id: "10", name: "n10"}, {id: "11", name: "n11"}]}}"#);
     assert_eq!(ran.iter().filter(|entry| *entry == "awards").count(), 1);
 }
 
@@ -180,17 +179,17 @@ async fn abstract_parents_answer_each_type_by_its_own_fields() {
     let query = "{ nodes { ... on Campaign { goal { ... on Spend { atLeast } ... on Streak { length __typename } } } id ...C } }
         fragment C on Customer { name id __typename }";
     let (answer, ran) = run(query, json!({})).await;
-    let expected = r#"{nodes: [{id: "1",name: "n1",__typename: "Customer"},{goal: {atLeast: 5},id: "a"},{goal: {length: 3,__typename: "Streak"},id: "b"}]}"#;
+    let expected = r#"{nodes: [{id: "1", name: "n1", __typename: "Customer"}, {goal: {atLeast: 5}, id: "a"}, {goal: {length: 3, __typename: "Streak"}, id: "b"}]}"#;
     assert_eq!(answer, expected);
     assert_eq!(ran, ["nodes", "id 1", "name 1"]);
     let (answer, _) = run("{ nodes { id ... { id } } }", json!({})).await;
-    assert_eq!(answer, r#"{nodes: [{id: "1"},{id: "a"},{id: "b"}]}"#);
+    assert_eq!(answer, r#"{nodes: [{id: "1"}, {id: "a"}, {id: "b"}]}"#);
 }
 
 #[tokio::test]
 async fn a_selection_of_nothing_answers_an_empty_object() {
     let (answer, ran) = run("{ me { id @skip(if: true) } nodes { ... on Campaign { id } } }", json!({})).await;
-    assert_eq!(answer, r#"{me: {},nodes: [{},{id: "a"},{id: "b"}]}"#);
+    assert_eq!(answer, r#"{me: {}, nodes: [{}, {id: "a"}, {id: "b"}]}"#);
     assert_eq!(ran, ["me", "nodes"]);
     assert_eq!(run("{ me @skip(if: true) { id } }", json!({})).await, ("{}".into(), vec![]));
     let nothing = run("mutation { record(text: \"x\") @include(if: false) { id } }", json!({})).await;
@@ -224,7 +223,7 @@ async fn strings_arrive_as_they_were_sent() {
 #[tokio::test]
 async fn a_nullable_field_that_fails_is_null() {
     let (answer, _) = run("{ me { failing ...F id } } fragment F on Customer { failing }", json!({})).await;
-    assert_eq!(answer, r#"{me: {failing: null,id: "1"}} ["failed"]"#);
+    assert_eq!(answer, r#"{me: {failing: null, id: "1"}} ["failed"]"#);
 }
 
 #[tokio::test]
@@ -232,7 +231,7 @@ async fn introspection_answers_through_the_gate() {
     let query = "{ __type(name: \"By\") { isOneOf kind inputFields { name } } __schema { queryType { name } ...S } }
         fragment S on __Schema { queryType { kind } }";
     let (answer, _) = run(query, json!({})).await;
-    let expected = r#"{__type: {isOneOf: true,kind: INPUT_OBJECT,inputFields: [{name: "id"},{name: "name"}]},__schema: {queryType: {name: "Query",kind: OBJECT}}}"#;
+    let expected = r#"{__type: {isOneOf: true, kind: INPUT_OBJECT, inputFields: [{name: "id"}, {name: "name"}]}, __schema: {queryType: {name: "Query", kind: OBJECT}}}"#;
     assert_eq!(answer, expected);
 }
 
@@ -245,5 +244,5 @@ async fn a_subscription_streams() {
     let admitted = gate.admit(&request, false).unwrap();
     let stream = schema.execute_stream(async_graphql::Request::new(admitted.document));
     let answers: Vec<_> = stream.map(|answer| answer.data.to_string()).collect().await;
-    assert_eq!(answers, [r#"{ticks: {id: "1",name: "n1"}}"#, r#"{ticks: {id: "2",name: "n2"}}"#]);
+    assert_eq!(answers, [r#"{ticks: {id: "1", name: "n1"}}"#, r#"{ticks: {id: "2", name: "n2"}}"#]);
 }

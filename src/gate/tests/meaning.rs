@@ -33,8 +33,10 @@ impl ObjectValue for Object<'_> {
         match info.field_name() {
             "fragile" | "unlucky" => Err(FieldError { message: format!("{} failed", info.field_name()) }),
             name => {
-                let arguments = serde_json::to_string(info.arguments()).unwrap();
-                Ok(self.answer(&info.field_definition().ty, &format!("{}.{name}{arguments}", self.ty), self.seed))
+                let arguments = serde_json::to_value(info.arguments()).unwrap();
+                // The object's own field, not the interface's that it may have been selected by.
+                let definition = self.schema.type_field(&self.ty, name).unwrap();
+                Ok(self.answer(&definition.ty, &format!("{}.{name}{arguments}", self.ty), self.seed))
             }
         }
     }
@@ -122,7 +124,7 @@ fn an_operation_means_the_same_after_normalisation() {
         ("{ node(id: 1) { id label } }", json!({})),
         ("{ node(id: 1) { id ... on Customer { rank } ... on Award { points } label } }", json!({})),
         ("{ node(id: 1) { ... on Customer { rank } ... on Campaign { rank2: rank } id } }", json!({})),
-        ("{ node(id: 1) { ... on Customer { x: balance } ... on Campaign { x: status } ... on Award { x: points } } }", json!({})),
+        ("{ search { ... on Customer { x: fragile } ... on SpendGoal { x: atLeast } ... on Campaign { y: label } } }", json!({})),
         ("{ node(id: 1) { ... on Customer { id } } }", json!({})),
         ("{ node(id: 1) { parent { parent { id ... on Award { campaign { goal { ... on SpendGoal { atLeast } } } } } } } }", json!({})),
         ("{ node(id: 1) { ...N ... on Campaign { ...N status } } } fragment N on Node { id parent { ...M } } fragment M on Node { label }", json!({})),
