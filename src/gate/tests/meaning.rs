@@ -51,7 +51,7 @@ impl Object<'_> {
         let name = ty.inner_named_type();
         let types: Vec<String> = match &self.schema.types[name] {
             ExtendedType::Object(_) => vec![name.to_string()],
-            ExtendedType::Union(union) => union.members.iter().map(|member| member.to_string()).collect(),
+            ExtendedType::Union(union) => union.members.iter().map(ToString::to_string).collect(),
             ExtendedType::Interface(_) => {
                 self.schema.implementers_map()[name].objects.iter().map(ToString::to_string).collect()
             }
