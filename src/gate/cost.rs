@@ -43,6 +43,8 @@ pub(super) struct Counter<'a> {
     limits: &'a Limits,
     /// Absent: not met yet. None: being counted, so that meeting it again is a cycle.
     fragments: HashMap<&'a Name, Option<Cost>>,
+    /// Of all operations so far: each is validated with its fragments, whichever is going to run.
+    fields: u32,
     /// Selections read so far, to show that none is read twice.
     #[cfg(test)]
     visited: usize,
@@ -54,26 +56,28 @@ impl<'a> Counter<'a> {
             document,
             limits,
             fragments: HashMap::default(),
+            fields: 0,
             #[cfg(test)]
             visited: 0,
         }
     }
 
-    /// The counts of one operation, all within the limits.
+    /// The counts of one operation, all within the limits, and its fields together with those counted before.
     pub(super) fn count(&mut self, operation: &'a Operation) -> Result<Cost, Refusal> {
         let mut cost = self.selection_set(&operation.selection_set, 1)?;
         let on_variables: usize = operation.variables.iter().map(|variable| variable.directives.len()).sum();
         cost.directives = cost.directives.saturating_add(count(operation.directives.len() + on_variables));
+        self.fields = self.fields.saturating_add(cost.fields);
         let Limits { fields, aliases, directives, depth, introspection_depth, .. } = *self.limits;
         for (what, actual, limit) in [
-            ("fields", cost.fields, fields),
+            ("fields", self.fields, fields),
             ("aliases", cost.aliases, aliases),
             ("directives", cost.directives, directives),
             ("levels of fields", cost.depth, depth),
             ("levels of introspection fields", cost.introspection_depth, introspection_depth),
         ] {
             if actual > limit {
-                let message = format!("the operation has more than {limit} {what} when its fragments are expanded");
+                let message = format!("the document has more than {limit} {what} when its fragments are expanded");
                 return Err(Refusal::new(Code::TooExpensive, message));
             }
         }

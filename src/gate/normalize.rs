@@ -51,11 +51,11 @@ pub(super) enum Selected<'a> {
 type Groups<'a> = IndexMap<&'a Name, Vec<&'a executable::Field>>;
 
 pub(super) struct Normalizer<'a> {
-    pub(super) schema: &'a Schema,
-    pub(super) concrete_types: &'a ConcreteTypes,
-    pub(super) document: &'a ExecutableDocument,
-    pub(super) variables: &'a JsonMap,
-    pub(super) limits: &'a Limits,
+    schema: &'a Schema,
+    concrete_types: &'a ConcreteTypes,
+    document: &'a ExecutableDocument,
+    variables: &'a JsonMap,
+    limits: &'a Limits,
     visited: u32,
 }
 

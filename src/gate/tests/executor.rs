@@ -237,6 +237,32 @@ async fn introspection_answers_through_the_gate() {
 }
 
 #[tokio::test]
+async fn the_query_that_tools_ask_a_schema_with_is_answered() {
+    let mut of_type = String::from("kind name");
+    for _ in 0..9 {
+        of_type = format!("kind name ofType {{ {of_type} }}");
+    }
+    let query = format!(
+        "query IntrospectionQuery {{ __schema {{ description queryType {{ name kind }} mutationType {{ name kind }}
+            subscriptionType {{ name kind }} types {{ ...FullType }}
+            directives {{ name description isRepeatable locations args {{ ...InputValue }} }} }} }}
+        fragment FullType on __Type {{ kind name description specifiedByURL isOneOf
+            fields(includeDeprecated: true) {{ name description args {{ ...InputValue }} type {{ ...TypeRef }}
+                isDeprecated deprecationReason }}
+            inputFields {{ ...InputValue }} interfaces {{ ...TypeRef }}
+            enumValues(includeDeprecated: true) {{ name description isDeprecated deprecationReason }}
+            possibleTypes {{ ...TypeRef }} }}
+        fragment InputValue on __InputValue {{ name description type {{ ...TypeRef }} defaultValue }}
+        fragment TypeRef on __Type {{ {of_type} }}"
+    );
+    let (answer, _) = run(&query, json!({})).await;
+    assert!(answer.contains(r#"queryType: {name: "Query", kind: OBJECT}"#));
+    assert!(
+        answer.contains(r#"{kind: INPUT_OBJECT, name: "By", description: null, specifiedByURL: null, isOneOf: true"#)
+    );
+}
+
+#[tokio::test]
 async fn a_subscription_streams() {
     let schema = Schema::build(Query, Mutation, Subscription).data(Log::default()).finish();
     let gate = Gate::new(&schema.sdl(), Limits::default()).unwrap();

@@ -96,6 +96,12 @@ fn a_bomb_in_any_operation_is_refused() {
 }
 
 #[test]
+fn operations_that_share_a_large_fragment_are_refused() {
+    let operations: String = (0..35).map(|index| format!("query Q{index}{{me{{...F}}}}")).collect();
+    assert_eq!(code(format!("{operations}fragment F on Customer{{{}}}", "id ".repeat(500))), Code::TooExpensive);
+}
+
+#[test]
 fn fragments_in_circles_are_refused() {
     for query in [
         "{ ...F } fragment F on Query { ...F }",
@@ -223,6 +229,8 @@ const PIECES: [&str; 44] = [
 ];
 
 proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn nothing_panics_and_what_passes_can_be_read(pieces in prop::collection::vec(prop::sample::select(&PIECES[..]), 0..60)) {
         if let Ok(admitted) = admit(&pieces.concat()) {

@@ -11,9 +11,11 @@ use apollo_compiler::response::{JsonMap, JsonValue};
 use apollo_compiler::schema::ExtendedType;
 use apollo_compiler::validation::Valid;
 use apollo_compiler::{ExecutableDocument, Schema};
+use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::super::fixture::{SDL, admit_with};
+use super::super::fixture::{SDL, admit_with, map};
+use super::super::{Gate, Limits, Request};
 
 /// An object of some type. `seed` chooses which concrete type an abstract answer is of.
 struct Object<'a> {
@@ -162,16 +164,123 @@ fn an_operation_means_the_same_after_normalisation() {
     .collect();
 
     for (query, variables) in &documents {
-        let admitted = admit_with(query, variables.clone()).unwrap();
-        let normalized = ExecutableDocument::parse_and_validate(&schema, &admitted.document, "normalised").unwrap();
-        assert_normal(&schema, &normalized.operations.get(None).unwrap().selection_set);
-        async_graphql::parser::parse_query(&admitted.document).unwrap();
-        for seed in 0..4 {
-            let sent = run(&schema, query, variables, seed);
-            let kept = run(&schema, &admitted.document, &Value::Object(admitted.variables.clone()), seed);
-            assert_eq!(sent, kept, "{query}\n{}", admitted.document);
-        }
-        let again = admit_with(&admitted.document, Value::Object(admitted.variables.clone())).unwrap();
-        assert_eq!(again, admitted, "normalising twice changes nothing");
+        admit_with(query, variables.clone()).unwrap();
+        assert_same_meaning(&schema, query, variables);
     }
+}
+
+/// Nothing is asserted of an operation that does not pass.
+fn assert_same_meaning(schema: &Valid<Schema>, query: &str, variables: &Value) {
+    let Limits { tokens, fields, .. } = Limits::default();
+    let (aliases, directives) = (u32::MAX, u32::MAX);
+    // The normalised text is longer than what was sent: it names the fields of each concrete type.
+    let limits = Limits { tokens: 20 * tokens, fields: 5 * fields, aliases, directives, ..Limits::default() };
+    let gate = Gate::new(SDL, limits).unwrap();
+    let admit = |query: &str, variables: Value| {
+        gate.admit(&Request { query, operation_name: None, variables: map(variables) }, false)
+    };
+    let Ok(admitted) = admit(query, variables.clone()) else { return };
+    let kept_variables = Value::Object(admitted.variables.clone());
+    let normalized = ExecutableDocument::parse_and_validate(schema, &admitted.document, "normalised").unwrap();
+    assert_normal(schema, &normalized.operations.get(None).unwrap().selection_set);
+    async_graphql::parser::parse_query(&admitted.document).unwrap();
+    for seed in 0..4 {
+        let sent = run(schema, query, variables, seed);
+        let kept = run(schema, &admitted.document, &kept_variables, seed);
+        assert_eq!(sent, kept, "{query}\n{}", admitted.document);
+    }
+    let again = admit(&admitted.document, kept_variables).unwrap();
+    assert_eq!(again, admitted, "normalising twice changes nothing");
+}
+
+/// Writes an operation by choices that are given.
+struct Writer {
+    choices: std::vec::IntoIter<u8>,
+    /// Fragments below this one may be spread no more: they would be circles.
+    fragment: usize,
+}
+
+const FRAGMENTS: [&str; 6] = ["Query", "Node", "Customer", "Award", "Customer", "Node"];
+
+impl Writer {
+    fn choose<'a, T: ?Sized>(&mut self, from: &[&'a T]) -> &'a T {
+        from[usize::from(self.choices.next().unwrap_or(0)) % from.len()]
+    }
+
+    fn selection_set(&mut self, ty: &str, depth: usize) -> String {
+        let count = 1 + self.choices.next().unwrap_or(0) % 4;
+        let selections: Vec<_> = (0..count).map(|_| self.selection(ty, depth)).collect();
+        format!("{{ {} }}", selections.join(" "))
+    }
+
+    fn selection(&mut self, ty: &str, depth: usize) -> String {
+        let conditions: &[&str] =
+            &["", "", "", "@skip(if: $yes)", "@skip(if: $no)", "@include(if: $yes)", "@include(if: $no)"];
+        let condition = self.choose(conditions);
+        let leaves: &[&str] = match ty {
+            "Query" => &["__typename", "t: __typename"],
+            "Customer" => &["id", "rank", "fragile", "unlucky", "a: label"],
+            "Award" => &["id", "points", "a: label"],
+            "Campaign" => &["id", "status", "a: label"],
+            "SpendGoal" => &["atLeast"],
+            "Node" => &["id", "a: label", "__typename"],
+            _ => &["__typename"],
+        };
+        let composites: &[(&str, &str)] = match ty {
+            "Query" => &[("me", "Customer"), ("node(id: 1)", "Node"), ("nodes(ids: [1])", "Node"), ("search", "Hit")],
+            "Customer" => &[("friend", "Customer"), ("parent", "Node"), ("awards", "Award")],
+            "Award" => &[("customer", "Customer"), ("campaign", "Campaign"), ("parent", "Node")],
+            "Campaign" => &[("parent", "Campaign"), ("goal", "Goal")],
+            "Node" => &[("parent", "Node")],
+            _ => &[],
+        };
+        let narrower: &[&str] = match ty {
+            "Node" => &["Customer", "Award", "Campaign", "Node"],
+            "Hit" => &["Customer", "Campaign", "SpendGoal", "Node"],
+            "Goal" => &["SpendGoal", "StreakGoal"],
+            "Customer" | "Award" | "Campaign" => &["Node"],
+            _ => &[],
+        };
+        match self.choices.next().unwrap_or(0) % 5 {
+            1 | 2 if depth > 0 && !composites.is_empty() => {
+                let (field, inner) = composites[usize::from(self.choices.next().unwrap_or(0)) % composites.len()];
+                format!("{field} {condition} {}", self.selection_set(inner, depth - 1))
+            }
+            3 if depth > 0 && !narrower.is_empty() => {
+                let narrower = self.choose(narrower);
+                format!("... on {narrower} {condition} {}", self.selection_set(narrower, depth - 1))
+            }
+            4 => match (self.fragment..FRAGMENTS.len())
+                .find(|&index| FRAGMENTS[index] == ty || narrower.contains(&FRAGMENTS[index]))
+            {
+                Some(index) => format!("...F{index} {condition}"),
+                None => format!("... {condition} {{ {} }}", self.choose(leaves)),
+            },
+            _ => format!("{} {condition}", self.choose(leaves)),
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+
+    #[test]
+    fn any_operation_means_the_same_after_normalisation(choices in prop::collection::vec(any::<u8>(), 20..300)) {
+        let schema = Schema::parse_and_validate(SDL, "schema").unwrap();
+        let mut writer = Writer { choices: choices.into_iter(), fragment: 0 };
+        let mut query = format!("query($yes: Boolean = true, $no: Boolean!) {}", writer.selection_set("Query", 4));
+        for (index, ty) in FRAGMENTS.iter().enumerate() {
+            writer.fragment = index + 1;
+            query += &format!(" fragment F{index} on {ty} {}", writer.selection_set(ty, 3));
+        }
+        let query = with_what_is_used(&query);
+        assert_same_meaning(&schema, &query, &json!({"no": false}));
+    }
+}
+
+/// Unused variables and fragments are errors: uses all of them where they answer nothing new.
+fn with_what_is_used(query: &str) -> String {
+    let spreads = "... @include(if: $yes) { ... @skip(if: $no) { __typename } } \
+        me { ...F2 ...F4 awards { ...F3 } ... on Node { ...F1 ...F5 } } ...F0";
+    query.replacen("$no: Boolean!) {", &format!("$no: Boolean!) {{ {spreads}"), 1)
 }
