@@ -4,6 +4,7 @@
 //! value ([`viewer`]). SQL lives here and nowhere else.
 
 pub mod adjustment;
+pub mod audit;
 pub mod award;
 pub mod backfill;
 pub mod campaign;
@@ -17,6 +18,7 @@ pub mod refund;
 pub mod rows;
 pub mod running;
 pub mod settlement;
+pub mod stats;
 pub mod viewer;
 
 use std::sync::Arc;

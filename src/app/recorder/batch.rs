@@ -10,7 +10,7 @@ use sea_orm::{
 };
 
 use super::facts::Verdict;
-use super::{Context, Fact, Recorded, Refusal, UserErrorCode, evaluation, facts, posting};
+use super::{Context, Fact, Recorded, Refusal, UserErrorCode, evaluation, facts, posting, repair};
 use crate::app::adjustment::AdjustPoints;
 use crate::app::campaigns::CampaignSet;
 use crate::app::database::CAMPAIGNS_LOCK;
@@ -46,6 +46,10 @@ pub(super) struct Touched {
     pub(super) entries: Vec<ledger_entry::Model>,
     /// Something of the customer changed, if only progress.
     pub(super) changed: bool,
+    /// What the ledger lacks of awards that are right: award, points. Only a repair finds any.
+    pub(super) corrections: Vec<(award::Model, i64)>,
+    /// Everything is evaluated anew.
+    pub(super) repair: bool,
     /// Made by this batch.
     new: bool,
 }
@@ -75,6 +79,7 @@ pub(super) async fn commit(
     let batch = Batch { tx: &tx, campaigns, now: context.clock.now(), shard };
     let mut customers = lock_customers(&batch, facts).await?;
     let verdicts = facts::record(&batch, facts, &mut customers).await?;
+    repair::recount(&batch, &mut customers).await?;
     let evaluated = evaluation::evaluate(&batch, &customers).await?;
     posting::post(&batch, &mut customers, evaluated).await?;
     save_customers(&batch, &mut customers).await?;
@@ -85,8 +90,8 @@ pub(super) async fn commit(
 /// Makes the customers that are new, locks all in the byte order of their external ids, then loads them.
 async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers, Error> {
     let names: BTreeSet<&str> = facts.iter().map(|fact| fact.customer()).collect();
-    // A backfill makes no customers.
-    let making = facts.iter().filter(|fact| !matches!(fact, Fact::Evaluation(_)));
+    // A backfill makes no customers, a repair neither.
+    let making = facts.iter().filter(|fact| !matches!(fact, Fact::Evaluation(_) | Fact::Repair(_)));
     let making: BTreeSet<&str> = making.map(|fact| fact.customer()).collect();
     let blank = |name: &&str| customer::Model {
         id: entity::CustomerId(0),
@@ -109,18 +114,22 @@ async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers,
     lock_in_order(batch, customer::Entity::find().filter(named()), customer::Column::ExternalId).await?;
     // Only now: a statement that waits for a lock sees what was committed before it began to wait.
     let rows = customer::Entity::find().filter(named()).all(batch.tx).await?;
+    let repaired = facts.iter().filter(|fact| matches!(fact, Fact::Repair(_)));
+    let repaired: BTreeSet<&str> = repaired.map(|fact| fact.customer()).collect();
     rows.into_iter()
         .map(|row| {
             let touched = Touched {
                 running: Running::parse(&row.running)?,
                 new: new.contains(&row.external_id),
-                row,
                 purchases: Vec::new(),
                 refunds: Vec::new(),
                 adjustments: Vec::new(),
                 awards: Vec::new(),
                 entries: Vec::new(),
                 changed: false,
+                corrections: Vec::new(),
+                repair: repaired.contains(row.external_id.as_str()),
+                row,
             };
             Ok((touched.row.external_id.clone(), touched))
         })

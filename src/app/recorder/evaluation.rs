@@ -2,6 +2,7 @@
 //! the reached ones meet in a [`Diff`]. Reads only. Its number of statements grows with neither the batch nor (but
 //! for the logarithm of a late change's reach) the customers' histories.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -149,10 +150,12 @@ async fn plan_jobs<'a>(
     let mut late = Vec::new();
     for (name, customer) in customers {
         let touches = touches(customer, refunded)?;
-        for campaign in batch.campaigns.counting() {
+        // A repair looks at settled campaigns too.
+        let evaluated = |campaign: &&Arc<Campaign>| campaign.counts() || (customer.repair && campaign.life.activated);
+        for campaign in batch.campaigns.all().iter().filter(evaluated) {
             let running = customer.running.of(campaign.id());
             let unevaluated = campaign.row.activated_revision > Some(customer.row.evaluated_revision);
-            let fold = if unevaluated {
+            let fold = if unevaluated || customer.repair {
                 Fold::Refold(Refold::whole(campaign.engine()))
             } else {
                 let eligible = |purchase: &Purchase| campaign.engine().eligible(purchase);
@@ -216,8 +219,9 @@ async fn fold_what_is_loaded(batch: &Batch<'_>, jobs: &mut [Job<'_>]) -> Result<
     for (job, range) in jobs.iter_mut().zip(wanted) {
         let loaded = range.map(|range| {
             let history = history.get(&job.customer_id).map(Vec::as_slice).unwrap_or_default();
-            let eligible = |purchase: &Purchase| job.campaign.engine().eligible(purchase);
-            history.iter().filter(|purchase| range.contains(&purchase.key)).filter_map(eligible).collect()
+            let eligible =
+                |recorded: &Recorded| job.campaign.engine().eligible(recorded.counted_by(job.campaign)?.as_ref());
+            history.iter().filter(|recorded| range.contains(&recorded.purchase.key)).filter_map(eligible).collect()
         });
         more |= job.fold.feed(job.campaign, loaded);
     }
@@ -261,7 +265,7 @@ impl Fold<'_> {
 async fn load_history<'a>(
     batch: &Batch<'_>,
     ranges: impl Iterator<Item = (CustomerId, &'a Arc<Campaign>, &'a Range)>,
-) -> Result<HashMap<CustomerId, Vec<Purchase>>, Error> {
+) -> Result<HashMap<CustomerId, Vec<Recorded>>, Error> {
     // One range a customer: from the earliest start to the latest end that any of its campaigns asks for.
     let mut spans: HashMap<CustomerId, (Key, Option<Key>)> = HashMap::new();
     for (customer, campaign, range) in ranges {
@@ -272,13 +276,37 @@ async fn load_history<'a>(
     }
     let rows = load_purchases(batch, spans).await?;
     let mut refunds = load_refunds(batch, &rows).await?;
-    let mut history: HashMap<CustomerId, Vec<Purchase>> = HashMap::new();
+    let mut history: HashMap<CustomerId, Vec<Recorded>> = HashMap::new();
     for row in rows {
         let of_row = refunds.remove(&row.external_id).unwrap_or_default();
+        let refund_revisions = of_row.iter().map(|refund| refund.revision).collect();
         let of_row = of_row.iter().map(refunds::from_row).collect::<Result<_, _>>()?;
-        history.entry(row.customer_id).or_default().push(purchases::from_row(&row, of_row)?);
+        let purchase = purchases::from_row(&row, of_row)?;
+        let recorded = Recorded { purchase, revision: row.revision, refund_revisions };
+        history.entry(row.customer_id).or_default().push(recorded);
     }
     Ok(history)
+}
+
+/// A purchase with the campaign-set revisions of its commit and of its refunds'.
+struct Recorded {
+    purchase: Purchase,
+    revision: i64,
+    refund_revisions: Vec<i64>,
+}
+
+impl Recorded {
+    /// The purchase as the campaign sees it: once it settled, without what was recorded since.
+    fn counted_by(&self, campaign: &Campaign) -> Option<Cow<'_, Purchase>> {
+        let Some(settled) = campaign.row.settled_revision else { return Some(Cow::Borrowed(&self.purchase)) };
+        if self.revision >= settled {
+            return None;
+        }
+        let mut purchase = self.purchase.clone();
+        let mut revisions = self.refund_revisions.iter();
+        purchase.refunds.retain(|_| revisions.next().is_some_and(|revision| *revision < settled));
+        Some(Cow::Owned(purchase))
+    }
 }
 
 async fn load_purchases(

@@ -50,7 +50,7 @@ pub(super) async fn record(
             Fact::Purchase(purchase) => purchases.push((index, purchase)),
             Fact::Refund(refund) => refunds.push((index, refund)),
             Fact::Adjustment(adjustment) => adjustments.push((index, adjustment)),
-            Fact::Evaluation(_) => {}
+            Fact::Evaluation(_) | Fact::Repair(_) => {}
         }
     }
     record_purchases(batch, purchases, customers, &mut verdicts).await?;

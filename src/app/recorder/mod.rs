@@ -4,6 +4,7 @@
 //! and an idle server answers at once. Customers are spread over writers by hash: on one node a customer has one
 //! writer. One batch is one transaction ([`batch`]); its number of statements does not depend on its size:
 //! [`facts`] inserts what is new, [`evaluation`] loads what can change and folds, [`posting`] writes the difference.
+//! [`repair`] is `audit`'s.
 //!
 //! A caller that goes away cancels nothing: writers run in tasks of their own.
 
@@ -11,6 +12,7 @@ mod batch;
 mod evaluation;
 mod facts;
 mod posting;
+mod repair;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -45,6 +47,9 @@ pub enum Fact {
     Adjustment(AdjustPoints),
     /// Nothing happened, but campaigns were activated that this customer (by external id) has not been evaluated for.
     Evaluation(String),
+    /// Nothing happened, but what is recorded of this customer (by external id) is not what it should be: everything
+    /// is evaluated anew, and the difference is posted.
+    Repair(String),
 }
 
 impl Fact {
@@ -54,7 +59,7 @@ impl Fact {
             Self::Purchase(purchase) => &purchase.customer_external_id,
             Self::Refund(refund) => &refund.customer_external_id,
             Self::Adjustment(adjustment) => &adjustment.customer_external_id,
-            Self::Evaluation(customer) => customer,
+            Self::Evaluation(customer) | Self::Repair(customer) => customer,
         }
     }
 
@@ -62,7 +67,7 @@ impl Fact {
         match self {
             Self::Purchase(purchase) => purchase.bytes(),
             Self::Refund(refund) => refund.bytes(),
-            Self::Adjustment(_) | Self::Evaluation(_) => 1_024,
+            Self::Adjustment(_) | Self::Evaluation(_) | Self::Repair(_) => 1_024,
         }
     }
 }

@@ -24,6 +24,9 @@ use crate::engine::purchase::Key;
 use crate::engine::state::State;
 use crate::engine::time::Instant;
 
+/// What the entries of a repair say.
+const REPAIR_REASON: &str = "audit repair";
+
 /// Posts every difference and every adjustment.
 pub(super) async fn post(batch: &Batch<'_>, customers: &mut Customers, evaluated: Vec<Evaluated>) -> Result<(), Error> {
     let budgets = lock_budgets(batch, &evaluated).await?;
@@ -290,6 +293,20 @@ impl Posting<'_> {
                 purchase_external_id: Some(draft.purchase),
                 ..entry
             });
+        }
+        for (award, points) in std::mem::take(&mut customer.corrections) {
+            let kind = if points < 0 { LedgerEntryKind::Reversal } else { LedgerEntryKind::Award };
+            let entry = entry(&mut customer.row, kind, points);
+            entries.push(ledger_entry::Model {
+                award_number: Some(award.number),
+                purchase_external_id: Some(award.purchase_external_id),
+                ..entry
+            });
+        }
+        if customer.repair {
+            for entry in &mut entries {
+                entry.reason = Some(REPAIR_REASON.to_owned());
+            }
         }
         for adjustment in &customer.adjustments {
             let entry = entry(&mut customer.row, LedgerEntryKind::Adjustment, adjustment.points);
