@@ -4,7 +4,7 @@ use super::evaluate::Range;
 use super::goal::Goal;
 use super::purchase::Key;
 use super::rule::{Campaign, Eligible};
-use super::state::State;
+use super::state::{State, too_old};
 use super::time::Instant;
 use super::window::{Interval, WindowRule};
 
@@ -56,13 +56,12 @@ pub enum Unit {
 }
 
 /// What must be loaded to tell the progress at `at`, beside the tail's state; none: nothing. Rolling windows need what
-/// is unused. A tail that lies in a later window than `at` (purchases may lie minutes ahead) says nothing of this one.
+/// is unused; there `at` is at most [`super::purchase::MAX_AHEAD`] before the last purchase. A tail that lies in a later window than `at` (purchases may lie minutes ahead) says nothing of this one.
 pub fn reads(campaign: Campaign<'_>, tail: &State, at: Instant) -> Option<Range> {
     match &campaign.rule.window {
         WindowRule::Rolling { duration } => {
-            let cutoff = Key::before(at.minus(duration.micros()).plus(1));
-            let after = tail.used_to.clone().map_or(cutoff.clone(), |used_to| used_to.max(cutoff));
-            (tail.count > 0).then_some(Range { after: Some(after), to: None })
+            let after = tail.used_to.clone().max(Some(too_old(at, duration.micros())));
+            (tail.count > 0).then_some(Range { after, to: None })
         }
         _ => ahead(campaign, tail, at).map(|window| {
             let from_start = matches!(campaign.rule.goal, Goal::Streak { .. });
@@ -100,7 +99,7 @@ pub fn progress(
     let folded = ahead(campaign, tail, at).map(|_| fold(campaign, loaded));
     let state = folded.as_ref().unwrap_or(tail);
     let Campaign { rule, period } = campaign;
-    let unused = if matches!(rule.window, WindowRule::Rolling { .. }) { loaded } else { &[] };
+    let unused = unused(campaign, loaded);
     let window = current_window(campaign, state, unused, at);
     let awards_left = cap(campaign).map(|cap| (cap - awards_earned).max(0));
     let closed_for_good =
@@ -145,6 +144,17 @@ fn fold(campaign: Campaign<'_>, purchases: &[Eligible]) -> State {
     state
 }
 
+/// Rolling: the unused purchases in the window that the oldest of them opens.
+fn unused<'a>(campaign: Campaign<'_>, loaded: &'a [Eligible]) -> &'a [Eligible] {
+    match (&campaign.rule.window, loaded.first()) {
+        (WindowRule::Rolling { duration }, Some(oldest)) => {
+            let closes = oldest.key.at.plus(duration.micros());
+            &loaded[..loaded.partition_point(|purchase| purchase.key.at < closes)]
+        }
+        _ => &[],
+    }
+}
+
 /// The window that is counted now, unclipped.
 fn current_window(campaign: Campaign<'_>, state: &State, unused: &[Eligible], at: Instant) -> Option<Interval> {
     match &campaign.rule.window {
@@ -182,9 +192,6 @@ fn current(campaign: Campaign<'_>, state: &State, unused: &[Eligible], window: I
         };
     }
     let in_window = is_in(campaign, state, window);
-    if state.done && (in_window || matches!(campaign.rule.goal, Goal::Streak { .. })) {
-        return i64::MAX;
-    }
     match &campaign.rule.goal {
         Goal::Streak { purchases_per_window, .. } => {
             // A run lives until the window after its last complete one closes.
@@ -193,6 +200,7 @@ fn current(campaign: Campaign<'_>, state: &State, unused: &[Eligible], window: I
             if in_window || alive { state.run } else { 0 }
         }
         _ if !in_window => 0,
+        _ if state.done => i64::MAX,
         Goal::EveryPurchase => 0,
         Goal::Purchases { .. } => state.count,
         Goal::Spend { .. } => state.sum,

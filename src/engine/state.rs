@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::award::Reached;
 use super::goal::Goal;
-use super::purchase::Key;
+use super::purchase::{Key, MAX_AHEAD};
 use super::rule::{Campaign, Eligible};
 use super::time::Instant;
 use super::window::{Interval, WindowRule};
@@ -35,7 +35,7 @@ pub struct State {
     /// Minor units counted towards the next award.
     #[serde(rename = "m", skip_serializing_if = "is_zero")]
     pub sum: i64,
-    /// Different items counted so far, with the number of purchases that had them (which rolling takes back).
+    /// Different items counted so far; rolling, which takes purchases back: with the number of those that had them.
     #[serde(rename = "d", skip_serializing_if = "BTreeMap::is_empty")]
     pub items: BTreeMap<String, u32>,
     /// Streak: completed windows of the run, this one included once it is complete.
@@ -53,7 +53,8 @@ pub struct State {
     /// A goal without `repeat` was reached in this window (streak: in this campaign).
     #[serde(rename = "x", skip_serializing_if = "std::ops::Not::not")]
     pub done: bool,
-    /// Rolling: purchases up to this key are used up or too old.
+    /// Rolling: purchases up to this key are used up. Kept while it can matter to an instant [`MAX_AHEAD`] before `last`:
+    /// for longer, it would keep two folds that once differed from meeting again.
     #[serde(rename = "u", skip_serializing_if = "Option::is_none")]
     pub used_to: Option<Key>,
     /// Awards that `maxPerCustomer` left so far. Counted only where there is such a cap: elsewhere it would keep two
@@ -69,12 +70,12 @@ fn is_zero(value: &i64) -> bool {
 
 impl State {
     /// Folds in `purchases[next]`, the first one after `last`. Rolling looks back at those before it, down to
-    /// `used_to`; others look at nothing else.
+    /// [`Self::uncounted_to`]; others look at nothing else.
     pub fn step(&mut self, campaign: Campaign<'_>, purchases: &[Eligible], next: usize, awards: &mut Vec<Reached>) {
         let purchase = &purchases[next];
         let opened = match &campaign.rule.window {
             WindowRule::Rolling { duration } => {
-                self.expire(&purchases[..next], purchase.key.at.minus(duration.micros()));
+                self.expire(&purchases[..next], duration.micros(), purchase.key.at);
                 true
             }
             _ => self.enter_window(campaign, purchase.key.at),
@@ -134,13 +135,15 @@ impl State {
         *self = Self { last: self.last.take(), awarded: self.awarded, ..Self::default() };
     }
 
-    /// Rolling: takes back what is too old to count beside a purchase `duration` after `cutoff`.
-    fn expire(&mut self, earlier: &[Eligible], cutoff: Instant) {
-        let used_to = Key::before(cutoff.plus(1));
-        if self.used_to.as_ref().is_some_and(|before| *before >= used_to) {
-            return;
-        }
-        for old in between(earlier, self.used_to.as_ref(), &used_to) {
+    /// Rolling: purchases up to this key are used up, or too old to count beside `last`.
+    pub fn uncounted_to(&self, duration: i64) -> Option<Key> {
+        let too_old = self.last.as_ref().map(|last| too_old(last.at, duration));
+        self.used_to.clone().max(too_old)
+    }
+
+    /// Rolling: takes back what is too old to count beside a purchase at `at`.
+    fn expire(&mut self, earlier: &[Eligible], duration: i64, at: Instant) {
+        for old in between(earlier, self.uncounted_to(duration).as_ref(), &too_old(at, duration)) {
             self.count -= 1;
             self.sum -= old.amount;
             for item in &old.items {
@@ -152,7 +155,7 @@ impl State {
                 }
             }
         }
-        self.used_to = Some(used_to);
+        self.used_to.take_if(|used_to| *used_to < too_old(at.minus(MAX_AHEAD), duration));
     }
 
     fn count_purchase(
@@ -162,34 +165,38 @@ impl State {
         next: usize,
         awards: &mut Vec<Reached>,
     ) {
-        let rolling = matches!(campaign.rule.window, WindowRule::Rolling { .. });
         let purchase = &purchases[next];
         if self.done {
             return;
         }
-        if !rolling && self.evidence_from.is_none() {
+        let rolling = match &campaign.rule.window {
+            WindowRule::Rolling { duration } => Some(duration.micros()),
+            _ => None,
+        };
+        if rolling.is_none() && self.evidence_from.is_none() {
             self.evidence_from = Some(purchase.key.clone());
         }
-        let reached = self.count_towards(&campaign.rule.goal, purchase);
+        let reached = self.count_towards(&campaign.rule.goal, rolling.is_some(), purchase);
         if reached == 0 {
             return;
         }
-        let first = match &campaign.rule.goal {
-            Goal::EveryPurchase => purchase.key.clone(),
-            _ if rolling => first_after(purchases, self.used_to.as_ref()).unwrap_or(purchase).key.clone(),
-            _ => self.evidence_from.take().unwrap_or_else(|| purchase.key.clone()),
+        let first = match rolling {
+            Some(duration) => {
+                first_after(purchases, self.uncounted_to(duration).as_ref()).map(|first| first.key.clone())
+            }
+            None => self.evidence_from.take(),
         };
-        let mut evidence_from = Some(first);
+        let mut evidence_from = first;
         for nth in 1..=reached {
             // The excess of a purchase that reached several multiples is all that the later ones of them rest on.
             let evidence_from = evidence_from.take().unwrap_or_else(|| purchase.key.clone());
             self.award(campaign, purchase, nth, evidence_from, awards);
         }
-        self.after_reaching(&campaign.rule.goal, rolling, &purchase.key);
+        self.after_reaching(&campaign.rule.goal, rolling.is_some(), &purchase.key);
     }
 
-    /// Counts the purchase; how many awards it reaches.
-    fn count_towards(&mut self, goal: &Goal, purchase: &Eligible) -> i64 {
+    /// Counts the purchase; how many awards it reaches. What only rolling takes back is counted there alone.
+    fn count_towards(&mut self, goal: &Goal, rolling: bool, purchase: &Eligible) -> i64 {
         match goal {
             Goal::EveryPurchase => 1,
             Goal::Purchases { at_least, .. } => {
@@ -197,7 +204,7 @@ impl State {
                 i64::from(self.count >= i64::from(*at_least))
             }
             Goal::Spend { at_least, repeat } => {
-                self.count += 1;
+                self.count += i64::from(rolling);
                 self.sum += purchase.amount;
                 let multiples = self.sum / at_least;
                 if *repeat {
@@ -208,9 +215,9 @@ impl State {
                 }
             }
             Goal::Distinct { at_least, .. } => {
-                self.count += 1;
+                self.count += i64::from(rolling);
                 for item in &purchase.items {
-                    *self.items.entry(item.clone()).or_default() += 1;
+                    *self.items.entry(item.clone()).or_default() += u32::from(rolling);
                 }
                 i64::from(self.items.len() as i64 >= i64::from(*at_least))
             }
@@ -238,13 +245,12 @@ impl State {
             Goal::EveryPurchase => self.evidence_from = None,
             Goal::Purchases { repeat: true, .. } => self.count = 0,
             // The reaching purchase's excess carries over, so it is evidence of the next award too.
-            Goal::Spend { repeat: true, .. } => {
-                self.count = 0;
-                self.evidence_from = Some(by.clone());
-            }
+            Goal::Spend { repeat: true, .. } => self.evidence_from = Some(by.clone()),
             // Counting starts again at the next window; this one stays complete.
             Goal::Streak { repeat: true, .. } => self.run = 0,
-            Goal::Purchases { .. } | Goal::Spend { .. } | Goal::Distinct { .. } | Goal::Streak { .. } => {
+            // The run shows for as long as it would have lived.
+            Goal::Streak { .. } => self.done = true,
+            Goal::Purchases { .. } | Goal::Spend { .. } | Goal::Distinct { .. } => {
                 self.done = true;
                 self.items.clear();
                 self.sum = 0;
@@ -292,6 +298,11 @@ impl State {
         let nth = i32::try_from(nth).unwrap_or(i32::MAX);
         awards.push(Reached { by: purchase.key.clone(), nth, ordinal, points, window, evidence_from });
     }
+}
+
+/// Before all purchases that count beside one at `at`: those at or before `at − duration` are too old.
+pub(super) fn too_old(at: Instant, duration: i64) -> Key {
+    Key::before(at.minus(duration).plus(1))
 }
 
 /// Those of the sorted purchases with `after < key < until`.

@@ -1,4 +1,5 @@
 //! Integration tests: one binary, because each links the whole server.
 
+mod engine;
 mod oracle;
 mod support;
