@@ -162,7 +162,7 @@ impl<'a> Append<'a> {
     fn too_old(&mut self) -> Option<Range> {
         let duration = self.fold.rolling()?;
         let state = &self.fold.tail.state;
-        let after = state.uncounted_to(duration);
+        let after = state.used_to.clone();
         let to = Some(too_old(self.purchases.last()?.key.at, duration));
         self.seen_to = after.clone().max(to);
         (state.count > 0 && after < self.seen_to).then(|| Range { after, to: self.seen_to.clone() })
@@ -237,8 +237,8 @@ impl<'a> Refold<'a> {
             return None;
         }
         let state = &self.fold.tail.state;
-        let after = self.fold.rolling().map_or_else(|| state.last.clone(), |duration| state.uncounted_to(duration));
-        Some(Range { after, to: self.chunk_end() })
+        let after = if self.fold.rolling().is_some() { &state.used_to } else { &state.last };
+        Some(Range { after: after.clone(), to: self.chunk_end() })
     }
 
     fn chunk_end(&self) -> Option<Key> {

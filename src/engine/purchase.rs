@@ -5,9 +5,6 @@ use serde::{Deserialize, Serialize};
 use super::money::Currency;
 use super::time::Instant;
 
-/// How far ahead of the server's clock `purchasedAt` may lie, in microseconds: five minutes.
-pub const MAX_AHEAD: i64 = 5 * 60 * 1_000_000;
-
 /// The order of a customer's purchases: `(purchasedAt, externalId)`, the latter as bytes. There are no ties.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::award::Reached;
 use super::goal::Goal;
-use super::purchase::{Key, MAX_AHEAD};
+use super::purchase::Key;
 use super::rule::{Campaign, Eligible};
 use super::time::Instant;
 use super::window::{Interval, WindowRule};
@@ -53,8 +53,7 @@ pub struct State {
     /// A goal without `repeat` was reached in this window (streak: in this campaign).
     #[serde(rename = "x", skip_serializing_if = "std::ops::Not::not")]
     pub done: bool,
-    /// Rolling: purchases up to this key are used up. Kept while it can matter to an instant [`MAX_AHEAD`] before `last`:
-    /// for longer, it would keep two folds that once differed from meeting again.
+    /// Rolling: purchases up to this key are used up or too old.
     #[serde(rename = "u", skip_serializing_if = "Option::is_none")]
     pub used_to: Option<Key>,
     /// Awards that `maxPerCustomer` left so far. Counted only where there is such a cap: elsewhere it would keep two
@@ -70,12 +69,12 @@ fn is_zero(value: &i64) -> bool {
 
 impl State {
     /// Folds in `purchases[next]`, the first one after `last`. Rolling looks back at those before it, down to
-    /// [`Self::uncounted_to`]; others look at nothing else.
+    /// `used_to`; others look at nothing else.
     pub fn step(&mut self, campaign: Campaign<'_>, purchases: &[Eligible], next: usize, awards: &mut Vec<Reached>) {
         let purchase = &purchases[next];
         let opened = match &campaign.rule.window {
             WindowRule::Rolling { duration } => {
-                self.expire(&purchases[..next], duration.micros(), purchase.key.at);
+                self.expire(&campaign.rule.goal, &purchases[..next], too_old(purchase.key.at, duration.micros()));
                 true
             }
             _ => self.enter_window(campaign, purchase.key.at),
@@ -135,17 +134,16 @@ impl State {
         *self = Self { last: self.last.take(), awarded: self.awarded, ..Self::default() };
     }
 
-    /// Rolling: purchases up to this key are used up, or too old to count beside `last`.
-    pub fn uncounted_to(&self, duration: i64) -> Option<Key> {
-        let too_old = self.last.as_ref().map(|last| too_old(last.at, duration));
-        self.used_to.clone().max(too_old)
-    }
-
-    /// Rolling: takes back what is too old to count beside a purchase at `at`.
-    fn expire(&mut self, earlier: &[Eligible], duration: i64, at: Instant) {
-        for old in between(earlier, self.uncounted_to(duration).as_ref(), &too_old(at, duration)) {
+    /// Rolling: takes back what is too old to count from now on: all before `used_to`.
+    fn expire(&mut self, goal: &Goal, earlier: &[Eligible], used_to: Key) {
+        if self.used_to.as_ref().is_some_and(|before| *before >= used_to) {
+            return;
+        }
+        for old in between(earlier, self.used_to.as_ref(), &used_to) {
             self.count -= 1;
-            self.sum -= old.amount;
+            if matches!(goal, Goal::Spend { .. }) {
+                self.sum -= old.amount;
+            }
             for item in &old.items {
                 if let Some(purchases) = self.items.get_mut(item) {
                     *purchases -= 1;
@@ -155,7 +153,7 @@ impl State {
                 }
             }
         }
-        self.used_to.take_if(|used_to| *used_to < too_old(at.minus(MAX_AHEAD), duration));
+        self.used_to = Some(used_to);
     }
 
     fn count_purchase(
@@ -165,34 +163,30 @@ impl State {
         next: usize,
         awards: &mut Vec<Reached>,
     ) {
+        let rolling = matches!(campaign.rule.window, WindowRule::Rolling { .. });
         let purchase = &purchases[next];
         if self.done {
             return;
         }
-        let rolling = match &campaign.rule.window {
-            WindowRule::Rolling { duration } => Some(duration.micros()),
-            _ => None,
-        };
-        if rolling.is_none() && self.evidence_from.is_none() {
+        if !rolling && self.evidence_from.is_none() {
             self.evidence_from = Some(purchase.key.clone());
         }
-        let reached = self.count_towards(&campaign.rule.goal, rolling.is_some(), purchase);
+        let reached = self.count_towards(&campaign.rule.goal, rolling, purchase);
         if reached == 0 {
             return;
         }
-        let first = match rolling {
-            Some(duration) => {
-                first_after(purchases, self.uncounted_to(duration).as_ref()).map(|first| first.key.clone())
-            }
-            None => self.evidence_from.take(),
+        let first = match &campaign.rule.goal {
+            Goal::EveryPurchase => purchase.key.clone(),
+            _ if rolling => first_after(purchases, self.used_to.as_ref()).unwrap_or(purchase).key.clone(),
+            _ => self.evidence_from.take().unwrap_or_else(|| purchase.key.clone()),
         };
-        let mut evidence_from = first;
+        let mut evidence_from = Some(first);
         for nth in 1..=reached {
             // The excess of a purchase that reached several multiples is all that the later ones of them rest on.
             let evidence_from = evidence_from.take().unwrap_or_else(|| purchase.key.clone());
             self.award(campaign, purchase, nth, evidence_from, awards);
         }
-        self.after_reaching(&campaign.rule.goal, rolling.is_some(), &purchase.key);
+        self.after_reaching(&campaign.rule.goal, rolling, &purchase.key);
     }
 
     /// Counts the purchase; how many awards it reaches. What only rolling takes back is counted there alone.
@@ -300,7 +294,7 @@ impl State {
     }
 }
 
-/// Before all purchases that count beside one at `at`: those at or before `at − duration` are too old.
+/// Rolling: between what is too old beside a purchase at `at` and what is not: `at − duration` itself is.
 pub(super) fn too_old(at: Instant, duration: i64) -> Key {
     Key::before(at.minus(duration).plus(1))
 }

@@ -49,9 +49,8 @@ struct Ledger {
 impl Ledger {
     fn post(&mut self, store: &mut Store<'_>, diff: &Diff) -> Vec<Entry> {
         let mut reversals: Vec<(&Reached, Entry)> = Vec::new();
-        let reverse = |recorded: &Recorded, points: i64| {
-            entry(EntryKind::Reversal, recorded.number, -points, &recorded.reached)
-        };
+        let reverse =
+            |recorded: &Recorded, points: i64| entry(EntryKind::Reversal, recorded.number, -points, &recorded.reached);
         for lost in diff.reversed.iter().filter(|lost| lost.standing) {
             reversals.push((&lost.reached, reverse(lost, lost.reached.points)));
             self.release(lost.reached.points);
