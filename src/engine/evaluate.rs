@@ -197,8 +197,13 @@ pub struct Refold<'a> {
     from: Option<Key>,
     /// Stored states at or after the last change, in order: where one comes out unchanged, the rest stands.
     ahead: Vec<State>,
-    /// How many of `ahead` the next chunk spans. It grows, so that the number of chunks is logarithmic.
+    /// How many of `ahead` the next chunk spans: as many as all before it, so that the number of chunks is logarithmic
+    /// and no more than twice what is needed is loaded.
     stride: usize,
+    /// How many the chunks before it spanned.
+    spanned: usize,
+    /// The last changed key, before the first chunk.
+    last: Option<Key>,
     /// The key of `ahead` that came out unchanged.
     met: Option<Key>,
     ended: bool,
@@ -210,7 +215,7 @@ impl<'a> Refold<'a> {
         let at = |state: &State| state.last.clone();
         let restart = checkpoints.iter().rfind(|state| at(state).is_some_and(|key| key < *first)).cloned();
         let ahead = checkpoints.into_iter().filter(|state| at(state).is_some_and(|key| key >= *last)).collect();
-        Self::from_state(campaign, restart.unwrap_or_default(), ahead)
+        Self { last: Some(last.clone()), ..Self::from_state(campaign, restart.unwrap_or_default(), ahead) }
     }
 
     /// Starts from the beginning: the whole period.
@@ -221,7 +226,16 @@ impl<'a> Refold<'a> {
     fn from_state(campaign: Campaign<'a>, state: State, ahead: Vec<State>) -> Self {
         let from = state.last.clone();
         let tail = Tail { state, since_checkpoint: 0 };
-        Self { fold: Fold::new(campaign, tail), from, ahead, stride: 1, met: None, ended: false }
+        Self {
+            fold: Fold::new(campaign, tail),
+            from,
+            ahead,
+            stride: 1,
+            spanned: 0,
+            last: None,
+            met: None,
+            ended: false,
+        }
     }
 
     /// Stores a checkpoint as often as that, in place of [`CHECKPOINT_EVERY`].
@@ -242,7 +256,19 @@ impl<'a> Refold<'a> {
     }
 
     fn chunk_end(&self) -> Option<Key> {
-        self.ahead.get(self.stride - 1).and_then(|state| state.last.clone())
+        let checkpoint = self.ahead.get(self.stride - 1).and_then(|state| state.last.clone());
+        match (checkpoint, self.horizon()) {
+            (Some(checkpoint), Some(horizon)) => Some(checkpoint.min(horizon)),
+            (checkpoint, horizon) => checkpoint.or(horizon),
+        }
+    }
+
+    /// How far a timer that does not reopen may count: to its close, or, as long as nothing has opened it, to the last
+    /// change, which is likely to be what does.
+    fn horizon(&self) -> Option<Key> {
+        let WindowRule::Timer { reopens: false, .. } = &self.fold.campaign.rule.window else { return None };
+        let window = self.fold.tail.state.window;
+        window.map(|window| Key::before(window.closes)).or_else(|| self.last.clone())
     }
 
     /// Folds in what [`Self::load`] asked for, in any order.
@@ -256,9 +282,12 @@ impl<'a> Refold<'a> {
         if met {
             self.met = self.fold.tail.state.last.clone();
         }
-        self.ended = end.is_none();
+        self.last = None;
+        let horizon = self.horizon();
+        self.ended = end.is_none() || (horizon.is_some() && end >= horizon);
         self.ahead = ahead.into_iter().filter(|state| state.last > end).collect();
-        self.stride *= 4;
+        self.spanned += self.stride;
+        self.stride = self.spanned;
     }
 
     /// What it found.
