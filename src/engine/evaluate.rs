@@ -51,7 +51,7 @@ pub enum Plan<'a> {
     /// Nothing can differ.
     Unaffected,
     /// All changes lie after the tail.
-    Append(Append<'a>),
+    Append(Box<Append<'a>>),
     /// Fold again all that follows the first changed key, at least past the last.
     Refold {
         /// The first changed key.
@@ -86,7 +86,7 @@ pub fn plan<'a>(campaign: Campaign<'a>, tail: &Tail, changes: Vec<Change>) -> Pl
     if new.is_empty() {
         return Plan::Unaffected;
     }
-    Plan::Append(Append::new(campaign, tail.clone(), new))
+    Plan::Append(Box::new(Append::new(campaign, tail.clone(), new)))
 }
 
 /// A stored tail: the state and how far it is from its last checkpoint.

@@ -100,44 +100,63 @@ fn a_late_purchase_in_the_middle_moves_the_awards_after_it_and_reverses_none() {
     store.assert_as_folded_whole();
 }
 
-/// The most that one late purchase loads, or its return, wherever it lies; and in how many goes.
-fn worst_late(owned: &Owned) -> (usize, usize) {
-    let mut store = hourly(owned, 900);
-    let mut worst = (0, 0);
-    let mut watch = |store: &mut Store<'_>| {
-        worst.1 = worst.1.max(store.loads.len());
-        worst.0 = worst.0.max(loaded(store));
-    };
+/// What one late purchase, or its return, loads, wherever it lies.
+#[derive(Debug, Default)]
+struct Late {
+    most: usize,
+    sum: usize,
+    commits: usize,
+    /// In how many goes, at most.
+    goes: usize,
+}
+
+impl Late {
+    fn note(&mut self, store: &mut Store<'_>) {
+        self.goes = self.goes.max(store.loads.len());
+        let loads = loaded(store);
+        self.most = self.most.max(loads);
+        self.sum += loads;
+        self.commits += 1;
+    }
+
+    fn mean(&self) -> usize {
+        self.sum / self.commits
+    }
+}
+
+fn late(window: Window, goal: Goal) -> Late {
+    let owned = owned(window, goal);
+    let mut store = hourly(&owned, 900);
     loaded(&mut store);
+    let mut late = Late::default();
     for hour in (0..900).step_by(7) {
-        let late = bought(hour * HOUR + MINUTE);
-        store.commit_unlimited(comes(late.clone()));
-        watch(&mut store);
-        store.commit_unlimited(goes(late));
-        watch(&mut store);
+        let purchase = bought(hour * HOUR + MINUTE);
+        store.commit_unlimited(comes(purchase.clone()));
+        late.note(&mut store);
+        store.commit_unlimited(goes(purchase));
+        late.note(&mut store);
     }
     store.assert_as_folded_whole();
-    worst
+    late
 }
 
 #[test]
-fn a_late_purchase_costs_no_more_than_its_window() {
-    // From the checkpoint before it to the first one after its day, and on average less.
+fn a_late_purchase_costs_no_more_than_what_it_can_affect() {
+    // From the checkpoint before it to the first one after its day.
     let in_days = [THREE, Goal::EveryPurchase, Goal::Streak { length: 3, per_window: 30, repeat: true }];
     for goal in in_days {
-        let (loads, goes) = worst_late(&owned(days(), goal.clone()));
-        assert!(loads <= 3 * STEP && goes <= 2, "{goal:?}: {loads} in {goes}");
+        let late = late(days(), goal.clone());
+        assert!(late.most <= 3 * STEP + 1 && late.mean() <= 2 * STEP && late.goes <= 3, "{goal:?}: {late:?}");
     }
-    // What a late purchase adds to nothing ends at the next checkpoint.
+    // Where it adds nothing to what was reached, to the next checkpoint.
     let distinct = |n| Goal::Distinct { of_category: false, n };
     for goal in [Goal::EveryPurchase, distinct(1), distinct(3), Goal::Purchases { n: 1, repeat: false }] {
-        let (loads, goes) = worst_late(&owned(Window::Campaign, goal.clone()));
-        assert!(loads <= 2 * STEP && goes <= 2, "{goal:?}: {loads} in {goes}");
+        let late = late(Window::Campaign, goal.clone());
+        assert!(late.most <= 2 * STEP + 1 && late.goes <= 2, "{goal:?}: {late:?}");
     }
-    // A timer that has closed for good, however long ago.
-    let timer = Window::Timer { duration: 30 * HOUR, reopens: false };
-    let (loads, goes) = worst_late(&owned(timer, THREE));
-    assert!(loads <= STEP && goes <= 2, "{loads} in {goes}");
+    // To the close of a timer that has closed for good, however long ago.
+    let late = late(Window::Timer { duration: 30 * HOUR, reopens: false }, THREE);
+    assert!(late.most <= 33 && late.goes <= 2, "{late:?}");
 }
 
 #[test]
