@@ -13,6 +13,7 @@ pub mod award;
 pub mod budget;
 pub mod diff;
 pub mod evaluate;
+pub mod evidence;
 pub mod goal;
 pub mod lifecycle;
 pub mod money;

@@ -2,6 +2,7 @@
 //! commits at once: no purchase can slip between a transition and what it means.
 
 pub mod input;
+pub mod list;
 
 use std::sync::Arc;
 

@@ -1,0 +1,49 @@
+//! Evidence: the purchases that an award rests on, derived from the first and the last of them.
+
+use super::goal::Goal;
+use super::purchase::Key;
+use super::rule::{Campaign, Eligible};
+use super::time::Instant;
+use super::window::{Interval, WindowRule};
+
+/// The evidence of an award, oldest first. `from` and `by`: its `evidence_from` and reaching purchase. `eligible`: the
+/// customer's eligible purchases from the one to the other, in order.
+pub fn evidence<'a>(campaign: Campaign<'_>, from: &Key, by: &Key, eligible: &'a [Eligible]) -> Vec<&'a Eligible> {
+    let within = eligible.iter().filter(|purchase| (from..=by).contains(&&purchase.key));
+    match &campaign.rule.goal {
+        Goal::EveryPurchase => within.filter(|purchase| purchase.key == *by).collect(),
+        Goal::Streak { purchases_per_window, .. } => first_of_each_window(campaign, *purchases_per_window, within),
+        Goal::Purchases { .. } | Goal::Spend { .. } | Goal::Distinct { .. } => within.collect(),
+    }
+}
+
+/// The first `k` purchases of each calendar window.
+fn first_of_each_window<'a>(
+    campaign: Campaign<'_>,
+    k: i32,
+    purchases: impl Iterator<Item = &'a Eligible>,
+) -> Vec<&'a Eligible> {
+    let mut window: Option<Interval> = None;
+    let mut seen = 0;
+    let mut first = Vec::new();
+    for purchase in purchases {
+        let at = purchase.key.at;
+        if !window.is_some_and(|window| window.contains(at)) {
+            window = calendar_window(campaign, at);
+            seen = 0;
+        }
+        seen += 1;
+        if seen <= k {
+            first.push(purchase);
+        }
+    }
+    first
+}
+
+fn calendar_window(campaign: Campaign<'_>, at: Instant) -> Option<Interval> {
+    let Campaign { rule, period } = campaign;
+    match &rule.window {
+        WindowRule::Calendar(calendar) => Some(calendar.window_at(&rule.time_zone, period.starts_at, at)),
+        _ => None,
+    }
+}
