@@ -16,6 +16,7 @@ pub mod error;
 pub mod evidence;
 pub mod history;
 pub mod ledger;
+pub mod model;
 pub mod page;
 pub mod progress;
 pub mod purchase;
