@@ -124,7 +124,12 @@ fn postgres_options(options: &config::Database) -> ConnectOptions {
         .sqlx_logging(false)
         .record_stmt_in_spans(false)
         .map_sqlx_postgres_opts(move |options| {
-            options.options([("statement_timeout", timeout_ms.as_str()), ("application_name", "windfall")])
+            options.options([
+                ("statement_timeout", timeout_ms.as_str()),
+                ("application_name", "windfall"),
+                // A ROLLBACK outside a transaction (below) is no news.
+                ("client_min_messages", "error"),
+            ])
         })
         .map_sqlx_postgres_pool_opts(|options| {
             // A `BEGIN` that was cancelled under way leaves a transaction open, which the next borrower would inherit.

@@ -6,7 +6,7 @@ mod import;
 mod migrate;
 pub mod token;
 
-use std::io::stderr;
+use std::io::{IsTerminal as _, stderr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -44,7 +44,11 @@ impl Cli {
     /// Runs the subcommand; the exit code is 1 where it found something wrong.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let config = Config::load(self.config.as_deref())?;
-        tracing_subscriber::fmt().with_env_filter(EnvFilter::new(&config.log.filter)).with_writer(stderr).init();
+        tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::new(&config.log.filter))
+            .with_writer(stderr)
+            .with_ansi(stderr().is_terminal())
+            .init();
         match self.command {
             Command::Migrate(args) => migrate::run(&args, &config).await,
             Command::Import(args) => import::run(args, &config).await,

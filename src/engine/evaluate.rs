@@ -2,23 +2,25 @@
 //!
 //! The caller stores, for each customer and campaign, the state after the last counted purchase (the *tail*) and a
 //! *checkpoint* (an earlier state) about every [`CHECKPOINT_EVERY`] counted purchases. Then
-//! - purchases after the tail are folded into it: nothing is loaded, rolling windows aside ([`Append`]);
+//! - purchases after the tail are folded into it: nothing is loaded, rolling windows aside, which load each purchase
+//!   at most once more when it becomes too old or is used up ([`Append`]);
 //! - anything else is folded again from the last checkpoint before it, chunk by chunk, until a later checkpoint comes
 //!   out unchanged: from there on nothing can differ ([`Refold`]).
+//!
+//! Both say what to load, are fed with it, until they ask for nothing more and give their [`Outcome`].
 //!
 //! So the cost of a change follows from what it can affect, never from the length of the customer's history.
 
 use super::award::Reached;
-use super::goal::Goal;
 use super::purchase::Key;
 use super::rule::{Campaign, Eligible};
-use super::state::State;
+use super::state::{State, too_old};
 use super::window::WindowRule;
 
 /// Counted purchases between two checkpoints.
 pub const CHECKPOINT_EVERY: u32 = 64;
 
-/// How one purchase's contribution changed in a commit.
+/// How one purchase's contribution changed in a commit; a commit has at most one for each purchase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// None: it did not count, or was not there.
@@ -44,12 +46,12 @@ impl Range {
 }
 
 /// What a commit's changes mean for one customer and campaign.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Plan {
+#[derive(Clone, Debug)]
+pub enum Plan<'a> {
     /// Nothing can differ.
     Unaffected,
     /// All changes lie after the tail.
-    Append(Append),
+    Append(Box<Append<'a>>),
     /// Fold again all that follows the first changed key, at least past the last.
     Refold {
         /// The first changed key.
@@ -59,17 +61,9 @@ pub enum Plan {
     },
 }
 
-/// New purchases after the tail, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Append {
-    /// What must be loaded beside them.
-    pub load: Option<Range>,
-    new: Vec<Eligible>,
-}
-
 /// Sorts a commit's changes into what they can affect.
-pub fn plan(campaign: Campaign<'_>, tail: &State, changes: Vec<Change>) -> Plan {
-    let is_new = |key: &Key| tail.last.as_ref().is_none_or(|last| key > last);
+pub fn plan<'a>(campaign: Campaign<'a>, tail: &Tail, changes: Vec<Change>) -> Plan<'a> {
+    let is_new = |key: &Key| tail.state.last.as_ref().is_none_or(|last| key > last);
     let mut new = Vec::new();
     let mut first: Option<Key> = None;
     let mut last: Option<Key> = None;
@@ -92,29 +86,7 @@ pub fn plan(campaign: Campaign<'_>, tail: &State, changes: Vec<Change>) -> Plan 
     if new.is_empty() {
         return Plan::Unaffected;
     }
-    new.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-    Plan::Append(Append { load: look_back(campaign, tail, &new), new })
-}
-
-/// What an append to a rolling window must see: what becomes too old, and everything unused once the goal can be
-/// reached (the first of them opens the award's window).
-fn look_back(campaign: Campaign<'_>, tail: &State, new: &[Eligible]) -> Option<Range> {
-    let WindowRule::Rolling { duration } = &campaign.rule.window else { return None };
-    let last = &new.last()?.key;
-    let amounts: i64 = new.iter().map(|purchase| purchase.amount).sum();
-    let can_reach = match &campaign.rule.goal {
-        Goal::Purchases { at_least, .. } => tail.count + new.len() as i64 >= i64::from(*at_least),
-        Goal::Spend { at_least, .. } => tail.sum + amounts >= *at_least,
-        Goal::Distinct { at_least, .. } => {
-            let items: usize = new.iter().map(|purchase| purchase.items.len()).sum();
-            (tail.items.len() + items) as i64 >= i64::from(*at_least)
-        }
-        Goal::EveryPurchase | Goal::Streak { .. } => true,
-    };
-    let too_old = Key::before(last.at.minus(duration.micros()).plus(1));
-    let expires = tail.count > 0 && tail.used_to.as_ref().is_none_or(|used_to| *used_to < too_old);
-    let to = if can_reach { last.clone() } else { too_old };
-    (tail.count > 0 && (can_reach || expires)).then(|| Range { after: tail.used_to.clone(), to: Some(to) })
+    Plan::Append(Box::new(Append::new(campaign, tail.clone(), new)))
 }
 
 /// A stored tail: the state and how far it is from its last checkpoint.
@@ -143,30 +115,95 @@ pub struct Outcome {
     pub tail: Option<Tail>,
 }
 
-impl Append {
-    /// Folds the new purchases into the tail. `loaded` is what [`Self::load`] asked for, in any order; the new ones
-    /// may be among them.
-    pub fn fold(self, campaign: Campaign<'_>, tail: Tail, loaded: Vec<Eligible>) -> Outcome {
-        let from = tail.state.last.clone();
-        let mut fold = Fold { campaign, tail, awards: Vec::new(), checkpoints: Vec::new() };
-        let mut purchases = loaded;
-        purchases.extend(self.new);
+/// A fold of new purchases into the tail.
+#[derive(Clone, Debug)]
+pub struct Append<'a> {
+    fold: Fold<'a>,
+    from: Option<Key>,
+    /// In order: the new purchases and what was loaded beside them.
+    purchases: Vec<Eligible>,
+    load: Option<Range>,
+    /// Rolling: what counted beside the tail is loaded up to here.
+    seen_to: Option<Key>,
+}
+
+impl<'a> Append<'a> {
+    fn new(campaign: Campaign<'a>, tail: Tail, mut purchases: Vec<Eligible>) -> Self {
         sort(&mut purchases);
-        fold.run(&purchases, |_| false);
-        let Fold { tail, awards, checkpoints, .. } = fold;
-        Outcome { awards, from, to: None, appended: true, checkpoints, tail: Some(tail) }
+        let from = tail.state.last.clone();
+        let fold = Fold::new(campaign, tail);
+        let mut append = Self { fold, from, purchases, load: None, seen_to: None };
+        append.load = append.too_old().or_else(|| append.used_up());
+        append
+    }
+
+    /// Stores a checkpoint as often as that, in place of [`CHECKPOINT_EVERY`].
+    #[must_use]
+    pub fn checkpoint_every(mut self, purchases: u32) -> Self {
+        self.fold.checkpoint_every = purchases;
+        self
+    }
+
+    /// What must be loaded before it can go on; none: done.
+    pub fn load(&self) -> Option<Range> {
+        self.load.clone()
+    }
+
+    /// Takes what [`Self::load`] asked for, in any order; the new ones may be among it.
+    pub fn feed(&mut self, loaded: Vec<Eligible>) {
+        self.purchases.extend(loaded);
+        sort(&mut self.purchases);
+        let asked = self.load.take().and_then(|range| range.to);
+        self.seen_to = self.seen_to.take().max(asked);
+        self.load = self.used_up();
+    }
+
+    /// Rolling: what counted beside the tail and does not beside the last of the new ones.
+    fn too_old(&mut self) -> Option<Range> {
+        let duration = self.fold.rolling()?;
+        let state = &self.fold.tail.state;
+        let after = state.used_to.clone();
+        let to = Some(too_old(self.purchases.last()?.key.at, duration));
+        self.seen_to = after.clone().max(to);
+        (state.count > 0 && after < self.seen_to).then(|| Range { after, to: self.seen_to.clone() })
+    }
+
+    /// Rolling: what the first completion uses up; the first of it opens the award's window. Only if there is one: in a
+    /// window that stays just short of its goal, each append would load all of it.
+    fn used_up(&self) -> Option<Range> {
+        let state = &self.fold.tail.state;
+        if self.fold.rolling().is_none() || state.count == 0 || self.seen_to >= state.last {
+            return None;
+        }
+        let mut trial = self.fold.clone();
+        trial.run(&self.purchases, |_| false);
+        let opens = Some(&trial.awards.first()?.evidence_from);
+        (opens > self.seen_to.as_ref()).then(|| Range { after: self.seen_to.clone(), to: state.last.clone() })
+    }
+
+    /// What it found.
+    pub fn finish(mut self) -> Outcome {
+        self.fold.run(&self.purchases, |_| false);
+        let Fold { tail, awards, checkpoints, .. } = self.fold;
+        Outcome { awards, from: self.from, to: None, appended: true, checkpoints, tail: Some(tail) }
     }
 }
 
 /// A fold over what is stored already, chunk by chunk: ask [`Self::load`], answer with [`Self::feed`], until it is
 /// done.
+#[derive(Clone, Debug)]
 pub struct Refold<'a> {
     fold: Fold<'a>,
     from: Option<Key>,
     /// Stored states at or after the last change, in order: where one comes out unchanged, the rest stands.
     ahead: Vec<State>,
-    /// How many of `ahead` the next chunk spans. It grows, so that the number of chunks is logarithmic.
+    /// How many of `ahead` the next chunk spans: as many as all before it, so that the number of chunks is logarithmic
+    /// and no more than twice what is needed is loaded.
     stride: usize,
+    /// How many the chunks before it spanned.
+    spanned: usize,
+    /// The last changed key, before the first chunk.
+    last: Option<Key>,
     /// The key of `ahead` that came out unchanged.
     met: Option<Key>,
     ended: bool,
@@ -178,7 +215,7 @@ impl<'a> Refold<'a> {
         let at = |state: &State| state.last.clone();
         let restart = checkpoints.iter().rfind(|state| at(state).is_some_and(|key| key < *first)).cloned();
         let ahead = checkpoints.into_iter().filter(|state| at(state).is_some_and(|key| key >= *last)).collect();
-        Self::from_state(campaign, restart.unwrap_or_default(), ahead)
+        Self { last: Some(last.clone()), ..Self::from_state(campaign, restart.unwrap_or_default(), ahead) }
     }
 
     /// Starts from the beginning: the whole period.
@@ -189,8 +226,23 @@ impl<'a> Refold<'a> {
     fn from_state(campaign: Campaign<'a>, state: State, ahead: Vec<State>) -> Self {
         let from = state.last.clone();
         let tail = Tail { state, since_checkpoint: 0 };
-        let fold = Fold { campaign, tail, awards: Vec::new(), checkpoints: Vec::new() };
-        Self { fold, from, ahead, stride: 1, met: None, ended: false }
+        Self {
+            fold: Fold::new(campaign, tail),
+            from,
+            ahead,
+            stride: 1,
+            spanned: 0,
+            last: None,
+            met: None,
+            ended: false,
+        }
+    }
+
+    /// Stores a checkpoint as often as that, in place of [`CHECKPOINT_EVERY`].
+    #[must_use]
+    pub fn checkpoint_every(mut self, purchases: u32) -> Self {
+        self.fold.checkpoint_every = purchases;
+        self
     }
 
     /// The next purchases to load; none: done.
@@ -199,13 +251,24 @@ impl<'a> Refold<'a> {
             return None;
         }
         let state = &self.fold.tail.state;
-        let rolling = matches!(self.fold.campaign.rule.window, WindowRule::Rolling { .. });
-        let after = if rolling { &state.used_to } else { &state.last };
+        let after = if self.fold.rolling().is_some() { &state.used_to } else { &state.last };
         Some(Range { after: after.clone(), to: self.chunk_end() })
     }
 
     fn chunk_end(&self) -> Option<Key> {
-        self.ahead.get(self.stride - 1).and_then(|state| state.last.clone())
+        let checkpoint = self.ahead.get(self.stride - 1).and_then(|state| state.last.clone());
+        match (checkpoint, self.horizon()) {
+            (Some(checkpoint), Some(horizon)) => Some(checkpoint.min(horizon)),
+            (checkpoint, horizon) => checkpoint.or(horizon),
+        }
+    }
+
+    /// How far a timer that does not reopen may count: to its close, or, as long as nothing has opened it, to the last
+    /// change, which is likely to be what does.
+    fn horizon(&self) -> Option<Key> {
+        let WindowRule::Timer { reopens: false, .. } = &self.fold.campaign.rule.window else { return None };
+        let window = self.fold.tail.state.window;
+        window.map(|window| Key::before(window.closes)).or_else(|| self.last.clone())
     }
 
     /// Folds in what [`Self::load`] asked for, in any order.
@@ -219,9 +282,12 @@ impl<'a> Refold<'a> {
         if met {
             self.met = self.fold.tail.state.last.clone();
         }
-        self.ended = end.is_none();
+        self.last = None;
+        let horizon = self.horizon();
+        self.ended = end.is_none() || (horizon.is_some() && end >= horizon);
         self.ahead = ahead.into_iter().filter(|state| state.last > end).collect();
-        self.stride *= 4;
+        self.spanned += self.stride;
+        self.stride = self.spanned;
     }
 
     /// What it found.
@@ -237,14 +303,28 @@ fn sort(purchases: &mut Vec<Eligible>) {
     purchases.dedup_by(|a, b| a.key == b.key);
 }
 
+#[derive(Clone, Debug)]
 struct Fold<'a> {
     campaign: Campaign<'a>,
+    checkpoint_every: u32,
     tail: Tail,
     awards: Vec<Reached>,
     checkpoints: Vec<State>,
 }
 
-impl Fold<'_> {
+impl<'a> Fold<'a> {
+    fn new(campaign: Campaign<'a>, tail: Tail) -> Self {
+        Self { campaign, checkpoint_every: CHECKPOINT_EVERY, tail, awards: Vec::new(), checkpoints: Vec::new() }
+    }
+
+    /// How far back a rolling window reaches.
+    fn rolling(&self) -> Option<i64> {
+        match &self.campaign.rule.window {
+            WindowRule::Rolling { duration } => Some(duration.micros()),
+            _ => None,
+        }
+    }
+
     /// Folds in the purchases after the state's last; stops, true, after the first for which `stop` holds.
     fn run(&mut self, purchases: &[Eligible], stop: impl Fn(&State) -> bool) -> bool {
         let start = self.tail.state.last.as_ref().map_or(0, |last| purchases.partition_point(|p| p.key <= *last));
@@ -257,7 +337,7 @@ impl Fold<'_> {
                 return true;
             }
             self.tail.since_checkpoint += 1;
-            if self.tail.since_checkpoint == CHECKPOINT_EVERY {
+            if self.tail.since_checkpoint >= self.checkpoint_every {
                 self.tail.since_checkpoint = 0;
                 self.checkpoints.push(self.tail.state.clone());
             }

@@ -144,7 +144,6 @@ pub fn decimal_text(scaled: i128, decimals: u32) -> String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
 

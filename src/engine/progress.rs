@@ -1,10 +1,11 @@
 //! Where a customer stands in a campaign at an instant: what a progress bar and a countdown show.
 
+use super::award::Reached;
 use super::evaluate::Range;
 use super::goal::Goal;
 use super::purchase::Key;
-use super::rule::{Campaign, Eligible};
-use super::state::State;
+use super::rule::{Campaign, Eligible, Rule};
+use super::state::{State, too_old};
 use super::time::Instant;
 use super::window::{Interval, WindowRule};
 
@@ -60,9 +61,9 @@ pub enum Unit {
 pub fn reads(campaign: Campaign<'_>, tail: &State, at: Instant) -> Option<Range> {
     match &campaign.rule.window {
         WindowRule::Rolling { duration } => {
-            let cutoff = Key::before(at.minus(duration.micros()).plus(1));
-            let after = tail.used_to.clone().map_or(cutoff.clone(), |used_to| used_to.max(cutoff));
-            (tail.count > 0).then_some(Range { after: Some(after), to: None })
+            let after = tail.used_to.clone().max(Some(too_old(at, duration.micros())));
+            let later = is_later(tail, at);
+            (later || tail.count > 0).then_some(Range { after: after.filter(|_| !later), to: None })
         }
         _ => ahead(campaign, tail, at).map(|window| {
             let from_start = matches!(campaign.rule.goal, Goal::Streak { .. });
@@ -70,6 +71,11 @@ pub fn reads(campaign: Campaign<'_>, tail: &State, at: Instant) -> Option<Range>
             Range { after, to: Some(Key::before(window.closes)) }
         }),
     }
+}
+
+/// Whether the tail's last purchase lies ahead of `at`: what has become too old beside it may still count at `at`.
+fn is_later(tail: &State, at: Instant) -> bool {
+    tail.last.as_ref().is_some_and(|last| last.at > at)
 }
 
 /// The window that contains `at`, where the tail is in a later one already.
@@ -97,11 +103,11 @@ pub fn progress(
     loaded: &[Eligible],
     at: Instant,
 ) -> Progress {
-    let folded = ahead(campaign, tail, at).map(|_| fold(campaign, loaded));
+    let folded = ahead(campaign, tail, at).map(|_| fold(campaign, loaded).0);
     let state = folded.as_ref().unwrap_or(tail);
     let Campaign { rule, period } = campaign;
-    let unused = if matches!(rule.window, WindowRule::Rolling { .. }) { loaded } else { &[] };
-    let window = current_window(campaign, state, unused, at);
+    let unused = unused(campaign, tail, loaded, at);
+    let window = current_window(campaign, state, &unused, at);
     let awards_left = cap(campaign).map(|cap| (cap - awards_earned).max(0));
     let closed_for_good =
         matches!(rule.window, WindowRule::Timer { reopens: false, .. }) && window.is_none() && state.window.is_some();
@@ -117,7 +123,7 @@ pub fn progress(
         Standing::InProgress
     };
     let (unit, target) = target(&rule.goal);
-    let current = window.map_or(0, |window| current(campaign, state, unused, window)).min(target);
+    let current = window.map_or(0, |window| current(campaign, state, &unused, window)).min(target);
     let next_window = match (&rule.window, window) {
         (WindowRule::Recurring(recurring), None) => {
             recurring.next_window(&rule.time_zone, at).filter(|next| next.opens < period.interval().closes)
@@ -137,16 +143,34 @@ pub fn progress(
     }
 }
 
-fn fold(campaign: Campaign<'_>, purchases: &[Eligible]) -> State {
-    let mut state = State::default();
+fn fold(campaign: Campaign<'_>, purchases: &[Eligible]) -> (State, Vec<Reached>) {
+    let (mut state, mut awards) = (State::default(), Vec::new());
     for next in 0..purchases.len() {
-        state.step(campaign, purchases, next, &mut Vec::new());
+        state.step(campaign, purchases, next, &mut awards);
     }
-    state
+    (state, awards)
+}
+
+/// Rolling: the unused purchases in the window that the oldest of them opens.
+fn unused<'a>(campaign: Campaign<'_>, tail: &State, loaded: &'a [Eligible], at: Instant) -> Vec<&'a Eligible> {
+    let WindowRule::Rolling { duration } = &campaign.rule.window else { return Vec::new() };
+    let too_old = too_old(at, duration.micros());
+    let used = if is_later(tail, at) { completions(campaign, loaded) } else { Vec::new() };
+    let is_used = |key: &Key| used.iter().any(|(first, by)| (first..=by).contains(&key));
+    let mut unused = loaded.iter().filter(|purchase| purchase.key > too_old && !is_used(&purchase.key)).peekable();
+    let Some(closes) = unused.peek().map(|oldest| oldest.key.at.plus(duration.micros())) else { return Vec::new() };
+    unused.take_while(|purchase| purchase.key.at < closes).collect()
+}
+
+/// Rolling: the first and the last purchase of each completion, those beyond the cap too.
+fn completions(campaign: Campaign<'_>, purchases: &[Eligible]) -> Vec<(Key, Key)> {
+    let rule = Rule { max_per_customer: None, ..campaign.rule.clone() };
+    let (_, awards) = fold(Campaign { rule: &rule, ..campaign }, purchases);
+    awards.into_iter().map(|award| (award.evidence_from, award.by)).collect()
 }
 
 /// The window that is counted now, unclipped.
-fn current_window(campaign: Campaign<'_>, state: &State, unused: &[Eligible], at: Instant) -> Option<Interval> {
+fn current_window(campaign: Campaign<'_>, state: &State, unused: &[&Eligible], at: Instant) -> Option<Interval> {
     match &campaign.rule.window {
         WindowRule::Campaign => Some(campaign.period.interval()),
         WindowRule::Calendar(_) | WindowRule::Recurring(_) => fixed_window(campaign, at),
@@ -170,7 +194,7 @@ fn window_is_full(campaign: Campaign<'_>, state: &State, window: Option<Interval
     window.is_some_and(|window| is_in(campaign, state, window)) && (state.done || capped)
 }
 
-fn current(campaign: Campaign<'_>, state: &State, unused: &[Eligible], window: Interval) -> i64 {
+fn current(campaign: Campaign<'_>, state: &State, unused: &[&Eligible], window: Interval) -> i64 {
     if matches!(campaign.rule.window, WindowRule::Rolling { .. }) {
         return match &campaign.rule.goal {
             Goal::Spend { .. } => unused.iter().map(|purchase| purchase.amount).sum(),
@@ -182,9 +206,6 @@ fn current(campaign: Campaign<'_>, state: &State, unused: &[Eligible], window: I
         };
     }
     let in_window = is_in(campaign, state, window);
-    if state.done && (in_window || matches!(campaign.rule.goal, Goal::Streak { .. })) {
-        return i64::MAX;
-    }
     match &campaign.rule.goal {
         Goal::Streak { purchases_per_window, .. } => {
             // A run lives until the window after its last complete one closes.
@@ -193,6 +214,7 @@ fn current(campaign: Campaign<'_>, state: &State, unused: &[Eligible], window: I
             if in_window || alive { state.run } else { 0 }
         }
         _ if !in_window => 0,
+        _ if state.done => i64::MAX,
         Goal::EveryPurchase => 0,
         Goal::Purchases { .. } => state.count,
         Goal::Spend { .. } => state.sum,

@@ -35,7 +35,7 @@ pub struct State {
     /// Minor units counted towards the next award.
     #[serde(rename = "m", skip_serializing_if = "is_zero")]
     pub sum: i64,
-    /// Different items counted so far, with the number of purchases that had them (which rolling takes back).
+    /// Different items counted so far; rolling, which takes purchases back: with the number of those that had them.
     #[serde(rename = "d", skip_serializing_if = "BTreeMap::is_empty")]
     pub items: BTreeMap<String, u32>,
     /// Streak: completed windows of the run, this one included once it is complete.
@@ -74,7 +74,7 @@ impl State {
         let purchase = &purchases[next];
         let opened = match &campaign.rule.window {
             WindowRule::Rolling { duration } => {
-                self.expire(&purchases[..next], purchase.key.at.minus(duration.micros()));
+                self.expire(&campaign.rule.goal, &purchases[..next], too_old(purchase.key.at, duration.micros()));
                 true
             }
             _ => self.enter_window(campaign, purchase.key.at),
@@ -134,15 +134,16 @@ impl State {
         *self = Self { last: self.last.take(), awarded: self.awarded, ..Self::default() };
     }
 
-    /// Rolling: takes back what is too old to count beside a purchase `duration` after `cutoff`.
-    fn expire(&mut self, earlier: &[Eligible], cutoff: Instant) {
-        let used_to = Key::before(cutoff.plus(1));
+    /// Rolling: takes back what is too old to count from now on: all before `used_to`.
+    fn expire(&mut self, goal: &Goal, earlier: &[Eligible], used_to: Key) {
         if self.used_to.as_ref().is_some_and(|before| *before >= used_to) {
             return;
         }
         for old in between(earlier, self.used_to.as_ref(), &used_to) {
             self.count -= 1;
-            self.sum -= old.amount;
+            if matches!(goal, Goal::Spend { .. }) {
+                self.sum -= old.amount;
+            }
             for item in &old.items {
                 if let Some(purchases) = self.items.get_mut(item) {
                     *purchases -= 1;
@@ -170,7 +171,7 @@ impl State {
         if !rolling && self.evidence_from.is_none() {
             self.evidence_from = Some(purchase.key.clone());
         }
-        let reached = self.count_towards(&campaign.rule.goal, purchase);
+        let reached = self.count_towards(&campaign.rule.goal, rolling, purchase);
         if reached == 0 {
             return;
         }
@@ -188,8 +189,8 @@ impl State {
         self.after_reaching(&campaign.rule.goal, rolling, &purchase.key);
     }
 
-    /// Counts the purchase; how many awards it reaches.
-    fn count_towards(&mut self, goal: &Goal, purchase: &Eligible) -> i64 {
+    /// Counts the purchase; how many awards it reaches. What only rolling takes back is counted there alone.
+    fn count_towards(&mut self, goal: &Goal, rolling: bool, purchase: &Eligible) -> i64 {
         match goal {
             Goal::EveryPurchase => 1,
             Goal::Purchases { at_least, .. } => {
@@ -197,7 +198,7 @@ impl State {
                 i64::from(self.count >= i64::from(*at_least))
             }
             Goal::Spend { at_least, repeat } => {
-                self.count += 1;
+                self.count += i64::from(rolling);
                 self.sum += purchase.amount;
                 let multiples = self.sum / at_least;
                 if *repeat {
@@ -208,9 +209,9 @@ impl State {
                 }
             }
             Goal::Distinct { at_least, .. } => {
-                self.count += 1;
+                self.count += i64::from(rolling);
                 for item in &purchase.items {
-                    *self.items.entry(item.clone()).or_default() += 1;
+                    *self.items.entry(item.clone()).or_default() += u32::from(rolling);
                 }
                 i64::from(self.items.len() as i64 >= i64::from(*at_least))
             }
@@ -238,13 +239,12 @@ impl State {
             Goal::EveryPurchase => self.evidence_from = None,
             Goal::Purchases { repeat: true, .. } => self.count = 0,
             // The reaching purchase's excess carries over, so it is evidence of the next award too.
-            Goal::Spend { repeat: true, .. } => {
-                self.count = 0;
-                self.evidence_from = Some(by.clone());
-            }
+            Goal::Spend { repeat: true, .. } => self.evidence_from = Some(by.clone()),
             // Counting starts again at the next window; this one stays complete.
             Goal::Streak { repeat: true, .. } => self.run = 0,
-            Goal::Purchases { .. } | Goal::Spend { .. } | Goal::Distinct { .. } | Goal::Streak { .. } => {
+            // The run shows for as long as it would have lived.
+            Goal::Streak { .. } => self.done = true,
+            Goal::Purchases { .. } | Goal::Spend { .. } | Goal::Distinct { .. } => {
                 self.done = true;
                 self.items.clear();
                 self.sum = 0;
@@ -292,6 +292,11 @@ impl State {
         let nth = i32::try_from(nth).unwrap_or(i32::MAX);
         awards.push(Reached { by: purchase.key.clone(), nth, ordinal, points, window, evidence_from });
     }
+}
+
+/// Rolling: between what is too old beside a purchase at `at` and what is not: `at − duration` itself is.
+pub(super) fn too_old(at: Instant, duration: i64) -> Key {
+    Key::before(at.minus(duration).plus(1))
 }
 
 /// Those of the sorted purchases with `after < key < until`.

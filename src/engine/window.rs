@@ -226,7 +226,6 @@ impl Recurring {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use crate::engine::time::parse_instant;

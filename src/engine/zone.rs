@@ -79,7 +79,6 @@ impl From<Zone> for String {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
     use crate::engine::time::parse_instant;

@@ -15,7 +15,7 @@ use crate::app::error::Error;
 use crate::app::rows::{Kind, Rows, any, join};
 use crate::app::{award as awards, history, purchase as purchases, refund as refunds};
 use crate::engine::diff::{Diff, diff};
-use crate::engine::evaluate::{Append, Change, Outcome, Plan, Range, Refold, Tail, plan};
+use crate::engine::evaluate::{Append, Change, Outcome, Plan, Range, Refold, plan};
 use crate::engine::purchase::{Key, Purchase};
 use crate::engine::rule::Eligible;
 use crate::engine::state::State;
@@ -42,8 +42,8 @@ struct Job<'a> {
 }
 
 enum Fold<'a> {
-    Append(Append, Tail),
-    Refold(Refold<'a>),
+    Append(Box<Append<'a>>),
+    Refold(Box<Refold<'a>>),
     Done(Outcome),
 }
 
@@ -140,19 +140,19 @@ async fn plan_jobs<'a>(
             let running = customer.running.of(campaign.id());
             let unevaluated = campaign.row.activated_revision > Some(customer.row.evaluated_revision);
             let fold = if unevaluated || customer.repair {
-                Fold::Refold(Refold::whole(campaign.engine()))
+                Fold::Refold(Box::new(Refold::whole(campaign.engine())))
             } else {
                 let eligible = |purchase: &Purchase| campaign.engine().eligible(purchase);
                 let change = |touch: &Touch| Change {
                     before: touch.before.as_ref().and_then(eligible),
                     after: eligible(&touch.after),
                 };
-                match plan(campaign.engine(), &running.state, touches.iter().map(change).collect()) {
+                match plan(campaign.engine(), &running.tail(), touches.iter().map(change).collect()) {
                     Plan::Unaffected => continue,
-                    Plan::Append(append) => Fold::Append(append, running.tail()),
+                    Plan::Append(append) => Fold::Append(append),
                     Plan::Refold { first, last } => {
                         late.push((jobs.len(), first, last));
-                        Fold::Refold(Refold::whole(campaign.engine()))
+                        Fold::Refold(Box::new(Refold::whole(campaign.engine())))
                     }
                 }
             };
@@ -164,7 +164,7 @@ async fn plan_jobs<'a>(
     for (index, first, last) in late {
         let job = &mut jobs[index];
         let stored = checkpoints.remove(&(job.customer_id, job.campaign.id())).unwrap_or_default();
-        job.fold = Fold::Refold(Refold::new(job.campaign.engine(), stored, &first, &last));
+        job.fold = Fold::Refold(Box::new(Refold::new(job.campaign.engine(), stored, &first, &last)));
     }
     Ok(jobs)
 }
@@ -207,7 +207,7 @@ async fn fold_what_is_loaded(batch: &Batch<'_>, jobs: &mut [Job<'_>]) -> Result<
                 |recorded: &Recorded| job.campaign.engine().eligible(recorded.counted_by(job.campaign)?.as_ref());
             history.iter().filter(|recorded| range.contains(&recorded.purchase.key)).filter_map(eligible).collect()
         });
-        more |= job.fold.feed(job.campaign, loaded);
+        more |= job.fold.feed(loaded);
     }
     Ok(more)
 }
@@ -215,33 +215,27 @@ async fn fold_what_is_loaded(batch: &Batch<'_>, jobs: &mut [Job<'_>]) -> Result<
 impl Fold<'_> {
     fn load(&self) -> Option<Range> {
         match self {
-            Self::Append(append, _) => append.load.clone(),
+            Self::Append(append) => append.load(),
             Self::Refold(refold) => refold.load(),
             Self::Done(_) => None,
         }
     }
 
     /// Folds in what it asked for; false: it is done.
-    fn feed(&mut self, campaign: &Campaign, loaded: Option<Vec<Eligible>>) -> bool {
-        match (std::mem::replace(self, Self::Done(Outcome::default())), loaded) {
-            (Self::Append(append, tail), loaded) => {
-                *self = Self::Done(append.fold(campaign.engine(), tail, loaded.unwrap_or_default()));
-                false
-            }
-            (Self::Refold(mut refold), Some(loaded)) => {
-                refold.feed(loaded);
-                *self = Self::Refold(refold);
-                true
-            }
-            (Self::Refold(refold), None) => {
-                *self = Self::Done(refold.finish());
-                false
-            }
-            (done, _) => {
-                *self = done;
-                false
+    fn feed(&mut self, loaded: Option<Vec<Eligible>>) -> bool {
+        match (&mut *self, loaded) {
+            (Self::Append(append), Some(loaded)) => append.feed(loaded),
+            (Self::Refold(refold), Some(loaded)) => refold.feed(loaded),
+            (Self::Done(_), _) | (_, None) => {
+                *self = match std::mem::replace(self, Self::Done(Outcome::default())) {
+                    Self::Append(append) => Self::Done(append.finish()),
+                    Self::Refold(refold) => Self::Done(refold.finish()),
+                    done @ Self::Done(_) => done,
+                };
+                return false;
             }
         }
+        true
     }
 }
 

@@ -1,0 +1,190 @@
+//! What a change costs, in purchases loaded: it follows from what the change can affect, never from the length of the
+//! history.
+
+use windfall::engine::evaluate::{CHECKPOINT_EVERY, Change};
+use windfall::engine::purchase::Key;
+use windfall::engine::rule::Eligible;
+use windfall::engine::time::Instant;
+
+use super::Owned;
+use super::store::Store;
+use crate::oracle::{AwardRule, Campaign, DAY, Filter, Goal, HOUR, MINUTE, Unit, Window};
+
+const STEP: usize = CHECKPOINT_EVERY as usize;
+const START: i64 = 19_000 * DAY;
+const THREE: Goal = Goal::Purchases { n: 3, repeat: true };
+
+fn owned(window: Window, goal: Goal) -> Owned {
+    Owned::new(&Campaign {
+        starts_at: START,
+        ends_at: None,
+        pauses: Vec::new(),
+        zone: "Europe/Berlin".to_owned(),
+        currency: "EUR".to_owned(),
+        currency_exponent: 2,
+        filter: Filter::default(),
+        window,
+        goal,
+        award: AwardRule::Points(10),
+        max_per_customer: None,
+        max_per_window: None,
+        hold_for: None,
+        expires_after: None,
+    })
+}
+
+fn days() -> Window {
+    Window::Calendar { unit: Unit::Day, every: 1, week_starts_on: 0 }
+}
+
+/// Bought so long after the start; one of two articles.
+fn bought(after: i64) -> Eligible {
+    let key = Key { at: Instant(START + after), external_id: "p".to_owned() };
+    Eligible { key, amount: 100, items: vec![format!("article {}", after / HOUR % 2)] }
+}
+
+fn comes(purchase: Eligible) -> Vec<Change> {
+    vec![Change { before: None, after: Some(purchase) }]
+}
+
+fn goes(purchase: Eligible) -> Vec<Change> {
+    vec![Change { before: Some(purchase), after: None }]
+}
+
+/// One purchase an hour, each in its own commit.
+fn hourly(owned: &Owned, purchases: i64) -> Store<'_> {
+    let mut store = Store::new(owned.campaign(), CHECKPOINT_EVERY);
+    for hour in 0..purchases {
+        store.commit_unlimited(comes(bought(hour * HOUR)));
+    }
+    store
+}
+
+fn loaded(store: &mut Store<'_>) -> usize {
+    std::mem::take(&mut store.loads).iter().sum()
+}
+
+#[test]
+fn appending_loads_nothing() {
+    let gap = 2 * HOUR;
+    let windows = [
+        Window::Campaign,
+        days(),
+        Window::Session { gap },
+        Window::Timer { duration: gap, reopens: true },
+        Window::Timer { duration: gap, reopens: false },
+    ];
+    for window in windows {
+        let owned = owned(window, THREE);
+        let mut store = hourly(&owned, 200);
+        assert_eq!(loaded(&mut store), 0);
+        store.assert_as_folded_whole();
+    }
+}
+
+#[test]
+fn a_late_purchase_in_the_middle_moves_the_awards_after_it_and_reverses_none() {
+    let owned = owned(Window::Campaign, THREE);
+    let mut store = hourly(&owned, 900);
+    assert_eq!(store.recorded.len(), 300);
+    let diff = store.commit_unlimited(comes(bought(450 * HOUR + MINUTE)));
+    assert_eq!((diff.reversed.len(), diff.awarded.len()), (0, 0));
+    assert_eq!(diff.changed.len(), 150);
+    // All that follow, and those since the last checkpoint before.
+    assert!(loaded(&mut store) <= 450 + STEP);
+    store.assert_as_folded_whole();
+    let diff = store.commit_unlimited(comes(bought(451 * HOUR + MINUTE)));
+    assert_eq!((diff.reversed.len(), diff.awarded.len()), (0, 0));
+    let diff = store.commit_unlimited(comes(bought(452 * HOUR + MINUTE)));
+    assert_eq!((diff.reversed.len(), diff.awarded.len()), (0, 1));
+    store.assert_as_folded_whole();
+}
+
+/// What one late purchase, or its return, loads, wherever it lies.
+#[derive(Debug, Default)]
+struct Late {
+    most: usize,
+    sum: usize,
+    commits: usize,
+    /// In how many goes, at most.
+    goes: usize,
+}
+
+impl Late {
+    fn note(&mut self, store: &mut Store<'_>) {
+        self.goes = self.goes.max(store.loads.len());
+        let loads = loaded(store);
+        self.most = self.most.max(loads);
+        self.sum += loads;
+        self.commits += 1;
+    }
+
+    fn mean(&self) -> usize {
+        self.sum / self.commits
+    }
+}
+
+fn late(window: Window, goal: Goal) -> Late {
+    let owned = owned(window, goal);
+    let mut store = hourly(&owned, 900);
+    loaded(&mut store);
+    let mut late = Late::default();
+    for hour in (0..900).step_by(7) {
+        let purchase = bought(hour * HOUR + MINUTE);
+        store.commit_unlimited(comes(purchase.clone()));
+        late.note(&mut store);
+        store.commit_unlimited(goes(purchase));
+        late.note(&mut store);
+    }
+    store.assert_as_folded_whole();
+    late
+}
+
+#[test]
+fn a_late_purchase_costs_no_more_than_what_it_can_affect() {
+    // From the checkpoint before it to the first one after its day.
+    let in_days = [THREE, Goal::EveryPurchase, Goal::Streak { length: 3, per_window: 30, repeat: true }];
+    for goal in in_days {
+        let late = late(days(), goal.clone());
+        assert!(late.most <= 3 * STEP + 1 && late.mean() <= 2 * STEP && late.goes <= 3, "{goal:?}: {late:?}");
+    }
+    // Where it adds nothing to what was reached, to the next checkpoint.
+    let distinct = |n| Goal::Distinct { of_category: false, n };
+    for goal in [Goal::EveryPurchase, distinct(1), distinct(3), Goal::Purchases { n: 1, repeat: false }] {
+        let late = late(Window::Campaign, goal.clone());
+        assert!(late.most <= 2 * STEP + 1 && late.goes <= 2, "{goal:?}: {late:?}");
+    }
+    // To the close of a timer that has closed for good, however long ago.
+    let late = late(Window::Timer { duration: 30 * HOUR, reopens: false }, THREE);
+    assert!(late.most <= 33 && late.goes <= 2, "{late:?}");
+}
+
+#[test]
+fn appending_to_a_rolling_window_loads_each_purchase_about_once() {
+    let distinct = |n| Goal::Distinct { of_category: false, n };
+    let purchases = |n| Goal::Purchases { n, repeat: false };
+    let spend = |minor| Goal::Spend { minor, repeat: false };
+    let cases = [
+        // Nothing is ever too old, nothing ever used.
+        (3000 * DAY, purchases(20_000)),
+        (3000 * DAY, spend(2_000_000)),
+        // Always one short of the goal, with much that is unused.
+        (3000 * DAY, distinct(3)),
+        (100 * HOUR, purchases(101)),
+        (100 * HOUR, spend(10_001)),
+        (100 * HOUR, distinct(3)),
+        // Reached again and again.
+        (100 * HOUR, purchases(50)),
+        (3000 * DAY, purchases(3000)),
+        (100 * HOUR, spend(10_000)),
+        (2 * HOUR, distinct(2)),
+    ];
+    for (duration, goal) in cases {
+        let appends = 10_000;
+        let owned = owned(Window::Rolling { duration }, goal.clone());
+        let mut store = hourly(&owned, appends);
+        let loads = loaded(&mut store);
+        assert!(loads <= 10_000, "{goal:?} in {duration}: {loads}");
+        store.assert_as_folded_whole();
+    }
+}
