@@ -4,6 +4,8 @@
 //! [`super::rows`] decides, and nothing else does.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use migration::{Migrator, MigratorTrait};
@@ -31,6 +33,7 @@ const MIGRATE_LOCK: i64 = 0x57_46_4d_49;
 pub struct Database {
     write: DatabaseConnection,
     read: DatabaseConnection,
+    statements: Arc<AtomicU64>,
 }
 
 impl Database {
@@ -38,13 +41,20 @@ impl Database {
     pub async fn connect(options: &config::Database) -> Result<Self, DbErr> {
         let url = options.url.expose();
         if !url.starts_with("sqlite:") {
-            let pool = sea_orm::Database::connect(postgres_options(options)).await?;
-            return Ok(Self { write: pool.clone(), read: pool });
+            let mut pool = sea_orm::Database::connect(postgres_options(options)).await?;
+            let statements = count_statements([&mut pool]);
+            return Ok(Self { write: pool.clone(), read: pool, statements });
         }
         // One writer: SQLite has one anyway, and waiting in our queue is fairer than waiting for its lock.
-        let write = sea_orm::Database::connect(sqlite_options(url, 1, true)).await?;
-        let read = sea_orm::Database::connect(sqlite_options(url, SQLITE_READERS, false)).await?;
-        Ok(Self { write, read })
+        let mut write = sea_orm::Database::connect(sqlite_options(url, 1, true)).await?;
+        let mut read = sea_orm::Database::connect(sqlite_options(url, SQLITE_READERS, false)).await?;
+        let statements = count_statements([&mut write, &mut read]);
+        Ok(Self { write, read, statements })
+    }
+
+    /// How many statements were sent so far: what a request costs does not grow with the rows it answers.
+    pub fn statements(&self) -> u64 {
+        self.statements.load(Ordering::Relaxed)
     }
 
     /// For queries outside any transaction.
@@ -132,6 +142,17 @@ fn postgres_options(options: &config::Database) -> ConnectOptions {
             })
         });
     connect
+}
+
+fn count_statements<const N: usize>(connections: [&mut DatabaseConnection; N]) -> Arc<AtomicU64> {
+    let statements = Arc::new(AtomicU64::new(0));
+    for connection in connections {
+        let statements = Arc::clone(&statements);
+        connection.set_metric_callback(move |_| {
+            statements.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+    statements
 }
 
 fn sqlite_options(url: &str, connections: u32, create: bool) -> ConnectOptions {

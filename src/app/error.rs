@@ -84,6 +84,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// One thing that the caller can mend.
+    pub fn refused(path: &[&str], code: UserErrorCode, message: impl Into<String>) -> Self {
+        let path = path.iter().map(|part| (*part).to_owned()).collect();
+        Self::Refused(vec![UserError { path, code, message: message.into() }])
+    }
+
     /// Whether the same request can succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {

@@ -1,12 +1,19 @@
-//! Recording purchases: from what a shop sends to what the recorder takes.
+//! Recording purchases: from what a shop sends to what the recorder takes. Reading them.
 
-use entity::{CustomerId, purchase};
+use std::collections::HashMap;
+
+use entity::{CustomerId, purchase, refund};
+use sea_orm::{EntityTrait, QueryFilter};
 use serde::Deserialize;
 
 use super::App;
+use super::customer::scope;
 use super::error::{Check, Error, UserErrorCode};
+use super::history::refunds;
+use super::page::{Filter, List, Listed, Page, Part, Position, Slice, of_customers};
 use super::recorder::{Fact, Recorded};
-use super::viewer::Shop;
+use super::rows::{Kind, any};
+use super::viewer::{Reader, Shop};
 use crate::engine::money::{Currency, MAX_MINOR, MoneyError};
 use crate::engine::purchase::{Key, Line, Purchase, Refund};
 use crate::engine::time::{Instant, parse_instant};
@@ -195,4 +202,78 @@ pub async fn record(
         })
         .collect();
     app.recorder.record_checked(checked).await
+}
+
+impl Listed for purchase::Model {
+    const LIST: List = List {
+        name: "purchase",
+        table: "purchase",
+        order: &[("purchased_at", Kind::Int), ("external_id", Kind::Text)],
+        descending: true,
+    };
+
+    fn position(&self) -> Position {
+        [Part::Int(self.purchased_at), Part::Text(self.external_id.clone())].into()
+    }
+}
+
+/// Its place in the customer's order.
+pub fn key(row: &purchase::Model) -> Key {
+    Key { at: Instant(row.purchased_at), external_id: row.external_id.clone() }
+}
+
+/// The same page of each customer's purchases.
+pub async fn of_customers_by_page(
+    app: &App,
+    customers: Vec<CustomerId>,
+    page: &Page,
+) -> Result<HashMap<CustomerId, Slice<purchase::Model>>, Error> {
+    of_customers(app.database.read(), customers, page, &Filter::default(), |row: &purchase::Model| row.customer_id)
+        .await
+}
+
+/// Those of these purchases that the reader may see.
+pub async fn find(
+    app: &App,
+    reader: Reader<'_>,
+    external_ids: Vec<String>,
+) -> Result<HashMap<String, purchase::Model>, Error> {
+    let scope = scope(app, reader).await?;
+    let found = by_external_ids(app, external_ids).await?;
+    Ok(found.into_iter().filter(|(_, row)| scope.sees(row.customer_id)).collect())
+}
+
+/// Purchases by external id: of ledger entries and payloads that the caller has been shown.
+pub async fn by_external_ids(app: &App, external_ids: Vec<String>) -> Result<HashMap<String, purchase::Model>, Error> {
+    let named = any(app.database.backend(), purchase::Column::ExternalId, external_ids);
+    let rows = purchase::Entity::find().filter(named).all(app.database.read()).await?;
+    Ok(rows.into_iter().map(|row| (row.external_id.clone(), row)).collect())
+}
+
+/// All refunds of these purchases, newest first.
+pub async fn refunds_of(app: &App, external_ids: Vec<String>) -> Result<HashMap<String, Vec<refund::Model>>, Error> {
+    let mut refunds = refunds(app.database.read(), external_ids).await?;
+    for rows in refunds.values_mut() {
+        rows.sort_by(|a, b| (b.refunded_at, &b.external_id).cmp(&(a.refunded_at, &a.external_id)));
+    }
+    Ok(refunds)
+}
+
+/// What is left of a purchase after all its refunds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Net {
+    /// Of its total.
+    pub total: i64,
+    /// Its lines, and what is left of each.
+    pub lines: Vec<(Line, i64)>,
+    /// Of all amounts.
+    pub currency: Currency,
+}
+
+/// Settles a purchase with its refunds.
+pub fn net(row: &purchase::Model, refunds: &[refund::Model]) -> Result<Net, Error> {
+    let refunds = refunds.iter().map(super::refund::from_row).collect::<Result<_, _>>()?;
+    let purchase = from_row(row, refunds)?;
+    let (total, left, currency) = (purchase.net(), purchase.net_lines(), purchase.currency);
+    Ok(Net { total, lines: purchase.lines.into_iter().zip(left).collect(), currency })
 }

@@ -276,3 +276,29 @@ pub fn any<C: ColumnTrait, V: Into<Value>>(
         Expr::cust_with_values(format!("{name} IN (SELECT value FROM json_each(?))"), [json])
     }
 }
+
+/// For each row `r`, the first `limit` rows `t` of `table` that match: one index search each. `conditions` (about `s`
+/// and `r`), `order` (of `s`). The answer's order is not to be relied on.
+pub async fn first_of_each(
+    db: &impl ConnectionTrait,
+    what: &str,
+    table: &str,
+    rows: Rows,
+    conditions: &str,
+    order: &str,
+    limit: usize,
+) -> Result<Vec<QueryResult>, DbErr> {
+    let backend = rows.backend;
+    let (select, values) = rows.select();
+    let found = |what| format!("SELECT {what} FROM \"{table}\" AS s WHERE {conditions} ORDER BY {order} LIMIT {limit}");
+    let sql = if backend == DatabaseBackend::Postgres {
+        format!("SELECT {what} FROM ({select}) AS r CROSS JOIN LATERAL ({}) AS t", found("*"))
+    } else {
+        // CROSS JOIN: SQLite then keeps `r` outside, and searches `s` once for each of them.
+        format!(
+            "SELECT {what} FROM ({select}) AS r CROSS JOIN \"{table}\" AS t WHERE t.rowid IN ({})",
+            found("s.rowid")
+        )
+    };
+    db.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await
+}

@@ -2,6 +2,7 @@
 //! commits at once: no purchase can slip between a transition and what it means.
 
 pub mod input;
+pub mod list;
 
 use std::sync::Arc;
 
@@ -54,7 +55,7 @@ impl<'a> Change<'a> {
     /// The campaign, or `userErrors` at the argument `id`.
     async fn get(&self, id: CampaignId) -> Result<Campaign, Error> {
         let Some(row) = self.find(id).await? else {
-            return Err(refused(&["id"], UserErrorCode::NotFound, "no such campaign"));
+            return Err(Error::refused(&["id"], UserErrorCode::NotFound, "no such campaign"));
         };
         let limit = self.budget(id).await?.and_then(|budget| budget.points_limit);
         Campaign::of(row, limit)
@@ -94,23 +95,17 @@ impl<'a> Change<'a> {
 
 async fn current(app: &App, id: CampaignId) -> Result<Arc<Campaign>, Error> {
     let set = app.campaigns().await?;
-    set.get(id).cloned().ok_or_else(|| refused(&["id"], UserErrorCode::NotFound, "no such campaign"))
-}
-
-fn refused(path: &[&str], code: UserErrorCode, message: &str) -> Error {
-    let mut check = Check::default();
-    check.fail(path, code, message);
-    check.finish::<()>(None).err().unwrap_or(Error::Unavailable)
+    set.get(id).cloned().ok_or_else(|| Error::refused(&["id"], UserErrorCode::NotFound, "no such campaign"))
 }
 
 fn refuse_transition(refusal: Refusal, path: &[&str]) -> Error {
     match refusal {
         Refusal::Illegal(status) => {
             let message = format!("the campaign is {}", format!("{status:?}").to_uppercase());
-            refused(path, UserErrorCode::IllegalTransition, &message)
+            Error::refused(path, UserErrorCode::IllegalTransition, &message)
         }
         Refusal::BoundaryInPast => {
-            refused(path, UserErrorCode::BoundaryInPast, "would change what was counted already")
+            Error::refused(path, UserErrorCode::BoundaryInPast, "would change what was counted already")
         }
     }
 }
@@ -158,7 +153,7 @@ async fn insert_draft(app: &App, checked: Checked, key: Option<(String, String)>
     {
         return match known.campaign_id {
             Some(id) if known.request == *request => current(app, CampaignId(id)).await,
-            _ => Err(refused(
+            _ => Err(Error::refused(
                 &["idempotencyKey"],
                 UserErrorCode::IdempotencyConflict,
                 "was used before for something else",
@@ -198,7 +193,7 @@ pub async fn update(app: &App, _: &Admin, id: CampaignId, update: CampaignUpdate
     let campaign = change.get(id).await?;
     if update.if_revision != campaign.row.revision {
         let message = format!("the campaign is at revision {}", campaign.row.revision);
-        return Err(refused(&["input", "ifRevision"], UserErrorCode::StaleRevision, &message));
+        return Err(Error::refused(&["input", "ifRevision"], UserErrorCode::StaleRevision, &message));
     }
     let before = CampaignInput::of(&campaign);
     let path = ["input".to_owned()];
@@ -304,7 +299,7 @@ pub async fn activate(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campai
     let mut campaign = change.get(id).await?;
     if campaign.rule.hold_for.is_some() || campaign.rule.expires_after.is_some() {
         let message = "holdFor and expiresAfter cannot be activated yet";
-        return Err(refused(&["id"], UserErrorCode::UnsupportedCombination, message));
+        return Err(Error::refused(&["id"], UserErrorCode::UnsupportedCombination, message));
     }
     let lateness = campaign.rule.lateness.micros();
     campaign.life.activate(change.now, lateness).map_err(|refusal| refuse_transition(refusal, &["id"]))?;

@@ -13,7 +13,7 @@ use super::batch::{Batch, Customers, Touched};
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
 use crate::app::rows::{Kind, Rows, any, join};
-use crate::app::{award as awards, purchase as purchases, refund as refunds};
+use crate::app::{award as awards, history, purchase as purchases, refund as refunds};
 use crate::engine::diff::{Diff, diff};
 use crate::engine::evaluate::{Append, Change, Outcome, Plan, Range, Refold, plan};
 use crate::engine::purchase::{Key, Purchase};
@@ -86,28 +86,12 @@ async fn load_refunded(
     }
     let filter = any(batch.backend(), purchase::Column::ExternalId, named);
     let rows = purchase::Entity::find().filter(filter).all(batch.tx).await?;
-    let mut refunds = load_refunds(batch, &rows).await?;
+    let mut refunds = history::refunds(batch.tx, rows.iter().map(|row| row.external_id.clone())).await?;
     let with_refunds = |row: purchase::Model| {
         let refunds = refunds.remove(&row.external_id).unwrap_or_default();
         (row.external_id.clone(), (row, refunds))
     };
     Ok(rows.into_iter().map(with_refunds).collect())
-}
-
-async fn load_refunds(
-    batch: &Batch<'_>,
-    purchases: &[purchase::Model],
-) -> Result<HashMap<String, Vec<refund::Model>>, Error> {
-    let mut by_purchase: HashMap<String, Vec<refund::Model>> = HashMap::new();
-    if purchases.is_empty() {
-        return Ok(by_purchase);
-    }
-    let ids = purchases.iter().map(|purchase| purchase.external_id.clone());
-    let filter = any(batch.backend(), refund::Column::PurchaseExternalId, ids);
-    for row in refund::Entity::find().filter(filter).all(batch.tx).await? {
-        by_purchase.entry(row.purchase_external_id.clone()).or_default().push(row);
-    }
-    Ok(by_purchase)
 }
 
 /// A purchase before and after the batch; before: none where it is new.
@@ -268,8 +252,8 @@ async fn load_history<'a>(
         span.0 = after.min(span.0.clone());
         span.1 = span.1.take().zip(range.to.clone()).map(|(a, b)| a.max(b));
     }
-    let rows = load_purchases(batch, spans).await?;
-    let mut refunds = load_refunds(batch, &rows).await?;
+    let rows = history::purchases(batch.tx, spans).await?;
+    let mut refunds = history::refunds(batch.tx, rows.iter().map(|row| row.external_id.clone())).await?;
     let mut history: HashMap<CustomerId, Vec<Recorded>> = HashMap::new();
     for row in rows {
         let of_row = refunds.remove(&row.external_id).unwrap_or_default();
@@ -301,40 +285,6 @@ impl Recorded {
         purchase.refunds.retain(|_| revisions.next().is_some_and(|revision| *revision < settled));
         Some(Cow::Owned(purchase))
     }
-}
-
-async fn load_purchases(
-    batch: &Batch<'_>,
-    spans: HashMap<CustomerId, (Key, Option<Key>)>,
-) -> Result<Vec<purchase::Model>, Error> {
-    if spans.is_empty() {
-        return Ok(Vec::new());
-    }
-    let columns = [
-        ("customer_id", Kind::Int),
-        ("after_at", Kind::Int),
-        ("after_id", Kind::Text),
-        ("to_at", Kind::Int),
-        ("to_id", Kind::Text),
-    ];
-    let mut rows = Rows::new(batch.backend(), &columns);
-    for (customer, (after, to)) in spans {
-        let to = to.unwrap_or_else(|| Key::before(Instant::FOREVER));
-        rows.push(vec![
-            customer.0.into(),
-            after.at.0.into(),
-            after.external_id.into(),
-            to.at.0.into(),
-            to.external_id.into(),
-        ]);
-    }
-    // The bare bounds on purchased_at are what the index is searched by.
-    let on = "t.customer_id = r.customer_id \
-        AND t.purchased_at >= r.after_at AND t.purchased_at <= r.to_at \
-        AND (t.purchased_at > r.after_at OR t.external_id > COALESCE(r.after_id, '')) \
-        AND (t.purchased_at < r.to_at OR t.external_id <= COALESCE(r.to_id, ''))";
-    let found = join(batch.tx, "t.*", "purchase", rows, on, "").await?;
-    Ok(found.iter().map(|row| purchase::Model::from_query_result(row, "")).collect::<Result<_, _>>()?)
 }
 
 /// The recorded awards of the stretches that were folded again.
