@@ -2,6 +2,7 @@
 
 mod convergence;
 mod engine;
+mod migration;
 mod oracle;
 mod recorder;
 mod source;
