@@ -1,5 +1,6 @@
-//! What tests stand on: throwaway databases.
+//! What tests stand on: throwaway databases, and an application over them.
 
+pub(crate) mod app;
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
 
