@@ -62,6 +62,11 @@ impl Database {
         &self.read
     }
 
+    /// Whether it answers.
+    pub async fn ping(&self) -> Result<(), DbErr> {
+        self.read.ping().await
+    }
+
     /// Which engine it is.
     pub fn backend(&self) -> DatabaseBackend {
         self.read.get_database_backend()

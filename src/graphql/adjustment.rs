@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use async_graphql::{Context, InputObject, Object};
+use async_graphql::{Context, Description, InputObject, Object};
 
 use super::ContextExt;
 use super::customer::Balance;
@@ -26,12 +26,13 @@ pub struct AdjustPointsInput {
 }
 
 /// What `adjustPoints` answers.
+#[derive(Description)]
 pub struct AdjustPointsPayload {
     recorded: Option<Recorded>,
     user_errors: Vec<UserError>,
 }
 
-#[Object]
+#[Object(use_type_description)]
 impl AdjustPointsPayload {
     /// What was posted; null: it was refused.
     async fn entry(&self) -> Option<LedgerEntry> {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use async_graphql::{Context, Enum, ID, Object};
+use async_graphql::{Context, Description, Enum, ID, Object};
 
 use super::ContextExt;
 use super::campaign::Campaign;
@@ -21,10 +21,10 @@ use crate::app::{evidence, model};
 use crate::engine::time::Instant;
 
 /// A goal that a customer reached in a campaign, and its points.
-#[derive(Clone)]
+#[derive(Clone, Description)]
 pub struct Award(pub Arc<model::Award>);
 
-#[Object]
+#[Object(use_type_description)]
 impl Award {
     /// Opaque; of everything, not only of awards. It stays when late purchases or refunds move the award.
     pub(super) async fn id(&self) -> ID {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use async_graphql::{Context, ID, Object, OneofObject, SimpleObject};
+use async_graphql::{Context, Description, ID, Object, OneofObject, SimpleObject};
 
 use super::ContextExt;
 use super::award::{Award, AwardStatus};
@@ -21,10 +21,10 @@ use crate::app::page::{Listed, PageArgs};
 use crate::app::{self};
 
 /// Someone who buys, known by the shop's own id.
-#[derive(Clone)]
+#[derive(Clone, Description)]
 pub struct Customer(pub Arc<model::Customer>);
 
-#[Object]
+#[Object(use_type_description)]
 impl Customer {
     /// Opaque; of everything, not only of customers.
     pub(super) async fn id(&self) -> ID {
@@ -203,7 +203,6 @@ impl CustomerQuery {
     }
 
     /// All customers, the latest to be heard of first. For storefronts and admins.
-    #[expect(clippy::too_many_arguments, reason = "the arguments that the API gives it")]
     async fn customers(
         &self,
         ctx: &Context<'_>,

@@ -1,7 +1,7 @@
 //! Errors: what a caller can mend is data, the rest are GraphQL errors. This file alone chooses codes, messages and
 //! log lines.
 
-use async_graphql::{Enum, ErrorExtensions, SimpleObject};
+use async_graphql::{Enum, ErrorExtensions, Pos, ServerError, SimpleObject};
 
 use crate::app::error as app;
 
@@ -132,6 +132,13 @@ pub enum UserErrorCode {
     InsufficientPoints,
 }
 
+/// For an answer in which nothing was run.
+pub fn server_error(error: app::Error) -> ServerError {
+    let mut error = async_graphql::Error::from(ApiError(error)).into_server_error(Pos::default());
+    finish(&mut error);
+    error
+}
+
 /// The most errors of one answer.
 pub const MAX_ERRORS: usize = 10;
 /// Characters of one error: messages of the executor quote the request.
@@ -139,7 +146,7 @@ const MAX_MESSAGE_CHARS: usize = 300;
 
 /// What the executor itself found wrong (a value that fits no scalar) has no code yet; and its places are those of the
 /// normalised text, which the client has never seen.
-pub fn finish(error: &mut async_graphql::ServerError) {
+pub fn finish(error: &mut ServerError) {
     let extensions = error.extensions.get_or_insert_default();
     if extensions.get("code").is_none() {
         extensions.set("code", "BAD_USER_INPUT");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use async_graphql::{Context, Enum, ID, Object};
+use async_graphql::{Context, Description, Enum, ID, Object};
 
 use super::ContextExt;
 use super::award::Award;
@@ -15,10 +15,10 @@ use crate::app::model;
 use crate::engine::time::Instant;
 
 /// One movement of a customer's points. It never changes; the balance is their sum.
-#[derive(Clone)]
+#[derive(Clone, Description)]
 pub struct LedgerEntry(pub Arc<model::LedgerEntry>);
 
-#[Object]
+#[Object(use_type_description)]
 impl LedgerEntry {
     /// Opaque; of everything, not only of ledger entries.
     pub(super) async fn id(&self) -> ID {

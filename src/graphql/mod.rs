@@ -4,21 +4,21 @@
 //! nests is loaded for all parents together ([`loaders`]). Requests pass the gate before they come here: it decides on
 //! cost, validity and introspection, and selects every response key once.
 
-mod adjustment;
-mod award;
-mod campaign;
-mod customer;
-mod error;
-mod ledger;
-mod loaders;
-mod money;
+pub mod adjustment;
+pub mod award;
+pub mod campaign;
+pub mod customer;
+pub mod error;
+pub mod ledger;
+pub mod loaders;
+pub mod money;
 mod node;
-mod page;
-mod progress;
-mod purchase;
-mod refund;
-mod scalar;
-mod window;
+pub mod page;
+pub mod progress;
+pub mod purchase;
+pub mod refund;
+pub mod scalar;
+pub mod window;
 
 use std::sync::Arc;
 

@@ -22,7 +22,7 @@ const MAX_IDS: usize = 100;
 /// What an id stands for. Opaque to clients. A customer's is made of its external id, so that one that was never heard
 /// of has an id too.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GlobalId {
+pub(super) enum GlobalId {
     /// By external id.
     Customer(String),
     /// By external id.
@@ -37,7 +37,7 @@ pub enum GlobalId {
 
 impl GlobalId {
     /// Reads what [`ID::from`] wrote.
-    pub fn parse(id: &ID) -> Option<Self> {
+    pub(super) fn parse(id: &ID) -> Option<Self> {
         let text = String::from_utf8(URL_SAFE_NO_PAD.decode(id.as_str()).ok()?).ok()?;
         let (kind, rest) = text.split_once(':')?;
         let pair = || {
@@ -56,7 +56,7 @@ impl GlobalId {
     }
 
     /// The campaign that the id stands for.
-    pub fn campaign(id: &ID) -> Option<CampaignId> {
+    pub(in crate::graphql) fn campaign(id: &ID) -> Option<CampaignId> {
         match Self::parse(id) {
             Some(Self::Campaign(id)) => Some(id),
             _ => None,
@@ -80,7 +80,7 @@ impl From<GlobalId> for ID {
 /// Something with an id of its own.
 #[derive(Interface)]
 #[graphql(field(name = "id", ty = "ID", desc = "Opaque; of everything, not only of its type."))]
-pub enum Node {
+pub(super) enum Node {
     /// A customer.
     Customer(Customer),
     /// A purchase.
@@ -95,7 +95,7 @@ pub enum Node {
 
 /// See [`super::Query`].
 #[derive(Default)]
-pub struct NodeQuery;
+pub(super) struct NodeQuery;
 
 #[Object]
 impl NodeQuery {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use async_graphql::{Context, ID, InputObject, Object, OneofObject, SimpleObject};
+use async_graphql::{Context, Description, ID, InputObject, Object, OneofObject, SimpleObject};
 
 use super::ContextExt;
 use super::award::Award;
@@ -24,10 +24,10 @@ use crate::engine::time::Instant;
 const MAX_INPUTS: usize = 500;
 
 /// An order by one customer.
-#[derive(Clone)]
+#[derive(Clone, Description)]
 pub struct Purchase(pub Arc<model::Purchase>);
 
-#[Object]
+#[Object(use_type_description)]
 impl Purchase {
     /// Opaque; of everything, not only of purchases.
     pub(super) async fn id(&self) -> ID {
@@ -274,9 +274,10 @@ impl Answer {
 }
 
 /// What `recordPurchase` answers.
+#[derive(Description)]
 pub struct RecordPurchasePayload(Answer);
 
-#[Object]
+#[Object(use_type_description)]
 impl RecordPurchasePayload {
     /// The purchase; null: it was refused.
     async fn purchase(&self, ctx: &Context<'_>) -> Option<Result<Purchase, ApiError>> {

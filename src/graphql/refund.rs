@@ -1,6 +1,6 @@
 //! Refunds.
 
-use async_graphql::{Context, InputObject, Object, SimpleObject};
+use async_graphql::{Context, Description, InputObject, Object, SimpleObject};
 
 use super::ContextExt;
 use super::award::Award;
@@ -74,9 +74,10 @@ impl From<RecordRefundInput> for app::RecordRefund {
 }
 
 /// What `recordRefund` answers.
+#[derive(Description)]
 pub struct RecordRefundPayload(Answer);
 
-#[Object]
+#[Object(use_type_description)]
 impl RecordRefundPayload {
     /// The purchase as it is now; null: the refund was refused.
     async fn purchase(&self, ctx: &Context<'_>) -> Option<Result<Purchase, ApiError>> {

@@ -13,7 +13,7 @@ use windfall::engine::time::Instant;
 use crate::engine::convert;
 use crate::oracle;
 use crate::oracle::generate::{Case, case_with_commits};
-use crate::support::app::{DAY, ENGINES, Engine, TestApp, cases};
+use crate::support::direct::{DAY, ENGINES, Engine, TestApp, cases};
 
 /// Clients that record at once.
 const CLIENTS: usize = 16;

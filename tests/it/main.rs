@@ -2,9 +2,11 @@
 
 mod convergence;
 mod engine;
+mod graphql;
 mod migration;
 mod oracle;
 mod recorder;
+mod schema;
 mod source;
 mod support;
 mod transitions;

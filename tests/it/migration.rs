@@ -4,7 +4,7 @@ use migration::{Migrator, MigratorTrait};
 use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseConnection, EntityTrait, Schema, Statement};
 use windfall::app::database::Database;
 
-use crate::support::app::{ENGINES, Engine, database};
+use crate::support::direct::{ENGINES, Engine, database};
 use crate::support::postgres::Postgres;
 use crate::support::sqlite::Sqlite;
 

@@ -10,7 +10,7 @@ use windfall::app::recorder::Fact;
 use windfall::app::refund::{self, RecordRefund};
 use windfall::config;
 
-use crate::support::app::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, purchase_input, writer};
+use crate::support::direct::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, purchase_input, writer};
 
 fn every_third() -> serde_json::Value {
     json!({

@@ -7,7 +7,7 @@ use serde_json::json;
 use windfall::app::campaign;
 use windfall::engine::lifecycle::Status;
 
-use crate::support::app::{Engine, HOUR, NOW, TestApp, cases, purchase_input};
+use crate::support::direct::{Engine, HOUR, NOW, TestApp, cases, purchase_input};
 
 const WRITERS: usize = 16;
 

@@ -1,12 +1,12 @@
 //! Campaigns: reading them. `rule` is what they consist of, `input` how they are sent, `mutation` their life.
 
-mod input;
-mod mutation;
-mod rule;
+pub mod input;
+pub mod mutation;
+pub mod rule;
 
 use std::sync::Arc;
 
-use async_graphql::{Context, Enum, ID, Object, SimpleObject};
+use async_graphql::{Context, Description, Enum, ID, Object, SimpleObject};
 
 use super::ContextExt;
 use super::error::ApiError;
@@ -25,10 +25,10 @@ pub use mutation::CampaignMutation;
 use rule::{AwardRule, Goal, PurchaseFilter, WindowRule};
 
 /// A rule over a period: which purchases count, how they are grouped, what must be reached, what that is worth.
-#[derive(Clone)]
+#[derive(Clone, Description)]
 pub struct Campaign(pub Arc<campaigns::Campaign>);
 
-#[Object]
+#[Object(use_type_description)]
 impl Campaign {
     /// Opaque; of everything, not only of campaigns.
     pub(in crate::graphql) async fn id(&self) -> ID {
@@ -210,7 +210,6 @@ impl CampaignQuery {
     }
 
     /// All campaigns, the latest made first. Customers see no drafts.
-    #[expect(clippy::too_many_arguments, reason = "the arguments that the API gives it")]
     async fn campaigns(
         &self,
         ctx: &Context<'_>,

@@ -1,0 +1,3 @@
+//! Behaviour through GraphQL, on both databases.
+
+mod purchase;
