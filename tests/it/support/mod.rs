@@ -3,6 +3,7 @@
 pub(crate) mod app;
 pub(crate) mod direct;
 pub(crate) mod postgres;
+pub(crate) mod server;
 pub(crate) mod sqlite;
 
 mod tests;
