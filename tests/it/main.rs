@@ -4,6 +4,7 @@ mod convergence;
 mod crash;
 mod engine;
 mod graphql;
+mod import;
 mod migration;
 mod oracle;
 mod recorder;
