@@ -2,8 +2,9 @@
 
 use std::collections::HashMap;
 
-use entity::{CampaignId, budget, campaign_stat};
-use sea_orm::{EntityTrait, QueryFilter};
+use entity::{AwardStatus, CampaignId, award, budget, campaign_stat};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QuerySelect};
 
 use super::App;
 use super::campaigns::Campaign;
@@ -27,7 +28,41 @@ pub struct Totals {
 
 /// Totals of every campaign that awarded anything.
 pub async fn by_campaign(app: &App) -> Result<HashMap<CampaignId, Totals>, Error> {
-    Ok(sum(campaign_stat::Entity::find().all(app.database.read()).await?))
+    counters(app.database.read()).await
+}
+
+/// Totals of every campaign, as the counters have them.
+pub(super) async fn counters(db: &impl ConnectionTrait) -> Result<HashMap<CampaignId, Totals>, Error> {
+    Ok(sum(campaign_stat::Entity::find().all(db).await?))
+}
+
+/// Totals of every campaign, counted from the awards: what the counters should have.
+pub(super) async fn counted(db: &impl ConnectionTrait) -> Result<HashMap<CampaignId, Totals>, Error> {
+    let mut totals: HashMap<CampaignId, Totals> = HashMap::new();
+    for (campaign, awards, customers, points) in by_status(db, AwardStatus::Standing).await? {
+        let total = totals.entry(campaign).or_default();
+        (total.awards, total.customers, total.points_standing) = (awards, customers, points);
+    }
+    for (campaign, _, _, points) in by_status(db, AwardStatus::Declined).await? {
+        totals.entry(campaign).or_default().points_declined = points;
+    }
+    Ok(totals)
+}
+
+/// Awards of a status, their customers and their points, by campaign.
+async fn by_status(db: &impl ConnectionTrait, status: AwardStatus) -> Result<Vec<(CampaignId, i64, i64, i64)>, Error> {
+    let rows = award::Entity::find()
+        .select_only()
+        .column(award::Column::CampaignId)
+        .column_as(award::Column::Number.count(), "awards")
+        .column_as(Expr::col(award::Column::CustomerId).count_distinct(), "customers")
+        .column_as(award::Column::Points.sum().cast_as("bigint"), "points")
+        .filter(award::Column::Status.eq(status))
+        .group_by(award::Column::CampaignId)
+        .into_tuple()
+        .all(db)
+        .await?;
+    Ok(rows)
 }
 
 /// Totals of these campaigns; one that awarded nothing has none.

@@ -1,5 +1,6 @@
 //! Integration tests: one binary, because each links the whole server.
 
+mod audit;
 mod convergence;
 mod crash;
 mod engine;

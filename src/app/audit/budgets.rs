@@ -1,60 +1,41 @@
 //! Budgets and statistics, over all customers: the decisions replayed in their order, the counters against the awards.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
-use entity::{AwardStatus, BudgetDecisionKind, CampaignId, award, budget, budget_decision, campaign_stat};
-use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
+use entity::{AwardStatus, BudgetDecisionKind, CampaignId, CustomerId, award, budget, budget_decision, customer};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
+    QuerySelect,
+};
 
 use super::Difference;
 use crate::app::campaigns::CampaignSet;
 use crate::app::error::Error;
+use crate::app::rows::{Kind, Rows, join};
+use crate::app::stats::{counted, counters};
 
 /// Decisions read at a time.
 const PAGE: u64 = 1_000;
 
-/// Awards, customers and points of one campaign and status, as the awards say.
-struct Sum {
-    awards: i64,
-    customers: i64,
-    points: i64,
-}
-
 pub(super) async fn differences(snapshot: &DatabaseTransaction) -> Result<Vec<Difference>, Error> {
     let set = CampaignSet::load(snapshot).await?;
     let mut found = Found { set: &set, differences: Vec::new() };
-    let sums = sums(snapshot).await?;
-    let sum = |id: CampaignId, status| sums.get(&(id, status)).unwrap_or(&Sum { awards: 0, customers: 0, points: 0 });
+    let (counted, counters) = (counted(snapshot).await?, counters(snapshot).await?);
     for row in budget::Entity::find().order_by_asc(budget::Column::CampaignId).all(snapshot).await? {
         replay(snapshot, &mut found, &row).await?;
         if row.points_limit.is_some() {
-            let stands = sum(row.campaign_id, "standing").points;
+            let stands = counted.get(&row.campaign_id).map_or(0, |total| total.points_standing);
             found.compare(row.campaign_id, "points out of the budget", row.points_used, stands);
         }
     }
-    let mut stats: HashMap<CampaignId, campaign_stat::Model> = HashMap::new();
-    for shard in campaign_stat::Entity::find().all(snapshot).await? {
-        let id = shard.campaign_id;
-        let total = stats.entry(id).or_insert(campaign_stat::Model {
-            awards: 0,
-            customers: 0,
-            points_standing: 0,
-            points_declined: 0,
-            ..shard.clone()
-        });
-        total.awards += shard.awards;
-        total.customers += shard.customers;
-        total.points_standing += shard.points_standing;
-        total.points_declined += shard.points_declined;
-    }
     for campaign in set.all() {
         let id = campaign.id();
-        let (standing, declined) = (sum(id, "standing"), sum(id, "declined"));
-        let stat = |pick: fn(&campaign_stat::Model) -> i64| stats.get(&id).map_or(0, pick);
-        found.compare(id, "statistics: awards", stat(|stat| stat.awards), standing.awards);
-        found.compare(id, "statistics: customers", stat(|stat| stat.customers), standing.customers);
-        found.compare(id, "statistics: points standing", stat(|stat| stat.points_standing), standing.points);
-        found.compare(id, "statistics: points declined", stat(|stat| stat.points_declined), declined.points);
+        let expected = counted.get(&id).copied().unwrap_or_default();
+        let recorded = counters.get(&id).copied().unwrap_or_default();
+        found.compare(id, "statistics: awards", recorded.awards, expected.awards);
+        found.compare(id, "statistics: customers", recorded.customers, expected.customers);
+        found.compare(id, "statistics: points standing", recorded.points_standing, expected.points_standing);
+        found.compare(id, "statistics: points declined", recorded.points_declined, expected.points_declined);
     }
     Ok(found.differences)
 }
@@ -77,14 +58,24 @@ impl Found<'_> {
     }
 }
 
+/// Where the replay of a budget stands.
+#[derive(Default)]
+struct Replay {
+    number: i64,
+    used: i64,
+    limit: Option<i64>,
+    /// Awards whose status is not what was decided last: the status, and the decision.
+    wrong: BTreeMap<(i64, i64), (AwardStatus, AwardStatus)>,
+}
+
 /// Decides every decision again, in its order.
 async fn replay(snapshot: &DatabaseTransaction, found: &mut Found<'_>, row: &budget::Model) -> Result<(), Error> {
     let id = row.campaign_id;
-    let (mut number, mut used, mut limit) = (0, 0, None);
+    let mut replay = Replay::default();
     loop {
         let page = budget_decision::Entity::find()
             .filter(budget_decision::Column::CampaignId.eq(id))
-            .filter(budget_decision::Column::DecisionNo.gt(number))
+            .filter(budget_decision::Column::DecisionNo.gt(replay.number))
             .order_by_asc(budget_decision::Column::DecisionNo)
             .limit(PAGE)
             .all(snapshot)
@@ -92,62 +83,122 @@ async fn replay(snapshot: &DatabaseTransaction, found: &mut Found<'_>, row: &bud
         if page.is_empty() {
             break;
         }
+        replay.compare_statuses(snapshot, &page).await?;
         for decision in page {
-            found.compare(id, "decision number", decision.decision_no, number + 1);
-            number = decision.decision_no;
-            let fits = limit.is_none_or(|limit| used + decision.points <= limit);
-            let expected = match decision.kind {
-                BudgetDecisionKind::Limit => {
-                    limit = Some(decision.points).filter(|limit| *limit >= 0);
-                    // Without a limit nothing was numbered: what stood then is told, and checked by the sum at the end.
-                    decision.points_used
-                }
-                BudgetDecisionKind::Standing | BudgetDecisionKind::Declined => {
-                    let stood = decision.kind == BudgetDecisionKind::Standing;
-                    if stood != fits {
-                        let word = |stands: bool| if stands { "STANDING" } else { "DECLINED" }.to_owned();
-                        found.note(id, format!("decision {number}"), word(stood), word(fits));
-                    }
-                    if stood { used + decision.points } else { used }
-                }
-                BudgetDecisionKind::Released => used - decision.points,
-            };
-            found.compare(
-                id,
-                &format!("points out of the budget after decision {number}"),
-                decision.points_used,
-                expected,
-            );
-            used = decision.points_used;
+            replay.step(found, &decision);
         }
     }
-    found.compare(id, "last decision number", row.decision_no, number);
-    if number > 0 && row.points_limit.is_some() {
-        found.compare(id, "points out of the budget after the last decision", row.points_used, used);
-        if row.points_limit != limit {
-            found.note(id, "budget".to_owned(), format!("{:?}", row.points_limit), format!("{limit:?}"));
+    found.compare(id, "last decision number", row.decision_no, replay.number);
+    // Of a draft nothing was decided.
+    if replay.number > 0 {
+        let show = |limit: Option<i64>| limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
+        if row.points_limit != replay.limit {
+            found.note(id, "budget".to_owned(), show(row.points_limit), show(replay.limit));
+        }
+        if replay.limit.is_some() {
+            found.compare(id, "points out of the budget after the last decision", row.points_used, replay.used);
+        }
+    }
+    note_wrong_statuses(snapshot, found, id, replay.wrong).await
+}
+
+impl Replay {
+    fn step(&mut self, found: &mut Found<'_>, decision: &budget_decision::Model) {
+        let id = decision.campaign_id;
+        found.compare(id, "decision number", decision.decision_no, self.number + 1);
+        self.number = decision.decision_no;
+        let fits = self.limit.is_none_or(|limit| self.used + decision.points <= limit);
+        let expected = match decision.kind {
+            BudgetDecisionKind::Limit => {
+                self.limit = Some(decision.points).filter(|limit| *limit >= 0);
+                // Without a limit nothing was numbered: what stood then is told, and checked by the sum at the end.
+                decision.points_used
+            }
+            BudgetDecisionKind::Standing | BudgetDecisionKind::Declined => {
+                let stood = decision.kind == BudgetDecisionKind::Standing;
+                if stood != fits {
+                    let status = |stands: bool| if stands { AwardStatus::Standing } else { AwardStatus::Declined };
+                    found.note(id, format!("decision {}", self.number), word(status(stood)), word(status(fits)));
+                }
+                if stood { self.used + decision.points } else { self.used }
+            }
+            BudgetDecisionKind::Released => self.used - decision.points,
+        };
+        let what = format!("points out of the budget after decision {}", self.number);
+        found.compare(id, &what, decision.points_used, expected);
+        self.used = decision.points_used;
+    }
+
+    /// An award stands, or is declined, as was decided; one that is reversed lost its decision.
+    async fn compare_statuses(
+        &mut self,
+        snapshot: &impl ConnectionTrait,
+        page: &[budget_decision::Model],
+    ) -> Result<(), Error> {
+        let mut decided: BTreeMap<(i64, i64), AwardStatus> = BTreeMap::new();
+        for decision in page {
+            let (Some(customer), Some(number), Some(status)) =
+                (decision.customer_id, decision.award_number, decided_status(decision.kind))
+            else {
+                continue;
+            };
+            // A later decision about the same award stands in for an earlier one.
+            decided.insert((customer, number), status);
+        }
+        let mut keys = Rows::new(snapshot.get_database_backend(), &[("customer_id", Kind::Int), ("number", Kind::Int)]);
+        for (customer, number) in decided.keys() {
+            self.wrong.remove(&(*customer, *number));
+            keys.push(vec![(*customer).into(), (*number).into()]);
+        }
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let on = "t.customer_id = r.customer_id AND t.number = r.number AND t.status <> 'reversed'";
+        for row in join(snapshot, "t.*", "award", keys, on, "").await? {
+            let award = award::Model::from_query_result(&row, "")?;
+            let key = (award.customer_id.0, award.number);
+            match decided.get(&key) {
+                Some(decided) if *decided != award.status => {
+                    self.wrong.insert(key, (award.status, *decided));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a decision made of its award.
+pub(in crate::app) fn decided_status(kind: BudgetDecisionKind) -> Option<AwardStatus> {
+    match kind {
+        BudgetDecisionKind::Standing => Some(AwardStatus::Standing),
+        BudgetDecisionKind::Declined => Some(AwardStatus::Declined),
+        BudgetDecisionKind::Released | BudgetDecisionKind::Limit => None,
+    }
+}
+
+/// A status, as the API names it.
+pub(super) fn word(status: AwardStatus) -> String {
+    match status {
+        AwardStatus::Standing => "STANDING",
+        AwardStatus::Declined => "DECLINED",
+        AwardStatus::Reversed => "REVERSED",
+    }
+    .to_owned()
+}
+
+async fn note_wrong_statuses(
+    snapshot: &DatabaseTransaction,
+    found: &mut Found<'_>,
+    id: CampaignId,
+    wrong: BTreeMap<(i64, i64), (AwardStatus, AwardStatus)>,
+) -> Result<(), Error> {
+    for ((customer_id, number), (recorded, decided)) in wrong {
+        found.note(id, format!("award {number}, as its budget was decided"), word(recorded), word(decided));
+        let customer = customer::Entity::find_by_id(CustomerId(customer_id)).one(snapshot).await?;
+        if let Some(difference) = found.differences.last_mut() {
+            difference.customer = customer.map(|customer| customer.external_id);
         }
     }
     Ok(())
-}
-
-async fn sums(snapshot: &DatabaseTransaction) -> Result<HashMap<(CampaignId, &'static str), Sum>, Error> {
-    let mut sums = HashMap::new();
-    for (status, name) in [(AwardStatus::Standing, "standing"), (AwardStatus::Declined, "declined")] {
-        let rows: Vec<(CampaignId, i64, i64, i64)> = award::Entity::find()
-            .select_only()
-            .column(award::Column::CampaignId)
-            .column_as(award::Column::Number.count(), "awards")
-            .column_as(Expr::col(award::Column::CustomerId).count_distinct(), "customers")
-            .column_as(award::Column::Points.sum().cast_as("bigint"), "points")
-            .filter(award::Column::Status.eq(status))
-            .group_by(award::Column::CampaignId)
-            .into_tuple()
-            .all(snapshot)
-            .await?;
-        for (id, awards, customers, points) in rows {
-            sums.insert((id, name), Sum { awards, customers, points });
-        }
-    }
-    Ok(sums)
 }

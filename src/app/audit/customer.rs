@@ -6,6 +6,7 @@ use entity::{AwardStatus, CustomerId, LedgerEntryKind, award, checkpoint, custom
 use sea_orm::{ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder};
 
 use super::Difference;
+use super::budgets::word;
 use crate::app::award as awards;
 use crate::app::campaigns::{Campaign, CampaignSet};
 use crate::app::error::Error;
@@ -16,6 +17,7 @@ use crate::engine::award::Reached;
 use crate::engine::purchase::Key;
 use crate::engine::rule::Eligible;
 use crate::engine::state::State;
+use crate::engine::time::Instant;
 
 /// Everything recorded of a customer.
 pub(super) struct History {
@@ -86,7 +88,15 @@ pub(super) async fn load(snapshot: &DatabaseTransaction, chunk: &[customer::Mode
 /// What of the customer is not as it should be.
 pub(super) fn differences(set: &CampaignSet, history: &History) -> Result<Vec<Difference>, Error> {
     let mut found = Found { customer: history.row.external_id.clone(), differences: Vec::new() };
-    let running = Running::parse(&history.row.running)?;
+    let running = Running::parse(&history.row.running).unwrap_or_else(|_| {
+        found.note(
+            None,
+            "running states".to_owned(),
+            history.row.running.clone(),
+            "states that can be read".to_owned(),
+        );
+        Running::default()
+    });
     for campaign in set.all().iter().filter(|campaign| campaign.life.activated) {
         // Not evaluated yet: nothing is recorded.
         let evaluated = campaign.row.activated_revision <= Some(history.row.evaluated_revision);
@@ -94,14 +104,15 @@ pub(super) fn differences(set: &CampaignSet, history: &History) -> Result<Vec<Di
         let (states, reached) = fold(campaign, &eligible);
         compare_awards(&mut found, campaign, history, reached);
         if campaign.counts() {
-            compare_states(&mut found, campaign, history, &running, &states)?;
+            compare_states(&mut found, campaign, history, &running, &states);
         }
     }
-    for award in history.awards.iter().filter(|award| set.get(award.campaign_id).is_none()) {
-        let what = format!("award {}", award.number);
-        found.note(None, what, format!("of campaign {}", award.campaign_id.0), "of a campaign that exists".to_owned());
+    let counts = |id| set.get(id).is_some_and(|campaign| campaign.life.activated);
+    for award in history.awards.iter().filter(|award| !counts(award.campaign_id)) {
+        let (what, expected) = (format!("award {}", award.number), "of a campaign that was activated".to_owned());
+        found.note(None, what, format!("of campaign {}", award.campaign_id.0), expected);
     }
-    compare_ledger(&mut found, history);
+    compare_ledger(&mut found, set, history);
     Ok(found.differences)
 }
 
@@ -116,7 +127,7 @@ impl Found {
         self.differences.push(Difference { customer: Some(self.customer.clone()), campaign, what, recorded, expected });
     }
 
-    fn compare<T: PartialEq + std::fmt::Display>(
+    fn compare<T: PartialEq + Copy + std::fmt::Display>(
         &mut self,
         campaign: Option<&Campaign>,
         what: &str,
@@ -159,15 +170,20 @@ fn fold(campaign: &Campaign, eligible: &[Eligible]) -> (BTreeMap<Key, State>, Ve
 
 fn compare_awards(found: &mut Found, campaign: &Campaign, history: &History, reached: Vec<Reached>) {
     let name = |award: &Reached| format!("award of purchase {} (number {})", award.by.external_id, award.nth);
-    let recorded = history.awards.iter().filter(|row| row.campaign_id == campaign.id());
-    let mut recorded: HashMap<(Key, i32), Reached> = recorded
-        .filter(|row| row.status != AwardStatus::Reversed)
-        .map(|row| awards::recorded(row).reached)
-        .map(|award| ((award.by.clone(), award.nth), award))
-        .collect();
+    let none = || "none".to_owned();
+    let mut recorded: HashMap<(Key, i32), Reached> = HashMap::new();
+    for row in history.awards.iter().filter(|row| row.campaign_id == campaign.id()) {
+        if row.status == AwardStatus::Reversed {
+            continue;
+        }
+        let award = awards::recorded(row).reached;
+        if let Some(twice) = recorded.insert((award.by.clone(), award.nth), award) {
+            found.note(Some(campaign), name(&twice), format!("another: {}", show(&twice)), none());
+        }
+    }
     for expected in reached {
         match recorded.remove(&(expected.by.clone(), expected.nth)) {
-            None => found.note(Some(campaign), name(&expected), "none".to_owned(), show(&expected)),
+            None => found.note(Some(campaign), name(&expected), none(), show(&expected)),
             Some(award) if award != expected => {
                 found.note(Some(campaign), name(&expected), show(&award), show(&expected));
             }
@@ -175,19 +191,20 @@ fn compare_awards(found: &mut Found, campaign: &Campaign, history: &History, rea
         }
     }
     for award in recorded.into_values() {
-        found.note(Some(campaign), name(&award), show(&award), "none".to_owned());
+        found.note(Some(campaign), name(&award), show(&award), none());
     }
 }
 
 fn show(award: &Reached) -> String {
     format!(
-        "{} points, earned at {}, window {} to {}, ordinal {}, evidence from {}",
+        "{} points, earned at {}, window {} to {}, ordinal {}, evidence from {} at {}",
         award.points,
         award.by.at,
         award.window.opens,
         award.window.closes,
         award.ordinal,
-        award.evidence_from.external_id
+        award.evidence_from.external_id,
+        award.evidence_from.at
     )
 }
 
@@ -197,7 +214,7 @@ fn compare_states(
     history: &History,
     running: &Running,
     states: &BTreeMap<Key, State>,
-) -> Result<(), Error> {
+) {
     let standing = running.of(campaign.id());
     let expected = states.last_key_value().map(|(_, state)| state.clone()).unwrap_or_default();
     if standing.state != expected {
@@ -211,55 +228,80 @@ fn compare_states(
     found.compare(Some(campaign), "standing awards", standing.standing, count(AwardStatus::Standing));
     found.compare(Some(campaign), "declined awards", standing.declined, count(AwardStatus::Declined));
     for row in history.checkpoints.iter().filter(|row| row.campaign_id == campaign.id()) {
-        let stored: State = serde_json::from_str(&row.state).map_err(|error| Error::Internal(error.to_string()))?;
-        let expected = stored.last.as_ref().and_then(|key| states.get(key));
-        if Some(&stored) != expected {
+        let key = Key { at: Instant(row.purchased_at), external_id: row.external_id.clone() };
+        let expected = states.get(&key);
+        if serde_json::from_str::<State>(&row.state).ok().as_ref() != expected {
             let what = format!("checkpoint at purchase {}", row.external_id);
-            found.note(Some(campaign), what, row.state.clone(), format!("{expected:?}"));
+            let expected = expected.map_or_else(|| "none".to_owned(), |state| format!("{state:?}"));
+            found.note(Some(campaign), what, row.state.clone(), expected);
         }
     }
-    Ok(())
 }
 
-fn compare_ledger(found: &mut Found, history: &History) {
+fn compare_ledger(found: &mut Found, set: &CampaignSet, history: &History) {
     let row = &history.row;
-    let mut balance = 0;
-    let mut by_award: HashMap<i64, i64> = HashMap::new();
-    for (expected, entry) in (1..).zip(&history.entries) {
-        balance += entry.points;
-        found.compare(None, "ledger sequence", entry.sequence, expected);
-        let what = format!("balance after ledger entry {}", entry.sequence);
-        found.compare(None, &what, entry.balance_after, balance);
-        if let Some(award) = entry.award_number {
-            *by_award.entry(award).or_default() += entry.points;
-        }
-        let of_an_award = matches!(entry.kind, LedgerEntryKind::Award | LedgerEntryKind::Reversal);
-        found.compare(
-            None,
-            &format!("award of ledger entry {}", entry.sequence),
-            entry.award_number.is_some(),
-            of_an_award,
-        );
-    }
+    let (balance, posted) = compare_entries(found, history);
     let last = history.entries.last().map_or(0, |entry| entry.sequence);
     found.compare(None, "last sequence", row.ledger_sequence, last);
     found.compare(None, "balance", row.balance, balance);
-    let mut lifetime = 0;
-    for award in &history.awards {
-        let stands = if award.status == AwardStatus::Standing { award.points } else { 0 };
-        lifetime += stands;
-        let posted = by_award.remove(&award.number).unwrap_or_default();
-        found.compare(None, &format!("points posted for award {}", award.number), posted, stands);
-    }
-    for (number, posted) in by_award {
-        found.compare(None, &format!("points posted for award {number}, which does not exist"), posted, 0);
-    }
+    let lifetime = compare_posted(found, set, history, posted);
     found.compare(None, "lifetime", row.lifetime, lifetime);
-    let last_award = history.awards.iter().map(|award| award.number).max().unwrap_or_default();
-    found.compare(None, "last award number", row.award_number, last_award);
+    found.compare(None, "last award number", row.award_number, last_award(&history.awards, &history.entries));
     let versions = history.entries.iter().map(|entry| entry.version).chain(history.awards.iter().map(|a| a.version));
-    let versions = versions.chain(history.purchases.iter().map(|purchase| purchase.version)).max().unwrap_or_default();
+    let versions = versions.chain(history.purchases.iter().map(|purchase| purchase.version));
+    let versions = versions.chain(history.refunds.values().flatten().map(|refund| refund.version));
+    let versions = versions.max().unwrap_or_default();
     if row.version < versions {
         found.note(None, "version".to_owned(), row.version.to_string(), format!("at least {versions}"));
     }
+}
+
+/// The entries among themselves; their sum, and the points that they posted by award.
+fn compare_entries(found: &mut Found, history: &History) -> (i64, BTreeMap<i64, i64>) {
+    let (mut sequence, mut balance) = (0, 0);
+    let mut posted: BTreeMap<i64, i64> = BTreeMap::new();
+    for entry in &history.entries {
+        found.compare(None, "ledger sequence", entry.sequence, sequence + 1);
+        sequence = entry.sequence;
+        balance += entry.points;
+        let what = format!("balance after ledger entry {sequence}");
+        found.compare(None, &what, entry.balance_after, balance);
+        if let Some(award) = entry.award_number {
+            *posted.entry(award).or_default() += entry.points;
+        }
+        let of_an_award = matches!(entry.kind, LedgerEntryKind::Award | LedgerEntryKind::Reversal);
+        let what = format!("award of ledger entry {sequence}");
+        found.compare(None, &what, entry.award_number.is_some(), of_an_award);
+    }
+    (balance, posted)
+}
+
+/// What was posted for each award against its points; the points that stand.
+fn compare_posted(found: &mut Found, set: &CampaignSet, history: &History, mut posted: BTreeMap<i64, i64>) -> i64 {
+    let mut lifetime = 0;
+    for award in &history.awards {
+        let campaign = set.get(award.campaign_id).map(AsRef::as_ref);
+        let stands = if award.status == AwardStatus::Standing { award.points } else { 0 };
+        lifetime += stands;
+        let posted = posted.remove(&award.number).unwrap_or_default();
+        if award.status == AwardStatus::Declined && posted == award.points {
+            // Nothing is ever posted for an award that was declined.
+            let (recorded, expected) = (word(AwardStatus::Declined), word(AwardStatus::Standing));
+            found.note(campaign, format!("status of award {}", award.number), recorded, expected);
+        }
+        found.compare(campaign, &format!("points posted for award {}", award.number), posted, stands);
+    }
+    for (number, posted) in posted {
+        found.compare(None, &format!("points posted for award {number}, which does not exist"), posted, 0);
+    }
+    lifetime
+}
+
+/// The number of the last award that there was.
+pub(in crate::app) fn last_award<'a>(
+    awards: impl IntoIterator<Item = &'a award::Model>,
+    entries: impl IntoIterator<Item = &'a ledger_entry::Model>,
+) -> i64 {
+    let posted = entries.into_iter().filter_map(|entry| entry.award_number);
+    awards.into_iter().map(|award| award.number).chain(posted).max().unwrap_or_default()
 }

@@ -3,10 +3,17 @@
 //! What is recomputed: reached awards and running states from purchases and refunds, balances and sequences from the
 //! ledger, budgets by replaying their decisions, statistics from the awards. Each chunk of customers is read in one
 //! snapshot, so that it can run beside writers; memory is bounded by the chunk.
+//!
+//! A repair mends what follows from something else: awards, running states, checkpoints and balances of a customer by
+//! evaluating it anew through the write path, which posts what its ledger lacks as entries with a reason; statistics
+//! and what a budget has given by counting the awards again. What was only ever appended is the record itself: an entry
+//! of the ledger (its `balanceAfter`, a gap in the sequence) or a budget's decision that is not as it was written is
+//! told by every audit, and never written over.
 
-mod budgets;
-mod customer;
+pub(super) mod budgets;
+pub(super) mod customer;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use entity::customer as customers;
@@ -16,6 +23,7 @@ use sea_orm::{
 };
 
 use super::App;
+use super::campaign::recount::recount;
 use super::campaigns::CampaignSet;
 use super::error::Error;
 use super::recorder::Fact;
@@ -60,12 +68,48 @@ pub struct Audited {
     pub differences: u64,
     /// Customers that were repaired.
     pub repaired: u64,
+    /// Campaigns whose counters were repaired.
+    pub campaigns_repaired: u64,
 }
 
 /// Recomputes everything and tells each difference. With `repair`, what of a customer differs is then evaluated anew
-/// through the write path, and the difference is posted.
+/// through the write path, and the difference is posted; the counters of campaigns are counted again.
 pub async fn run(app: &App, repair: Option<&Admin>, mut tell: impl FnMut(&Difference)) -> Result<Audited, Error> {
     let mut audited = Audited::default();
+    let snapshot = snapshot(app).await?;
+    let differences = budgets::differences(&snapshot).await?;
+    snapshot.commit().await?;
+    differences.iter().for_each(&mut tell);
+    audited.differences += differences.len() as u64;
+    let mut recounted = BTreeSet::new();
+    if let Some(admin) = repair {
+        // Budgets first: what of them is free decides about awards that a repair gives.
+        recount_all(app, admin, &mut recounted).await?;
+    }
+    audit_customers(app, repair, &mut audited, &mut tell).await?;
+    if let Some(admin) = repair {
+        // Then what repairs of customers moved, starting from counters that did not know what was wrong.
+        recount_all(app, admin, &mut recounted).await?;
+    }
+    audited.campaigns_repaired = recounted.len() as u64;
+    Ok(audited)
+}
+
+async fn recount_all(app: &App, admin: &Admin, recounted: &mut BTreeSet<i64>) -> Result<(), Error> {
+    for campaign in app.campaigns().await?.all().iter().filter(|campaign| campaign.life.activated) {
+        if recount(app, admin, campaign.id()).await? {
+            recounted.insert(campaign.id().0);
+        }
+    }
+    Ok(())
+}
+
+async fn audit_customers(
+    app: &App,
+    repair: Option<&Admin>,
+    audited: &mut Audited,
+    mut tell: impl FnMut(&Difference),
+) -> Result<(), Error> {
     let mut after = 0;
     loop {
         let snapshot = snapshot(app).await?;
@@ -76,7 +120,7 @@ pub async fn run(app: &App, repair: Option<&Admin>, mut tell: impl FnMut(&Differ
             .limit(CHUNK)
             .all(&snapshot)
             .await?;
-        let Some(last) = chunk.last() else { break };
+        let Some(last) = chunk.last() else { return Ok(()) };
         after = last.id.0;
         audited.customers += chunk.len() as u64;
         let histories = customer::load(&snapshot, &chunk).await?;
@@ -92,12 +136,6 @@ pub async fn run(app: &App, repair: Option<&Admin>, mut tell: impl FnMut(&Differ
             }
         }
     }
-    let snapshot = snapshot(app).await?;
-    let differences = budgets::differences(&snapshot).await?;
-    snapshot.commit().await?;
-    differences.iter().for_each(&mut tell);
-    audited.differences += differences.len() as u64;
-    Ok(audited)
 }
 
 /// A transaction in which everything is read as it was at one moment.

@@ -3,6 +3,7 @@
 
 pub mod input;
 pub mod list;
+pub mod recount;
 
 use std::sync::Arc;
 

@@ -10,6 +10,7 @@ use sea_orm::{
 };
 
 use super::facts::Verdict;
+use super::repair::Repair;
 use super::{Context, Fact, Recorded, Refusal, UserErrorCode, evaluation, facts, posting, repair};
 use crate::app::adjustment::AdjustPoints;
 use crate::app::campaigns::CampaignSet;
@@ -46,10 +47,8 @@ pub(super) struct Touched {
     pub(super) entries: Vec<ledger_entry::Model>,
     /// Something of the customer changed, if only progress.
     pub(super) changed: bool,
-    /// What the ledger lacks of awards that are right: award, points. Only a repair finds any.
-    pub(super) corrections: Vec<(award::Model, i64)>,
     /// Everything is evaluated anew.
-    pub(super) repair: bool,
+    pub(super) repair: Option<Repair>,
     /// Made by this batch.
     new: bool,
 }
@@ -118,8 +117,11 @@ async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers,
     let repaired: BTreeSet<&str> = repaired.map(|fact| fact.customer()).collect();
     rows.into_iter()
         .map(|row| {
+            let repair = repaired.contains(row.external_id.as_str());
+            let running = Running::parse(&row.running);
             let touched = Touched {
-                running: Running::parse(&row.running)?,
+                // A repair makes them anew, also where they cannot be read.
+                running: if repair { running.unwrap_or_default() } else { running? },
                 new: new.contains(&row.external_id),
                 purchases: Vec::new(),
                 refunds: Vec::new(),
@@ -127,8 +129,7 @@ async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers,
                 awards: Vec::new(),
                 entries: Vec::new(),
                 changed: false,
-                corrections: Vec::new(),
-                repair: repaired.contains(row.external_id.as_str()),
+                repair: repair.then(Repair::default),
                 row,
             };
             Ok((touched.row.external_id.clone(), touched))

@@ -10,6 +10,7 @@ use entity::{CampaignId, CustomerId, award, checkpoint, purchase, refund};
 use sea_orm::{EntityTrait, FromQueryResult, QueryFilter};
 
 use super::batch::{Batch, Customers, Touched};
+use super::repair::restore_points;
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
 use crate::app::rows::{Kind, Rows, any, join};
@@ -31,6 +32,8 @@ pub(super) struct Evaluated {
     pub(super) recorded: HashMap<i64, award::Model>,
     /// What is to be stored of the fold.
     pub(super) outcome: Outcome,
+    /// Rows of recorded awards that a repair gave their points back.
+    pub(super) restored: Vec<award::Model>,
 }
 
 /// A fold under way.
@@ -56,22 +59,30 @@ pub(super) async fn evaluate(batch: &Batch<'_>, customers: &Customers) -> Result
     let evaluated = jobs.into_iter().filter_map(|job| {
         let Fold::Done(outcome) = job.fold else { return None };
         let rows = recorded.remove(&(job.customer_id, job.campaign.id())).unwrap_or_default();
-        Some(compare(job.customer.to_owned(), Arc::clone(job.campaign), outcome, rows))
+        let repair = customers.get(job.customer).is_some_and(|customer| customer.repair.is_some());
+        Some(compare(job.customer.to_owned(), Arc::clone(job.campaign), outcome, rows, repair))
     });
     Ok(evaluated.collect())
 }
 
 /// The recorded awards of the folded stretch against those that the fold reached.
-fn compare(customer: String, campaign: Arc<Campaign>, mut outcome: Outcome, rows: Vec<award::Model>) -> Evaluated {
+fn compare(
+    customer: String,
+    campaign: Arc<Campaign>,
+    mut outcome: Outcome,
+    rows: Vec<award::Model>,
+    repair: bool,
+) -> Evaluated {
     let in_stretch = |key: &Key| {
         outcome.from.as_ref().is_none_or(|from| key > from) && outcome.to.as_ref().is_none_or(|to| key <= to)
     };
-    let rows: Vec<award::Model> = rows.into_iter().filter(|row| in_stretch(&awards::reaching_key(row))).collect();
+    let mut rows: Vec<award::Model> = rows.into_iter().filter(|row| in_stretch(&awards::reaching_key(row))).collect();
+    let restored = if repair { restore_points(&mut rows, &outcome.awards) } else { Vec::new() };
     let recorded = rows.iter().map(awards::recorded).collect();
     let timed = campaign.rule.hold_for.is_some() || campaign.rule.expires_after.is_some();
     let diff = diff(recorded, std::mem::take(&mut outcome.awards), timed);
     let recorded = rows.into_iter().map(|row| (row.number, row)).collect();
-    Evaluated { customer, campaign, diff, recorded, outcome }
+    Evaluated { customer, campaign, diff, recorded, outcome, restored }
 }
 
 /// The purchases that the batch's refunds name, with all their refunds.
@@ -135,11 +146,12 @@ async fn plan_jobs<'a>(
     for (name, customer) in customers {
         let touches = touches(customer, refunded)?;
         // A repair looks at settled campaigns too.
-        let evaluated = |campaign: &&Arc<Campaign>| campaign.counts() || (customer.repair && campaign.life.activated);
+        let evaluated =
+            |campaign: &&Arc<Campaign>| campaign.counts() || (customer.repair.is_some() && campaign.life.activated);
         for campaign in batch.campaigns.all().iter().filter(evaluated) {
             let running = customer.running.of(campaign.id());
             let unevaluated = campaign.row.activated_revision > Some(customer.row.evaluated_revision);
-            let fold = if unevaluated || customer.repair {
+            let fold = if unevaluated || customer.repair.is_some() {
                 Fold::Refold(Box::new(Refold::whole(campaign.engine())))
             } else {
                 let eligible = |purchase: &Purchase| campaign.engine().eligible(purchase);

@@ -61,10 +61,10 @@ struct Drafts {
     awards: Vec<Draft>,
 }
 
-struct Draft {
-    points: i64,
-    award_number: i64,
-    purchase: String,
+pub(super) struct Draft {
+    pub(super) points: i64,
+    pub(super) award_number: i64,
+    pub(super) purchase: Option<String>,
 }
 
 #[derive(Default)]
@@ -89,9 +89,15 @@ struct Posting<'a> {
 impl Posting<'_> {
     /// One customer's difference in one campaign.
     fn apply(&mut self, customer: &mut Touched, evaluated: Evaluated, drafts: &mut Drafts) -> Result<(), Error> {
-        let Evaluated { campaign, diff, mut recorded, outcome, .. } = evaluated;
+        let Evaluated { campaign, diff, mut recorded, outcome, restored, .. } = evaluated;
         let id = campaign.id();
         self.keep_fold(customer, id, outcome)?;
+        let changes = |number| {
+            let changed = diff.changed.iter().map(|changed| &changed.recorded);
+            changed.chain(&diff.reversed).any(|recorded| recorded.number == number)
+        };
+        let restored = restored.into_iter().filter(|row| !changes(row.number));
+        self.writes.changed_awards.extend(restored.map(|row| award::Model { version: customer.next_version(), ..row }));
         if diff.is_empty() {
             return Ok(());
         }
@@ -284,29 +290,24 @@ impl Posting<'_> {
                 version,
             }
         };
-        let reversals = drafts.reversals.into_iter().map(|draft| (LedgerEntryKind::Reversal, draft));
-        let awards = drafts.awards.into_iter().map(|draft| (LedgerEntryKind::Award, draft));
-        for (kind, draft) in reversals.chain(awards) {
+        let reason = customer.repair.is_some().then(|| REPAIR_REASON.to_owned());
+        let drafts = match customer.repair.take() {
+            // What the ledger has may have been wrong before: only what it lacks in the end is posted.
+            Some(repair) => {
+                let written = self.writes.changed_awards.iter().chain(&self.writes.new_awards);
+                repair.settle(&mut customer.row, written)
+            }
+            None => drafts.reversals.into_iter().chain(drafts.awards).collect(),
+        };
+        for draft in drafts {
+            let kind = if draft.points < 0 { LedgerEntryKind::Reversal } else { LedgerEntryKind::Award };
             let entry = entry(&mut customer.row, kind, draft.points);
             entries.push(ledger_entry::Model {
                 award_number: Some(draft.award_number),
-                purchase_external_id: Some(draft.purchase),
+                purchase_external_id: draft.purchase,
+                reason: reason.clone(),
                 ..entry
             });
-        }
-        for (award, points) in std::mem::take(&mut customer.corrections) {
-            let kind = if points < 0 { LedgerEntryKind::Reversal } else { LedgerEntryKind::Award };
-            let entry = entry(&mut customer.row, kind, points);
-            entries.push(ledger_entry::Model {
-                award_number: Some(award.number),
-                purchase_external_id: Some(award.purchase_external_id),
-                ..entry
-            });
-        }
-        if customer.repair {
-            for entry in &mut entries {
-                entry.reason = Some(REPAIR_REASON.to_owned());
-            }
         }
         for adjustment in &customer.adjustments {
             let entry = entry(&mut customer.row, LedgerEntryKind::Adjustment, adjustment.points);
@@ -334,7 +335,7 @@ fn taken_back(changed: &Changed) -> Option<i64> {
 }
 
 fn draft(points: i64, award_number: i64, by: &Key) -> Draft {
-    Draft { points, award_number, purchase: by.external_id.clone() }
+    Draft { points, award_number, purchase: Some(by.external_id.clone()) }
 }
 
 fn checkpoint_row(

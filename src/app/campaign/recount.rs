@@ -1,0 +1,69 @@
+//! Mending a campaign's counters: statistics and budget, counted again under the campaign lock, while no batch runs.
+//!
+//! Nothing is overwritten that was only ever appended: statistics get a further summand, and what a budget has given
+//! becomes a decision with a number of its own.
+
+use entity::{BudgetDecisionKind, CampaignId, budget, budget_decision, campaign_stat};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
+
+use super::{Change, note_limit};
+use crate::app::App;
+use crate::app::error::Error;
+use crate::app::rows::{OnConflict, insert, update};
+use crate::app::stats::{Totals, counted, counters};
+use crate::app::viewer::Admin;
+
+/// The shard of the statistics that takes what others lack: every installation has it.
+const SHARD: i32 = 0;
+
+/// Counts the campaign's awards again; answers whether anything had to be mended.
+pub async fn recount(app: &App, _: &Admin, id: CampaignId) -> Result<bool, Error> {
+    let change = Change::begin(app).await?;
+    let expected = counted(&change.tx).await?.get(&id).copied().unwrap_or_default();
+    let stats = recount_statistics(&change, id, expected).await?;
+    let budget = recount_budget(&change, id, expected.points_standing).await?;
+    if stats || budget {
+        change.commit().await?;
+    }
+    Ok(stats || budget)
+}
+
+async fn recount_statistics(change: &Change<'_>, id: CampaignId, expected: Totals) -> Result<bool, Error> {
+    let recorded = counters(&change.tx).await?.get(&id).copied().unwrap_or_default();
+    if recorded == expected {
+        return Ok(false);
+    }
+    let lacking = campaign_stat::Model {
+        campaign_id: id,
+        shard: SHARD,
+        awards: expected.awards - recorded.awards,
+        customers: expected.customers - recorded.customers,
+        points_standing: expected.points_standing - recorded.points_standing,
+        points_declined: expected.points_declined - recorded.points_declined,
+    };
+    insert::<campaign_stat::Entity>(&change.tx, &[lacking], OnConflict::Add).await?;
+    Ok(true)
+}
+
+/// The limit is the one that was decided last; what it has given is what stands.
+async fn recount_budget(change: &Change<'_>, id: CampaignId, standing: i64) -> Result<bool, Error> {
+    let Some(recorded) = change.budget(id).await? else { return Ok(false) };
+    let of_campaign = || budget_decision::Entity::find().filter(budget_decision::Column::CampaignId.eq(id));
+    let last = of_campaign().order_by_desc(budget_decision::Column::DecisionNo).one(&change.tx).await?;
+    let last_limit = of_campaign()
+        .filter(budget_decision::Column::Kind.eq(BudgetDecisionKind::Limit))
+        .order_by_desc(budget_decision::Column::DecisionNo)
+        .one(&change.tx)
+        .await?;
+    // Of a draft nothing was decided, and without a limit nothing is counted.
+    let (Some(last), Some(last_limit)) = (last, last_limit) else { return Ok(false) };
+    let points_limit = Some(last_limit.points).filter(|limit| *limit >= 0);
+    let points_used = if points_limit.is_some() { standing } else { recorded.points_used };
+    let mut mended = budget::Model { points_limit, points_used, decision_no: last.decision_no, ..recorded.clone() };
+    if mended == recorded && (points_limit.is_none() || last.points_used == points_used) {
+        return Ok(false);
+    }
+    note_limit(change, &mut mended).await?;
+    update::<budget::Entity>(&change.tx, &[mended]).await?;
+    Ok(true)
+}
