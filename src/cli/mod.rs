@@ -70,7 +70,9 @@ impl Cli {
 
 /// Connects.
 async fn connect(config: &config::Database) -> anyhow::Result<Database> {
-    Database::connect(config).await.context("the database cannot be opened")
+    // The driver's own words say little where no server answers.
+    let opened = Database::connect(config).await;
+    opened.context("the database cannot be opened: see `database.url` (WINDFALL__DATABASE__URL)")
 }
 
 /// Connects, and brings the schema up to date unless the configuration forbids it.

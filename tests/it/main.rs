@@ -1,6 +1,7 @@
 //! Integration tests: one binary, because each links the whole server.
 
 mod audit;
+mod cli;
 mod convergence;
 mod crash;
 mod engine;

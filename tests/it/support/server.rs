@@ -1,7 +1,7 @@
 //! A real `windfall serve` process, and a client of it.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -70,15 +70,21 @@ pub(crate) fn token(role: Role, subject: &str) -> String {
 
 impl Server {
     pub(crate) async fn start(database_url: &str) -> Self {
+        Self::start_with(&mut command(database_url)).await.0
+    }
+
+    /// A server that is started otherwise; with its standard error, if that is piped.
+    pub(crate) async fn start_with(command: &mut Command) -> (Self, Option<ChildStderr>) {
         let started = now();
-        let mut child = command(database_url).arg("serve").stdout(Stdio::piped()).spawn().unwrap();
+        let mut child = command.arg("serve").stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = lines.next().expect("a first line").unwrap();
         let address = line.strip_prefix("listening on ").expect("its address").to_owned();
         while reqwest::get(format!("{address}/readyz")).await.is_ok_and(|answer| !answer.status().is_success()) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        Self { child, address, ready_after: started.elapsed() }
+        let stderr = child.stderr.take();
+        (Self { child, address, ready_after: started.elapsed() }, stderr)
     }
 
     /// As a power cut would.
