@@ -6,6 +6,7 @@ mod engine;
 mod graphql;
 mod migration;
 mod oracle;
+mod readme;
 mod recorder;
 mod schema;
 mod source;
