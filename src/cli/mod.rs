@@ -1,3 +1,80 @@
 //! The command line: one subcommand a file.
 
+mod audit;
+mod backup;
+mod import;
+mod migrate;
 pub mod token;
+
+use std::io::{IsTerminal as _, stderr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::app::App;
+use crate::app::clock::Clock;
+use crate::app::database::Database;
+use crate::config::{self, Config};
+
+/// A self-hosted GraphQL gamification API server: purchases in, points out.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+pub struct Cli {
+    /// The configuration file; without it `windfall.toml`, if there is one.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Migrate(migrate::Args),
+    Import(import::Args),
+    Audit(audit::Args),
+    Backup(backup::Args),
+    Token(token::Args),
+}
+
+impl Cli {
+    /// Runs the subcommand; the exit code is 1 where it found something wrong.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        let config = Config::load(self.config.as_deref())?;
+        tracing_subscriber::fmt()
+            .with_env_filter(EnvFilter::new(&config.log.filter))
+            .with_writer(stderr)
+            .with_ansi(stderr().is_terminal())
+            .init();
+        match self.command {
+            Command::Migrate(args) => migrate::run(&args, &config).await,
+            Command::Import(args) => import::run(args, &config).await,
+            Command::Audit(args) => audit::run(&args, &config).await,
+            Command::Backup(args) => backup::run(&args, &config).await,
+            Command::Token(args) => {
+                token::run(&args, &config.auth, Clock::System.now().0)?;
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}
+
+/// Connects, and brings the schema up to date unless the configuration forbids it.
+async fn open_database(config: &config::Database) -> anyhow::Result<Database> {
+    let database = Database::connect(config).await.context("the database cannot be opened")?;
+    if config.migrate {
+        database.migrate().await.context("the database cannot be migrated")?;
+    } else if database.is_behind().await? {
+        anyhow::bail!("the database's schema is older than this program: run `windfall migrate`");
+    }
+    Ok(database)
+}
+
+/// The application on the configured database.
+async fn start_app(config: &Config) -> anyhow::Result<Arc<App>> {
+    let database = open_database(&config.database).await?;
+    Ok(App::start(database, Clock::System, &config.writer))
+}

@@ -43,6 +43,8 @@ pub(super) struct Counter<'a> {
     limits: &'a Limits,
     /// Absent: not met yet. None: being counted, so that meeting it again is a cycle.
     fragments: HashMap<&'a Name, Option<Cost>>,
+    /// Of all operations so far: each is validated with its fragments, whichever is going to run.
+    fields: u32,
     /// Selections read so far, to show that none is read twice.
     #[cfg(test)]
     visited: usize,
@@ -54,26 +56,28 @@ impl<'a> Counter<'a> {
             document,
             limits,
             fragments: HashMap::default(),
+            fields: 0,
             #[cfg(test)]
             visited: 0,
         }
     }
 
-    /// The counts of one operation, all within the limits.
+    /// The counts of one operation, all within the limits, and its fields together with those counted before.
     pub(super) fn count(&mut self, operation: &'a Operation) -> Result<Cost, Refusal> {
         let mut cost = self.selection_set(&operation.selection_set, 1)?;
         let on_variables: usize = operation.variables.iter().map(|variable| variable.directives.len()).sum();
         cost.directives = cost.directives.saturating_add(count(operation.directives.len() + on_variables));
+        self.fields = self.fields.saturating_add(cost.fields);
         let Limits { fields, aliases, directives, depth, introspection_depth, .. } = *self.limits;
         for (what, actual, limit) in [
-            ("fields", cost.fields, fields),
+            ("fields", self.fields, fields),
             ("aliases", cost.aliases, aliases),
             ("directives", cost.directives, directives),
             ("levels of fields", cost.depth, depth),
             ("levels of introspection fields", cost.introspection_depth, introspection_depth),
         ] {
             if actual > limit {
-                let message = format!("the operation has more than {limit} {what} when its fragments are expanded");
+                let message = format!("the document has more than {limit} {what} when its fragments are expanded");
                 return Err(Refusal::new(Code::TooExpensive, message));
             }
         }
@@ -156,4 +160,116 @@ impl<'a> Counter<'a> {
 
 fn count(length: usize) -> u32 {
     u32::try_from(length).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use apollo_compiler::Schema;
+
+    use super::super::fixture::SDL;
+    use super::*;
+
+    fn counted(limits: &Limits, text: &str) -> (Result<Cost, Refusal>, usize) {
+        let schema = Schema::parse_and_validate(SDL, "schema").unwrap();
+        let document = ExecutableDocument::parse(&schema, text, "text").unwrap();
+        let mut counter = Counter::new(&document, limits);
+        let cost = counter.count(document.operations.iter().next().unwrap());
+        (cost, counter.visited)
+    }
+
+    fn cost(text: &str) -> Cost {
+        counted(&Limits::default(), text).0.unwrap()
+    }
+
+    #[test]
+    fn a_fragment_counts_wherever_it_is_spread() {
+        let text = "{ me { ...F a: friend { ...F } } } fragment F on Customer @x { b: id @skip(if: false) ... on Node { label } }";
+        // me, F and friend, F; in each F: id, the inline fragment, label.
+        let expected = Cost { fields: 10, aliases: 3, directives: 4, depth: 3, introspection_depth: 0, levels: 5 };
+        assert_eq!(cost(text), expected);
+    }
+
+    #[test]
+    fn fragments_are_counted_once_however_often_they_are_spread() {
+        let mut text = String::from("{ me { ...F0 } } fragment F30 on Customer { id }");
+        for level in 0..30 {
+            text += &format!(" fragment F{level} on Customer {{ a: friend {{ ...F{0} }} ...F{0} }}", level + 1);
+        }
+        let unlimited = Limits { fields: u32::MAX, aliases: u32::MAX, depth: 99, levels: 99, ..Limits::default() };
+        let (cost, visited) = counted(&unlimited, &text);
+        let cost = cost.unwrap();
+        assert_eq!(visited, 2 + 1 + 30 * 3);
+        assert!(cost.fields > 1 << 30, "{cost:?}");
+        assert_eq!(cost.depth, 32);
+        assert_eq!(counted(&Limits::default(), &text).0.unwrap_err().code, Code::TooExpensive);
+    }
+
+    #[test]
+    fn counts_saturate() {
+        let mut text = String::from("{ me { ...F0 } } fragment F40 on Customer { id }");
+        for level in 0..40 {
+            text += &format!(" fragment F{level} on Customer {{ ...F{0} ...F{0} }}", level + 1);
+        }
+        let (cost, _) = counted(&Limits { fields: u32::MAX, ..Limits::default() }, &text);
+        assert_eq!(cost.unwrap().fields, u32::MAX);
+    }
+
+    #[test]
+    fn each_count_has_its_limit() {
+        let limits = Limits {
+            fields: 4,
+            aliases: 1,
+            directives: 2,
+            depth: 2,
+            introspection_depth: 3,
+            levels: 4,
+            ..Limits::default()
+        };
+        let message = |text| counted(&limits, text).0.map_err(|refusal| refusal.message);
+        for allowed in ["{ a: me { id label rank } }", "{ me { id @once @once } }", "{ __schema { types { name } } }"] {
+            assert!(message(allowed).is_ok(), "{allowed}");
+        }
+        for (refused, why) in [
+            ("{ me { id label rank balance } }", "4 fields"),
+            ("{ a: me { b: id } }", "1 aliases"),
+            ("{ me { id @once @once @once } }", "2 directives"),
+            ("query @a @b @c { me { id } }", "2 directives"),
+            ("query ($a: Int @a @b @c) { me { id } }", "2 directives"),
+            ("{ me { friend { id } } }", "2 levels of fields"),
+            ("{ __schema { types { fields { name } } } }", "3 levels of introspection"),
+            ("{ ... { ... { ... { ... { __typename } } } } }", "nested more than 4 levels"),
+        ] {
+            assert!(message(refused).unwrap_err().contains(why), "{refused}");
+        }
+    }
+
+    #[test]
+    fn introspection_buys_no_depth_for_other_fields() {
+        let cost_of_both = cost("{ __schema { types { name } } me { friend { friend { id } } } }");
+        assert_eq!((cost_of_both.depth, cost_of_both.introspection_depth), (4, 3));
+        assert!(!cost("{ __typename me { __typename } }").introspects());
+    }
+
+    #[test]
+    fn levels_are_counted_through_fragments_that_were_met_before() {
+        // F is met first at a place where it fits, then at one where it does not.
+        let fits = "{ ...F me { id } } fragment F on Query { ... { ... { __typename } } }";
+        let deeper = "{ ...F ... { ... { ...F } } } fragment F on Query { ... { ... { __typename } } }";
+        let limits = Limits { levels: 5, ..Limits::default() };
+        assert!(counted(&limits, fits).0.is_ok());
+        assert_eq!(counted(&limits, deeper).0.unwrap_err().code, Code::TooExpensive);
+        assert_eq!(counted(&Limits { levels: 6, ..limits }, deeper).0.unwrap().levels, 6);
+    }
+
+    #[test]
+    fn a_fragment_that_contains_itself_is_invalid() {
+        for text in [
+            "{ ...F } fragment F on Query { ...F }",
+            "{ ...F } fragment F on Query { ...G } fragment G on Query { me { id } ... { ...F } }",
+        ] {
+            let refusal = counted(&Limits::default(), text).0.unwrap_err();
+            assert_eq!(refusal.code, Code::GraphqlValidationFailed);
+            assert!(refusal.message.contains("contains itself"), "{}", refusal.message);
+        }
+    }
 }

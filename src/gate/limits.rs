@@ -9,7 +9,7 @@ pub struct Limits {
     pub tokens: u32,
     /// Levels of open brackets in the text, and of nested selection sets with fragments expanded.
     pub levels: u32,
-    /// Fields and fragments selected.
+    /// Fields and fragments selected, by all operations of the document together.
     pub fields: u32,
     /// Fields with an alias.
     pub aliases: u32,

@@ -1,8 +1,8 @@
 //! The gate in front of the executor: every GraphQL request passes here first, by whatever transport it came.
 //!
 //! It knows the schema's SDL and nothing else: no resolvers, no rights (the caller says whether introspection is allowed), no
-//! transport. In order of reading: [`scan`] (the text, before any parser), [`cost`] (fragments counted, not expanded),
-//! [`document`] (parsed and validated), [`values`] and [`variables`], [`normalize`], [`points`], [`print`].
+//! transport. In order of reading: `scan` (the text, before any parser), `cost` (fragments counted, not expanded),
+//! `document` (parsed and validated), `values` and `variables`, `normalize`, `points`, `print`.
 //!
 //! Invariants:
 //! - Work is linear in the text until every count is within [`Limits`]; only then may anything expand fragments. No recursion is
@@ -13,12 +13,16 @@
 
 mod cost;
 mod document;
+#[cfg(test)]
+mod fixture;
 mod limits;
 mod normalize;
 mod points;
 mod print;
 mod refusal;
 mod scan;
+#[cfg(test)]
+mod tests;
 mod values;
 mod variables;
 

@@ -51,11 +51,11 @@ pub(super) enum Selected<'a> {
 type Groups<'a> = IndexMap<&'a Name, Vec<&'a executable::Field>>;
 
 pub(super) struct Normalizer<'a> {
-    pub(super) schema: &'a Schema,
-    pub(super) concrete_types: &'a ConcreteTypes,
-    pub(super) document: &'a ExecutableDocument,
-    pub(super) variables: &'a JsonMap,
-    pub(super) limits: &'a Limits,
+    schema: &'a Schema,
+    concrete_types: &'a ConcreteTypes,
+    document: &'a ExecutableDocument,
+    variables: &'a JsonMap,
+    limits: &'a Limits,
     visited: u32,
 }
 
@@ -173,5 +173,84 @@ impl<'a> Normalizer<'a> {
             Some(Value::Variable(name)) => self.variables.get(name.as_str()).and_then(JsonValue::as_bool) == Some(true),
             _ => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::fixture::{normalized, refused};
+    use super::*;
+
+    fn plain(query: &str) -> String {
+        normalized(query, json!({}))
+    }
+
+    #[test]
+    fn equal_response_keys_are_one_field_in_order_of_first_appearance() {
+        assert_eq!(
+            plain("{ me { id } goals { __typename } me { label id } }"),
+            "query{me{id label} goals{__typename}}"
+        );
+        let through_fragments = "mutation {
+            ...R record(input: {externalId: \"1\"}) { errors } ... on Mutation { record(input: {externalId: \"1\"}) { replayed } } }
+            fragment R on Mutation { record(input: {externalId: \"1\"}) { customer { id } } other }";
+        let expected = "mutation{record(input:{externalId:\"1\"}){customer{id} errors replayed} other}";
+        assert_eq!(plain(through_fragments), expected);
+    }
+
+    #[test]
+    fn skip_and_include_are_decided() {
+        let query = "query($yes: Boolean!, $no: Boolean = false) {
+            a: me @skip(if: $no) { id @include(if: $no) label @include(if: $yes) @skip(if: false) rank @skip(if: $yes) }
+            ... @include(if: $yes) { b: me { ...F @skip(if: $yes) ...F balance } }
+            ...G @include(if: false)
+        } fragment F on Customer { rank } fragment G on Query { c: me { id } }";
+        assert_eq!(normalized(query, json!({"yes": true})), "query{a:me{label} b:me{rank balance}}");
+    }
+
+    #[test]
+    fn a_selection_of_nothing_stays_a_selection() {
+        assert_eq!(plain("{ me { id @skip(if: true) } }"), "query{me{...@skip(if:true){__typename}}}");
+        assert_eq!(plain("{ me @skip(if: true) { id } }"), "query{...@skip(if:true){__typename}}");
+        let per_type = "{ node(id: 1) { ... on Customer { id @skip(if: true) } } }";
+        assert_eq!(plain(per_type), "query{node(id:1){...@skip(if:true){__typename}}}");
+    }
+
+    #[test]
+    fn abstract_parents_are_expanded_where_the_types_differ() {
+        assert_eq!(plain("{ node(id: 1) { id ... { label } ... on Node { id } } }"), "query{node(id:1){id label}}");
+        let query = "{ node(id: 1) { id ... on Customer { rank label } label ...N ... on Award { id points } } }
+            fragment N on Node { parent { id } ... on Campaign { status } }";
+        let expected = "query{node(id:1){...on Customer{id rank label parent{id}}\
+            ...on Campaign{id label parent{id} status}...on Award{id label parent{id} points}}}";
+        assert_eq!(plain(query), expected);
+    }
+
+    #[test]
+    fn a_union_s_fragments_may_be_of_interfaces() {
+        let query =
+            "{ search { ... on Node { id } ... on SpendGoal { atLeast } ... on Customer { id rank } __typename } }";
+        let expected = "query{search{...on Customer{id rank __typename}...on Campaign{id __typename}\
+            ...on SpendGoal{atLeast __typename}}}";
+        assert_eq!(plain(query), expected);
+    }
+
+    #[test]
+    fn a_concrete_parent_takes_only_fragments_that_apply() {
+        let query = "{ me { ... on Node { id ... on Award { points } ... on Customer { rank } } } }";
+        assert_eq!(plain(query), "query{me{id rank}}");
+    }
+
+    #[test]
+    fn expansion_over_types_is_bounded() {
+        let mut inner = String::from("id");
+        for _ in 0..12 {
+            inner = format!("parent {{ id ... on Customer {{ rank }} {inner} }}");
+        }
+        let (code, message) = refused(&format!("{{ node(id: 1) {{ {inner} }} }}"), json!({}));
+        assert_eq!(code, Code::TooExpensive, "{message}");
+        assert!(message.contains("over the types"), "{message}");
     }
 }

@@ -52,3 +52,54 @@ fn length(value: &Value, variables: &JsonMap) -> u32 {
     };
     u32::try_from(length).unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use super::super::fixture::{admit_with, refused};
+    use super::super::refusal::Code;
+
+    fn cost(query: &str, variables: Json) -> u32 {
+        admit_with(query, variables).unwrap().cost
+    }
+
+    #[test]
+    fn lists_multiply_what_is_in_them() {
+        for (query, points) in [
+            ("{ me { id } }", 2),
+            ("{ customers { nodes { id } } }", 1 + 20 * 2),
+            ("{ customers(first: 3) { nodes { id } pageInfo { hasNextPage } } }", 1 + 3 * 4),
+            ("{ customers(last: 3) { nodes { id } } }", 1 + 3 * 2),
+            ("{ customers(first: 2, last: 3) { nodes { id } } }", 1 + 3 * 2),
+            ("{ customers(first: null) { nodes { id } } }", 1 + 20 * 2),
+            ("{ customers(first: 0) { nodes { id } } }", 1),
+            ("{ customers(first: -5) { nodes { id } } }", 1),
+            ("{ customers(first: 10) { nodes { awards(first: 5) { id label } } } }", 1 + 10 * (1 + 1 + 5 * 2)),
+            ("{ nodes(ids: [1, 2, 3]) { id } }", 1 + 3),
+            ("{ goals { __typename } }", 2),
+        ] {
+            assert_eq!(cost(query, json!({})), points, "{query}");
+        }
+        let by_variable =
+            "query($n: Int, $ids: [ID!]!) { customers(first: $n) { nodes { id } } nodes(ids: $ids) { id } }";
+        assert_eq!(cost(by_variable, json!({"n": 3, "ids": [1, 2]})), 1 + 3 * 2 + 1 + 2);
+        assert_eq!(cost(by_variable, json!({"ids": []})), 1 + 20 * 2 + 1 + 1);
+    }
+
+    #[test]
+    fn what_cannot_run_is_free() {
+        assert_eq!(cost("{ me { id id ...F } } fragment F on Customer { id rank @skip(if: true) }", json!({})), 2);
+        let per_type = "{ node(id: 1) { ... on Customer { rank balance } ... on Campaign { status } } }";
+        assert_eq!(cost(per_type, json!({})), 3);
+    }
+
+    #[test]
+    fn cost_is_bounded_and_saturates() {
+        let query = "{ customers(first: 2147483647) { nodes { awards(first: 2147483647) { id } } } }";
+        let (code, message) = refused(query, json!({}));
+        assert_eq!((code, message.contains("4294967295 points")), (Code::TooExpensive, true), "{message}");
+        assert_eq!(cost("{ customers(first: 24999) { nodes { id } } }", json!({})), 49_999);
+        assert_eq!(refused("{ customers(first: 25000) { nodes { id } } }", json!({})).0, Code::TooExpensive);
+    }
+}

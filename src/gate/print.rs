@@ -165,3 +165,58 @@ fn push(text: &mut String, arguments: std::fmt::Arguments<'_>) {
     let written = text.write_fmt(arguments);
     debug_assert!(written.is_ok(), "writing to a string does not fail");
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::fixture::{admit_with, normalized, refused};
+    use super::*;
+
+    #[test]
+    fn strings_are_written_on_one_line_with_plain_escapes() {
+        let query = r#"{ echo(text: "\u{1F600}\uD83D\uDE00\u0000\b\f\t\"\\\/é\u2028") }"#;
+        let expected = "query{echo(text:\"😀😀\\u0000\\u0008\\u000c\\u0009\\\"\\\\/é\u{2028}\")}";
+        assert_eq!(normalized(query, json!({})), expected);
+        let block = "{ echo(text: \"\"\"\n  one\n    \"two\" \\n\n  \\\"\"\"three\n\"\"\") }";
+        assert_eq!(normalized(block, json!({})), r#"query{echo(text:"one\u000a  \"two\" \\n\u000a\"\"\"three")}"#);
+    }
+
+    #[test]
+    fn values_are_written_as_they_came() {
+        let query = "{ echo(points: [1, -2.5e3, true, false, null, NAME, {}, [], {a: {b: [1 2]}}], status: DRAFT) }";
+        let expected = "query{echo(points:[1,-2.5e3,true,false,null,NAME,{},[],{a:{b:[1,2]}}],status:DRAFT)}";
+        assert_eq!(normalized(query, json!({})), expected);
+    }
+
+    #[test]
+    fn a_variable_without_a_value_leaves_with_what_it_stands_for() {
+        let query = "query($a: Int, $b: String, $c: Points) {
+            one: echo(number: $a) two: echo(number: $a, filter: {name: $b}, points: [$c, {c: $c}]) }";
+        assert_eq!(normalized(query, json!({})), "query{one:echo two:echo(filter:{},points:[null,{}])}");
+        let null = normalized(query, json!({"a": null, "b": null, "c": null}));
+        let expected = "query($a:Int,$b:String,$c:Points){one:echo(number:$a) \
+            two:echo(number:$a,filter:{name:$b},points:[$c,{c:$c}])}";
+        assert_eq!(null, expected);
+    }
+
+    #[test]
+    fn a_variable_that_has_a_value_is_of_a_type_without_null() {
+        let query = "query Q($a: Int = 3, $b: [ID!]) { echo(page: $a, ids: $b) }";
+        let admitted = admit_with(query, json!({"b": ["1"]})).unwrap();
+        assert_eq!(admitted.document, "query Q($a:Int!,$b:[ID!]!){echo(page:$a,ids:$b)}");
+        assert_eq!(admitted.operation_name.as_deref(), Some("Q"));
+    }
+
+    #[test]
+    fn the_text_is_bounded() {
+        let nested = |length: usize| {
+            let places = (0..13).fold(String::from("...F"), |inner, _| format!("...F friend {{ {inner} }}"));
+            format!("{{ me {{ {places} }} }} fragment F on Customer {{ note(text: \"{}\") }}", "x".repeat(length))
+        };
+        assert!(admit_with(&nested(18_000), json!({})).is_ok());
+        let (code, message) = refused(&nested(20_000), json!({}));
+        assert_eq!(code, Code::TooExpensive);
+        assert!(message.contains("262144 bytes"), "{message}");
+    }
+}

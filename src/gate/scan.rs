@@ -109,3 +109,67 @@ fn line_and_column(bytes: &[u8], at: usize) -> (usize, usize) {
     let line = 1 + before.iter().filter(|&&byte| byte == b'\n').count();
     (line, 1 + before[line_start..].iter().filter(is_char_start).count())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn small() -> Limits {
+        Limits { text_bytes: 200, tokens: 10, levels: 3, ..Limits::default() }
+    }
+
+    fn code(text: &str) -> Option<Code> {
+        scan(text, &small()).err().map(|refusal| refusal.code)
+    }
+
+    #[test]
+    fn tokens_are_counted_as_the_grammar_does() {
+        for text in
+            ["a b c d e f g h i j", "{ ...F @d(a: 1)", "\u{feff}{a,,,,b,c,d,e,f,g,h,i", "-1.5 0.25 1 2 3 4 5 6 7 8"]
+        {
+            assert_eq!(scan(text, &small()), Ok(()), "{text}");
+            assert_eq!(code(&format!("{text} extra more")), Some(Code::TooExpensive), "{text}");
+        }
+        assert_eq!(code("a b c d e f g h i j k"), Some(Code::TooExpensive));
+        assert_eq!(code("# comments { ( [ count for nothing\n { a } # nor here"), None);
+    }
+
+    #[test]
+    fn brackets_are_bounded_and_those_in_strings_are_not_brackets() {
+        assert_eq!(code("{([])}"), None);
+        assert_eq!(code("{([{"), Some(Code::TooExpensive));
+        assert_eq!(code("}}}}{([]"), None, "closing brackets buy no depth");
+        assert_eq!(code("}}}}{([["), Some(Code::TooExpensive));
+        assert_eq!(code(r#""{{{{{{" """[[[["[[\"""[[[[""" "\"{{{{{{" # {{{{{{"#), None);
+        assert_eq!(code("#{{{{\r{{{{"), Some(Code::TooExpensive), "a carriage return ends a comment");
+    }
+
+    #[test]
+    fn a_string_that_parsers_could_end_elsewhere_is_refused() {
+        for text in
+            ["\"", "\"abc", "\"\n\"", "\"a\rb\"", "\"\\", "\"\\\"", r#""\x""#, r#""\u""#, r#""\u12""#, r#""\u{}""#]
+        {
+            assert_eq!(code(text), Some(Code::GraphqlParseFailed), "{text}");
+        }
+        for text in [r#""\u\"[[[["#, r#"""""#, r#"""""""#, r#""\u{1"#, r#""\u{g}""#, "\"\"\" \\\"\"\""] {
+            assert_eq!(code(text), Some(Code::GraphqlParseFailed), "{text}");
+        }
+        for text in
+            [r#""""#, r#""""""""#, r#""\u00e9\u{1F600}\n\/""#, "\"\"\"a\n\"b\"\"\"", "\"\u{0}\"", r#""""\"""""""#]
+        {
+            assert_eq!(code(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_where() {
+        let refusal = scan("{ a\n  é ß \"x", &small()).unwrap_err();
+        assert_eq!(refusal.locations, [(2, 7)]);
+    }
+
+    #[test]
+    fn the_text_is_bounded_in_bytes() {
+        assert_eq!(code(&" ".repeat(200)), None);
+        assert_eq!(code(&" ".repeat(201)), Some(Code::TooExpensive));
+    }
+}

@@ -189,3 +189,82 @@ fn is_finite(number: &Value) -> bool {
         _ => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::fixture::{admit_with, refused};
+    use super::*;
+
+    #[test]
+    fn variables_fit_where_they_stand() {
+        for query in [
+            "query($a: Boolean = null) { me @include(if: $a) { id } }",
+            "query($a: Boolean = null) { me { id ...F @skip(if: $a) } } fragment F on Customer { rank }",
+            "query($a: Int) { me @include(if: $a) { id } }",
+            "query($a: ID) { echo(ids: [$a]) }",
+            "query($a: [ID!]) { echo(ids: [$a]) }",
+            "query($a: [String!]) { echo(filter: {name: $a}) }",
+            "query($a: String) { echo(filter: {tags: [$a]}) }",
+            "query($a: Int = null) { echo(filter: {and: [{min: $a, name: $b}]}) }",
+            "query($a: ID) { customer(by: {id: $a}) { id } }",
+            "{ echo(points: {deep: [$undefined]}) }",
+        ] {
+            let (code, message) = refused(query, json!({}));
+            assert_eq!(code, Code::GraphqlValidationFailed, "{query}: {message}");
+        }
+        for query in [
+            "query($a: Int) { echo(page: $a) }",
+            "query($a: Int = 3) { echo(page: $a) }",
+            "query($a: Boolean = true) { me @include(if: $a) { id } }",
+            "query($a: Int) { echo(filter: {min: $a}) }",
+            "query($a: Points) { echo(points: {deep: [$a]}) }",
+            "query($a: Int) { echo(points: {deep: [$a]}) }",
+        ] {
+            assert!(admit_with(query, json!({})).is_ok(), "{query}");
+        }
+    }
+
+    #[test]
+    fn null_does_not_reach_a_place_that_refuses_it() {
+        for query in [
+            "query($a: Int = 3) { echo(page: $a) }",
+            "query($a: Int) { echo(page: $a) }",
+            "query($a: Boolean = true) { me @include(if: $a) { id } }",
+            "query($a: Boolean = true) { ...F } fragment F on Query { me { id @skip(if: $a) label } }",
+            "query($a: Int) { echo(filter: {min: $a}) }",
+        ] {
+            assert_eq!(refused(query, json!({"a": null})).0, Code::BadUserInput, "{query}");
+            assert!(admit_with(query, json!({})).is_ok(), "{query}");
+        }
+        assert_eq!(refused("query($a: Int = null) { echo(page: $a) }", json!({})).0, Code::BadUserInput);
+        assert!(admit_with("query($a: Int = null) { echo(page: $a) }", json!({"a": 1})).is_ok());
+        assert!(admit_with("query($a: Int = 3) { echo(number: $a) }", json!({"a": null})).is_ok());
+    }
+
+    #[test]
+    fn one_of_takes_exactly_one_field() {
+        for literal in ["{}", "{id: 1, externalId: \"x\"}", "{id: null}", "{id: 1, externalId: null}"] {
+            for query in [
+                format!("{{ customer(by: {literal}) {{ id }} }}"),
+                format!("query($by: CustomerBy! = {literal}) {{ customer(by: $by) {{ id }} }}"),
+                format!("{{ echo(filter: {{and: [{{by: {literal}}}]}}) }}"),
+            ] {
+                let (code, message) = refused(&query, json!({}));
+                assert_eq!(code, Code::GraphqlValidationFailed);
+                assert!(message.contains("exactly one field of `CustomerBy`"), "{message}");
+            }
+        }
+        assert!(admit_with("query($id: ID!) { customer(by: {id: $id}) { id } }", json!({"id": "1"})).is_ok());
+    }
+
+    #[test]
+    fn literals_are_what_the_executor_can_read() {
+        assert!(refused("{ echo(points: 1e999) }", json!({})).1.contains("too large"));
+        assert!(refused("{ echo(points: {a: 1, a: 2}) }", json!({})).1.contains("only one input field named `a`"));
+        assert!(refused("{ echo(filter: {name: \"a\", name: \"b\"}) }", json!({})).1.contains("only one input field"));
+        let long = admit_with("{ echo(points: [123456789012345678901234567890, -0, 0.0E+5]) }", json!({})).unwrap();
+        assert!(async_graphql::parser::parse_query(&long.document).is_ok());
+    }
+}

@@ -29,15 +29,15 @@ pub(super) fn coerce(
             let message = format!("variable `${name}` is nested more than {} levels", limits.variables_levels);
             return Err(Refusal::new(Code::TooExpensive, message));
         }
-        if value.is_null() && never_null.contains(&variable.name) {
-            return Err(bad_input(format!("variable `${name}` must not be null")));
-        }
         defined.insert(name, JsonValue::from(value.clone()));
     }
     let coerced =
         coerce_variable_values(schema, operation, &defined).map_err(|error| bad_input(error.message().to_string()))?;
     for variable in &operation.variables {
         if let Some(value) = coerced.get(variable.name.as_str()) {
+            if value.is_null() && never_null.contains(&variable.name) {
+                return Err(bad_input(format!("variable `${}` must not be null", variable.name)));
+            }
             check_one_of(schema, &variable.ty, value)?;
         }
     }
@@ -69,4 +69,99 @@ fn check_one_of(schema: &Schema, ty: &Type, value: &JsonValue) -> Result<(), Ref
 
 fn bad_input(message: String) -> Refusal {
     Refusal::new(Code::BadUserInput, message)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::fixture::{admit_with, map, refused};
+    use super::*;
+
+    fn coerced(definition: &str, sent: Value) -> Result<Value, Code> {
+        let argument = match definition.trim_end_matches('!') {
+            "Int" => "number",
+            "Float" => "ratio",
+            "Boolean" => "flag",
+            "Status" => "status",
+            "[ID!]" => "ids",
+            "CustomerBy" => "by",
+            "Filter" => "filter",
+            "Points" => "points",
+            _ => "text",
+        };
+        let query = format!("query($v: {definition}) {{ echo({argument}: $v) }}");
+        let admitted = admit_with(&query, sent).map_err(|refusals| refusals[0].code)?;
+        Ok(admitted.variables.get("v").cloned().unwrap_or_else(|| json!("absent")))
+    }
+
+    #[test]
+    fn values_are_coerced_to_their_type() {
+        for (definition, sent, expected) in [
+            ("Int", json!(5), json!(5)),
+            ("Float", json!(5), json!(5)),
+            ("[ID!]", json!("a"), json!(["a"])),
+            ("[ID!]", json!(["a", 1]), json!(["a", 1])),
+            ("Status", json!("DRAFT"), json!("DRAFT")),
+            ("Points", json!({"any": ["thing"]}), json!({"any": ["thing"]})),
+            ("Filter", json!({"tags": "t"}), json!({"min": 1, "tags": ["t"]})),
+            ("Filter", json!({"and": {"min": 2}}), json!({"min": 1, "and": [{"min": 2}]})),
+            ("CustomerBy", json!({"id": 7}), json!({"id": 7})),
+            ("String", json!(null), json!(null)),
+        ] {
+            assert_eq!(coerced(definition, json!({ "v": sent })), Ok(expected), "{definition}");
+        }
+        assert_eq!(coerced("String", json!({})), Ok(json!("absent")));
+        assert_eq!(coerced("String = \"x\"", json!({})), Ok(json!("x")));
+        assert_eq!(coerced("String", json!({"v": "é", "unknown": 1})), Ok(json!("é")));
+    }
+
+    #[test]
+    fn values_that_do_not_fit_are_bad_input() {
+        for (definition, sent) in [
+            ("Int", json!("5")),
+            ("Int", json!(1_u64 << 40)),
+            ("Int", json!(1.5)),
+            ("Int!", json!(null)),
+            ("Float", json!("1")),
+            ("Boolean", json!(0)),
+            ("String", json!(5)),
+            ("Status", json!("OTHER")),
+            ("[ID!]", json!([null])),
+            ("Filter", json!({"unknown": 1})),
+            ("Filter", json!({"min": null})),
+            ("Filter", json!([])),
+            ("CustomerBy", json!({})),
+            ("CustomerBy", json!({"id": 1, "externalId": "x"})),
+            ("CustomerBy", json!({"id": null})),
+            ("Filter", json!({"and": [{"by": {"id": "1", "externalId": "x"}}]})),
+        ] {
+            let refused = coerced(definition, json!({ "v": sent.clone() }));
+            assert_eq!(refused, Err(Code::BadUserInput), "{definition} {sent}");
+        }
+        assert_eq!(coerced("String!", json!({})), Err(Code::BadUserInput));
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let nested = |levels| (0..levels).fold(json!(1), |inner, _| json!([inner]));
+        assert_eq!(coerced("Points", json!({ "v": nested(48) })), Ok(nested(48)));
+        assert_eq!(coerced("Points", json!({ "v": nested(49) })), Err(Code::TooExpensive));
+        assert_eq!(coerced("String", json!({ "unknown": nested(100) })), Ok(json!("absent")));
+    }
+
+    #[test]
+    fn only_variables_that_are_still_used_are_handed_on() {
+        let query =
+            "query($a: Int, $b: Int, $if: Boolean!) { one: echo(number: $a) @include(if: $if) two: echo(number: $b) }";
+        let admitted = admit_with(query, json!({"a": 1, "b": 2, "if": false})).unwrap();
+        assert_eq!(admitted.document, "query($b:Int!){two:echo(number:$b)}");
+        assert_eq!(admitted.variables, map(json!({"b": 2})));
+    }
+
+    #[test]
+    fn a_long_value_is_not_quoted_at_length() {
+        let (_, message) = refused("query($v: Int) { echo(number: $v) }", json!({"v": "é".repeat(10_000)}));
+        assert_eq!(message.chars().count(), 300);
+    }
 }

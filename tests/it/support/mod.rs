@@ -1,5 +1,6 @@
 //! What tests stand on: throwaway databases.
 
+pub(crate) mod app;
 pub(crate) mod postgres;
 pub(crate) mod sqlite;
 

@@ -1,0 +1,471 @@
+//! Campaigns as they are sent (by GraphQL, in a file), checked into rules, and back.
+
+use serde::{Deserialize, Serialize};
+
+use crate::app::adjustment::MAX_BALANCE;
+use crate::app::campaigns::Campaign;
+use crate::app::error::{Check, Error, UserErrorCode};
+use crate::engine::award::{AwardRule, RATE_DECIMALS, Rate};
+use crate::engine::goal::{DistinctOf, Goal};
+use crate::engine::money::{Currency, MoneyError, scaled};
+use crate::engine::rule::{FaultReason, Filter, Period, Rule, faults};
+use crate::engine::time::{Instant, LocalTime, Span, parse_instant};
+use crate::engine::window::{Calendar, CalendarUnit, Recurring, Weekday, WindowRule};
+use crate::engine::zone::Zone;
+
+/// The most entries in a list of a filter.
+pub const MAX_FILTER_ENTRIES: usize = 500;
+const DEFAULT_LATENESS: &str = "P30D";
+
+/// A campaign as it is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
+pub struct CampaignInput {
+    pub name: String,
+    #[serde(default)]
+    pub description: Option<String>,
+    pub starts_at: String,
+    #[serde(default)]
+    pub ends_at: Option<String>,
+    #[serde(default = "utc")]
+    pub time_zone: String,
+    pub currency: String,
+    #[serde(default)]
+    pub filter: Option<FilterInput>,
+    pub window: WindowInput,
+    pub goal: GoalInput,
+    pub award: AwardInput,
+    #[serde(default)]
+    pub max_per_customer: Option<i32>,
+    #[serde(default)]
+    pub max_per_window: Option<i32>,
+    #[serde(default)]
+    pub budget: Option<i64>,
+    #[serde(default = "default_lateness")]
+    pub lateness: String,
+    #[serde(default)]
+    pub hold_for: Option<String>,
+    #[serde(default)]
+    pub expires_after: Option<String>,
+}
+
+fn utc() -> String {
+    "UTC".to_owned()
+}
+
+fn default_lateness() -> String {
+    DEFAULT_LATENESS.to_owned()
+}
+
+/// A filter as it is sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
+pub struct FilterInput {
+    pub min_amount: Option<String>,
+    pub channels: Option<Vec<String>>,
+    pub categories: Option<Vec<String>>,
+    pub skus: Option<Vec<String>>,
+}
+
+/// A window as it is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
+pub enum WindowInput {
+    Campaign(WholeCampaign),
+    Calendar {
+        unit: CalendarUnit,
+        #[serde(default = "one")]
+        every: i32,
+        #[serde(default = "monday")]
+        week_starts_on: Weekday,
+    },
+    Recurring {
+        weekdays: Vec<Weekday>,
+        from: String,
+        to: String,
+    },
+    Session {
+        gap: String,
+    },
+    Timer {
+        duration: String,
+        #[serde(default)]
+        reopens: bool,
+    },
+    Rolling {
+        duration: String,
+    },
+}
+
+fn one() -> i32 {
+    1
+}
+
+fn monday() -> Weekday {
+    Weekday::Monday
+}
+
+/// The one value of a window that needs no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[expect(missing_docs, reason = "the API's own name; schema.graphql describes it")]
+pub enum WholeCampaign {
+    Whole,
+}
+
+/// A goal as it is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
+pub enum GoalInput {
+    EveryPurchase(EveryPurchase),
+    Purchases {
+        at_least: i32,
+        #[serde(default)]
+        repeat: bool,
+    },
+    Spend {
+        at_least: String,
+        #[serde(default)]
+        repeat: bool,
+    },
+    Distinct {
+        of: DistinctOf,
+        at_least: i32,
+    },
+    Streak {
+        length: i32,
+        #[serde(default = "one")]
+        purchases_per_window: i32,
+        #[serde(default)]
+        repeat: bool,
+    },
+}
+
+/// The one value of a goal that needs no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[expect(missing_docs, reason = "the API's own name; schema.graphql describes it")]
+pub enum EveryPurchase {
+    Each,
+}
+
+/// An award as it is sent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
+pub enum AwardInput {
+    Points(i64),
+    PointsPerUnit(String),
+}
+
+/// What is to be changed: absent: kept; present and none: removed.
+#[derive(Clone, Debug, Default)]
+#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
+pub struct CampaignUpdate {
+    pub if_revision: i64,
+    pub name: Option<Option<String>>,
+    pub description: Option<Option<String>>,
+    pub starts_at: Option<Option<String>>,
+    pub ends_at: Option<Option<String>>,
+    pub time_zone: Option<Option<String>>,
+    pub currency: Option<Option<String>>,
+    pub filter: Option<Option<FilterInput>>,
+    pub window: Option<Option<WindowInput>>,
+    pub goal: Option<Option<GoalInput>>,
+    pub award: Option<Option<AwardInput>>,
+    pub max_per_customer: Option<Option<i32>>,
+    pub max_per_window: Option<Option<i32>>,
+    pub budget: Option<Option<i64>>,
+    pub lateness: Option<Option<String>>,
+    pub hold_for: Option<Option<String>>,
+    pub expires_after: Option<Option<String>>,
+}
+
+/// A campaign that can be stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
+pub struct Checked {
+    pub name: String,
+    pub description: Option<String>,
+    pub starts_at: Instant,
+    pub ends_at: Option<Instant>,
+    pub rule: Rule,
+    pub budget: Option<i64>,
+}
+
+impl CampaignInput {
+    /// What a replay must repeat, as text.
+    pub fn request(&self, mutation: &str) -> Result<String, Error> {
+        serde_json::to_string(&(mutation, self)).map_err(|error| Error::Internal(error.to_string()))
+    }
+
+    /// Checks everything. `path`: where the input lies, for error paths.
+    pub fn check(self, path: &[String]) -> Result<Checked, Error> {
+        self.check_with_end(path, true)
+    }
+
+    /// [`Self::check`]; `ordered`: the end must lie after the start.
+    pub(super) fn check_with_end(self, path: &[String], ordered: bool) -> Result<Checked, Error> {
+        let mut check = Check::at(path);
+        check.text(&["name"], &self.name);
+        if let Some(description) = &self.description {
+            check.text(&["description"], description);
+        }
+        if self.budget.is_some_and(|budget| !(0..=MAX_BALANCE).contains(&budget)) {
+            check.fail(&["budget"], UserErrorCode::OutOfRange, "must be 0 to 2^53 − 1");
+        }
+        let starts_at = check.instant(&["startsAt"], &self.starts_at);
+        let ends_at = self.ends_at.as_deref().map(|text| check.instant(&["endsAt"], text));
+        let currency = check.currency(&["currency"], &self.currency);
+        let time_zone = check.parsed(&["timeZone"], Zone::parse(&self.time_zone), |_| UserErrorCode::Invalid);
+        let filter = check_filter(&mut check, self.filter.unwrap_or_default(), currency);
+        let window = check_window(&mut check, self.window);
+        let goal = check_goal(&mut check, self.goal, currency);
+        let award = check_award(&mut check, self.award);
+        let lateness = check.span(&["lateness"], &self.lateness);
+        let hold_for = self.hold_for.as_deref().map(|text| check.span(&["holdFor"], text));
+        let expires_after = self.expires_after.as_deref().map(|text| check.span(&["expiresAfter"], text));
+        if !check.is_clean() {
+            return check.finish(None);
+        }
+        let rule = (|| {
+            Some(Rule {
+                time_zone: time_zone?,
+                currency: currency?,
+                filter,
+                window: window?,
+                goal: goal?,
+                award: award?,
+                max_per_customer: self.max_per_customer,
+                max_per_window: self.max_per_window,
+                lateness: lateness?,
+                hold_for: hold_for.flatten(),
+                expires_after: expires_after.flatten(),
+            })
+        })();
+        let Some((rule, starts_at)) = rule.zip(starts_at) else {
+            return check.finish(None);
+        };
+        let ends_at = ends_at.flatten();
+        let period = Period { starts_at, ends_at: ends_at.filter(|_| ordered), pauses: Vec::new() };
+        for fault in faults(&rule, &period) {
+            match fault.reason {
+                FaultReason::OutOfRange(allowed) => check.fail(fault.path, UserErrorCode::OutOfRange, allowed),
+                FaultReason::Unsupported(why) => check.fail(fault.path, UserErrorCode::UnsupportedCombination, why),
+            }
+        }
+        let (name, description, budget) = (self.name, self.description, self.budget);
+        check.finish(Some(Checked { name, description, starts_at, ends_at, rule, budget }))
+    }
+
+    /// The input that would make this campaign.
+    pub fn of(campaign: &Campaign) -> Self {
+        let rule = &campaign.rule;
+        let money = |minor: i64| rule.currency.format(i128::from(minor));
+        let filter = &rule.filter;
+        Self {
+            name: campaign.row.name.clone(),
+            description: campaign.row.description.clone(),
+            starts_at: campaign.life.period.starts_at.to_string(),
+            ends_at: campaign.life.period.ends_at.map(|end| end.to_string()),
+            time_zone: rule.time_zone.name().to_owned(),
+            currency: rule.currency.to_string(),
+            filter: (*filter != Filter::default()).then(|| FilterInput {
+                min_amount: filter.min_amount.map(money),
+                channels: filter.channels.clone(),
+                categories: filter.categories.clone(),
+                skus: filter.skus.clone(),
+            }),
+            window: window_input(&rule.window),
+            goal: goal_input(&rule.goal, rule.currency),
+            award: match &rule.award {
+                AwardRule::Points(points) => AwardInput::Points(*points),
+                AwardRule::PointsPerUnit(rate) => AwardInput::PointsPerUnit(rate.format()),
+            },
+            max_per_customer: rule.max_per_customer,
+            max_per_window: rule.max_per_window,
+            budget: campaign.budget_limit,
+            lateness: rule.lateness.as_str().to_owned(),
+            hold_for: rule.hold_for.as_ref().map(|span| span.as_str().to_owned()),
+            expires_after: rule.expires_after.as_ref().map(|span| span.as_str().to_owned()),
+        }
+    }
+
+    /// The fields that differ among those that are fixed from activation on. Compared after parsing, so that "20" in
+    /// place of "20.00" is no change.
+    pub(super) fn frozen_differences(&self, after: &Self) -> Vec<&'static str> {
+        let parsed = |input: &Self| input.clone().check_with_end(&[], false).ok();
+        let (Some(a), Some(b)) = (parsed(self), parsed(after)) else { return Vec::new() };
+        let differs = [
+            ("startsAt", a.starts_at != b.starts_at),
+            ("timeZone", a.rule.time_zone != b.rule.time_zone),
+            ("currency", a.rule.currency != b.rule.currency),
+            ("filter", a.rule.filter != b.rule.filter),
+            ("window", a.rule.window != b.rule.window),
+            ("goal", a.rule.goal != b.rule.goal),
+            ("award", a.rule.award != b.rule.award),
+            ("maxPerCustomer", a.rule.max_per_customer != b.rule.max_per_customer),
+            ("maxPerWindow", a.rule.max_per_window != b.rule.max_per_window),
+            ("lateness", a.rule.lateness != b.rule.lateness),
+            ("holdFor", a.rule.hold_for != b.rule.hold_for),
+            ("expiresAfter", a.rule.expires_after != b.rule.expires_after),
+        ];
+        differs.into_iter().filter(|(_, differs)| *differs).map(|(field, _)| field).collect()
+    }
+}
+
+impl CampaignUpdate {
+    /// The input as it is after the change. What cannot be removed is refused when it is.
+    pub(super) fn apply(self, mut input: CampaignInput, path: &[String]) -> Result<CampaignInput, Error> {
+        fn required<T>(check: &mut Check, field: &str, target: &mut T, patch: Option<Option<T>>) {
+            match patch {
+                Some(Some(value)) => *target = value,
+                Some(None) => check.fail(&[field], UserErrorCode::Required, "must not be null"),
+                None => {}
+            }
+        }
+        fn optional<T>(target: &mut Option<T>, patch: Option<Option<T>>) {
+            if let Some(value) = patch {
+                *target = value;
+            }
+        }
+        let mut check = Check::at(path);
+        required(&mut check, "name", &mut input.name, self.name);
+        optional(&mut input.description, self.description);
+        required(&mut check, "startsAt", &mut input.starts_at, self.starts_at);
+        optional(&mut input.ends_at, self.ends_at);
+        required(&mut check, "timeZone", &mut input.time_zone, self.time_zone);
+        required(&mut check, "currency", &mut input.currency, self.currency);
+        optional(&mut input.filter, self.filter);
+        required(&mut check, "window", &mut input.window, self.window);
+        required(&mut check, "goal", &mut input.goal, self.goal);
+        required(&mut check, "award", &mut input.award, self.award);
+        optional(&mut input.max_per_customer, self.max_per_customer);
+        optional(&mut input.max_per_window, self.max_per_window);
+        optional(&mut input.budget, self.budget);
+        required(&mut check, "lateness", &mut input.lateness, self.lateness);
+        optional(&mut input.hold_for, self.hold_for);
+        optional(&mut input.expires_after, self.expires_after);
+        check.finish(Some(input))
+    }
+}
+
+impl Check {
+    fn instant(&mut self, path: &[&str], text: &str) -> Option<Instant> {
+        self.parsed(path, parse_instant(text), |_| UserErrorCode::Invalid)
+    }
+
+    fn span(&mut self, path: &[&str], text: &str) -> Option<Span> {
+        self.parsed(path, Span::parse(text), |_| UserErrorCode::Invalid)
+    }
+
+    fn local_time(&mut self, path: &[&str], text: &str) -> Option<LocalTime> {
+        self.parsed(path, LocalTime::parse(text), |_| UserErrorCode::Invalid)
+    }
+}
+
+fn check_filter(check: &mut Check, filter: FilterInput, currency: Option<Currency>) -> Filter {
+    let lists = [("channels", &filter.channels), ("categories", &filter.categories), ("skus", &filter.skus)];
+    for (name, list) in lists {
+        let list = list.as_deref().unwrap_or_default();
+        if list.len() > MAX_FILTER_ENTRIES {
+            let message = format!("must be at most {MAX_FILTER_ENTRIES} entries");
+            check.fail(&["filter", name], UserErrorCode::OutOfRange, message);
+        }
+        for (index, text) in list.iter().take(MAX_FILTER_ENTRIES).enumerate() {
+            check.text(&["filter", name, &index.to_string()], text);
+        }
+    }
+    let min_amount = filter.min_amount.zip(currency);
+    Filter {
+        min_amount: min_amount.and_then(|(text, currency)| check.amount(&["filter", "minAmount"], currency, &text)),
+        channels: filter.channels,
+        categories: filter.categories,
+        skus: filter.skus,
+    }
+}
+
+fn check_window(check: &mut Check, window: WindowInput) -> Option<WindowRule> {
+    Some(match window {
+        WindowInput::Campaign(WholeCampaign::Whole) => WindowRule::Campaign,
+        WindowInput::Calendar { unit, every, week_starts_on } => {
+            WindowRule::Calendar(Calendar { unit, every, week_starts_on })
+        }
+        WindowInput::Recurring { weekdays, from, to } => {
+            let from = check.local_time(&["window", "recurring", "from"], &from);
+            let to = check.local_time(&["window", "recurring", "to"], &to);
+            WindowRule::Recurring(Recurring { weekdays, from: from?, to: to? })
+        }
+        WindowInput::Session { gap } => WindowRule::Session { gap: check.span(&["window", "session", "gap"], &gap)? },
+        WindowInput::Timer { duration, reopens } => {
+            let duration = check.span(&["window", "timer", "duration"], &duration)?;
+            WindowRule::Timer { duration, reopens }
+        }
+        WindowInput::Rolling { duration } => {
+            WindowRule::Rolling { duration: check.span(&["window", "rolling", "duration"], &duration)? }
+        }
+    })
+}
+
+fn check_goal(check: &mut Check, goal: GoalInput, currency: Option<Currency>) -> Option<Goal> {
+    Some(match goal {
+        GoalInput::EveryPurchase(EveryPurchase::Each) => Goal::EveryPurchase,
+        GoalInput::Purchases { at_least, repeat } => Goal::Purchases { at_least, repeat },
+        GoalInput::Spend { at_least, repeat } => {
+            let at_least = check.amount(&["goal", "spend", "atLeast"], currency?, &at_least)?;
+            Goal::Spend { at_least, repeat }
+        }
+        GoalInput::Distinct { of, at_least } => Goal::Distinct { of, at_least },
+        GoalInput::Streak { length, purchases_per_window, repeat } => {
+            Goal::Streak { length, purchases_per_window, repeat }
+        }
+    })
+}
+
+fn check_award(check: &mut Check, award: AwardInput) -> Option<AwardRule> {
+    match award {
+        AwardInput::Points(points) => Some(AwardRule::Points(points)),
+        AwardInput::PointsPerUnit(rate) => {
+            let rate = check.parsed(&["award", "pointsPerUnit"], scaled(&rate, RATE_DECIMALS), |error| match error {
+                MoneyError::TooManyDecimals => UserErrorCode::TooManyDecimals,
+                MoneyError::OutOfRange => UserErrorCode::OutOfRange,
+                MoneyError::Malformed | MoneyError::UnknownCurrency => UserErrorCode::Invalid,
+            });
+            rate.map(|rate| AwardRule::PointsPerUnit(Rate(rate)))
+        }
+    }
+}
+
+fn window_input(window: &WindowRule) -> WindowInput {
+    let text = |span: &Span| span.as_str().to_owned();
+    match window {
+        WindowRule::Campaign => WindowInput::Campaign(WholeCampaign::Whole),
+        WindowRule::Calendar(Calendar { unit, every, week_starts_on }) => {
+            WindowInput::Calendar { unit: *unit, every: *every, week_starts_on: *week_starts_on }
+        }
+        WindowRule::Recurring(Recurring { weekdays, from, to }) => {
+            WindowInput::Recurring { weekdays: weekdays.clone(), from: from.to_string(), to: to.to_string() }
+        }
+        WindowRule::Session { gap } => WindowInput::Session { gap: text(gap) },
+        WindowRule::Timer { duration, reopens } => WindowInput::Timer { duration: text(duration), reopens: *reopens },
+        WindowRule::Rolling { duration } => WindowInput::Rolling { duration: text(duration) },
+    }
+}
+
+fn goal_input(goal: &Goal, currency: Currency) -> GoalInput {
+    match goal {
+        Goal::EveryPurchase => GoalInput::EveryPurchase(EveryPurchase::Each),
+        Goal::Purchases { at_least, repeat } => GoalInput::Purchases { at_least: *at_least, repeat: *repeat },
+        Goal::Spend { at_least, repeat } => {
+            GoalInput::Spend { at_least: currency.format(i128::from(*at_least)), repeat: *repeat }
+        }
+        Goal::Distinct { of, at_least } => GoalInput::Distinct { of: *of, at_least: *at_least },
+        Goal::Streak { length, purchases_per_window, repeat } => {
+            GoalInput::Streak { length: *length, purchases_per_window: *purchases_per_window, repeat: *repeat }
+        }
+    }
+}

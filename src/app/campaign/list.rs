@@ -1,0 +1,71 @@
+//! Reading campaigns: all of them are in memory, as of the current campaign-set revision.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use entity::CampaignId;
+
+use crate::app::App;
+use crate::app::campaigns::{Campaign, CampaignSet};
+use crate::app::error::Error;
+use crate::app::page::{List, Page, Part, Position, Slice};
+use crate::app::rows::Kind;
+use crate::app::viewer::Reader;
+use crate::engine::lifecycle::Status;
+
+/// Newest first.
+pub const LIST: List = List {
+    name: "campaign",
+    table: "campaign",
+    order: &[("created_at", Kind::Int), ("id", Kind::Int)],
+    descending: true,
+};
+
+/// Where a campaign stands in the list.
+pub fn position(campaign: &Campaign) -> Position {
+    [Part::Int(campaign.row.created_at), Part::Int(campaign.row.id.0)].into()
+}
+
+/// For a connection.
+pub fn cursor(campaign: &Campaign) -> String {
+    LIST.cursor(&position(campaign))
+}
+
+fn is_visible(campaign: &Campaign, reader: Reader<'_>) -> bool {
+    campaign.life.activated || reader.sees_drafts()
+}
+
+/// A page of the campaigns of one of these statuses (none: of any) that the reader may see, and how many there are.
+pub async fn list(
+    app: &App,
+    reader: Reader<'_>,
+    page: &Page,
+    statuses: Option<Vec<Status>>,
+) -> Result<(Slice<Arc<Campaign>>, usize), Error> {
+    let now = app.clock.now();
+    let asked_for =
+        |campaign: &Campaign| statuses.as_ref().is_none_or(|statuses| statuses.contains(&campaign.life.status(now)));
+    let set = app.campaigns().await?;
+    let wanted = |campaign: &&Arc<Campaign>| is_visible(campaign, reader) && asked_for(campaign);
+    let campaigns = newest_first(set.all().iter().filter(wanted));
+    let count = campaigns.len();
+    Ok((page.of_all(&LIST, campaigns, |campaign| position(campaign)), count))
+}
+
+/// In the list's order.
+pub fn newest_first<'a>(campaigns: impl Iterator<Item = &'a Arc<Campaign>>) -> Vec<Arc<Campaign>> {
+    let mut campaigns: Vec<Arc<Campaign>> = campaigns.cloned().collect();
+    campaigns.sort_by_cached_key(|campaign| std::cmp::Reverse(position(campaign)));
+    campaigns
+}
+
+/// Those of these campaigns that the reader may see.
+pub async fn find(
+    app: &App,
+    reader: Reader<'_>,
+    ids: Vec<CampaignId>,
+) -> Result<HashMap<CampaignId, Arc<Campaign>>, Error> {
+    let set: Arc<CampaignSet> = app.campaigns().await?;
+    let visible = |id: CampaignId| Some((id, set.get(id).filter(|campaign| is_visible(campaign, reader))?.clone()));
+    Ok(ids.into_iter().filter_map(visible).collect())
+}

@@ -1,0 +1,362 @@
+//! The life of campaigns. Every change holds the campaign lock exclusively, bumps the campaign-set revision and
+//! commits at once: no purchase can slip between a transition and what it means.
+
+pub mod input;
+pub mod list;
+
+use std::sync::Arc;
+
+use entity::{
+    BudgetDecisionKind, CampaignId, budget, budget_decision, campaign, campaign_stat, idempotency_key, purchase,
+};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, IntoActiveModel,
+    QueryFilter, QuerySelect, Set,
+};
+
+use self::input::{CampaignInput, CampaignUpdate, Checked};
+use super::App;
+use super::campaigns::{Campaign, revision};
+use super::database::CAMPAIGNS_LOCK;
+use super::error::{Check, Error, UserErrorCode};
+use super::rows::{OnConflict, insert};
+use super::viewer::Admin;
+use crate::engine::lifecycle::{Refusal, Status};
+use crate::engine::time::Instant;
+
+/// A change of the campaign set under way: it holds the lock, and `revision` is the set's once it commits.
+pub(super) struct Change<'a> {
+    app: &'a App,
+    tx: DatabaseTransaction,
+    pub(super) revision: i64,
+    now: Instant,
+}
+
+impl<'a> Change<'a> {
+    /// Waits for the lock.
+    pub(super) async fn begin(app: &'a App) -> Result<Self, Error> {
+        let tx = app.database.begin().await?;
+        if tx.get_database_backend() == DatabaseBackend::Postgres {
+            tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({CAMPAIGNS_LOCK})")).await?;
+        }
+        let revision = revision(&tx).await? + 1;
+        Ok(Self { app, tx, revision, now: app.clock.now() })
+    }
+
+    /// Reads the campaign under the lock.
+    pub(super) async fn find(&self, id: CampaignId) -> Result<Option<campaign::Model>, Error> {
+        Ok(campaign::Entity::find_by_id(id).one(&self.tx).await?)
+    }
+
+    async fn budget(&self, id: CampaignId) -> Result<Option<budget::Model>, Error> {
+        Ok(budget::Entity::find_by_id(id).one(&self.tx).await?)
+    }
+
+    /// The campaign, or `userErrors` at the argument `id`.
+    async fn get(&self, id: CampaignId) -> Result<Campaign, Error> {
+        let Some(row) = self.find(id).await? else {
+            return Err(Error::refused(&["id"], UserErrorCode::NotFound, "no such campaign"));
+        };
+        let limit = self.budget(id).await?.and_then(|budget| budget.points_limit);
+        Campaign::of(row, limit)
+    }
+
+    /// The latest recorded purchasedAt over all customers.
+    async fn latest_purchase(&self) -> Result<Option<Instant>, Error> {
+        let latest: Option<Option<i64>> = purchase::Entity::find()
+            .select_only()
+            .column_as(purchase::Column::PurchasedAt.max(), "latest")
+            .into_tuple()
+            .one(&self.tx)
+            .await?;
+        Ok(latest.flatten().map(Instant))
+    }
+
+    /// Stores the row under the new revision, and commits.
+    pub(super) async fn save(self, mut row: campaign::Model) -> Result<(), Error> {
+        row.revision = self.revision;
+        row.into_active_model().reset_all().update(&self.tx).await?;
+        self.commit().await
+    }
+
+    async fn commit(self) -> Result<(), Error> {
+        let sql = format!("UPDATE installation SET revision = {}", self.revision);
+        self.tx.execute_unprepared(&sql).await?;
+        Ok(self.tx.commit().await?)
+    }
+
+    /// [`Self::save`], then the campaign as it is.
+    async fn finish(self, row: campaign::Model) -> Result<Arc<Campaign>, Error> {
+        let (app, id) = (self.app, row.id);
+        self.save(row).await?;
+        current(app, id).await
+    }
+}
+
+async fn current(app: &App, id: CampaignId) -> Result<Arc<Campaign>, Error> {
+    let set = app.campaigns().await?;
+    set.get(id).cloned().ok_or_else(|| Error::refused(&["id"], UserErrorCode::NotFound, "no such campaign"))
+}
+
+fn refuse_transition(refusal: Refusal, path: &[&str]) -> Error {
+    match refusal {
+        Refusal::Illegal(status) => {
+            let message = format!("the campaign is {}", format!("{status:?}").to_uppercase());
+            Error::refused(path, UserErrorCode::IllegalTransition, &message)
+        }
+        Refusal::BoundaryInPast => {
+            Error::refused(path, UserErrorCode::BoundaryInPast, "would change what was counted already")
+        }
+    }
+}
+
+/// Makes a draft. The same key with the same input again answers the campaign that it made.
+pub async fn create(app: &App, _: &Admin, input: CampaignInput, key: Option<String>) -> Result<Arc<Campaign>, Error> {
+    let request = key.as_ref().map(|_| input.request("createCampaign")).transpose()?;
+    let checked = input.check(&["input".to_owned()])?;
+    insert_draft(app, checked, key.zip(request)).await
+}
+
+/// Makes a draft of another campaign's rule under a new name.
+pub async fn clone(
+    app: &App,
+    _: &Admin,
+    id: CampaignId,
+    name: String,
+    key: Option<String>,
+) -> Result<Arc<Campaign>, Error> {
+    let mut check = Check::default();
+    check.text(&["name"], &name);
+    check.finish(Some(()))?;
+    let original = current(app, id).await?;
+    let request = serde_json::json!(["cloneCampaign", id.0, name]).to_string();
+    let checked = Checked {
+        name,
+        description: original.row.description.clone(),
+        starts_at: Instant(original.row.starts_at),
+        ends_at: original.row.ends_at.map(Instant),
+        rule: original.rule.clone(),
+        budget: original.budget_limit,
+    };
+    insert_draft(app, checked, key.map(|key| (key, request))).await
+}
+
+async fn insert_draft(app: &App, checked: Checked, key: Option<(String, String)>) -> Result<Arc<Campaign>, Error> {
+    if let Some((key, _)) = &key {
+        let mut check = Check::default();
+        check.text(&["idempotencyKey"], key);
+        check.finish(Some(()))?;
+    }
+    let change = Change::begin(app).await?;
+    if let Some((key, request)) = &key
+        && let Some(known) = idempotency_key::Entity::find_by_id(key.clone()).one(&change.tx).await?
+    {
+        return match known.campaign_id {
+            Some(id) if known.request == *request => current(app, CampaignId(id)).await,
+            _ => Err(Error::refused(
+                &["idempotencyKey"],
+                UserErrorCode::IdempotencyConflict,
+                "was used before for something else",
+            )),
+        };
+    }
+    let json = |value: serde_json::Result<serde_json::Value>| value.map_err(|error| Error::Internal(error.to_string()));
+    let row = campaign::ActiveModel {
+        name: Set(checked.name),
+        description: Set(checked.description),
+        created_at: Set(change.now.0),
+        starts_at: Set(checked.starts_at.0),
+        ends_at: Set(checked.ends_at.map(|end| end.0)),
+        rule: Set(json(serde_json::to_value(&checked.rule))?),
+        pauses: Set(serde_json::json!([])),
+        revision: Set(change.revision),
+        ended: Set(false),
+        ..Default::default()
+    };
+    let row = row.insert(&change.tx).await?;
+    let id = row.id;
+    if checked.budget.is_some() {
+        let budget = budget::Model { campaign_id: id, points_limit: checked.budget, points_used: 0, decision_no: 0 };
+        insert::<budget::Entity>(&change.tx, &[budget], OnConflict::Fail).await?;
+    }
+    if let Some((key, request)) = key {
+        let key = idempotency_key::Model { key, request, campaign_id: Some(id.0), customer_id: None, sequence: None };
+        insert::<idempotency_key::Entity>(&change.tx, &[key], OnConflict::Fail).await?;
+    }
+    change.commit().await?;
+    current(app, id).await
+}
+
+/// Edits a campaign: a draft freely, an activated one in name, description, budget and end.
+pub async fn update(app: &App, _: &Admin, id: CampaignId, update: CampaignUpdate) -> Result<Arc<Campaign>, Error> {
+    let change = Change::begin(app).await?;
+    let campaign = change.get(id).await?;
+    if update.if_revision != campaign.row.revision {
+        let message = format!("the campaign is at revision {}", campaign.row.revision);
+        return Err(Error::refused(&["input", "ifRevision"], UserErrorCode::StaleRevision, &message));
+    }
+    let before = CampaignInput::of(&campaign);
+    let path = ["input".to_owned()];
+    let after = update.apply(before.clone(), &path)?;
+    let frozen = before.frozen_differences(&after);
+    // An end that lies before the start is what ending a SCHEDULED campaign leaves: no edit may be refused for it.
+    let unchanged_end = after.ends_at == before.ends_at && after.starts_at == before.starts_at;
+    let checked = after.check_with_end(&path, !(unchanged_end && campaign.life.activated))?;
+    let mut campaign = campaign;
+    if campaign.life.activated {
+        if !frozen.is_empty() {
+            let mut check = Check::at(&path);
+            for field in frozen {
+                let message = "is fixed from activation on; clone the campaign to change it";
+                check.fail(&[field], UserErrorCode::CampaignNotEditable, message);
+            }
+            return Err(check.finish::<()>(None).err().unwrap_or(Error::Unavailable));
+        }
+        if checked.ends_at != campaign.life.period.ends_at {
+            let latest = change.latest_purchase().await?;
+            campaign
+                .life
+                .reschedule(checked.ends_at, change.now, latest)
+                .map_err(|refusal| refuse_transition(refusal, &["input", "endsAt"]))?;
+        }
+    }
+    save_budget(&change, &campaign, checked.budget).await?;
+    let rule = serde_json::to_value(&checked.rule).map_err(|error| Error::Internal(error.to_string()))?;
+    let row = campaign::Model {
+        name: checked.name,
+        description: checked.description,
+        starts_at: checked.starts_at.0,
+        ends_at: checked.ends_at.map(|end| end.0),
+        rule,
+        ..campaign.row
+    };
+    change.finish(row).await
+}
+
+/// Sets the limit. Of an activated campaign that is a numbered decision, which tells what stands at that moment.
+async fn save_budget(change: &Change<'_>, campaign: &Campaign, limit: Option<i64>) -> Result<(), Error> {
+    if limit == campaign.budget_limit {
+        return Ok(());
+    }
+    let id = campaign.id();
+    let blank = budget::Model { campaign_id: id, points_limit: None, points_used: 0, decision_no: 0 };
+    insert_new_budget(change, &blank).await?;
+    let mut budget = change.budget(id).await?.unwrap_or(blank);
+    if campaign.life.activated && budget.points_limit.is_none() {
+        budget.points_used = points_standing(&change.tx, id).await?;
+    }
+    budget.points_limit = limit;
+    if campaign.life.activated {
+        note_limit(change, &mut budget).await?;
+    }
+    super::rows::update::<budget::Entity>(&change.tx, &[budget]).await?;
+    Ok(())
+}
+
+async fn insert_new_budget(change: &Change<'_>, blank: &budget::Model) -> Result<(), Error> {
+    insert::<budget::Entity>(&change.tx, std::slice::from_ref(blank), OnConflict::Keep).await?;
+    Ok(())
+}
+
+/// Numbers the setting of a limit.
+async fn note_limit(change: &Change<'_>, budget: &mut budget::Model) -> Result<(), Error> {
+    budget.decision_no += 1;
+    let decision = budget_decision::Model {
+        campaign_id: budget.campaign_id,
+        decision_no: budget.decision_no,
+        kind: BudgetDecisionKind::Limit,
+        customer_id: None,
+        award_number: None,
+        points: budget.points_limit.unwrap_or(-1),
+        points_used: budget.points_used,
+    };
+    insert::<budget_decision::Entity>(&change.tx, &[decision], OnConflict::Fail).await?;
+    Ok(())
+}
+
+/// Points of a campaign's standing awards, summed over all shards.
+async fn points_standing(tx: &DatabaseTransaction, id: CampaignId) -> Result<i64, Error> {
+    let stats = campaign_stat::Entity::find().filter(campaign_stat::Column::CampaignId.eq(id)).all(tx).await?;
+    Ok(stats.iter().map(|stat| stat.points_standing).sum())
+}
+
+/// Deletes a draft.
+pub async fn delete(app: &App, _: &Admin, id: CampaignId) -> Result<(), Error> {
+    let change = Change::begin(app).await?;
+    let campaign = change.get(id).await?;
+    if campaign.life.activated {
+        let status = campaign.life.status(change.now);
+        return Err(refuse_transition(Refusal::Illegal(status), &["id"]));
+    }
+    budget::Entity::delete_by_id(id).exec(&change.tx).await?;
+    campaign::Entity::delete_by_id(id).exec(&change.tx).await?;
+    change.commit().await
+}
+
+/// Puts a draft into effect. With a start in the past, what was recorded since is counted from now on.
+pub async fn activate(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campaign>, Error> {
+    let change = Change::begin(app).await?;
+    let mut campaign = change.get(id).await?;
+    if campaign.rule.hold_for.is_some() || campaign.rule.expires_after.is_some() {
+        let message = "holdFor and expiresAfter cannot be activated yet";
+        return Err(Error::refused(&["id"], UserErrorCode::UnsupportedCombination, message));
+    }
+    let lateness = campaign.rule.lateness.micros();
+    campaign.life.activate(change.now, lateness).map_err(|refusal| refuse_transition(refusal, &["id"]))?;
+    if let Some(mut budget) = change.budget(id).await?.filter(|budget| budget.points_limit.is_some()) {
+        note_limit(&change, &mut budget).await?;
+        super::rows::update::<budget::Entity>(&change.tx, &[budget]).await?;
+    }
+    let has_past = change.latest_purchase().await?.is_some_and(|latest| latest >= campaign.life.period.starts_at);
+    let row = campaign::Model {
+        activated_revision: Some(change.revision),
+        backfilled_to: has_past.then_some(0),
+        ..campaign.row
+    };
+    let campaign = change.finish(row).await?;
+    if has_past {
+        app.backfill_wanted.notify_one();
+    }
+    Ok(campaign)
+}
+
+/// Stops counting, until it is resumed.
+pub async fn pause(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campaign>, Error> {
+    transition(app, id, |life, now, latest| life.pause(now, latest)).await
+}
+
+/// Counts again.
+pub async fn resume(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campaign>, Error> {
+    transition(app, id, |life, now, latest| life.resume(now, latest)).await
+}
+
+/// Ends a campaign before its time.
+pub async fn end(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campaign>, Error> {
+    transition(app, id, |life, now, latest| life.end(now, latest)).await
+}
+
+async fn transition(
+    app: &App,
+    id: CampaignId,
+    decide: impl FnOnce(&mut crate::engine::lifecycle::Life, Instant, Option<Instant>) -> Result<(), Refusal>,
+) -> Result<Arc<Campaign>, Error> {
+    let change = Change::begin(app).await?;
+    let mut campaign = change.get(id).await?;
+    let latest = change.latest_purchase().await?;
+    decide(&mut campaign.life, change.now, latest).map_err(|refusal| refuse_transition(refusal, &["id"]))?;
+    let life = campaign.life;
+    let pauses = serde_json::to_value(&life.period.pauses).map_err(|error| Error::Internal(error.to_string()))?;
+    let row = campaign::Model {
+        ends_at: life.period.ends_at.map(|end| end.0),
+        ended: life.ended,
+        boundary: life.boundary.map(|boundary| boundary.0),
+        pauses,
+        ..campaign.row
+    };
+    change.finish(row).await
+}
+
+/// The status that a campaign shows now.
+pub fn status(app: &App, campaign: &Campaign) -> Status {
+    campaign.life.status(app.clock.now())
+}

@@ -1,0 +1,141 @@
+//! All campaigns as they are at one campaign-set revision, parsed once and kept until the revision moves on.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use entity::{CampaignId, campaign};
+use sea_orm::{ConnectionTrait, FromQueryResult, Statement};
+
+use super::error::Error;
+use crate::engine::lifecycle::{Life, Status};
+use crate::engine::rule::{self, Period, Rule};
+use crate::engine::time::Instant;
+
+/// A campaign: its row, and what the engine sees of it.
+#[derive(Clone, Debug)]
+pub struct Campaign {
+    /// As stored.
+    pub row: campaign::Model,
+    /// What it counts and awards.
+    pub rule: Rule,
+    /// Its period and recorded transitions.
+    pub life: Life,
+    /// Points that may stand at once; none: no budget.
+    pub budget_limit: Option<i64>,
+}
+
+impl Campaign {
+    /// Parses the stored parts.
+    pub fn of(row: campaign::Model, budget_limit: Option<i64>) -> Result<Self, Error> {
+        let broken =
+            |part: &str, error: serde_json::Error| Error::Internal(format!("campaign {}: {part}: {error}", row.id.0));
+        let rule = serde_json::from_value(row.rule.clone()).map_err(|error| broken("rule", error))?;
+        let pauses = serde_json::from_value(row.pauses.clone()).map_err(|error| broken("pauses", error))?;
+        let life = Life {
+            period: Period { starts_at: Instant(row.starts_at), ends_at: row.ends_at.map(Instant), pauses },
+            activated: row.activated_revision.is_some(),
+            ended: row.ended,
+            settled: row.settled_revision.is_some(),
+            boundary: row.boundary.map(Instant),
+        };
+        Ok(Self { row, rule, life, budget_limit })
+    }
+
+    /// For the engine.
+    pub fn engine(&self) -> rule::Campaign<'_> {
+        rule::Campaign { rule: &self.rule, period: &self.life.period }
+    }
+
+    /// Its key.
+    pub fn id(&self) -> CampaignId {
+        self.row.id
+    }
+
+    /// Activated, and new facts still count.
+    pub fn counts(&self) -> bool {
+        self.life.activated && !self.life.settled
+    }
+
+    /// ACTIVE or PAUSED.
+    pub fn runs(&self, now: Instant) -> bool {
+        matches!(self.life.status(now), Status::Active | Status::Paused)
+    }
+}
+
+/// All campaigns at one revision, activated ones first in activation order, then drafts.
+#[derive(Debug, Default)]
+pub struct CampaignSet {
+    /// Of the set.
+    pub revision: i64,
+    campaigns: Vec<Arc<Campaign>>,
+    by_id: HashMap<CampaignId, usize>,
+}
+
+impl CampaignSet {
+    /// Reads the set, in one statement: the revision and the rows are of one moment.
+    pub async fn load(db: &impl ConnectionTrait) -> Result<Self, Error> {
+        let sql = "SELECT i.revision AS set_revision, b.points_limit, c.* FROM installation i \
+            LEFT JOIN campaign c ON c.id = c.id LEFT JOIN budget b ON b.campaign_id = c.id \
+            ORDER BY c.activated_revision IS NULL, c.activated_revision, c.id";
+        let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await?;
+        let mut set = Self::default();
+        for row in rows {
+            set.revision = row.try_get("", "set_revision")?;
+            if row.try_get::<Option<i64>>("", "id")?.is_some() {
+                let limit = row.try_get("", "points_limit")?;
+                let campaign = Campaign::of(campaign::Model::from_query_result(&row, "")?, limit)?;
+                set.by_id.insert(campaign.id(), set.campaigns.len());
+                set.campaigns.push(Arc::new(campaign));
+            }
+        }
+        Ok(set)
+    }
+
+    /// By key.
+    pub fn get(&self, id: CampaignId) -> Option<&Arc<Campaign>> {
+        self.by_id.get(&id).map(|index| &self.campaigns[*index])
+    }
+
+    /// All, activated ones first in activation order.
+    pub fn all(&self) -> &[Arc<Campaign>] {
+        &self.campaigns
+    }
+
+    /// Those that new facts count for, in activation order.
+    pub fn counting(&self) -> impl Iterator<Item = &Arc<Campaign>> {
+        self.campaigns.iter().filter(|campaign| campaign.counts())
+    }
+}
+
+/// The newest set seen by this process.
+#[derive(Debug, Default)]
+pub struct Campaigns {
+    newest: Mutex<Arc<CampaignSet>>,
+}
+
+impl Campaigns {
+    /// The set at the database's current revision, parsed anew only when that moved on. Inside a transaction that holds
+    /// the campaign lock it is the set of that transaction.
+    pub async fn current(&self, db: &impl ConnectionTrait) -> Result<Arc<CampaignSet>, Error> {
+        let revision = revision(db).await?;
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        // Revision 0 is also that of the empty set that no database has been asked for; it is right there too.
+        if newest.revision == revision {
+            return Ok(newest);
+        }
+        let set = Arc::new(CampaignSet::load(db).await?);
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if set.revision > newest.revision {
+            *newest = Arc::clone(&set);
+        }
+        Ok(set)
+    }
+}
+
+/// The campaign-set revision now.
+pub async fn revision(db: &impl ConnectionTrait) -> Result<i64, Error> {
+    let sql = Statement::from_string(db.get_database_backend(), "SELECT revision FROM installation");
+    let row = db.query_one_raw(sql).await?;
+    let row = row.ok_or_else(|| Error::Internal("the database has no installation row".to_owned()))?;
+    Ok(row.try_get("", "revision")?)
+}

@@ -1,0 +1,216 @@
+//! The database: connections, transactions, migrations.
+//!
+//! One text of SQL serves both engines wherever it can; where they differ (locks, arrays), [`Database::backend`] or
+//! [`super::rows`] decides, and nothing else does.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use migration::{Migrator, MigratorTrait};
+use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+use sea_orm::{
+    ConnectOptions, ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr,
+    SqliteTransactionMode, TransactionOptions, TransactionTrait,
+};
+
+use crate::config;
+
+/// Readers of an SQLite file beside its one writer.
+const SQLITE_READERS: u32 = 4;
+/// How long an SQLite transaction waits for another process's.
+const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a query waits for a free connection.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Advisory lock (PostgreSQL): held shared by every batch, exclusively by every transition of a campaign.
+pub const CAMPAIGNS_LOCK: i64 = 0x57_46_43_41;
+/// Advisory lock (PostgreSQL): held by whoever migrates.
+const MIGRATE_LOCK: i64 = 0x57_46_4d_49;
+
+/// Connections to the one database.
+#[derive(Clone, Debug)]
+pub struct Database {
+    write: DatabaseConnection,
+    read: DatabaseConnection,
+    statements: Arc<AtomicU64>,
+}
+
+impl Database {
+    /// Connects. An SQLite file that does not exist is made.
+    pub async fn connect(options: &config::Database) -> Result<Self, DbErr> {
+        let url = options.url.expose();
+        if !url.starts_with("sqlite:") {
+            let mut pool = sea_orm::Database::connect(postgres_options(options)).await?;
+            let statements = count_statements([&mut pool]);
+            return Ok(Self { write: pool.clone(), read: pool, statements });
+        }
+        // One writer: SQLite has one anyway, and waiting in our queue is fairer than waiting for its lock.
+        let mut write = sea_orm::Database::connect(sqlite_options(url, 1, true)).await?;
+        let mut read = sea_orm::Database::connect(sqlite_options(url, SQLITE_READERS, false)).await?;
+        let statements = count_statements([&mut write, &mut read]);
+        Ok(Self { write, read, statements })
+    }
+
+    /// How many statements were sent so far: what a request costs does not grow with the rows it answers.
+    pub fn statements(&self) -> u64 {
+        self.statements.load(Ordering::Relaxed)
+    }
+
+    /// For queries outside any transaction.
+    pub fn read(&self) -> &DatabaseConnection {
+        &self.read
+    }
+
+    /// Which engine it is.
+    pub fn backend(&self) -> DatabaseBackend {
+        self.read.get_database_backend()
+    }
+
+    /// Begins a transaction that may write. On SQLite it takes the write lock at once: upgrading a reader fails
+    /// whatever the time-out says.
+    pub async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
+        self.write
+            .begin_with_options(TransactionOptions {
+                sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+                ..TransactionOptions::default()
+            })
+            .await
+    }
+
+    /// Applies pending migrations under a lock: two at once are safe, the second finds nothing to do.
+    pub async fn migrate(&self) -> Result<(), DbErr> {
+        let tx = self.begin().await?;
+        if self.backend() == DatabaseBackend::Postgres {
+            tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATE_LOCK})")).await?;
+        }
+        Migrator::up(&tx, None).await?;
+        let id = format!("{:032x}", rand::random::<u128>());
+        tx.execute_unprepared(&format!(
+            "INSERT INTO installation (id, installation_id, revision) VALUES (1, '{id}', 0) ON CONFLICT (id) DO NOTHING"
+        ))
+        .await?;
+        tx.commit().await
+    }
+
+    /// Whether the schema is older than this program.
+    pub async fn is_behind(&self) -> Result<bool, DbErr> {
+        Ok(!Migrator::get_pending_migrations(&self.write).await?.is_empty())
+    }
+
+    /// Copies the database into a new file while others write (SQLite).
+    pub async fn backup(&self, file: &Path) -> Result<(), DbErr> {
+        let Some(file) = file.to_str() else {
+            return Err(DbErr::Custom("the file's name is not UTF-8".to_owned()));
+        };
+        let quoted = file.replace('\'', "''");
+        self.write.execute_unprepared(&format!("VACUUM INTO '{quoted}'")).await?;
+        Ok(())
+    }
+
+    /// Closes all connections. Without it SQLite's data stays in the write-ahead log.
+    pub async fn close(self) -> Result<(), DbErr> {
+        self.read.close().await?;
+        self.write.close().await
+    }
+}
+
+fn postgres_options(options: &config::Database) -> ConnectOptions {
+    let timeout_ms = options.statement_timeout.as_millis().to_string();
+    let mut connect = ConnectOptions::new(options.url.expose());
+    connect
+        .max_connections(options.connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .sqlx_logging(false)
+        .record_stmt_in_spans(false)
+        .map_sqlx_postgres_opts(move |options| {
+            options.options([
+                ("statement_timeout", timeout_ms.as_str()),
+                ("application_name", "windfall"),
+                // A ROLLBACK outside a transaction (below) is no news.
+                ("client_min_messages", "error"),
+            ])
+        })
+        .map_sqlx_postgres_pool_opts(|options| {
+            // A `BEGIN` that was cancelled under way leaves a transaction open, which the next borrower would inherit.
+            options.after_release(|connection, _| {
+                Box::pin(async move {
+                    use sea_orm::sqlx::Executor;
+                    connection.execute("ROLLBACK").await?;
+                    Ok(true)
+                })
+            })
+        });
+    connect
+}
+
+fn count_statements<const N: usize>(connections: [&mut DatabaseConnection; N]) -> Arc<AtomicU64> {
+    let statements = Arc::new(AtomicU64::new(0));
+    for connection in connections {
+        let statements = Arc::clone(&statements);
+        connection.set_metric_callback(move |_| {
+            statements.fetch_add(1, Ordering::Relaxed);
+        });
+    }
+    statements
+}
+
+fn sqlite_options(url: &str, connections: u32, create: bool) -> ConnectOptions {
+    let mut connect = ConnectOptions::new(url);
+    connect
+        .min_connections(1)
+        .max_connections(connections)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
+        .sqlx_logging(false)
+        .record_stmt_in_spans(false)
+        .map_sqlx_sqlite_opts(move |options| {
+            options
+                .create_if_missing(create)
+                .journal_mode(SqliteJournalMode::Wal)
+                // What was acknowledged survives a power cut; batching pays for it.
+                .synchronous(SqliteSynchronous::Full)
+                .foreign_keys(true)
+                .busy_timeout(SQLITE_BUSY_TIMEOUT)
+                .pragma("cache_size", "-65536")
+                .pragma("temp_store", "MEMORY")
+        });
+    connect
+}
+
+/// Whether repeating the whole transaction can help: serialisation failure, deadlock, a busy SQLite file.
+pub fn is_conflict(error: &DbErr) -> bool {
+    matches!(code(error).as_deref(), Some("40001" | "40P01" | "55P03" | "5" | "6" | "517" | "261"))
+}
+
+/// Whether the data itself is at fault, so that a smaller batch may pass: SQLSTATE classes 22 and 23, SQLite's
+/// constraint (19), too big (18) and mismatch (20).
+pub fn is_data_error(error: &DbErr) -> bool {
+    code(error).is_some_and(|code| {
+        let sqlite = code.parse::<u32>().is_ok_and(|code| code < 10_000 && matches!(code & 0xff, 18..=20));
+        sqlite || (code.len() == 5 && (code.starts_with("22") || code.starts_with("23")))
+    })
+}
+
+/// Whether the server did not carry the statement out, for reasons that pass: it is starting or stopping (class 57),
+/// it has no room (53), the connection broke (08).
+pub fn is_transient(error: &DbErr) -> bool {
+    code(error).is_some_and(|code| code.len() == 5 && ["57", "53", "08"].iter().any(|class| code.starts_with(class)))
+        || is_broken_connection(error)
+}
+
+fn is_broken_connection(error: &DbErr) -> bool {
+    use sea_orm::RuntimeErr::SqlxError;
+    use sea_orm::sqlx::Error::{Io, PoolClosed, PoolTimedOut, Protocol, Tls, WorkerCrashed};
+    let (DbErr::Exec(SqlxError(inner)) | DbErr::Query(SqlxError(inner)) | DbErr::Conn(SqlxError(inner))) = error else {
+        return false;
+    };
+    matches!(**inner, Io(_) | PoolClosed | PoolTimedOut | Protocol(_) | Tls(_) | WorkerCrashed)
+}
+
+fn code(error: &DbErr) -> Option<String> {
+    use sea_orm::RuntimeErr::SqlxError;
+    let (DbErr::Exec(SqlxError(inner)) | DbErr::Query(SqlxError(inner)) | DbErr::Conn(SqlxError(inner))) = error else {
+        return None;
+    };
+    inner.as_database_error()?.code().map(Into::into)
+}

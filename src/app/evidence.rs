@@ -1,0 +1,203 @@
+//! Why an award: its evidence, derived from the facts. Read forwards or backwards in chunks until a page is full, all
+//! awards of a request together.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use entity::{AwardStatus, award, purchase, refund};
+use sea_orm::{DatabaseBackend, FromQueryResult};
+
+use super::App;
+use super::award::{evidence_key, reaching_key};
+use super::campaigns::Campaign;
+use super::error::Error;
+use super::history::refunds;
+use super::page::{List, Listed, Page, Part, Position, Slice};
+use super::purchase::{from_row, key};
+use super::rows::{Kind, Rows, first_of_each};
+use crate::engine::evidence::evidence;
+use crate::engine::goal::Goal;
+use crate::engine::purchase::Key;
+use crate::engine::rule::Eligible;
+use crate::engine::time::Instant;
+
+/// A customer's purchases, oldest first.
+pub const LIST: List = List { name: "evidence", descending: false, ..purchase::Model::LIST };
+
+/// Purchases that the first chunk of an award holds; each further one holds four times as many.
+const FIRST_CHUNK: usize = 128;
+
+/// For a connection.
+pub fn cursor(row: &purchase::Model) -> String {
+    LIST.cursor(&row.position())
+}
+
+/// One award's page, while it is searched.
+struct Search {
+    award: Arc<award::Model>,
+    campaign: Arc<Campaign>,
+    backward: bool,
+    /// Eligible purchases that fill the page.
+    enough: usize,
+    /// What is left to read, both ends included; none: nothing.
+    rest: Option<(Key, Key)>,
+    /// The last purchase of the chunk before: the next chunk begins with it.
+    reached: Option<Key>,
+    found: Vec<(Eligible, purchase::Model)>,
+}
+
+/// A page of each award's evidence, oldest first.
+pub async fn pages(app: &App, awards: &[Arc<award::Model>], page: &Page) -> Result<Vec<Slice<purchase::Model>>, Error> {
+    let set = app.campaigns().await?;
+    let mut searches = Vec::with_capacity(awards.len());
+    for award in awards {
+        let campaign = set.get(award.campaign_id);
+        let campaign = campaign.ok_or_else(|| Error::Internal("an award's campaign is not there".to_owned()))?;
+        searches.push(Search::new(Arc::clone(award), Arc::clone(campaign), page));
+    }
+    let mut chunk = FIRST_CHUNK;
+    while searches.iter().any(|search| search.rest.is_some()) {
+        read_chunk(app, &mut searches, chunk).await?;
+        chunk = chunk.saturating_mul(4);
+    }
+    Ok(searches.into_iter().map(|search| search.finish(page)).collect())
+}
+
+/// Reads on, two statements for all awards together.
+async fn read_chunk(app: &App, searches: &mut [Search], chunk: usize) -> Result<(), Error> {
+    for backward in [false, true] {
+        let mut turn: Vec<&mut Search> =
+            searches.iter_mut().filter(|search| search.backward == backward && search.rest.is_some()).collect();
+        if turn.is_empty() {
+            continue;
+        }
+        let stretches = stretches(app.database.backend(), &turn);
+        let conditions = "s.customer_id = r.customer_id \
+            AND s.purchased_at >= r.from_at AND s.purchased_at <= r.to_at \
+            AND (s.purchased_at > r.from_at OR s.external_id >= COALESCE(r.from_id, '')) \
+            AND (s.purchased_at < r.to_at OR s.external_id <= COALESCE(r.to_id, ''))";
+        let order = if backward { "s.purchased_at DESC, s.external_id DESC" } else { "s.purchased_at, s.external_id" };
+        let db = app.database.read();
+        let read = first_of_each(db, "r.search, t.*", "purchase", stretches, conditions, order, chunk).await?;
+        let mut rows: HashMap<i64, Vec<purchase::Model>> = HashMap::new();
+        for row in &read {
+            rows.entry(row.try_get("", "search")?).or_default().push(purchase::Model::from_query_result(row, "")?);
+        }
+        let refunds = refunds(db, rows.values().flatten().map(|row| row.external_id.clone())).await?;
+        for (index, search) in (0_i64..).zip(&mut turn) {
+            search.feed(rows.remove(&index).unwrap_or_default(), &refunds, chunk)?;
+        }
+    }
+    Ok(())
+}
+
+/// What is left to read of each.
+fn stretches(backend: DatabaseBackend, searches: &[&mut Search]) -> Rows {
+    let columns = [
+        ("search", Kind::Int),
+        ("customer_id", Kind::Int),
+        ("from_at", Kind::Int),
+        ("from_id", Kind::Text),
+        ("to_at", Kind::Int),
+        ("to_id", Kind::Text),
+    ];
+    let mut rows = Rows::new(backend, &columns);
+    for (index, search) in (0_i64..).zip(searches) {
+        let Some((from, to)) = &search.rest else { continue };
+        rows.push(vec![
+            index.into(),
+            search.award.customer_id.0.into(),
+            from.at.0.into(),
+            from.external_id.clone().into(),
+            to.at.0.into(),
+            to.external_id.clone().into(),
+        ]);
+    }
+    rows
+}
+
+fn key_of(position: &Position) -> Option<Key> {
+    match position.parts() {
+        [Part::Int(at), Part::Text(external_id)] => Some(Key { at: Instant(*at), external_id: external_id.clone() }),
+        _ => None,
+    }
+}
+
+impl Search {
+    fn new(award: Arc<award::Model>, campaign: Arc<Campaign>, page: &Page) -> Self {
+        let whole = (evidence_key(&award), reaching_key(&award));
+        // Which of a window's purchases a streak counts depends on those before them: it is read from its beginning.
+        let streak = matches!(campaign.rule.goal, Goal::Streak { .. });
+        let (after, before) = (page.after().and_then(key_of), page.before().and_then(key_of));
+        let from = after.filter(|_| !streak).map_or(whole.0.clone(), |after| after.max(whole.0));
+        let to = before.filter(|_| !streak).map_or(whole.1.clone(), |before| before.min(whole.1));
+        Self {
+            award,
+            campaign,
+            backward: page.is_backward() && !streak,
+            // The cursors' own purchases are read too.
+            enough: if streak { usize::MAX } else { page.fetched() + 2 },
+            rest: (from <= to).then_some((from, to)),
+            reached: None,
+            found: Vec::new(),
+        }
+    }
+
+    /// Takes a chunk, in any order; fewer than `chunk` rows: there are no more.
+    fn feed(
+        &mut self,
+        mut rows: Vec<purchase::Model>,
+        refunds: &HashMap<String, Vec<refund::Model>>,
+        chunk: usize,
+    ) -> Result<(), Error> {
+        let Some((from, to)) = self.rest.take() else { return Ok(()) };
+        let read = rows.len();
+        rows.sort_by_cached_key(key);
+        if self.backward {
+            rows.reverse();
+        }
+        let repeated = self.reached.take();
+        self.reached = rows.last().map(key);
+        for row in rows.into_iter().filter(|row| Some(key(row)) != repeated) {
+            if let Some(eligible) = self.eligible(&row, refunds)? {
+                self.found.push((eligible, row));
+            }
+        }
+        if read == chunk && self.found.len() < self.enough {
+            let reached = self.reached.clone();
+            self.rest = reached.map(|reached| if self.backward { (from, reached) } else { (reached, to) });
+        }
+        Ok(())
+    }
+
+    /// What the purchase contributes by the facts that count.
+    fn eligible(
+        &self,
+        row: &purchase::Model,
+        refunds: &HashMap<String, Vec<refund::Model>>,
+    ) -> Result<Option<Eligible>, Error> {
+        if !self.counts(row.revision, row.version) {
+            return Ok(None);
+        }
+        let refunds = refunds.get(&row.external_id).map(Vec::as_slice).unwrap_or_default();
+        let refunds = refunds.iter().filter(|refund| self.counts(refund.revision, refund.version));
+        let purchase = from_row(row, refunds.map(super::refund::from_row).collect::<Result<_, _>>()?)?;
+        Ok(self.campaign.engine().eligible(&purchase))
+    }
+
+    /// Facts recorded since the settlement do not count; of a reversed award those that its reversal knew.
+    fn counts(&self, revision: i64, version: i64) -> bool {
+        let in_time = self.campaign.row.settled_revision.is_none_or(|settled| revision < settled);
+        in_time && (self.award.status != AwardStatus::Reversed || version < self.award.version)
+    }
+
+    fn finish(self, page: &Page) -> Slice<purchase::Model> {
+        let Self { award, campaign, mut found, .. } = self;
+        found.sort_by(|(a, _), (b, _)| a.key.cmp(&b.key));
+        let (eligible, rows): (Vec<Eligible>, Vec<purchase::Model>) = found.into_iter().unzip();
+        let counted = evidence(campaign.engine(), &evidence_key(&award), &reaching_key(&award), &eligible);
+        let counted: Vec<&Key> = counted.into_iter().map(|eligible| &eligible.key).collect();
+        let rows = rows.into_iter().filter(|row| counted.binary_search(&&key(row)).is_ok()).collect();
+        page.of_all(&LIST, rows, Listed::position)
+    }
+}

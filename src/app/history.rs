@@ -1,0 +1,79 @@
+//! Stretches of customers' histories: purchases between two keys, with their refunds.
+
+use std::collections::HashMap;
+
+use entity::{CustomerId, purchase, refund};
+use sea_orm::{ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter};
+
+use super::error::Error;
+use super::rows::{Kind, Rows, any, join};
+use crate::engine::purchase::{Key, Purchase};
+use crate::engine::time::Instant;
+
+/// Each customer's purchases in its span `(after, to]`; no end: all that follow.
+pub async fn purchases(
+    db: &impl ConnectionTrait,
+    spans: HashMap<CustomerId, (Key, Option<Key>)>,
+) -> Result<Vec<purchase::Model>, Error> {
+    if spans.is_empty() {
+        return Ok(Vec::new());
+    }
+    let columns = [
+        ("customer_id", Kind::Int),
+        ("after_at", Kind::Int),
+        ("after_id", Kind::Text),
+        ("to_at", Kind::Int),
+        ("to_id", Kind::Text),
+    ];
+    let mut rows = Rows::new(db.get_database_backend(), &columns);
+    for (customer, (after, to)) in spans {
+        let to = to.unwrap_or_else(|| Key::before(Instant::FOREVER));
+        rows.push(vec![
+            customer.0.into(),
+            after.at.0.into(),
+            after.external_id.into(),
+            to.at.0.into(),
+            to.external_id.into(),
+        ]);
+    }
+    // The bare bounds on purchased_at are what the index is searched by.
+    let on = "t.customer_id = r.customer_id \
+        AND t.purchased_at >= r.after_at AND t.purchased_at <= r.to_at \
+        AND (t.purchased_at > r.after_at OR t.external_id > COALESCE(r.after_id, '')) \
+        AND (t.purchased_at < r.to_at OR t.external_id <= COALESCE(r.to_id, ''))";
+    let found = join(db, "t.*", "purchase", rows, on, "").await?;
+    Ok(found.iter().map(|row| purchase::Model::from_query_result(row, "")).collect::<Result<_, _>>()?)
+}
+
+/// [`purchases`] with their refunds, in no order.
+pub async fn load(
+    db: &impl ConnectionTrait,
+    spans: HashMap<CustomerId, (Key, Option<Key>)>,
+) -> Result<HashMap<CustomerId, Vec<Purchase>>, Error> {
+    let rows = purchases(db, spans).await?;
+    let mut refunds = refunds(db, rows.iter().map(|row| row.external_id.clone())).await?;
+    let mut history: HashMap<CustomerId, Vec<Purchase>> = HashMap::new();
+    for row in rows {
+        let of_row = refunds.remove(&row.external_id).unwrap_or_default();
+        let of_row = of_row.iter().map(super::refund::from_row).collect::<Result<_, _>>()?;
+        history.entry(row.customer_id).or_default().push(super::purchase::from_row(&row, of_row)?);
+    }
+    Ok(history)
+}
+
+/// All refunds of these purchases, by purchase.
+pub async fn refunds(
+    db: &impl ConnectionTrait,
+    purchases: impl IntoIterator<Item = String>,
+) -> Result<HashMap<String, Vec<refund::Model>>, Error> {
+    let purchases: Vec<String> = purchases.into_iter().collect();
+    let mut by_purchase: HashMap<String, Vec<refund::Model>> = HashMap::new();
+    if purchases.is_empty() {
+        return Ok(by_purchase);
+    }
+    let filter = any(db.get_database_backend(), refund::Column::PurchaseExternalId, purchases);
+    for row in refund::Entity::find().filter(filter).all(db).await? {
+        by_purchase.entry(row.purchase_external_id.clone()).or_default().push(row);
+    }
+    Ok(by_purchase)
+}

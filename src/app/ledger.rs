@@ -1,0 +1,61 @@
+//! Reading the ledger: every movement of a customer's points, newest first.
+
+use std::collections::HashMap;
+
+use entity::{CustomerId, ledger_entry};
+use sea_orm::FromQueryResult;
+
+use super::App;
+use super::customer::scope;
+use super::error::Error;
+use super::page::{Filter, List, Listed, Page, Part, Position, Slice, of_customers};
+use super::rows::{Kind, Rows, join};
+use super::viewer::Reader;
+
+impl Listed for ledger_entry::Model {
+    const LIST: List =
+        List { name: "ledger", table: "ledger_entry", order: &[("sequence", Kind::Int)], descending: true };
+
+    fn position(&self) -> Position {
+        position(self.sequence)
+    }
+}
+
+fn position(sequence: i64) -> Position {
+    [Part::Int(sequence)].into()
+}
+
+/// The cursor of an entry, and of a balance: the ledger up to exactly that entry. 0: before the first.
+pub fn cursor(sequence: i64) -> String {
+    ledger_entry::Model::LIST.cursor(&position(sequence))
+}
+
+/// The same page of each customer's ledger.
+pub async fn of_customers_by_page(
+    app: &App,
+    customers: Vec<CustomerId>,
+    page: &Page,
+) -> Result<HashMap<CustomerId, Slice<ledger_entry::Model>>, Error> {
+    of_customers(app.database.read(), customers, page, &Filter::default(), |row: &ledger_entry::Model| row.customer_id)
+        .await
+}
+
+/// Those of these entries that the reader may see.
+pub async fn find(
+    app: &App,
+    reader: Reader<'_>,
+    keys: Vec<(CustomerId, i64)>,
+) -> Result<HashMap<(CustomerId, i64), ledger_entry::Model>, Error> {
+    let scope = scope(app, reader).await?;
+    let mut rows = Rows::new(app.database.backend(), &[("customer_id", Kind::Int), ("sequence", Kind::Int)]);
+    for (customer, sequence) in keys.into_iter().filter(|(customer, _)| scope.sees(*customer)) {
+        rows.push(vec![customer.0.into(), sequence.into()]);
+    }
+    if rows.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let on = "t.customer_id = r.customer_id AND t.sequence = r.sequence";
+    let found = join(app.database.read(), "t.*", "ledger_entry", rows, on, "").await?;
+    let found = found.iter().map(|row| ledger_entry::Model::from_query_result(row, ""));
+    found.map(|row| row.map(|row| ((row.customer_id, row.sequence), row)).map_err(Error::from)).collect()
+}

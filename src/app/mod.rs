@@ -1,0 +1,74 @@
+//! Use cases over the database: lock and load → the engine decides → persist → commit.
+//!
+//! Points change in [`recorder`] alone, campaigns in [`campaign`] alone. A use case that needs a right takes it as a
+//! value ([`viewer`]). SQL lives here and nowhere else.
+
+pub mod adjustment;
+pub mod audit;
+pub mod award;
+pub mod backfill;
+pub mod campaign;
+pub mod campaigns;
+pub mod clock;
+pub mod customer;
+pub mod database;
+pub mod error;
+pub mod evidence;
+pub mod history;
+pub mod ledger;
+pub mod model;
+pub mod page;
+pub mod progress;
+pub mod purchase;
+pub mod recorder;
+pub mod refund;
+pub mod rows;
+pub mod running;
+pub mod settlement;
+pub mod stats;
+pub mod viewer;
+
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use self::campaigns::{CampaignSet, Campaigns};
+use self::clock::Clock;
+use self::database::Database;
+use self::error::Error;
+use self::recorder::{Context, Recorder};
+use crate::config;
+
+/// The application: one a process.
+pub struct App {
+    /// Where everything is stored.
+    pub database: Database,
+    /// What time it is.
+    pub clock: Clock,
+    /// The one write path.
+    pub recorder: Recorder,
+    campaigns: Arc<Campaigns>,
+    /// An activation wants the past counted.
+    backfill_wanted: Notify,
+}
+
+impl App {
+    /// Starts the writers on a migrated database.
+    pub fn start(database: Database, clock: Clock, writer: &config::Writer) -> Arc<Self> {
+        let campaigns = Arc::new(Campaigns::default());
+        let context = Context { database: database.clone(), campaigns: Arc::clone(&campaigns), clock: clock.clone() };
+        let recorder = Recorder::start(&context, writer);
+        Arc::new(Self { database, clock, recorder, campaigns, backfill_wanted: Notify::new() })
+    }
+
+    /// All campaigns as they are now: never older than what was committed before the call.
+    pub async fn campaigns(&self) -> Result<Arc<CampaignSet>, Error> {
+        self.campaigns.current(self.database.read()).await
+    }
+
+    /// Commits and answers what is queued, then closes the database.
+    pub async fn stop(&self) -> Result<(), Error> {
+        self.recorder.drain().await;
+        Ok(self.database.clone().close().await?)
+    }
+}

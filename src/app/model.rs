@@ -1,0 +1,8 @@
+//! Rows as the layers above see them: they read columns and run no queries.
+
+pub use entity::award::Model as Award;
+pub use entity::customer::Model as Customer;
+pub use entity::ledger_entry::Model as LedgerEntry;
+pub use entity::purchase::Model as Purchase;
+pub use entity::refund::Model as Refund;
+pub use entity::{AwardStatus, CampaignId, CustomerId, LedgerEntryKind};

@@ -1,0 +1,279 @@
+//! Recording purchases: from what a shop sends to what the recorder takes. Reading them.
+
+use std::collections::HashMap;
+
+use entity::{CustomerId, purchase, refund};
+use sea_orm::{EntityTrait, QueryFilter};
+use serde::Deserialize;
+
+use super::App;
+use super::customer::scope;
+use super::error::{Check, Error, UserErrorCode};
+use super::history::refunds;
+use super::page::{Filter, List, Listed, Page, Part, Position, Slice, of_customers};
+use super::recorder::{Fact, Recorded};
+use super::rows::{Kind, any};
+use super::viewer::{Reader, Shop};
+use crate::engine::money::{Currency, MAX_MINOR, MoneyError};
+use crate::engine::purchase::{Key, Line, Purchase, Refund};
+use crate::engine::time::{Instant, parse_instant};
+
+/// How far ahead of the server a purchase may lie, in µs.
+pub const MAX_AHEAD: i64 = 5 * 60 * 1_000_000;
+/// The most lines a purchase has.
+pub const MAX_LINES: usize = 500;
+
+/// A purchase as it was sent: by GraphQL, in a file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
+pub struct RecordPurchase {
+    pub external_id: String,
+    pub customer_external_id: String,
+    pub purchased_at: String,
+    pub total: String,
+    pub currency: String,
+    #[serde(default)]
+    pub channel: Option<String>,
+    #[serde(default)]
+    pub lines: Option<Vec<PurchaseLine>>,
+}
+
+/// A line as it was sent.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
+pub struct PurchaseLine {
+    pub sku: String,
+    #[serde(default)]
+    pub category: Option<String>,
+    #[serde(default = "one")]
+    pub quantity: i32,
+    pub amount: String,
+}
+
+fn one() -> i32 {
+    1
+}
+
+/// A purchase that can be recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewPurchase {
+    /// The shop's name for its customer.
+    pub customer_external_id: String,
+    /// Its place, its money, its lines; no refunds yet.
+    pub purchase: Purchase,
+}
+
+impl RecordPurchase {
+    /// Checks everything that can be checked without the database. `path`: where the input lies, for error paths.
+    pub fn check(self, path: &[String], now: Instant) -> Result<NewPurchase, Error> {
+        let mut check = Check::at(path);
+        check.text(&["externalId"], &self.external_id);
+        check.text(&["customerExternalId"], &self.customer_external_id);
+        let at = check.parsed(&["purchasedAt"], parse_instant(&self.purchased_at), |_| UserErrorCode::Invalid);
+        if at.is_some_and(|at| at < Instant::EPOCH) {
+            check.fail(&["purchasedAt"], UserErrorCode::OutOfRange, "must not be before 1970");
+        }
+        if at.is_some_and(|at| at > now.plus(MAX_AHEAD)) {
+            let message = "must not be more than 5 minutes ahead of the server";
+            check.fail(&["purchasedAt"], UserErrorCode::PurchasedInFuture, message);
+        }
+        let currency = check.currency(&["currency"], &self.currency);
+        let total = currency.and_then(|currency| check.not_negative(&["total"], currency, &self.total));
+        if let Some(channel) = &self.channel {
+            check.text(&["channel"], channel);
+        }
+        let lines = self.lines.unwrap_or_default();
+        if lines.len() > MAX_LINES {
+            check.fail(&["lines"], UserErrorCode::OutOfRange, format!("must be at most {MAX_LINES} lines"));
+        }
+        let mut checked = Vec::with_capacity(lines.len().min(MAX_LINES));
+        for (index, line) in lines.into_iter().take(MAX_LINES).enumerate() {
+            checked.extend(line.check(&mut check, index, currency));
+        }
+        let purchase = match (at, currency, total) {
+            (Some(at), Some(currency), Some(total)) => Some(Purchase {
+                key: Key { at, external_id: self.external_id },
+                total,
+                currency,
+                channel: self.channel,
+                lines: checked,
+                refunds: Vec::new(),
+            }),
+            _ => None,
+        };
+        let customer_external_id = self.customer_external_id;
+        check.finish(purchase.map(|purchase| NewPurchase { customer_external_id, purchase }))
+    }
+}
+
+impl PurchaseLine {
+    fn check(self, check: &mut Check, index: usize, currency: Option<Currency>) -> Option<Line> {
+        let index = index.to_string();
+        check.text(&["lines", &index, "sku"], &self.sku);
+        if let Some(category) = &self.category {
+            check.text(&["lines", &index, "category"], category);
+        }
+        if self.quantity < 1 {
+            check.fail(&["lines", &index, "quantity"], UserErrorCode::OutOfRange, "must be at least 1");
+        }
+        let amount = check.not_negative(&["lines", &index, "amount"], currency?, &self.amount)?;
+        Some(Line { sku: self.sku, category: self.category, quantity: self.quantity, amount })
+    }
+}
+
+impl Check {
+    /// An ISO 4217 currency.
+    pub fn currency(&mut self, path: &[&str], code: &str) -> Option<Currency> {
+        self.parsed(path, Currency::parse(code), |_: &MoneyError| UserErrorCode::UnknownCurrency)
+    }
+
+    fn not_negative(&mut self, path: &[&str], currency: Currency, text: &str) -> Option<i64> {
+        let amount = self.amount(path, currency, text)?;
+        if (0..=MAX_MINOR).contains(&amount) {
+            return Some(amount);
+        }
+        self.fail(path, UserErrorCode::OutOfRange, "must not be negative");
+        None
+    }
+}
+
+impl NewPurchase {
+    /// About how much memory it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        let lines: usize = self.purchase.lines.iter().map(|line| 96 + line.sku.len() + category_len(line)).sum();
+        512 + self.customer_external_id.len() + self.purchase.key.external_id.len() + lines
+    }
+}
+
+fn category_len(line: &Line) -> usize {
+    line.category.as_ref().map_or(0, String::len)
+}
+
+/// The row of a purchase.
+pub fn to_row(
+    purchase: &Purchase,
+    customer_id: CustomerId,
+    recorded_at: Instant,
+    revision: i64,
+    version: i64,
+) -> Result<purchase::Model, Error> {
+    Ok(purchase::Model {
+        external_id: purchase.key.external_id.clone(),
+        customer_id,
+        purchased_at: purchase.key.at.0,
+        recorded_at: recorded_at.0,
+        total: purchase.total,
+        currency: purchase.currency.as_str().to_owned(),
+        channel: purchase.channel.clone(),
+        lines: serde_json::to_value(&purchase.lines).map_err(|error| Error::Internal(error.to_string()))?,
+        revision,
+        version,
+    })
+}
+
+/// A purchase as stored, with those of its refunds that count.
+pub fn from_row(row: &purchase::Model, refunds: Vec<Refund>) -> Result<Purchase, Error> {
+    let broken = |error: String| Error::Internal(format!("purchase {}: {error}", row.external_id));
+    Ok(Purchase {
+        key: Key { at: Instant(row.purchased_at), external_id: row.external_id.clone() },
+        total: row.total,
+        currency: Currency::parse(&row.currency).map_err(|error| broken(error.to_string()))?,
+        channel: row.channel.clone(),
+        lines: serde_json::from_value(row.lines.clone()).map_err(|error| broken(error.to_string()))?,
+        refunds,
+    })
+}
+
+/// Records purchases: together admitted or together refused as a whole; each answered on its own, in order. `paths`:
+/// where each input lies, for error paths.
+pub async fn record(
+    app: &App,
+    _: &Shop,
+    inputs: Vec<(Vec<String>, RecordPurchase)>,
+) -> Result<Vec<Result<Recorded, Error>>, Error> {
+    let now = app.clock.now();
+    let checked = inputs
+        .into_iter()
+        .map(|(path, input)| {
+            let fact = input.check(&path, now).map(Fact::Purchase);
+            (path, fact)
+        })
+        .collect();
+    app.recorder.record_checked(checked).await
+}
+
+impl Listed for purchase::Model {
+    const LIST: List = List {
+        name: "purchase",
+        table: "purchase",
+        order: &[("purchased_at", Kind::Int), ("external_id", Kind::Text)],
+        descending: true,
+    };
+
+    fn position(&self) -> Position {
+        [Part::Int(self.purchased_at), Part::Text(self.external_id.clone())].into()
+    }
+}
+
+/// Its place in the customer's order.
+pub fn key(row: &purchase::Model) -> Key {
+    Key { at: Instant(row.purchased_at), external_id: row.external_id.clone() }
+}
+
+/// The same page of each customer's purchases.
+pub async fn of_customers_by_page(
+    app: &App,
+    customers: Vec<CustomerId>,
+    page: &Page,
+) -> Result<HashMap<CustomerId, Slice<purchase::Model>>, Error> {
+    of_customers(app.database.read(), customers, page, &Filter::default(), |row: &purchase::Model| row.customer_id)
+        .await
+}
+
+/// Those of these purchases that the reader may see.
+pub async fn find(
+    app: &App,
+    reader: Reader<'_>,
+    external_ids: Vec<String>,
+) -> Result<HashMap<String, purchase::Model>, Error> {
+    let scope = scope(app, reader).await?;
+    let found = by_external_ids(app, external_ids).await?;
+    Ok(found.into_iter().filter(|(_, row)| scope.sees(row.customer_id)).collect())
+}
+
+/// Purchases by external id: of ledger entries and payloads that the caller has been shown.
+pub async fn by_external_ids(app: &App, external_ids: Vec<String>) -> Result<HashMap<String, purchase::Model>, Error> {
+    let named = any(app.database.backend(), purchase::Column::ExternalId, external_ids);
+    let rows = purchase::Entity::find().filter(named).all(app.database.read()).await?;
+    Ok(rows.into_iter().map(|row| (row.external_id.clone(), row)).collect())
+}
+
+/// All refunds of these purchases, newest first.
+pub async fn refunds_of(app: &App, external_ids: Vec<String>) -> Result<HashMap<String, Vec<refund::Model>>, Error> {
+    let mut refunds = refunds(app.database.read(), external_ids).await?;
+    for rows in refunds.values_mut() {
+        rows.sort_by(|a, b| (b.refunded_at, &b.external_id).cmp(&(a.refunded_at, &a.external_id)));
+    }
+    Ok(refunds)
+}
+
+/// What is left of a purchase after all its refunds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Net {
+    /// Of its total.
+    pub total: i64,
+    /// Its lines, and what is left of each.
+    pub lines: Vec<(Line, i64)>,
+    /// Of all amounts.
+    pub currency: Currency,
+}
+
+/// Settles a purchase with its refunds.
+pub fn net(row: &purchase::Model, refunds: &[refund::Model]) -> Result<Net, Error> {
+    let refunds = refunds.iter().map(super::refund::from_row).collect::<Result<_, _>>()?;
+    let purchase = from_row(row, refunds)?;
+    let (total, left, currency) = (purchase.net(), purchase.net_lines(), purchase.currency);
+    Ok(Net { total, lines: purchase.lines.into_iter().zip(left).collect(), currency })
+}

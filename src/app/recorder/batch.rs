@@ -1,0 +1,211 @@
+//! One batch, one transaction: lock → insert facts → load and fold → decide and post → commit.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use entity::{LedgerEntryKind, award, customer, ledger_entry, purchase, refund};
+use sea_orm::{
+    ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+    QueryTrait, Select,
+};
+
+use super::facts::Verdict;
+use super::{Context, Fact, Recorded, Refusal, UserErrorCode, evaluation, facts, posting, repair};
+use crate::app::adjustment::AdjustPoints;
+use crate::app::campaigns::CampaignSet;
+use crate::app::database::CAMPAIGNS_LOCK;
+use crate::app::error::Error;
+use crate::app::rows::{any, insert_new, update};
+use crate::app::running::Running;
+use crate::engine::time::Instant;
+
+/// What a batch is made in.
+pub(super) struct Batch<'a> {
+    pub(super) tx: &'a DatabaseTransaction,
+    pub(super) campaigns: Arc<CampaignSet>,
+    pub(super) now: Instant,
+    pub(super) shard: i32,
+}
+
+impl Batch<'_> {
+    pub(super) fn backend(&self) -> DatabaseBackend {
+        self.tx.get_database_backend()
+    }
+}
+
+/// A customer that the batch has locked.
+pub(super) struct Touched {
+    pub(super) row: customer::Model,
+    pub(super) running: Running,
+    /// New facts of this batch.
+    pub(super) purchases: Vec<purchase::Model>,
+    pub(super) refunds: Vec<refund::Model>,
+    pub(super) adjustments: Vec<AdjustPoints>,
+    /// What the batch posted.
+    pub(super) awards: Vec<award::Model>,
+    pub(super) entries: Vec<ledger_entry::Model>,
+    /// Something of the customer changed, if only progress.
+    pub(super) changed: bool,
+    /// What the ledger lacks of awards that are right: award, points. Only a repair finds any.
+    pub(super) corrections: Vec<(award::Model, i64)>,
+    /// Everything is evaluated anew.
+    pub(super) repair: bool,
+    /// Made by this batch.
+    new: bool,
+}
+
+impl Touched {
+    /// The version that this batch's commit makes, if it changes anything.
+    pub(super) fn next_version(&self) -> i64 {
+        self.row.version + 1
+    }
+}
+
+/// By external id: the order in which they are locked, decided and posted.
+pub(super) type Customers = BTreeMap<String, Touched>;
+
+/// Records the facts; one answer each, in order.
+pub(super) async fn commit(
+    context: &Context,
+    shard: i32,
+    facts: &[&Fact],
+) -> Result<Vec<Result<Recorded, Refusal>>, Error> {
+    let tx = context.database.begin().await?;
+    if tx.get_database_backend() == DatabaseBackend::Postgres {
+        // A statement of its own: what is read next is read after the wait.
+        tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock_shared({CAMPAIGNS_LOCK})")).await?;
+    }
+    let campaigns = context.campaigns.current(&tx).await?;
+    let batch = Batch { tx: &tx, campaigns, now: context.clock.now(), shard };
+    let mut customers = lock_customers(&batch, facts).await?;
+    let verdicts = facts::record(&batch, facts, &mut customers).await?;
+    repair::recount(&batch, &mut customers).await?;
+    let evaluated = evaluation::evaluate(&batch, &customers).await?;
+    posting::post(&batch, &mut customers, evaluated).await?;
+    save_customers(&batch, &mut customers).await?;
+    tx.commit().await?;
+    Ok(answer(facts, verdicts, &customers))
+}
+
+/// Makes the customers that are new, locks all in the byte order of their external ids, then loads them.
+async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers, Error> {
+    let names: BTreeSet<&str> = facts.iter().map(|fact| fact.customer()).collect();
+    // A backfill makes no customers, a repair neither.
+    let making = facts.iter().filter(|fact| !matches!(fact, Fact::Evaluation(_) | Fact::Repair(_)));
+    let making: BTreeSet<&str> = making.map(|fact| fact.customer()).collect();
+    let blank = |name: &&str| customer::Model {
+        id: entity::CustomerId(0),
+        external_id: (*name).to_owned(),
+        recorded_at: batch.now.0,
+        version: 0,
+        stamp: 0,
+        evaluated_revision: batch.campaigns.revision,
+        ledger_sequence: 0,
+        award_number: 0,
+        balance: 0,
+        lifetime: 0,
+        running: "{}".to_owned(),
+    };
+    let blanks: Vec<customer::Model> = making.iter().map(blank).collect();
+    let without_id = [customer::Column::Id];
+    let new = insert_new::<customer::Entity>(batch.tx, &blanks, &without_id, customer::Column::ExternalId).await?;
+    let new: BTreeSet<String> = new.into_iter().collect();
+    let named = || any(batch.backend(), customer::Column::ExternalId, names.iter().map(|name| (*name).to_owned()));
+    lock_in_order(batch, customer::Entity::find().filter(named()), customer::Column::ExternalId).await?;
+    // Only now: a statement that waits for a lock sees what was committed before it began to wait.
+    let rows = customer::Entity::find().filter(named()).all(batch.tx).await?;
+    let repaired = facts.iter().filter(|fact| matches!(fact, Fact::Repair(_)));
+    let repaired: BTreeSet<&str> = repaired.map(|fact| fact.customer()).collect();
+    rows.into_iter()
+        .map(|row| {
+            let touched = Touched {
+                running: Running::parse(&row.running)?,
+                new: new.contains(&row.external_id),
+                purchases: Vec::new(),
+                refunds: Vec::new(),
+                adjustments: Vec::new(),
+                awards: Vec::new(),
+                entries: Vec::new(),
+                changed: false,
+                corrections: Vec::new(),
+                repair: repaired.contains(row.external_id.as_str()),
+                row,
+            };
+            Ok((touched.row.external_id.clone(), touched))
+        })
+        .collect()
+}
+
+/// Locks rows in the order of a column (PostgreSQL; SQLite's one writer needs no locks). Reads nothing that decides.
+pub(super) async fn lock_in_order<E: EntityTrait>(
+    batch: &Batch<'_>,
+    select: Select<E>,
+    order: E::Column,
+) -> Result<(), Error> {
+    if batch.backend() == DatabaseBackend::Postgres {
+        let query = select.select_only().column(order).order_by_asc(order).lock_exclusive();
+        batch.tx.query_all_raw(query.build(DatabaseBackend::Postgres)).await?;
+    }
+    Ok(())
+}
+
+/// Writes the customers that changed. One that was made for facts which were then refused is unmade: a refusal changes
+/// nothing.
+async fn save_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result<(), Error> {
+    let mut saved = Vec::new();
+    let mut unmade = Vec::new();
+    for customer in customers.values_mut() {
+        if customer.new && !customer.changed {
+            unmade.push(customer.row.id.0);
+            continue;
+        }
+        let behind = customer.row.evaluated_revision < batch.campaigns.revision;
+        if !customer.changed && !behind {
+            continue;
+        }
+        customer.row.evaluated_revision = batch.campaigns.revision;
+        if customer.changed {
+            customer.row.version = customer.next_version();
+            customer.row.stamp = rand::random();
+            customer.running.retain(|id| batch.campaigns.get(id).is_some_and(|campaign| campaign.counts()));
+            customer.row.running = customer.running.to_text()?;
+        }
+        saved.push(customer.row.clone());
+    }
+    update::<customer::Entity>(batch.tx, &saved).await?;
+    if !unmade.is_empty() {
+        let unmade = any(batch.backend(), customer::Column::Id, unmade);
+        customer::Entity::delete_many().filter(unmade).exec(batch.tx).await?;
+    }
+    Ok(())
+}
+
+fn answer(facts: &[&Fact], verdicts: Vec<Verdict>, customers: &Customers) -> Vec<Result<Recorded, Refusal>> {
+    // Shared: many facts of one customer may be in a batch.
+    let awards: BTreeMap<&str, Arc<[award::Model]>> =
+        customers.iter().map(|(name, customer)| (name.as_str(), customer.awards.clone().into())).collect();
+    // Only a backfill meets a customer that is not there.
+    let gone = Refusal { code: UserErrorCode::NotFound, path: "customerExternalId", message: "no such customer" };
+    let answer = |(fact, verdict): (&&Fact, Verdict)| {
+        let (replayed, earlier) = match verdict {
+            Verdict::Refused(refusal) => return Err(refusal),
+            Verdict::Replayed(entry) => (true, entry),
+            Verdict::Accepted => (false, None),
+        };
+        let customer = customers.get(fact.customer()).ok_or(gone)?;
+        let awards = if replayed { None } else { awards.get(fact.customer()).cloned() };
+        let entry = match fact {
+            Fact::Adjustment(adjustment) => earlier.or_else(|| posted_by(customer, adjustment)),
+            _ => None,
+        };
+        Ok(Recorded { replayed, customer: customer.row.clone(), awards: awards.unwrap_or_default(), entry })
+    };
+    facts.iter().zip(verdicts).map(answer).collect()
+}
+
+/// The entry that an adjustment of this batch posted: they are posted in the order in which they were accepted.
+fn posted_by(customer: &Touched, adjustment: &AdjustPoints) -> Option<ledger_entry::Model> {
+    let same = |accepted: &AdjustPoints| accepted.idempotency_key == adjustment.idempotency_key;
+    let index = customer.adjustments.iter().position(same)?;
+    customer.entries.iter().filter(|entry| entry.kind == LedgerEntryKind::Adjustment).nth(index).cloned()
+}

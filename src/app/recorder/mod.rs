@@ -1,0 +1,299 @@
+//! The one write path. Whatever changes points comes through here: mutations, imports, backfills.
+//!
+//! Facts wait in a queue that is bounded in items and bytes. A writer takes whatever waits, so batches grow with load
+//! and an idle server answers at once. Customers are spread over writers by hash: on one node a customer has one
+//! writer. One batch is one transaction ([`batch`]); its number of statements does not depend on its size:
+//! [`facts`] inserts what is new, [`evaluation`] loads what can change and folds, [`posting`] writes the difference.
+//! [`repair`] is `audit`'s.
+//!
+//! A caller that goes away cancels nothing: writers run in tasks of their own.
+
+mod batch;
+mod evaluation;
+mod facts;
+mod posting;
+mod repair;
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use entity::{award, customer, ledger_entry};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_util::task::TaskTracker;
+
+use super::adjustment::AdjustPoints;
+use super::campaigns::Campaigns;
+use super::clock::Clock;
+use super::database::{Database, is_conflict, is_data_error};
+use super::error::{Error, UserError, UserErrorCode};
+use super::purchase::NewPurchase;
+use super::refund::NewRefund;
+use crate::config;
+
+/// How often a batch is repeated after a deadlock or a serialisation failure.
+const MAX_REPEATS: u32 = 10;
+/// The pause before the first repetition; it doubles.
+const REPEAT_PAUSE: Duration = Duration::from_millis(2);
+
+/// Something that happened, to be recorded.
+#[derive(Clone, Debug)]
+pub enum Fact {
+    /// A purchase.
+    Purchase(NewPurchase),
+    /// A refund of a recorded purchase.
+    Refund(NewRefund),
+    /// Points by hand.
+    Adjustment(AdjustPoints),
+    /// Nothing happened, but campaigns were activated that this customer (by external id) has not been evaluated for.
+    Evaluation(String),
+    /// Nothing happened, but what is recorded of this customer (by external id) is not what it should be: everything
+    /// is evaluated anew, and the difference is posted.
+    Repair(String),
+}
+
+impl Fact {
+    /// The external id of the customer whose points it may change.
+    pub fn customer(&self) -> &str {
+        match self {
+            Self::Purchase(purchase) => &purchase.customer_external_id,
+            Self::Refund(refund) => &refund.customer_external_id,
+            Self::Adjustment(adjustment) => &adjustment.customer_external_id,
+            Self::Evaluation(customer) | Self::Repair(customer) => customer,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Purchase(purchase) => purchase.bytes(),
+            Self::Refund(refund) => refund.bytes(),
+            Self::Adjustment(_) | Self::Evaluation(_) | Self::Repair(_) => 1_024,
+        }
+    }
+}
+
+/// What became of a fact.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// It had been recorded before; nothing changed.
+    pub replayed: bool,
+    /// The customer after the commit.
+    pub customer: customer::Model,
+    /// Awards that the commit created, moved, shrank or reversed. Empty on a replay.
+    pub awards: Arc<[award::Model]>,
+    /// What an adjustment posted.
+    pub entry: Option<ledger_entry::Model>,
+}
+
+/// Why a fact was not recorded, though it was well-formed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// For programs.
+    pub code: UserErrorCode,
+    /// Below the input.
+    pub path: &'static str,
+    /// For people.
+    pub message: &'static str,
+}
+
+impl Refusal {
+    /// As an error of the input at this path.
+    pub fn at(self, mut path: Vec<String>) -> Error {
+        path.push(self.path.to_owned());
+        Error::Refused(vec![UserError { path, code: self.code, message: self.message.to_owned() }])
+    }
+}
+
+/// What a caller gets for a fact.
+pub type Answer = Result<Result<Recorded, Refusal>, Error>;
+
+/// Room in the queue, in items and in bytes; given back when it is dropped.
+type Room = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+
+struct Item {
+    fact: Fact,
+    reply: oneshot::Sender<Answer>,
+    _room: Room,
+}
+
+/// What every batch needs.
+#[derive(Clone)]
+pub(super) struct Context {
+    pub(super) database: Database,
+    pub(super) campaigns: Arc<Campaigns>,
+    pub(super) clock: Clock,
+}
+
+/// Hands facts to the writers.
+pub struct Recorder {
+    /// Empty once it drains.
+    writers: RwLock<Vec<mpsc::UnboundedSender<Item>>>,
+    items: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    bytes_max: usize,
+    tasks: TaskTracker,
+}
+
+impl Recorder {
+    /// Starts the writers: as many as configured, one on SQLite.
+    pub(super) fn start(context: &Context, limits: &config::Writer) -> Self {
+        let sqlite = context.database.backend() == sea_orm::DatabaseBackend::Sqlite;
+        let count = if sqlite { 1 } else { limits.writers.max(1) };
+        let tasks = TaskTracker::new();
+        let writers = (0..count)
+            .map(|shard| {
+                // Unbounded by itself: the semaphores bound what all of them hold together.
+                let (sender, receiver) = mpsc::unbounded_channel();
+                let shard = i32::try_from(shard).unwrap_or(i32::MAX);
+                tasks.spawn(run_writer(context.clone(), shard, receiver, limits.batch_items));
+                sender
+            })
+            .collect();
+        tasks.close();
+        Self {
+            writers: RwLock::new(writers),
+            items: Arc::new(Semaphore::new(limits.queue_items)),
+            bytes: Arc::new(Semaphore::new(limits.queue_bytes)),
+            bytes_max: limits.queue_bytes,
+            tasks,
+        }
+    }
+
+    /// Records facts: together admitted or together refused with [`Error::Overloaded`]; each is then answered on its
+    /// own, in order.
+    pub async fn record(&self, facts: Vec<Fact>) -> Result<Vec<Answer>, Error> {
+        let mut rooms = Vec::with_capacity(facts.len());
+        for fact in &facts {
+            let item = Arc::clone(&self.items).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+            let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(self.permits(fact));
+            rooms.push((item, bytes.map_err(|_| Error::Overloaded)?));
+        }
+        let waiting: Vec<_> = facts.into_iter().zip(rooms).map(|(fact, room)| self.send(fact, room)).collect();
+        let mut answers = Vec::with_capacity(waiting.len());
+        for answer in waiting {
+            answers.push(answer.await.unwrap_or(Err(Error::Unavailable)));
+        }
+        Ok(answers)
+    }
+
+    /// Records those of the facts that passed their checks, as [`Self::record`] does; answers all, in order. Each comes
+    /// with the path to its input, for errors.
+    pub async fn record_checked(
+        &self,
+        checked: Vec<(Vec<String>, Result<Fact, Error>)>,
+    ) -> Result<Vec<Result<Recorded, Error>>, Error> {
+        let mut paths = Vec::with_capacity(checked.len());
+        let mut facts = Vec::with_capacity(checked.len());
+        for (path, checked) in checked {
+            let failed = match checked {
+                Ok(fact) => {
+                    facts.push(fact);
+                    None
+                }
+                Err(error) => Some(error),
+            };
+            paths.push((path, failed));
+        }
+        let mut answers = self.record(facts).await?.into_iter();
+        let answer = |(path, failed): (Vec<String>, Option<Error>)| match failed {
+            Some(error) => Err(error),
+            None => match answers.next().unwrap_or(Err(Error::Unavailable))? {
+                Ok(recorded) => Ok(recorded),
+                Err(refusal) => Err(refusal.at(path)),
+            },
+        };
+        Ok(paths.into_iter().map(answer).collect())
+    }
+
+    /// [`Self::record_checked`] for one fact.
+    pub async fn record_one(&self, path: Vec<String>, checked: Result<Fact, Error>) -> Result<Recorded, Error> {
+        let mut answers = self.record_checked(vec![(path, checked)]).await?;
+        answers.pop().unwrap_or(Err(Error::Unavailable))
+    }
+
+    /// Hands a fact over as soon as there is room, for callers that can wait (a file, a backfill).
+    pub async fn record_when_free(&self, fact: Fact) -> Result<oneshot::Receiver<Answer>, Error> {
+        let item = Arc::clone(&self.items).acquire_owned().await.map_err(|_| Error::Unavailable)?;
+        let bytes = Arc::clone(&self.bytes).acquire_many_owned(self.permits(&fact)).await;
+        Ok(self.send(fact, (item, bytes.map_err(|_| Error::Unavailable)?)))
+    }
+
+    /// Waits until everything queued is committed and answered; whoever comes later is told UNAVAILABLE.
+    pub async fn drain(&self) {
+        self.writers.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.tasks.wait().await;
+    }
+
+    /// A fact larger than the whole queue's bytes takes the whole queue.
+    fn permits(&self, fact: &Fact) -> u32 {
+        u32::try_from(fact.bytes().min(self.bytes_max)).unwrap_or(u32::MAX)
+    }
+
+    fn send(&self, fact: Fact, room: Room) -> oneshot::Receiver<Answer> {
+        let (reply, answer) = oneshot::channel();
+        let mut hasher = DefaultHasher::new();
+        fact.customer().hash(&mut hasher);
+        let writers = self.writers.read().unwrap_or_else(PoisonError::into_inner);
+        let index = hasher.finish().checked_rem(writers.len() as u64).and_then(|index| usize::try_from(index).ok());
+        // Without a writer the item is dropped, and with it `reply`: the caller is told UNAVAILABLE.
+        if let Some(writer) = index.and_then(|index| writers.get(index)) {
+            let _ = writer.send(Item { fact, reply, _room: room });
+        }
+        answer
+    }
+}
+
+async fn run_writer(context: Context, shard: i32, mut queue: mpsc::UnboundedReceiver<Item>, batch_items: usize) {
+    let mut waiting = Vec::new();
+    while queue.recv_many(&mut waiting, batch_items).await > 0 {
+        // In a task of its own, so that a panic loses one batch (whose callers are told) and not the writer.
+        let batch = std::mem::take(&mut waiting);
+        let context = context.clone();
+        if let Err(panic) = tokio::spawn(async move { write(&context, shard, batch).await }).await {
+            tracing::error!(error = %panic, "a batch was lost");
+        }
+    }
+}
+
+/// Commits the items, all together if they let themselves be, and answers each.
+async fn write(context: &Context, shard: i32, items: Vec<Item>) {
+    let mut batches = vec![items];
+    while let Some(mut items) = batches.pop() {
+        let facts: Vec<&Fact> = items.iter().map(|item| &item.fact).collect();
+        match commit(context, shard, &facts).await {
+            Ok(answers) => {
+                for (item, answer) in items.into_iter().zip(answers) {
+                    let _ = item.reply.send(Ok(answer));
+                }
+            }
+            // Data that the database refuses: find the guilty item, and let the others pass.
+            Err(Error::Database(error)) if is_data_error(&error) && items.len() > 1 => {
+                let rest = items.split_off(items.len() / 2);
+                batches.push(rest);
+                batches.push(items);
+            }
+            Err(error) => {
+                for item in items {
+                    let _ = item.reply.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+}
+
+/// Commits one batch; a deadlock or a serialisation failure repeats it whole.
+async fn commit(context: &Context, shard: i32, facts: &[&Fact]) -> Result<Vec<Result<Recorded, Refusal>>, Error> {
+    let mut pause = REPEAT_PAUSE;
+    let mut repeats = 0;
+    loop {
+        match batch::commit(context, shard, facts).await {
+            Err(Error::Database(error)) if is_conflict(&error) && repeats < MAX_REPEATS => {
+                tracing::debug!(error = %error, repeats, "a batch is repeated");
+                repeats += 1;
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            result => return result,
+        }
+    }
+}

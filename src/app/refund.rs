@@ -1,0 +1,190 @@
+//! Recording refunds: from what a shop sends to what the recorder takes. A refund finds its purchase first.
+
+use std::collections::HashMap;
+
+use entity::{customer, purchase, refund};
+use sea_orm::{EntityTrait, QueryFilter};
+use serde::Deserialize;
+
+use super::App;
+use super::database::Database;
+use super::error::{Check, Error, UserErrorCode};
+use super::recorder::{Fact, Recorded};
+use super::rows::any;
+use super::viewer::Shop;
+use crate::engine::money::Currency;
+use crate::engine::purchase::{Line, Refund, RefundLine, RefundRefusal, settle_refund};
+use crate::engine::time::{Instant, parse_instant};
+
+/// The most refunds a purchase has.
+pub const MAX_REFUNDS: usize = 100;
+
+/// A refund as it was sent: by GraphQL, in a file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
+pub struct RecordRefund {
+    pub external_id: String,
+    pub purchase_external_id: String,
+    pub refunded_at: String,
+    #[serde(default)]
+    pub amount: Option<String>,
+    #[serde(default)]
+    pub lines: Option<Vec<RecordRefundLine>>,
+}
+
+/// A line of a refund as it was sent.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
+pub struct RecordRefundLine {
+    pub sku: String,
+    pub amount: String,
+}
+
+/// A refund that can be recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRefund {
+    /// The shop's name for it.
+    pub external_id: String,
+    /// The shop's name for the purchase.
+    pub purchase_external_id: String,
+    /// The purchase's customer.
+    pub customer_external_id: String,
+    /// When it was made.
+    pub refunded_at: Instant,
+    /// What counts.
+    pub refund: Refund,
+}
+
+/// The purchase of a refund, and whose it is.
+#[derive(Clone, Debug)]
+pub struct RefundedPurchase {
+    row: purchase::Model,
+    customer_external_id: String,
+}
+
+/// The purchases that these refunds name, by external id; one that is not there has not been recorded.
+pub async fn find_purchases(
+    database: &Database,
+    external_ids: Vec<String>,
+) -> Result<HashMap<String, RefundedPurchase>, Error> {
+    let backend = database.backend();
+    let purchases = purchase::Entity::find()
+        .filter(any(backend, purchase::Column::ExternalId, external_ids))
+        .all(database.read())
+        .await?;
+    let ids: Vec<i64> = purchases.iter().map(|purchase| purchase.customer_id.0).collect();
+    let customers =
+        customer::Entity::find().filter(any(backend, customer::Column::Id, ids)).all(database.read()).await?;
+    let names: HashMap<_, _> = customers.into_iter().map(|customer| (customer.id, customer.external_id)).collect();
+    let with_customer = |row: purchase::Model| {
+        let customer_external_id = names.get(&row.customer_id)?.clone();
+        Some((row.external_id.clone(), RefundedPurchase { row, customer_external_id }))
+    };
+    Ok(purchases.into_iter().filter_map(with_customer).collect())
+}
+
+impl RecordRefund {
+    /// Checks everything against its purchase (none: not recorded). `path`: where the input lies, for error paths.
+    pub fn check(self, path: &[String], purchase: Option<&RefundedPurchase>) -> Result<NewRefund, Error> {
+        let mut check = Check::at(path);
+        check.text(&["externalId"], &self.external_id);
+        check.text(&["purchaseExternalId"], &self.purchase_external_id);
+        let refunded_at = check.parsed(&["refundedAt"], parse_instant(&self.refunded_at), |_| UserErrorCode::Invalid);
+        let Some(purchase) = purchase else {
+            if check.is_clean() {
+                let message = "no such purchase has been recorded";
+                check.fail(&["purchaseExternalId"], UserErrorCode::PurchaseNotFound, message);
+            }
+            return check.finish(None);
+        };
+        let refund = settle(&mut check, &purchase.row, self.amount.as_deref(), self.lines.unwrap_or_default())?;
+        let new = match (refunded_at, refund) {
+            (Some(refunded_at), Some(refund)) => Some(NewRefund {
+                external_id: self.external_id,
+                purchase_external_id: self.purchase_external_id,
+                customer_external_id: purchase.customer_external_id.clone(),
+                refunded_at,
+                refund,
+            }),
+            _ => None,
+        };
+        check.finish(new)
+    }
+}
+
+fn settle(
+    check: &mut Check,
+    purchase: &purchase::Model,
+    amount: Option<&str>,
+    lines: Vec<RecordRefundLine>,
+) -> Result<Option<Refund>, Error> {
+    let broken = |error: String| Error::Internal(format!("purchase {}: {error}", purchase.external_id));
+    let currency = Currency::parse(&purchase.currency).map_err(|error| broken(error.to_string()))?;
+    let bought: Vec<Line> =
+        serde_json::from_value(purchase.lines.clone()).map_err(|error| broken(error.to_string()))?;
+    if lines.len() > super::purchase::MAX_LINES {
+        let message = format!("must be at most {} lines", super::purchase::MAX_LINES);
+        check.fail(&["lines"], UserErrorCode::OutOfRange, message);
+        return Ok(None);
+    }
+    let amount = match amount {
+        Some(text) => Some(check.amount(&["amount"], currency, text)),
+        None => None,
+    };
+    let mut refunded = Vec::with_capacity(lines.len());
+    for (index, line) in lines.into_iter().enumerate() {
+        let index = index.to_string();
+        check.text(&["lines", &index, "sku"], &line.sku);
+        let amount = check.amount(&["lines", &index, "amount"], currency, &line.amount);
+        refunded.extend(amount.map(|amount| RefundLine { sku: line.sku, amount }));
+    }
+    if !check.is_clean() {
+        return Ok(None);
+    }
+    Ok(settle_refund(purchase.total, &bought, amount.flatten(), refunded)
+        .map_err(|refusal| refuse(check, &refusal))
+        .ok())
+}
+
+fn refuse(check: &mut Check, refusal: &RefundRefusal) {
+    let message = refusal.to_string();
+    match refusal {
+        RefundRefusal::NotPositive { line: None } => check.fail(&["amount"], UserErrorCode::OutOfRange, message),
+        RefundRefusal::NotPositive { line: Some(line) } => {
+            check.fail(&["lines", &line.to_string(), "amount"], UserErrorCode::OutOfRange, message);
+        }
+        RefundRefusal::AboveTotal => check.fail(&["amount"], UserErrorCode::RefundTooLarge, message),
+        RefundRefusal::AboveLines { line } => {
+            check.fail(&["lines", &line.to_string(), "amount"], UserErrorCode::RefundTooLarge, message);
+        }
+        RefundRefusal::SkuNotInPurchase { line } => {
+            check.fail(&["lines", &line.to_string(), "sku"], UserErrorCode::SkuNotInPurchase, message);
+        }
+        RefundRefusal::NotTheSum => check.fail(&["amount"], UserErrorCode::Invalid, message),
+    }
+}
+
+impl NewRefund {
+    /// About how much memory it takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        let lines: usize = self.refund.lines.iter().map(|line| 64 + line.sku.len()).sum();
+        512 + self.external_id.len() + self.purchase_external_id.len() + lines
+    }
+}
+
+/// What of a refund counts, as stored.
+pub fn from_row(row: &refund::Model) -> Result<Refund, Error> {
+    let lines = serde_json::from_value(row.lines.clone())
+        .map_err(|error| Error::Internal(format!("refund {}: {error}", row.external_id)))?;
+    Ok(Refund { amount: row.amount, lines })
+}
+
+/// Records a refund. `path`: where the input lies, for error paths.
+pub async fn record(app: &App, _: &Shop, path: Vec<String>, input: RecordRefund) -> Result<Recorded, Error> {
+    let purchases = find_purchases(&app.database, vec![input.purchase_external_id.clone()]).await?;
+    let purchase = purchases.get(&input.purchase_external_id);
+    let fact = input.check(&path, purchase).map(Fact::Refund);
+    app.recorder.record_one(path, fact).await
+}

@@ -1,0 +1,304 @@
+//! Many rows in one statement, whose text does not depend on how many: the statement cache stays small and a batch
+//! costs as many statements as a single row.
+//!
+//! PostgreSQL takes one array a column (`UNNEST`), SQLite one JSON array of rows (`json_each`). This file alone knows.
+
+use sea_orm::sea_query::{ArrayType, SimpleExpr, Value};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseBackend, DbErr, EntityTrait, IdenStatic, Iterable, ModelTrait,
+    PrimaryKeyToColumn, QueryResult, Statement,
+};
+
+/// What a column of [`Rows`] holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// 64-bit (or smaller) integers.
+    Int,
+    /// Text; never empty where it may be null.
+    Text,
+    /// JSON.
+    Json,
+}
+
+/// A table of values, to select from: `(SELECT … ) AS name`.
+pub struct Rows {
+    backend: DatabaseBackend,
+    columns: Vec<(String, Kind)>,
+    rows: Vec<Vec<Value>>,
+}
+
+/// Stands for null inside an array: the driver has no nullable arrays. No text that may be null is ever empty, and no
+/// stored integer is this.
+const NULL_INT: i64 = i64::MIN;
+
+impl Rows {
+    /// An empty table with these columns.
+    pub fn new(backend: DatabaseBackend, columns: &[(&str, Kind)]) -> Self {
+        let columns = columns.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect();
+        Self { backend, columns, rows: Vec::new() }
+    }
+
+    /// Adds a row: one value a column, in order.
+    pub fn push(&mut self, row: Vec<Value>) {
+        debug_assert_eq!(row.len(), self.columns.len(), "one value a column");
+        self.rows.push(row);
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// `SELECT … FROM …` that yields the rows in order, and the parameters it takes, from `$1` on.
+    pub fn select(self) -> (String, Vec<Value>) {
+        match self.backend {
+            DatabaseBackend::Postgres => self.select_from_arrays(),
+            _ => self.select_from_json(),
+        }
+    }
+
+    fn select_from_arrays(self) -> (String, Vec<Value>) {
+        let mut selected = Vec::new();
+        let mut arrays = Vec::new();
+        let mut aliases = Vec::new();
+        let mut values = Vec::new();
+        let mut columns: Vec<Vec<Value>> = self.columns.iter().map(|_| Vec::with_capacity(self.rows.len())).collect();
+        for row in self.rows {
+            for (column, value) in columns.iter_mut().zip(row) {
+                column.push(value);
+            }
+        }
+        for (index, ((name, kind), column)) in self.columns.iter().zip(columns).enumerate() {
+            let (array_type, sql_type, expression) = match kind {
+                Kind::Int => (ArrayType::BigInt, "bigint", format!("NULLIF(u.c{index}, {NULL_INT})")),
+                Kind::Text => (ArrayType::String, "text", format!("NULLIF(u.c{index}, '')")),
+                Kind::Json => (ArrayType::String, "text", format!("u.c{index}::jsonb")),
+            };
+            selected.push(format!("{expression} AS \"{name}\""));
+            arrays.push(format!("${}::{sql_type}[]", index + 1));
+            aliases.push(format!("c{index}"));
+            let column = column.into_iter().map(|value| array_value(value, *kind)).collect();
+            values.push(Value::Array(array_type, Some(Box::new(column))));
+        }
+        let sql =
+            format!("SELECT {} FROM UNNEST({}) AS u({})", selected.join(", "), arrays.join(", "), aliases.join(", "));
+        (sql, values)
+    }
+
+    fn select_from_json(self) -> (String, Vec<Value>) {
+        let selected: Vec<String> = self
+            .columns
+            .iter()
+            .enumerate()
+            .map(|(index, (name, _))| format!("u.value->>{index} AS \"{name}\""))
+            .collect();
+        let rows: Vec<serde_json::Value> =
+            self.rows.into_iter().map(|row| row.into_iter().map(json_value).collect()).collect();
+        let json = serde_json::Value::Array(rows).to_string();
+        (format!("SELECT {} FROM json_each($1) AS u", selected.join(", ")), vec![json.into()])
+    }
+}
+
+fn array_value(value: Value, kind: Kind) -> Value {
+    match (kind, json_value(value)) {
+        (Kind::Int, serde_json::Value::Number(number)) => number.as_i64().unwrap_or(NULL_INT).into(),
+        (Kind::Int, _) => NULL_INT.into(),
+        (Kind::Text, serde_json::Value::String(text)) => text.into(),
+        (Kind::Text, _) => String::new().into(),
+        (Kind::Json, json) => json.to_string().into(),
+    }
+}
+
+fn json_value(value: Value) -> serde_json::Value {
+    match value {
+        Value::BigInt(Some(int)) => int.into(),
+        Value::Int(Some(int)) => int.into(),
+        Value::String(Some(text)) => text.into(),
+        Value::Json(Some(json)) => *json,
+        // Booleans and floats are in no table that is written in bulk; what is left is null.
+        _ => serde_json::Value::Null,
+    }
+}
+
+/// The entity's rows, with all its columns but those left out.
+fn of_models<E: EntityTrait>(
+    backend: DatabaseBackend,
+    models: &[E::Model],
+    left_out: &[E::Column],
+) -> (Vec<&'static str>, Rows) {
+    let left_out: Vec<&str> = left_out.iter().map(IdenStatic::as_str).collect();
+    let columns: Vec<E::Column> = E::Column::iter().filter(|column| !left_out.contains(&column.as_str())).collect();
+    let names: Vec<&'static str> = columns.iter().map(IdenStatic::as_str).collect();
+    let kinds: Vec<(&str, Kind)> = columns.iter().zip(&names).map(|(column, name)| (*name, kind(column))).collect();
+    let mut rows = Rows::new(backend, &kinds);
+    for model in models {
+        rows.push(columns.iter().map(|column| model.get(*column)).collect());
+    }
+    (names, rows)
+}
+
+fn kind(column: &impl ColumnTrait) -> Kind {
+    use sea_orm::ColumnType;
+    match column.def().get_column_type() {
+        ColumnType::Json | ColumnType::JsonBinary => Kind::Json,
+        ColumnType::BigInteger | ColumnType::Integer => Kind::Int,
+        _ => Kind::Text,
+    }
+}
+
+/// What an insert does where the primary key exists already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnConflict {
+    /// Fails.
+    Fail,
+    /// Leaves what is there.
+    Keep,
+    /// Adds to what is there, in every column outside the key.
+    Add,
+}
+
+/// Inserts the models, in order.
+pub async fn insert<E: EntityTrait>(
+    db: &impl ConnectionTrait,
+    models: &[E::Model],
+    on_conflict: OnConflict,
+) -> Result<(), DbErr> {
+    if models.is_empty() {
+        return Ok(());
+    }
+    db.execute_raw(insert_statement::<E>(db.get_database_backend(), models, &[], on_conflict, None)).await?;
+    Ok(())
+}
+
+/// Inserts those models whose key is new, in order; answers the `returning` column of those.
+pub async fn insert_new<E: EntityTrait>(
+    db: &impl ConnectionTrait,
+    models: &[E::Model],
+    left_out: &[E::Column],
+    returning: E::Column,
+) -> Result<Vec<String>, DbErr> {
+    if models.is_empty() {
+        return Ok(Vec::new());
+    }
+    let backend = db.get_database_backend();
+    let statement = insert_statement::<E>(backend, models, left_out, OnConflict::Keep, Some(returning));
+    db.query_all_raw(statement).await?.iter().map(|row| row.try_get("", returning.as_str())).collect()
+}
+
+fn insert_statement<E: EntityTrait>(
+    backend: DatabaseBackend,
+    models: &[E::Model],
+    left_out: &[E::Column],
+    on_conflict: OnConflict,
+    returning: Option<E::Column>,
+) -> Statement {
+    let table = E::default().table_name().to_owned();
+    let (names, rows) = of_models::<E>(backend, models, left_out);
+    let (select, values) = rows.select();
+    let key: Vec<&'static str> = key_columns::<E>();
+    let quoted = |names: &[&str]| names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+    let conflict = match on_conflict {
+        OnConflict::Fail => String::new(),
+        OnConflict::Keep => " ON CONFLICT DO NOTHING".to_owned(),
+        OnConflict::Add => {
+            let add = |name: &&str| format!("\"{name}\" = \"{table}\".\"{name}\" + excluded.\"{name}\"");
+            let sums: Vec<String> = names.iter().filter(|name| !key.contains(name)).map(add).collect();
+            format!(" ON CONFLICT ({}) DO UPDATE SET {}", quoted(&key), sums.join(", "))
+        }
+    };
+    let returning = returning.map(|column| format!(" RETURNING \"{}\"", column.as_str())).unwrap_or_default();
+    // `WHERE true`: without it SQLite reads ON CONFLICT as a join's condition.
+    let sql = format!("INSERT INTO \"{table}\" ({}) {select} WHERE true{conflict}{returning}", quoted(&names));
+    Statement::from_sql_and_values(backend, sql, values)
+}
+
+/// Overwrites every column of rows that exist.
+pub async fn update<E: EntityTrait>(db: &impl ConnectionTrait, models: &[E::Model]) -> Result<(), DbErr> {
+    if models.is_empty() {
+        return Ok(());
+    }
+    let backend = db.get_database_backend();
+    let table = E::default().table_name().to_owned();
+    let (names, rows) = of_models::<E>(backend, models, &[]);
+    let (select, values) = rows.select();
+    let key = key_columns::<E>();
+    let set: Vec<String> =
+        names.iter().filter(|name| !key.contains(name)).map(|name| format!("\"{name}\" = s.\"{name}\"")).collect();
+    let same: Vec<String> = key.iter().map(|name| format!("\"{table}\".\"{name}\" = s.\"{name}\"")).collect();
+    let sql = format!("UPDATE \"{table}\" SET {} FROM ({select}) AS s WHERE {}", set.join(", "), same.join(" AND "));
+    db.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+    Ok(())
+}
+
+fn key_columns<E: EntityTrait>() -> Vec<&'static str> {
+    E::PrimaryKey::iter().map(|key| key.into_column().as_str()).collect()
+}
+
+/// `SELECT {what} FROM {table} AS t JOIN (rows) AS r ON {on} {rest}`.
+pub async fn join(
+    db: &impl ConnectionTrait,
+    what: &str,
+    table: &str,
+    rows: Rows,
+    on: &str,
+    rest: &str,
+) -> Result<Vec<QueryResult>, DbErr> {
+    let backend = rows.backend;
+    let (select, values) = rows.select();
+    let sql = format!("SELECT {what} FROM \"{table}\" AS t JOIN ({select}) AS r ON {on} {rest}");
+    db.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await
+}
+
+/// `DELETE FROM {table} AS t` where one of the rows `r` matches `on`.
+pub async fn delete(db: &impl ConnectionTrait, table: &str, rows: Rows, on: &str) -> Result<(), DbErr> {
+    let backend = rows.backend;
+    let (select, values) = rows.select();
+    let sql = format!("DELETE FROM \"{table}\" AS t WHERE EXISTS (SELECT 1 FROM ({select}) AS r WHERE {on})");
+    db.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+    Ok(())
+}
+
+/// `column = ANY (values)`, whatever their number.
+pub fn any<C: ColumnTrait, V: Into<Value>>(
+    backend: DatabaseBackend,
+    column: C,
+    values: impl IntoIterator<Item = V>,
+) -> SimpleExpr {
+    use sea_orm::sea_query::Expr;
+    let name = format!("\"{}\".\"{}\"", column.entity_name().to_string(), column.as_str());
+    let values: Vec<Value> = values.into_iter().map(Into::into).collect();
+    if backend == DatabaseBackend::Postgres {
+        let array_type = if kind(&column) == Kind::Int { ArrayType::BigInt } else { ArrayType::String };
+        let array = Value::Array(array_type, Some(Box::new(values)));
+        Expr::cust_with_values(format!("{name} = ANY($1)"), [array])
+    } else {
+        let json = serde_json::Value::Array(values.into_iter().map(json_value).collect()).to_string();
+        Expr::cust_with_values(format!("{name} IN (SELECT value FROM json_each(?))"), [json])
+    }
+}
+
+/// For each row `r`, the first `limit` rows `t` of `table` that match: one index search each. `conditions` (about `s`
+/// and `r`), `order` (of `s`). The answer's order is not to be relied on.
+pub async fn first_of_each(
+    db: &impl ConnectionTrait,
+    what: &str,
+    table: &str,
+    rows: Rows,
+    conditions: &str,
+    order: &str,
+    limit: usize,
+) -> Result<Vec<QueryResult>, DbErr> {
+    let backend = rows.backend;
+    let (select, values) = rows.select();
+    let found = |what| format!("SELECT {what} FROM \"{table}\" AS s WHERE {conditions} ORDER BY {order} LIMIT {limit}");
+    let sql = if backend == DatabaseBackend::Postgres {
+        format!("SELECT {what} FROM ({select}) AS r CROSS JOIN LATERAL ({}) AS t", found("*"))
+    } else {
+        // CROSS JOIN: SQLite then keeps `r` outside, and searches `s` once for each of them.
+        format!(
+            "SELECT {what} FROM ({select}) AS r CROSS JOIN \"{table}\" AS t WHERE t.rowid IN ({})",
+            found("s.rowid")
+        )
+    };
+    db.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await
+}

@@ -1,0 +1,74 @@
+//! Where a customer stands in each campaign: the engine's running state, stored with the customer's row.
+
+use std::collections::BTreeMap;
+
+use entity::CampaignId;
+use serde::{Deserialize, Serialize};
+
+use super::error::Error;
+use crate::engine::evaluate::Tail;
+use crate::engine::state::State;
+
+/// By campaign. One that never counted anything of the customer has no entry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Running {
+    campaigns: BTreeMap<CampaignId, Standing>,
+}
+
+/// One campaign's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Standing {
+    /// After the last counted purchase.
+    #[serde(rename = "s")]
+    pub state: State,
+    /// Purchases counted since the last checkpoint.
+    #[serde(rename = "c")]
+    pub since_checkpoint: u32,
+    /// Standing awards.
+    #[serde(rename = "a")]
+    pub standing: i64,
+    /// Declined awards.
+    #[serde(rename = "d")]
+    pub declined: i64,
+}
+
+impl Standing {
+    /// The engine's view.
+    pub fn tail(&self) -> Tail {
+        Tail { state: self.state.clone(), since_checkpoint: self.since_checkpoint }
+    }
+
+    /// The customer's reached awards: what audit calls STANDING ∪ DECLINED.
+    pub fn reached(&self) -> i64 {
+        self.standing + self.declined
+    }
+}
+
+impl Running {
+    /// Reads what [`Self::to_text`] wrote.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        serde_json::from_str(text).map_err(|error| Error::Internal(format!("customer.running: {error}")))
+    }
+
+    /// For the customer's row.
+    pub fn to_text(&self) -> Result<String, Error> {
+        serde_json::to_string(self).map_err(|error| Error::Internal(format!("customer.running: {error}")))
+    }
+
+    /// Where the customer stands; at the beginning where there is no entry.
+    pub fn of(&self, campaign: CampaignId) -> Standing {
+        self.campaigns.get(&campaign).cloned().unwrap_or_default()
+    }
+
+    /// Changes an entry, and makes it if need be.
+    pub fn entry(&mut self, campaign: CampaignId) -> &mut Standing {
+        self.campaigns.entry(campaign).or_default()
+    }
+
+    /// Forgets campaigns that can change no more.
+    pub fn retain(&mut self, counts: impl Fn(CampaignId) -> bool) {
+        self.campaigns.retain(|id, _| counts(*id));
+    }
+}

@@ -1,0 +1,36 @@
+//! `windfall audit`: recomputes all that is recorded.
+
+use std::io::{Write as _, stdout};
+use std::process::ExitCode;
+
+use super::start_app;
+use crate::app::audit;
+use crate::app::viewer::Viewer;
+use crate::config::Config;
+
+/// Recompute all awards, balances and budgets; exit 1 on any difference.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Evaluate the customers that differ anew, and post the differences.
+    #[arg(long)]
+    repair: bool,
+}
+
+pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
+    let app = start_app(config).await?;
+    let admin = Viewer::Admin.require_admin()?;
+    let mut broken = None;
+    let audited = audit::run(&app, args.repair.then_some(&admin), |difference| {
+        if let Err(error) = writeln!(stdout(), "{difference}") {
+            broken = Some(error);
+        }
+    })
+    .await?;
+    app.stop().await?;
+    if let Some(error) = broken {
+        return Err(error.into());
+    }
+    let audit::Audited { customers, differences, repaired } = audited;
+    writeln!(stdout(), "{customers} customers, {differences} differences, {repaired} customers repaired")?;
+    Ok(if differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

@@ -1,0 +1,85 @@
+//! A small schema with one of everything, for this module's tests.
+
+use serde_json::{Map, Value, json};
+
+use super::{Admitted, Code, Gate, Limits, Refusal, Request};
+
+pub(super) const SDL: &str = r#"
+directive @oneOf on INPUT_OBJECT
+directive @once repeatable on FIELD
+scalar Points
+interface Node { id: ID! label: String! parent: Node }
+type Query {
+  me: Customer
+  node(id: ID!): Node
+  nodes(ids: [ID!]!): [Node]!
+  customer(by: CustomerBy!): Customer
+  customers(first: Int, after: String, last: Int): CustomerConnection!
+  goals: [Goal!]!
+  search: [Hit!]!
+  echo(
+    text: String, number: Int, page: Int! = 7, ids: [ID!], by: CustomerBy, filter: Filter, points: Points, flag: Boolean,
+    status: Status, ratio: Float
+  ): String
+}
+type CustomerConnection { nodes: [Customer!]! edges: [CustomerEdge!]! pageInfo: PageInfo! }
+type CustomerEdge { cursor: String! node: Customer! }
+type PageInfo { hasNextPage: Boolean! }
+type Customer implements Node {
+  id: ID!
+  label: String!
+  parent: Node
+  balance: Points!
+  friend: Customer
+  awards(first: Int, last: Int): [Award!]!
+  fragile: Int!
+  unlucky: Int
+  rank: Int
+  note(text: String): String
+}
+type Campaign implements Node { id: ID! label: String! parent: Campaign goal: Goal! status: Status! rank: String }
+type Award implements Node { id: ID! label: String! parent: Node points: Points! customer: Customer! campaign: Campaign! }
+enum Status { DRAFT ACTIVE }
+union Goal = SpendGoal | StreakGoal
+type SpendGoal { atLeast: Int! }
+type StreakGoal { length: Int! atLeast: Int! }
+union Hit = Customer | Campaign | SpendGoal
+input CustomerBy @oneOf { id: ID externalId: String }
+input Filter { name: String min: Int! = 1 tags: [String!] by: CustomerBy and: [Filter!] }
+type Mutation {
+  record(input: RecordInput!): RecordPayload!
+  other: Int
+}
+input RecordInput { externalId: String! points: Points lines: [LineInput!] }
+input LineInput { sku: String! quantity: Int! = 1 }
+type RecordPayload { replayed: Boolean! customer: Customer errors: [String!]! }
+type Subscription { ticks(after: String): Int! points: Customer! }
+"#;
+
+pub(super) fn gate() -> Gate {
+    Gate::new(SDL, Limits::default()).unwrap()
+}
+
+pub(super) fn admit_with(query: &str, variables: Value) -> Result<Admitted, Vec<Refusal>> {
+    gate().admit(&Request { query, operation_name: None, variables: map(variables) }, false)
+}
+
+pub(super) fn admit(query: &str) -> Result<Admitted, Vec<Refusal>> {
+    admit_with(query, json!({}))
+}
+
+/// The normalised text of a query that passes.
+pub(super) fn normalized(query: &str, variables: Value) -> String {
+    admit_with(query, variables).unwrap().document
+}
+
+/// The first refusal's code and message.
+pub(super) fn refused(query: &str, variables: Value) -> (Code, String) {
+    let refusal = admit_with(query, variables).unwrap_err().remove(0);
+    (refusal.code, refusal.message)
+}
+
+pub(super) fn map(value: Value) -> Map<String, Value> {
+    let Value::Object(map) = value else { panic!("variables are an object") };
+    map
+}

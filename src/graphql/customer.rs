@@ -1,0 +1,231 @@
+//! Customers and their balances.
+
+use std::sync::Arc;
+
+use async_graphql::{Context, ID, Object, OneofObject, SimpleObject};
+
+use super::ContextExt;
+use super::award::{Award, AwardStatus};
+use super::error::ApiError;
+use super::ledger::LedgerEntry;
+use super::loaders::{AwardsOf, FindCustomer, LedgerOf, ProgressOf, PurchasesOf};
+use super::node::GlobalId;
+use super::page::Connection;
+use super::progress::CampaignProgress;
+use super::purchase::Purchase;
+use super::scalar::{Count, DateTime, Points};
+use crate::app::award::AwardFilter;
+use crate::app::customer::{balance, list, require_version};
+use crate::app::model;
+use crate::app::page::{Listed, PageArgs};
+use crate::app::{self};
+
+/// Someone who buys, known by the shop's own id.
+#[derive(Clone)]
+pub struct Customer(pub Arc<model::Customer>);
+
+#[Object]
+impl Customer {
+    /// Opaque; of everything, not only of customers.
+    pub(super) async fn id(&self) -> ID {
+        GlobalId::Customer(self.0.external_id.clone()).into()
+    }
+
+    /// The shop's id of this customer.
+    async fn external_id(&self) -> &str {
+        &self.0.external_id
+    }
+
+    /// Points as they are now.
+    async fn balance(&self, ctx: &Context<'_>) -> Balance {
+        Balance::of(ctx, &self.0)
+    }
+
+    /// Where the customer stands in each running campaign: what a progress bar and a countdown need.
+    async fn progress(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Only in this campaign.")] campaign_id: Option<ID>,
+    ) -> Result<Vec<CampaignProgress>, ApiError> {
+        let campaign = match &campaign_id {
+            Some(id) => match GlobalId::campaign(id) {
+                Some(campaign) => Some(campaign),
+                None => return Ok(Vec::new()),
+            },
+            None => None,
+        };
+        let progress = ctx.loaders().load_one(ProgressOf(Arc::clone(&self.0), campaign)).await?;
+        Ok(progress.unwrap_or_default().into_iter().map(CampaignProgress::from).collect())
+    }
+
+    /// The customer's awards, newest first.
+    #[expect(clippy::too_many_arguments, reason = "the arguments that the API gives it")]
+    async fn awards(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The first so many, at most 100. Without `first` and `last`: 20.")] first: Option<i32>,
+        #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
+        #[graphql(desc = "The last so many, at most 100.")] last: Option<i32>,
+        #[graphql(desc = "Only what precedes this cursor.")] before: Option<String>,
+        #[graphql(desc = "Only those with one of these statuses.")] status: Option<Vec<AwardStatus>>,
+        #[graphql(desc = "Only those of this campaign.")] campaign_id: Option<ID>,
+    ) -> Result<Connection<Award>, ApiError> {
+        let page = model::Award::LIST.page(PageArgs { first, after, last, before })?;
+        // No campaign has the key 0: an id that is none finds no award.
+        let campaign = campaign_id.map(|id| GlobalId::campaign(&id).unwrap_or(model::CampaignId(0)));
+        let statuses = status.map(|statuses| {
+            let mut statuses: Vec<_> = statuses.into_iter().map(app::award::Status::from).collect();
+            statuses.sort_unstable();
+            statuses.dedup();
+            statuses
+        });
+        let filter = AwardFilter { statuses, campaign };
+        let slice = ctx.loaders().load_one(AwardsOf(self.0.id, page.clone(), filter)).await?;
+        let slice = slice.unwrap_or_else(|| page.cut(Vec::new()));
+        Ok(Connection::new(slice, Listed::cursor, |row| Award(Arc::new(row))))
+    }
+
+    /// Every movement of the customer's points, newest first. Its edges' cursors are accepted by `pointsUpdated(after:)`.
+    async fn ledger(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The first so many, at most 100. Without `first` and `last`: 20.")] first: Option<i32>,
+        #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
+        #[graphql(desc = "The last so many, at most 100.")] last: Option<i32>,
+        #[graphql(desc = "Only what precedes this cursor.")] before: Option<String>,
+    ) -> Result<Connection<LedgerEntry>, ApiError> {
+        let page = model::LedgerEntry::LIST.page(PageArgs { first, after, last, before })?;
+        let slice = ctx.loaders().load_one(LedgerOf(self.0.id, page.clone())).await?;
+        let slice = slice.unwrap_or_else(|| page.cut(Vec::new()));
+        Ok(Connection::new(slice, Listed::cursor, |row| LedgerEntry(Arc::new(row))))
+    }
+
+    /// The customer's purchases, newest first.
+    async fn purchases(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The first so many, at most 100. Without `first` and `last`: 20.")] first: Option<i32>,
+        #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
+        #[graphql(desc = "The last so many, at most 100.")] last: Option<i32>,
+        #[graphql(desc = "Only what precedes this cursor.")] before: Option<String>,
+    ) -> Result<Connection<Purchase>, ApiError> {
+        let page = model::Purchase::LIST.page(PageArgs { first, after, last, before })?;
+        let slice = ctx.loaders().load_one(PurchasesOf(self.0.id, page.clone())).await?;
+        let slice = slice.unwrap_or_else(|| page.cut(Vec::new()));
+        Ok(Connection::new(slice, Listed::cursor, |row| Purchase(Arc::new(row))))
+    }
+}
+
+/// A customer's points at an instant.
+#[derive(Clone, Debug, SimpleObject)]
+pub struct Balance {
+    /// What can be spent now. Negative when points were taken back that had been spent.
+    available: Points,
+    /// Awarded, but not to be spent yet.
+    pending: Points,
+    /// All points ever awarded, less reversals.
+    lifetime: Points,
+    /// The server's clock at which this holds; for countdowns.
+    as_of: DateTime,
+    /// Grows by one with every commit that changed anything of this customer. Pass it as `atLeastVersion` to read your own
+    /// writes anywhere.
+    version: Count,
+    /// The ledger up to exactly this balance: pass it to `pointsUpdated(after:)`.
+    cursor: String,
+}
+
+impl Balance {
+    /// As of now.
+    pub fn of(ctx: &Context<'_>, customer: &model::Customer) -> Self {
+        let balance = balance(customer, ctx.app().clock.now());
+        Self {
+            available: Points(balance.available),
+            pending: Points(balance.pending),
+            lifetime: Points(balance.lifetime),
+            as_of: balance.as_of.into(),
+            version: Count(balance.version),
+            cursor: app::ledger::cursor(balance.sequence),
+        }
+    }
+}
+
+/// How a customer is named.
+#[derive(OneofObject)]
+pub enum CustomerBy {
+    /// By its `id`.
+    Id(ID),
+    /// By the shop's own id.
+    ExternalId(String),
+}
+
+/// See [`super::Query`].
+#[derive(Default)]
+pub struct CustomerQuery;
+
+#[Object]
+impl CustomerQuery {
+    /// The customer that the token speaks for. Never null for a customer's token: one without purchases has balance zero,
+    /// version 0. Null for all others.
+    async fn me(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "A `Balance.version` that was seen: nothing older is answered.")] at_least_version: Option<
+            Count,
+        >,
+    ) -> Option<Result<Customer, ApiError>> {
+        let myself = match ctx.viewer().require_reader() {
+            Ok(reader) => reader.myself()?.to_owned(),
+            Err(error) => return Some(Err(error.into())),
+        };
+        find(ctx, myself, at_least_version).await.transpose()
+    }
+
+    /// A customer; null: there is no such customer, or it may not be seen.
+    async fn customer(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "Which.")] by: CustomerBy,
+        #[graphql(desc = "A `Balance.version` that was seen: nothing older is answered.")] at_least_version: Option<
+            Count,
+        >,
+    ) -> Option<Result<Customer, ApiError>> {
+        if let Err(error) = ctx.viewer().require_reader() {
+            return Some(Err(error.into()));
+        }
+        let name = match by {
+            CustomerBy::ExternalId(external_id) => external_id,
+            CustomerBy::Id(id) => match GlobalId::parse(&id)? {
+                GlobalId::Customer(external_id) => external_id,
+                _ => return None,
+            },
+        };
+        find(ctx, name, at_least_version).await.transpose()
+    }
+
+    /// All customers, the latest to be heard of first. For storefronts and admins.
+    #[expect(clippy::too_many_arguments, reason = "the arguments that the API gives it")]
+    async fn customers(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The first so many, at most 100. Without `first` and `last`: 20.")] first: Option<i32>,
+        #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
+        #[graphql(desc = "The last so many, at most 100.")] last: Option<i32>,
+        #[graphql(desc = "Only what precedes this cursor.")] before: Option<String>,
+        #[graphql(desc = "Only those whose external id begins so.")] external_id_prefix: Option<String>,
+    ) -> Result<Connection<Customer>, ApiError> {
+        let shop = ctx.viewer().require_shop()?;
+        let page = model::Customer::LIST.page(PageArgs { first, after, last, before })?;
+        let slice = list(ctx.app(), &shop, &page, external_id_prefix.as_deref()).await?;
+        Ok(Connection::new(slice, Listed::cursor, |row| Customer(Arc::new(row))))
+    }
+}
+
+async fn find(
+    ctx: &Context<'_>,
+    external_id: String,
+    at_least_version: Option<Count>,
+) -> Result<Option<Customer>, ApiError> {
+    let Some(row) = ctx.loaders().load_one(FindCustomer(external_id)).await? else { return Ok(None) };
+    require_version(&row, at_least_version.map(|version| version.0))?;
+    Ok(Some(Customer(row)))
+}

@@ -1,0 +1,102 @@
+//! The ledger: every movement of points.
+
+use std::sync::Arc;
+
+use async_graphql::{Context, Enum, ID, Object};
+
+use super::ContextExt;
+use super::award::Award;
+use super::error::ApiError;
+use super::loaders::{AwardOf, PurchaseOf};
+use super::node::GlobalId;
+use super::purchase::Purchase;
+use super::scalar::{Count, DateTime, Points};
+use crate::app::model;
+use crate::engine::time::Instant;
+
+/// One movement of a customer's points. It never changes; the balance is their sum.
+#[derive(Clone)]
+pub struct LedgerEntry(pub Arc<model::LedgerEntry>);
+
+#[Object]
+impl LedgerEntry {
+    /// Opaque; of everything, not only of ledger entries.
+    pub(super) async fn id(&self) -> ID {
+        GlobalId::LedgerEntry(self.0.customer_id, self.0.sequence).into()
+    }
+
+    /// 1, 2, 3 … for each customer, without gaps.
+    async fn sequence(&self) -> Count {
+        Count(self.0.sequence)
+    }
+
+    /// Why points moved.
+    async fn kind(&self) -> LedgerEntryKind {
+        match self.0.kind {
+            model::LedgerEntryKind::Award => LedgerEntryKind::Award,
+            model::LedgerEntryKind::Reversal => LedgerEntryKind::Reversal,
+            model::LedgerEntryKind::Adjustment => LedgerEntryKind::Adjustment,
+        }
+    }
+
+    /// How many; negative: taken.
+    async fn points(&self) -> Points {
+        Points(self.0.points)
+    }
+
+    /// The sum of all entries up to this one.
+    async fn balance_after(&self) -> Points {
+        Points(self.0.balance_after)
+    }
+
+    /// From when on the points can be spent; null: at once.
+    async fn available_at(&self) -> Option<DateTime> {
+        None
+    }
+
+    /// From when on they can no longer be spent; null: never.
+    async fn expires_at(&self) -> Option<DateTime> {
+        None
+    }
+
+    /// AWARD, REVERSAL: the award, as it is now; else null.
+    async fn award(&self, ctx: &Context<'_>) -> Option<Result<Award, ApiError>> {
+        let number = self.0.award_number?;
+        let award = ctx.loaders().load_one(AwardOf(self.0.customer_id, number)).await;
+        award.map(|award| award.map(Award)).map_err(ApiError::from).transpose()
+    }
+
+    /// AWARD, REVERSAL: the purchase that reached the award at that time; else null.
+    async fn purchase(&self, ctx: &Context<'_>) -> Option<Result<Purchase, ApiError>> {
+        let name = self.0.purchase_external_id.clone()?;
+        let purchase = ctx.loaders().load_one(PurchaseOf(name)).await;
+        purchase.map(|purchase| purchase.map(Purchase)).map_err(ApiError::from).transpose()
+    }
+
+    /// What was given as the reason of an adjustment.
+    async fn reason(&self) -> Option<&str> {
+        self.0.reason.as_deref()
+    }
+
+    /// When it was posted, by the server's clock.
+    async fn created_at(&self) -> DateTime {
+        Instant(self.0.created_at).into()
+    }
+}
+
+/// Why points moved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+pub enum LedgerEntryKind {
+    /// An award's points.
+    Award,
+    /// Points of an award that is no longer reached, or has become smaller.
+    Reversal,
+    /// By hand.
+    Adjustment,
+    /// Points that were spent.
+    Redemption,
+    /// Spent points that came back.
+    Cancellation,
+    /// Points that were not spent in time; positive: given back because their award was reversed.
+    Expiry,
+}
