@@ -164,7 +164,7 @@ impl Seen {
 #[test]
 fn commits_in_any_order_record_and_post_what_the_oracle_does() {
     let seen = Seen::default();
-    each_case(400, &arrivals(), |(case, commits, limit, checkpoint_every)| {
+    each_case(1200, &arrivals(), |(case, commits, limit, checkpoint_every)| {
         check(&case.campaign, &commits, limit, checkpoint_every, &seen);
     });
     seen.assert_all();
