@@ -34,6 +34,21 @@ on_both! {
             json!([{ "code": "INVALID" }]));
     }
 
+    async fn a_name_that_nothing_can_have_is_not_found(app: &TestApp) {
+        app.purchase("p", "ada", "2026-11-02T10:00:00Z", "5").await;
+        let query = "query($n: String!) { customer(by: {externalId: $n}) { id } purchase(by: {externalId: $n}) { id } \
+            customers(externalIdPrefix: $n) { nodes { id } } }";
+        for name in ["", "a\u{0}", "nobody"] {
+            let answer = app.data(&Viewer::Admin, query, json!({ "n": name })).await;
+            assert_eq!((&answer["customer"], &answer["purchase"]), (&Value::Null, &Value::Null));
+        }
+        let refund = "mutation($n: String!) { recordRefund(input: {externalId: \"r\", purchaseExternalId: $n, \
+            refundedAt: \"2026-11-02T10:00:00Z\"}) { userErrors { code path } } }";
+        let answer = app.data(&Viewer::Admin, refund, json!({ "n": "a\u{0}" })).await;
+        let told = json!([{ "code": "INVALID", "path": ["input", "purchaseExternalId"] }]);
+        assert_eq!(answer["recordRefund"]["userErrors"], told);
+    }
+
     async fn a_mutation_selected_twice_runs_once(app: &TestApp) {
         app.campaign(json!({ "goal": { "everyPurchase": "EACH" } })).await;
         let query = format!(
