@@ -10,6 +10,7 @@ pub mod backfill;
 pub mod campaign;
 pub mod campaigns;
 pub mod clock;
+pub mod clockwork;
 pub mod customer;
 pub mod database;
 pub mod error;

@@ -4,6 +4,8 @@ mod audit;
 mod backup;
 mod import;
 mod migrate;
+mod schema;
+mod serve;
 pub mod token;
 
 use std::io::{IsTerminal as _, stderr};
@@ -33,10 +35,12 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Serve(serve::Args),
     Migrate(migrate::Args),
     Import(import::Args),
     Audit(audit::Args),
     Backup(backup::Args),
+    Schema(schema::Args),
     Token(token::Args),
 }
 
@@ -50,10 +54,12 @@ impl Cli {
             .with_ansi(stderr().is_terminal())
             .init();
         match self.command {
+            Command::Serve(args) => serve::run(&args, &config).await,
             Command::Migrate(args) => migrate::run(&args, &config).await,
             Command::Import(args) => import::run(args, &config).await,
             Command::Audit(args) => audit::run(&args, &config).await,
             Command::Backup(args) => backup::run(&args, &config).await,
+            Command::Schema(args) => schema::run(&args),
             Command::Token(args) => {
                 token::run(&args, &config.auth, Clock::System.now().0)?;
                 Ok(ExitCode::SUCCESS)

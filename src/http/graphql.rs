@@ -189,7 +189,7 @@ pub async fn answer(State(endpoint): State<Arc<Endpoint>>, request: Request) -> 
 
 /// Runs a request to its end in a task of its own; its caller waits until the deadline.
 async fn run(endpoint: &Endpoint, viewer: Viewer, request: GraphqlRequest) -> Response {
-    let introspection = matches!(viewer, Viewer::Storefront | Viewer::Admin);
+    let introspection = viewer == Viewer::Admin;
     let executor = Arc::clone(&endpoint.executor);
     let task = tokio::spawn(async move { executor.execute(viewer, request, introspection).await });
     match tokio::time::timeout(endpoint.timeout, task).await {

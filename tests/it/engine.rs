@@ -2,7 +2,7 @@
 //!
 //! `WINDFALL_TEST_SIZE=full` runs fifty times as many cases.
 
-mod convert;
+pub(crate) mod convert;
 mod cost;
 mod incremental;
 mod legal;

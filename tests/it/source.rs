@@ -43,3 +43,78 @@ fn resolvers_do_not_use_the_library_s_result() {
     let names = taken_from_async_graphql(sample);
     assert!(names.contains(&"Result") && names.contains(&"FieldResult") && !names.contains(&"f"));
 }
+
+/// What each module may use, by the table in the design: the paths that must not occur in it.
+const LAYERS: [(&str, &[&str]); 8] = [
+    (
+        "src/engine",
+        &[
+            "sea_orm",
+            "tokio",
+            "async ",
+            "crate::app",
+            "crate::graphql",
+            "crate::http",
+            "crate::gate",
+            "crate::config",
+            "crate::cli",
+            "entity::",
+            "std::fs",
+            "std::net",
+            "SystemTime",
+            "::now(",
+        ],
+    ),
+    ("entity/src", &["windfall", "sea_orm_migration", "tokio"]),
+    ("migration/src", &["entity", "windfall::", "tokio"]),
+    (
+        "src/app",
+        &["axum", "async_graphql", "apollo_compiler", "crate::graphql", "crate::http", "crate::gate", "crate::cli"],
+    ),
+    (
+        "src/graphql",
+        &["sea_orm", "axum", "redis", "entity::prelude", "crate::http", "crate::gate", "crate::cli", "SELECT "],
+    ),
+    (
+        "src/gate",
+        &[
+            "async_graphql",
+            "sea_orm",
+            "axum",
+            "tokio",
+            "crate::app",
+            "crate::engine",
+            "crate::graphql",
+            "crate::http",
+            "crate::cli",
+            "crate::config",
+        ],
+    ),
+    ("src/http", &["crate::cli", "sea_orm", "SELECT "]),
+    ("src/config", &["crate::app", "crate::graphql", "crate::http", "crate::gate", "crate::cli", "crate::engine"]),
+];
+
+/// The source without comments and without the tests at its end.
+fn code(text: &str) -> String {
+    let code = text.split("#[cfg(test)]\n").next().unwrap_or(text);
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn layers_use_only_what_they_may() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (layer, banned) in LAYERS {
+        let files: Vec<PathBuf> = rust_files(&root.join(layer))
+            .into_iter()
+            .filter(|file| !file.components().any(|part| part.as_os_str() == "tests"))
+            .filter(|file| file.file_name().is_none_or(|name| name != "tests.rs"))
+            .collect();
+        assert!(!files.is_empty(), "{layer}");
+        for file in files {
+            let code = code(&fs::read_to_string(&file).unwrap());
+            for path in banned {
+                assert!(!code.contains(path), "{}: {path}", file.display());
+            }
+        }
+    }
+}

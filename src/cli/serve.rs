@@ -1,0 +1,77 @@
+//! `windfall serve`: the server.
+
+use std::fs::File;
+use std::io::{Write as _, stdout};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::start_app;
+use crate::app::clock::Clock;
+use crate::app::{App, clockwork};
+use crate::config::Config;
+use crate::http;
+use crate::http::auth::Verifier;
+use crate::http::router::router;
+
+/// Run the server until it is interrupted. It answers what it has accepted, then stops.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+pub(super) async fn run(_: &Args, config: &Config) -> anyhow::Result<ExitCode> {
+    if config.auth.hs256_secret.is_none() && config.auth.public_keys.is_none() {
+        anyhow::bail!(
+            "nobody could be let in: set `auth.hs256_secret` (WINDFALL__AUTH__HS256_SECRET) or \
+             `auth.jwks` (WINDFALL__AUTH__JWKS)"
+        );
+    }
+    let _lock = lock_file(config)?;
+    let verifier = Verifier::new(&config.auth, Clock::System.now().0).await?;
+    let app = start_app(config).await?;
+    let listener = TcpListener::bind(config.http.listen)
+        .await
+        .with_context(|| format!("`http.listen`: {} cannot be listened on", config.http.listen))?;
+    let router = router(Arc::clone(&app), verifier, &config.http).context("the GraphQL schema is not valid")?;
+    let stop = CancellationToken::new();
+    writeln!(stdout(), "listening on http://{}", listener.local_addr()?)?;
+    let clockwork = tokio::spawn(clockwork::run(Arc::clone(&app), stop.clone()));
+    tokio::spawn(stop_on_signal(stop.clone()));
+    http::serve(router, listener, &config.http, stop).await;
+    clockwork.await?;
+    stop_app(&app).await
+}
+
+async fn stop_app(app: &App) -> anyhow::Result<ExitCode> {
+    app.stop().await?;
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// SIGINT or SIGTERM.
+async fn stop_on_signal(stop: CancellationToken) {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+    tracing::info!("stopping: what was accepted is answered first");
+    stop.cancel();
+}
+
+/// One `serve` per SQLite file: two would each take the queue's order for the whole truth. The lock goes with the
+/// process, however it ends.
+fn lock_file(config: &Config) -> anyhow::Result<Option<File>> {
+    let Some(rest) = config.database.url.expose().strip_prefix("sqlite://") else { return Ok(None) };
+    let path = rest.split('?').next().unwrap_or(rest);
+    let path = PathBuf::from(format!("{path}.lock"));
+    let file = File::create(&path).with_context(|| format!("{} cannot be made", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(_) => anyhow::bail!("another `windfall serve` has this database open ({} is locked)", path.display()),
+    }
+}

@@ -1,0 +1,186 @@
+//! The promise itself, through the real write path on both databases: whatever the order of arrival, the duplicates,
+//! the batches, the concurrency and the moment of activation, the reached awards are those of the oracle.
+
+use std::sync::Arc;
+
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngSeed, TestRunner};
+use windfall::app::purchase::NewPurchase;
+use windfall::app::recorder::Fact;
+use windfall::app::refund::NewRefund;
+use windfall::engine::time::Instant;
+
+use crate::engine::convert;
+use crate::oracle;
+use crate::oracle::generate::{Case, case_with_commits};
+use crate::support::direct::{DAY, ENGINES, Engine, TestApp, cases};
+
+/// Clients that record at once.
+const CLIENTS: usize = 16;
+/// Customers with the same history.
+const CUSTOMERS: usize = 3;
+
+/// What is compared of an award.
+type Seen = (String, i32, i64, i64, i64, i64, Option<i64>, String);
+
+fn expected(case: &Case, customer: usize) -> Vec<Seen> {
+    let reached = oracle::reached::reached(&case.campaign, &case.purchases);
+    reached
+        .into_iter()
+        .map(|award| {
+            let reached = convert::reached(&award, &case.purchases);
+            let closes = (reached.window.closes != Instant::FOREVER).then_some(reached.window.closes.0);
+            (
+                own(&reached.by.external_id, customer),
+                reached.nth,
+                reached.ordinal,
+                reached.points,
+                reached.by.at.0,
+                reached.window.opens.0,
+                closes,
+                own(&reached.evidence_from.external_id, customer),
+            )
+        })
+        .collect()
+}
+
+/// A customer's own external id of a shared purchase or refund: after it, so that the order stays.
+fn own(external_id: &str, customer: usize) -> String {
+    format!("{external_id}~{customer}")
+}
+
+fn fact(fact: &oracle::generate::Fact, case: &Case, customer: usize) -> Fact {
+    match fact {
+        oracle::generate::Fact::Purchase(purchase) => {
+            let mut purchase = convert::purchase(purchase);
+            purchase.refunds.clear();
+            purchase.key.external_id = own(&purchase.key.external_id, customer);
+            Fact::Purchase(NewPurchase { customer_external_id: name(customer), purchase })
+        }
+        oracle::generate::Fact::Refund { of, refund } => {
+            let refunded = case.purchases.iter().find(|purchase| purchase.external_id == *of).unwrap();
+            let all = convert::purchase(refunded);
+            let index = refunded.refunds.iter().position(|other| other.external_id == refund.external_id).unwrap();
+            Fact::Refund(NewRefund {
+                external_id: own(&refund.external_id, customer),
+                purchase_external_id: own(of, customer),
+                customer_external_id: name(customer),
+                refunded_at: Instant(0),
+                refund: all.refunds[index].clone(),
+            })
+        }
+    }
+}
+
+fn name(customer: usize) -> String {
+    format!("customer-{customer}")
+}
+
+async fn converges(engine: Engine, case: Case, commits: Vec<Vec<oracle::generate::Fact>>, concurrent: bool) {
+    let test = TestApp::start(engine).await;
+    let latest = case.purchases.iter().map(|purchase| purchase.at).max().unwrap_or_default();
+    test.set_now(latest.max(case.campaign.starts_at) + DAY);
+    let mut rule = convert::rule(&case.campaign);
+    // Activation refuses what the clock's work is not there for; points and awards are the same without.
+    (rule.hold_for, rule.expires_after) = (None, None);
+    rule.lateness = convert::span(3_660 * DAY);
+    let period = convert::period(&case.campaign);
+    let mut drafts = Vec::new();
+    for moment in ["before", "between", "after"] {
+        drafts.push(test.draft(moment, &rule, &period).await);
+    }
+    test.activate(drafts[0]).await;
+    for (index, commit) in commits.iter().enumerate() {
+        if index == commits.len() / 2 {
+            test.activate(drafts[1]).await;
+        }
+        let facts: Vec<Fact> = (0..CUSTOMERS)
+            .flat_map(|customer| commit.iter().map(move |one| (customer, one)))
+            .map(|(customer, one)| fact(one, &case, customer))
+            .collect();
+        // A refund that comes in one batch with its purchase could not have found it: it follows.
+        let (refunds, purchases): (Vec<Fact>, Vec<Fact>) =
+            facts.into_iter().partition(|fact| matches!(fact, Fact::Refund(_)));
+        for facts in [purchases, refunds] {
+            record(&test, facts, concurrent).await;
+        }
+    }
+    if commits.is_empty() {
+        test.activate(drafts[1]).await;
+    }
+    test.activate(drafts[2]).await;
+    let mut total = 0;
+    for customer in 0..CUSTOMERS {
+        let expected = expected(&case, customer);
+        total += 3 * expected.iter().map(|award| award.3).sum::<i64>();
+        let recorded = test.awards(&name(customer)).await;
+        for id in &drafts {
+            let of_campaign = recorded.iter().filter(|row| row.campaign_id == *id);
+            let seen: Vec<Seen> = of_campaign
+                .map(|row| {
+                    let row = row.clone();
+                    (
+                        row.purchase_external_id,
+                        row.nth,
+                        row.ordinal,
+                        row.points,
+                        row.earned_at,
+                        row.opens_at,
+                        row.closes_at,
+                        row.evidence_from_external_id,
+                    )
+                })
+                .collect();
+            assert_eq!(seen, expected, "campaign {} of {case:?}", id.0);
+        }
+    }
+    let mut points = 0;
+    for customer in 0..CUSTOMERS {
+        points += test.customer(&name(customer)).await.map_or(0, |row| row.lifetime);
+    }
+    assert_eq!(points, total);
+    test.audit_is_clean().await;
+    test.app.stop().await.unwrap();
+}
+
+async fn record(test: &TestApp, facts: Vec<Fact>, concurrent: bool) {
+    if !concurrent {
+        test.record(facts).await;
+        return;
+    }
+    let mut shares: Vec<Vec<Fact>> = (0..CLIENTS).map(|_| Vec::new()).collect();
+    for (index, fact) in facts.into_iter().enumerate() {
+        shares[index % CLIENTS].push(fact);
+    }
+    let clients: Vec<_> = shares
+        .into_iter()
+        .filter(|share| !share.is_empty())
+        .map(|share| {
+            let app = Arc::clone(&test.app);
+            tokio::spawn(async move {
+                for fact in share {
+                    let answers = app.recorder.record(vec![fact]).await.unwrap();
+                    answers.into_iter().for_each(|answer| drop(answer.unwrap().unwrap()));
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_order_gives_what_the_oracle_reaches() {
+    let config = Config { rng_seed: RngSeed::Fixed(20_261_123), failure_persistence: None, ..Config::default() };
+    let mut runner = TestRunner::new(config);
+    let mut awarded = 0;
+    for index in 0..cases(40, 2_000) {
+        let (case, commits) = case_with_commits().new_tree(&mut runner).unwrap().current();
+        awarded += usize::from(!oracle::reached::reached(&case.campaign, &case.purchases).is_empty());
+        for engine in ENGINES {
+            converges(engine, case.clone(), commits.clone(), index % 2 == 0).await;
+        }
+    }
+    assert!(awarded >= cases(10, 500), "only {awarded} cases awarded anything");
+}

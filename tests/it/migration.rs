@@ -1,0 +1,109 @@
+//! The schema: up and down, two at once, and the same as the entities say.
+
+use migration::{Migrator, MigratorTrait};
+use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseConnection, EntityTrait, Schema, Statement};
+use windfall::app::database::Database;
+
+use crate::support::direct::{ENGINES, Engine, database};
+use crate::support::postgres::Postgres;
+use crate::support::sqlite::Sqlite;
+
+/// An empty database, and what keeps it.
+async fn empty(engine: Engine) -> (Database, Option<Sqlite>) {
+    let sqlite = (engine == Engine::Sqlite).then(Sqlite::new);
+    let url = match &sqlite {
+        Some(sqlite) => sqlite.url(),
+        None => Postgres::shared().create_database().await,
+    };
+    (Database::connect(&database(url)).await.unwrap(), sqlite)
+}
+
+/// Every column: table, name, type, nullable, and its place in the primary key on SQLite.
+async fn columns(db: &DatabaseConnection) -> Vec<String> {
+    let sql = match db.get_database_backend() {
+        DatabaseBackend::Postgres => {
+            "SELECT concat_ws(' ', c.table_name, c.column_name, c.data_type, c.is_nullable, \
+                (SELECT k.ordinal_position FROM information_schema.table_constraints t \
+                 JOIN information_schema.key_column_usage k USING (constraint_name, table_name) \
+                 WHERE t.constraint_type = 'PRIMARY KEY' AND t.table_name = c.table_name \
+                 AND k.column_name = c.column_name)) AS line \
+             FROM information_schema.columns c WHERE c.table_schema = 'public' ORDER BY 1"
+        }
+        _ => {
+            "SELECT m.name || ' ' || c.name || ' ' || lower(c.type) || ' ' || c.\"notnull\" || ' ' || c.pk AS line \
+             FROM sqlite_master m JOIN pragma_table_info(m.name) c WHERE m.type = 'table' ORDER BY 1"
+        }
+    };
+    let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await.unwrap();
+    let lines = rows.iter().map(|row| row.try_get::<String>("", "line").unwrap());
+    lines.filter(|line| !line.starts_with("seaql_migrations") && !line.starts_with("sqlite_")).collect()
+}
+
+async fn create<E: EntityTrait>(db: &DatabaseConnection, entity: E) {
+    let table = Schema::new(db.get_database_backend()).create_table_from_entity(entity);
+    db.execute(&table).await.unwrap();
+}
+
+#[tokio::test]
+async fn entities_equal_migrations() {
+    for engine in ENGINES {
+        let (migrated, _kept) = empty(engine).await;
+        migrated.migrate().await.unwrap();
+        let (made, _kept) = empty(engine).await;
+        // A file that nothing wrote to cannot be opened for reading.
+        let tx = made.begin().await.unwrap();
+        tx.execute_unprepared("CREATE TABLE first (id INT); DROP TABLE first").await.unwrap();
+        tx.commit().await.unwrap();
+        let db = made.read();
+        create(db, entity::award::Entity).await;
+        create(db, entity::budget::Entity).await;
+        create(db, entity::budget_decision::Entity).await;
+        create(db, entity::campaign::Entity).await;
+        create(db, entity::campaign_stat::Entity).await;
+        create(db, entity::checkpoint::Entity).await;
+        create(db, entity::customer::Entity).await;
+        create(db, entity::idempotency_key::Entity).await;
+        create(db, entity::installation::Entity).await;
+        create(db, entity::ledger_entry::Entity).await;
+        create(db, entity::purchase::Entity).await;
+        create(db, entity::refund::Entity).await;
+        let expected = columns(migrated.read()).await;
+        assert!(expected.len() > 60, "{expected:#?}");
+        assert_eq!(columns(db).await, expected, "{engine:?}");
+    }
+}
+
+#[tokio::test]
+async fn up_down_up() {
+    for engine in ENGINES {
+        let (database, _kept) = empty(engine).await;
+        database.migrate().await.unwrap();
+        let first = columns(database.read()).await;
+        let tx = database.begin().await.unwrap();
+        Migrator::down(&tx, None).await.unwrap();
+        tx.commit().await.unwrap();
+        assert_eq!(columns(database.read()).await, Vec::<String>::new(), "{engine:?}");
+        assert!(database.is_behind().await.unwrap());
+        database.migrate().await.unwrap();
+        assert_eq!(columns(database.read()).await, first);
+        assert!(!database.is_behind().await.unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_migrate_at_once() {
+    for engine in ENGINES {
+        let sqlite = Sqlite::new();
+        let url = match engine {
+            Engine::Sqlite => sqlite.url(),
+            Engine::Postgres => Postgres::shared().create_database().await,
+        };
+        let starts = (0..4).map(|_| {
+            let url = url.clone();
+            tokio::spawn(async move { Database::connect(&database(url)).await.unwrap().migrate().await })
+        });
+        for start in starts.collect::<Vec<_>>() {
+            start.await.unwrap().unwrap();
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! The application on a throwaway database of either engine, without HTTP.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use entity::{AwardStatus, CampaignId, award, campaign, customer, ledger_entry};
+use sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, QueryFilter, QueryOrder, Set};
+use windfall::app::App;
+use windfall::app::audit::{self, Difference};
+use windfall::app::campaign::input::CampaignInput;
+use windfall::app::clock::Clock;
+use windfall::app::database::Database;
+use windfall::app::error::Error;
+use windfall::app::purchase::RecordPurchase;
+use windfall::app::recorder::{Fact, Recorded};
+use windfall::app::viewer::{Admin, Shop, Viewer};
+use windfall::config;
+use windfall::engine::rule::{Period, Rule};
+
+use super::postgres::Postgres;
+use super::sqlite::Sqlite;
+
+/// Where the data lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+pub(crate) const ENGINES: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
+
+/// 2026-11-02T12:00:00Z.
+pub(crate) const NOW: i64 = 1_793_620_800_000_000;
+pub(crate) const DAY: i64 = 86_400_000_000;
+pub(crate) const HOUR: i64 = 3_600_000_000;
+
+pub(crate) struct TestApp {
+    pub(crate) app: Arc<App>,
+    now: Arc<AtomicI64>,
+    _sqlite: Option<Sqlite>,
+}
+
+/// How many cases: some, or with `WINDFALL_TEST_SIZE=full` many.
+pub(crate) fn cases(some: usize, many: usize) -> usize {
+    if std::env::var("WINDFALL_TEST_SIZE").is_ok_and(|size| size == "full") { many } else { some }
+}
+
+/// As `config/default.toml` has it.
+pub(crate) fn writer() -> config::Writer {
+    config::Writer { queue_items: 10_000, queue_bytes: 64 << 20, batch_items: 256, writers: 4 }
+}
+
+pub(crate) fn database(url: String) -> config::Database {
+    config::Database { url: url.into(), migrate: true, connections: 8, statement_timeout: Duration::from_secs(30) }
+}
+
+impl TestApp {
+    pub(crate) async fn start(engine: Engine) -> Self {
+        Self::start_with(engine, &writer()).await
+    }
+
+    pub(crate) async fn start_with(engine: Engine, writer: &config::Writer) -> Self {
+        let (url, sqlite) = match engine {
+            Engine::Sqlite => {
+                let sqlite = Sqlite::new();
+                (sqlite.url(), Some(sqlite))
+            }
+            Engine::Postgres => (Postgres::shared().create_database().await, None),
+        };
+        let database = Database::connect(&database(url)).await.unwrap();
+        database.migrate().await.unwrap();
+        let now = Arc::new(AtomicI64::new(NOW));
+        let app = App::start(database, Clock::Fixed(Arc::clone(&now)), writer);
+        Self { app, now, _sqlite: sqlite }
+    }
+
+    pub(crate) fn set_now(&self, now: i64) {
+        self.now.store(now, Ordering::SeqCst);
+    }
+
+    pub(crate) fn admin() -> Admin {
+        Viewer::Admin.require_admin().unwrap()
+    }
+
+    pub(crate) fn shop() -> Shop {
+        Viewer::Storefront.require_shop().unwrap()
+    }
+
+    /// A draft as the engine has it, whatever a caller could have entered.
+    pub(crate) async fn draft(&self, name: &str, rule: &Rule, period: &Period) -> CampaignId {
+        let tx = self.app.database.begin().await.unwrap();
+        let row = campaign::ActiveModel {
+            name: Set(name.to_owned()),
+            created_at: Set(0),
+            starts_at: Set(period.starts_at.0),
+            ends_at: Set(period.ends_at.map(|end| end.0)),
+            rule: Set(serde_json::to_value(rule).unwrap()),
+            pauses: Set(serde_json::to_value(&period.pauses).unwrap()),
+            revision: Set(0),
+            ended: Set(false),
+            ..Default::default()
+        };
+        let id = row.insert(&tx).await.unwrap().id;
+        tx.commit().await.unwrap();
+        id
+    }
+
+    /// A campaign as a caller enters it, activated, its past counted.
+    pub(crate) async fn campaign(&self, input: serde_json::Value) -> CampaignId {
+        let input: CampaignInput = serde_json::from_value(input).unwrap();
+        let admin = Self::admin();
+        let campaign = windfall::app::campaign::create(&self.app, &admin, input, None).await.unwrap();
+        self.activate(campaign.id()).await;
+        campaign.id()
+    }
+
+    pub(crate) async fn activate(&self, id: CampaignId) {
+        windfall::app::campaign::activate(&self.app, &Self::admin(), id).await.unwrap();
+        windfall::app::backfill::run(&self.app).await.unwrap();
+    }
+
+    pub(crate) async fn record(&self, facts: Vec<Fact>) -> Vec<Recorded> {
+        let answers = self.app.recorder.record(facts).await.unwrap();
+        answers.into_iter().map(|answer| answer.unwrap().unwrap()).collect()
+    }
+
+    /// One purchase in EUR.
+    pub(crate) async fn buy(&self, customer: &str, id: &str, at: i64, total: &str) -> Result<Recorded, Error> {
+        let input = purchase_input(customer, id, at, total);
+        let mut answers = windfall::app::purchase::record(&self.app, &Self::shop(), vec![(vec![], input)]).await?;
+        answers.remove(0)
+    }
+
+    pub(crate) async fn audit(&self) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        audit::run(&self.app, None, |difference| differences.push(difference.clone())).await.unwrap();
+        differences
+    }
+
+    #[track_caller]
+    pub(crate) fn audit_is_clean(&self) -> impl Future<Output = ()> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let differences = self.audit().await;
+            let text: Vec<String> = differences.iter().map(ToString::to_string).collect();
+            assert!(text.is_empty(), "audit at {caller}:\n{}", text.join("\n"));
+        }
+    }
+
+    pub(crate) async fn customer(&self, external_id: &str) -> Option<customer::Model> {
+        customer::Entity::find()
+            .filter(customer::Column::ExternalId.eq(external_id))
+            .one(self.app.database.read())
+            .await
+            .unwrap()
+    }
+
+    /// STANDING and DECLINED ones, in award order.
+    pub(crate) async fn awards(&self, external_id: &str) -> Vec<award::Model> {
+        let Some(customer) = self.customer(external_id).await else { return Vec::new() };
+        award::Entity::find()
+            .filter(award::Column::CustomerId.eq(customer.id))
+            .filter(award::Column::Status.ne(AwardStatus::Reversed))
+            .order_by_asc(award::Column::EarnedAt)
+            .order_by_asc(award::Column::PurchaseExternalId)
+            .order_by_asc(award::Column::Ordinal)
+            .all(self.app.database.read())
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn ledger(&self, external_id: &str) -> Vec<ledger_entry::Model> {
+        let Some(customer) = self.customer(external_id).await else { return Vec::new() };
+        ledger_entry::Entity::find()
+            .filter(ledger_entry::Column::CustomerId.eq(customer.id))
+            .order_by_asc(ledger_entry::Column::Sequence)
+            .all(self.app.database.read())
+            .await
+            .unwrap()
+    }
+}
+
+pub(crate) fn purchase_input(customer: &str, id: &str, at: i64, total: &str) -> RecordPurchase {
+    RecordPurchase {
+        external_id: id.to_owned(),
+        customer_external_id: customer.to_owned(),
+        purchased_at: windfall::engine::time::Instant(at).to_string(),
+        total: total.to_owned(),
+        currency: "EUR".to_owned(),
+        channel: None,
+        lines: None,
+    }
+}

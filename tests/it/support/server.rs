@@ -1,0 +1,96 @@
+//! A real `windfall serve` process, and a client of it.
+
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use windfall::app::clock::Clock;
+use windfall::cli::token::mint;
+use windfall::config::Auth;
+use windfall::http::auth::Role;
+
+const SECRET: &str = "a secret of this test alone, with more than 32 bytes";
+
+pub(crate) struct Server {
+    child: Child,
+    pub(crate) address: String,
+    /// From the start of the process to its first line and a ready answer.
+    pub(crate) ready_after: Duration,
+}
+
+/// The program under test, on a database.
+pub(crate) fn command(database_url: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_windfall"));
+    command
+        .env("WINDFALL__DATABASE__URL", database_url)
+        .env("WINDFALL__AUTH__HS256_SECRET", SECRET)
+        .env("WINDFALL__HTTP__LISTEN", "127.0.0.1:0")
+        .env("WINDFALL__LOG__FILTER", "warn")
+        .current_dir(std::env::temp_dir())
+        .stdin(Stdio::null());
+    command
+}
+
+pub(crate) fn token(role: Role, subject: &str) -> String {
+    let auth = Auth {
+        hs256_secret: Some(SECRET.to_owned().into()),
+        public_keys: None,
+        issuer: "windfall".into(),
+        audience: "windfall".into(),
+        leeway: Duration::ZERO,
+    };
+    mint(&auth, role, subject, Duration::from_secs(3_600), Clock::System.now().0).unwrap()
+}
+
+impl Server {
+    pub(crate) async fn start(database_url: &str) -> Self {
+        let started = now();
+        let mut child = command(database_url).arg("serve").stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let line = lines.next().expect("a first line").unwrap();
+        let address = line.strip_prefix("listening on ").expect("its address").to_owned();
+        while reqwest::get(format!("{address}/readyz")).await.is_ok_and(|answer| !answer.status().is_success()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        Self { child, address, ready_after: started.elapsed() }
+    }
+
+    /// As a power cut would.
+    pub(crate) fn kill9(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// As an operator would.
+    pub(crate) fn terminate(mut self) -> std::process::ExitStatus {
+        let killed = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
+        assert!(killed.success());
+        self.child.wait().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "how long a process took, for people to read")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// The answer to a GraphQL request; none where the server went away.
+pub(crate) async fn ask(
+    client: &reqwest::Client,
+    address: &str,
+    token: &str,
+    query: &str,
+    variables: Value,
+) -> Option<Value> {
+    let body = json!({ "query": query, "variables": variables });
+    let request = client.post(format!("{address}/graphql")).bearer_auth(token).json(&body);
+    request.send().await.ok()?.json().await.ok()
+}

@@ -1,0 +1,79 @@
+//! Activations, pauses and ends racing writers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+use windfall::app::campaign;
+use windfall::engine::lifecycle::Status;
+
+use crate::support::direct::{Engine, HOUR, NOW, TestApp, cases, purchase_input};
+
+const WRITERS: usize = 16;
+
+/// Rounds on one database: a campaign that ended goes on counting late purchases, so each makes the next dearer.
+const ROUNDS: usize = 10;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn transitions_slip_between_no_writers() {
+    for _ in 0..cases(10, 40) {
+        rounds().await;
+    }
+}
+
+/// Each round: writers record without a break while a campaign is activated (with a past), paused, resumed and ended.
+async fn rounds() {
+    let test = TestApp::start(Engine::Postgres).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let (app, stop) = (Arc::clone(&test.app), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let mut recorded = 0_i64;
+                while !stop.load(Ordering::SeqCst) {
+                    // Late and on time in turn, so that both appends and refolds race the transitions.
+                    let late = if recorded % 3 == 0 { HOUR } else { 0 };
+                    let at = NOW - late + recorded;
+                    let customer = format!("c{}", writer % 10);
+                    let input = purchase_input(&customer, &format!("p{writer}-{recorded}"), at, "3.00");
+                    let shop = TestApp::shop();
+                    let answers = windfall::app::purchase::record(&app, &shop, vec![(vec![], input)]).await.unwrap();
+                    assert!(!answers[0].as_ref().unwrap().replayed);
+                    recorded += 1;
+                    tokio::time::sleep(std::time::Duration::from_millis(4)).await;
+                }
+                recorded
+            })
+        })
+        .collect();
+    let admin = TestApp::admin();
+    for round in 0..ROUNDS {
+        let input = json!({
+            "name": format!("round {round}"), "startsAt": "2026-11-01T00:00:00Z", "currency": "EUR",
+            "window": {"timer": {"duration": "PT1H", "reopens": true}},
+            "goal": {"purchases": {"atLeast": 5, "repeat": true}}, "award": {"points": 1},
+            "maxPerWindow": 50
+        });
+        let input = serde_json::from_value(input).unwrap();
+        let draft = campaign::create(&test.app, &admin, input, None).await.unwrap();
+        campaign::activate(&test.app, &admin, draft.id()).await.unwrap();
+        // Half of the rounds are paused while customers are still unevaluated.
+        if round % 2 == 0 {
+            windfall::app::backfill::run(&test.app).await.unwrap();
+        }
+        campaign::pause(&test.app, &admin, draft.id()).await.unwrap();
+        let resumed = campaign::resume(&test.app, &admin, draft.id()).await.unwrap();
+        assert_eq!(campaign::status(&test.app, &resumed), Status::Active);
+        let ended = campaign::end(&test.app, &admin, draft.id()).await.unwrap();
+        assert_eq!(campaign::status(&test.app, &ended), Status::Ended);
+        windfall::app::backfill::run(&test.app).await.unwrap();
+        test.audit_is_clean().await;
+    }
+    stop.store(true, Ordering::SeqCst);
+    let mut recorded = 0;
+    for writer in writers {
+        recorded += writer.await.unwrap();
+    }
+    assert!(recorded > 0);
+    test.audit_is_clean().await;
+}
