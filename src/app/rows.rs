@@ -266,7 +266,9 @@ pub fn any<C: ColumnTrait, V: Into<Value>>(
 ) -> SimpleExpr {
     use sea_orm::sea_query::Expr;
     let name = format!("\"{}\".\"{}\"", column.entity_name().to_string(), column.as_str());
-    let values: Vec<Value> = values.into_iter().map(Into::into).collect();
+    // No stored text holds U+0000, and PostgreSQL takes no parameter that does.
+    let storable = |value: &Value| !matches!(value, Value::String(Some(text)) if text.contains('\0'));
+    let values: Vec<Value> = values.into_iter().map(Into::into).filter(storable).collect();
     if backend == DatabaseBackend::Postgres {
         let array_type = if kind(&column) == Kind::Int { ArrayType::BigInt } else { ArrayType::String };
         let array = Value::Array(array_type, Some(Box::new(values)));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 use windfall::app::App;
 use windfall::app::clock::Clock;
@@ -56,6 +57,13 @@ impl TestApp {
         let app = App::start(database, Clock::Fixed(Arc::clone(&clock)), &writer);
         let executor = Arc::new(Executor::new(Arc::clone(&app)).expect("a valid schema"));
         Self { app, executor, clock, _sqlite: sqlite }
+    }
+
+    /// Changes the database behind the application's back.
+    pub(crate) async fn execute(&self, sql: &str) {
+        let tx = self.app.database.begin().await.expect("a transaction");
+        tx.execute_unprepared(sql).await.expect("a statement that works");
+        tx.commit().await.expect("a commit");
     }
 
     pub(crate) fn set_clock(&self, instant: &str) {
