@@ -116,7 +116,7 @@ impl Found {
         self.differences.push(Difference { customer: Some(self.customer.clone()), campaign, what, recorded, expected });
     }
 
-    fn compare<T: PartialEq + std::fmt::Display>(
+    fn compare<T: Copy + PartialEq + std::fmt::Display>(
         &mut self,
         campaign: Option<&Campaign>,
         what: &str,

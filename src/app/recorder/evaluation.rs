@@ -44,7 +44,7 @@ struct Job<'a> {
 enum Fold<'a> {
     Append(Box<Append<'a>>),
     Refold(Box<Refold<'a>>),
-    Done(Outcome),
+    Done(Box<Outcome>),
 }
 
 /// Evaluates every customer of the batch, in customer, then activation order.
@@ -56,7 +56,7 @@ pub(super) async fn evaluate(batch: &Batch<'_>, customers: &Customers) -> Result
     let evaluated = jobs.into_iter().filter_map(|job| {
         let Fold::Done(outcome) = job.fold else { return None };
         let rows = recorded.remove(&(job.customer_id, job.campaign.id())).unwrap_or_default();
-        Some(compare(job.customer.to_owned(), Arc::clone(job.campaign), outcome, rows))
+        Some(compare(job.customer.to_owned(), Arc::clone(job.campaign), *outcome, rows))
     });
     Ok(evaluated.collect())
 }
@@ -227,9 +227,9 @@ impl Fold<'_> {
             (Self::Append(append), Some(loaded)) => append.feed(loaded),
             (Self::Refold(refold), Some(loaded)) => refold.feed(loaded),
             (Self::Done(_), _) | (_, None) => {
-                *self = match std::mem::replace(self, Self::Done(Outcome::default())) {
-                    Self::Append(append) => Self::Done(append.finish()),
-                    Self::Refold(refold) => Self::Done(refold.finish()),
+                *self = match std::mem::replace(self, Self::Done(Box::default())) {
+                    Self::Append(append) => Self::Done(Box::new(append.finish())),
+                    Self::Refold(refold) => Self::Done(Box::new(refold.finish())),
                     done @ Self::Done(_) => done,
                 };
                 return false;
