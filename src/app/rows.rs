@@ -265,7 +265,7 @@ pub fn any<C: ColumnTrait, V: Into<Value>>(
     values: impl IntoIterator<Item = V>,
 ) -> SimpleExpr {
     use sea_orm::sea_query::Expr;
-    let name = format!("\"{}\".\"{}\"", column.entity_name().to_string(), column.as_str());
+    let name = format!("\"{}\".\"{}\"", column.entity_name(), column.as_str());
     // No stored text holds U+0000, and PostgreSQL takes no parameter that does.
     let storable = |value: &Value| !matches!(value, Value::String(Some(text)) if text.contains('\0'));
     let values: Vec<Value> = values.into_iter().map(Into::into).filter(storable).collect();

@@ -1,5 +1,7 @@
 //! Integration tests: one binary, because each links the whole server.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod convergence;
 mod crash;
 mod engine;

@@ -21,7 +21,7 @@ use super::database::CAMPAIGNS_LOCK;
 use super::error::{Check, Error, UserErrorCode};
 use super::rows::{OnConflict, insert};
 use super::viewer::Admin;
-use crate::engine::lifecycle::{Refusal, Status};
+use crate::engine::lifecycle::{Life, Refusal, Status};
 use crate::engine::time::Instant;
 
 /// A change of the campaign set under way: it holds the lock, and `revision` is the set's once it commits.
@@ -322,23 +322,23 @@ pub async fn activate(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campai
 
 /// Stops counting, until it is resumed.
 pub async fn pause(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campaign>, Error> {
-    transition(app, id, |life, now, latest| life.pause(now, latest)).await
+    transition(app, id, Life::pause).await
 }
 
 /// Counts again.
 pub async fn resume(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campaign>, Error> {
-    transition(app, id, |life, now, latest| life.resume(now, latest)).await
+    transition(app, id, Life::resume).await
 }
 
 /// Ends a campaign before its time.
 pub async fn end(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campaign>, Error> {
-    transition(app, id, |life, now, latest| life.end(now, latest)).await
+    transition(app, id, Life::end).await
 }
 
 async fn transition(
     app: &App,
     id: CampaignId,
-    decide: impl FnOnce(&mut crate::engine::lifecycle::Life, Instant, Option<Instant>) -> Result<(), Refusal>,
+    decide: impl FnOnce(&mut Life, Instant, Option<Instant>) -> Result<(), Refusal>,
 ) -> Result<Arc<Campaign>, Error> {
     let change = Change::begin(app).await?;
     let mut campaign = change.get(id).await?;
