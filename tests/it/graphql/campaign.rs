@@ -228,6 +228,28 @@ on_both! {
         assert_eq!(answer["purchase"]["awards"], json!([{ "status": "DECLINED", "points": 10 }]));
     }
 
+    async fn what_comes_after_the_settlement_changes_nothing(app: &TestApp) {
+        let id = app.campaign(json!({ "endsAt": "2026-11-03T00:00:00Z", "lateness": "PT1H" })).await;
+        for n in 1..4 {
+            app.purchase(&format!("p{n}"), "ada", &format!("2026-11-02T10:0{n}:00Z"), "5").await;
+        }
+        app.set_clock("2026-11-03T01:00:00Z");
+        assert_eq!(windfall::app::settlement::run(&app.app).await.unwrap(), 1);
+        let refund = "mutation { recordRefund(input: {externalId: \"r\", purchaseExternalId: \"p2\", \
+            refundedAt: \"2026-11-03T00:30:00Z\"}) { purchase { net { amount } } awards { id } userErrors { code } } }";
+        let answer = app.data(&Viewer::Admin, refund, json!({})).await;
+        let expected = json!({ "purchase": { "net": { "amount": "0.00" } }, "awards": [], "userErrors": [] });
+        assert_eq!(answer["recordRefund"], expected);
+        app.purchase("p0", "ada", "2026-11-02T10:00:00Z", "5").await;
+        let query = "query($id: ID!) { campaign(id: $id) { status } customer(by: {externalId: \"ada\"}) { \
+            awards { nodes { status purchases { nodes { externalId } } } } } }";
+        let answer = app.data(&Viewer::Admin, query, json!({ "id": id })).await;
+        assert_eq!(answer["campaign"]["status"], "SETTLED");
+        let evidence = json!([{ "externalId": "p1" }, { "externalId": "p2" }, { "externalId": "p3" }]);
+        let awards = json!([{ "status": "STANDING", "purchases": { "nodes": evidence } }]);
+        assert_eq!(answer["customer"]["awards"]["nodes"], awards);
+    }
+
     async fn an_end_clips_the_windows_that_were_reached(app: &TestApp) {
         let id = app.campaign(json!({ "goal": { "everyPurchase": "EACH" } })).await;
         app.purchase("p", "ada", "2026-11-02T10:00:00Z", "5").await;

@@ -96,6 +96,22 @@ on_both! {
     }
 }
 
+#[tokio::test]
+async fn what_does_not_fit_the_queue_is_refused_whole() {
+    let app = TestApp::with_queue(2).await;
+    let query = "mutation($inputs: [RecordPurchaseInput!]!) { recordPurchases(inputs: $inputs) { replayed } }";
+    let input = |n: i32| {
+        json!({
+            "externalId": format!("p{n}"), "customerExternalId": "ada", "purchasedAt": "2026-11-02T10:00:00Z",
+            "total": "1", "currency": "EUR",
+        })
+    };
+    let answer = app.run(&Viewer::Storefront, query, json!({ "inputs": [input(1), input(2), input(3)] })).await;
+    assert_eq!(answer["errors"][0]["extensions"], json!({ "code": "OVERLOADED", "retryAfterSeconds": 1 }));
+    let answer = app.data(&Viewer::Storefront, query, json!({ "inputs": [input(1), input(2)] })).await;
+    assert_eq!(answer["recordPurchases"], json!([{ "replayed": false }, { "replayed": false }]));
+}
+
 /// No SQL, no path, no value of ours.
 fn told_nothing(answer: &Value) {
     let errors = answer["errors"].to_string().to_lowercase();

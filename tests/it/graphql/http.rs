@@ -155,12 +155,11 @@ async fn request_errors_have_no_data_and_introspection_needs_a_right() {
     );
     let schema = "{ __schema { queryType { name } } }";
     for role in [Role::Customer, Role::Storefront] {
-        assert_eq!(server.query(&token(role, "ada"), schema).await["errors"][0]["extensions"]["code"], "FORBIDDEN");
+        let refused = server.query(&token(role, "ada"), schema).await;
+        assert_eq!(refused["errors"][0]["extensions"]["code"], "FORBIDDEN");
     }
-    assert_eq!(
-        server.query(&token(Role::Admin, "eve"), schema).await["data"]["__schema"]["queryType"]["name"],
-        "Query"
-    );
+    let admin = server.query(&token(Role::Admin, "eve"), schema).await;
+    assert_eq!(admin["data"]["__schema"]["queryType"]["name"], "Query");
 }
 
 #[tokio::test]
