@@ -132,7 +132,7 @@ async fn plan_jobs<'a>(
 ) -> Result<Vec<Job<'a>>, Error> {
     let mut jobs = Vec::new();
     let mut late = Vec::new();
-    for (name, customer) in customers {
+    for (name, customer) in customers.iter().filter(|(_, customer)| customer.is_evaluated()) {
         let touches = touches(customer, refunded)?;
         // A repair looks at settled campaigns too.
         let evaluated = |campaign: &&Arc<Campaign>| campaign.counts() || (customer.repair && campaign.life.activated);

@@ -393,6 +393,7 @@ async fn delete_checkpoints(batch: &Batch<'_>, void: Vec<(i64, i64, Key, Key)>) 
         AND t.purchased_at >= r.from_at AND t.purchased_at <= r.to_at \
         AND (t.purchased_at > r.from_at OR t.external_id > COALESCE(r.from_id, '')) \
         AND (t.purchased_at < r.to_at OR t.external_id < COALESCE(r.to_id, ''))";
-    delete(batch.tx, "checkpoint", rows, on).await?;
+    let key = ["customer_id", "campaign_id", "purchased_at", "external_id"];
+    delete(batch.tx, "checkpoint", &key, rows, on).await?;
     Ok(())
 }
