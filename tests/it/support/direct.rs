@@ -38,6 +38,7 @@ pub(crate) const HOUR: i64 = 3_600_000_000;
 pub(crate) struct TestApp {
     pub(crate) app: Arc<App>,
     now: Arc<AtomicI64>,
+    url: String,
     _sqlite: Option<Sqlite>,
 }
 
@@ -68,11 +69,17 @@ impl TestApp {
             }
             Engine::Postgres => (Postgres::shared().create_database().await, None),
         };
-        let database = Database::connect(&database(url)).await.unwrap();
+        let database = Database::connect(&database(url.clone())).await.unwrap();
         database.migrate().await.unwrap();
         let now = Arc::new(AtomicI64::new(NOW));
         let app = App::start(database, Clock::Fixed(Arc::clone(&now)), writer);
-        Self { app, now, _sqlite: sqlite }
+        Self { app, now, url, _sqlite: sqlite }
+    }
+
+    /// Another server on the same database.
+    pub(crate) async fn another(&self) -> Arc<App> {
+        let database = Database::connect(&database(self.url.clone())).await.unwrap();
+        App::start(database, Clock::Fixed(Arc::clone(&self.now)), &writer())
     }
 
     pub(crate) fn set_now(&self, now: i64) {
