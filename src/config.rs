@@ -231,12 +231,7 @@ impl Writer {
 
 impl Auth {
     fn read(source: &Source) -> Result<Self, ConfigError> {
-        const SECRET: &str = "auth.hs256_secret";
-        let hs256_secret = source.optional_text(SECRET)?;
-        // RFC 7518, 3.2: a key of at least the hash's size.
-        if hs256_secret.as_ref().is_some_and(|secret| secret.len() < 32) {
-            return Err(invalid(SECRET, "at least 32 bytes long, or empty"));
-        }
+        let hs256_secret = source.optional_text("auth.hs256_secret")?;
         const PEM: &str = "auth.public_key_pem";
         let public_keys = match (source.optional_text("auth.jwks")?, source.optional_text(PEM)?) {
             (Some(_), Some(_)) => return Err(invalid(PEM, "empty where `auth.jwks` is set")),

@@ -11,7 +11,8 @@ use crate::config::Config;
 /// Recompute all awards, balances and budgets; exit 1 on any difference.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Evaluate the customers that differ anew, and post the differences.
+    /// Evaluate the customers that differ anew and post the differences, and count the campaigns that differ again.
+    /// The ledger and the budgets' decisions are never written over: what is wrong in them can only be told.
     #[arg(long)]
     repair: bool,
 }
@@ -30,7 +31,11 @@ pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode
     if let Some(error) = broken {
         return Err(error.into());
     }
-    let audit::Audited { customers, differences, repaired } = audited;
-    writeln!(stdout(), "{customers} customers, {differences} differences, {repaired} customers repaired")?;
+    let audit::Audited { customers, differences, repaired, campaigns_repaired } = audited;
+    write!(stdout(), "{customers} customers, {differences} differences, {repaired} customers repaired")?;
+    if campaigns_repaired > 0 {
+        write!(stdout(), ", {campaigns_repaired} campaigns repaired")?;
+    }
+    writeln!(stdout())?;
     Ok(if differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -1,11 +1,11 @@
 //! `windfall backup`: a copy of an SQLite database while others write.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use sea_orm::DatabaseBackend;
+use anyhow::Context as _;
 
-use super::open_database;
+use super::{connect, sqlite_file};
 use crate::config::Config;
 
 /// Copy an SQLite database into a new file. Others may write meanwhile.
@@ -15,15 +15,20 @@ pub(super) struct Args {
     file: PathBuf,
 }
 
+/// As it is: a backup changes nothing, so it migrates nothing either.
 pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
-    let database = open_database(&config.database).await?;
-    if database.backend() != DatabaseBackend::Sqlite {
+    let Some(original) = sqlite_file(&config.database) else {
         anyhow::bail!("PostgreSQL brings its own tools: use pg_dump or pg_basebackup");
+    };
+    // Connecting would make it.
+    if !Path::new(original).exists() {
+        anyhow::bail!("there is no database {original}");
     }
     if args.file.exists() {
         anyhow::bail!("{} exists already", args.file.display());
     }
-    database.backup(&args.file).await?;
+    let database = connect(&config.database).await?;
+    database.backup(&args.file).await.with_context(|| format!("{} cannot be written", args.file.display()))?;
     database.close().await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use crate::app::database::Database;
+use anyhow::Context as _;
+
+use super::connect;
 use crate::config::Config;
 
 /// Bring the database's schema up to date. Two at once are safe.
@@ -10,8 +12,8 @@ use crate::config::Config;
 pub(super) struct Args {}
 
 pub(super) async fn run(_: &Args, config: &Config) -> anyhow::Result<ExitCode> {
-    let database = Database::connect(&config.database).await?;
-    database.migrate().await?;
+    let database = connect(&config.database).await?;
+    database.migrate().await.context("the database cannot be migrated")?;
     database.close().await?;
     Ok(ExitCode::SUCCESS)
 }

@@ -68,15 +68,26 @@ impl Cli {
     }
 }
 
+/// Connects.
+async fn connect(config: &config::Database) -> anyhow::Result<Database> {
+    Database::connect(config).await.context("the database cannot be opened")
+}
+
 /// Connects, and brings the schema up to date unless the configuration forbids it.
 async fn open_database(config: &config::Database) -> anyhow::Result<Database> {
-    let database = Database::connect(config).await.context("the database cannot be opened")?;
+    let database = connect(config).await?;
     if config.migrate {
         database.migrate().await.context("the database cannot be migrated")?;
     } else if database.is_behind().await? {
         anyhow::bail!("the database's schema is older than this program: run `windfall migrate`");
     }
     Ok(database)
+}
+
+/// The file of an SQLite database.
+fn sqlite_file(config: &config::Database) -> Option<&str> {
+    let rest = config.url.expose().strip_prefix("sqlite://")?;
+    Some(rest.split('?').next().unwrap_or(rest))
 }
 
 /// The application on the configured database.

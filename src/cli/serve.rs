@@ -8,15 +8,19 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::start_app;
+use super::{sqlite_file, start_app};
 use crate::app::clock::Clock;
 use crate::app::{App, clockwork};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::http;
 use crate::http::auth::Verifier;
 use crate::http::router::router;
+
+/// Bytes of SHA-256.
+const HS256_KEY_BYTES: usize = 32;
 
 /// Run the server until it is interrupted. It answers what it has accepted, then stops.
 #[derive(Debug, clap::Args)]
@@ -29,6 +33,7 @@ pub(super) async fn run(_: &Args, config: &Config) -> anyhow::Result<ExitCode> {
              `auth.jwks` (WINDFALL__AUTH__JWKS)"
         );
     }
+    warn_of_short_secret(&config.auth);
     let _lock = lock_file(config)?;
     let verifier = Verifier::new(&config.auth, Clock::System.now().0).await?;
     let app = start_app(config).await?;
@@ -37,9 +42,10 @@ pub(super) async fn run(_: &Args, config: &Config) -> anyhow::Result<ExitCode> {
         .with_context(|| format!("`http.listen`: {} cannot be listened on", config.http.listen))?;
     let router = router(Arc::clone(&app), verifier, &config.http).context("the GraphQL schema is not valid")?;
     let stop = CancellationToken::new();
+    // Before anybody knows that the server is there: who sees the line below may stop it.
+    tokio::spawn(stop_on_signal(Signals::listen()?, stop.clone()));
     writeln!(stdout(), "listening on http://{}", listener.local_addr()?)?;
     let clockwork = tokio::spawn(clockwork::run(Arc::clone(&app), stop.clone()));
-    tokio::spawn(stop_on_signal(stop.clone()));
     http::serve(router, listener, &config.http, stop).await;
     clockwork.await?;
     stop_app(&app).await
@@ -51,23 +57,41 @@ async fn stop_app(app: &App) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// SIGINT or SIGTERM.
-async fn stop_on_signal(stop: CancellationToken) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+/// SIGINT and SIGTERM.
+struct Signals {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+}
+
+async fn stop_on_signal(mut signals: Signals, stop: CancellationToken) {
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
+        _ = signals.terminate.recv() => {}
+        _ = signals.interrupt.recv() => {}
     }
     tracing::info!("stopping: what was accepted is answered first");
     stop.cancel();
 }
 
+/// RFC 7518, 3.2: a key of at least the hash's size.
+fn warn_of_short_secret(auth: &config::Auth) {
+    if auth.hs256_secret.as_ref().is_some_and(|secret| secret.expose().len() < HS256_KEY_BYTES) {
+        tracing::warn!(
+            "the configuration key `auth.hs256_secret` (WINDFALL__AUTH__HS256_SECRET) has fewer than \
+             {HS256_KEY_BYTES} bytes: tokens can be forged by whoever guesses it"
+        );
+    }
+}
+
 /// One `serve` per SQLite file: two would each take the queue's order for the whole truth. The lock goes with the
 /// process, however it ends.
 fn lock_file(config: &Config) -> anyhow::Result<Option<File>> {
-    let Some(rest) = config.database.url.expose().strip_prefix("sqlite://") else { return Ok(None) };
-    let path = rest.split('?').next().unwrap_or(rest);
+    let Some(path) = sqlite_file(&config.database) else { return Ok(None) };
     let path = PathBuf::from(format!("{path}.lock"));
     let file = File::create(&path).with_context(|| format!("{} cannot be made", path.display()))?;
     match file.try_lock() {

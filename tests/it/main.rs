@@ -6,6 +6,7 @@ mod convergence;
 mod crash;
 mod engine;
 mod graphql;
+mod import;
 mod life;
 mod migration;
 mod oracle;

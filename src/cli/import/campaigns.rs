@@ -8,23 +8,47 @@ use super::reader::reason;
 use crate::app::App;
 use crate::app::campaign::input::CampaignInput;
 use crate::app::campaign::{activate as activate_campaign, create};
+use crate::app::error::{Error, UserErrorCode};
 use crate::app::viewer::Viewer;
 
-/// Creates and activates those that are not there yet. The key is the campaign's name in such files.
-pub(super) async fn activate(app: &App, file: &Path) -> anyhow::Result<()> {
+/// Reads the file. One campaign that is not legal refuses all, before any is made.
+pub(super) fn read(file: &Path) -> anyhow::Result<Vec<CampaignInput>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
     let inputs: Vec<CampaignInput> =
         serde_json::from_str(&text).with_context(|| format!("{} is not an array of campaigns", file.display()))?;
+    for input in &inputs {
+        input.clone().check(&[]).map_err(|error| refused(&input.name, &error))?;
+    }
+    Ok(inputs)
+}
+
+/// Creates and activates those that are not there yet. The key is the campaign's name in such files.
+pub(super) async fn activate(app: &App, inputs: Vec<CampaignInput>) -> anyhow::Result<()> {
     // Whoever may write the database is an admin of it.
     let admin = Viewer::Admin.require_admin()?;
     for input in inputs {
         let name = input.name.clone();
         let key = Some(format!("import: {name}"));
-        let refused = |error| anyhow::anyhow!("campaign `{name}`: {}", reason(&error));
-        let campaign = create(app, &admin, input, key).await.map_err(refused)?;
+        let campaign = create(app, &admin, input, key).await.map_err(|error| not_made(&name, &error))?;
         if !campaign.life.activated {
-            activate_campaign(app, &admin, campaign.id()).await.map_err(refused)?;
+            activate_campaign(app, &admin, campaign.id()).await.map_err(|error| refused(&name, &error))?;
         }
     }
     Ok(())
+}
+
+fn not_made(name: &str, error: &Error) -> anyhow::Error {
+    match error {
+        Error::Refused(errors) if errors.iter().any(|error| error.code == UserErrorCode::IdempotencyConflict) => {
+            anyhow::anyhow!(
+                "campaign `{name}`: was imported before with another content; \
+                 give it another name, or change the recorded campaign with updateCampaign"
+            )
+        }
+        other => refused(name, other),
+    }
+}
+
+fn refused(name: &str, error: &Error) -> anyhow::Error {
+    anyhow::anyhow!("campaign `{name}`: {}", reason(error))
 }

@@ -14,11 +14,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use self::reader::{Line, Record};
 use super::start_app;
 use crate::app::App;
+use crate::app::clock::Clock;
 use crate::app::error::Error;
 use crate::app::recorder::{Answer, Fact};
 use crate::app::refund::{RecordRefund, find_purchases};
@@ -56,18 +59,15 @@ struct Counts {
 }
 
 pub(super) async fn run(args: Args, config: &Config) -> anyhow::Result<ExitCode> {
+    // What can be refused without the database is refused first.
+    let bytes = reader::length(&args.file)?;
+    let campaigns = args.campaigns.as_deref().map(campaigns::read).transpose()?;
     let app = start_app(config).await?;
     let started = app.clock.now();
-    if let Some(file) = &args.campaigns {
-        campaigns::activate(&app, file).await?;
-    }
+    campaigns::activate(&app, campaigns.unwrap_or_default()).await?;
     crate::app::backfill::run(&app).await?;
-    let bytes = reader::length(&args.file)?;
     let bar = progress_bar(bytes);
-    let (sender, lines) = mpsc::channel(READ_AHEAD);
-    let file = args.file.clone();
-    let now = app.clock.now();
-    let reading = tokio::task::spawn_blocking(move || reader::read(&file, now, &sender));
+    let (lines, reading) = read_ahead(args.file, app.clock.clone());
     let mut import = Import {
         app: &app,
         bar: &bar,
@@ -76,6 +76,7 @@ pub(super) async fn run(args: Args, config: &Config) -> anyhow::Result<ExitCode>
         waiting: VecDeque::new(),
         refunds: Vec::new(),
         kept: Vec::new(),
+        interrupted: interrupted()?,
     };
     let end = import.run(lines).await;
     let counts = import.counts;
@@ -93,6 +94,18 @@ pub(super) async fn run(args: Args, config: &Config) -> anyhow::Result<ExitCode>
         End::Interrupted => Ok(ExitCode::from(130)),
         End::Failed(error) => Err(error.into()),
     }
+}
+
+/// Reads in a thread that the end of the process does not wait for: nothing interrupts the reading of a terminal or of
+/// an open pipe.
+fn read_ahead(file: PathBuf, clock: Clock) -> (mpsc::Receiver<Line>, oneshot::Receiver<anyhow::Result<()>>) {
+    let (sender, lines) = mpsc::channel(READ_AHEAD);
+    let (done, reading) = oneshot::channel();
+    std::thread::spawn(move || {
+        // The lines end when the sender is dropped; how they ended must be known by then.
+        let _ = done.send(reader::read(&file, &clock, &sender));
+    });
+    (lines, reading)
 }
 
 /// How an import ended.
@@ -130,16 +143,29 @@ struct Import<'a> {
     refunds: Vec<(u64, RecordRefund)>,
     /// Refunds whose purchase has not come yet.
     kept: Vec<(u64, RecordRefund)>,
+    /// By Ctrl-C: what was handed to the writers is awaited, nothing more is.
+    interrupted: CancellationToken,
+}
+
+/// Is cancelled by Ctrl-C.
+fn interrupted() -> std::io::Result<CancellationToken> {
+    let interrupted = CancellationToken::new();
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let token = interrupted.clone();
+    tokio::spawn(async move {
+        interrupt.recv().await;
+        token.cancel();
+    });
+    Ok(interrupted)
 }
 
 impl Import<'_> {
     async fn run(&mut self, mut lines: mpsc::Receiver<Line>) -> End {
-        let interrupt = tokio::signal::ctrl_c();
-        tokio::pin!(interrupt);
+        let interrupted = self.interrupted.clone();
         loop {
             let line = tokio::select! {
                 biased;
-                _ = &mut interrupt => {
+                () = interrupted.cancelled() => {
                     lines.close();
                     return match self.settle_all().await {
                         Ok(_) => End::Interrupted,
@@ -195,6 +221,9 @@ impl Import<'_> {
         if !self.record_refunds().await? {
             return Ok(End::Strict);
         }
+        if self.interrupted.is_cancelled() {
+            return self.settle_all().await.map(|_| End::Interrupted);
+        }
         for (number, _) in std::mem::take(&mut self.kept) {
             if !self.skip(number, "purchaseExternalId: no such purchase has been recorded") {
                 return Ok(End::Strict);
@@ -208,7 +237,7 @@ impl Import<'_> {
         // Purchases of earlier lines must be committed before they can be found.
         let mut go_on = self.settle_all().await?;
         let mut refunds = std::mem::take(&mut self.refunds);
-        while !refunds.is_empty() && go_on {
+        while !refunds.is_empty() && go_on && !self.interrupted.is_cancelled() {
             let rest = refunds.split_off(refunds.len().min(REFUND_CHUNK));
             let ids = refunds.iter().map(|(_, refund)| refund.purchase_external_id.clone()).collect();
             let purchases = find_purchases(&self.app.database, ids).await?;

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use serde::Deserialize;
 use tokio::sync::mpsc;
 
+use crate::app::clock::Clock;
 use crate::app::error::Error;
 use crate::app::purchase::{NewPurchase, PurchaseLine, RecordPurchase};
 use crate::app::refund::RecordRefund;
@@ -50,20 +51,20 @@ pub(super) fn length(file: &Path) -> anyhow::Result<Option<u64>> {
     Ok(metadata.is_file().then_some(metadata.len()))
 }
 
-/// Sends every line; stops when nobody listens any more. `now`: purchases may not lie further ahead.
-pub(super) fn read(file: &Path, now: Instant, lines: &mpsc::Sender<Line>) -> anyhow::Result<()> {
+/// Sends every line; stops when nobody listens any more. The clock: purchases may not lie ahead of it.
+pub(super) fn read(file: &Path, clock: &Clock, lines: &mpsc::Sender<Line>) -> anyhow::Result<()> {
     if file == Path::new("-") {
-        return read_ndjson(stdin().lock(), now, lines);
+        return read_ndjson(stdin().lock(), clock, lines);
     }
     let open = File::open(file).with_context(|| format!("{} cannot be read", file.display()))?;
     if file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("csv")) {
-        read_csv(open, now, lines)
+        read_csv(open, clock, lines)
     } else {
-        read_ndjson(BufReader::with_capacity(BUFFER_BYTES, open), now, lines)
+        read_ndjson(BufReader::with_capacity(BUFFER_BYTES, open), clock, lines)
     }
 }
 
-fn read_ndjson(mut input: impl BufRead, now: Instant, lines: &mpsc::Sender<Line>) -> anyhow::Result<()> {
+fn read_ndjson(mut input: impl BufRead, clock: &Clock, lines: &mpsc::Sender<Line>) -> anyhow::Result<()> {
     let mut number = 0;
     let mut end_byte = 0;
     let mut text = Vec::new();
@@ -85,8 +86,11 @@ fn read_ndjson(mut input: impl BufRead, now: Instant, lines: &mpsc::Sender<Line>
         if line.is_empty() {
             continue;
         }
-        let record =
-            if too_long { Err(format!("is longer than {MAX_LINE_BYTES} bytes")) } else { parse_json(line, now) };
+        let record = if too_long {
+            Err(format!("is longer than {MAX_LINE_BYTES} bytes"))
+        } else {
+            parse_json(line, clock.now())
+        };
         if lines.blocking_send(Line { number, end_byte, record }).is_err() {
             return Ok(());
         }
@@ -148,32 +152,55 @@ struct Row {
 const COLUMNS: [&str; 7] = ["externalId", "customerExternalId", "purchasedAt", "total", "currency", "channel", "lines"];
 const REQUIRED_COLUMNS: usize = 5;
 
-fn read_csv(input: File, now: Instant, lines: &mpsc::Sender<Line>) -> anyhow::Result<()> {
-    let mut csv = csv::ReaderBuilder::new().buffer_capacity(BUFFER_BYTES).trim(csv::Trim::Headers).from_reader(input);
+fn read_csv(input: File, clock: &Clock, lines: &mpsc::Sender<Line>) -> anyhow::Result<()> {
+    // Every record ends with a line feed, the last one too: the number of its line follows from where it ends.
+    let mut csv = csv::ReaderBuilder::new()
+        .buffer_capacity(BUFFER_BYTES)
+        .trim(csv::Trim::Headers)
+        .terminator(csv::Terminator::Any(b'\n'))
+        .flexible(true)
+        .from_reader(input.chain(&b"\n"[..]));
     let header = csv.headers()?.clone();
-    if let Some(unknown) = header.iter().find(|name| !COLUMNS.contains(name)) {
-        anyhow::bail!("the header names a column `{unknown}`; known are {}", COLUMNS.join(", "));
-    }
-    if let Some(missing) = COLUMNS[..REQUIRED_COLUMNS].iter().find(|name| !header.iter().any(|have| have == **name)) {
-        anyhow::bail!("the header has no column `{missing}`");
-    }
-    let mut row = csv::StringRecord::new();
-    loop {
-        let record = match csv.read_record(&mut row) {
-            Ok(false) => return Ok(()),
-            Ok(true) => parse_row(&row, &header, now),
-            Err(error) if matches!(error.kind(), csv::ErrorKind::Io(_)) => return Err(error.into()),
-            Err(error) => Err(error.to_string()),
-        };
-        let number = row.position().map_or(0, csv::Position::line);
+    check_header(&header)?;
+    let mut row = csv::ByteRecord::new();
+    while csv.read_byte_record(&mut row)? {
+        if row.len() == 1 && row[0].trim_ascii().is_empty() {
+            continue;
+        }
+        let line_feeds = row.as_slice().iter().filter(|byte| **byte == b'\n').count() as u64;
+        let number = csv.position().line().saturating_sub(1 + line_feeds);
+        let record = parse_row(&row, &header, clock.now());
         if lines.blocking_send(Line { number, end_byte: csv.position().byte(), record }).is_err() {
             return Ok(());
         }
     }
+    Ok(())
 }
 
-fn parse_row(row: &csv::StringRecord, header: &csv::StringRecord, now: Instant) -> Result<Record, String> {
-    let row: Row = row.deserialize(Some(header)).map_err(|error| error.to_string())?;
+fn check_header(header: &csv::StringRecord) -> anyhow::Result<()> {
+    if let Some(unknown) = header.iter().find(|name| !COLUMNS.contains(name)) {
+        anyhow::bail!("the header names a column `{unknown}`; known are {}", COLUMNS.join(", "));
+    }
+    let count = |column: &str| header.iter().filter(|name| *name == column).count();
+    if let Some(twice) = COLUMNS.iter().find(|column| count(column) > 1) {
+        anyhow::bail!("the header names the column `{twice}` twice");
+    }
+    if let Some(missing) = COLUMNS[..REQUIRED_COLUMNS].iter().find(|column| count(column) == 0) {
+        anyhow::bail!("the header has no column `{missing}`");
+    }
+    Ok(())
+}
+
+fn parse_row(row: &csv::ByteRecord, header: &csv::StringRecord, now: Instant) -> Result<Record, String> {
+    if row.len() != header.len() {
+        return Err(format!("has {} cells where the header has {}", row.len(), header.len()));
+    }
+    let text = |cell| std::str::from_utf8(cell).map_err(|_| "is not UTF-8".to_owned());
+    let mut cells = row.iter().map(text).collect::<Result<Vec<&str>, _>>()?;
+    if let Some(last) = cells.last_mut() {
+        *last = last.strip_suffix('\r').unwrap_or(last);
+    }
+    let row: Row = csv::StringRecord::from(cells).deserialize(Some(header)).map_err(|error| error.to_string())?;
     let lines: Option<Vec<PurchaseLine>> = match row.lines.as_deref() {
         None | Some("") => None,
         Some(json) => Some(serde_json::from_str(json).map_err(|error| format!("lines: {error}"))?),

@@ -35,6 +35,17 @@ pub(crate) const NOW: i64 = 1_793_620_800_000_000;
 pub(crate) const DAY: i64 = 86_400_000_000;
 pub(crate) const HOUR: i64 = 3_600_000_000;
 
+/// An empty database. An SQLite one goes with the second value.
+pub(crate) async fn scratch(engine: Engine) -> (String, Option<Sqlite>) {
+    match engine {
+        Engine::Sqlite => {
+            let sqlite = Sqlite::new();
+            (sqlite.url(), Some(sqlite))
+        }
+        Engine::Postgres => (Postgres::shared().create_database().await, None),
+    }
+}
+
 pub(crate) struct TestApp {
     pub(crate) app: Arc<App>,
     now: Arc<AtomicI64>,
@@ -62,13 +73,7 @@ impl TestApp {
     }
 
     pub(crate) async fn start_with(engine: Engine, writer: &config::Writer) -> Self {
-        let (url, sqlite) = match engine {
-            Engine::Sqlite => {
-                let sqlite = Sqlite::new();
-                (sqlite.url(), Some(sqlite))
-            }
-            Engine::Postgres => (Postgres::shared().create_database().await, None),
-        };
+        let (url, sqlite) = scratch(engine).await;
         let database = Database::connect(&database(url.clone())).await.unwrap();
         database.migrate().await.unwrap();
         let now = Arc::new(AtomicI64::new(NOW));

@@ -1,7 +1,7 @@
 //! A real `windfall serve` process, and a client of it.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -30,6 +30,31 @@ pub(crate) fn command(database_url: &str) -> Command {
         .current_dir(std::env::temp_dir())
         .stdin(Stdio::null());
     command
+}
+
+/// What became of a run of the program.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    /// None: a signal ended it.
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// Runs the program to its end.
+pub(crate) fn run(command: &mut Command) -> Ran {
+    ended(command.output().unwrap())
+}
+
+pub(crate) fn ended(output: Output) -> Ran {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+/// Sends a signal to a child of our own.
+pub(crate) fn signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status().unwrap();
+    assert!(sent.success());
 }
 
 pub(crate) fn token(role: Role, subject: &str) -> String {
@@ -64,8 +89,7 @@ impl Server {
 
     /// As an operator would.
     pub(crate) fn terminate(mut self) -> std::process::ExitStatus {
-        let killed = Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
-        assert!(killed.success());
+        signal(&self.child, "TERM");
         self.child.wait().unwrap()
     }
 }

@@ -1,0 +1,544 @@
+//! `windfall import`, as a shop runs it: what is recorded, what is told, what running it again changes.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use entity::{AwardStatus, award, campaign, customer, ledger_entry, purchase, refund};
+use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
+use serde_json::json;
+use tempfile::TempDir;
+use windfall::app::database::Database;
+use windfall::http::auth::Role;
+
+use crate::support::direct::{ENGINES, Engine, cases, database, scratch};
+use crate::support::server::{Ran, Server, ask, command, ended, run, signal, token};
+
+/// A file of the repository.
+fn repository(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
+
+fn import(url: &str, file: impl AsRef<Path>) -> Command {
+    let mut command = command(url);
+    command.arg("import").arg(file.as_ref());
+    command
+}
+
+fn with_campaigns(url: &str, file: &Path, campaigns: &Path) -> Command {
+    let mut command = import(url, file);
+    command.arg("--campaigns").arg(campaigns);
+    command
+}
+
+/// A file of a test's own.
+struct Files(TempDir);
+
+impl Files {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn put(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.0.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path
+    }
+}
+
+/// Pairs of purchases within a day are worth 5 points, and each euro one.
+fn campaigns() -> String {
+    json!([
+        {
+            "name": "pairs", "startsAt": "2026-01-01T00:00:00Z", "currency": "EUR",
+            "window": {"session": {"gap": "P1D"}}, "goal": {"purchases": {"atLeast": 2, "repeat": true}},
+            "award": {"points": 5}
+        },
+        {
+            "name": "euros", "startsAt": "2026-01-01T00:00:00Z", "currency": "EUR",
+            "window": {"campaign": "WHOLE"}, "goal": {"everyPurchase": "EACH"}, "award": {"pointsPerUnit": "1"}
+        }
+    ])
+    .to_string()
+}
+
+fn purchase_line(customer: &str, id: &str, minute: usize) -> String {
+    let (hour, minute) = (minute / 60, minute % 60);
+    json!({
+        "externalId": id, "customerExternalId": customer, "total": "3.00", "currency": "EUR",
+        "purchasedAt": format!("2026-02-{:02}T{:02}:{minute:02}:00Z", 1 + hour / 24, hour % 24),
+    })
+    .to_string()
+}
+
+fn refund_line(id: &str, of: &str) -> String {
+    json!({"refund": {"externalId": id, "purchaseExternalId": of, "refundedAt": "2026-03-01T00:00:00Z"}}).to_string()
+}
+
+async fn open(url: &str) -> Database {
+    Database::connect(&database(url.to_owned())).await.unwrap()
+}
+
+async fn purchases(url: &str) -> BTreeSet<String> {
+    let database = open(url).await;
+    let rows = purchase::Entity::find().all(database.read()).await.unwrap();
+    database.close().await.unwrap();
+    rows.into_iter().map(|row| row.external_id).collect()
+}
+
+async fn versions(url: &str) -> Vec<(String, i64, i64)> {
+    let database = open(url).await;
+    let rows = customer::Entity::find().all(database.read()).await.unwrap();
+    database.close().await.unwrap();
+    let mut versions: Vec<_> = rows.into_iter().map(|row| (row.external_id, row.version, row.balance)).collect();
+    versions.sort();
+    versions
+}
+
+/// Everything that must not depend on how often an import was run and where it was stopped.
+async fn state(url: &str) -> (BTreeSet<String>, BTreeSet<String>, BTreeSet<String>) {
+    let database = open(url).await;
+    let read = database.read();
+    let mut customers = BTreeSet::new();
+    let mut names = std::collections::BTreeMap::new();
+    for row in customer::Entity::find().all(read).await.unwrap() {
+        customers.insert(format!("{} {} {}", row.external_id, row.balance, row.lifetime));
+        names.insert(row.id, row.external_id);
+    }
+    let awards = award::Entity::find().filter(award::Column::Status.ne(AwardStatus::Reversed)).all(read).await.unwrap();
+    let awards = awards.into_iter().map(|row| {
+        format!(
+            "{} {} {} {} {} {} {:?} {} {:?} {}",
+            names[&row.customer_id],
+            row.campaign_id.0,
+            row.purchase_external_id,
+            row.nth,
+            row.ordinal,
+            row.points,
+            row.status,
+            row.opens_at,
+            row.closes_at,
+            row.evidence_from_external_id
+        )
+    });
+    let awards = awards.collect();
+    // Which entries there are; how many commits made them decides about their order.
+    let mut entries = BTreeSet::new();
+    for row in ledger_entry::Entity::find().all(read).await.unwrap() {
+        let mut entry =
+            format!("{} {:?} {:?} {}", names[&row.customer_id], row.kind, row.purchase_external_id, row.points);
+        while !entries.insert(entry.clone()) {
+            entry.push('+');
+        }
+    }
+    database.close().await.unwrap();
+    (customers, awards, entries)
+}
+
+#[track_caller]
+fn audit_is_clean(url: &str) {
+    let audit = run(command(url).arg("audit"));
+    assert_eq!((audit.code, audit.stderr.as_str()), (Some(0), ""), "{audit:?}");
+    assert!(audit.stdout.contains(" 0 differences, 0 customers repaired"), "{audit:?}");
+}
+
+/// What is printed after the first line: the table.
+fn table(ran: &Ran) -> &str {
+    ran.stdout.split_once("\n\n").map_or("", |(_, table)| table)
+}
+
+const SAMPLE_TABLE: &str = "\
+campaign             awards  customers  points
+A point a euro          620         40   18697
+Regular of the week      95         33    4750
+Friday reading          140         35    2100
+Spree                   179         40    5370
+Four in seven days       63         32    5040
+Bookworm                114         36   11400
+";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_sample_gives_its_table_however_often_it_is_imported() {
+    let (sample, campaigns) = (repository("data/sample.ndjson"), repository("data/campaigns.json"));
+    for engine in ENGINES {
+        let (url, _sqlite) = scratch(engine).await;
+        let first = run(&mut with_campaigns(&url, &sample, &campaigns));
+        assert_eq!((first.code, first.stderr.as_str()), (Some(0), ""), "{first:?}");
+        assert!(first.stdout.starts_with("637 recorded, 0 known already, 0 skipped in "), "{}", first.stdout);
+        assert_eq!(table(&first), SAMPLE_TABLE, "{engine:?}");
+        audit_is_clean(&url);
+        let before = (versions(&url).await, state(&url).await);
+        let second = run(&mut with_campaigns(&url, &sample, &campaigns));
+        assert_eq!(second.code, Some(0), "{second:?}");
+        assert!(second.stdout.starts_with("0 recorded, 637 known already, 0 skipped in "), "{}", second.stdout);
+        assert_eq!(table(&second), SAMPLE_TABLE);
+        assert_eq!((versions(&url).await, state(&url).await), before, "a second run changes nothing");
+        audit_is_clean(&url);
+    }
+}
+
+/// The file, the lines that are wrong and what is said of each.
+fn damaged() -> (Vec<u8>, Vec<(usize, &'static str)>) {
+    let mut text: Vec<Vec<u8>> = Vec::new();
+    let mut wrong = Vec::new();
+    let good = |n: usize| purchase_line("c", &format!("p{n}"), n).into_bytes();
+    let mut bom = b"\xef\xbb\xbf".to_vec();
+    bom.extend(good(0));
+    text.push(bom);
+    let mut bad = |text: &mut Vec<Vec<u8>>, line: Vec<u8>, reason| {
+        text.push(line);
+        wrong.push((text.len(), reason));
+        text.push(good(text.len()));
+    };
+    bad(&mut text, b"{\"externalId\":".to_vec(), "EOF while parsing");
+    bad(&mut text, b"hello".to_vec(), "expected value");
+    let change = |field: &str, value: serde_json::Value| {
+        let mut json: serde_json::Value = serde_json::from_str(&purchase_line("c", "bad", 5)).unwrap();
+        json[field] = value;
+        json.to_string().into_bytes()
+    };
+    bad(&mut text, change("colour", json!("red")), "unknown field `colour`");
+    bad(&mut text, b"{\"externalId\":\"bad\"}".to_vec(), "missing field `customerExternalId`");
+    bad(&mut text, change("total", json!("3.001")), "total: has more decimals than the currency");
+    bad(&mut text, change("total", json!("three")), "total: must be a decimal such as 19.99");
+    bad(&mut text, change("total", json!("-3.00")), "total: must not be negative");
+    bad(&mut text, change("currency", json!("EURO")), "currency: is not an ISO 4217 currency");
+    bad(
+        &mut text,
+        change("purchasedAt", json!("2090-01-01T00:00:00Z")),
+        "purchasedAt: must not be more than 5 minutes ahead of the server",
+    );
+    bad(&mut text, change("purchasedAt", json!("yesterday")), "purchasedAt: ");
+    let two = json!([{"sku": "a", "amount": "1.00"}, {"sku": "a", "amount": "-1.00"}]);
+    bad(&mut text, change("lines", two), "lines.1.amount: must not be negative");
+    // The first line's id, with another total.
+    let conflict = purchase_line("c", "p0", 0).replace("3.00", "4.00");
+    bad(&mut text, conflict.into_bytes(), "externalId: was used before for something else");
+    bad(&mut text, change("externalId", json!("x".repeat(2 << 20))), "is longer than 1048576 bytes");
+    bad(&mut text, b"{\"externalId\":\"\xff\"}".to_vec(), "invalid unicode code point");
+    bad(&mut text, b"{\"refund\":{\"externalId\":\"r\"}}".to_vec(), "missing field `purchaseExternalId`");
+    bad(&mut text, refund_line("r", "nowhere").into_bytes(), "purchaseExternalId: no such purchase has been recorded");
+    text.push(Vec::new());
+    text.push(b"   \t\r".to_vec());
+    text.push(good(text.len()));
+    // The last line ends without a line feed.
+    (text.join(&b'\n'), wrong)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_lines_are_told_and_nothing_else_is_lost() {
+    let files = Files::new();
+    let (content, wrong) = damaged();
+    let file = files.put("damaged.ndjson", &content);
+    for engine in ENGINES {
+        let (url, _sqlite) = scratch(engine).await;
+        let ran = run(&mut import(&url, &file));
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        let told: Vec<&str> = ran.stderr.lines().collect();
+        assert_eq!(told.len(), wrong.len(), "{}", ran.stderr);
+        for (number, reason) in &wrong {
+            let told = told.iter().find(|told| told.starts_with(&format!("line {number}: ")));
+            let told = told.unwrap_or_else(|| panic!("line {number} is not told: {}", ran.stderr));
+            assert!(told.contains(reason), "{told}: {reason}");
+        }
+        // One good line before, one after each wrong one, one at the end.
+        let good = wrong.len() + 2;
+        let start = format!("{good} recorded, 0 known already, {} skipped", wrong.len());
+        assert!(ran.stdout.starts_with(&start), "{}", ran.stdout);
+        assert_eq!(purchases(&url).await.len(), good);
+        audit_is_clean(&url);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strict_stops_at_the_first_wrong_line_and_loses_nothing() {
+    let files = Files::new();
+    let lines: Vec<String> = (0..40).map(|n| purchase_line("c", &format!("p{n:02}"), n)).collect();
+    let (before, after) = lines.split_at(20);
+    let text = [before.join("\n"), "nonsense".to_owned(), after.join("\n"), "more nonsense".to_owned()].join("\n");
+    let file = files.put("one-wrong.ndjson", text);
+    for engine in ENGINES {
+        let (url, _sqlite) = scratch(engine).await;
+        let strict = run(import(&url, &file).arg("--strict"));
+        assert_eq!(strict.code, Some(1), "{strict:?}");
+        assert_eq!(strict.stderr.lines().count(), 1, "{}", strict.stderr);
+        assert!(strict.stderr.starts_with("line 21: expected "), "{}", strict.stderr);
+        assert!(strict.stdout.starts_with("20 recorded, 0 known already, 1 skipped"), "{}", strict.stdout);
+        assert!(strict.stdout.contains("stopped at the first wrong line"), "{}", strict.stdout);
+        assert_eq!(purchases(&url).await.len(), 20);
+        let again = run(&mut import(&url, &file));
+        assert_eq!(again.code, Some(0), "{again:?}");
+        assert!(again.stdout.starts_with("20 recorded, 20 known already, 2 skipped"), "{}", again.stdout);
+        assert_eq!(purchases(&url).await.len(), 40);
+    }
+    // What the database refuses stops it too.
+    let (url, _sqlite) = scratch(Engine::Sqlite).await;
+    let conflict = purchase_line("d", "p00", 0);
+    let file = files.put("conflict.ndjson", [before.join("\n"), conflict].join("\n"));
+    let strict = run(import(&url, &file).arg("--strict"));
+    assert_eq!((strict.code, strict.stderr.lines().count()), (Some(1), 1), "{strict:?}");
+    assert!(strict.stderr.starts_with("line 21: externalId: was used before"), "{}", strict.stderr);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refund_may_come_before_its_purchase() {
+    let files = Files::new();
+    let lines = [
+        refund_line("r1", "p1"),
+        refund_line("lost", "never"),
+        purchase_line("c", "p0", 0),
+        purchase_line("c", "p1", 1),
+        purchase_line("c", "p2", 2),
+        refund_line("r2", "p2"),
+    ];
+    let file = files.put("refunds.ndjson", lines.join("\n"));
+    let campaigns = files.put("campaigns.json", campaigns());
+    for engine in ENGINES {
+        let (url, _sqlite) = scratch(engine).await;
+        let ran = run(&mut with_campaigns(&url, &file, &campaigns));
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert_eq!(ran.stderr, "line 2: purchaseExternalId: no such purchase has been recorded\n");
+        assert!(ran.stdout.starts_with("5 recorded, 0 known already, 1 skipped"), "{}", ran.stdout);
+        let database = open(&url).await;
+        assert_eq!(refund::Entity::find().count(database.read()).await.unwrap(), 2);
+        database.close().await.unwrap();
+        // Of three purchases one is left: three euros.
+        assert_eq!(versions(&url).await[0].2, 3);
+        audit_is_clean(&url);
+        // Its purchase comes another day.
+        let later =
+            files.put("later.ndjson", [refund_line("lost", "never"), purchase_line("c", "never", 9)].join("\n"));
+        let ran = run(&mut import(&url, &later));
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+        assert_eq!(versions(&url).await[0].2, 3);
+        audit_is_clean(&url);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn csv_has_a_header() {
+    let files = Files::new();
+    let (url, _sqlite) = scratch(Engine::Sqlite).await;
+    let plain = "\u{feff}purchasedAt,total, externalId ,customerExternalId,currency\r\n\
+        2026-02-01T00:00:00Z,3.00,a1,\"Doe, Jane\",EUR\r\n\
+        \r\n\
+        2026-02-01T00:00:00Z,three,a2,c,EUR\r\n\
+        2026-02-01T00:00:00Z,3.00,a3,c\r\n\
+        2026-02-02T00:00:00Z,4.00,a4,c,EUR";
+    let ran = run(&mut import(&url, files.put("plain.CSV", plain)));
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let told: Vec<&str> = ran.stderr.lines().collect();
+    let expected = ["line 4: total: must be a decimal such as 19.99", "line 5: has 4 cells where the header has 5"];
+    assert_eq!(told, expected);
+    assert!(ran.stdout.starts_with("2 recorded, 0 known already, 2 skipped"), "{}", ran.stdout);
+
+    let mut with_lines = b"externalId,customerExternalId,purchasedAt,total,currency,channel,lines\n".to_vec();
+    for (id, channel, lines) in [
+        ("b1", "app", r#""[{""sku"":""tea"",""category"":""DRINKS"",""quantity"":2,""amount"":""2.00""}]""#),
+        ("b2", "", ""),
+        ("b3", "", r#""[{""sku"":""tea""}]""#),
+        ("b4", "store", "\"[\n{\"\"sku\"\":\"\"tea\"\",\"\"amount\"\":\"\"2.00\"\"}\n]\""),
+        ("b5", "\u{fffd}", ""),
+        ("b6", "", "none"),
+    ] {
+        let row = format!("{id},Doe,2026-02-01T00:00:00Z,3.00,EUR,{channel},{lines}\n");
+        with_lines.extend(row.into_bytes());
+    }
+    // Not UTF-8 where the replacement character stands.
+    let at = with_lines.windows(3).position(|bytes| bytes == "\u{fffd}".as_bytes()).unwrap();
+    with_lines.splice(at..at + 3, [0xff]);
+    let ran = run(&mut import(&url, files.put("lines.csv", &with_lines)));
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let told: Vec<&str> = ran.stderr.lines().collect();
+    assert_eq!(told.len(), 3, "{told:?}");
+    assert!(told[0].starts_with("line 4: lines: missing field `amount`"), "{told:?}");
+    // The row before it takes three lines.
+    assert_eq!(told[1], "line 8: is not UTF-8");
+    assert!(told[2].starts_with("line 9: lines: expected ident"), "{told:?}");
+    let database = open(&url).await;
+    let rows = purchase::Entity::find().all(database.read()).await.unwrap();
+    let find = |id: &str| rows.iter().find(|row| row.external_id == id).unwrap();
+    assert_eq!(rows.len(), 5, "{rows:?}");
+    assert_eq!(find("b1").channel.as_deref(), Some("app"));
+    assert_eq!(find("b1").lines[0]["sku"], "tea");
+    assert_eq!((find("b2").channel.as_deref(), find("b2").lines.as_array().map(Vec::len)), (None, Some(0)));
+    assert_eq!(find("b4").lines[0]["sku"], "tea");
+    // The same purchase from a file of the other kind is the same.
+    let same = json!({
+        "externalId": "a4", "customerExternalId": "c", "total": "4", "currency": "EUR",
+        "purchasedAt": "2026-02-02T01:00:00+01:00"
+    });
+    let ran = run(&mut import(&url, files.put("same.ndjson", same.to_string())));
+    assert!(ran.stdout.starts_with("0 recorded, 1 known already, 0 skipped"), "{ran:?}");
+
+    for (header, reason) in [
+        ("externalId,customerExternalId,purchasedAt,total,currency,colour", "names a column `colour`"),
+        ("externalId,customerExternalId,purchasedAt,total", "has no column `currency`"),
+        ("externalId,externalId,customerExternalId,purchasedAt,total,currency", "names the column `externalId` twice"),
+        ("", "has no column `externalId`"),
+    ] {
+        let refused = run(&mut import(&url, files.put("refused.csv", format!("{header}\n1,2,3,4,5\n"))));
+        assert_eq!(refused.code, Some(1), "{refused:?}");
+        let reason = if header.is_empty() { "names a column `1`" } else { reason };
+        assert!(refused.stderr.contains(reason), "{refused:?}");
+    }
+    assert_eq!(purchases(&url).await.len(), 5);
+    audit_is_clean(&url);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dash_is_the_standard_input() {
+    let (url, _sqlite) = scratch(Engine::Sqlite).await;
+    let mut child =
+        import(&url, "-").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    for n in 0..30 {
+        writeln!(input, "{}", purchase_line("c", &format!("p{n}"), n)).unwrap();
+    }
+    drop(input);
+    let ran = ended(child.wait_with_output().unwrap());
+    assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+    assert!(ran.stdout.starts_with("30 recorded"), "{}", ran.stdout);
+
+    // An input that stays open does not keep an interrupted import alive.
+    let mut child =
+        import(&url, "-").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut input = child.stdin.take().unwrap();
+    for n in 30..60 {
+        writeln!(input, "{}", purchase_line("c", &format!("p{n}"), n)).unwrap();
+    }
+    while purchases(&url).await.len() < 60 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    signal(&child, "INT");
+    let ran = ended(child.wait_with_output().unwrap());
+    drop(input);
+    assert_eq!(ran.code, Some(130), "{ran:?}");
+    assert!(ran.stdout.contains("run the same command again to go on"), "{}", ran.stdout);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_read_is_refused_before_anything_is_made() {
+    let files = Files::new();
+    let (url, sqlite) = scratch(Engine::Sqlite).await;
+    let good = files.put("good.ndjson", purchase_line("c", "p", 0));
+    let missing = files.0.path().join("missing.ndjson");
+    let refused = |ran: Ran, reasons: &[&str]| {
+        assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""), "{ran:?}");
+        for reason in reasons {
+            assert!(ran.stderr.contains(reason), "{reason}: {}", ran.stderr);
+        }
+    };
+    refused(run(&mut import(&url, &missing)), &["missing.ndjson cannot be read", "No such file"]);
+    refused(run(&mut with_campaigns(&url, &good, &missing)), &["missing.ndjson cannot be read"]);
+    let text = files.put("text.json", "[{\"name\": 1}]");
+    refused(run(&mut with_campaigns(&url, &good, &text)), &["text.json is not an array of campaigns", "line 1"]);
+    let mut illegal: serde_json::Value = serde_json::from_str(&campaigns()).unwrap();
+    illegal[1]["goal"] = json!({"spend": {"atLeast": "0.001"}});
+    let illegal = files.put("illegal.json", illegal.to_string());
+    let reasons = ["campaign `euros`: goal.spend.atLeast: has more decimals than the currency"];
+    refused(run(&mut with_campaigns(&url, &good, &illegal)), &reasons);
+    assert!(!sqlite.unwrap().path().exists(), "not even a database");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_campaign_keeps_its_name_and_its_content() {
+    let files = Files::new();
+    for engine in ENGINES {
+        let (url, _sqlite) = scratch(engine).await;
+        let good = files.put("good.ndjson", [purchase_line("c", "p", 0), purchase_line("c", "q", 1)].join("\n"));
+        let file = files.put("campaigns.json", campaigns());
+        assert_eq!(run(&mut with_campaigns(&url, &good, &file)).code, Some(0));
+        let file = files.put("campaigns.json", campaigns().replace("\"points\":5", "\"points\":6"));
+        let changed = run(&mut with_campaigns(&url, &good, &file));
+        assert_eq!(changed.code, Some(1), "{changed:?}");
+        assert!(changed.stderr.contains("campaign `pairs`: was imported before with another content"), "{changed:?}");
+        let database = open(&url).await;
+        assert_eq!(campaign::Entity::find().count(database.read()).await.unwrap(), 2);
+        database.close().await.unwrap();
+        let balances: Vec<i64> = versions(&url).await.into_iter().map(|(_, _, balance)| balance).collect();
+        assert_eq!(balances, [11]);
+        audit_is_clean(&url);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn interrupted_and_run_again_it_ends_where_it_would_have() {
+    let files = Files::new();
+    let campaigns = files.put("campaigns.json", campaigns());
+    let mut text = String::new();
+    let count = cases(12_000, 40_000);
+    for n in 0..count {
+        writeln!(text, "{}", purchase_line(&format!("c{}", n % 37), &format!("p{n}"), n)).unwrap();
+        if n % 50 == 49 {
+            writeln!(text, "{}", refund_line(&format!("r{n}"), &format!("p{}", n - 20))).unwrap();
+        }
+    }
+    let file = files.put("large.ndjson", text);
+    for engine in ENGINES {
+        let (url, _sqlite) = scratch(engine).await;
+        let whole = run(&mut with_campaigns(&url, &file, &campaigns));
+        assert_eq!((whole.code, whole.stderr.as_str()), (Some(0), ""), "{whole:?}");
+        let expected = state(&url).await;
+
+        let (url, _sqlite) = scratch(engine).await;
+        // The schema, so that what the child writes can be watched.
+        assert_eq!(run(command(&url).arg("migrate")).code, Some(0));
+        let watched = open(&url).await;
+        let mut command = with_campaigns(&url, &file, &campaigns);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        while purchase::Entity::find().count(watched.read()).await.unwrap() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        signal(&child, "INT");
+        let ran = ended(child.wait_with_output().unwrap());
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(130), ""), "{engine:?}: {ran:?}");
+        assert!(ran.stdout.contains("stopped: run the same command again to go on"), "{}", ran.stdout);
+        let recorded = purchase::Entity::find().count(watched.read()).await.unwrap();
+        assert!(recorded > 0 && recorded < count as u64, "{recorded}");
+        watched.close().await.unwrap();
+        audit_is_clean(&url);
+        let again = run(&mut with_campaigns(&url, &file, &campaigns));
+        assert_eq!((again.code, again.stderr.as_str()), (Some(0), ""), "{again:?}");
+        assert_eq!(table(&again), table(&whole));
+        let (customers, awards, _) = state(&url).await;
+        assert_eq!((&customers, &awards), (&expected.0, &expected.1), "{engine:?}");
+        audit_is_clean(&url);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_runs_beside_a_server_on_the_same_database() {
+    let files = Files::new();
+    let campaigns = files.put("campaigns.json", campaigns());
+    let lines: Vec<String> = (0..600).map(|n| purchase_line(&format!("c{}", n % 7), &format!("p{n}"), n)).collect();
+    let file = files.put("beside.ndjson", lines.join("\n"));
+    for engine in ENGINES {
+        let (url, _sqlite) = scratch(engine).await;
+        let server = Server::start(&url).await;
+        let mut command = with_campaigns(&url, &file, &campaigns);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (client, shop) = (reqwest::Client::new(), token(Role::Storefront, "test"));
+        let record =
+            "mutation($input: RecordPurchaseInput!) { recordPurchase(input: $input) { purchase { externalId } } }";
+        let mut served = 0;
+        while child.try_wait().unwrap().is_none() || served < 20 {
+            let input = json!({
+                "externalId": format!("s{served}"), "customerExternalId": format!("c{}", served % 11), "total": "3.00",
+                "currency": "EUR", "purchasedAt": "2026-02-01T12:00:00Z",
+            });
+            let answer = ask(&client, &server.address, &shop, record, json!({ "input": input })).await.unwrap();
+            assert_eq!(answer["data"]["recordPurchase"]["purchase"]["externalId"], format!("s{served}"), "{answer}");
+            served += 1;
+        }
+        let ran = ended(child.wait_with_output().unwrap());
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+        assert!(ran.stdout.starts_with("600 recorded, 0 known already, 0 skipped"), "{}", ran.stdout);
+        assert!(server.terminate().success());
+        assert_eq!(purchases(&url).await.len(), 600 + served, "{engine:?}");
+        audit_is_clean(&url);
+    }
+}
