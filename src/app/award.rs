@@ -78,7 +78,7 @@ pub fn to_row(
 }
 
 /// The row of a recorded award that is reached otherwise now.
-pub fn moved_to(row: award::Model, reached: &Reached, version: i64) -> award::Model {
+pub fn moved_to(row: &award::Model, reached: &Reached, version: i64) -> award::Model {
     to_row(reached, row.customer_id, row.number, row.campaign_id, row.status, version)
 }
 

@@ -3,7 +3,8 @@
 //! change nothing. Whatever customer it has not reached is evaluated by that customer's first change.
 
 use entity::{CampaignId, campaign, customer};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use super::App;
 use super::error::Error;
@@ -20,10 +21,15 @@ pub async fn run(app: &App) -> Result<u64, Error> {
         .order_by_asc(campaign::Column::ActivatedRevision)
         .all(app.database.read())
         .await?;
+    // One that fails holds up no other; it is told when all have been tried.
+    let mut failed = None;
     for campaign in open {
-        evaluated += backfill(app, campaign).await?;
+        match backfill(app, campaign).await {
+            Ok(customers) => evaluated += customers,
+            Err(error) => failed = failed.or(Some(error)),
+        }
     }
-    Ok(evaluated)
+    failed.map_or(Ok(evaluated), Err)
 }
 
 /// Waits until an activation wants the past counted.
@@ -65,13 +71,22 @@ async fn backfill(app: &App, campaign: campaign::Model) -> Result<u64, Error> {
     Ok(evaluated)
 }
 
+/// Opens the backfill of a campaign, from the first customer on.
+pub(super) async fn open(tx: &DatabaseTransaction, id: CampaignId) -> Result<(), Error> {
+    set_reached(tx, id, Some(0)).await
+}
+
 async fn save_reached(app: &App, id: CampaignId, reached: Option<i64>) -> Result<(), Error> {
-    use sea_orm::sea_query::Expr;
     let tx = app.database.begin().await?;
+    set_reached(&tx, id, reached).await?;
+    Ok(tx.commit().await?)
+}
+
+async fn set_reached(tx: &DatabaseTransaction, id: CampaignId, reached: Option<i64>) -> Result<(), Error> {
     campaign::Entity::update_many()
         .col_expr(campaign::Column::BackfilledTo, Expr::value(reached))
         .filter(campaign::Column::Id.eq(id))
-        .exec(&tx)
+        .exec(tx)
         .await?;
-    Ok(tx.commit().await?)
+    Ok(())
 }

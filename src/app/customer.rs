@@ -110,7 +110,12 @@ pub fn require_version(customer: &customer::Model, at_least: Option<i64>) -> Res
 
 /// Newest first; `prefix`: those whose external id begins so.
 pub async fn list(app: &App, _: &Shop, page: &Page, prefix: Option<&str>) -> Result<Slice<customer::Model>, Error> {
-    let filter = prefix.filter(|prefix| !prefix.is_empty()).map(begins_with).unwrap_or_default();
+    let filter = match prefix {
+        None | Some("") => Filter::default(),
+        // No stored text holds U+0000, and PostgreSQL takes no parameter that does.
+        Some(prefix) if prefix.contains('\0') => Filter { sql: " AND false".to_owned(), columns: Vec::new() },
+        Some(prefix) => begins_with(prefix),
+    };
     of_root(app.database.read(), page, &filter).await
 }
 

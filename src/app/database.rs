@@ -11,7 +11,7 @@ use std::time::Duration;
 use migration::{Migrator, MigratorTrait};
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr,
+    ConnectOptions, ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr, IsolationLevel,
     SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 
@@ -21,6 +21,8 @@ use crate::config;
 const SQLITE_READERS: u32 = 4;
 /// How long an SQLite transaction waits for another process's.
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Prepared statements kept by an SQLite connection: each kind in a dozen sizes ([`super::rows`]).
+const SQLITE_STATEMENTS: usize = 400;
 /// How long a query waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Advisory lock (PostgreSQL): held shared by every batch, exclusively by every transition of a campaign.
@@ -77,6 +79,8 @@ impl Database {
     pub async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
         self.write
             .begin_with_options(TransactionOptions {
+                // Whatever the server's default is: a later statement must see what an earlier one waited for.
+                isolation_level: (self.backend() == DatabaseBackend::Postgres).then_some(IsolationLevel::ReadCommitted),
                 sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
                 ..TransactionOptions::default()
             })
@@ -176,6 +180,7 @@ fn sqlite_options(url: &str, connections: u32, create: bool) -> ConnectOptions {
                 .synchronous(SqliteSynchronous::Full)
                 .foreign_keys(true)
                 .busy_timeout(SQLITE_BUSY_TIMEOUT)
+                .statement_cache_capacity(SQLITE_STATEMENTS)
                 .pragma("cache_size", "-65536")
                 .pragma("temp_store", "MEMORY")
         });

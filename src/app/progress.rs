@@ -35,12 +35,13 @@ struct Pending<'a> {
     range: Option<Range>,
 }
 
-/// Where these customers stand in each running campaign, or in the one that is named: campaigns newest first.
+/// Where these customers stand in each running campaign, or in the one that is named: an answer for each customer, in
+/// order (one may be asked for at two of its versions), campaigns newest first.
 pub async fn of(
     app: &App,
     customers: &[Arc<customer::Model>],
     only: Option<CampaignId>,
-) -> Result<HashMap<CustomerId, Vec<CampaignProgress>>, Error> {
+) -> Result<Vec<Vec<CampaignProgress>>, Error> {
     let now = app.clock.now();
     let set = app.campaigns().await?;
     let wanted = |campaign: &&Arc<Campaign>| campaign.runs(now) && only.is_none_or(|only| only == campaign.id());
@@ -55,14 +56,11 @@ pub async fn of(
         }
     }
     let history = history::load(app.database.read(), spans(&pending)).await?;
-    let mut answer: HashMap<CustomerId, Vec<CampaignProgress>> =
-        customers.iter().map(|customer| (customer.id, Vec::new())).collect();
-    for one in pending {
+    let mut pending = pending.into_iter().map(|one| {
         let progress = one.progress(history.get(&one.customer).map(Vec::as_slice).unwrap_or_default(), now);
-        let campaign = Arc::clone(one.campaign);
-        answer.entry(one.customer).or_default().push(CampaignProgress { campaign, progress });
-    }
-    Ok(answer)
+        CampaignProgress { campaign: Arc::clone(one.campaign), progress }
+    });
+    Ok(customers.iter().map(|_| pending.by_ref().take(campaigns.len()).collect()).collect())
 }
 
 /// One stretch a customer: from the earliest start to the latest end that any campaign asks for.

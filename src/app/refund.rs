@@ -129,10 +129,7 @@ fn settle(
         check.fail(&["lines"], UserErrorCode::OutOfRange, message);
         return Ok(None);
     }
-    let amount = match amount {
-        Some(text) => Some(check.amount(&["amount"], currency, text)),
-        None => None,
-    };
+    let amount = amount.map(|text| check.amount(&["amount"], currency, text));
     let mut refunded = Vec::with_capacity(lines.len());
     for (index, line) in lines.into_iter().enumerate() {
         let index = index.to_string();

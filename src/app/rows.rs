@@ -1,7 +1,8 @@
 //! Many rows in one statement, whose text does not depend on how many: the statement cache stays small and a batch
 //! costs as many statements as a single row.
 //!
-//! PostgreSQL takes one array a column (`UNNEST`), SQLite one JSON array of rows (`json_each`). This file alone knows.
+//! PostgreSQL takes one array a column (`UNNEST`). SQLite takes `VALUES`, padded with empty rows to a power of two, so
+//! that few texts serve all sizes. This file alone knows.
 
 use sea_orm::sea_query::{ArrayType, SimpleExpr, Value};
 use sea_orm::{
@@ -31,6 +32,9 @@ pub struct Rows {
 /// stored integer is this.
 const NULL_INT: i64 = i64::MIN;
 
+/// The most parameters of a statement on SQLite.
+const SQLITE_PARAMETERS: usize = 32_766;
+
 impl Rows {
     /// An empty table with these columns.
     pub fn new(backend: DatabaseBackend, columns: &[(&str, Kind)]) -> Self {
@@ -50,10 +54,10 @@ impl Rows {
     }
 
     /// `SELECT … FROM …` that yields the rows in order, and the parameters it takes, from `$1` on.
-    pub fn select(self) -> (String, Vec<Value>) {
+    fn select(self) -> (String, Vec<Value>) {
         match self.backend {
             DatabaseBackend::Postgres => self.select_from_arrays(),
-            _ => self.select_from_json(),
+            _ => self.select_from_values(),
         }
     }
 
@@ -85,17 +89,54 @@ impl Rows {
         (sql, values)
     }
 
-    fn select_from_json(self) -> (String, Vec<Value>) {
+    fn select_from_values(self) -> (String, Vec<Value>) {
+        let width = self.columns.len();
+        let shape = self.rows.len().next_power_of_two();
         let selected: Vec<String> = self
             .columns
             .iter()
             .enumerate()
-            .map(|(index, (name, _))| format!("u.value->>{index} AS \"{name}\""))
+            .map(|(index, (name, _))| format!("column{} AS \"{name}\"", index + 1))
             .collect();
-        let rows: Vec<serde_json::Value> =
-            self.rows.into_iter().map(|row| row.into_iter().map(json_value).collect()).collect();
-        let json = serde_json::Value::Array(rows).to_string();
-        (format!("SELECT {} FROM json_each($1) AS u", selected.join(", ")), vec![json.into()])
+        let tuple = format!("({})", vec!["?"; width].join(", "));
+        let mut values: Vec<Value> = Vec::with_capacity(shape * width);
+        for row in self.rows {
+            values.extend(self.columns.iter().zip(row).map(|((_, kind), value)| plain_value(value, *kind)));
+        }
+        values.resize(shape * width, Value::BigInt(None));
+        // The first column is part of a key: only padding has none.
+        let sql = format!(
+            "SELECT {} FROM (VALUES {}) WHERE column1 IS NOT NULL",
+            selected.join(", "),
+            vec![tuple; shape].join(", ")
+        );
+        (sql, values)
+    }
+
+    /// Cut so that each part's parameters are no more than a statement takes.
+    fn parts(self) -> Vec<Self> {
+        if self.backend == DatabaseBackend::Postgres {
+            return vec![self];
+        }
+        let most = SQLITE_PARAMETERS / self.columns.len().max(1);
+        let most = if most.is_power_of_two() { most } else { most.next_power_of_two() / 2 };
+        let (backend, columns) = (self.backend, self.columns);
+        let mut rows = self.rows.into_iter().peekable();
+        let mut parts = Vec::new();
+        while rows.peek().is_some() {
+            let rows = rows.by_ref().take(most).collect();
+            parts.push(Self { backend, columns: columns.clone(), rows });
+        }
+        parts
+    }
+}
+
+/// What the driver binds on SQLite.
+fn plain_value(value: Value, kind: Kind) -> Value {
+    match (kind, value) {
+        (Kind::Json, value) => json_value(value).to_string().into(),
+        (_, Value::Int(int)) => Value::BigInt(int.map(i64::from)),
+        (_, value) => value,
     }
 }
 
@@ -166,7 +207,10 @@ pub async fn insert<E: EntityTrait>(
     if models.is_empty() {
         return Ok(());
     }
-    db.execute_raw(insert_statement::<E>(db.get_database_backend(), models, &[], on_conflict, None)).await?;
+    let (names, rows) = of_models::<E>(db.get_database_backend(), models, &[]);
+    for part in rows.parts() {
+        db.execute_raw(insert_statement::<E>(&names, part, on_conflict, None)).await?;
+    }
     Ok(())
 }
 
@@ -180,20 +224,25 @@ pub async fn insert_new<E: EntityTrait>(
     if models.is_empty() {
         return Ok(Vec::new());
     }
-    let backend = db.get_database_backend();
-    let statement = insert_statement::<E>(backend, models, left_out, OnConflict::Keep, Some(returning));
-    db.query_all_raw(statement).await?.iter().map(|row| row.try_get("", returning.as_str())).collect()
+    let (names, rows) = of_models::<E>(db.get_database_backend(), models, left_out);
+    let mut new = Vec::new();
+    for part in rows.parts() {
+        let statement = insert_statement::<E>(&names, part, OnConflict::Keep, Some(returning));
+        for row in db.query_all_raw(statement).await? {
+            new.push(row.try_get("", returning.as_str())?);
+        }
+    }
+    Ok(new)
 }
 
 fn insert_statement<E: EntityTrait>(
-    backend: DatabaseBackend,
-    models: &[E::Model],
-    left_out: &[E::Column],
+    names: &[&str],
+    rows: Rows,
     on_conflict: OnConflict,
     returning: Option<E::Column>,
 ) -> Statement {
     let table = E::default().table_name().to_owned();
-    let (names, rows) = of_models::<E>(backend, models, left_out);
+    let backend = rows.backend;
     let (select, values) = rows.select();
     let key: Vec<&'static str> = key_columns::<E>();
     let quoted = |names: &[&str]| names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
@@ -207,8 +256,11 @@ fn insert_statement<E: EntityTrait>(
         }
     };
     let returning = returning.map(|column| format!(" RETURNING \"{}\"", column.as_str())).unwrap_or_default();
-    // `WHERE true`: without it SQLite reads ON CONFLICT as a join's condition.
-    let sql = format!("INSERT INTO \"{table}\" ({}) {select} WHERE true{conflict}{returning}", quoted(&names));
+    // In brackets, with a condition: else SQLite reads ON CONFLICT as a join's.
+    let sql = format!(
+        "INSERT INTO \"{table}\" ({}) SELECT * FROM ({select}) AS r WHERE true{conflict}{returning}",
+        quoted(names)
+    );
     Statement::from_sql_and_values(backend, sql, values)
 }
 
@@ -220,13 +272,16 @@ pub async fn update<E: EntityTrait>(db: &impl ConnectionTrait, models: &[E::Mode
     let backend = db.get_database_backend();
     let table = E::default().table_name().to_owned();
     let (names, rows) = of_models::<E>(backend, models, &[]);
-    let (select, values) = rows.select();
     let key = key_columns::<E>();
     let set: Vec<String> =
         names.iter().filter(|name| !key.contains(name)).map(|name| format!("\"{name}\" = s.\"{name}\"")).collect();
     let same: Vec<String> = key.iter().map(|name| format!("\"{table}\".\"{name}\" = s.\"{name}\"")).collect();
-    let sql = format!("UPDATE \"{table}\" SET {} FROM ({select}) AS s WHERE {}", set.join(", "), same.join(" AND "));
-    db.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+    for part in rows.parts() {
+        let (select, values) = part.select();
+        let (set, same) = (set.join(", "), same.join(" AND "));
+        let sql = format!("UPDATE \"{table}\" SET {set} FROM ({select}) AS s WHERE {same}");
+        db.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+    }
     Ok(())
 }
 
@@ -234,7 +289,7 @@ fn key_columns<E: EntityTrait>() -> Vec<&'static str> {
     E::PrimaryKey::iter().map(|key| key.into_column().as_str()).collect()
 }
 
-/// `SELECT {what} FROM {table} AS t JOIN (rows) AS r ON {on} {rest}`.
+/// `SELECT {what}` of each row `r` with the rows `t` of `table` that match `on`, followed by `rest`.
 pub async fn join(
     db: &impl ConnectionTrait,
     what: &str,
@@ -243,18 +298,31 @@ pub async fn join(
     on: &str,
     rest: &str,
 ) -> Result<Vec<QueryResult>, DbErr> {
-    let backend = rows.backend;
-    let (select, values) = rows.select();
-    let sql = format!("SELECT {what} FROM \"{table}\" AS t JOIN ({select}) AS r ON {on} {rest}");
-    db.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await
+    let mut found = Vec::new();
+    for part in rows.parts() {
+        let backend = part.backend;
+        let (select, values) = part.select();
+        // CROSS JOIN: SQLite then keeps `r` outside, and searches `t` by its index for each of them.
+        let sql = format!("SELECT {what} FROM ({select}) AS r CROSS JOIN \"{table}\" AS t WHERE {on} {rest}");
+        found.extend(db.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await?);
+    }
+    Ok(found)
 }
 
-/// `DELETE FROM {table} AS t` where one of the rows `r` matches `on`.
-pub async fn delete(db: &impl ConnectionTrait, table: &str, rows: Rows, on: &str) -> Result<(), DbErr> {
-    let backend = rows.backend;
-    let (select, values) = rows.select();
-    let sql = format!("DELETE FROM \"{table}\" AS t WHERE EXISTS (SELECT 1 FROM ({select}) AS r WHERE {on})");
-    db.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+/// Deletes the rows `t` of `table` that match `on` with one of the rows `r`. `key`: the table's primary key.
+pub async fn delete(db: &impl ConnectionTrait, table: &str, key: &[&str], rows: Rows, on: &str) -> Result<(), DbErr> {
+    for part in rows.parts() {
+        let backend = part.backend;
+        let (select, values) = part.select();
+        let of_t: Vec<String> = key.iter().map(|column| format!("t.{column}")).collect();
+        // By key, so that the table is searched for what matches and not read as a whole.
+        let sql = format!(
+            "DELETE FROM \"{table}\" WHERE ({}) IN (SELECT {} FROM ({select}) AS r CROSS JOIN \"{table}\" AS t WHERE {on})",
+            key.join(", "),
+            of_t.join(", ")
+        );
+        db.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+    }
     Ok(())
 }
 
@@ -265,8 +333,10 @@ pub fn any<C: ColumnTrait, V: Into<Value>>(
     values: impl IntoIterator<Item = V>,
 ) -> SimpleExpr {
     use sea_orm::sea_query::Expr;
-    let name = format!("\"{}\".\"{}\"", column.entity_name().to_string(), column.as_str());
-    let values: Vec<Value> = values.into_iter().map(Into::into).collect();
+    let name = format!("\"{}\".\"{}\"", column.entity_name(), column.as_str());
+    // No stored text holds U+0000, and PostgreSQL takes no parameter that does.
+    let storable = |value: &Value| !matches!(value, Value::String(Some(text)) if text.contains('\0'));
+    let values: Vec<Value> = values.into_iter().map(Into::into).filter(storable).collect();
     if backend == DatabaseBackend::Postgres {
         let array_type = if kind(&column) == Kind::Int { ArrayType::BigInt } else { ArrayType::String };
         let array = Value::Array(array_type, Some(Box::new(values)));
@@ -288,17 +358,21 @@ pub async fn first_of_each(
     order: &str,
     limit: usize,
 ) -> Result<Vec<QueryResult>, DbErr> {
-    let backend = rows.backend;
-    let (select, values) = rows.select();
     let found = |what| format!("SELECT {what} FROM \"{table}\" AS s WHERE {conditions} ORDER BY {order} LIMIT {limit}");
-    let sql = if backend == DatabaseBackend::Postgres {
-        format!("SELECT {what} FROM ({select}) AS r CROSS JOIN LATERAL ({}) AS t", found("*"))
-    } else {
-        // CROSS JOIN: SQLite then keeps `r` outside, and searches `s` once for each of them.
-        format!(
-            "SELECT {what} FROM ({select}) AS r CROSS JOIN \"{table}\" AS t WHERE t.rowid IN ({})",
-            found("s.rowid")
-        )
-    };
-    db.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await
+    let mut answer = Vec::new();
+    for part in rows.parts() {
+        let backend = part.backend;
+        let (select, values) = part.select();
+        let sql = if backend == DatabaseBackend::Postgres {
+            format!("SELECT {what} FROM ({select}) AS r CROSS JOIN LATERAL ({}) AS t", found("*"))
+        } else {
+            // CROSS JOIN: SQLite then keeps `r` outside, and searches `s` once for each of them.
+            format!(
+                "SELECT {what} FROM ({select}) AS r CROSS JOIN \"{table}\" AS t WHERE t.rowid IN ({})",
+                found("s.rowid")
+            )
+        };
+        answer.extend(db.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await?);
+    }
+    Ok(answer)
 }

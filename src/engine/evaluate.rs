@@ -204,6 +204,8 @@ pub struct Refold<'a> {
     spanned: usize,
     /// The last changed key, before the first chunk.
     last: Option<Key>,
+    /// Rolling: what is loaded already and unused yet.
+    unused: Vec<Eligible>,
     /// The key of `ahead` that came out unchanged.
     met: Option<Key>,
     ended: bool,
@@ -233,6 +235,7 @@ impl<'a> Refold<'a> {
             stride: 1,
             spanned: 0,
             last: None,
+            unused: Vec::new(),
             met: None,
             ended: false,
         }
@@ -251,7 +254,8 @@ impl<'a> Refold<'a> {
             return None;
         }
         let state = &self.fold.tail.state;
-        let after = if self.fold.rolling().is_some() { &state.used_to } else { &state.last };
+        let looks_back = self.fold.rolling().is_some() && self.spanned == 0;
+        let after = if looks_back { &state.used_to } else { &state.last };
         Some(Range { after: after.clone(), to: self.chunk_end() })
     }
 
@@ -273,6 +277,7 @@ impl<'a> Refold<'a> {
 
     /// Folds in what [`Self::load`] asked for, in any order.
     pub fn feed(&mut self, mut purchases: Vec<Eligible>) {
+        purchases.append(&mut self.unused);
         sort(&mut purchases);
         let end = self.chunk_end();
         let ahead = std::mem::take(&mut self.ahead);
@@ -284,6 +289,11 @@ impl<'a> Refold<'a> {
         }
         self.last = None;
         let horizon = self.horizon();
+        if self.fold.rolling().is_some() {
+            let used_to = &self.fold.tail.state.used_to;
+            purchases.retain(|purchase| Some(&purchase.key) > used_to.as_ref());
+            self.unused = purchases;
+        }
         self.ended = end.is_none() || (horizon.is_some() && end >= horizon);
         self.ahead = ahead.into_iter().filter(|state| state.last > end).collect();
         self.spanned += self.stride;

@@ -149,3 +149,105 @@ impl Life {
         boundary
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn life(starts_at: i64, ends_at: Option<i64>) -> Life {
+        let period = Period { starts_at: Instant(starts_at), ends_at: ends_at.map(Instant), pauses: Vec::new() };
+        Life { period, activated: true, ended: false, settled: false, boundary: None }
+    }
+
+    #[test]
+    fn a_boundary_lies_after_everything_that_was_counted() {
+        let mut life = life(0, None);
+        assert_eq!(life.next_boundary(Instant(10), None), Instant(10));
+        assert_eq!(life.next_boundary(Instant(10), Some(Instant(9))), Instant(10));
+        assert_eq!(life.next_boundary(Instant(10), Some(Instant(10))), Instant(11));
+        life.boundary = Some(Instant(20));
+        assert_eq!(life.next_boundary(Instant(10), Some(Instant(15))), Instant(20));
+    }
+
+    #[test]
+    fn a_recorded_boundary_shows_at_once_but_purchases_go_by_it() {
+        let mut life = life(0, None);
+        life.pause(Instant(10), Some(Instant(14))).expect("it is active");
+        assert_eq!(life.status(Instant(10)), Status::Paused);
+        assert_eq!([14, 15].map(|at| life.period.contains(Instant(at))), [true, false]);
+        life.resume(Instant(12), Some(Instant(20))).expect("it is paused");
+        assert_eq!(life.status(Instant(12)), Status::Active);
+        assert_eq!([20, 21].map(|at| life.period.contains(Instant(at))), [false, true]);
+        life.end(Instant(12), Some(Instant(30))).expect("it is active");
+        assert_eq!(life.status(Instant(12)), Status::Ended);
+        assert_eq!([30, 31].map(|at| life.period.contains(Instant(at))), [true, false]);
+    }
+
+    #[test]
+    fn resumed_at_its_own_boundary_a_pause_was_none() {
+        let mut life = life(0, None);
+        life.pause(Instant(10), None).expect("it is active");
+        life.resume(Instant(10), None).expect("it is paused");
+        assert!(life.period.pauses.is_empty());
+        assert!(life.period.contains(Instant(10)));
+    }
+
+    #[test]
+    fn transitions_from_the_wrong_status_are_refused() {
+        let at = Instant(10);
+        let mut scheduled = life(100, None);
+        assert_eq!(scheduled.pause(at, None), Err(Refusal::Illegal(Status::Scheduled)));
+        assert_eq!(scheduled.resume(at, None), Err(Refusal::Illegal(Status::Scheduled)));
+        assert_eq!(scheduled.activate(at, 0), Err(Refusal::Illegal(Status::Scheduled)));
+        let mut draft = Life { activated: false, ..life(0, None) };
+        assert_eq!(draft.end(at, None), Err(Refusal::Illegal(Status::Draft)));
+        let mut over = life(0, Some(10));
+        assert_eq!(over.pause(at, None), Err(Refusal::Illegal(Status::Ended)));
+        assert_eq!(over.end(at, None), Err(Refusal::Illegal(Status::Ended)));
+    }
+
+    #[test]
+    fn still_paused_at_its_end_it_is_ended() {
+        let mut life = life(0, Some(20));
+        life.pause(Instant(10), None).expect("it is active");
+        assert_eq!(life.status(Instant(19)), Status::Paused);
+        assert_eq!(life.status(Instant(20)), Status::Ended);
+        assert_eq!(life.resume(Instant(20), None), Err(Refusal::Illegal(Status::Ended)));
+    }
+
+    #[test]
+    fn ending_a_scheduled_campaign_leaves_an_empty_period() {
+        let mut life = life(100, Some(200));
+        life.end(Instant(10), None).expect("it is scheduled");
+        assert_eq!(life.status(Instant(150)), Status::Ended);
+        assert!(![10, 100, 150].iter().any(|at| life.period.contains(Instant(*at))));
+    }
+
+    #[test]
+    fn the_end_moves_only_ahead_of_what_was_counted() {
+        let reschedule = |old, new, now, latest: Option<i64>| {
+            let mut life = life(0, old);
+            life.reschedule(new, Instant(now), latest.map(Instant)).map(|()| life.period.ends_at)
+        };
+        let end = |at| Some(Instant(at));
+        assert_eq!(reschedule(Some(20), end(30), 10, None), Ok(end(30)));
+        assert_eq!(reschedule(Some(20), end(15), 10, None), Ok(end(15)));
+        assert_eq!(reschedule(Some(20), None, 10, None), Ok(None));
+        assert_eq!(reschedule(None, end(11), 10, None), Ok(end(11)));
+        assert_eq!(reschedule(Some(20), end(10), 10, None), Err(Refusal::BoundaryInPast));
+        assert_eq!(reschedule(Some(20), end(15), 10, Some(15)), Err(Refusal::BoundaryInPast));
+        assert_eq!(reschedule(Some(20), end(30), 20, None), Err(Refusal::BoundaryInPast), "the old end is past");
+        assert_eq!(reschedule(Some(20), end(30), 10, Some(19)), Err(Refusal::BoundaryInPast), "counted up to the end");
+    }
+
+    #[test]
+    fn activation_and_settlement_go_by_the_lateness() {
+        let mut draft = Life { activated: false, ..life(0, Some(20)) };
+        assert_eq!(draft.activate(Instant(25), 5), Err(Refusal::BoundaryInPast));
+        assert_eq!(draft.activate(Instant(24), 5), Ok(()));
+        assert!(!draft.may_settle(Instant(24), 5));
+        assert!(draft.may_settle(Instant(25), 5));
+        assert!(!life(0, None).may_settle(Instant(i64::MAX), 5));
+        assert!(!Life { settled: true, ..draft }.may_settle(Instant(25), 5));
+    }
+}

@@ -259,9 +259,8 @@ impl Loader<ProgressOf> for Loaders {
     async fn load(&self, keys: &[ProgressOf]) -> Loaded<ProgressOf, Vec<CampaignProgress>> {
         let mut loaded = HashMap::new();
         for (campaign, customers) in grouped(keys, |key| (key.1, Arc::clone(&key.0))) {
-            let mut progress = app::progress::of(&self.app, &customers, campaign).await?;
-            for customer in customers {
-                let of_customer = progress.remove(&customer.id).unwrap_or_default();
+            let progress = app::progress::of(&self.app, &customers, campaign).await?;
+            for (customer, of_customer) in customers.into_iter().zip(progress) {
                 loaded.insert(ProgressOf(customer, campaign), of_customer);
             }
         }

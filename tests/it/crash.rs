@@ -66,7 +66,7 @@ async fn record_until_it_dies(server: Server, http: &reqwest::Client, round: usi
             })
         })
         .collect();
-    while acknowledged.lock().unwrap().len() < LOAD && !clients.iter().all(|client| client.is_finished()) {
+    while acknowledged.lock().unwrap().len() < LOAD && !clients.iter().all(tokio::task::JoinHandle::is_finished) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     // Anywhere between two commits.

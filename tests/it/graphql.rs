@@ -1,3 +1,13 @@
 //! Behaviour through GraphQL, on both databases.
 
+mod adjustment;
+mod campaign;
+mod errors;
+mod hostile;
+mod http;
+mod node;
+mod page;
 mod purchase;
+mod refund;
+mod rights;
+mod statements;

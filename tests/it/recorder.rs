@@ -249,7 +249,6 @@ async fn a_cancelled_begin_poisons_no_connection() {
     }
 }
 
-/// A batch that holds one item which the database refuses: the others pass.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_old_purchase_beside_new_ones_is_evaluated_in_its_place() {
     for engine in ENGINES {

@@ -127,7 +127,7 @@ impl Found {
         self.differences.push(Difference { customer: Some(self.customer.clone()), campaign, what, recorded, expected });
     }
 
-    fn compare<T: PartialEq + Copy + std::fmt::Display>(
+    fn compare<T: Copy + PartialEq + std::fmt::Display>(
         &mut self,
         campaign: Option<&Campaign>,
         what: &str,

@@ -197,12 +197,16 @@ pub struct Checked {
     pub budget: Option<i64>,
 }
 
-impl CampaignInput {
-    /// What a replay must repeat, as text.
-    pub fn request(&self, mutation: &str) -> Result<String, Error> {
-        serde_json::to_string(&(mutation, self)).map_err(|error| Error::Internal(error.to_string()))
+impl Checked {
+    /// What a replay of its creation must repeat, as text: the same content after parsing.
+    pub(super) fn request(&self) -> Result<String, Error> {
+        let Self { name, description, starts_at, ends_at, rule, budget } = self;
+        serde_json::to_string(&("createCampaign", name, description, starts_at, ends_at, rule, budget))
+            .map_err(|error| Error::Internal(error.to_string()))
     }
+}
 
+impl CampaignInput {
     /// Checks everything. `path`: where the input lies, for error paths.
     pub fn check(self, path: &[String]) -> Result<Checked, Error> {
         self.check_with_end(path, true)

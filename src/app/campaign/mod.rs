@@ -12,7 +12,7 @@ use entity::{
 };
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, IntoActiveModel,
-    QueryFilter, QuerySelect, Set,
+    NotSet, QueryFilter, QuerySelect, Set,
 };
 
 use self::input::{CampaignInput, CampaignUpdate, Checked};
@@ -22,7 +22,7 @@ use super::database::CAMPAIGNS_LOCK;
 use super::error::{Check, Error, UserErrorCode};
 use super::rows::{OnConflict, insert};
 use super::viewer::Admin;
-use crate::engine::lifecycle::{Refusal, Status};
+use crate::engine::lifecycle::{Life, Refusal, Status};
 use crate::engine::time::Instant;
 
 /// A change of the campaign set under way: it holds the lock, and `revision` is the set's once it commits.
@@ -47,6 +47,30 @@ impl<'a> Change<'a> {
     /// Reads the campaign under the lock.
     pub(super) async fn find(&self, id: CampaignId) -> Result<Option<campaign::Model>, Error> {
         Ok(campaign::Entity::find_by_id(id).one(&self.tx).await?)
+    }
+
+    /// The campaign that this key made, if it was used before for the same request.
+    async fn made_by(&self, key: Option<&(String, String)>) -> Result<Option<CampaignId>, Error> {
+        let Some((key, request)) = key else { return Ok(None) };
+        let known = idempotency_key::Entity::find_by_id(key.clone()).one(&self.tx).await?;
+        match known.map(|known| (known.campaign_id, known.request == *request)) {
+            None => Ok(None),
+            Some((Some(id), true)) => Ok(Some(CampaignId(id))),
+            Some(_) => {
+                let message = "was used before for something else";
+                Err(Error::refused(&["idempotencyKey"], UserErrorCode::IdempotencyConflict, message))
+            }
+        }
+    }
+
+    /// Gives up the change, and the lock before anything else is waited for; answers a campaign as it is.
+    async fn answer(self, id: CampaignId) -> Result<Arc<Campaign>, Error> {
+        let app = self.app;
+        self.tx.rollback().await?;
+        let set = app.campaigns().await?;
+        let gone =
+            || Error::refused(&["idempotencyKey"], UserErrorCode::NotFound, "the campaign has been deleted since");
+        set.get(id).cloned().ok_or_else(gone)
     }
 
     async fn budget(&self, id: CampaignId) -> Result<Option<budget::Model>, Error> {
@@ -76,7 +100,10 @@ impl<'a> Change<'a> {
     /// Stores the row under the new revision, and commits.
     pub(super) async fn save(self, mut row: campaign::Model) -> Result<(), Error> {
         row.revision = self.revision;
-        row.into_active_model().reset_all().update(&self.tx).await?;
+        let mut row = row.into_active_model().reset_all();
+        // The backfill's own: it moves on without this lock.
+        row.backfilled_to = NotSet;
+        row.update(&self.tx).await?;
         self.commit().await
     }
 
@@ -113,9 +140,21 @@ fn refuse_transition(refusal: Refusal, path: &[&str]) -> Error {
 
 /// Makes a draft. The same key with the same input again answers the campaign that it made.
 pub async fn create(app: &App, _: &Admin, input: CampaignInput, key: Option<String>) -> Result<Arc<Campaign>, Error> {
-    let request = key.as_ref().map(|_| input.request("createCampaign")).transpose()?;
     let checked = input.check(&["input".to_owned()])?;
-    insert_draft(app, checked, key.zip(request)).await
+    let key = check_key(key, checked.request()?)?;
+    let change = Change::begin(app).await?;
+    match change.made_by(key.as_ref()).await? {
+        Some(made) => change.answer(made).await,
+        None => insert_draft(change, checked, key).await,
+    }
+}
+
+/// A key with what a replay must repeat.
+fn check_key(key: Option<String>, request: String) -> Result<Option<(String, String)>, Error> {
+    let Some(key) = key else { return Ok(None) };
+    let mut check = Check::default();
+    check.text(&["idempotencyKey"], &key);
+    check.finish(Some(Some((key, request))))
 }
 
 /// Makes a draft of another campaign's rule under a new name.
@@ -129,38 +168,33 @@ pub async fn clone(
     let mut check = Check::default();
     check.text(&["name"], &name);
     check.finish(Some(()))?;
-    let original = current(app, id).await?;
     let request = serde_json::json!(["cloneCampaign", id.0, name]).to_string();
+    let key = check_key(key, request)?;
+    // Before the original is looked for: it may be gone since.
+    let change = Change::begin(app).await?;
+    if let Some(made) = change.made_by(key.as_ref()).await? {
+        return change.answer(made).await;
+    }
+    let original = change.get(id).await?;
+    let starts_at = Instant(original.row.starts_at);
     let checked = Checked {
         name,
         description: original.row.description.clone(),
-        starts_at: Instant(original.row.starts_at),
-        ends_at: original.row.ends_at.map(Instant),
+        starts_at,
+        // One that was ended before it began has no end to copy.
+        ends_at: original.row.ends_at.map(Instant).filter(|end| *end > starts_at),
         rule: original.rule.clone(),
         budget: original.budget_limit,
     };
-    insert_draft(app, checked, key.map(|key| (key, request))).await
+    insert_draft(change, checked, key).await
 }
 
-async fn insert_draft(app: &App, checked: Checked, key: Option<(String, String)>) -> Result<Arc<Campaign>, Error> {
-    if let Some((key, _)) = &key {
-        let mut check = Check::default();
-        check.text(&["idempotencyKey"], key);
-        check.finish(Some(()))?;
-    }
-    let change = Change::begin(app).await?;
-    if let Some((key, request)) = &key
-        && let Some(known) = idempotency_key::Entity::find_by_id(key.clone()).one(&change.tx).await?
-    {
-        return match known.campaign_id {
-            Some(id) if known.request == *request => current(app, CampaignId(id)).await,
-            _ => Err(Error::refused(
-                &["idempotencyKey"],
-                UserErrorCode::IdempotencyConflict,
-                "was used before for something else",
-            )),
-        };
-    }
+async fn insert_draft(
+    change: Change<'_>,
+    checked: Checked,
+    key: Option<(String, String)>,
+) -> Result<Arc<Campaign>, Error> {
+    let app = change.app;
     let json = |value: serde_json::Result<serde_json::Value>| value.map_err(|error| Error::Internal(error.to_string()));
     let row = campaign::ActiveModel {
         name: Set(checked.name),
@@ -309,11 +343,10 @@ pub async fn activate(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campai
         super::rows::update::<budget::Entity>(&change.tx, &[budget]).await?;
     }
     let has_past = change.latest_purchase().await?.is_some_and(|latest| latest >= campaign.life.period.starts_at);
-    let row = campaign::Model {
-        activated_revision: Some(change.revision),
-        backfilled_to: has_past.then_some(0),
-        ..campaign.row
-    };
+    if has_past {
+        super::backfill::open(&change.tx, id).await?;
+    }
+    let row = campaign::Model { activated_revision: Some(change.revision), ..campaign.row };
     let campaign = change.finish(row).await?;
     if has_past {
         app.backfill_wanted.notify_one();
@@ -323,23 +356,23 @@ pub async fn activate(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campai
 
 /// Stops counting, until it is resumed.
 pub async fn pause(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campaign>, Error> {
-    transition(app, id, |life, now, latest| life.pause(now, latest)).await
+    transition(app, id, Life::pause).await
 }
 
 /// Counts again.
 pub async fn resume(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campaign>, Error> {
-    transition(app, id, |life, now, latest| life.resume(now, latest)).await
+    transition(app, id, Life::resume).await
 }
 
 /// Ends a campaign before its time.
 pub async fn end(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campaign>, Error> {
-    transition(app, id, |life, now, latest| life.end(now, latest)).await
+    transition(app, id, Life::end).await
 }
 
 async fn transition(
     app: &App,
     id: CampaignId,
-    decide: impl FnOnce(&mut crate::engine::lifecycle::Life, Instant, Option<Instant>) -> Result<(), Refusal>,
+    decide: impl FnOnce(&mut Life, Instant, Option<Instant>) -> Result<(), Refusal>,
 ) -> Result<Arc<Campaign>, Error> {
     let change = Change::begin(app).await?;
     let mut campaign = change.get(id).await?;

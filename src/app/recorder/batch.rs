@@ -49,11 +49,18 @@ pub(super) struct Touched {
     pub(super) changed: bool,
     /// Everything is evaluated anew.
     pub(super) repair: Option<Repair>,
+    /// A backfill asks for it.
+    evaluation: bool,
     /// Made by this batch.
     new: bool,
 }
 
 impl Touched {
+    /// Whether this batch evaluates it: a replay or a refusal changes nothing, not even what a backfill would.
+    pub(super) fn is_evaluated(&self) -> bool {
+        self.changed || self.repair.is_some() || self.evaluation
+    }
+
     /// The version that this batch's commit makes, if it changes anything.
     pub(super) fn next_version(&self) -> i64 {
         self.row.version + 1
@@ -113,8 +120,11 @@ async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers,
     lock_in_order(batch, customer::Entity::find().filter(named()), customer::Column::ExternalId).await?;
     // Only now: a statement that waits for a lock sees what was committed before it began to wait.
     let rows = customer::Entity::find().filter(named()).all(batch.tx).await?;
-    let repaired = facts.iter().filter(|fact| matches!(fact, Fact::Repair(_)));
-    let repaired: BTreeSet<&str> = repaired.map(|fact| fact.customer()).collect();
+    let named_by = |kind: fn(&Fact) -> bool| -> BTreeSet<&str> {
+        facts.iter().filter(|fact| kind(fact)).map(|fact| fact.customer()).collect()
+    };
+    let repaired = named_by(|fact| matches!(fact, Fact::Repair(_)));
+    let evaluated = named_by(|fact| matches!(fact, Fact::Evaluation(_)));
     rows.into_iter()
         .map(|row| {
             let repair = repaired.contains(row.external_id.as_str());
@@ -130,6 +140,7 @@ async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers,
                 entries: Vec::new(),
                 changed: false,
                 repair: repair.then(Repair::default),
+                evaluation: evaluated.contains(row.external_id.as_str()),
                 row,
             };
             Ok((touched.row.external_id.clone(), touched))
@@ -161,7 +172,7 @@ async fn save_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result<
             continue;
         }
         let behind = customer.row.evaluated_revision < batch.campaigns.revision;
-        if !customer.changed && !behind {
+        if !customer.changed && !(behind && customer.is_evaluated()) {
             continue;
         }
         customer.row.evaluated_revision = batch.campaigns.revision;

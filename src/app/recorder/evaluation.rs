@@ -47,7 +47,7 @@ struct Job<'a> {
 enum Fold<'a> {
     Append(Box<Append<'a>>),
     Refold(Box<Refold<'a>>),
-    Done(Outcome),
+    Done(Box<Outcome>),
 }
 
 /// Evaluates every customer of the batch, in customer, then activation order.
@@ -60,7 +60,7 @@ pub(super) async fn evaluate(batch: &Batch<'_>, customers: &Customers) -> Result
         let Fold::Done(outcome) = job.fold else { return None };
         let rows = recorded.remove(&(job.customer_id, job.campaign.id())).unwrap_or_default();
         let repair = customers.get(job.customer).is_some_and(|customer| customer.repair.is_some());
-        Some(compare(job.customer.to_owned(), Arc::clone(job.campaign), outcome, rows, repair))
+        Some(compare(job.customer.to_owned(), Arc::clone(job.campaign), *outcome, rows, repair))
     });
     Ok(evaluated.collect())
 }
@@ -143,7 +143,7 @@ async fn plan_jobs<'a>(
 ) -> Result<Vec<Job<'a>>, Error> {
     let mut jobs = Vec::new();
     let mut late = Vec::new();
-    for (name, customer) in customers {
+    for (name, customer) in customers.iter().filter(|(_, customer)| customer.is_evaluated()) {
         let touches = touches(customer, refunded)?;
         // A repair looks at settled campaigns too.
         let evaluated =
@@ -239,9 +239,9 @@ impl Fold<'_> {
             (Self::Append(append), Some(loaded)) => append.feed(loaded),
             (Self::Refold(refold), Some(loaded)) => refold.feed(loaded),
             (Self::Done(_), _) | (_, None) => {
-                *self = match std::mem::replace(self, Self::Done(Outcome::default())) {
-                    Self::Append(append) => Self::Done(append.finish()),
-                    Self::Refold(refold) => Self::Done(refold.finish()),
+                *self = match std::mem::replace(self, Self::Done(Box::default())) {
+                    Self::Append(append) => Self::Done(Box::new(append.finish())),
+                    Self::Refold(refold) => Self::Done(Box::new(refold.finish())),
                     done @ Self::Done(_) => done,
                 };
                 return false;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use entity::{idempotency_key, ledger_entry, purchase, refund};
-use sea_orm::{EntityTrait, QueryFilter};
+use sea_orm::{EntityTrait, ExprTrait, QueryFilter};
 
 use super::batch::{Batch, Customers, Touched};
 use super::{Fact, Refusal};
@@ -121,9 +121,11 @@ async fn record_refunds(
     }
     let purchases: Vec<String> = new.iter().map(|(_, refund)| refund.purchase_external_id.clone()).collect();
     let of_purchases = any(batch.backend(), refund::Column::PurchaseExternalId, purchases);
+    let of_ids =
+        any(batch.backend(), refund::Column::ExternalId, new.iter().map(|(_, refund)| refund.external_id.clone()));
     let mut known: BTreeMap<String, refund::Model> = BTreeMap::new();
     let mut counts: HashMap<String, usize> = HashMap::new();
-    for row in refund::Entity::find().filter(of_purchases).all(batch.tx).await? {
+    for row in refund::Entity::find().filter(of_purchases.or(of_ids)).all(batch.tx).await? {
         *counts.entry(row.purchase_external_id.clone()).or_default() += 1;
         known.insert(row.external_id.clone(), row);
     }
@@ -222,7 +224,7 @@ async fn record_adjustments(
         posted = entries_of(batch, &rows).await?;
         known.extend(rows.into_iter().map(|row| (row.key.clone(), row)));
     }
-    let mut refused = Vec::new();
+    let mut refused = HashSet::new();
     for (index, adjustment, request) in asked {
         let key = &adjustment.idempotency_key;
         let customer = locked(customers, &adjustment.customer_external_id)?;
@@ -231,9 +233,12 @@ async fn record_adjustments(
             let balance = customer.row.balance.saturating_add(pending).saturating_add(adjustment.points);
             if balance.abs() > MAX_BALANCE {
                 verdicts[index] = Verdict::Refused(BALANCE_TOO_LARGE);
-                refused.push(key.clone());
+                refused.insert(key.clone());
+                // Free for the next of this batch that has it.
+                inserted.insert(key.clone());
                 continue;
             }
+            refused.remove(key);
             customer.adjustments.push(adjustment.clone());
         } else if known.get(key).is_some_and(|known| known.request == request) {
             verdicts[index] = Verdict::Replayed(posted.get(key).cloned());

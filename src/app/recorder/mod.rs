@@ -2,9 +2,9 @@
 //!
 //! Facts wait in a queue that is bounded in items and bytes. A writer takes whatever waits, so batches grow with load
 //! and an idle server answers at once. Customers are spread over writers by hash: on one node a customer has one
-//! writer. One batch is one transaction ([`batch`]); its number of statements does not depend on its size:
-//! [`facts`] inserts what is new, [`evaluation`] loads what can change and folds, [`posting`] writes the difference.
-//! [`repair`] is `audit`'s.
+//! writer. One batch is one transaction (`batch`); its number of statements does not depend on its size:
+//! `facts` inserts what is new, `evaluation` loads what can change and folds, `posting` writes the difference.
+//! `repair` is `audit`'s.
 //!
 //! A caller that goes away cancels nothing: writers run in tasks of their own.
 

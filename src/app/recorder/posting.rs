@@ -122,7 +122,7 @@ impl Posting<'_> {
         }
         for changed in &diff.changed {
             if let Some(row) = recorded.remove(&changed.recorded.number) {
-                let row = awards::moved_to(row, &changed.reached, customer.next_version());
+                let row = awards::moved_to(&row, &changed.reached, customer.next_version());
                 if changed.how == How::Adjusted {
                     self.writes.changed_awards.push(row);
                 } else {
@@ -394,6 +394,7 @@ async fn delete_checkpoints(batch: &Batch<'_>, void: Vec<(i64, i64, Key, Key)>) 
         AND t.purchased_at >= r.from_at AND t.purchased_at <= r.to_at \
         AND (t.purchased_at > r.from_at OR t.external_id > COALESCE(r.from_id, '')) \
         AND (t.purchased_at < r.to_at OR t.external_id < COALESCE(r.to_id, ''))";
-    delete(batch.tx, "checkpoint", rows, on).await?;
+    let key = ["customer_id", "campaign_id", "purchased_at", "external_id"];
+    delete(batch.tx, "checkpoint", &key, rows, on).await?;
     Ok(())
 }

@@ -91,6 +91,7 @@ fn a_late_purchase_in_the_middle_moves_the_awards_after_it_and_reverses_none() {
     assert_eq!((diff.reversed.len(), diff.awarded.len()), (0, 0));
     assert_eq!(diff.changed.len(), 150);
     // All that follow, and those since the last checkpoint before.
+    assert!(store.loads.len() <= 5, "{:?}", store.loads);
     assert!(loaded(&mut store) <= 450 + STEP);
     store.assert_as_folded_whole();
     let diff = store.commit_unlimited(comes(bought(451 * HOUR + MINUTE)));
@@ -154,6 +155,11 @@ fn a_late_purchase_costs_no_more_than_what_it_can_affect() {
         let late = late(Window::Campaign, goal.clone());
         assert!(late.most <= 2 * STEP + 1 && late.goes <= 2, "{goal:?}: {late:?}");
     }
+    // As far as it can count beside others, and what can count beside the first that is folded again.
+    let rolling = late(Window::Rolling { duration: 100 * HOUR }, Goal::Purchases { n: 102, repeat: false });
+    assert!(rolling.most <= 2 * 101 + 3 * STEP && rolling.goes <= 4, "{rolling:?}");
+    let rolling = late(Window::Rolling { duration: 3000 * DAY }, Goal::Purchases { n: 5000, repeat: false });
+    assert!(rolling.most <= 901 && rolling.goes <= 6, "{rolling:?}");
     // To the close of a timer that has closed for good, however long ago.
     let late = late(Window::Timer { duration: 30 * HOUR, reopens: false }, THREE);
     assert!(late.most <= 33 && late.goes <= 2, "{late:?}");

@@ -56,11 +56,10 @@ impl Ledger {
             self.release(lost.reached.points);
         }
         let mut awards: Vec<(&Reached, Entry)> = Vec::new();
-        for changed in diff.changed.iter().filter(|changed| changed.recorded.standing) {
+        for changed in &diff.changed {
             let recorded = &changed.recorded;
             match changed.how {
-                How::Moved | How::Adjusted => (),
-                How::Shrunk(fewer) => {
+                How::Shrunk(fewer) if recorded.standing => {
                     reversals.push((&recorded.reached, reverse(recorded, fewer)));
                     self.release(fewer);
                 }
@@ -69,6 +68,7 @@ impl Ledger {
                     reversals.push((&recorded.reached, reverse(recorded, points)));
                     awards.push((&changed.reached, entry(EntryKind::Award, recorded.number, points, &changed.reached)));
                 }
+                How::Moved | How::Adjusted | How::Shrunk(_) => (),
             }
         }
         let mut decided = Vec::new();
@@ -164,7 +164,7 @@ impl Seen {
 #[test]
 fn commits_in_any_order_record_and_post_what_the_oracle_does() {
     let seen = Seen::default();
-    each_case(400, &arrivals(), |(case, commits, limit, checkpoint_every)| {
+    each_case(1200, &arrivals(), |(case, commits, limit, checkpoint_every)| {
         check(&case.campaign, &commits, limit, checkpoint_every, &seen);
     });
     seen.assert_all();

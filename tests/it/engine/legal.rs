@@ -6,7 +6,7 @@ use proptest::sample::select;
 use windfall::engine::rule::faults;
 
 use super::{convert, each_case};
-use crate::oracle::generate::case;
+use crate::oracle::generate::campaign;
 use crate::oracle::{AwardRule, Campaign, DAY, Goal, Window, legal};
 
 /// Changes that make some campaigns illegal. Not among them: what the engine's types cannot hold.
@@ -121,9 +121,8 @@ fn spans(c: &mut Campaign, span: i64) {
 #[test]
 fn a_rule_is_without_fault_exactly_if_it_is_legal() {
     let seen = [Cell::new(0), Cell::new(0)];
-    let mixed = (case(), case(), any::<[bool; 5]>(), mutation());
-    each_case(4000, &mixed, |(case, other, take, mutation)| {
-        let (mut c, other) = (case.campaign, other.campaign);
+    let mixed = (campaign(), campaign(), any::<[bool; 5]>(), mutation());
+    each_case(4000, &mixed, |((mut c, _), (other, _), take, mutation)| {
         if take[0] {
             c.window = other.window;
         }

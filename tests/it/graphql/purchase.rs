@@ -1,9 +1,29 @@
 //! Recording purchases, and reading them.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use windfall::app::viewer::Viewer;
 
-use crate::support::app::{TestApp, customer, on_both};
+use crate::support::app::{TestApp, customer, on_both, text};
+
+const RECORD: &str = "mutation($input: RecordPurchaseInput!) { recordPurchase(input: $input) { \
+    purchase { externalId total { amount currency } net { amount } channel purchasedAt recordedAt \
+        lines { sku category quantity amount { amount } net { amount } } customer { externalId } awards { points } } \
+    awards { points status } balance { available version } replayed userErrors { code path } } }";
+
+fn input(over: Value) -> Value {
+    let mut whole = json!({
+        "externalId": "p1", "customerExternalId": "ada", "purchasedAt": "2026-11-02T10:00:00+01:00", "total": "20",
+        "currency": "EUR",
+    });
+    let (Value::Object(fields), Value::Object(over)) = (&mut whole, over) else { panic!("an input is an object") };
+    fields.extend(over);
+    whole
+}
+
+async fn record(app: &TestApp, over: Value) -> Value {
+    let mut answer = app.data(&Viewer::Storefront, RECORD, json!({ "input": input(over) })).await;
+    answer["recordPurchase"].take()
+}
 
 on_both! {
     async fn a_purchase_awards_what_it_reaches(app: &TestApp) {
@@ -14,22 +34,156 @@ on_both! {
         assert_eq!(third["awards"][0]["points"], 10);
         assert_eq!(third["balance"]["available"], 10);
         assert_eq!(third["balance"]["version"], 3);
-        let me = "{ me { externalId balance { available pending lifetime version } \
-            progress { state unit current target awardsEarned awardsLeft } \
-            awards { nodes { points status purchases { nodes { externalId } } } } } }";
+        let me = "{ me { externalId balance { available pending lifetime version asOf } \
+            progress { state unit current target awardsEarned awardsLeft window { opensAt closesAt } } \
+            awards { nodes { points status window { opensAt closesAt } purchases { nodes { externalId } } } } \
+            ledger { nodes { sequence kind points balanceAfter purchase { externalId } award { points } } } } }";
         let answer = app.data(&customer("ada"), me, json!({})).await;
+        let window = json!({ "opensAt": "2026-11-01T00:00:00Z", "closesAt": null });
         assert_eq!(answer["me"], json!({
             "externalId": "ada",
-            "balance": { "available": 10, "pending": 0, "lifetime": 10, "version": 3 },
+            "balance": { "available": 10, "pending": 0, "lifetime": 10, "version": 3, "asOf": "2026-11-02T12:00:00Z" },
             "progress": [{
                 "state": "IN_PROGRESS", "unit": "PURCHASES", "current": "0", "target": "3", "awardsEarned": 1,
-                "awardsLeft": null,
+                "awardsLeft": null, "window": window,
             }],
             "awards": { "nodes": [{
-                "points": 10, "status": "STANDING",
+                "points": 10, "status": "STANDING", "window": window,
                 "purchases": { "nodes": [{ "externalId": "p1" }, { "externalId": "p2" }, { "externalId": "p3" }] },
             }] },
+            "ledger": { "nodes": [{
+                "sequence": 1, "kind": "AWARD", "points": 10, "balanceAfter": 10,
+                "purchase": { "externalId": "p3" }, "award": { "points": 10 },
+            }] },
         }));
-        let _ = Viewer::Admin;
+    }
+
+    async fn what_is_recorded_is_answered(app: &TestApp) {
+        let lines = json!([
+            { "sku": "a", "category": "c", "quantity": 2, "amount": "1.5" },
+            { "sku": "b", "amount": "0" },
+        ]);
+        let answer = record(app, json!({ "lines": lines, "channel": "store", "total": "19.90" })).await;
+        assert_eq!(answer, json!({
+            "purchase": {
+                "externalId": "p1", "total": { "amount": "19.90", "currency": "EUR" }, "net": { "amount": "19.90" },
+                "channel": "store", "purchasedAt": "2026-11-02T09:00:00Z", "recordedAt": "2026-11-02T12:00:00Z",
+                "lines": [
+                    { "sku": "a", "category": "c", "quantity": 2, "amount": { "amount": "1.50" }, "net": { "amount": "1.50" } },
+                    { "sku": "b", "category": null, "quantity": 1, "amount": { "amount": "0.00" }, "net": { "amount": "0.00" } },
+                ],
+                "customer": { "externalId": "ada" }, "awards": [],
+            },
+            "awards": [], "balance": { "available": 0, "version": 1 }, "replayed": false, "userErrors": [],
+        }));
+        let yen = record(app, json!({ "externalId": "p2", "currency": "JPY", "total": "7" })).await;
+        assert_eq!(yen["purchase"]["total"], json!({ "amount": "7", "currency": "JPY" }));
+    }
+
+    async fn a_replay_changes_nothing_and_a_conflict_is_refused(app: &TestApp) {
+        app.campaign(json!({ "goal": { "everyPurchase": "EACH" } })).await;
+        let first = record(app, json!({})).await;
+        assert_eq!((&first["replayed"], &first["awards"]), (&json!(false), &json!([{ "points": 10, "status": "STANDING" }])));
+        // The same instant and amount, written otherwise.
+        let same = json!({ "purchasedAt": "2026-11-02T09:00:00.000Z", "total": "20.00", "lines": [], "channel": null });
+        let again = record(app, same).await;
+        assert_eq!(again["replayed"], true);
+        assert_eq!(again["balance"], first["balance"]);
+        assert_eq!(again["awards"], first["awards"]);
+        for other in [json!({ "total": "20.01" }), json!({ "customerExternalId": "bob" }), json!({ "channel": "web" })] {
+            let refused = record(app, other).await;
+            let errors = json!([{ "code": "IDEMPOTENCY_CONFLICT", "path": ["input", "externalId"] }]);
+            assert_eq!(refused["userErrors"], errors);
+            assert_eq!((&refused["purchase"], &refused["balance"]), (&Value::Null, &Value::Null));
+        }
+    }
+
+    async fn each_fault_is_told_with_its_path(app: &TestApp) {
+        let line = |over: Value| {
+            let mut whole = json!({ "sku": "a", "amount": "1" });
+            whole.as_object_mut().unwrap().extend(over.as_object().unwrap().clone());
+            json!({ "lines": [{ "sku": "x", "amount": "1" }, whole] })
+        };
+        let long = "x".repeat(201);
+        for (over, code, path) in [
+            (json!({ "externalId": "" }), "REQUIRED", vec!["externalId"]),
+            (json!({ "externalId": long }), "TOO_LONG", vec!["externalId"]),
+            (json!({ "customerExternalId": "a\u{0}b" }), "INVALID", vec!["customerExternalId"]),
+            (json!({ "purchasedAt": "yesterday" }), "INVALID", vec!["purchasedAt"]),
+            (json!({ "purchasedAt": "2026-11-02T10:00:00" }), "INVALID", vec!["purchasedAt"]),
+            (json!({ "purchasedAt": "1969-12-31T23:59:59Z" }), "OUT_OF_RANGE", vec!["purchasedAt"]),
+            (json!({ "purchasedAt": "2026-11-02T12:05:01Z" }), "PURCHASED_IN_FUTURE", vec!["purchasedAt"]),
+            (json!({ "total": "twenty" }), "INVALID", vec!["total"]),
+            (json!({ "total": "1.005" }), "TOO_MANY_DECIMALS", vec!["total"]),
+            (json!({ "total": "-1" }), "OUT_OF_RANGE", vec!["total"]),
+            (json!({ "total": "100000000000.01" }), "OUT_OF_RANGE", vec!["total"]),
+            (json!({ "currency": "XXX" }), "UNKNOWN_CURRENCY", vec!["currency"]),
+            (json!({ "channel": "" }), "REQUIRED", vec!["channel"]),
+            (line(json!({ "sku": "" })), "REQUIRED", vec!["lines", "1", "sku"]),
+            (line(json!({ "quantity": 0 })), "OUT_OF_RANGE", vec!["lines", "1", "quantity"]),
+            (line(json!({ "amount": "-0.01" })), "OUT_OF_RANGE", vec!["lines", "1", "amount"]),
+        ] {
+            let answer = record(app, over.clone()).await;
+            let path: Vec<&str> = std::iter::once("input").chain(path).collect();
+            assert_eq!(answer["userErrors"], json!([{ "code": code, "path": path }]), "{over}");
+            assert_eq!(answer["purchase"], Value::Null);
+        }
+        let many = record(app, json!({ "externalId": "", "total": "x", "currency": "nope" })).await;
+        assert_eq!(many["userErrors"].as_array().unwrap().len(), 2, "{many}");
+    }
+
+    async fn several_are_each_answered_in_order(app: &TestApp) {
+        let query = "mutation($inputs: [RecordPurchaseInput!]!) { recordPurchases(inputs: $inputs) { \
+            purchase { externalId } replayed userErrors { code path } } }";
+        let inputs = json!([
+            input(json!({ "externalId": "a" })),
+            input(json!({ "externalId": "b", "total": "x" })),
+            input(json!({ "externalId": "a" })),
+        ]);
+        let answer = app.data(&Viewer::Admin, query, json!({ "inputs": inputs })).await;
+        assert_eq!(answer["recordPurchases"], json!([
+            { "purchase": { "externalId": "a" }, "replayed": false, "userErrors": [] },
+            { "purchase": null, "replayed": false,
+              "userErrors": [{ "code": "INVALID", "path": ["inputs", "1", "total"] }] },
+            { "purchase": { "externalId": "a" }, "replayed": true, "userErrors": [] },
+        ]));
+        let many: Vec<Value> = (0..501).map(|n| input(json!({ "externalId": format!("m{n}") }))).collect();
+        assert_eq!(app.codes(&Viewer::Admin, query, json!({ "inputs": many })).await, ["BAD_USER_INPUT"]);
+        let most: Vec<Value> = many.into_iter().take(500).collect();
+        assert_eq!(app.data(&Viewer::Admin, query, json!({ "inputs": most })).await["recordPurchases"][499]["replayed"], false);
+    }
+
+    async fn a_customer_without_purchases_is_there_for_itself(app: &TestApp) {
+        app.campaign(json!({ "goal": { "spend": { "atLeast": "20" } } })).await;
+        let me = "{ me { id externalId balance { available pending lifetime version cursor } \
+            progress { unit current target state awardsLeft } \
+            awards { nodes { id } } ledger { nodes { id } } purchases { nodes { id } pageInfo { hasNextPage } } } }";
+        let answer = app.data(&customer("nobody"), me, json!({})).await;
+        assert_eq!(answer["me"]["balance"]["version"], 0);
+        assert_eq!(answer["me"]["progress"], json!([{
+            "unit": "MONEY", "current": "0.00", "target": "20.00", "state": "IN_PROGRESS", "awardsLeft": 1,
+        }]));
+        assert_eq!(answer["me"]["purchases"]["nodes"], json!([]));
+        let id = text(&answer["me"]["id"]);
+        let node = app.data(&customer("nobody"), "query($id: ID!) { node(id: $id) { id } }", json!({ "id": id })).await;
+        assert_eq!(node["node"]["id"], json!(id));
+        let cursor = &answer["me"]["balance"]["cursor"];
+        let ledger = "query($c: String) { me { ledger(before: $c) { nodes { sequence } } } }";
+        app.purchase("p", "nobody", "2026-11-02T10:00:00Z", "25").await;
+        let answer = app.data(&customer("nobody"), ledger, json!({ "c": cursor })).await;
+        assert_eq!(answer["me"]["ledger"]["nodes"], json!([{ "sequence": 1 }]));
+        // Nobody else sees one that was never heard of.
+        let other = app.data(&Viewer::Admin, "{ customer(by: {externalId: \"who\"}) { id } me { id } }", json!({})).await;
+        assert_eq!(other, json!({ "customer": null, "me": null }));
+    }
+
+    async fn a_version_that_was_seen_can_be_asked_for(app: &TestApp) {
+        app.purchase("p", "ada", "2026-11-02T10:00:00Z", "25").await;
+        let query = "query($v: Count) { me(atLeastVersion: $v) { balance { version } } }";
+        assert_eq!(app.data(&customer("ada"), query, json!({ "v": 1 })).await["me"]["balance"]["version"], 1);
+        let answer = app.run(&customer("ada"), query, json!({ "v": 2 })).await;
+        assert_eq!((&answer["data"]["me"], &answer["errors"][0]["extensions"]["code"]), (&Value::Null, &json!("BAD_USER_INPUT")));
+        let query = "query($v: Count) { customer(by: {externalId: \"ada\"}, atLeastVersion: $v) { id } }";
+        assert_eq!(app.codes(&Viewer::Storefront, query, json!({ "v": 2 })).await, ["BAD_USER_INPUT"]);
     }
 }

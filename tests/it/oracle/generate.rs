@@ -198,7 +198,7 @@ fn combinations() -> Vec<(WindowKind, GoalKind, bool)> {
 }
 
 /// A legal campaign and the instant around which its history crowds.
-fn campaign() -> impl Strategy<Value = (Campaign, Instant)> {
+pub(crate) fn campaign() -> impl Strategy<Value = (Campaign, Instant)> {
     let currency = select(vec![("USD", 2), ("USD", 2), ("JPY", 0), ("JPY", 0), ("KWD", 3)]);
     (place(), currency, select(combinations())).prop_flat_map(
         |((zone, anchor), (currency, exponent), (window_kind, goal_kind, repeat))| {

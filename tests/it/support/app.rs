@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
+use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
 use windfall::app::App;
 use windfall::app::clock::Clock;
@@ -33,16 +34,21 @@ pub(crate) fn customer(external_id: &str) -> Viewer {
 
 impl TestApp {
     pub(crate) async fn sqlite() -> Self {
+        Self::with_queue(10_000).await
+    }
+
+    /// On SQLite; so many facts may wait to be written.
+    pub(crate) async fn with_queue(queue_items: usize) -> Self {
         let sqlite = Sqlite::new();
         let url = sqlite.url();
-        Self::on(url, Some(sqlite)).await
+        Self::on(url, Some(sqlite), queue_items).await
     }
 
     pub(crate) async fn postgres() -> Self {
-        Self::on(Postgres::shared().create_database().await, None).await
+        Self::on(Postgres::shared().create_database().await, None, 10_000).await
     }
 
-    async fn on(url: String, sqlite: Option<Sqlite>) -> Self {
+    async fn on(url: String, sqlite: Option<Sqlite>, queue_items: usize) -> Self {
         let options = config::Database {
             url: url.into(),
             migrate: true,
@@ -52,10 +58,17 @@ impl TestApp {
         let database = Database::connect(&options).await.expect("a database");
         database.migrate().await.expect("a migrated database");
         let clock = Arc::new(AtomicI64::new(parse_instant(NOW).expect("an instant").0));
-        let writer = config::Writer { queue_items: 10_000, queue_bytes: 64 << 20, batch_items: 256, writers: 2 };
+        let writer = config::Writer { queue_items, queue_bytes: 64 << 20, batch_items: 256, writers: 2 };
         let app = App::start(database, Clock::Fixed(Arc::clone(&clock)), &writer);
         let executor = Arc::new(Executor::new(Arc::clone(&app)).expect("a valid schema"));
         Self { app, executor, clock, _sqlite: sqlite }
+    }
+
+    /// Changes the database behind the application's back.
+    pub(crate) async fn execute(&self, sql: &str) {
+        let tx = self.app.database.begin().await.expect("a transaction");
+        tx.execute_unprepared(sql).await.expect("a statement that works");
+        tx.commit().await.expect("a commit");
     }
 
     pub(crate) fn set_clock(&self, instant: &str) {

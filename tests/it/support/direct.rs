@@ -49,6 +49,7 @@ pub(crate) async fn scratch(engine: Engine) -> (String, Option<Sqlite>) {
 pub(crate) struct TestApp {
     pub(crate) app: Arc<App>,
     now: Arc<AtomicI64>,
+    url: String,
     _sqlite: Option<Sqlite>,
 }
 
@@ -73,11 +74,17 @@ impl TestApp {
 
     pub(crate) async fn start_with(engine: Engine, writer: &config::Writer) -> Self {
         let (url, sqlite) = scratch(engine).await;
-        let database = Database::connect(&database(url)).await.unwrap();
+        let database = Database::connect(&database(url.clone())).await.unwrap();
         database.migrate().await.unwrap();
         let now = Arc::new(AtomicI64::new(NOW));
         let app = App::start(database, Clock::Fixed(Arc::clone(&now)), writer);
-        Self { app, now, _sqlite: sqlite }
+        Self { app, now, url, _sqlite: sqlite }
+    }
+
+    /// Another server on the same database.
+    pub(crate) async fn another(&self) -> Arc<App> {
+        let database = Database::connect(&database(self.url.clone())).await.unwrap();
+        App::start(database, Clock::Fixed(Arc::clone(&self.now)), &writer())
     }
 
     pub(crate) fn set_now(&self, now: i64) {

@@ -1,0 +1,50 @@
+//! Points by hand.
+
+use serde_json::{Value, json};
+use windfall::app::viewer::Viewer;
+
+use crate::support::app::{TestApp, on_both};
+
+async fn adjust(app: &TestApp, over: Value) -> Value {
+    let query = "mutation($input: AdjustPointsInput!) { adjustPoints(input: $input) { \
+        entry { sequence kind points balanceAfter reason award { id } purchase { id } availableAt expiresAt } \
+        balance { available lifetime version } replayed userErrors { code path } } }";
+    let mut input = json!({ "customerExternalId": "ada", "points": 50, "reason": "welcome", "idempotencyKey": "k1" });
+    input.as_object_mut().unwrap().extend(over.as_object().unwrap().clone());
+    let mut answer = app.data(&Viewer::Admin, query, json!({ "input": input })).await;
+    answer["adjustPoints"].take()
+}
+
+on_both! {
+    async fn points_are_given_and_taken(app: &TestApp) {
+        let given = adjust(app, json!({})).await;
+        assert_eq!(given, json!({
+            "entry": {
+                "sequence": 1, "kind": "ADJUSTMENT", "points": 50, "balanceAfter": 50, "reason": "welcome",
+                "award": null, "purchase": null, "availableAt": null, "expiresAt": null,
+            },
+            "balance": { "available": 50, "lifetime": 0, "version": 1 }, "replayed": false, "userErrors": [],
+        }));
+        let again = adjust(app, json!({})).await;
+        assert_eq!((&again["replayed"], &again["entry"]), (&json!(true), &given["entry"]));
+        let taken = adjust(app, json!({ "idempotencyKey": "k2", "points": -70 })).await;
+        assert_eq!(taken["balance"]["available"], -20);
+    }
+
+    async fn each_fault_is_told_with_its_path(app: &TestApp) {
+        adjust(app, json!({})).await;
+        for (over, code, path) in [
+            (json!({ "points": 51 }), "IDEMPOTENCY_CONFLICT", "idempotencyKey"),
+            (json!({ "customerExternalId": "bob" }), "IDEMPOTENCY_CONFLICT", "idempotencyKey"),
+            (json!({ "points": 0 }), "OUT_OF_RANGE", "points"),
+            (json!({ "points": 9_007_199_254_740_991_i64, "idempotencyKey": "k3" }), "OUT_OF_RANGE", "points"),
+            (json!({ "reason": "" }), "REQUIRED", "reason"),
+            (json!({ "idempotencyKey": "" }), "REQUIRED", "idempotencyKey"),
+            (json!({ "customerExternalId": "" }), "REQUIRED", "customerExternalId"),
+        ] {
+            let answer = adjust(app, over.clone()).await;
+            assert_eq!(answer["userErrors"], json!([{ "code": code, "path": ["input", path] }]), "{over}");
+            assert_eq!(answer["entry"], Value::Null);
+        }
+    }
+}

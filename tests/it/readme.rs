@@ -1,0 +1,114 @@
+//! What the README shows is what happens: its lines are run as they stand.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use serde_json::json;
+use windfall::app::campaign::input::CampaignInput;
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The fenced blocks of the README: what stands behind the fence, and the text.
+fn blocks() -> Vec<(String, String)> {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let mut blocks = Vec::new();
+    let mut lines = readme.lines();
+    while let Some(line) = lines.next() {
+        if let Some(kind) = line.strip_prefix("```") {
+            let text: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
+            blocks.push((kind.to_owned(), text.join("\n")));
+        }
+    }
+    blocks
+}
+
+/// A directory like the repository's, with the program under test in place of cargo.
+fn scratch() -> (tempfile::TempDir, String) {
+    let directory = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(root().join("data"), directory.path().join("data")).unwrap();
+    let cargo = format!(
+        "cargo() {{ while [ \"$1\" != -- ]; do shift; done; shift; '{}' \"$@\"; }}\n",
+        env!("CARGO_BIN_EXE_windfall")
+    );
+    (directory, cargo)
+}
+
+fn shell(directory: &Path, script: &str) -> Command {
+    let mut shell = Command::new("bash");
+    shell.args(["-euo", "pipefail", "-c", script]).current_dir(directory).stdin(Stdio::null());
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WINDFALL__")) {
+        shell.env_remove(name);
+    }
+    shell
+}
+
+fn output(directory: &Path, script: &str) -> String {
+    let output = shell(directory, script).output().unwrap();
+    assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test]
+async fn its_lines_print_what_it_says() {
+    let blocks = blocks();
+    let shown =
+        |kind: &str| -> Vec<&String> { blocks.iter().filter(|(of, _)| of == kind).map(|(_, text)| text).collect() };
+    let [import, test, serve, purchase, query] = shown("sh")[..] else { panic!("five shell blocks") };
+    assert_eq!(test, "scripts/test");
+    let (directory, cargo) = scratch();
+    let imported = output(directory.path(), &format!("{cargo}{import}"));
+    assert!(imported.contains(shown("text")[0].as_str()), "{imported}");
+
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let listen = format!("export WINDFALL__HTTP__LISTEN=127.0.0.1:{port}\n");
+    // `exec`: the shell becomes the server, so that killing it kills the server.
+    let program = format!("exec '{}' serve", env!("CARGO_BIN_EXE_windfall"));
+    let serve = serve.replace("cargo run --release -- serve", &program);
+    assert!(serve.contains(&program));
+    let mut server = shell(directory.path(), &format!("{listen}{serve}")).stdout(Stdio::null()).spawn().unwrap();
+    while reqwest::get(format!("http://127.0.0.1:{port}/readyz")).await.is_err() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let here = |lines: &str| lines.replace(":8080", &format!(":{port}"));
+    let purchased = output(directory.path(), &here(&format!("{cargo}{purchase}")));
+    let queried = output(directory.path(), &here(&format!("{cargo}{purchase} >/dev/null\n{query}")));
+    server.kill().unwrap();
+    server.wait().unwrap();
+    let answers = shown("json");
+    assert_eq!(purchased.trim(), answers[0]);
+    assert_eq!(queried.trim(), answers[1]);
+}
+
+#[test]
+fn its_campaigns_are_legal() {
+    let campaigns: Vec<_> = blocks().into_iter().filter(|(kind, _)| kind == "json campaign").collect();
+    assert_eq!(campaigns.len(), 7);
+    let mut windows = Vec::new();
+    for (_, text) in campaigns {
+        let input: CampaignInput = serde_json::from_str(&text).unwrap();
+        windows.push(json!(input.window).as_object().unwrap().keys().next().unwrap().clone());
+        input.check(&[]).unwrap();
+    }
+    for window in ["campaign", "calendar", "recurring", "session", "timer", "rolling"] {
+        assert!(windows.iter().any(|shown| shown == window), "{window}");
+    }
+}
+
+#[test]
+fn its_map_names_what_is_there() {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let mut checked = 0;
+    for path in readme.split('`').skip(1).step_by(2) {
+        let is_path = path.contains('/') && path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
+        if is_path && !path.starts_with('/') && !path.contains("fetched") {
+            assert!(root().join(path).exists(), "{path}");
+            checked += 1;
+        }
+    }
+    assert!(checked > 10, "{checked}");
+}
