@@ -13,7 +13,7 @@ use windfall::engine::lifecycle::Status;
 
 use crate::support::direct::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, purchase_input};
 
-fn each_purchase(over: serde_json::Value) -> serde_json::Value {
+fn each_purchase(over: &serde_json::Value) -> serde_json::Value {
     let mut input = json!({
         "name": "each", "startsAt": "2026-10-01T00:00:00Z", "currency": "EUR", "window": {"campaign": "WHOLE"},
         "goal": {"everyPurchase": "EACH"}, "award": {"points": 10}
@@ -42,7 +42,7 @@ async fn before_the_backfill_a_first_change_evaluates_the_whole_period() {
                 test.buy(customer, &format!("{customer}{n}"), NOW - n * HOUR, "1.00").await.unwrap();
             }
         }
-        let input = serde_json::from_value(each_purchase(json!({}))).unwrap();
+        let input = serde_json::from_value(each_purchase(&json!({}))).unwrap();
         let draft = campaign::create(&test.app, &TestApp::admin(), input, None).await.unwrap();
         campaign::activate(&test.app, &TestApp::admin(), draft.id()).await.unwrap();
         // A replay changes nothing, a change evaluates everything.
@@ -64,7 +64,7 @@ async fn settled_it_counts_nothing_any_more() {
     for engine in ENGINES {
         let test = TestApp::start(engine).await;
         let over = json!({"endsAt": "2026-11-03T00:00:00Z", "lateness": "P1D"});
-        let id = test.campaign(each_purchase(over)).await;
+        let id = test.campaign(each_purchase(&over)).await;
         test.buy("c", "p0", NOW, "1.00").await.unwrap();
         test.set_now(NOW + DAY);
         // Late, and counted.
@@ -87,7 +87,7 @@ async fn it_does_not_settle_while_a_backfill_is_open() {
     let test = TestApp::start(Engine::Sqlite).await;
     test.buy("c", "p0", NOW - DAY, "1.00").await.unwrap();
     let over = json!({"endsAt": "2026-11-02T00:00:00Z", "lateness": "P1D"});
-    let input = serde_json::from_value(each_purchase(over)).unwrap();
+    let input = serde_json::from_value(each_purchase(&over)).unwrap();
     let draft = campaign::create(&test.app, &TestApp::admin(), input, None).await.unwrap();
     campaign::activate(&test.app, &TestApp::admin(), draft.id()).await.unwrap();
     test.set_now(NOW + 2 * DAY);
@@ -102,7 +102,7 @@ async fn it_does_not_settle_while_a_backfill_is_open() {
 async fn a_budget_may_change_and_reverses_nothing() {
     for engine in ENGINES {
         let test = TestApp::start(engine).await;
-        let id = test.campaign(each_purchase(json!({}))).await;
+        let id = test.campaign(each_purchase(&json!({}))).await;
         let set_budget = async |limit: Option<i64>| {
             let revision = test.app.campaigns().await.unwrap().get(id).unwrap().row.revision;
             let update = CampaignUpdate { if_revision: revision, budget: Some(limit), ..CampaignUpdate::default() };
@@ -136,7 +136,7 @@ async fn the_number_of_servers_changes_nothing() {
     let test = TestApp::start(Engine::Postgres).await;
     let other = test.another().await;
     let over = json!({"goal": {"purchases": {"atLeast": 3, "repeat": true}}, "budget": 500});
-    let id = test.campaign(each_purchase(over)).await;
+    let id = test.campaign(each_purchase(&over)).await;
     let writers: Vec<_> = (0..8)
         .map(|writer| {
             let app = Arc::clone(if writer % 2 == 0 { &test.app } else { &other });
@@ -172,7 +172,7 @@ async fn the_number_of_servers_changes_nothing() {
 async fn strings_are_exact_bytes_and_name_spaces_are_apart() {
     for engine in ENGINES {
         let test = TestApp::start(engine).await;
-        test.campaign(each_purchase(json!({}))).await;
+        test.campaign(each_purchase(&json!({}))).await;
         let longest = "ä".repeat(100);
         let names = [
             "1",
@@ -210,7 +210,7 @@ async fn strings_are_exact_bytes_and_name_spaces_are_apart() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_hold_to_the_last_unit() {
     let test = TestApp::start(Engine::Sqlite).await;
-    test.campaign(each_purchase(json!({}))).await;
+    test.campaign(each_purchase(&json!({}))).await;
     let code = |result: Result<_, Error>| match result {
         Err(Error::Refused(errors)) => Some(errors[0].code),
         _ => None,
@@ -249,7 +249,7 @@ async fn a_keyed_campaign_is_made_once() {
     let test = TestApp::start(Engine::Sqlite).await;
     let (app, admin): (&App, _) = (&test.app, TestApp::admin());
     let key = || Some("k".to_owned());
-    let input = |over| serde_json::from_value(each_purchase(over)).unwrap();
+    let input = |over| serde_json::from_value(each_purchase(&over)).unwrap();
     let made = campaign::create(app, &admin, input(json!({})), key()).await.unwrap();
     // The same after parsing.
     let again = campaign::create(app, &admin, input(json!({"startsAt": "2026-10-01T02:00:00+02:00"})), key()).await;

@@ -171,8 +171,8 @@ async fn save_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result<
             unmade.push(customer.row.id.0);
             continue;
         }
-        let behind = customer.row.evaluated_revision < batch.campaigns.revision;
-        if !customer.changed && !(behind && customer.is_evaluated()) {
+        let caught_up = customer.is_evaluated() && customer.row.evaluated_revision < batch.campaigns.revision;
+        if !customer.changed && !caught_up {
             continue;
         }
         customer.row.evaluated_revision = batch.campaigns.revision;
