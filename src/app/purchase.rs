@@ -181,7 +181,7 @@ pub fn from_row(row: &purchase::Model, refunds: Vec<Refund>) -> Result<Purchase,
         total: row.total,
         currency: Currency::parse(&row.currency).map_err(|error| broken(error.to_string()))?,
         channel: row.channel.clone(),
-        lines: serde_json::from_value(row.lines.clone()).map_err(|error| broken(error.to_string()))?,
+        lines: Deserialize::deserialize(&row.lines).map_err(|error| broken(error.to_string()))?,
         refunds,
     })
 }
