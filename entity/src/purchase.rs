@@ -26,9 +26,9 @@ pub struct Model {
     /// Where it was made.
     #[sea_orm(column_type = "Text", nullable)]
     pub channel: Option<String>,
-    /// JSON: the engine's `Line`s; `[]`: none.
-    #[sea_orm(column_type = "JsonBinary")]
-    pub lines: Json,
+    /// JSON: the engine's `Line`s; `[]`: none. Text, since no SQL looks into it and what reads it reads much of it.
+    #[sea_orm(column_type = "Text")]
+    pub lines: String,
     /// Campaign-set revision of its commit: facts at or after a campaign's settlement do not count.
     pub revision: i64,
     /// The customer's version that its commit made.

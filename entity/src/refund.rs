@@ -23,9 +23,9 @@ pub struct Model {
     pub recorded_at: i64,
     /// Minor units: as given, or the sum of its lines, or the purchase's total.
     pub amount: i64,
-    /// JSON: the engine's `RefundLine`s; `[]`: none.
-    #[sea_orm(column_type = "JsonBinary")]
-    pub lines: Json,
+    /// JSON: the engine's `RefundLine`s; `[]`: none. Text, since no SQL looks into it and what reads it reads much of it.
+    #[sea_orm(column_type = "Text")]
+    pub lines: String,
     /// Campaign-set revision of its commit.
     pub revision: i64,
     /// The customer's version that its commit made.

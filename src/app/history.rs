@@ -3,17 +3,38 @@
 use std::collections::HashMap;
 
 use entity::{CustomerId, purchase, refund};
-use sea_orm::{ConnectionTrait, EntityTrait, FromQueryResult, QueryFilter};
+use sea_orm::{ConnectionTrait, EntityTrait, FromQueryResult, IdenStatic, Iterable, QueryFilter};
 
 use super::error::Error;
 use super::rows::{Kind, Rows, any, join};
 use crate::engine::purchase::{Key, Purchase};
+use crate::engine::rule::Rule;
 use crate::engine::time::Instant;
 
-/// Each customer's purchases in its span `(after, to]`; no end: all that follow.
+/// A stretch of a customer's purchases, `(after, to]`; no end: all that follow.
+pub type Span = (Key, Option<Key>);
+
+/// Whether purchases come with their lines, which are most of their bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Lines {
+    /// As stored.
+    Loaded,
+    /// As if there were none: for rules that do not look at them.
+    LeftOut,
+}
+
+impl Lines {
+    /// What the rule looks at.
+    pub fn of(rule: &Rule) -> Self {
+        if rule.reads_lines() { Self::Loaded } else { Self::LeftOut }
+    }
+}
+
+/// Each customer's purchases in its span.
 pub async fn purchases(
     db: &impl ConnectionTrait,
-    spans: HashMap<CustomerId, (Key, Option<Key>)>,
+    spans: HashMap<CustomerId, Span>,
+    lines: Lines,
 ) -> Result<Vec<purchase::Model>, Error> {
     if spans.is_empty() {
         return Ok(Vec::new());
@@ -41,16 +62,21 @@ pub async fn purchases(
         AND t.purchased_at >= r.after_at AND t.purchased_at <= r.to_at \
         AND (t.purchased_at > r.after_at OR t.external_id > COALESCE(r.after_id, '')) \
         AND (t.purchased_at < r.to_at OR t.external_id <= COALESCE(r.to_id, ''))";
-    let found = join(db, "t.*", "purchase", rows, on, "").await?;
+    let what = |column: &purchase::Column| match column {
+        purchase::Column::Lines if lines == Lines::LeftOut => "'[]' AS \"lines\"".to_owned(),
+        column => format!("t.\"{}\"", column.as_str()),
+    };
+    let what: Vec<String> = purchase::Column::iter().map(|column| what(&column)).collect();
+    let found = join(db, &what.join(", "), "purchase", rows, on, "").await?;
     Ok(found.iter().map(|row| purchase::Model::from_query_result(row, "")).collect::<Result<_, _>>()?)
 }
 
 /// [`purchases`] with their refunds, in no order.
 pub async fn load(
     db: &impl ConnectionTrait,
-    spans: HashMap<CustomerId, (Key, Option<Key>)>,
+    spans: HashMap<CustomerId, Span>,
 ) -> Result<HashMap<CustomerId, Vec<Purchase>>, Error> {
-    let rows = purchases(db, spans).await?;
+    let rows = purchases(db, spans, Lines::Loaded).await?;
     let mut refunds = refunds(db, rows.iter().map(|row| row.external_id.clone())).await?;
     let mut history: HashMap<CustomerId, Vec<Purchase>> = HashMap::new();
     for row in rows {

@@ -10,7 +10,7 @@ use super::App;
 use super::campaign::list::newest_first;
 use super::campaigns::Campaign;
 use super::error::Error;
-use super::history;
+use super::history::{self, Span};
 use super::running::{Running, Standing};
 use crate::engine::evaluate::Range;
 use crate::engine::progress::{Progress, progress, reads};
@@ -64,8 +64,8 @@ pub async fn of(
 }
 
 /// One stretch a customer: from the earliest start to the latest end that any campaign asks for.
-fn spans(pending: &[Pending<'_>]) -> HashMap<CustomerId, (Key, Option<Key>)> {
-    let mut spans: HashMap<CustomerId, (Key, Option<Key>)> = HashMap::new();
+fn spans(pending: &[Pending<'_>]) -> HashMap<CustomerId, Span> {
+    let mut spans: HashMap<CustomerId, Span> = HashMap::new();
     for Pending { customer, campaign, range, .. } in pending {
         let Some(range) = range else { continue };
         let after = range.after.clone().unwrap_or_else(|| Key::before(campaign.life.period.starts_at));

@@ -167,7 +167,7 @@ pub fn to_row(
         total: purchase.total,
         currency: purchase.currency.as_str().to_owned(),
         channel: purchase.channel.clone(),
-        lines: serde_json::to_value(&purchase.lines).map_err(|error| Error::Internal(error.to_string()))?,
+        lines: serde_json::to_string(&purchase.lines).map_err(|error| Error::Internal(error.to_string()))?,
         revision,
         version,
     })
@@ -181,7 +181,7 @@ pub fn from_row(row: &purchase::Model, refunds: Vec<Refund>) -> Result<Purchase,
         total: row.total,
         currency: Currency::parse(&row.currency).map_err(|error| broken(error.to_string()))?,
         channel: row.channel.clone(),
-        lines: Deserialize::deserialize(&row.lines).map_err(|error| broken(error.to_string()))?,
+        lines: serde_json::from_str(&row.lines).map_err(|error| broken(error.to_string()))?,
         refunds,
     })
 }

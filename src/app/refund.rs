@@ -122,7 +122,7 @@ fn settle(
 ) -> Result<Option<Refund>, Error> {
     let broken = |error: String| Error::Internal(format!("purchase {}: {error}", purchase.external_id));
     let currency = Currency::parse(&purchase.currency).map_err(|error| broken(error.to_string()))?;
-    let bought: Vec<Line> = Deserialize::deserialize(&purchase.lines).map_err(|error| broken(error.to_string()))?;
+    let bought: Vec<Line> = serde_json::from_str(&purchase.lines).map_err(|error| broken(error.to_string()))?;
     if lines.len() > super::purchase::MAX_LINES {
         let message = format!("must be at most {} lines", super::purchase::MAX_LINES);
         check.fail(&["lines"], UserErrorCode::OutOfRange, message);
@@ -172,7 +172,7 @@ impl NewRefund {
 
 /// What of a refund counts, as stored.
 pub fn from_row(row: &refund::Model) -> Result<Refund, Error> {
-    let lines = Deserialize::deserialize(&row.lines)
+    let lines = serde_json::from_str(&row.lines)
         .map_err(|error| Error::Internal(format!("refund {}: {error}", row.external_id)))?;
     Ok(Refund { amount: row.amount, lines })
 }

@@ -17,8 +17,6 @@ pub enum Kind {
     Int,
     /// Text; never empty where it may be null.
     Text,
-    /// JSON.
-    Json,
 }
 
 /// A table of values, to select from: `(SELECT … ) AS name`.
@@ -76,7 +74,6 @@ impl Rows {
             let (array_type, sql_type, expression) = match kind {
                 Kind::Int => (ArrayType::BigInt, "bigint", format!("NULLIF(u.c{index}, {NULL_INT})")),
                 Kind::Text => (ArrayType::String, "text", format!("NULLIF(u.c{index}, '')")),
-                Kind::Json => (ArrayType::String, "text", format!("u.c{index}::jsonb")),
             };
             selected.push(format!("{expression} AS \"{name}\""));
             arrays.push(format!("${}::{sql_type}[]", index + 1));
@@ -101,7 +98,7 @@ impl Rows {
         let tuple = format!("({})", vec!["?"; width].join(", "));
         let mut values: Vec<Value> = Vec::with_capacity(shape * width);
         for row in self.rows {
-            values.extend(self.columns.iter().zip(row).map(|((_, kind), value)| plain_value(value, *kind)));
+            values.extend(row.into_iter().map(plain_value));
         }
         values.resize(shape * width, Value::BigInt(None));
         // The first column is part of a key: only padding has none.
@@ -132,31 +129,27 @@ impl Rows {
 }
 
 /// What the driver binds on SQLite.
-fn plain_value(value: Value, kind: Kind) -> Value {
-    match (kind, value) {
-        (Kind::Json, value) => json_value(value).to_string().into(),
-        (_, Value::Int(int)) => Value::BigInt(int.map(i64::from)),
-        (_, value) => value,
-    }
-}
-
-fn array_value(value: Value, kind: Kind) -> Value {
-    match (kind, json_value(value)) {
-        (Kind::Int, serde_json::Value::Number(number)) => number.as_i64().unwrap_or(NULL_INT).into(),
-        (Kind::Int, _) => NULL_INT.into(),
-        (Kind::Text, serde_json::Value::String(text)) => text.into(),
-        (Kind::Text, _) => String::new().into(),
-        (Kind::Json, json) => json.to_string().into(),
-    }
-}
-
-fn json_value(value: Value) -> serde_json::Value {
+fn plain_value(value: Value) -> Value {
     match value {
+        Value::Int(int) => Value::BigInt(int.map(i64::from)),
+        value => value,
+    }
+}
+
+/// An element of an array. Other types are in no table that is written in bulk.
+fn array_value(value: Value, kind: Kind) -> Value {
+    match (kind, plain_value(value)) {
+        (Kind::Int, value @ Value::BigInt(Some(_))) | (Kind::Text, value @ Value::String(Some(_))) => value,
+        (Kind::Int, _) => NULL_INT.into(),
+        (Kind::Text, _) => String::new().into(),
+    }
+}
+
+/// An element of a JSON array.
+fn json_value(value: Value) -> serde_json::Value {
+    match plain_value(value) {
         Value::BigInt(Some(int)) => int.into(),
-        Value::Int(Some(int)) => int.into(),
         Value::String(Some(text)) => text.into(),
-        Value::Json(Some(json)) => *json,
-        // Booleans and floats are in no table that is written in bulk; what is left is null.
         _ => serde_json::Value::Null,
     }
 }
@@ -181,7 +174,6 @@ fn of_models<E: EntityTrait>(
 fn kind(column: &impl ColumnTrait) -> Kind {
     use sea_orm::ColumnType;
     match column.def().get_column_type() {
-        ColumnType::Json | ColumnType::JsonBinary => Kind::Json,
         ColumnType::BigInteger | ColumnType::Integer => Kind::Int,
         _ => Kind::Text,
     }

@@ -18,7 +18,7 @@ use super::state::{State, too_old};
 use super::window::WindowRule;
 
 /// Counted purchases between two checkpoints.
-pub const CHECKPOINT_EVERY: u32 = 64;
+pub const CHECKPOINT_EVERY: u32 = 16;
 
 /// How one purchase's contribution changed in a commit; a commit has at most one for each purchase.
 #[derive(Clone, Debug, PartialEq, Eq)]

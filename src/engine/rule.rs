@@ -104,6 +104,13 @@ pub struct Eligible {
     pub items: Vec<String>,
 }
 
+impl Rule {
+    /// Whether what a purchase contributes depends on its lines.
+    pub fn reads_lines(&self) -> bool {
+        self.filter.names_lines() || matches!(self.goal, Goal::Distinct { .. })
+    }
+}
+
 impl Filter {
     fn names_lines(&self) -> bool {
         self.categories.is_some() || self.skus.is_some()

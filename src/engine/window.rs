@@ -138,9 +138,6 @@ impl Calendar {
     /// midnight it shows yesterday's, but the new day's bound has passed.
     fn unit_at(&self, zone: &Zone, at: Instant) -> i64 {
         let mut unit = self.index(zone.date(at));
-        while self.unit_bound(zone, unit) > at {
-            unit -= 1;
-        }
         while self.unit_bound(zone, unit + 1) <= at {
             unit += 1;
         }

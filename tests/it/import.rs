@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use entity::{AwardStatus, award, campaign, customer, ledger_entry, purchase, refund};
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use windfall::app::database::Database;
 use windfall::http::auth::Role;
@@ -363,9 +363,10 @@ async fn csv_has_a_header() {
     let find = |id: &str| rows.iter().find(|row| row.external_id == id).unwrap();
     assert_eq!(rows.len(), 5, "{rows:?}");
     assert_eq!(find("b1").channel.as_deref(), Some("app"));
-    assert_eq!(find("b1").lines[0]["sku"], "tea");
-    assert_eq!((find("b2").channel.as_deref(), find("b2").lines.as_array().map(Vec::len)), (None, Some(0)));
-    assert_eq!(find("b4").lines[0]["sku"], "tea");
+    let sku = |id: &str| serde_json::from_str::<Value>(&find(id).lines).unwrap()[0]["sku"].clone();
+    assert_eq!(sku("b1"), "tea");
+    assert_eq!((find("b2").channel.as_deref(), find("b2").lines.as_str()), (None, "[]"));
+    assert_eq!(sku("b4"), "tea");
     // The same purchase from a file of the other kind is the same.
     let same = json!({
         "externalId": "a4", "customerExternalId": "c", "total": "4", "currency": "EUR",

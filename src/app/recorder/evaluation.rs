@@ -3,7 +3,7 @@
 //! for the logarithm of a late change's reach) the customers' histories.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use entity::{CampaignId, CustomerId, award, checkpoint, purchase, refund};
@@ -13,6 +13,7 @@ use super::batch::{Batch, Customers, Touched};
 use super::repair::restore_points;
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
+use crate::app::history::{Lines, Span};
 use crate::app::rows::{Kind, Rows, any, join};
 use crate::app::{award as awards, history, purchase as purchases, refund as refunds};
 use crate::engine::diff::{Diff, diff};
@@ -115,13 +116,13 @@ fn touches(
     customer: &Touched,
     refunded: &HashMap<String, (purchase::Model, Vec<refund::Model>)>,
 ) -> Result<Vec<Touch>, Error> {
+    let named: BTreeSet<&str> = customer.refunds.iter().map(|refund| refund.purchase_external_id.as_str()).collect();
+    let new: BTreeSet<&str> = customer.purchases.iter().map(|row| row.external_id.as_str()).collect();
     let mut touches = Vec::new();
-    for row in &customer.purchases {
+    // One a purchase: the engine compares before and after.
+    for row in customer.purchases.iter().filter(|row| !named.contains(row.external_id.as_str())) {
         touches.push(Touch { before: None, after: purchases::from_row(row, Vec::new())? });
     }
-    let mut named: Vec<&str> = customer.refunds.iter().map(|refund| refund.purchase_external_id.as_str()).collect();
-    named.sort_unstable();
-    named.dedup();
     for name in named {
         let Some((row, all)) = refunded.get(name) else { continue };
         let is_new = |refund: &refund::Model| customer.refunds.iter().any(|new| new.external_id == refund.external_id);
@@ -130,7 +131,7 @@ fn touches(
             purchases::from_row(row, refunds)
         };
         let before = net(&mut all.iter().filter(|refund| !is_new(refund)))?;
-        touches.push(Touch { before: Some(before), after: net(&mut all.iter())? });
+        touches.push(Touch { before: (!new.contains(name)).then_some(before), after: net(&mut all.iter())? });
     }
     Ok(touches)
 }
@@ -214,7 +215,8 @@ async fn fold_what_is_loaded(batch: &Batch<'_>, jobs: &mut [Job<'_>]) -> Result<
     let mut more = false;
     for (job, range) in jobs.iter_mut().zip(wanted) {
         let loaded = range.map(|range| {
-            let history = history.get(&job.customer_id).map(Vec::as_slice).unwrap_or_default();
+            let history = history.get(&(job.customer_id, Lines::of(&job.campaign.rule)));
+            let history = history.map(Vec::as_slice).unwrap_or_default();
             let eligible =
                 |recorded: &Recorded| job.campaign.engine().eligible(recorded.counted_by(job.campaign)?.as_ref());
             history.iter().filter(|recorded| range.contains(&recorded.purchase.key)).filter_map(eligible).collect()
@@ -251,29 +253,33 @@ impl Fold<'_> {
     }
 }
 
-/// The customers' purchases in these ranges, each customer's once, with their refunds.
+/// The customers' purchases in these ranges, with their refunds: each customer's once with lines and once without, as
+/// the campaigns need them.
 async fn load_history<'a>(
     batch: &Batch<'_>,
     ranges: impl Iterator<Item = (CustomerId, &'a Arc<Campaign>, &'a Range)>,
-) -> Result<HashMap<CustomerId, Vec<Recorded>>, Error> {
-    // One range a customer: from the earliest start to the latest end that any of its campaigns asks for.
-    let mut spans: HashMap<CustomerId, (Key, Option<Key>)> = HashMap::new();
+) -> Result<HashMap<(CustomerId, Lines), Vec<Recorded>>, Error> {
+    // One span a customer: from the earliest start to the latest end that any of its campaigns asks for.
+    let mut spans: HashMap<Lines, HashMap<CustomerId, Span>> = HashMap::new();
     for (customer, campaign, range) in ranges {
         let after = range.after.clone().unwrap_or_else(|| Key::before(campaign.life.period.starts_at));
+        let spans = spans.entry(Lines::of(&campaign.rule)).or_default();
         let span = spans.entry(customer).or_insert_with(|| (after.clone(), range.to.clone()));
         span.0 = after.min(span.0.clone());
         span.1 = span.1.take().zip(range.to.clone()).map(|(a, b)| a.max(b));
     }
-    let rows = history::purchases(batch.tx, spans).await?;
-    let mut refunds = history::refunds(batch.tx, rows.iter().map(|row| row.external_id.clone())).await?;
-    let mut history: HashMap<CustomerId, Vec<Recorded>> = HashMap::new();
-    for row in rows {
-        let of_row = refunds.remove(&row.external_id).unwrap_or_default();
-        let refund_revisions = of_row.iter().map(|refund| refund.revision).collect();
-        let of_row = of_row.iter().map(refunds::from_row).collect::<Result<_, _>>()?;
-        let purchase = purchases::from_row(&row, of_row)?;
-        let recorded = Recorded { purchase, revision: row.revision, refund_revisions };
-        history.entry(row.customer_id).or_default().push(recorded);
+    let mut history: HashMap<(CustomerId, Lines), Vec<Recorded>> = HashMap::new();
+    for (lines, spans) in spans {
+        let rows = history::purchases(batch.tx, spans, lines).await?;
+        let mut refunds = history::refunds(batch.tx, rows.iter().map(|row| row.external_id.clone())).await?;
+        for row in rows {
+            let of_row = refunds.remove(&row.external_id).unwrap_or_default();
+            let refund_revisions = of_row.iter().map(|refund| refund.revision).collect();
+            let of_row = of_row.iter().map(refunds::from_row).collect::<Result<_, _>>()?;
+            let purchase = purchases::from_row(&row, of_row)?;
+            let recorded = Recorded { purchase, revision: row.revision, refund_revisions };
+            history.entry((row.customer_id, lines)).or_default().push(recorded);
+        }
     }
     Ok(history)
 }

@@ -176,7 +176,7 @@ fn refund_row(batch: &Batch<'_>, new: &NewRefund, customer: &Touched) -> Result<
         refunded_at: new.refunded_at.0,
         recorded_at: batch.now.0,
         amount: new.refund.amount,
-        lines: serde_json::to_value(&new.refund.lines).map_err(|error| Error::Internal(error.to_string()))?,
+        lines: serde_json::to_string(&new.refund.lines).map_err(|error| Error::Internal(error.to_string()))?,
         revision: batch.campaigns.revision,
         version: customer.next_version(),
     })

@@ -91,7 +91,7 @@ fn a_late_purchase_in_the_middle_moves_the_awards_after_it_and_reverses_none() {
     assert_eq!((diff.reversed.len(), diff.awarded.len()), (0, 0));
     assert_eq!(diff.changed.len(), 150);
     // All that follow, and those since the last checkpoint before.
-    assert!(store.loads.len() <= 5, "{:?}", store.loads);
+    assert!(store.loads.len() <= 7, "{:?}", store.loads);
     assert!(loaded(&mut store) <= 450 + STEP);
     store.assert_as_folded_whole();
     let diff = store.commit_unlimited(comes(bought(451 * HOUR + MINUTE)));
@@ -143,11 +143,12 @@ fn late(window: Window, goal: Goal) -> Late {
 
 #[test]
 fn a_late_purchase_costs_no_more_than_what_it_can_affect() {
-    // From the checkpoint before it to the first one after its day.
+    // From the checkpoint before it to the first one after its day; at the most twice that, since the chunks double.
+    let needed = 24 + 2 * STEP;
     let in_days = [THREE, Goal::EveryPurchase, Goal::Streak { length: 3, per_window: 30, repeat: true }];
     for goal in in_days {
         let late = late(days(), goal.clone());
-        assert!(late.most <= 3 * STEP + 1 && late.mean() <= 2 * STEP && late.goes <= 3, "{goal:?}: {late:?}");
+        assert!(late.most <= 2 * needed && late.mean() <= needed && late.goes <= 4, "{goal:?}: {late:?}");
     }
     // Where it adds nothing to what was reached, to the next checkpoint.
     let distinct = |n| Goal::Distinct { of_category: false, n };
@@ -157,12 +158,12 @@ fn a_late_purchase_costs_no_more_than_what_it_can_affect() {
     }
     // As far as it can count beside others, and what can count beside the first that is folded again.
     let rolling = late(Window::Rolling { duration: 100 * HOUR }, Goal::Purchases { n: 102, repeat: false });
-    assert!(rolling.most <= 2 * 101 + 3 * STEP && rolling.goes <= 4, "{rolling:?}");
+    assert!(rolling.most <= 101 + 2 * (101 + 2 * STEP) && rolling.goes <= 6, "{rolling:?}");
     let rolling = late(Window::Rolling { duration: 3000 * DAY }, Goal::Purchases { n: 5000, repeat: false });
-    assert!(rolling.most <= 901 && rolling.goes <= 6, "{rolling:?}");
+    assert!(rolling.most <= 901 && rolling.goes <= 8, "{rolling:?}");
     // To the close of a timer that has closed for good, however long ago.
     let late = late(Window::Timer { duration: 30 * HOUR, reopens: false }, THREE);
-    assert!(late.most <= 33 && late.goes <= 2, "{late:?}");
+    assert!(late.most <= 33 && late.goes <= 3, "{late:?}");
 }
 
 #[test]
