@@ -14,3 +14,4 @@ pub mod engine;
 pub mod gate;
 pub mod graphql;
 pub mod http;
+pub mod live;

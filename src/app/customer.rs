@@ -1,6 +1,7 @@
 //! Reading customers: what a reader may see of them, and their balances.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use entity::{CustomerId, customer};
 use sea_orm::{EntityTrait, QueryFilter};
@@ -65,6 +66,12 @@ pub async fn find(
         found.entry(myself.to_owned()).or_insert_with(|| blank(myself));
     }
     Ok(found)
+}
+
+/// A customer by external id; blank before its first purchase.
+pub async fn find_or_blank(app: &App, external_id: &str) -> Result<Arc<customer::Model>, Error> {
+    let row = by_external_ids(app, vec![external_id.to_owned()]).await?.remove(external_id);
+    Ok(Arc::new(row.unwrap_or_else(|| blank(external_id))))
 }
 
 async fn by_external_ids(app: &App, external_ids: Vec<String>) -> Result<HashMap<String, customer::Model>, Error> {
@@ -157,8 +164,6 @@ pub struct Balance {
     pub as_of: Instant,
     /// The customer's.
     pub version: i64,
-    /// Of the last ledger entry; 0: none.
-    pub sequence: i64,
 }
 
 /// The balance now. No activated campaign holds points back or lets them expire yet, so all are available.
@@ -169,7 +174,6 @@ pub fn balance(customer: &customer::Model, now: Instant) -> Balance {
         lifetime: customer.lifetime,
         as_of: now,
         version: customer.version,
-        sequence: customer.ledger_sequence,
     }
 }
 

@@ -69,6 +69,20 @@ pub enum Error {
     /// The token's role does not allow it.
     #[error("the token's role does not allow this")]
     Forbidden,
+    /// No such thing, or it may not be seen.
+    #[error("not found")]
+    NotFound,
+    /// The cursor lies beyond the end: of another database, or of none.
+    #[error("the cursor lies beyond the end of what is stored: load the customer anew")]
+    CursorUnknown,
+    /// What was followed live ends here; it can be followed on from the cursor.
+    #[error("{cause}")]
+    Interrupted {
+        /// Up to where it was told.
+        cursor: String,
+        /// Why it ends.
+        cause: Box<Error>,
+    },
     /// The write queue is full.
     #[error("the server is overloaded, try again")]
     Overloaded,
@@ -94,6 +108,7 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Overloaded | Self::Unavailable => true,
+            Self::Interrupted { cause, .. } => cause.is_retryable(),
             Self::Database(error) => {
                 matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_))
                     || super::database::is_conflict(error)

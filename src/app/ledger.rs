@@ -17,17 +17,16 @@ impl Listed for ledger_entry::Model {
         List { name: "ledger", table: "ledger_entry", order: &[("sequence", Kind::Int)], descending: true };
 
     fn position(&self) -> Position {
-        position(self.sequence)
+        [Part::Int(self.sequence)].into()
     }
 }
 
-fn position(sequence: i64) -> Position {
-    [Part::Int(sequence)].into()
-}
-
-/// The cursor of an entry, and of a balance: the ledger up to exactly that entry. 0: before the first.
-pub fn cursor(sequence: i64) -> String {
-    ledger_entry::Model::LIST.cursor(&position(sequence))
+/// The sequence of the entry that has this cursor.
+pub fn sequence_of(cursor: &str) -> Option<i64> {
+    match ledger_entry::Model::LIST.position(cursor)?.parts() {
+        [Part::Int(sequence)] if *sequence >= 0 => Some(*sequence),
+        _ => None,
+    }
 }
 
 /// The same page of each customer's ledger.

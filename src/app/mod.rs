@@ -19,6 +19,7 @@ pub mod history;
 pub mod ledger;
 pub mod model;
 pub mod page;
+pub mod points_update;
 pub mod progress;
 pub mod purchase;
 pub mod recorder;
@@ -27,18 +28,24 @@ pub mod rows;
 pub mod running;
 pub mod settlement;
 pub mod stats;
+pub mod sweep;
 pub mod viewer;
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 use self::campaigns::{CampaignSet, Campaigns};
 use self::clock::Clock;
 use self::database::Database;
 use self::error::Error;
-use self::recorder::{Context, Recorder};
+use self::recorder::{Commit, Context, Recorder};
 use crate::config;
+use crate::live::Hub;
+
+/// Subscribers that read the ledger at once: after a restart all of them come together.
+const MAX_CATCHING_UP: usize = 4;
 
 /// The application: one a process.
 pub struct App {
@@ -48,6 +55,12 @@ pub struct App {
     pub clock: Clock,
     /// The one write path.
     pub recorder: Recorder,
+    /// Who follows whom, by external id.
+    pub live: Hub<Commit>,
+    /// Is cancelled when the server stops: what is followed live then ends.
+    pub stopping: CancellationToken,
+    catching_up: Semaphore,
+    recent_stats: stats::Recent,
     campaigns: Arc<Campaigns>,
     /// An activation wants the past counted.
     backfill_wanted: Notify,
@@ -57,9 +70,25 @@ impl App {
     /// Starts the writers on a migrated database.
     pub fn start(database: Database, clock: Clock, writer: &config::Writer) -> Arc<Self> {
         let campaigns = Arc::new(Campaigns::default());
-        let context = Context { database: database.clone(), campaigns: Arc::clone(&campaigns), clock: clock.clone() };
+        let live = Hub::default();
+        let context = Context {
+            database: database.clone(),
+            campaigns: Arc::clone(&campaigns),
+            clock: clock.clone(),
+            live: live.clone(),
+        };
         let recorder = Recorder::start(&context, writer);
-        Arc::new(Self { database, clock, recorder, campaigns, backfill_wanted: Notify::new() })
+        Arc::new(Self {
+            database,
+            clock,
+            recorder,
+            live,
+            stopping: CancellationToken::new(),
+            catching_up: Semaphore::new(MAX_CATCHING_UP),
+            recent_stats: stats::Recent::default(),
+            campaigns,
+            backfill_wanted: Notify::new(),
+        })
     }
 
     /// All campaigns as they are now: never older than what was committed before the call.

@@ -1,10 +1,14 @@
 //! Campaign statistics: counters sharded by writer, summed when read. At most one second old.
 
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use entity::{AwardStatus, CampaignId, award, budget, campaign_stat};
+use futures_util::Stream;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QuerySelect};
+use tokio::sync::Mutex;
 
 use super::App;
 use super::campaigns::Campaign;
@@ -12,6 +16,7 @@ use super::error::Error;
 use super::rows::any;
 use super::viewer::Admin;
 use crate::engine::budget::Budget;
+use crate::engine::time::Instant;
 
 /// A campaign's totals.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,6 +29,96 @@ pub struct Totals {
     pub points_standing: i64,
     /// Points that declined awards would have.
     pub points_declined: i64,
+}
+
+/// A campaign's totals and budget; no budget: it has none.
+pub type Stats = (Totals, Option<Budget>);
+
+/// Between two looks of whoever follows a campaign, and how old what it is shown may be.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// The statistics of all campaigns, read at most once in a [`PERIOD`], however many follow them.
+#[derive(Debug, Default)]
+pub struct Recent {
+    read: Mutex<Option<(Instant, ByCampaign)>>,
+}
+
+type ByCampaign = Arc<HashMap<CampaignId, Stats>>;
+
+impl Recent {
+    async fn get(&self, app: &App) -> Result<ByCampaign, Error> {
+        let mut read = self.read.lock().await;
+        let now = app.clock.now();
+        let oldest = now.minus(i64::try_from(PERIOD.as_micros()).unwrap_or(i64::MAX));
+        match &*read {
+            Some((at, stats)) if *at > oldest && *at <= now => Ok(Arc::clone(stats)),
+            _ => {
+                let stats = Arc::new(all(app).await?);
+                *read = Some((now, Arc::clone(&stats)));
+                Ok(stats)
+            }
+        }
+    }
+}
+
+async fn all(app: &App) -> Result<HashMap<CampaignId, Stats>, Error> {
+    let mut totals = by_campaign(app).await?;
+    let set = app.campaigns().await?;
+    let mut budgets = budgets(app, set.all().iter().map(|campaign| campaign.id()).collect()).await?;
+    let stats = |campaign: &Arc<Campaign>| {
+        let id = campaign.id();
+        (id, (totals.remove(&id).unwrap_or_default(), budgets.remove(&id)))
+    };
+    Ok(set.all().iter().map(stats).collect())
+}
+
+/// A campaign's statistics, now and whenever they have moved, about once a second at most. Ends with its first error:
+/// when the token expires, when the server stops, when the campaign is gone.
+pub fn follow(
+    app: Arc<App>,
+    _: &Admin,
+    campaign: CampaignId,
+    expires_at: Instant,
+) -> impl Stream<Item = Result<Stats, Error>> + Send + use<> {
+    let feed = Feed { app, campaign, expires_at, shown: None };
+    futures_util::stream::unfold(Some(feed), |feed| async move {
+        let mut feed = feed?;
+        match feed.next().await {
+            Ok(stats) => Some((Ok(stats), Some(feed))),
+            Err(error) => Some((Err(error), None)),
+        }
+    })
+}
+
+struct Feed {
+    app: Arc<App>,
+    campaign: CampaignId,
+    expires_at: Instant,
+    shown: Option<Stats>,
+}
+
+impl Feed {
+    async fn next(&mut self) -> Result<Stats, Error> {
+        let mut wait = self.shown.is_some();
+        loop {
+            if wait {
+                tokio::select! {
+                    () = tokio::time::sleep(PERIOD) => {}
+                    () = self.app.clock.sleep_until(self.expires_at) => return Err(Error::Unauthenticated),
+                    () = self.app.stopping.cancelled() => return Err(Error::Unavailable),
+                }
+            }
+            wait = true;
+            // In a task of its own: who hangs up in the middle of a statement would cost the pool a connection.
+            let app = Arc::clone(&self.app);
+            let read = tokio::spawn(async move { app.recent_stats.get(&app).await }).await;
+            let read = read.map_err(|error| Error::Internal(format!("reading statistics: {error}")))??;
+            let stats = *read.get(&self.campaign).ok_or(Error::NotFound)?;
+            if self.shown.replace(stats) != Some(stats) {
+                return Ok(stats);
+            }
+        }
+    }
 }
 
 /// Totals of every campaign that awarded anything.

@@ -8,7 +8,7 @@ use super::ContextExt;
 use super::award::{Award, AwardStatus};
 use super::error::ApiError;
 use super::ledger::LedgerEntry;
-use super::loaders::{AwardsOf, FindCustomer, LedgerOf, ProgressOf, PurchasesOf};
+use super::loaders::{AwardsOf, FindCustomer, LedgerOf, PurchasesOf};
 use super::node::GlobalId;
 use super::page::Connection;
 use super::progress::CampaignProgress;
@@ -18,6 +18,7 @@ use crate::app::award::AwardFilter;
 use crate::app::customer::{balance, list, require_version};
 use crate::app::model;
 use crate::app::page::{Listed, PageArgs};
+use crate::app::points_update::Cursor;
 use crate::app::{self};
 
 /// Someone who buys, known by the shop's own id.
@@ -47,15 +48,7 @@ impl Customer {
         ctx: &Context<'_>,
         #[graphql(desc = "Only in this campaign.")] campaign_id: Option<ID>,
     ) -> Result<Vec<CampaignProgress>, ApiError> {
-        let campaign = match &campaign_id {
-            Some(id) => match GlobalId::campaign(id) {
-                Some(campaign) => Some(campaign),
-                None => return Ok(Vec::new()),
-            },
-            None => None,
-        };
-        let progress = ctx.loaders().load_one(ProgressOf(Arc::clone(&self.0), campaign)).await?;
-        Ok(progress.unwrap_or_default().into_iter().map(CampaignProgress::from).collect())
+        CampaignProgress::of(ctx, &self.0, campaign_id).await
     }
 
     /// The customer's awards, newest first.
@@ -144,7 +137,7 @@ impl Balance {
             lifetime: Points(balance.lifetime),
             as_of: balance.as_of.into(),
             version: Count(balance.version),
-            cursor: app::ledger::cursor(balance.sequence),
+            cursor: Cursor::of(customer).to_text(),
         }
     }
 }

@@ -17,6 +17,10 @@ impl<E: Into<app::Error>> From<E> for ApiError {
 
 impl From<ApiError> for async_graphql::Error {
     fn from(ApiError(error): ApiError) -> Self {
+        let (error, cursor) = match error {
+            app::Error::Interrupted { cursor, cause } => (*cause, Some(cursor)),
+            error => (error, None),
+        };
         let code = code(&error);
         let message = match code {
             "INTERNAL" => "internal error".to_owned(),
@@ -32,6 +36,9 @@ impl From<ApiError> for async_graphql::Error {
         }
         Self::new(message).extend_with(|_, extensions| {
             extensions.set("code", code);
+            if let Some(cursor) = cursor {
+                extensions.set("cursor", cursor);
+            }
             if let Some(correlation_id) = correlation_id {
                 extensions.set("correlationId", correlation_id);
             }
@@ -47,6 +54,9 @@ fn code(error: &app::Error) -> &'static str {
         app::Error::Refused(_) | app::Error::BadUserInput(_) => "BAD_USER_INPUT",
         app::Error::Unauthenticated => "UNAUTHENTICATED",
         app::Error::Forbidden => "FORBIDDEN",
+        app::Error::NotFound => "NOT_FOUND",
+        app::Error::CursorUnknown => "CURSOR_UNKNOWN",
+        app::Error::Interrupted { cause, .. } => code(cause),
         app::Error::Overloaded => "OVERLOADED",
         app::Error::Unavailable => "UNAVAILABLE",
         app::Error::Database(_) if error.is_retryable() => "UNAVAILABLE",

@@ -14,6 +14,7 @@ pub mod loaders;
 pub mod money;
 mod node;
 pub mod page;
+pub mod points_update;
 pub mod progress;
 pub mod purchase;
 pub mod refund;
@@ -23,11 +24,13 @@ pub mod window;
 use std::sync::Arc;
 
 use async_graphql::dataloader::DataLoader;
-use async_graphql::{Context, EmptySubscription, MergedObject, ValidationMode, Variables};
+use async_graphql::{Context, MergedObject, MergedSubscription, Response, ValidationMode, Variables};
+use futures_util::{Stream, StreamExt};
 
 use self::loaders::Loaders;
 use crate::app::App;
 use crate::app::viewer::Viewer;
+use crate::engine::time::Instant;
 
 /// What can be read. Every field needs a token; what belongs to another customer does not exist.
 #[derive(Default, MergedObject)]
@@ -42,7 +45,11 @@ pub struct Mutation(
     adjustment::AdjustmentMutation,
 );
 
-type Executor = async_graphql::Schema<Query, Mutation, EmptySubscription>;
+/// What can be followed live.
+#[derive(Default, MergedSubscription)]
+pub struct Subscription(points_update::PointsSubscription, campaign::stats::CampaignStatsSubscription);
+
+type Executor = async_graphql::Schema<Query, Mutation, Subscription>;
 
 /// The schema over an application.
 pub struct Schema {
@@ -62,31 +69,58 @@ pub fn sdl() -> String {
 
 fn executor() -> Executor {
     // The gate has validated what comes, so the executor's own rules are left to a minimum.
-    Executor::build(Query::default(), Mutation::default(), EmptySubscription)
+    Executor::build(Query::default(), Mutation::default(), Subscription::default())
         .validation_mode(ValidationMode::Fast)
         .disable_suggestions()
         .finish()
 }
 
 impl Schema {
-    /// Runs what the gate admitted.
-    pub async fn execute(&self, viewer: Viewer, document: String, variables: Variables) -> async_graphql::Response {
-        let loaders = Loaders::start(Arc::clone(&self.app), viewer.clone());
-        let session = Session { app: Arc::clone(&self.app), viewer, loaders };
-        let request = async_graphql::Request::new(document).variables(variables).data(session);
-        let mut response = self.executor.execute(request).await;
-        for error in &mut response.errors {
-            error::finish(error);
-        }
-        response.errors.truncate(error::MAX_ERRORS);
-        response
+    /// Runs a query or mutation that the gate admitted.
+    pub async fn execute(&self, caller: Caller, document: String, variables: Variables) -> Response {
+        finish(self.executor.execute(self.request(caller, document, variables)).await)
     }
+
+    /// Runs a subscription that the gate admitted: an answer for each event.
+    pub fn subscribe(
+        &self,
+        caller: Caller,
+        document: String,
+        variables: Variables,
+    ) -> impl Stream<Item = Response> + Send + use<> {
+        self.executor.execute_stream(self.request(caller, document, variables)).map(finish)
+    }
+
+    fn request(&self, caller: Caller, document: String, variables: Variables) -> async_graphql::Request {
+        let Caller { viewer, expires_at } = caller;
+        let loaders = Loaders::start(Arc::clone(&self.app), viewer.clone());
+        let session = Session { app: Arc::clone(&self.app), viewer, expires_at, loaders };
+        async_graphql::Request::new(document).variables(variables).data(session)
+    }
+}
+
+fn finish(mut response: Response) -> Response {
+    response.errors.truncate(error::MAX_ERRORS);
+    for error in &mut response.errors {
+        error::finish(error);
+    }
+    response
+}
+
+/// Who asks, and for how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// What the token allows.
+    pub viewer: Viewer,
+    /// When the token expires.
+    pub expires_at: Instant,
 }
 
 /// What every resolver of a request can ask for.
 struct Session {
     app: Arc<App>,
     viewer: Viewer,
+    expires_at: Instant,
     loaders: DataLoader<Loaders>,
 }
 

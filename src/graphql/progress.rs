@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
-use async_graphql::{Enum, SimpleObject};
+use async_graphql::{Context, Enum, ID, SimpleObject};
 
+use super::ContextExt;
 use super::campaign::Campaign;
+use super::error::ApiError;
+use super::loaders::ProgressOf;
+use super::node::GlobalId;
 use super::scalar::{Count, Decimal};
 use super::window::Window;
-use crate::app::progress as app;
+use crate::app::{model, progress as app};
 use crate::engine::progress::{Standing, Unit};
 
 /// Where a customer stands in a running campaign.
@@ -31,6 +35,25 @@ pub struct CampaignProgress {
     awards_earned: Count,
     /// How many more the campaign's caps leave; null: no bound.
     awards_left: Option<Count>,
+}
+
+impl CampaignProgress {
+    /// Where the customer stands in each running campaign, or in the one that is named.
+    pub async fn of(
+        ctx: &Context<'_>,
+        customer: &Arc<model::Customer>,
+        campaign_id: Option<ID>,
+    ) -> Result<Vec<Self>, ApiError> {
+        let campaign = match &campaign_id {
+            Some(id) => match GlobalId::campaign(id) {
+                Some(campaign) => Some(campaign),
+                None => return Ok(Vec::new()),
+            },
+            None => None,
+        };
+        let progress = ctx.loaders().load_one(ProgressOf(Arc::clone(customer), campaign)).await?;
+        Ok(progress.unwrap_or_default().into_iter().map(Self::from).collect())
+    }
 }
 
 impl From<app::CampaignProgress> for CampaignProgress {

@@ -69,7 +69,8 @@ impl Executor {
         match self.gate.admit(&asked, introspection) {
             Ok(admitted) => {
                 let variables = Variables::from_json(Value::Object(admitted.variables));
-                let response = self.schema.execute(viewer, admitted.document, variables).await;
+                let caller = graphql::Caller { viewer, expires_at: crate::engine::time::Instant::FOREVER };
+                let response = self.schema.execute(caller, admitted.document, variables).await;
                 Reply { errors: response.errors, data: Some(response.data) }
             }
             Err(refusals) => Reply { errors: refusals.into_iter().map(refused).collect(), data: None },

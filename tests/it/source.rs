@@ -71,6 +71,7 @@ const LAYERS: [(&str, &[&str]); 8] = [
         "src/app",
         &["axum", "async_graphql", "apollo_compiler", "crate::graphql", "crate::http", "crate::gate", "crate::cli"],
     ),
+    ("src/live", &["crate::", "entity", "sea_orm", "axum", "async_graphql"]),
     (
         "src/graphql",
         &["sea_orm", "axum", "redis", "entity::prelude", "crate::http", "crate::gate", "crate::cli", "SELECT "],

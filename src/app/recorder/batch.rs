@@ -11,7 +11,7 @@ use sea_orm::{
 
 use super::facts::Verdict;
 use super::repair::Repair;
-use super::{Context, Fact, Recorded, Refusal, UserErrorCode, evaluation, facts, posting, repair};
+use super::{Commit, Context, Fact, Recorded, Refusal, UserErrorCode, evaluation, facts, posting, repair};
 use crate::app::adjustment::AdjustPoints;
 use crate::app::campaigns::CampaignSet;
 use crate::app::database::CAMPAIGNS_LOCK;
@@ -65,6 +65,12 @@ impl Touched {
     pub(super) fn next_version(&self) -> i64 {
         self.row.version + 1
     }
+
+    /// Once it is committed.
+    fn commit(&self) -> Commit {
+        let entries = self.entries.iter().cloned().map(Arc::new).collect();
+        Commit { customer: Arc::new(self.row.clone()), entries }
+    }
 }
 
 /// By external id: the order in which they are locked, decided and posted.
@@ -90,6 +96,9 @@ pub(super) async fn commit(
     posting::post(&batch, &mut customers, evaluated).await?;
     save_customers(&batch, &mut customers).await?;
     tx.commit().await?;
+    for customer in customers.values().filter(|customer| customer.changed) {
+        context.live.wake(&customer.row.external_id, customer.row.version, || Some(customer.commit()));
+    }
     Ok(answer(facts, verdicts, &customers))
 }
 

@@ -30,6 +30,7 @@ use super::error::{Error, UserError, UserErrorCode};
 use super::purchase::NewPurchase;
 use super::refund::NewRefund;
 use crate::config;
+use crate::live::Hub;
 
 /// How often a batch is repeated after a deadlock or a serialisation failure.
 const MAX_REPEATS: u32 = 10;
@@ -85,6 +86,23 @@ pub struct Recorded {
     pub entry: Option<ledger_entry::Model>,
 }
 
+/// What a commit changed of one customer: what its subscribers are told.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// After the commit.
+    pub customer: Arc<customer::Model>,
+    /// Posted by it, in order; none: only progress moved.
+    pub entries: Vec<Arc<ledger_entry::Model>>,
+}
+
+impl Commit {
+    /// Whether nothing was posted between the entry `sequence` and this commit's.
+    pub fn continues(&self, sequence: i64) -> bool {
+        let before = self.entries.first().map_or(self.customer.ledger_sequence, |entry| entry.sequence - 1);
+        before == sequence
+    }
+}
+
 /// Why a fact was not recorded, though it was well-formed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -122,6 +140,7 @@ pub(super) struct Context {
     pub(super) database: Database,
     pub(super) campaigns: Arc<Campaigns>,
     pub(super) clock: Clock,
+    pub(super) live: Hub<Commit>,
 }
 
 /// Hands facts to the writers.

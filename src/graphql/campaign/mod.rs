@@ -1,16 +1,18 @@
-//! Campaigns: reading them. `rule` is what they consist of, `input` how they are sent, `mutation` their life.
+//! Campaigns: reading them. `rule` is what they consist of, `input` how they are sent, `mutation` their life,
+//! `stats` what they have awarded.
 
 pub mod input;
 pub mod mutation;
 pub mod rule;
+pub mod stats;
 
 use std::sync::Arc;
 
-use async_graphql::{Context, Description, Enum, ID, Object, SimpleObject};
+use async_graphql::{Context, Description, Enum, ID, Object};
 
 use super::ContextExt;
 use super::error::ApiError;
-use super::loaders::{BudgetOf, FindCampaign, StatsOf};
+use super::loaders::{BudgetOf, FindCampaign};
 use super::node::GlobalId;
 use super::page::{CampaignConnection, Connection};
 use super::scalar::{Count, CurrencyCode, DateTime, Duration, Points, TimeZone};
@@ -23,6 +25,7 @@ use crate::engine::lifecycle::Status;
 
 pub use mutation::CampaignMutation;
 use rule::{AwardRule, Goal, PurchaseFilter, WindowRule};
+use stats::CampaignStats;
 
 /// A rule over a period: which purchases count, how they are grouped, what must be reached, what that is worth.
 #[derive(Clone, Description)]
@@ -138,38 +141,8 @@ impl Campaign {
     /// What it has awarded so far. Admin; null for others. At most one second old.
     async fn stats(&self, ctx: &Context<'_>) -> Option<Result<CampaignStats, ApiError>> {
         ctx.viewer().require_admin().ok()?;
-        Some(stats(ctx, &self.0).await)
+        Some(CampaignStats::of(ctx, &self.0).await)
     }
-}
-
-async fn stats(ctx: &Context<'_>, campaign: &campaigns::Campaign) -> Result<CampaignStats, ApiError> {
-    let totals = ctx.loaders().load_one(StatsOf(campaign.id())).await?.unwrap_or_default();
-    let budget = match campaign.budget_limit {
-        Some(_) => ctx.loaders().load_one(BudgetOf(campaign.id())).await?,
-        None => None,
-    };
-    Ok(CampaignStats {
-        awards: Count(totals.awards),
-        customers: Count(totals.customers),
-        points_standing: Points(totals.points_standing),
-        points_declined: Points(totals.points_declined),
-        budget_left: budget.map(|budget| Points(budget.left())),
-    })
-}
-
-/// What a campaign has awarded so far.
-#[derive(Clone, Debug, SimpleObject)]
-pub struct CampaignStats {
-    /// Standing awards.
-    awards: Count,
-    /// Customers with a standing award.
-    customers: Count,
-    /// Points of the standing awards.
-    points_standing: Points,
-    /// Points that awards would have had for which the budget had no room.
-    points_declined: Points,
-    /// Points for which the budget has room; null: there is no budget.
-    budget_left: Option<Points>,
 }
 
 /// Where a campaign stands in its life.

@@ -167,10 +167,9 @@ on_both! {
         let id = text(&answer["me"]["id"]);
         let node = app.data(&customer("nobody"), "query($id: ID!) { node(id: $id) { id } }", json!({ "id": id })).await;
         assert_eq!(node["node"]["id"], json!(id));
-        let cursor = &answer["me"]["balance"]["cursor"];
-        let ledger = "query($c: String) { me { ledger(before: $c) { nodes { sequence } } } }";
+        let ledger = "{ me { ledger { nodes { sequence } } } }";
         app.purchase("p", "nobody", "2026-11-02T10:00:00Z", "25").await;
-        let answer = app.data(&customer("nobody"), ledger, json!({ "c": cursor })).await;
+        let answer = app.data(&customer("nobody"), ledger, json!({})).await;
         assert_eq!(answer["me"]["ledger"]["nodes"], json!([{ "sequence": 1 }]));
         // Nobody else sees one that was never heard of.
         let other = app.data(&Viewer::Admin, "{ customer(by: {externalId: \"who\"}) { id } me { id } }", json!({})).await;

@@ -1,0 +1,73 @@
+//! What a campaign has awarded: at a moment, and live.
+
+use std::sync::Arc;
+
+use async_graphql::{Context, ID, SimpleObject, Subscription};
+use futures_util::{Stream, StreamExt};
+
+use crate::app::campaigns;
+use crate::app::error::Error;
+use crate::app::stats::{Stats, follow};
+use crate::graphql::error::ApiError;
+use crate::graphql::loaders::{BudgetOf, StatsOf};
+use crate::graphql::node::GlobalId;
+use crate::graphql::scalar::{Count, Points};
+use crate::graphql::{ContextExt, session};
+
+/// What a campaign has awarded so far.
+#[derive(Clone, Debug, SimpleObject)]
+pub struct CampaignStats {
+    /// Standing awards.
+    awards: Count,
+    /// Customers with a standing award.
+    customers: Count,
+    /// Points of the standing awards.
+    points_standing: Points,
+    /// Points that awards would have had for which the budget had no room.
+    points_declined: Points,
+    /// Points for which the budget has room; null: there is no budget.
+    budget_left: Option<Points>,
+}
+
+impl CampaignStats {
+    pub(super) async fn of(ctx: &Context<'_>, campaign: &campaigns::Campaign) -> Result<Self, ApiError> {
+        let totals = ctx.loaders().load_one(StatsOf(campaign.id())).await?.unwrap_or_default();
+        let budget = match campaign.budget_limit {
+            Some(_) => ctx.loaders().load_one(BudgetOf(campaign.id())).await?,
+            None => None,
+        };
+        Ok((totals, budget).into())
+    }
+}
+
+impl From<Stats> for CampaignStats {
+    fn from((totals, budget): Stats) -> Self {
+        Self {
+            awards: Count(totals.awards),
+            customers: Count(totals.customers),
+            points_standing: Points(totals.points_standing),
+            points_declined: Points(totals.points_declined),
+            budget_left: budget.map(|budget| Points(budget.left())),
+        }
+    }
+}
+
+/// See [`crate::graphql::Subscription`].
+#[derive(Default)]
+pub struct CampaignStatsSubscription;
+
+#[Subscription]
+impl CampaignStatsSubscription {
+    /// The totals of one campaign: now, and whenever they have moved, at most about once a second. For admins.
+    async fn campaign_stats(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The campaign's `id`.")] id: ID,
+    ) -> Result<impl Stream<Item = Result<CampaignStats, ApiError>>, ApiError> {
+        let session = session(ctx);
+        let admin = session.viewer.require_admin()?;
+        let campaign = GlobalId::campaign(&id).ok_or(Error::NotFound)?;
+        let stats = follow(Arc::clone(&session.app), &admin, campaign, session.expires_at);
+        Ok(stats.map(|stats| stats.map(CampaignStats::from).map_err(ApiError::from)))
+    }
+}
