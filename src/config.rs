@@ -8,6 +8,7 @@ mod source;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -26,6 +27,8 @@ pub struct Config {
     pub http: Http,
     /// Where everything is stored.
     pub database: Database,
+    /// What one caller may ask.
+    pub limits: Limits,
     /// Limits of the write queue.
     pub writer: Writer,
     /// Whose tokens are accepted.
@@ -43,8 +46,42 @@ pub struct Http {
     pub request_timeout: Duration,
     /// `http.head_timeout_ms`
     pub head_timeout: Duration,
+    /// `http.write_timeout_ms`
+    pub write_timeout: Duration,
     /// `http.body_limit_bytes`
     pub body_limit_bytes: usize,
+    /// `http.connections`
+    pub connections: usize,
+    /// `http.allowed_origins`
+    pub allowed_origins: Vec<String>,
+    /// `http.introspection`
+    pub introspection: bool,
+    /// `http.graphiql`
+    pub graphiql: bool,
+    /// `http.documents`
+    pub documents: Option<PathBuf>,
+}
+
+/// What one caller may ask.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// `limits.customer_…`: customers and whoever has no token.
+    pub customer: Rate,
+    /// `limits.shop_…`: storefronts and admins.
+    pub shop: Rate,
+    /// `limits.concurrent_requests`
+    pub concurrent_requests: usize,
+    /// `limits.streams`
+    pub streams: usize,
+}
+
+/// Points that come back to a caller.
+#[derive(Clone, Debug)]
+pub struct Rate {
+    /// `…_points_per_second`
+    pub points_per_second: NonZeroU32,
+    /// `…_burst_points`: the most it can have.
+    pub burst_points: NonZeroU32,
 }
 
 /// Where everything is stored.
@@ -165,6 +202,11 @@ impl Config {
         Self::load_with(file, Environment::default())
     }
 
+    /// What holds where nothing is configured.
+    pub fn defaults() -> Result<Self, ConfigError> {
+        Self::read(&Source::defaults()?)
+    }
+
     fn load_with(file: Option<&Path>, environment: Environment) -> Result<Self, ConfigError> {
         Self::read(&Source::new(file, environment)?)
     }
@@ -173,6 +215,7 @@ impl Config {
         let config = Self {
             http: Http::read(source)?,
             database: Database::read(source)?,
+            limits: Limits::read(source)?,
             writer: Writer::read(source)?,
             auth: Auth::read(source)?,
             log: Log::read(source)?,
@@ -193,7 +236,53 @@ impl Http {
             listen: source.parse("http.listen", "an address and a port, such as 127.0.0.1:8080 or [::1]:8080")?,
             request_timeout: Duration::from_millis(source.number("http.request_timeout_ms", 100, 600_000)?),
             head_timeout: Duration::from_millis(source.number("http.head_timeout_ms", 100, 600_000)?),
+            write_timeout: Duration::from_millis(source.number("http.write_timeout_ms", 100, 600_000)?),
             body_limit_bytes: source.number("http.body_limit_bytes", 1_024, 64 << 20)?,
+            connections: source.number("http.connections", 1, 1_000_000)?,
+            allowed_origins: origins(source)?,
+            introspection: source.boolean("http.introspection")?,
+            graphiql: source.boolean("http.graphiql")?,
+            documents: source.optional_text("http.documents")?.map(PathBuf::from),
+        })
+    }
+}
+
+fn origins(source: &Source) -> Result<Vec<String>, ConfigError> {
+    const KEY: &str = "http.allowed_origins";
+    let text = source.optional_text(KEY)?.unwrap_or_default();
+    let origins: Vec<String> =
+        text.split(',').map(|origin| origin.trim().to_owned()).filter(|o| !o.is_empty()).collect();
+    let is_origin = |origin: &String| {
+        let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
+        host.is_some_and(|host| !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/'))
+    };
+    if origins.iter().all(is_origin) {
+        Ok(origins)
+    } else {
+        Err(invalid(KEY, "origins such as https://shop.example, separated by commas, without a path"))
+    }
+}
+
+impl Limits {
+    fn read(source: &Source) -> Result<Self, ConfigError> {
+        let number = |key, least| {
+            let number: u32 = source.number(key, least, 1_000_000_000)?;
+            NonZeroU32::new(number).ok_or_else(|| invalid(key, "above 0"))
+        };
+        let points = |key| number(key, 1);
+        // At least what the dearest operation that is admitted costs.
+        let burst = |key| number(key, 60_000);
+        Ok(Self {
+            customer: Rate {
+                points_per_second: points("limits.customer_points_per_second")?,
+                burst_points: burst("limits.customer_burst_points")?,
+            },
+            shop: Rate {
+                points_per_second: points("limits.shop_points_per_second")?,
+                burst_points: burst("limits.shop_burst_points")?,
+            },
+            concurrent_requests: source.number("limits.concurrent_requests", 2, 1_000_000)?,
+            streams: source.number("limits.streams", 1, 1_000_000)?,
         })
     }
 }

@@ -39,7 +39,7 @@ impl AdjustPoints {
 }
 
 /// Adjusts a customer's points. `path`: where the input lies, for error paths.
-pub async fn record(app: &App, _: &Admin, path: Vec<String>, input: AdjustPoints) -> Result<Recorded, Error> {
+pub async fn record(app: &App, admin: &Admin, path: Vec<String>, input: AdjustPoints) -> Result<Recorded, Error> {
     let fact = input.check(&path).map(Fact::Adjustment);
-    app.recorder.record_one(path, fact).await
+    app.recorder.record_one(admin.who(), path, fact).await
 }

@@ -83,6 +83,12 @@ pub enum Error {
         /// Why it ends.
         cause: Box<Error>,
     },
+    /// The caller has asked for more than it may in a time.
+    #[error("too much was asked in too short a time, try again after {retry_after_seconds} s")]
+    RateLimited {
+        /// After which the same can be asked again.
+        retry_after_seconds: u64,
+    },
     /// The write queue is full.
     #[error("the server is overloaded, try again")]
     Overloaded,
@@ -107,7 +113,7 @@ impl Error {
     /// Whether the same request can succeed later.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Overloaded | Self::Unavailable => true,
+            Self::Overloaded | Self::Unavailable | Self::RateLimited { .. } => true,
             Self::Interrupted { cause, .. } => cause.is_retryable(),
             Self::Database(error) => {
                 matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_))

@@ -27,6 +27,7 @@ pub mod refund;
 pub mod rows;
 pub mod running;
 pub mod settlement;
+pub mod share;
 pub mod stats;
 pub mod sweep;
 pub mod viewer;

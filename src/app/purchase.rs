@@ -190,7 +190,7 @@ pub fn from_row(row: &purchase::Model, refunds: Vec<Refund>) -> Result<Purchase,
 /// where each input lies, for error paths.
 pub async fn record(
     app: &App,
-    _: &Shop,
+    shop: &Shop,
     inputs: Vec<(Vec<String>, RecordPurchase)>,
 ) -> Result<Vec<Result<Recorded, Error>>, Error> {
     let now = app.clock.now();
@@ -201,7 +201,7 @@ pub async fn record(
             (path, fact)
         })
         .collect();
-    app.recorder.record_checked(checked).await
+    app.recorder.record_checked(shop.who(), checked).await
 }
 
 impl Listed for purchase::Model {

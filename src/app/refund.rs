@@ -178,9 +178,9 @@ pub fn from_row(row: &refund::Model) -> Result<Refund, Error> {
 }
 
 /// Records a refund. `path`: where the input lies, for error paths.
-pub async fn record(app: &App, _: &Shop, path: Vec<String>, input: RecordRefund) -> Result<Recorded, Error> {
+pub async fn record(app: &App, shop: &Shop, path: Vec<String>, input: RecordRefund) -> Result<Recorded, Error> {
     let purchases = find_purchases(&app.database, vec![input.purchase_external_id.clone()]).await?;
     let purchase = purchases.get(&input.purchase_external_id);
     let fact = input.check(&path, purchase).map(Fact::Refund);
-    app.recorder.record_one(path, fact).await
+    app.recorder.record_one(shop.who(), path, fact).await
 }

@@ -1,6 +1,8 @@
 //! Who asks, and what that allows. Rights are values: a use case that needs an admin takes an [`Admin`], and nobody
 //! can make one but [`Viewer::require_admin`].
 
+use std::sync::Arc;
+
 use super::error::Error;
 
 /// Who asks.
@@ -10,19 +12,23 @@ pub enum Viewer {
     Anonymous,
     /// Sees itself: the customer's external id.
     Customer(String),
-    /// Records, and reads any customer.
-    Storefront,
-    /// Everything.
-    Admin,
+    /// Records, and reads any customer: the token's subject.
+    Storefront(String),
+    /// Everything: the token's subject.
+    Admin(String),
 }
 
 /// The right to everything.
-#[derive(Clone, Copy, Debug)]
-pub struct Admin(());
+#[derive(Clone, Debug)]
+pub struct Admin(Who);
 
 /// The right to record, and to read any customer.
-#[derive(Clone, Copy, Debug)]
-pub struct Shop(());
+#[derive(Clone, Debug)]
+pub struct Shop(Who);
+
+/// One asker among others: limits are counted for each.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Who(Arc<str>);
 
 /// The right to read: one customer, or all.
 #[derive(Clone, Copy, Debug)]
@@ -32,19 +38,29 @@ pub struct Reader<'a> {
 }
 
 impl Viewer {
+    /// Whose limits a request is counted against: all tokens of one role and subject are one, all without a token too.
+    pub fn who(&self) -> Who {
+        Who(match self {
+            Self::Anonymous => "anonymous".into(),
+            Self::Customer(external_id) => format!("customer {external_id}").into(),
+            Self::Storefront(subject) => format!("storefront {subject}").into(),
+            Self::Admin(subject) => format!("admin {subject}").into(),
+        })
+    }
+
     /// Admins.
     pub fn require_admin(&self) -> Result<Admin, Error> {
         match self {
-            Self::Admin => Ok(Admin(())),
+            Self::Admin(_) => Ok(Admin(self.who())),
             Self::Anonymous => Err(Error::Unauthenticated),
-            Self::Customer(_) | Self::Storefront => Err(Error::Forbidden),
+            Self::Customer(_) | Self::Storefront(_) => Err(Error::Forbidden),
         }
     }
 
     /// Storefronts and admins.
     pub fn require_shop(&self) -> Result<Shop, Error> {
         match self {
-            Self::Storefront | Self::Admin => Ok(Shop(())),
+            Self::Storefront(_) | Self::Admin(_) => Ok(Shop(self.who())),
             Self::Anonymous => Err(Error::Unauthenticated),
             Self::Customer(_) => Err(Error::Forbidden),
         }
@@ -55,9 +71,23 @@ impl Viewer {
         match self {
             Self::Anonymous => Err(Error::Unauthenticated),
             Self::Customer(external_id) => Ok(Reader { only: Some(external_id), admin: false }),
-            Self::Storefront => Ok(Reader { only: None, admin: false }),
-            Self::Admin => Ok(Reader { only: None, admin: true }),
+            Self::Storefront(_) => Ok(Reader { only: None, admin: false }),
+            Self::Admin(_) => Ok(Reader { only: None, admin: true }),
         }
+    }
+}
+
+impl Admin {
+    /// Who has it.
+    pub fn who(&self) -> &Who {
+        &self.0
+    }
+}
+
+impl Shop {
+    /// Who has it.
+    pub fn who(&self) -> &Who {
+        &self.0
     }
 }
 

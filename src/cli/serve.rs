@@ -10,10 +10,11 @@ use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use super::{sqlite_file, start_app};
 use crate::app::clock::Clock;
-use crate::app::{App, clockwork};
+use crate::app::{App, clockwork, sweep};
 use crate::config::{self, Config};
 use crate::http;
 use crate::http::auth::Verifier;
@@ -40,14 +41,17 @@ pub(super) async fn run(_: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let listener = TcpListener::bind(config.http.listen)
         .await
         .with_context(|| format!("`http.listen`: {} cannot be listened on", config.http.listen))?;
-    let router = router(Arc::clone(&app), verifier, &config.http).context("the GraphQL schema is not valid")?;
-    let stop = CancellationToken::new();
+    let sockets = TaskTracker::new();
+    let router = router(Arc::clone(&app), verifier, config, sockets.clone())?;
+    let stop = app.stopping.clone();
     // Before anybody knows that the server is there: who sees the line below may stop it.
     tokio::spawn(stop_on_signal(Signals::listen()?, stop.clone()));
     writeln!(stdout(), "listening on http://{}", listener.local_addr()?)?;
     let clockwork = tokio::spawn(clockwork::run(Arc::clone(&app), stop.clone()));
-    http::serve(router, listener, &config.http, stop).await;
+    let sweep = tokio::spawn(sweep::run(Arc::clone(&app), stop.clone()));
+    http::serve(router, listener, &config.http, sockets, stop).await;
     clockwork.await?;
+    sweep.await?;
     stop_app(&app).await
 }
 

@@ -44,6 +44,13 @@ impl Source {
         Ok(Self { layers, read: RefCell::default() })
     }
 
+    /// The defaults alone.
+    pub(super) fn defaults() -> Result<Self, ConfigError> {
+        let defaults = File::from_str(DEFAULTS, FileFormat::Toml);
+        let layers = Layers::builder().add_source(defaults).build().map_err(|_| ConfigError::Environment)?;
+        Ok(Self { layers, read: RefCell::default() })
+    }
+
     /// A text, or `None` where it is empty.
     pub(super) fn optional_text(&self, key: &'static str) -> Result<Option<String>, ConfigError> {
         self.read.borrow_mut().insert(key);

@@ -48,7 +48,7 @@ fn defaults_are_valid() {
 fn every_key_is_documented() {
     load("", &[]).unwrap();
     let keys = documented();
-    assert!(keys.len() >= 19, "{keys:?}");
+    assert!(keys.len() >= 31, "{keys:?}");
     for (key, comment) in keys {
         assert!(comment.trim_start().starts_with(&format!("{}:", variable(&key))), "{key}: {comment}");
     }
@@ -62,6 +62,10 @@ fn every_key_can_come_from_the_environment() {
         "database.url" => "postgres://user:hidden@db.example/shop",
         "database.migrate" => "false",
         "database.connections" => "200",
+        "http.allowed_origins" => "https://shop.example, http://localhost:3000",
+        "http.introspection" | "http.graphiql" => "true",
+        "http.documents" => "documents",
+        "limits.customer_burst_points" | "limits.shop_burst_points" => "60001",
         "writer.writers" => "3",
         "auth.hs256_secret" => "01234567890123456789012345678901",
         "auth.jwks" => "https://issuer.example/keys",
@@ -80,7 +84,15 @@ fn every_key_can_come_from_the_environment() {
     assert_eq!(config.http.listen.port(), 0);
     assert_eq!(config.http.request_timeout, Duration::from_millis(2048));
     assert_eq!(config.http.head_timeout, Duration::from_millis(2048));
-    assert_eq!(config.http.body_limit_bytes, 2048);
+    assert_eq!(config.http.write_timeout, Duration::from_millis(2048));
+    assert_eq!((config.http.body_limit_bytes, config.http.connections), (2048, 2048));
+    assert_eq!(config.http.allowed_origins, ["https://shop.example", "http://localhost:3000"]);
+    assert!(config.http.introspection && config.http.graphiql);
+    assert_eq!(config.http.documents.as_deref(), Some(Path::new("documents")));
+    for rate in [&config.limits.customer, &config.limits.shop] {
+        assert_eq!((rate.points_per_second.get(), rate.burst_points.get()), (2048, 60_001));
+    }
+    assert_eq!((config.limits.concurrent_requests, config.limits.streams), (2048, 2048));
     assert!(!config.database.migrate);
     assert_eq!(config.database.connections, 200);
     assert_eq!(config.database.statement_timeout, Duration::from_millis(2048));
@@ -124,6 +136,9 @@ fn wrong_values_are_refused_by_name_without_the_value() {
     for (name, value, allowed) in [
         ("HTTP__LISTEN", "hidden", "an address and a port"),
         ("HTTP__REQUEST_TIMEOUT_MS", "99", "from 100 to 600000"),
+        ("HTTP__ALLOWED_ORIGINS", "shop.example", "origins such as"),
+        ("HTTP__ALLOWED_ORIGINS", "https://shop.example/", "origins such as"),
+        ("LIMITS__SHOP_BURST_POINTS", "50000", "from 60000"),
         ("HTTP__BODY_LIMIT_BYTES", "-1", "from 1024"),
         ("HTTP__BODY_LIMIT_BYTES", "true", "from 1024"),
         ("HTTP__BODY_LIMIT_BYTES", "", "from 1024"),

@@ -17,6 +17,7 @@ use super::values::{self, NeverNull};
 const SOURCE_NAME: &str = "request";
 
 pub(super) struct Document {
+    text_bytes: usize,
     executable: Valid<ExecutableDocument>,
     facts: HashMap<Option<Name>, Facts>,
 }
@@ -62,7 +63,12 @@ impl Document {
             }
             facts.insert(operation.name.clone(), Facts { introspects, never_null });
         }
-        Ok(Self { executable, facts })
+        Ok(Self { text_bytes: text.len(), executable, facts })
+    }
+
+    /// Length of its text.
+    pub(super) fn text_bytes(&self) -> usize {
+        self.text_bytes
     }
 
     pub(super) fn executable(&self) -> &ExecutableDocument {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Admitted, Code, Gate, Limits, Refusal, Request};
+use super::{Admitted, Code, Gate, Limits, Refusal, Request, Rights};
 
 pub(super) const SDL: &str = r#"
 directive @oneOf on INPUT_OBJECT
@@ -61,7 +61,7 @@ pub(super) fn gate() -> Gate {
 }
 
 pub(super) fn admit_with(query: &str, variables: Value) -> Result<Admitted, Vec<Refusal>> {
-    gate().admit(&Request { query, operation_name: None, variables: map(variables) }, false)
+    gate().admit(&Request { query, hash: None, operation_name: None, variables: map(variables) }, Rights::default())
 }
 
 pub(super) fn admit(query: &str) -> Result<Admitted, Vec<Refusal>> {

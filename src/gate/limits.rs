@@ -29,6 +29,8 @@ pub struct Limits {
     pub page_items: u32,
     /// Points, as [`Admitted::cost`](super::Admitted::cost) counts them.
     pub max_cost: u32,
+    /// Bytes of parsed documents that are kept.
+    pub documents_bytes: u64,
 }
 
 impl Default for Limits {
@@ -47,6 +49,7 @@ impl Default for Limits {
             normalized_bytes: 256 * 1024,
             page_items: 20,
             max_cost: 50_000,
+            documents_bytes: 32 << 20,
         }
     }
 }

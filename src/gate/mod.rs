@@ -2,7 +2,7 @@
 //!
 //! It knows the schema's SDL and nothing else: no resolvers, no rights (the caller says whether introspection is allowed), no
 //! transport. In order of reading: `scan` (the text, before any parser), `cost` (fragments counted, not expanded),
-//! `document` (parsed and validated), `values` and `variables`, `normalize`, `points`, `print`.
+//! `document` (parsed and validated) and `documents` (those that are known), `values` and `variables`, `normalize`, `points`, `print`.
 //!
 //! Invariants:
 //! - Work is linear in the text until every count is within [`Limits`]; only then may anything expand fragments. No recursion is
@@ -13,6 +13,7 @@
 
 mod cost;
 mod document;
+mod documents;
 #[cfg(test)]
 mod fixture;
 mod limits;
@@ -32,6 +33,7 @@ use apollo_compiler::validation::Valid;
 use serde_json::{Map, Value};
 
 use document::Document;
+use documents::Documents;
 use normalize::{ConcreteTypes, Normalizer};
 
 pub use limits::Limits;
@@ -44,7 +46,17 @@ const IS_ONE_OF: &str = "extend type __Type { isOneOf: Boolean }";
 pub struct Gate {
     schema: Valid<Schema>,
     concrete_types: ConcreteTypes,
+    documents: Documents,
     limits: Limits,
+}
+
+/// What the caller may ask for beside plain requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// For the schema.
+    pub introspection: bool,
+    /// For documents that are not listed, where there is a list.
+    pub unlisted: bool,
 }
 
 /// The SDL that a gate was to be made of is not valid.
@@ -55,8 +67,10 @@ pub struct SchemaError(String);
 /// A GraphQL request as it came.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
-    /// The document's text.
+    /// The document's text; empty: `hash` names it.
     pub query: &'a str,
+    /// SHA-256 of the text, as hexadecimal digits.
+    pub hash: Option<&'a str>,
     /// Which of its operations to run; needed when there are several.
     pub operation_name: Option<&'a str>,
     /// Values for the operation's variables. The caller bounds their bytes.
@@ -96,24 +110,24 @@ impl Gate {
         let schema = Schema::parse_and_validate(format!("{sdl}\n{IS_ONE_OF}\n"), "schema.graphql")
             .map_err(|failed| SchemaError(failed.errors.to_string()))?;
         let concrete_types = normalize::concrete_types(&schema);
-        Ok(Self { schema, concrete_types, limits })
+        Ok(Self { schema, concrete_types, documents: Documents::new(&limits), limits })
     }
 
-    /// Decides whether the request may run, and as what. `introspection`: the caller may ask for the schema.
-    pub fn admit(&self, request: &Request<'_>, introspection: bool) -> Result<Admitted, Vec<Refusal>> {
-        let document = Document::parse(&self.schema, &self.limits, request.query)?;
-        self.admit_document(&document, request, introspection).map_err(|refusal| vec![refusal])
+    /// From now on only the documents with these texts may run, but for those who have the right to others.
+    pub fn list(&mut self, texts: &[String]) -> Result<(), Refusal> {
+        self.documents.list(&self.schema, &self.limits, texts)
     }
 
-    fn admit_document(
-        &self,
-        document: &Document,
-        request: &Request<'_>,
-        introspection: bool,
-    ) -> Result<Admitted, Refusal> {
-        let Self { schema, concrete_types, limits } = self;
+    /// Decides whether the request may run, and as what.
+    pub fn admit(&self, request: &Request<'_>, rights: Rights) -> Result<Admitted, Vec<Refusal>> {
+        let document = self.documents.find(&self.schema, &self.limits, request, rights)?;
+        self.admit_document(&document, request, rights).map_err(|refusal| vec![refusal])
+    }
+
+    fn admit_document(&self, document: &Document, request: &Request<'_>, rights: Rights) -> Result<Admitted, Refusal> {
+        let Self { schema, concrete_types, limits, .. } = self;
         let (operation, facts) = document.operation(request.operation_name)?;
-        if facts.introspects && !introspection {
+        if facts.introspects && !rights.introspection {
             return Err(Refusal::new(Code::Forbidden, "introspection is not allowed here"));
         }
         let variables = variables::coerce(schema, operation, &facts.never_null, &request.variables, limits)?;

@@ -21,6 +21,8 @@ pub enum Code {
     TooExpensive,
     /// The request needs a right that the caller lacks.
     Forbidden,
+    /// The hash names no document that is known: send its text.
+    PersistedQueryNotFound,
 }
 
 impl Code {
@@ -32,6 +34,7 @@ impl Code {
             Self::BadUserInput => "BAD_USER_INPUT",
             Self::TooExpensive => "TOO_EXPENSIVE",
             Self::Forbidden => "FORBIDDEN",
+            Self::PersistedQueryNotFound => "PERSISTED_QUERY_NOT_FOUND",
         }
     }
 }

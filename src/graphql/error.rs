@@ -22,6 +22,11 @@ impl From<ApiError> for async_graphql::Error {
             error => (error, None),
         };
         let code = code(&error);
+        let retry_after_seconds = match (code, &error) {
+            ("RATE_LIMITED", app::Error::RateLimited { retry_after_seconds }) => Some(*retry_after_seconds),
+            ("OVERLOADED" | "UNAVAILABLE", _) => Some(1),
+            _ => None,
+        };
         let message = match code {
             "INTERNAL" => "internal error".to_owned(),
             "UNAVAILABLE" => app::Error::Unavailable.to_string(),
@@ -42,8 +47,8 @@ impl From<ApiError> for async_graphql::Error {
             if let Some(correlation_id) = correlation_id {
                 extensions.set("correlationId", correlation_id);
             }
-            if matches!(code, "OVERLOADED" | "UNAVAILABLE") {
-                extensions.set("retryAfterSeconds", 1);
+            if let Some(seconds) = retry_after_seconds {
+                extensions.set("retryAfterSeconds", seconds);
             }
         })
     }
@@ -57,6 +62,7 @@ fn code(error: &app::Error) -> &'static str {
         app::Error::NotFound => "NOT_FOUND",
         app::Error::CursorUnknown => "CURSOR_UNKNOWN",
         app::Error::Interrupted { cause, .. } => code(cause),
+        app::Error::RateLimited { .. } => "RATE_LIMITED",
         app::Error::Overloaded => "OVERLOADED",
         app::Error::Unavailable => "UNAVAILABLE",
         app::Error::Database(_) if error.is_retryable() => "UNAVAILABLE",

@@ -1,16 +1,26 @@
 //! The HTTP edge: who is calling, what is asked, how it is answered.
 
 pub mod auth;
+mod graphiql;
 pub mod graphql;
+pub mod limits;
+pub mod origins;
 pub mod router;
 
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -21,29 +31,40 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after a connection could not be accepted (too many open files, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until `stop`; then takes no connection any more and answers what is under way.
+/// Serves until `stop`; then takes no connection any more and answers what is under way. `sockets`: the WebSockets that
+/// the router opens, which end by themselves.
 ///
-/// By hand rather than by `axum::serve`, which has no time-out for a request's head.
-pub async fn serve(router: Router, listener: TcpListener, config: &config::Http, stop: CancellationToken) {
+/// By hand rather than by `axum::serve`, which has no time-outs and takes any number of connections.
+pub async fn serve(
+    router: Router,
+    listener: TcpListener,
+    config: &config::Http,
+    sockets: TaskTracker,
+    stop: CancellationToken,
+) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(config.head_timeout);
     builder.http2().timer(TokioTimer::new());
     let connections = TaskTracker::new();
+    let places = Arc::new(Semaphore::new(config.connections));
     loop {
         let accepted = tokio::select! {
             () = stop.cancelled() => break,
-            accepted = listener.accept() => accepted,
+            accepted = accept(&listener, &places) => accepted,
         };
-        let Ok((stream, _)) = accepted else {
+        let Some((stream, place)) = accepted else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
         // Small answers go out at once; a socket that does not know the option works without.
         let _ = stream.set_nodelay(true);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(config.write_timeout));
+        let stream = Connection { stream: Box::pin(stream), _place: place };
         let service = TowerToHyperService::new(router.clone());
         let (builder, stop) = (builder.clone(), stop.clone());
         connections.spawn(async move {
-            let connection = builder.serve_connection(TokioIo::new(stream), service);
+            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
             let mut connection = std::pin::pin!(connection);
             // What fails here has no client left to be told.
             tokio::select! {
@@ -55,7 +76,57 @@ pub async fn serve(router: Router, listener: TcpListener, config: &config::Http,
     }
     drop(listener);
     connections.close();
-    if tokio::time::timeout(DRAIN_TIMEOUT, connections.wait()).await.is_err() {
+    sockets.close();
+    let drained = async {
+        connections.wait().await;
+        sockets.wait().await;
+    };
+    if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
         tracing::warn!("connections that were still busy are cut");
+    }
+}
+
+/// The next connection, once there is a place for it; none: it could not be accepted.
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    let (stream, _) = listener.accept().await.ok()?;
+    Some((stream, place))
+}
+
+/// A connection, be it upgraded or not, and its place.
+struct Connection {
+    stream: Pin<Box<TimeoutStream<TcpStream>>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream.as_mut().poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream.as_mut().poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream.as_mut().poll_write_vectored(cx, bufs)
     }
 }

@@ -1,18 +1,21 @@
 //! Every route on one page.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::header::X_CONTENT_TYPE_OPTIONS;
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::map_response;
 use axum::response::Response;
 use axum::routing::{any, get};
+use tokio_util::task::TaskTracker;
 
 use super::auth::Verifier;
-use super::graphql::{Endpoint, answer};
+use super::graphql::{Endpoint, Executor, answer};
+use super::origins::Origins;
 use crate::app::App;
 use crate::config;
 use crate::gate::SchemaError;
@@ -20,14 +23,56 @@ use crate::gate::SchemaError;
 /// How long the database may take to answer that it is there.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// All routes of a server.
-pub fn router(app: Arc<App>, verifier: Verifier, config: &config::Http) -> Result<Router, SchemaError> {
-    let endpoint = Arc::new(Endpoint::new(Arc::clone(&app), verifier, config)?);
-    Ok(Router::new()
-        .route("/graphql", any(answer).with_state(endpoint))
+/// Why there are no routes.
+#[derive(Debug, thiserror::Error)]
+pub enum RouterError {
+    /// A defect of this build.
+    #[error("the GraphQL schema is not valid")]
+    Schema(#[from] SchemaError),
+    /// The listed documents cannot be used.
+    #[error("the configuration key `http.documents` (WINDFALL__HTTP__DOCUMENTS): {0}")]
+    Documents(String),
+}
+
+/// All routes of a server. `sockets`: tracks the WebSockets that are open.
+pub fn router(
+    app: Arc<App>,
+    verifier: Verifier,
+    config: &config::Config,
+    sockets: TaskTracker,
+) -> Result<Router, RouterError> {
+    let mut executor = Executor::new(Arc::clone(&app))?;
+    if let Some(folder) = &config.http.documents {
+        executor.list(&documents(folder)?).map_err(|refusal| RouterError::Documents(refusal.message))?;
+    }
+    let endpoint = Arc::new(Endpoint::new(Arc::clone(&app), executor, verifier, config, sockets));
+    tokio::spawn(Arc::clone(&endpoint).forget_idle_callers());
+    let graphql = any(answer).layer(Origins::new(&config.http.allowed_origins).cors());
+    let mut router = Router::new()
+        .route("/graphql", graphql.with_state(endpoint))
         .route("/healthz", get(async || "ok"))
-        .route("/readyz", get(ready).with_state(app))
-        .layer(map_response(no_sniffing)))
+        .route("/readyz", get(ready).with_state(app));
+    if config.http.graphiql {
+        router = router.merge(super::graphiql::routes());
+    }
+    Ok(router.layer(map_response(guarded)))
+}
+
+/// The texts of a folder's `.graphql` files.
+fn documents(folder: &Path) -> Result<Vec<String>, RouterError> {
+    let failed = |path: &Path, error: std::io::Error| RouterError::Documents(format!("{}: {error}", path.display()));
+    let entries = std::fs::read_dir(folder).map_err(|error| failed(folder, error))?;
+    let mut texts = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(|error| failed(folder, error))?.path();
+        if path.extension().is_some_and(|extension| extension == "graphql" || extension == "gql") {
+            texts.push(std::fs::read_to_string(&path).map_err(|error| failed(&path, error))?);
+        }
+    }
+    if texts.is_empty() {
+        return Err(RouterError::Documents(format!("{} has no .graphql file", folder.display())));
+    }
+    Ok(texts)
 }
 
 /// Whether requests can be served: the database answers.
@@ -38,8 +83,17 @@ async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
     }
 }
 
-/// A browser must not take an answer for anything else than it says it is.
-async fn no_sniffing(mut response: Response) -> Response {
-    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+/// What a browser may do with an answer: nothing but read it. A page of our own says what it needs.
+const GUARDS: [(HeaderName, &str); 4] = [
+    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (X_FRAME_OPTIONS, "DENY"),
+    (REFERRER_POLICY, "no-referrer"),
+    (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
+];
+
+async fn guarded(mut response: Response) -> Response {
+    for (name, value) in GUARDS {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
     response
 }

@@ -159,7 +159,7 @@ async fn record(test: &TestApp, facts: Vec<Fact>, concurrent: bool) {
             let app = Arc::clone(&test.app);
             tokio::spawn(async move {
                 for fact in share {
-                    let answers = app.recorder.record(vec![fact]).await.unwrap();
+                    let answers = app.recorder.record(TestApp::shop().who(), vec![fact]).await.unwrap();
                     answers.into_iter().for_each(|answer| drop(answer.unwrap().unwrap()));
                 }
             })

@@ -29,6 +29,8 @@ use super::database::{Database, is_conflict, is_data_error};
 use super::error::{Error, UserError, UserErrorCode};
 use super::purchase::NewPurchase;
 use super::refund::NewRefund;
+use super::share::Shares;
+use super::viewer::Who;
 use crate::config;
 use crate::live::Hub;
 
@@ -148,6 +150,7 @@ pub struct Recorder {
     /// Empty once it drains.
     writers: RwLock<Vec<mpsc::UnboundedSender<Item>>>,
     items: Arc<Semaphore>,
+    shares: Shares,
     bytes: Arc<Semaphore>,
     bytes_max: usize,
     tasks: TaskTracker,
@@ -172,6 +175,7 @@ impl Recorder {
         Self {
             writers: RwLock::new(writers),
             items: Arc::new(Semaphore::new(limits.queue_items)),
+            shares: Shares::new(limits.queue_items),
             bytes: Arc::new(Semaphore::new(limits.queue_bytes)),
             bytes_max: limits.queue_bytes,
             tasks,
@@ -179,8 +183,9 @@ impl Recorder {
     }
 
     /// Records facts: together admitted or together refused with [`Error::Overloaded`]; each is then answered on its
-    /// own, in order.
-    pub async fn record(&self, facts: Vec<Fact>) -> Result<Vec<Answer>, Error> {
+    /// own, in order. Whoever has many waiting is refused before others are.
+    pub async fn record(&self, who: &Who, facts: Vec<Fact>) -> Result<Vec<Answer>, Error> {
+        let _share = self.shares.take(who, facts.len()).ok_or(Error::Overloaded)?;
         let mut rooms = Vec::with_capacity(facts.len());
         for fact in &facts {
             let item = Arc::clone(&self.items).try_acquire_owned().map_err(|_| Error::Overloaded)?;
@@ -199,6 +204,7 @@ impl Recorder {
     /// with the path to its input, for errors.
     pub async fn record_checked(
         &self,
+        who: &Who,
         checked: Vec<(Vec<String>, Result<Fact, Error>)>,
     ) -> Result<Vec<Result<Recorded, Error>>, Error> {
         let mut paths = Vec::with_capacity(checked.len());
@@ -213,7 +219,7 @@ impl Recorder {
             };
             paths.push((path, failed));
         }
-        let mut answers = self.record(facts).await?.into_iter();
+        let mut answers = self.record(who, facts).await?.into_iter();
         let answer = |(path, failed): (Vec<String>, Option<Error>)| match failed {
             Some(error) => Err(error),
             None => match answers.next().unwrap_or(Err(Error::Unavailable))? {
@@ -225,8 +231,13 @@ impl Recorder {
     }
 
     /// [`Self::record_checked`] for one fact.
-    pub async fn record_one(&self, path: Vec<String>, checked: Result<Fact, Error>) -> Result<Recorded, Error> {
-        let mut answers = self.record_checked(vec![(path, checked)]).await?;
+    pub async fn record_one(
+        &self,
+        who: &Who,
+        path: Vec<String>,
+        checked: Result<Fact, Error>,
+    ) -> Result<Recorded, Error> {
+        let mut answers = self.record_checked(who, vec![(path, checked)]).await?;
         answers.pop().unwrap_or(Err(Error::Unavailable))
     }
 

@@ -10,7 +10,7 @@ use async_graphql::{
 use serde_json::{Value, json};
 
 use super::super::fixture::map;
-use super::super::{Gate, Limits, Request};
+use super::super::{Gate, Limits, Request, Rights};
 
 /// What was run, in order.
 type Log = Arc<Mutex<Vec<String>>>;
@@ -146,7 +146,12 @@ async fn run(query: &str, variables: Value) -> (String, Vec<String>) {
         .data(Arc::clone(&log))
         .finish();
     let gate = Gate::new(&schema.sdl(), Limits::default()).unwrap();
-    let admitted = gate.admit(&Request { query, operation_name: None, variables: map(variables) }, true).unwrap();
+    let admitted = gate
+        .admit(
+            &Request { query, hash: None, operation_name: None, variables: map(variables) },
+            Rights { introspection: true, ..Rights::default() },
+        )
+        .unwrap();
     let variables = Variables::from_json(Value::Object(admitted.variables));
     let answer = schema.execute(async_graphql::Request::new(admitted.document).variables(variables)).await;
     let errors: Vec<_> = answer.errors.iter().map(|error| error.message.clone()).collect();
@@ -266,8 +271,8 @@ async fn a_subscription_streams() {
     let schema = Schema::build(Query, Mutation, Subscription).data(Log::default()).finish();
     let gate = Gate::new(&schema.sdl(), Limits::default()).unwrap();
     let query = "subscription S { ticks { id ...F } } fragment F on Customer { id name }";
-    let request = Request { query, operation_name: Some("S"), variables: serde_json::Map::new() };
-    let admitted = gate.admit(&request, false).unwrap();
+    let request = Request { query, hash: None, operation_name: Some("S"), variables: serde_json::Map::new() };
+    let admitted = gate.admit(&request, Rights::default()).unwrap();
     let stream = schema.execute_stream(async_graphql::Request::new(admitted.document));
     let answers: Vec<_> = stream.map(|answer| answer.data.to_string()).collect().await;
     assert_eq!(answers, [r#"{ticks: {id: "1", name: "n1"}}"#, r#"{ticks: {id: "2", name: "n2"}}"#]);

@@ -1,9 +1,8 @@
 //! Points by hand.
 
 use serde_json::{Value, json};
-use windfall::app::viewer::Viewer;
 
-use crate::support::app::{TestApp, on_both};
+use crate::support::app::{TestApp, admin, on_both};
 
 async fn adjust(app: &TestApp, over: Value) -> Value {
     let query = "mutation($input: AdjustPointsInput!) { adjustPoints(input: $input) { \
@@ -11,7 +10,7 @@ async fn adjust(app: &TestApp, over: Value) -> Value {
         balance { available lifetime version } replayed userErrors { code path } } }";
     let mut input = json!({ "customerExternalId": "ada", "points": 50, "reason": "welcome", "idempotencyKey": "k1" });
     input.as_object_mut().unwrap().extend(over.as_object().unwrap().clone());
-    let mut answer = app.data(&Viewer::Admin, query, json!({ "input": input })).await;
+    let mut answer = app.data(&admin(), query, json!({ "input": input })).await;
     answer["adjustPoints"].take()
 }
 

@@ -1,9 +1,8 @@
 //! The life of campaigns.
 
 use serde_json::{Value, json};
-use windfall::app::viewer::Viewer;
 
-use crate::support::app::{TestApp, campaign_input, on_both, text};
+use crate::support::app::{TestApp, admin, campaign_input, on_both, text};
 
 const NOBODY: &str = "Q2FtcGFpZ246OTk";
 
@@ -11,25 +10,25 @@ async fn change(app: &TestApp, mutation: &str, id: &str) -> Value {
     let query = format!(
         "mutation($id: ID!) {{ {mutation}(id: $id) {{ campaign {{ status endsAt revision }} userErrors {{ code path }} }} }}"
     );
-    app.data(&Viewer::Admin, &query, json!({ "id": id })).await[mutation].take()
+    app.data(&admin(), &query, json!({ "id": id })).await[mutation].take()
 }
 
 async fn update(app: &TestApp, id: &str, input: Value) -> Value {
     let query = "mutation($id: ID!, $input: CampaignUpdateInput!) { updateCampaign(id: $id, input: $input) { \
         campaign { name description revision endsAt budget maxPerCustomer } userErrors { code path } } }";
-    app.data(&Viewer::Admin, query, json!({ "id": id, "input": input })).await["updateCampaign"].take()
+    app.data(&admin(), query, json!({ "id": id, "input": input })).await["updateCampaign"].take()
 }
 
 async fn revision(app: &TestApp, id: &str) -> Value {
     let query = "query($id: ID!) { campaign(id: $id) { revision } }";
-    app.data(&Viewer::Admin, query, json!({ "id": id })).await["campaign"]["revision"].take()
+    app.data(&admin(), query, json!({ "id": id })).await["campaign"]["revision"].take()
 }
 
 async fn create(app: &TestApp, input: Value, key: Option<&str>) -> Value {
     let query = "mutation($input: CampaignInput!, $key: String) { createCampaign(input: $input, idempotencyKey: $key) { \
         campaign { id } userErrors { code path } } }";
     let variables = json!({ "input": campaign_input(input), "key": key });
-    app.data(&Viewer::Admin, query, variables).await["createCampaign"].take()
+    app.data(&admin(), query, variables).await["createCampaign"].take()
 }
 
 fn refused(answer: &Value, code: &str, path: &[&str]) {
@@ -54,7 +53,7 @@ on_both! {
             ... on CalendarWindow { unit every weekStartsOn } } goal { __typename ... on SpendGoal { atLeast { amount } repeat } } \
             award { __typename ... on FixedPoints { points } } maxPerCustomer maxPerWindow budget lateness holdFor expiresAfter \
             budgetExhausted stats { awards customers pointsStanding pointsDeclined budgetLeft } } }";
-        let answer = app.data(&Viewer::Admin, query, json!({ "id": id })).await;
+        let answer = app.data(&admin(), query, json!({ "id": id })).await;
         assert_eq!(answer["campaign"], json!({
             "name": "Whole", "description": "All there is", "status": "DRAFT", "startsAt": "2026-10-31T23:00:00Z",
             "endsAt": "2026-12-01T00:00:00Z", "timeZone": "Europe/Vienna", "currency": "EUR",
@@ -104,7 +103,7 @@ on_both! {
                 json!({ "__typename": "PointsPerUnit", "rate": "1.5" })),
         ] {
             let id = app.draft(input).await;
-            let answer = app.data(&Viewer::Admin, query, json!({ "id": id })).await;
+            let answer = app.data(&admin(), query, json!({ "id": id })).await;
             assert_eq!(answer["campaign"][field], expected);
             assert_eq!((&answer["campaign"]["timeZone"], &answer["campaign"]["lateness"]), (&json!("UTC"), &json!("P30D")));
         }
@@ -144,10 +143,10 @@ on_both! {
         let clone = "mutation($id: ID!, $name: String!) { cloneCampaign(id: $id, name: $name, idempotencyKey: \"c\") { \
             campaign { id name status } userErrors { code path } } }";
         let id = text(&first["campaign"]["id"]);
-        let cloned = app.data(&Viewer::Admin, clone, json!({ "id": id, "name": "Again" })).await;
+        let cloned = app.data(&admin(), clone, json!({ "id": id, "name": "Again" })).await;
         assert_eq!(cloned["cloneCampaign"]["campaign"]["name"], "Again");
-        assert_eq!(app.data(&Viewer::Admin, clone, json!({ "id": id, "name": "Again" })).await, cloned);
-        let empty = app.data(&Viewer::Admin, clone, json!({ "id": id, "name": "" })).await;
+        assert_eq!(app.data(&admin(), clone, json!({ "id": id, "name": "Again" })).await, cloned);
+        let empty = app.data(&admin(), clone, json!({ "id": id, "name": "" })).await;
         refused(&empty["cloneCampaign"], "REQUIRED", &["name"]);
     }
 
@@ -163,9 +162,9 @@ on_both! {
         let at = revision(app, &id).await;
         refused(&update(app, &id, json!({ "ifRevision": at, "name": null })).await, "REQUIRED", &["input", "name"]);
         let delete = "mutation($id: ID!) { deleteCampaign(id: $id) { deletedId userErrors { code path } } }";
-        let gone = app.data(&Viewer::Admin, delete, json!({ "id": id })).await;
+        let gone = app.data(&admin(), delete, json!({ "id": id })).await;
         assert_eq!(gone["deleteCampaign"], json!({ "deletedId": id, "userErrors": [] }));
-        let again = app.data(&Viewer::Admin, delete, json!({ "id": id })).await;
+        let again = app.data(&admin(), delete, json!({ "id": id })).await;
         let missing = json!({ "deletedId": null, "userErrors": [{ "code": "NOT_FOUND", "path": ["id"] }] });
         assert_eq!(again["deleteCampaign"], missing);
     }
@@ -189,7 +188,7 @@ on_both! {
         }
         refused(&change(app, "resumeCampaign", &id).await, "ILLEGAL_TRANSITION", &["id"]);
         let delete = "mutation($id: ID!) { deleteCampaign(id: $id) { deletedId userErrors { code path } } }";
-        let kept = app.data(&Viewer::Admin, delete, json!({ "id": id })).await;
+        let kept = app.data(&admin(), delete, json!({ "id": id })).await;
         assert_eq!(kept["deleteCampaign"]["userErrors"], json!([{ "code": "ILLEGAL_TRANSITION", "path": ["id"] }]));
     }
 
@@ -207,7 +206,7 @@ on_both! {
                 refused(&change(app, mutation, id).await, "NOT_FOUND", &["id"]);
             }
             refused(&update(app, id, json!({ "ifRevision": 1 })).await, "NOT_FOUND", &["id"]);
-            let answer = app.data(&Viewer::Admin, "query($id: ID!) { campaign(id: $id) { id } }", json!({ "id": id })).await;
+            let answer = app.data(&admin(), "query($id: ID!) { campaign(id: $id) { id } }", json!({ "id": id })).await;
             assert_eq!(answer["campaign"], Value::Null);
         }
     }
@@ -220,7 +219,7 @@ on_both! {
         let query = "query($id: ID!) { campaign(id: $id) { budgetExhausted \
             stats { awards customers pointsStanding pointsDeclined budgetLeft } } \
             purchase(by: {externalId: \"p2\"}) { awards { status points } } }";
-        let answer = app.data(&Viewer::Admin, query, json!({ "id": id })).await;
+        let answer = app.data(&admin(), query, json!({ "id": id })).await;
         assert_eq!(answer["campaign"], json!({
             "budgetExhausted": true,
             "stats": { "awards": 2, "customers": 1, "pointsStanding": 20, "pointsDeclined": 10, "budgetLeft": 5 },
@@ -237,13 +236,13 @@ on_both! {
         assert_eq!(windfall::app::settlement::run(&app.app).await.unwrap(), 1);
         let refund = "mutation { recordRefund(input: {externalId: \"r\", purchaseExternalId: \"p2\", \
             refundedAt: \"2026-11-03T00:30:00Z\"}) { purchase { net { amount } } awards { id } userErrors { code } } }";
-        let answer = app.data(&Viewer::Admin, refund, json!({})).await;
+        let answer = app.data(&admin(), refund, json!({})).await;
         let expected = json!({ "purchase": { "net": { "amount": "0.00" } }, "awards": [], "userErrors": [] });
         assert_eq!(answer["recordRefund"], expected);
         app.purchase("p0", "ada", "2026-11-02T10:00:00Z", "5").await;
         let query = "query($id: ID!) { campaign(id: $id) { status } customer(by: {externalId: \"ada\"}) { \
             awards { nodes { status purchases { nodes { externalId } } } } } }";
-        let answer = app.data(&Viewer::Admin, query, json!({ "id": id })).await;
+        let answer = app.data(&admin(), query, json!({ "id": id })).await;
         assert_eq!(answer["campaign"]["status"], "SETTLED");
         let evidence = json!([{ "externalId": "p1" }, { "externalId": "p2" }, { "externalId": "p3" }]);
         let awards = json!([{ "status": "STANDING", "purchases": { "nodes": evidence } }]);
@@ -256,7 +255,7 @@ on_both! {
         change(app, "endCampaign", &id).await;
         let query = "{ customer(by: {externalId: \"ada\"}) { progress { current } awards { nodes { \
             window { opensAt closesAt } } } } }";
-        let answer = app.data(&Viewer::Admin, query, json!({})).await;
+        let answer = app.data(&admin(), query, json!({})).await;
         let window = json!({ "opensAt": "2026-11-01T00:00:00Z", "closesAt": "2026-11-02T12:00:00Z" });
         assert_eq!(answer["customer"], json!({ "progress": [], "awards": { "nodes": [{ "window": window }] } }));
     }

@@ -1,9 +1,8 @@
 //! Errors: a code for each, nothing of our own inside, and nothing nulled that need not be.
 
 use serde_json::{Value, json};
-use windfall::app::viewer::Viewer;
 
-use crate::support::app::{TestApp, codes, customer, on_both};
+use crate::support::app::{TestApp, admin, codes, customer, on_both, storefront};
 
 const RECORD: &str = "recordPurchase(input: {externalId: \"p\", customerExternalId: \"ada\", \
     purchasedAt: \"2026-11-02T10:00:00Z\", total: \"1\", currency: \"EUR\"})";
@@ -28,9 +27,9 @@ on_both! {
         }
         let query = "mutation($t: Decimal!) { recordPurchase(input: {externalId: \"p\", customerExternalId: \"a\", \
             purchasedAt: \"2026-11-02T10:00:00Z\", total: $t, currency: \"EUR\"}) { replayed userErrors { code } } }";
-        let number = app.run(&Viewer::Admin, query, json!({ "t": 5 })).await;
+        let number = app.run(&admin(), query, json!({ "t": 5 })).await;
         assert_eq!(codes(&number), ["BAD_USER_INPUT"]);
-        assert_eq!(app.data(&Viewer::Admin, query, json!({ "t": "five" })).await["recordPurchase"]["userErrors"],
+        assert_eq!(app.data(&admin(), query, json!({ "t": "five" })).await["recordPurchase"]["userErrors"],
             json!([{ "code": "INVALID" }]));
     }
 
@@ -39,12 +38,12 @@ on_both! {
         let query = "query($n: String!) { customer(by: {externalId: $n}) { id } purchase(by: {externalId: $n}) { id } \
             customers(externalIdPrefix: $n) { nodes { id } } }";
         for name in ["", "a\u{0}", "nobody"] {
-            let answer = app.data(&Viewer::Admin, query, json!({ "n": name })).await;
+            let answer = app.data(&admin(), query, json!({ "n": name })).await;
             assert_eq!((&answer["customer"], &answer["purchase"]), (&Value::Null, &Value::Null));
         }
         let refund = "mutation($n: String!) { recordRefund(input: {externalId: \"r\", purchaseExternalId: $n, \
             refundedAt: \"2026-11-02T10:00:00Z\"}) { userErrors { code path } } }";
-        let answer = app.data(&Viewer::Admin, refund, json!({ "n": "a\u{0}" })).await;
+        let answer = app.data(&admin(), refund, json!({ "n": "a\u{0}" })).await;
         let told = json!([{ "code": "INVALID", "path": ["input", "purchaseExternalId"] }]);
         assert_eq!(answer["recordRefund"]["userErrors"], told);
     }
@@ -55,11 +54,11 @@ on_both! {
             "mutation {{ {RECORD} {{ replayed }} {RECORD} {{ balance {{ version }} }} ...F }} \
             fragment F on Mutation {{ {RECORD} {{ replayed awards {{ points }} }} }}"
         );
-        let answer = app.data(&Viewer::Admin, &query, json!({})).await;
+        let answer = app.data(&admin(), &query, json!({})).await;
         let once = json!({ "replayed": false, "balance": { "version": 1 }, "awards": [{ "points": 10 }] });
         assert_eq!(answer, json!({ "recordPurchase": once }));
         let twice = format!("mutation {{ a: {RECORD} {{ replayed }} b: {RECORD} {{ replayed }} }}");
-        let answer = app.data(&Viewer::Admin, &twice, json!({})).await;
+        let answer = app.data(&admin(), &twice, json!({})).await;
         assert_eq!(answer, json!({ "a": { "replayed": true }, "b": { "replayed": true } }));
     }
 
@@ -67,7 +66,7 @@ on_both! {
         let query = format!(
             "mutation {{ a: deleteCampaign(id: \"x\") {{ userErrors {{ code }} }} b: {RECORD} {{ replayed }} }}"
         );
-        let answer = app.data(&Viewer::Admin, &query, json!({})).await;
+        let answer = app.data(&admin(), &query, json!({})).await;
         assert_eq!(answer, json!({ "a": { "userErrors": [{ "code": "NOT_FOUND" }] }, "b": { "replayed": false } }));
     }
 
@@ -79,7 +78,7 @@ on_both! {
             assert_eq!(codes(&answer), ["UNAVAILABLE"], "{query}");
             told_nothing(&answer);
         }
-        let answer = app.run(&Viewer::Admin, &format!("mutation {{ {RECORD} {{ replayed }} }}"), json!({})).await;
+        let answer = app.run(&admin(), &format!("mutation {{ {RECORD} {{ replayed }} }}"), json!({})).await;
         assert_eq!(codes(&answer), ["UNAVAILABLE"]);
         told_nothing(&answer);
     }
@@ -106,9 +105,9 @@ async fn what_does_not_fit_the_queue_is_refused_whole() {
             "total": "1", "currency": "EUR",
         })
     };
-    let answer = app.run(&Viewer::Storefront, query, json!({ "inputs": [input(1), input(2), input(3)] })).await;
+    let answer = app.run(&storefront(), query, json!({ "inputs": [input(1), input(2), input(3)] })).await;
     assert_eq!(answer["errors"][0]["extensions"], json!({ "code": "OVERLOADED", "retryAfterSeconds": 1 }));
-    let answer = app.data(&Viewer::Storefront, query, json!({ "inputs": [input(1), input(2)] })).await;
+    let answer = app.data(&storefront(), query, json!({ "inputs": [input(1), input(2)] })).await;
     assert_eq!(answer["recordPurchases"], json!([{ "replayed": false }, { "replayed": false }]));
 }
 

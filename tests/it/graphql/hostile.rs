@@ -3,7 +3,7 @@
 use serde_json::json;
 use windfall::app::viewer::Viewer;
 
-use crate::support::app::TestApp;
+use crate::support::app::{TestApp, admin};
 
 /// A chain in which each fragment spreads the next one twice.
 fn bomb(levels: usize, link: impl Fn(usize) -> String) -> String {
@@ -24,7 +24,7 @@ async fn nested_literals_and_fragment_bombs_are_refused() {
         bomb(5, |next| format!("...F{next} ").repeat(20)),
         bomb(12, |next| format!("a:progress{{__typename}}...F{next}...F{next}")),
     ] {
-        for viewer in [Viewer::Anonymous, Viewer::Admin] {
+        for viewer in [Viewer::Anonymous, admin()] {
             let answer = app.run(&viewer, &query, json!({})).await;
             assert_eq!(answer["errors"][0]["extensions"]["code"], "TOO_EXPENSIVE", "{}", &query[..60]);
             assert_eq!(answer.get("data"), None);
@@ -39,7 +39,7 @@ async fn refusals_are_few_and_short() {
     for query in
         [format!("{{ {} }}", &wrong[..20_000]), "{ me { nothing } }".to_owned(), "{".to_owned(), "{ me }".to_owned()]
     {
-        let answer = app.run(&Viewer::Admin, &query, json!({})).await;
+        let answer = app.run(&admin(), &query, json!({})).await;
         let errors = answer["errors"].as_array().unwrap();
         assert!((1..=10).contains(&errors.len()), "{}", errors.len());
         for error in errors {

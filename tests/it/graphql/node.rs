@@ -1,9 +1,8 @@
 //! Everything by its id.
 
 use serde_json::{Value, json};
-use windfall::app::viewer::Viewer;
 
-use crate::support::app::{TestApp, customer, on_both, text};
+use crate::support::app::{TestApp, admin, customer, on_both, text};
 
 /// One id of each kind, of a customer `ada`; and of a draft.
 pub(crate) async fn ids(app: &TestApp) -> (Vec<String>, String) {
@@ -12,7 +11,7 @@ pub(crate) async fn ids(app: &TestApp) -> (Vec<String>, String) {
     app.purchase("p1", "ada", "2026-11-02T10:00:00Z", "5").await;
     let query = "{ customer(by: {externalId: \"ada\"}) { \
         id awards { nodes { id } } ledger { nodes { id } } purchases { nodes { id } } } }";
-    let ada = app.data(&Viewer::Admin, query, json!({})).await;
+    let ada = app.data(&admin(), query, json!({})).await;
     let ada = &ada["customer"];
     let first = |list: &str| text(&ada[list]["nodes"][0]["id"]);
     (vec![text(&ada["id"]), first("purchases"), first("awards"), first("ledger"), campaign], draft)
@@ -26,7 +25,7 @@ on_both! {
         let (mut ids, draft) = ids(app).await;
         ids.push(draft);
         ids.extend(["nonsense".to_owned(), ids[0].clone()]);
-        let answer = app.data(&Viewer::Admin, NODES, json!({ "ids": ids })).await;
+        let answer = app.data(&admin(), NODES, json!({ "ids": ids })).await;
         let kinds: Vec<Value> = answer["nodes"].as_array().unwrap().iter().map(|node| node["__typename"].clone()).collect();
         let expected =
             ["Customer", "Purchase", "Award", "LedgerEntry", "Campaign", "Campaign"].map(Value::from);
@@ -35,11 +34,11 @@ on_both! {
         assert_eq!(answer["nodes"][1]["externalId"], "p1");
         assert_eq!(answer["nodes"][0]["id"], json!(ids[0]));
         for id in &ids {
-            let one = app.data(&Viewer::Admin, "query($id: ID!) { node(id: $id) { id } }", json!({ "id": id })).await;
+            let one = app.data(&admin(), "query($id: ID!) { node(id: $id) { id } }", json!({ "id": id })).await;
             assert_eq!(one["node"].is_null(), id == "nonsense");
         }
         let many = vec!["x"; 101];
-        assert_eq!(app.codes(&Viewer::Admin, NODES, json!({ "ids": many })).await, ["BAD_USER_INPUT"]);
+        assert_eq!(app.codes(&admin(), NODES, json!({ "ids": many })).await, ["BAD_USER_INPUT"]);
     }
 
     async fn what_is_foreign_does_not_exist(app: &TestApp) {

@@ -1,9 +1,8 @@
 //! Pages of every connection, forwards and backwards.
 
 use serde_json::{Value, json};
-use windfall::app::viewer::Viewer;
 
-use crate::support::app::{TestApp, on_both, text};
+use crate::support::app::{TestApp, admin, on_both, text};
 
 const PAGE: &str =
     "{ edges { cursor node { id } } nodes { id } pageInfo { hasNextPage hasPreviousPage startCursor endCursor } }";
@@ -48,13 +47,13 @@ const LISTS: [List; 6] = [
 impl List {
     async fn page(&self, app: &TestApp, arguments: &str) -> Value {
         let query = format!("{}({arguments}) {PAGE} {}", self.before, self.after);
-        let answer = app.data(&Viewer::Admin, &query, json!({})).await;
+        let answer = app.data(&admin(), &query, json!({})).await;
         answer.pointer(self.at).unwrap_or_else(|| panic!("{}: {answer}", self.name)).clone()
     }
 
     async fn codes(&self, app: &TestApp, arguments: &str) -> Vec<String> {
         let query = format!("{}({arguments}) {PAGE} {}", self.before, self.after);
-        app.codes(&Viewer::Admin, &query, json!({})).await
+        app.codes(&admin(), &query, json!({})).await
     }
 }
 
@@ -158,7 +157,7 @@ on_both! {
             prefixed: customers(externalIdPrefix: \"c\", first: 2) { nodes { externalId } } \
             exact: customers(externalIdPrefix: \"ada\") { nodes { externalId } } \
             nobody: customers(externalIdPrefix: \"cc\") { nodes { externalId } } }";
-        let answer = app.data(&Viewer::Admin, query, json!({})).await;
+        let answer = app.data(&admin(), query, json!({})).await;
         let ada = &answer["customer"];
         assert_eq!(ada["purchases"]["nodes"], json!([{ "externalId": "p6" }, { "externalId": "p5" }, { "externalId": "p4" }]));
         assert_eq!(ada["ledger"]["nodes"], json!([{ "sequence": 8 }, { "sequence": 7 }]));
@@ -184,7 +183,7 @@ on_both! {
             purchases(first: $first, last: $last, after: $after) { nodes { externalId } pageInfo { endCursor hasNextPage } } \
             } } } }";
         let page = async |variables: Value| {
-            let answer = app.data(&Viewer::Admin, query, variables).await;
+            let answer = app.data(&admin(), query, variables).await;
             answer.pointer("/customer/awards/nodes/0/purchases").unwrap().clone()
         };
         let names = |page: &Value| -> Vec<String> {
@@ -207,13 +206,13 @@ on_both! {
             "externalId": format!("p{n:03}"), "customerExternalId": "ada", "currency": "EUR",
             "purchasedAt": format!("2026-11-01T{:02}:{:02}:00Z", n / 60, n % 60), "total": if n % 2 == 0 { "5" } else { "1" },
         })).collect();
-        app.data(&Viewer::Admin, record, json!({ "inputs": inputs })).await;
+        app.data(&admin(), record, json!({ "inputs": inputs })).await;
         let query = "query($first: Int, $after: String, $last: Int, $before: String) { \
             customer(by: {externalId: \"ada\"}) { awards { nodes { \
             purchases(first: $first, after: $after, last: $last, before: $before) { nodes { externalId } \
             pageInfo { endCursor startCursor hasNextPage hasPreviousPage } } } } } }";
         let page = async |variables: Value| {
-            let answer = app.data(&Viewer::Admin, query, variables).await;
+            let answer = app.data(&admin(), query, variables).await;
             answer.pointer("/customer/awards/nodes/0/purchases").unwrap().clone()
         };
         let first = page(json!({ "first": 100 })).await;

@@ -1,9 +1,8 @@
 //! Recording purchases, and reading them.
 
 use serde_json::{Value, json};
-use windfall::app::viewer::Viewer;
 
-use crate::support::app::{TestApp, customer, on_both, text};
+use crate::support::app::{TestApp, admin, customer, on_both, storefront, text};
 
 const RECORD: &str = "mutation($input: RecordPurchaseInput!) { recordPurchase(input: $input) { \
     purchase { externalId total { amount currency } net { amount } channel purchasedAt recordedAt \
@@ -21,7 +20,7 @@ fn input(over: Value) -> Value {
 }
 
 async fn record(app: &TestApp, over: Value) -> Value {
-    let mut answer = app.data(&Viewer::Storefront, RECORD, json!({ "input": input(over) })).await;
+    let mut answer = app.data(&storefront(), RECORD, json!({ "input": input(over) })).await;
     answer["recordPurchase"].take()
 }
 
@@ -140,7 +139,7 @@ on_both! {
             input(json!({ "externalId": "b", "total": "x" })),
             input(json!({ "externalId": "a" })),
         ]);
-        let answer = app.data(&Viewer::Admin, query, json!({ "inputs": inputs })).await;
+        let answer = app.data(&admin(), query, json!({ "inputs": inputs })).await;
         assert_eq!(answer["recordPurchases"], json!([
             { "purchase": { "externalId": "a" }, "replayed": false, "userErrors": [] },
             { "purchase": null, "replayed": false,
@@ -148,9 +147,9 @@ on_both! {
             { "purchase": { "externalId": "a" }, "replayed": true, "userErrors": [] },
         ]));
         let many: Vec<Value> = (0..501).map(|n| input(json!({ "externalId": format!("m{n}") }))).collect();
-        assert_eq!(app.codes(&Viewer::Admin, query, json!({ "inputs": many })).await, ["BAD_USER_INPUT"]);
+        assert_eq!(app.codes(&admin(), query, json!({ "inputs": many })).await, ["BAD_USER_INPUT"]);
         let most: Vec<Value> = many.into_iter().take(500).collect();
-        assert_eq!(app.data(&Viewer::Admin, query, json!({ "inputs": most })).await["recordPurchases"][499]["replayed"], false);
+        assert_eq!(app.data(&admin(), query, json!({ "inputs": most })).await["recordPurchases"][499]["replayed"], false);
     }
 
     async fn a_customer_without_purchases_is_there_for_itself(app: &TestApp) {
@@ -172,7 +171,7 @@ on_both! {
         let answer = app.data(&customer("nobody"), ledger, json!({})).await;
         assert_eq!(answer["me"]["ledger"]["nodes"], json!([{ "sequence": 1 }]));
         // Nobody else sees one that was never heard of.
-        let other = app.data(&Viewer::Admin, "{ customer(by: {externalId: \"who\"}) { id } me { id } }", json!({})).await;
+        let other = app.data(&admin(), "{ customer(by: {externalId: \"who\"}) { id } me { id } }", json!({})).await;
         assert_eq!(other, json!({ "customer": null, "me": null }));
     }
 
@@ -183,6 +182,6 @@ on_both! {
         let answer = app.run(&customer("ada"), query, json!({ "v": 2 })).await;
         assert_eq!((&answer["data"]["me"], &answer["errors"][0]["extensions"]["code"]), (&Value::Null, &json!("BAD_USER_INPUT")));
         let query = "query($v: Count) { customer(by: {externalId: \"ada\"}, atLeastVersion: $v) { id } }";
-        assert_eq!(app.codes(&Viewer::Storefront, query, json!({ "v": 2 })).await, ["BAD_USER_INPUT"]);
+        assert_eq!(app.codes(&storefront(), query, json!({ "v": 2 })).await, ["BAD_USER_INPUT"]);
     }
 }

@@ -1,9 +1,8 @@
 //! Recording refunds, and what they undo.
 
 use serde_json::{Value, json};
-use windfall::app::viewer::Viewer;
 
-use crate::support::app::{TestApp, on_both};
+use crate::support::app::{TestApp, admin, on_both, storefront};
 
 const RECORD: &str = "mutation($input: RecordRefundInput!) { recordRefund(input: $input) { \
     purchase { externalId net { amount } refunds { externalId amount { amount } refundedAt } awards { status } } \
@@ -13,7 +12,7 @@ const RECORD: &str = "mutation($input: RecordRefundInput!) { recordRefund(input:
 async fn refund(app: &TestApp, over: Value) -> Value {
     let mut input = json!({ "externalId": "r1", "purchaseExternalId": "p3", "refundedAt": "2026-11-02T11:00:00Z" });
     input.as_object_mut().unwrap().extend(over.as_object().unwrap().clone());
-    let mut answer = app.data(&Viewer::Storefront, RECORD, json!({ "input": input })).await;
+    let mut answer = app.data(&storefront(), RECORD, json!({ "input": input })).await;
     answer["recordRefund"].take()
 }
 
@@ -42,7 +41,7 @@ on_both! {
         assert_eq!((&again["replayed"], &again["awards"]), (&json!(true), &json!([])));
         let reasons = "{ customer(by: {externalId: \"ada\"}) { \
             ledger { nodes { sequence kind points balanceAfter purchase { externalId } award { status } } } } }";
-        let ledger = app.data(&Viewer::Admin, reasons, json!({})).await;
+        let ledger = app.data(&admin(), reasons, json!({})).await;
         assert_eq!(ledger["customer"]["ledger"]["nodes"][0], json!({
             "sequence": 2, "kind": "REVERSAL", "points": -10, "balanceAfter": 0,
             "purchase": { "externalId": "p3" }, "award": { "status": "REVERSED" },
@@ -67,7 +66,7 @@ on_both! {
             "externalId": "p9", "customerExternalId": "ada", "purchasedAt": "2026-11-02T10:00:00Z", "total": "9",
             "currency": "EUR", "lines": lines,
         });
-        app.data(&Viewer::Storefront, query, json!({ "input": input })).await;
+        app.data(&storefront(), query, json!({ "input": input })).await;
         for (over, code, path) in [
             (json!({ "externalId": "" }), "REQUIRED", vec!["externalId"]),
             (json!({ "purchaseExternalId": "none" }), "PURCHASE_NOT_FOUND", vec!["purchaseExternalId"]),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use windfall::app::viewer::Viewer;
 
 use super::node::ids;
-use crate::support::app::{TestApp, campaign_input, customer, on_both, text};
+use crate::support::app::{TestApp, admin, campaign_input, customer, on_both, storefront, text};
 
 /// Fields that storefronts may use; every other mutation is for admins.
 const OF_STOREFRONTS: [&str; 3] = ["recordPurchase", "recordPurchases", "recordRefund"];
@@ -63,7 +63,7 @@ on_both! {
             let of_customer = app.codes(&customer("ada"), &query, variables.clone()).await;
             let expected: &[&str] = if field.name == "customers" { &["FORBIDDEN"] } else { &[] };
             assert_eq!(of_customer, expected, "{query}");
-            for viewer in [Viewer::Storefront, Viewer::Admin] {
+            for viewer in [storefront(), admin()] {
                 assert!(app.codes(&viewer, &query, variables.clone()).await.is_empty(), "{query}");
             }
         }
@@ -74,8 +74,8 @@ on_both! {
             assert_eq!(codes(customer("ada")).await, ["FORBIDDEN"], "{query}");
             let may = OF_STOREFRONTS.contains(&field.name.as_str());
             let expected: &[&str] = if may { &[] } else { &["FORBIDDEN"] };
-            assert_eq!(codes(Viewer::Storefront).await, expected, "{query}");
-            assert!(codes(Viewer::Admin).await.is_empty(), "{query}");
+            assert_eq!(codes(storefront()).await, expected, "{query}");
+            assert!(codes(admin()).await.is_empty(), "{query}");
         }
     }
 
@@ -86,15 +86,15 @@ on_both! {
         let seen = async |viewer: Viewer, id: &str| app.data(&viewer, query, json!({ "id": id })).await["campaign"].take();
         let whole = json!({ "name": "Three", "budget": 100, "stats": { "awards": 0 }, "budgetExhausted": false });
         let public = json!({ "name": "Three", "budget": null, "stats": null, "budgetExhausted": false });
-        assert_eq!(seen(Viewer::Admin, &campaign).await, whole);
-        assert_eq!(seen(Viewer::Storefront, &campaign).await, public);
+        assert_eq!(seen(admin(), &campaign).await, whole);
+        assert_eq!(seen(storefront(), &campaign).await, public);
         assert_eq!(seen(customer("ada"), &campaign).await, public);
         assert_eq!(seen(customer("ada"), &draft).await, Value::Null);
-        assert_eq!(seen(Viewer::Storefront, &draft).await["name"], "Secret");
+        assert_eq!(seen(storefront(), &draft).await["name"], "Secret");
         let list = "{ campaigns { totalCount nodes { id status } } drafts: campaigns(status: [DRAFT]) { nodes { id } } }";
         let mine = app.data(&customer("ada"), list, json!({})).await;
         assert_eq!((&mine["campaigns"]["totalCount"], &mine["drafts"]["nodes"]), (&json!(2), &json!([])));
-        let all = app.data(&Viewer::Admin, list, json!({})).await;
+        let all = app.data(&admin(), list, json!({})).await;
         assert_eq!((&all["campaigns"]["totalCount"], &all["drafts"]["nodes"]), (&json!(3), &json!([{ "id": draft }])));
         assert_eq!(text(&all["campaigns"]["nodes"][2]["id"]), ids[4]);
     }

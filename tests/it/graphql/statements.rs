@@ -1,9 +1,8 @@
 //! No request costs more statements for many parents than for one.
 
 use serde_json::json;
-use windfall::app::viewer::Viewer;
 
-use crate::support::app::{TestApp, on_both};
+use crate::support::app::{TestApp, admin, on_both};
 
 const MINUTES: [&str; 4] = ["10", "20", "30", "40"];
 
@@ -21,14 +20,14 @@ async fn shop_of(app: &TestApp, customers: u32) {
         })
     };
     let inputs: Vec<_> = (0..customers).flat_map(|n| MINUTES.map(|minute| purchase(n, minute))).collect();
-    app.data(&Viewer::Admin, record, json!({ "inputs": inputs })).await;
+    app.data(&admin(), record, json!({ "inputs": inputs })).await;
     let refund = "mutation($input: RecordRefundInput!) { recordRefund(input: $input) { userErrors { code } } }";
     for n in 0..customers {
         let input = json!({
             "externalId": format!("r{n}"), "purchaseExternalId": format!("p{n}-10"), "refundedAt": "2026-11-02T11:00:00Z",
             "amount": "1",
         });
-        app.data(&Viewer::Admin, refund, json!({ "input": input })).await;
+        app.data(&admin(), refund, json!({ "input": input })).await;
     }
 }
 
@@ -52,12 +51,12 @@ on_both! {
     async fn a_list_of_fifty_costs_as_many_statements_as_a_list_of_one(app: &TestApp) {
         shop_of(app, 50).await;
         for query in DEEP {
-            let one = app.statements(&Viewer::Admin, query, json!({ "n": 1 })).await;
-            let fifty = app.statements(&Viewer::Admin, query, json!({ "n": 50 })).await;
+            let one = app.statements(&admin(), query, json!({ "n": 1 })).await;
+            let fifty = app.statements(&admin(), query, json!({ "n": 50 })).await;
             assert_eq!(one, fifty, "{query}");
             assert!(one <= 14, "{one}: {query}");
         }
-        let answer = app.data(&Viewer::Admin, DEEP[0], json!({ "n": 50 })).await;
+        let answer = app.data(&admin(), DEEP[0], json!({ "n": 50 })).await;
         let nodes = answer["customers"]["nodes"].as_array().unwrap();
         assert_eq!(nodes.len(), 50);
         for node in nodes {
@@ -70,12 +69,12 @@ on_both! {
     async fn several_nodes_cost_as_many_statements_as_one(app: &TestApp) {
         shop_of(app, 20).await;
         let query = "query($n: Int) { customers(first: $n) { nodes { id awards(first: 1) { nodes { id } } } } }";
-        let answer = app.data(&Viewer::Admin, query, json!({ "n": 20 })).await;
+        let answer = app.data(&admin(), query, json!({ "n": 20 })).await;
         let nodes = answer["customers"]["nodes"].as_array().unwrap();
         let ids: Vec<_> = nodes.iter().flat_map(|node| [&node["id"], &node["awards"]["nodes"][0]["id"]]).collect();
         let query = "query($ids: [ID!]!) { nodes(ids: $ids) { ... on Customer { externalId } ... on Award { points } } }";
-        let two = app.statements(&Viewer::Admin, query, json!({ "ids": ids[..2] })).await;
-        let forty = app.statements(&Viewer::Admin, query, json!({ "ids": ids })).await;
+        let two = app.statements(&admin(), query, json!({ "ids": ids[..2] })).await;
+        let forty = app.statements(&admin(), query, json!({ "ids": ids })).await;
         assert_eq!(two, forty);
     }
 }

@@ -14,10 +14,11 @@ use windfall::app::database::Database;
 use windfall::app::error::Error;
 use windfall::app::purchase::RecordPurchase;
 use windfall::app::recorder::{Fact, Recorded};
-use windfall::app::viewer::{Admin, Shop, Viewer};
+use windfall::app::viewer::{Admin, Shop};
 use windfall::config;
 use windfall::engine::rule::{Period, Rule};
 
+use super::app::{admin, storefront};
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 
@@ -92,11 +93,11 @@ impl TestApp {
     }
 
     pub(crate) fn admin() -> Admin {
-        Viewer::Admin.require_admin().unwrap()
+        admin().require_admin().unwrap()
     }
 
     pub(crate) fn shop() -> Shop {
-        Viewer::Storefront.require_shop().unwrap()
+        storefront().require_shop().unwrap()
     }
 
     /// A draft as the engine has it, whatever a caller could have entered.
@@ -133,7 +134,7 @@ impl TestApp {
     }
 
     pub(crate) async fn record(&self, facts: Vec<Fact>) -> Vec<Recorded> {
-        let answers = self.app.recorder.record(facts).await.unwrap();
+        let answers = self.app.recorder.record(Self::shop().who(), facts).await.unwrap();
         answers.into_iter().map(|answer| answer.unwrap().unwrap()).collect()
     }
 

@@ -1,0 +1,98 @@
+//! Sharing places that are few among askers of whom one may want all.
+//!
+//! Nobody gets more than is left free after that: a single asker holds at most half, two of them a third each, and
+//! whoever comes next finds room. (Dynamic thresholds: Choudhury and Hahne, 1998, with α = 1.)
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::viewer::Who;
+
+/// Places, and who holds how many.
+#[derive(Clone, Debug)]
+pub struct Shares {
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug)]
+struct State {
+    free: usize,
+    /// Only those who hold any.
+    held: HashMap<Who, usize>,
+}
+
+/// Places that are given back when it is dropped.
+#[derive(Debug)]
+pub struct Share {
+    who: Who,
+    places: usize,
+    state: Arc<Mutex<State>>,
+}
+
+impl Shares {
+    /// So many places.
+    pub fn new(places: usize) -> Self {
+        Self { state: Arc::new(Mutex::new(State { free: places, held: HashMap::new() })) }
+    }
+
+    /// Takes places; none: this asker would hold more than what is free.
+    pub fn take(&self, who: &Who, places: usize) -> Option<Share> {
+        let mut state = lock(&self.state);
+        let held = state.held.get(who).copied().unwrap_or(0);
+        if held + places > state.free {
+            return None;
+        }
+        state.free -= places;
+        state.held.insert(who.clone(), held + places);
+        Some(Share { who: who.clone(), places, state: Arc::clone(&self.state) })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut state = lock(&self.state);
+        state.free += self.places;
+        let left = state.held.get(&self.who).map_or(0, |held| held - self.places);
+        if left == 0 {
+            state.held.remove(&self.who);
+        } else {
+            state.held.insert(self.who.clone(), left);
+        }
+    }
+}
+
+fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::viewer::Viewer;
+
+    fn who(subject: &str) -> Who {
+        Viewer::Storefront(subject.to_owned()).who()
+    }
+
+    #[test]
+    fn one_alone_gets_half_and_leaves_room_for_others() {
+        let shares = Shares::new(12);
+        let mut greedy: Vec<Share> = std::iter::from_fn(|| shares.take(&who("greedy"), 1)).collect();
+        assert_eq!(greedy.len(), 6);
+        let modest: Vec<Share> = std::iter::from_fn(|| shares.take(&who("modest"), 1)).collect();
+        assert_eq!(modest.len(), 3);
+        greedy.truncate(2);
+        assert!(shares.take(&who("greedy"), 3).is_some());
+    }
+
+    #[test]
+    fn all_at_once_fit_where_nothing_is_held() {
+        let shares = Shares::new(500);
+        let all = shares.take(&who("shop"), 500);
+        assert!(all.is_some() && shares.take(&who("other"), 1).is_none());
+        drop(all);
+        assert!(shares.take(&who("shop"), 500).is_some());
+        assert!(shares.take(&who("shop"), 501).is_none());
+        assert!(lock(&shares.state).held.is_empty());
+    }
+}

@@ -1,0 +1,182 @@
+//! Documents by the SHA-256 of their text: parsed once, run often.
+//!
+//! What is kept of those that were sent is bounded in bytes; the least useful go. So a persisted query may be forgotten, and
+//! is then asked for again. Listed documents stay; where there is a list, nothing else runs without the right.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use apollo_compiler::Schema;
+use apollo_compiler::validation::Valid;
+use moka::sync::Cache;
+use sha2::{Digest as _, Sha256};
+
+use super::document::Document;
+use super::limits::Limits;
+use super::refusal::{Code, Refusal};
+use super::{Request, Rights};
+
+/// Memory of a parsed document for each byte of its text, measured on documents of 100 to 20 000 bytes and rounded up.
+const BYTES_PER_TEXT_BYTE: usize = 64;
+/// Memory of a document beside that.
+const DOCUMENT_BYTES: usize = 4 * 1024;
+
+type Hash = [u8; 32];
+
+/// Those that are known.
+pub(super) struct Documents {
+    recent: Cache<Hash, Arc<Document>>,
+    listed: Option<HashMap<Hash, Arc<Document>>>,
+}
+
+impl Documents {
+    /// Keeps about so many bytes of what is sent.
+    pub(super) fn new(limits: &Limits) -> Self {
+        let weight = |_: &Hash, document: &Arc<Document>| u32::try_from(document.bytes()).unwrap_or(u32::MAX);
+        let recent = Cache::builder().weigher(weight).max_capacity(limits.documents_bytes).build();
+        Self { recent, listed: None }
+    }
+
+    /// From now on only these may run.
+    pub(super) fn list(&mut self, schema: &Valid<Schema>, limits: &Limits, texts: &[String]) -> Result<(), Refusal> {
+        let mut listed = HashMap::new();
+        for text in texts {
+            let document = Document::parse(schema, limits, text).map_err(|mut refusals| refusals.swap_remove(0))?;
+            listed.insert(hash_of(text), Arc::new(document));
+        }
+        self.listed = Some(listed);
+        Ok(())
+    }
+
+    /// The document that the request means.
+    pub(super) fn find(
+        &self,
+        schema: &Valid<Schema>,
+        limits: &Limits,
+        request: &Request<'_>,
+        rights: Rights,
+    ) -> Result<Arc<Document>, Vec<Refusal>> {
+        let refuse = |code, message: &str| Err(vec![Refusal::new(code, message)]);
+        let hash = match (request.query, request.hash.map(parse_hash)) {
+            (_, Some(None)) => return refuse(Code::BadUserInput, "sha256Hash must be 64 hexadecimal digits"),
+            ("", Some(Some(hash))) => hash,
+            // Hashing is linear in the text, which must be bounded first.
+            (text, _) if text.is_empty() || text.len() > limits.text_bytes => return Document::parse(schema, limits, text).map(Arc::new),
+            (text, hash) => {
+                let of_text = hash_of(text);
+                if hash.is_some_and(|hash| hash != Some(of_text)) {
+                    return refuse(Code::BadUserInput, "sha256Hash is not the hash of `query`");
+                }
+                of_text
+            }
+        };
+        if let Some(listed) = &self.listed {
+            match listed.get(&hash) {
+                Some(document) => return Ok(Arc::clone(document)),
+                None if !rights.unlisted && request.query.is_empty() => return unknown(),
+                None if !rights.unlisted => {
+                    return refuse(Code::Forbidden, "only the documents that this server lists can be run");
+                }
+                None => {}
+            }
+        }
+        match self.recent.get(&hash) {
+            Some(document) => Ok(document),
+            None if request.query.is_empty() => unknown(),
+            None => {
+                let document = Arc::new(Document::parse(schema, limits, request.query)?);
+                self.recent.insert(hash, Arc::clone(&document));
+                Ok(document)
+            }
+        }
+    }
+}
+
+impl Document {
+    /// About how much memory it takes.
+    fn bytes(&self) -> usize {
+        DOCUMENT_BYTES + BYTES_PER_TEXT_BYTE * self.text_bytes()
+    }
+}
+
+/// The message is what clients of automatic persisted queries look for, beside the code.
+fn unknown<T>() -> Result<T, Vec<Refusal>> {
+    Err(vec![Refusal::new(Code::PersistedQueryNotFound, "PersistedQueryNotFound")])
+}
+
+fn hash_of(text: &str) -> Hash {
+    Sha256::digest(text).into()
+}
+
+fn parse_hash(text: &str) -> Option<Hash> {
+    let mut hash = Hash::default();
+    if text.len() != 2 * hash.len() || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    for (index, byte) in hash.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * index..2 * index + 2)?, 16).ok()?;
+    }
+    Some(hash)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Map;
+
+    use super::super::fixture::{SDL, gate};
+    use super::super::{Gate, Limits};
+    use super::*;
+
+    const TEXT: &str = "{ me { id } }";
+
+    fn ask(gate: &Gate, query: &str, hash: Option<&str>, rights: Rights) -> Result<String, Code> {
+        let request = Request { query, hash, operation_name: None, variables: Map::new() };
+        gate.admit(&request, rights).map(|admitted| admitted.document).map_err(|refusals| refusals[0].code)
+    }
+
+    fn hex(text: &str) -> String {
+        hash_of(text).iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    #[test]
+    fn a_text_that_was_sent_can_be_named_by_its_hash() {
+        let (gate, none, hash) = (gate(), Rights::default(), hex(TEXT));
+        assert_eq!(ask(&gate, "", Some(&hash), none), Err(Code::PersistedQueryNotFound));
+        assert_eq!(ask(&gate, TEXT, Some(&hash), none), Ok("query{me{id}}".to_owned()));
+        assert_eq!(ask(&gate, "", Some(&hash.to_uppercase()), none), Ok("query{me{id}}".to_owned()));
+        assert_eq!(ask(&gate, "{ me { label } }", Some(&hash), none), Err(Code::BadUserInput));
+        for wrong in ["", "00", &hash[1..], &format!("{}é", &hash[2..]), &format!("+{}", &hash[1..])] {
+            assert_eq!(ask(&gate, "", Some(wrong), none), Err(Code::BadUserInput), "{wrong}");
+        }
+        assert_eq!(ask(&gate, "", None, none), Err(Code::GraphqlParseFailed));
+    }
+
+    #[test]
+    fn where_there_is_a_list_nothing_else_runs() {
+        let mut gate = gate();
+        gate.list(&[TEXT.to_owned()]).unwrap();
+        let (none, other) = (Rights::default(), "{ me { label } }");
+        for (query, hash) in [(TEXT, None), ("", Some(hex(TEXT)))] {
+            assert_eq!(ask(&gate, query, hash.as_deref(), none), Ok("query{me{id}}".to_owned()));
+        }
+        assert_eq!(ask(&gate, other, None, none), Err(Code::Forbidden));
+        assert_eq!(ask(&gate, "", Some(&hex(other)), none), Err(Code::PersistedQueryNotFound));
+        let unlisted = Rights { unlisted: true, ..none };
+        assert_eq!(ask(&gate, other, None, unlisted), Ok("query{me{label}}".to_owned()));
+        // Whom it was run for does not list it.
+        assert_eq!(ask(&gate, "", Some(&hex(other)), none), Err(Code::PersistedQueryNotFound));
+        assert!(gate.list(&["{ nope }".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn what_is_kept_is_bounded_in_bytes() {
+        let limits = Limits { documents_bytes: 1 << 20, ..Limits::default() };
+        let gate = Gate::new(SDL, limits).unwrap();
+        for n in 0..2_000 {
+            assert!(ask(&gate, &format!("{{ me {{ a{n}: id }} }}"), None, Rights::default()).is_ok());
+        }
+        gate.documents.recent.run_pending_tasks();
+        assert!(gate.documents.recent.weighted_size() <= 1 << 20);
+        assert!(gate.documents.recent.entry_count() > 50);
+    }
+}

@@ -1,0 +1,149 @@
+//! Content negotiation, as GraphQL over HTTP has it.
+
+use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use super::Reply;
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// `application/graphql-response+json`: the status tells whether the request was one.
+    GraphqlResponse,
+    /// `application/json`: 200 for every well-formed request, as older clients expect.
+    Json,
+    /// `text/event-stream`.
+    EventStream,
+}
+
+/// In order of preference where the client has none.
+const OFFERED: [(Format, &str, &str); 3] = [
+    (Format::Json, "application", "json"),
+    (Format::GraphqlResponse, "application", "graphql-response+json"),
+    (Format::EventStream, "text", "event-stream"),
+];
+
+/// The most media ranges that are looked at: browsers send fewer than ten.
+const MAX_RANGES: usize = 32;
+
+impl Format {
+    /// The format that the client likes best: by quality, then by the order in which it names them. None: it takes none of
+    /// them. Without an Accept header, and for `*/*`, it is JSON.
+    pub(super) fn accepted_by(headers: &HeaderMap) -> Option<Self> {
+        let accepted: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+        if accepted.is_empty() {
+            return Some(Self::Json);
+        }
+        let ranges: Vec<Range<'_>> =
+            accepted.iter().flat_map(|value| value.split(',')).take(MAX_RANGES).filter_map(Range::parse).collect();
+        let mut best: Option<(u16, std::cmp::Reverse<usize>, Self)> = None;
+        for (format, kind, subtype) in OFFERED {
+            // Of the ranges that cover it the most specific one tells its quality.
+            let covering = ranges.iter().enumerate().filter(|(_, range)| range.covers(kind, subtype));
+            let Some((place, range)) =
+                covering.max_by_key(|(place, range)| (range.specific, std::cmp::Reverse(*place)))
+            else {
+                continue;
+            };
+            // Only who asks for events by name reads them.
+            let is_wanted = range.quality > 0 && (format != Self::EventStream || range.specific == 2);
+            let rank = (range.quality, std::cmp::Reverse(place));
+            if is_wanted && best.is_none_or(|(quality, place, _)| rank > (quality, place)) {
+                best = Some((rank.0, rank.1, format));
+            }
+        }
+        best.map(|(.., format)| format)
+    }
+
+    /// Writes an answer.
+    pub(super) fn respond(self, status: StatusCode, reply: &Reply) -> Response {
+        let body = serde_json::to_vec(reply).unwrap_or_default();
+        let mut response = (status, body).into_response();
+        let content_type = match self {
+            Self::GraphqlResponse => "application/graphql-response+json; charset=utf-8",
+            Self::Json | Self::EventStream => "application/json; charset=utf-8",
+        };
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        if let Some(seconds) = reply.retry_after_seconds() {
+            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response
+    }
+}
+
+/// One of the media ranges of an Accept header.
+struct Range<'a> {
+    kind: &'a str,
+    subtype: &'a str,
+    /// Thousandths.
+    quality: u16,
+    /// How much of it is no wildcard: 0 to 2.
+    specific: u8,
+}
+
+impl<'a> Range<'a> {
+    fn parse(text: &'a str) -> Option<Self> {
+        let mut parts = text.split(';').map(str::trim);
+        let (kind, subtype) = parts.next()?.split_once('/')?;
+        let quality = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+        let quality = match quality {
+            Some(text) => text.parse::<f32>().ok().filter(|quality| (0.0..=1.0).contains(quality))?,
+            None => 1.0,
+        };
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 0 to 1 000")]
+        let quality = (quality * 1_000.0).round() as u16;
+        let specific = u8::from(kind != "*") + u8::from(subtype != "*");
+        Some(Self { kind, subtype, quality, specific })
+    }
+
+    fn covers(&self, kind: &str, subtype: &str) -> bool {
+        let is = |range: &str, name: &str| range == "*" || range.eq_ignore_ascii_case(name);
+        is(self.kind, kind) && is(self.subtype, subtype)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn accepted(accept: &str) -> Option<Format> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, accept.parse().unwrap());
+        Format::accepted_by(&headers)
+    }
+
+    #[test]
+    fn the_client_s_best_is_taken() {
+        use Format::{EventStream, GraphqlResponse, Json};
+        for (accept, format) in [
+            ("*/*", Some(Json)),
+            ("application/*", Some(Json)),
+            ("application/json", Some(Json)),
+            ("Application/GraphQL-Response+JSON; charset=utf-8", Some(GraphqlResponse)),
+            ("application/graphql-response+json, application/json", Some(GraphqlResponse)),
+            ("application/json, application/graphql-response+json", Some(Json)),
+            ("application/json;q=0.9, application/graphql-response+json", Some(GraphqlResponse)),
+            ("application/graphql-response+json;q=0.5, */*;q=0.6", Some(Json)),
+            ("application/json;q=0, */*", Some(GraphqlResponse)),
+            ("text/event-stream", Some(EventStream)),
+            // urql names it always.
+            (
+                "application/graphql-response+json, application/graphql+json, application/json, text/event-stream, \
+              multipart/mixed",
+                Some(GraphqlResponse),
+            ),
+            ("text/event-stream, application/json", Some(EventStream)),
+            ("text/*", None),
+            ("text/html", None),
+            ("image/png, text/plain", None),
+            ("application/json;q=0", None),
+            ("nonsense", None),
+            ("", None),
+            ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", Some(Json)),
+        ] {
+            assert_eq!(accepted(accept), format, "{accept}");
+        }
+        assert_eq!(Format::accepted_by(&HeaderMap::new()), Some(Json));
+    }
+}

@@ -1,0 +1,141 @@
+//! The gate, and the schema behind it.
+
+use std::sync::Arc;
+
+use async_graphql::{Response, ServerError, Value as GraphqlValue, Variables};
+use futures_util::{Stream, StreamExt};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::GraphqlRequest;
+use crate::app::App;
+use crate::app::error::Error;
+use crate::gate::{self, Admitted, Gate, Limits, OperationKind, Refusal, Rights, SchemaError};
+use crate::graphql::{self, Caller, Schema};
+use crate::http::auth::AuthError;
+use crate::http::limits::Limited;
+
+/// Decides whether requests may run, and runs them.
+pub struct Executor {
+    gate: Gate,
+    schema: Schema,
+}
+
+/// A GraphQL answer. Without `data` nothing was run.
+#[derive(Debug, Serialize)]
+pub struct Reply {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<ServerError>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<GraphqlValue>,
+}
+
+impl Executor {
+    /// Over an application.
+    pub fn new(app: Arc<App>) -> Result<Self, SchemaError> {
+        Ok(Self { gate: Gate::new(&graphql::sdl(), Limits::default())?, schema: graphql::schema(app) })
+    }
+
+    /// From now on only these documents may run, but for admins.
+    pub fn list(&mut self, documents: &[String]) -> Result<(), Refusal> {
+        self.gate.list(documents)
+    }
+
+    /// Decides whether a request may run.
+    pub fn admit(&self, request: GraphqlRequest, rights: Rights) -> Result<Admitted, Reply> {
+        let GraphqlRequest { query, hash, operation_name, variables } = request;
+        let asked = gate::Request {
+            query: &query,
+            hash: hash.as_deref(),
+            operation_name: operation_name.as_deref(),
+            variables,
+        };
+        self.gate.admit(&asked, rights).map_err(Reply::refused)
+    }
+
+    /// Runs a query or a mutation.
+    pub async fn execute(&self, caller: Caller, admitted: Admitted) -> Reply {
+        if admitted.operation == OperationKind::Subscription {
+            let message = "a subscription is answered over WebSocket, or as text/event-stream";
+            return Reply::error(Error::BadUserInput(message.to_owned()));
+        }
+        self.schema.execute(caller, admitted.document, variables(admitted.variables)).await.into()
+    }
+
+    /// Runs a subscription: an answer for each event.
+    pub fn subscribe(&self, caller: Caller, admitted: Admitted) -> impl Stream<Item = Reply> + Send + use<> {
+        self.schema.subscribe(caller, admitted.document, variables(admitted.variables)).map(Reply::from)
+    }
+}
+
+fn variables(variables: serde_json::Map<String, Value>) -> Variables {
+    Variables::from_json(Value::Object(variables))
+}
+
+impl From<Response> for Reply {
+    fn from(response: Response) -> Self {
+        Self { errors: response.errors, data: Some(response.data) }
+    }
+}
+
+impl Reply {
+    /// Nothing was run, for this reason.
+    pub fn error(error: Error) -> Self {
+        Self { errors: vec![graphql::error::server_error(error)], data: None }
+    }
+
+    /// The token is not accepted.
+    pub fn unauthenticated(error: &AuthError) -> Self {
+        let mut reply = Self::error(Error::Unauthenticated);
+        for told in &mut reply.errors {
+            told.message = error.to_string();
+        }
+        reply
+    }
+
+    /// The caller has asked for more than its limits allow.
+    pub fn limited(limited: Limited) -> Self {
+        Self::error(Error::RateLimited { retry_after_seconds: limited.retry_after_seconds })
+    }
+
+    /// What the gate refused, with its places in the text as it was sent.
+    fn refused(refusals: Vec<Refusal>) -> Self {
+        let errors = refusals.into_iter().map(|refusal| {
+            let mut error = ServerError::new(refusal.message, None);
+            let places = refusal.locations.into_iter();
+            error.locations = places.map(|(line, column)| async_graphql::Pos { line, column }).collect();
+            error.extensions.get_or_insert_default().set("code", refusal.code.as_str());
+            error
+        });
+        Self { errors: errors.collect(), data: None }
+    }
+
+    /// Whether the request was run at all.
+    pub fn was_run(&self) -> bool {
+        self.data.is_some()
+    }
+
+    /// The errors, where nothing was run.
+    pub fn errors(&self) -> &[ServerError] {
+        &self.errors
+    }
+
+    /// The code of the first error.
+    pub fn code(&self) -> Option<&str> {
+        match self.errors.first()?.extensions.as_ref()?.get("code")? {
+            GraphqlValue::String(code) => Some(code),
+            _ => None,
+        }
+    }
+
+    /// After how long the same request may pass, where that is known and nothing was run.
+    pub fn retry_after_seconds(&self) -> Option<u64> {
+        if self.was_run() {
+            return None;
+        }
+        match self.errors.first()?.extensions.as_ref()?.get("retryAfterSeconds")? {
+            GraphqlValue::Number(seconds) => seconds.as_u64(),
+            _ => None,
+        }
+    }
+}

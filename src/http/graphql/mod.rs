@@ -1,0 +1,210 @@
+//! The GraphQL endpoint. However a request comes (`single`: one answer to a GET or POST; `sse`: a stream of server-sent
+//! events; `websocket`: graphql-transport-ws), it passes the same steps: `request` reads it, [`Endpoint::admit`] counts
+//! it against its caller's limits and asks the gate, `executor` runs it.
+//!
+//! What writes runs in a task of its own: a client that hangs up cancels nothing half-way.
+
+mod accept;
+mod executor;
+mod request;
+mod single;
+mod sse;
+mod websocket;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::header::{ALLOW, ORIGIN, UPGRADE, WWW_AUTHENTICATE};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use axum::response::Response;
+use futures_util::{Stream, StreamExt};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::task::TaskTracker;
+
+use self::accept::Format;
+use super::auth::{AuthError, Role, Token, Verifier};
+use super::limits::Limits;
+use super::origins::Origins;
+use crate::app::App;
+use crate::app::error::Error;
+use crate::app::viewer::Viewer;
+use crate::config;
+use crate::engine::time::Instant;
+use crate::gate::{Admitted, OperationKind, Rights};
+use crate::graphql::Caller;
+
+pub use self::executor::{Executor, Reply};
+pub use self::request::GraphqlRequest;
+
+/// How often callers are forgotten that have all their points again.
+const FORGET_PERIOD: Duration = Duration::from_mins(1);
+
+/// What every request is answered with.
+pub struct Endpoint {
+    app: Arc<App>,
+    executor: Arc<Executor>,
+    verifier: Verifier,
+    limits: Limits,
+    origins: Origins,
+    /// Subscriptions that may run at once.
+    streams: Arc<Semaphore>,
+    /// Open WebSockets: the shutdown waits for them.
+    sockets: TaskTracker,
+    introspection: bool,
+    body_limit_bytes: usize,
+    timeout: Duration,
+}
+
+impl Endpoint {
+    /// Over an application. `sockets`: tracks the WebSockets that are open.
+    pub fn new(
+        app: Arc<App>,
+        executor: Executor,
+        verifier: Verifier,
+        config: &config::Config,
+        sockets: TaskTracker,
+    ) -> Self {
+        let config::Config { http, limits, .. } = config;
+        Self {
+            app,
+            executor: Arc::new(executor),
+            verifier,
+            limits: Limits::new(limits),
+            origins: Origins::new(&http.allowed_origins),
+            streams: Arc::new(Semaphore::new(limits.streams)),
+            sockets,
+            introspection: http.introspection,
+            body_limit_bytes: http.body_limit_bytes,
+            timeout: http.request_timeout,
+        }
+    }
+
+    /// Until the server stops.
+    pub async fn forget_idle_callers(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(FORGET_PERIOD);
+        loop {
+            tokio::select! {
+                () = self.app.stopping.cancelled() => return,
+                _ = ticks.tick() => self.limits.forget_idle(),
+            }
+        }
+    }
+
+    /// Who sends these headers.
+    async fn caller(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
+        Ok(caller(self.verifier.authenticate(headers, self.app.clock.now().0).await?))
+    }
+
+    /// Who has what stands in an Authorization header.
+    async fn caller_of(&self, authorization: &str) -> Result<Caller, AuthError> {
+        Ok(caller(Some(self.verifier.verify(authorization, self.app.clock.now().0).await?)))
+    }
+
+    /// Counts a request against its caller's limits, and decides whether it may run.
+    fn admit(&self, caller: &Caller, request: GraphqlRequest) -> Result<Admitted, Reply> {
+        let who = caller.viewer.who();
+        // What is refused takes time too.
+        self.limits.charge(&caller.viewer, &who, 1).map_err(Reply::limited)?;
+        let is_admin = matches!(caller.viewer, Viewer::Admin(_));
+        let rights = Rights { introspection: self.introspection || is_admin, unlisted: is_admin };
+        let admitted = self.executor.admit(request, rights)?;
+        self.limits.charge(&caller.viewer, &who, admitted.cost).map_err(Reply::limited)?;
+        Ok(admitted)
+    }
+
+    /// Runs a query or a mutation to its end in a task of its own; its caller waits until the deadline.
+    async fn execute(&self, caller: Caller, admitted: Admitted) -> Reply {
+        let Some(turn) = self.limits.turn(&caller.viewer.who()) else { return Reply::error(Error::Overloaded) };
+        let executor = Arc::clone(&self.executor);
+        let task = tokio::spawn(async move {
+            let reply = executor.execute(caller, admitted).await;
+            drop(turn);
+            reply
+        });
+        match tokio::time::timeout(self.timeout, task).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(panic)) => Reply::error(Error::Internal(format!("a request's task ended early: {panic}"))),
+            Err(_) => Reply::error(Error::Unavailable),
+        }
+    }
+
+    /// An answer for each event of a subscription; one answer of anything else.
+    fn stream(self: &Arc<Self>, caller: Caller, admitted: Admitted) -> Result<Replies, Reply> {
+        if admitted.operation != OperationKind::Subscription {
+            let endpoint = Arc::clone(self);
+            return Ok(futures_util::stream::once(async move { endpoint.execute(caller, admitted).await }).boxed());
+        }
+        let place = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| Reply::error(Error::Overloaded))?;
+        Ok(held(place, self.executor.subscribe(caller, admitted)).boxed())
+    }
+}
+
+/// Answers as they come.
+type Replies = std::pin::Pin<Box<dyn Stream<Item = Reply> + Send>>;
+
+/// The stream; the place is free again when it ends.
+fn held(place: OwnedSemaphorePermit, stream: impl Stream<Item = Reply> + Send) -> impl Stream<Item = Reply> + Send {
+    stream.map(move |reply| {
+        let _held = &place;
+        reply
+    })
+}
+
+fn caller(token: Option<Token>) -> Caller {
+    let Some(Token { role, subject, expires_at }) = token else {
+        return Caller { viewer: Viewer::Anonymous, expires_at: Instant::FOREVER };
+    };
+    let viewer = match role {
+        Role::Customer => Viewer::Customer(subject),
+        Role::Storefront => Viewer::Storefront(subject),
+        Role::Admin => Viewer::Admin(subject),
+    };
+    Caller { viewer, expires_at: Instant(expires_at) }
+}
+
+/// Answers a request.
+pub async fn answer(State(endpoint): State<Arc<Endpoint>>, request: axum::extract::Request) -> Response {
+    let (head, body) = request.into_parts();
+    if head.headers.contains_key(UPGRADE) {
+        // A browser sends the origin and would show a foreign page what it gets here.
+        if !endpoint.origins.allow(head.headers.get(ORIGIN), &head.headers) {
+            return Format::Json.respond(StatusCode::FORBIDDEN, &Reply::error(Error::Forbidden));
+        }
+        return websocket::upgrade(endpoint, head).await;
+    }
+    if ![Method::GET, Method::HEAD, Method::POST].contains(&head.method) {
+        let mut response = malformed(StatusCode::METHOD_NOT_ALLOWED, "use POST, or GET for queries".to_owned());
+        response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
+        return response;
+    }
+    let Some(format) = Format::accepted_by(&head.headers) else {
+        let message = "application/graphql-response+json, application/json and text/event-stream can be answered";
+        return malformed(StatusCode::NOT_ACCEPTABLE, message.to_owned());
+    };
+    let caller = match endpoint.caller(&head.headers).await {
+        Ok(caller) => caller,
+        Err(error) => return unauthenticated(&error),
+    };
+    let request = match request::read(&endpoint, &head, body).await {
+        Ok(request) => request,
+        Err((status, message)) => return malformed(status, message),
+    };
+    match format {
+        Format::EventStream => sse::answer(&endpoint, caller, request, &head.method),
+        Format::GraphqlResponse | Format::Json => {
+            single::answer(&endpoint, caller, request, &head.method, format).await
+        }
+    }
+}
+
+/// What is no GraphQL request, told as a GraphQL error whatever was to be answered.
+fn malformed(status: StatusCode, message: String) -> Response {
+    Format::Json.respond(status, &Reply::error(Error::BadUserInput(message)))
+}
+
+fn unauthenticated(error: &AuthError) -> Response {
+    let mut response = Format::Json.respond(StatusCode::UNAUTHORIZED, &Reply::unauthenticated(error));
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}

@@ -1,0 +1,343 @@
+//! graphql-transport-ws: many operations over one WebSocket, as `graphql-ws` specifies it.
+//!
+//! A socket is one task: it reads messages, polls its operations and writes what they answer, one message at a time, so
+//! a client that does not read stops its own operations and nothing else; the connection's write time-out then ends it.
+//! What it holds is bounded: the size of a message, the number of operations, and a time to say who it is. The socket ends with
+//! its token, after its subscriptions have told the cursors to go on from.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_graphql::ServerError;
+use axum::body::Bytes;
+use axum::extract::FromRequestParts as _;
+use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
+use axum::http::request::Parts;
+use axum::response::{IntoResponse as _, Response};
+use futures_util::{Stream, StreamExt as _};
+use serde::Serialize;
+use serde_json::Value;
+use tokio_stream::StreamMap;
+
+use super::{Endpoint, Reply, malformed, request, unauthenticated};
+use crate::app::error::Error;
+use crate::graphql::Caller;
+
+/// The one sub-protocol that is spoken. Its predecessor, `graphql-ws`, is not.
+const PROTOCOL: &str = "graphql-transport-ws";
+/// How long a client may take to say who it is.
+const INIT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Between two pings.
+const PING_PERIOD: Duration = Duration::from_secs(30);
+/// A client that answers none of so many pings is gone.
+const MAX_UNANSWERED: u32 = 2;
+/// Bytes of one message.
+const MAX_MESSAGE_BYTES: usize = 256 * 1024;
+/// Bytes that are read at once: each socket holds a buffer of this size.
+const READ_BUFFER_BYTES: usize = 2 * 1024;
+/// Operations of one socket at once.
+const MAX_OPERATIONS: usize = 50;
+/// Bytes of an operation's id, which every message about it repeats.
+const MAX_ID_BYTES: usize = 200;
+/// Bytes of a close frame's reason.
+const MAX_REASON_BYTES: usize = 123;
+/// How long operations may take to end when the server stops.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long closing may take.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Takes over the connection.
+pub(super) async fn upgrade(endpoint: Arc<Endpoint>, mut head: Parts) -> Response {
+    let upgrade = match WebSocketUpgrade::from_request_parts(&mut head, &()).await {
+        Ok(upgrade) => upgrade,
+        Err(rejection) => {
+            let status = rejection.into_response().status();
+            return malformed(status, "this is no WebSocket handshake that can be taken".to_owned());
+        }
+    };
+    // For clients that can send one: a token in the handshake's header stands in for that of `connection_init`.
+    let handshake = match endpoint.caller(&head.headers).await {
+        Ok(caller) => caller,
+        Err(error) => return unauthenticated(&error),
+    };
+    let sockets = endpoint.sockets.clone();
+    upgrade
+        .protocols([PROTOCOL])
+        .max_message_size(MAX_MESSAGE_BYTES)
+        .max_frame_size(MAX_MESSAGE_BYTES)
+        .read_buffer_size(READ_BUFFER_BYTES)
+        // A message goes out as soon as it is there.
+        .write_buffer_size(0)
+        .on_upgrade(move |socket| sockets.track_future(serve(endpoint, handshake, socket)))
+}
+
+/// Why a socket is closed, in the words of the protocol.
+struct Close {
+    code: u16,
+    reason: String,
+}
+
+impl Close {
+    fn new(code: u16, reason: impl Into<String>) -> Self {
+        Self { code, reason: reason.into() }
+    }
+
+    fn bad_message() -> Self {
+        Self::new(4400, "Invalid message received")
+    }
+
+    fn going_away() -> Self {
+        Self::new(1001, "Going away: the server is stopping")
+    }
+}
+
+/// The client is gone; or why it must go.
+enum End {
+    Gone,
+    Close(Close),
+}
+
+impl From<Close> for End {
+    fn from(close: Close) -> Self {
+        Self::Close(close)
+    }
+}
+
+async fn serve(endpoint: Arc<Endpoint>, handshake: Caller, socket: WebSocket) {
+    let mut connection = Connection { endpoint, socket, operations: StreamMap::new() };
+    let end = match connection.socket.protocol() {
+        Some(_) => connection.run(handshake).await.unwrap_or_else(|end| end),
+        None => Close::new(4406, "Subprotocol not acceptable").into(),
+    };
+    let goodbye = async {
+        if let End::Close(Close { code, mut reason }) = end {
+            while reason.len() > MAX_REASON_BYTES {
+                reason.pop();
+            }
+            let frame = CloseFrame { code, reason: reason.into() };
+            let _ = connection.socket.send(Message::Close(Some(frame))).await;
+        }
+        // Read to the end: the library answers a closing frame when it is asked for what follows, and a connection that is
+        // dropped with something unread is reset, so that the client might not hear why.
+        while let Some(Ok(_)) = connection.socket.recv().await {}
+    };
+    // Whether the client hears it is its own affair.
+    let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
+}
+
+struct Connection {
+    endpoint: Arc<Endpoint>,
+    socket: WebSocket,
+    operations: StreamMap<String, Events>,
+}
+
+/// What an operation answers; at last that it is complete.
+type Events = std::pin::Pin<Box<dyn Stream<Item = Option<Reply>> + Send>>;
+
+/// A message from the client.
+struct Incoming {
+    kind: String,
+    id: Option<Value>,
+    payload: Option<Value>,
+}
+
+/// A message to the client.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Outgoing<'a> {
+    ConnectionAck,
+    Pong {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        payload: Option<Value>,
+    },
+    Next {
+        id: &'a str,
+        payload: &'a Reply,
+    },
+    Error {
+        id: &'a str,
+        payload: &'a [ServerError],
+    },
+    Complete {
+        id: &'a str,
+    },
+}
+
+/// A message of the protocol; none: a frame that is not for us.
+fn read(received: Option<Result<Message, axum::Error>>) -> Result<Option<Incoming>, End> {
+    match received {
+        Some(Ok(Message::Text(text))) => Incoming::parse(&text).map(Some).ok_or(Close::bad_message().into()),
+        Some(Ok(Message::Binary(_))) => Err(Close::bad_message().into()),
+        // Answered by the library.
+        Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(None),
+        None | Some(Ok(Message::Close(_))) => Err(End::Gone),
+        Some(Err(error)) => Err(match error.into_inner().downcast_ref() {
+            Some(tungstenite::Error::Capacity(_)) => Close::new(1009, "Message too big").into(),
+            Some(tungstenite::Error::Protocol(_)) => Close::new(1002, "Protocol error").into(),
+            Some(tungstenite::Error::Utf8(_)) => Close::new(1007, "Not UTF-8").into(),
+            _ => End::Gone,
+        }),
+    }
+}
+
+impl Incoming {
+    /// Reads the object by hand: what is derived would take positional arrays too.
+    fn parse(text: &str) -> Option<Self> {
+        let Ok(Value::Object(mut object)) = serde_json::from_str(text) else { return None };
+        let Some(Value::String(kind)) = object.remove("type") else { return None };
+        Some(Self { kind, id: object.remove("id"), payload: object.remove("payload") })
+    }
+
+    /// Its payload, where that may only be an object or missing.
+    fn optional_object(self) -> Result<Option<Value>, Close> {
+        match self.payload {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Object(object)) => Ok(Some(Value::Object(object))),
+            Some(_) => Err(Close::bad_message()),
+        }
+    }
+
+    fn id(&self) -> Result<String, Close> {
+        match &self.id {
+            Some(Value::String(id)) if (1..=MAX_ID_BYTES).contains(&id.len()) => Ok(id.clone()),
+            _ => Err(Close::bad_message()),
+        }
+    }
+}
+
+impl Connection {
+    /// Until the client closes the socket, or it must be closed.
+    async fn run(&mut self, handshake: Caller) -> Result<End, End> {
+        let app = Arc::clone(&self.endpoint.app);
+        let caller = tokio::select! {
+            caller = tokio::time::timeout(INIT_TIMEOUT, self.initialize(handshake)) => {
+                caller.map_err(|_| Close::new(4408, "Connection initialisation timeout"))??
+            }
+            () = app.stopping.cancelled() => return Ok(Close::going_away().into()),
+        };
+        self.send(&Outgoing::ConnectionAck).await?;
+        let mut expired = std::pin::pin!(app.clock.sleep_until(caller.expires_at));
+        let mut pings = tokio::time::interval(PING_PERIOD);
+        pings.reset();
+        let mut unanswered = 0;
+        loop {
+            tokio::select! {
+                received = self.socket.recv() => {
+                    unanswered = 0;
+                    if let Some(message) = read(received)? {
+                        self.take(&caller, message).await?;
+                    }
+                }
+                Some((id, event)) = self.operations.next(), if !self.operations.is_empty() => {
+                    self.tell(&id, event).await?;
+                }
+                _ = pings.tick() => {
+                    if unanswered == MAX_UNANSWERED {
+                        return Ok(End::Gone);
+                    }
+                    unanswered += 1;
+                    self.socket.send(Message::Ping(Bytes::new())).await.map_err(|_| End::Gone)?;
+                }
+                // Subscriptions end by themselves, each with its cursor.
+                () = expired.as_mut() => {
+                    self.drain().await?;
+                    return Ok(Close::new(4403, "Forbidden: the token has expired").into());
+                }
+                () = app.stopping.cancelled() => {
+                    self.drain().await?;
+                    return Ok(Close::going_away().into());
+                }
+            }
+        }
+    }
+
+    /// Waits until the client says who it is.
+    async fn initialize(&mut self, handshake: Caller) -> Result<Caller, End> {
+        let payload = loop {
+            let Some(message) = read(self.socket.recv().await)? else { continue };
+            match message.kind.as_str() {
+                "connection_init" => break message.optional_object()?,
+                "subscribe" => return Err(Close::new(4401, "Unauthorized").into()),
+                _ => self.keep_alive(message).await?,
+            }
+        };
+        match payload.as_ref().and_then(|payload| payload.get("authorization")) {
+            None | Some(Value::Null) => Ok(handshake),
+            Some(Value::String(authorization)) => {
+                let caller = self.endpoint.caller_of(authorization).await;
+                Ok(caller.map_err(|error| Close::new(4403, format!("Forbidden: {error}")))?)
+            }
+            Some(_) => Err(Close::new(4403, "Forbidden: `authorization` must be a string").into()),
+        }
+    }
+
+    async fn take(&mut self, caller: &Caller, message: Incoming) -> Result<(), End> {
+        match message.kind.as_str() {
+            "subscribe" => self.subscribe(caller, message).await,
+            "complete" => {
+                // It may have completed already, or never have been.
+                self.operations.remove(&message.id()?);
+                Ok(())
+            }
+            "connection_init" => Err(Close::new(4429, "Too many initialisation requests").into()),
+            _ => self.keep_alive(message).await,
+        }
+    }
+
+    async fn keep_alive(&mut self, message: Incoming) -> Result<(), End> {
+        match message.kind.as_str() {
+            "ping" => {
+                let payload = message.optional_object()?;
+                self.send(&Outgoing::Pong { payload }).await
+            }
+            "pong" => Ok(message.optional_object().map(drop)?),
+            _ => Err(Close::bad_message().into()),
+        }
+    }
+
+    async fn subscribe(&mut self, caller: &Caller, message: Incoming) -> Result<(), End> {
+        let id = message.id()?;
+        let Some(Value::Object(payload)) = message.payload else { return Err(Close::bad_message().into()) };
+        let request = request::from_object(payload).map_err(|_| Close::bad_message())?;
+        if self.operations.contains_key(&id) {
+            return Err(Close::new(4409, format!("Subscriber for {id} already exists")).into());
+        }
+        let replies = if self.operations.len() < MAX_OPERATIONS {
+            let admitted = self.endpoint.admit(caller, request);
+            admitted.and_then(|admitted| self.endpoint.stream(caller.clone(), admitted))
+        } else {
+            Err(Reply::error(Error::Overloaded))
+        };
+        match replies {
+            Ok(replies) => {
+                let events = replies.map(Some).chain(futures_util::stream::iter([None]));
+                self.operations.insert(id, events.boxed());
+                Ok(())
+            }
+            Err(refused) => self.send(&Outgoing::Error { id: &id, payload: refused.errors() }).await,
+        }
+    }
+
+    async fn tell(&mut self, id: &str, event: Option<Reply>) -> Result<(), End> {
+        match event {
+            Some(reply) => self.send(&Outgoing::Next { id, payload: &reply }).await,
+            None => self.send(&Outgoing::Complete { id }).await,
+        }
+    }
+
+    /// Hands on what operations still answer, until all have ended.
+    async fn drain(&mut self) -> Result<(), End> {
+        let ended = async {
+            while let Some((id, event)) = self.operations.next().await {
+                self.tell(&id, event).await?;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(DRAIN_TIMEOUT, ended).await.unwrap_or(Ok(()))
+    }
+
+    async fn send(&mut self, message: &Outgoing<'_>) -> Result<(), End> {
+        let text = serde_json::to_string(message).map_err(|_| End::Gone)?;
+        self.socket.send(Message::text(text)).await.map_err(|_| End::Gone)
+    }
+}

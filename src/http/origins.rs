@@ -1,0 +1,62 @@
+//! Which web pages may talk to the server: those of configured origins, and its own.
+//!
+//! Tokens are no cookies, so a foreign page has no right of the user's to abuse; this keeps such pages out all the same, and lets
+//! browsers show answers to those that are meant to have them.
+
+use axum::http::header::HOST;
+use axum::http::{HeaderMap, HeaderValue, Method};
+use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+
+/// How long a browser may remember what is allowed.
+const MAX_AGE: std::time::Duration = std::time::Duration::from_hours(2);
+
+/// The configured ones.
+#[derive(Clone, Debug)]
+pub struct Origins(Vec<HeaderValue>);
+
+impl Origins {
+    /// Texts such as `https://shop.example`.
+    pub fn new(origins: &[String]) -> Self {
+        Self(origins.iter().filter_map(|origin| origin.parse().ok()).collect())
+    }
+
+    /// Whether a page of this origin may open a WebSocket. No origin: it is no browser.
+    pub fn allow(&self, origin: Option<&HeaderValue>, headers: &HeaderMap) -> bool {
+        let Some(origin) = origin else { return true };
+        let host = headers.get(HOST).map(HeaderValue::as_bytes);
+        let own =
+            ["http://", "https://"].iter().any(|scheme| origin.as_bytes().strip_prefix(scheme.as_bytes()) == host);
+        (own && host.is_some()) || self.0.contains(origin)
+    }
+
+    /// What tells browsers.
+    pub fn cors(&self) -> CorsLayer {
+        CorsLayer::new()
+            .allow_origin(AllowOrigin::list(self.0.clone()))
+            .allow_methods([Method::GET, Method::POST])
+            .allow_headers(AllowHeaders::mirror_request())
+            .expose_headers([axum::http::header::RETRY_AFTER])
+            .max_age(MAX_AGE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn own_and_configured_pages_are_allowed() {
+        let origins = Origins::new(&["https://shop.example".to_owned()]);
+        let mut headers = HeaderMap::new();
+        headers.insert(HOST, HeaderValue::from_static("points.example:8080"));
+        let allowed = |origin: &'static str| origins.allow(Some(&HeaderValue::from_static(origin)), &headers);
+        for origin in ["https://shop.example", "http://points.example:8080", "https://points.example:8080"] {
+            assert!(allowed(origin), "{origin}");
+        }
+        for origin in ["http://shop.example", "https://shop.example.evil", "http://points.example", "null", ""] {
+            assert!(!allowed(origin), "{origin}");
+        }
+        assert!(origins.allow(None, &headers));
+        assert!(!origins.allow(Some(&HeaderValue::from_static("http://")), &HeaderMap::new()));
+    }
+}

@@ -1,0 +1,65 @@
+// Asks Windfall and graphql-js the same and compares the answers: data byte for byte, errors by their paths, refusals by there
+// being no data. graphql-js runs on the same schema, over objects that are read from the server first, so both know the same and
+// the reference implementation says how it must be put. Windfall's own schema is asked for too.
+//
+// Takes WINDFALL_URL, WINDFALL_SCHEMA (the path of schema.graphql), WINDFALL_TOKEN of a customer with three ledger entries or more,
+// of which one is an award's, and WINDFALL_ADMIN_TOKEN. Nobody may write meanwhile, nor in the second before (statistics lag by one).
+import { readFileSync } from "node:fs";
+import { buildClientSchema, buildSchema, getIntrospectionQuery, lexicographicSortSchema, printSchema } from "graphql";
+
+import { capture } from "./oracle/fixture.mjs";
+import { reference } from "./oracle/reference.mjs";
+import { requests } from "./oracle/requests.mjs";
+import { Tally, asker, need } from "./support.mjs";
+
+const url = need("WINDFALL_URL");
+const sdl = readFileSync(need("WINDFALL_SCHEMA"), "utf8");
+const ask = {
+  customer: asker(url, need("WINDFALL_TOKEN")),
+  admin: asker(url, need("WINDFALL_ADMIN_TOKEN")),
+  nobody: asker(url),
+};
+const fixtures = { customer: await capture(ask.customer), admin: await capture(ask.admin), nobody: null };
+const execute = reference(sdl);
+
+/** What is wrong with the answer, if anything. */
+function difference({ stricter, lenient }, expected, actual) {
+  const { status, data, errors } = actual;
+  if (status !== 200) return "the status is not 200";
+  if (errors?.some((error) => typeof error.message !== "string" || typeof error.extensions?.code !== "string")) {
+    return "an error has no message or no code";
+  }
+  if (errors && errors.length === 0) return "errors are empty";
+  if (lenient) {
+    return errors && Object.values(data ?? {}).every((value) => value === null) ? null : "it was not refused";
+  }
+  if (stricter || !("data" in expected)) {
+    return errors && !("data" in actual) ? null : "it was not refused as a whole";
+  }
+  if (JSON.stringify(data) !== JSON.stringify(expected.data)) return "the data differs";
+  const paths = (list = []) => JSON.stringify(list.map((error) => JSON.stringify(error.path)).sort());
+  return paths(errors) === paths(expected.errors) ? null : "the errors' paths differ";
+}
+
+const tally = new Tally();
+for (const request of requests(fixtures.customer)) {
+  const { as = "customer", query, variables, operationName } = request;
+  const expected = await execute(fixtures[as], request);
+  const actual = await ask[as](query, variables, operationName);
+  const wrong = difference(request, expected, actual);
+  if (wrong) {
+    const told = { as, query, variables, operationName, expected, actual };
+    tally.fail(`${wrong}: ${JSON.stringify(told, null, 1)}`);
+  } else {
+    tally.pass();
+  }
+}
+
+const introspection = await ask.admin(getIntrospectionQuery({ oneOf: true }));
+const printed = (schema) => printSchema(lexicographicSortSchema(schema));
+if (!introspection.errors && printed(buildClientSchema(introspection.data)) === printed(buildSchema(sdl))) {
+  tally.pass();
+} else {
+  tally.fail(`the schema that is told is another: ${JSON.stringify(introspection.errors)}`);
+}
+tally.end();
