@@ -33,6 +33,26 @@ need() {
     command -v "$command" >/dev/null || install_packages "$@"
 }
 
+# node_works: the programs of tests/clients need Node 20.
+node_works() {
+    command -v node >/dev/null && node -e 'process.exit(process.versions.node.split(".")[0] >= 20 ? 0 : 1)'
+}
+
+# What tests/clients needs: Node with npm, Python with venv, and the packages that its lock files name.
+need_clients() {
+    command -v npm >/dev/null || install_packages nodejs npm
+    if ! node_works; then
+        # An older distribution's: a newer one comes as a package too, beside it.
+        npm install --silent --no-audit --no-fund --prefix .node "node-linux-$(node -p process.arch)@22"
+        PATH=$PWD/.node/node_modules/node-linux-$(node -p process.arch)/bin:$PATH
+        node_works || die "Node 20 or later is needed"
+    fi
+    python3 -c 'import ensurepip, venv' 2>/dev/null || install_packages python3 python3-venv
+    npm ci --silent --ignore-scripts --no-audit --no-fund --prefix tests/clients
+    python3 -m venv tests/clients/.venv
+    tests/clients/.venv/bin/pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
+}
+
 # The test servers need PostgreSQL's programs, not Debian's service: installing must not start a server on port 5432.
 need_postgres() {
     local programs

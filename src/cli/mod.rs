@@ -2,6 +2,7 @@
 
 mod audit;
 mod backup;
+mod demo;
 mod import;
 mod migrate;
 mod schema;
@@ -35,6 +36,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::Args),
     Serve(serve::Args),
     Migrate(migrate::Args),
     Import(import::Args),
@@ -48,12 +50,15 @@ impl Cli {
     /// Runs the subcommand; the exit code is 1 where it found something wrong.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let config = Config::load(self.config.as_deref())?;
+        // The demo talks to a person by itself.
+        let filter = if matches!(self.command, Command::Demo(_)) { "warn" } else { &config.log.filter };
         tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::new(&config.log.filter))
+            .with_env_filter(EnvFilter::new(filter))
             .with_writer(stderr)
             .with_ansi(stderr().is_terminal())
             .init();
         match self.command {
+            Command::Demo(args) => demo::run(&args, config).await,
             Command::Serve(args) => serve::run(&args, &config).await,
             Command::Migrate(args) => migrate::run(&args, &config).await,
             Command::Import(args) => import::run(args, &config).await,

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use axum::Router;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -41,24 +42,47 @@ pub(super) async fn run(_: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let listener = TcpListener::bind(config.http.listen)
         .await
         .with_context(|| format!("`http.listen`: {} cannot be listened on", config.http.listen))?;
-    let sockets = TaskTracker::new();
-    let router = router(Arc::clone(&app), verifier, config, sockets.clone())?;
-    let stop = app.stopping.clone();
-    // Before anybody knows that the server is there: who sees the line below may stop it.
-    tokio::spawn(stop_on_signal(Signals::listen()?, stop.clone()));
-    writeln!(stdout(), "listening on http://{}", listener.local_addr()?)?;
-    let clockwork = tokio::spawn(clockwork::run(Arc::clone(&app), stop.clone()));
-    let sweep = tokio::spawn(sweep::run(Arc::clone(&app), stop.clone()));
-    http::serve(router, listener, &config.http, sockets, stop).await;
-    clockwork.await?;
-    sweep.await?;
-    stop_app(&app).await
-}
-
-async fn stop_app(app: &App) -> anyhow::Result<ExitCode> {
-    app.stop().await?;
+    let server = Server::new(app, verifier, listener, config)?;
+    writeln!(stdout(), "listening on http://{}", server.listener.local_addr()?)?;
+    server.run(config).await?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Everything that a server consists of, before it takes its first request.
+pub(super) struct Server {
+    app: Arc<App>,
+    listener: TcpListener,
+    router: Router,
+    sockets: TaskTracker,
+}
+
+impl Server {
+    /// It stops when the application does: when it is told to by a signal, from now on.
+    pub(super) fn new(
+        app: Arc<App>,
+        verifier: Verifier,
+        listener: TcpListener,
+        config: &Config,
+    ) -> anyhow::Result<Self> {
+        let sockets = TaskTracker::new();
+        let router = router(Arc::clone(&app), verifier, config, sockets.clone())?;
+        // Before anybody knows that the server is there: who sees its address may stop it.
+        tokio::spawn(stop_on_signal(Signals::listen()?, app.stopping.clone()));
+        Ok(Self { app, listener, router, sockets })
+    }
+
+    /// Serves until it is stopped; what was accepted is answered and committed then.
+    pub(super) async fn run(self, config: &Config) -> anyhow::Result<()> {
+        let Self { app, listener, router, sockets } = self;
+        let stop = app.stopping.clone();
+        let clockwork = tokio::spawn(clockwork::run(Arc::clone(&app), stop.clone()));
+        let sweep = tokio::spawn(sweep::run(Arc::clone(&app), stop.clone()));
+        http::serve(router, listener, &config.http, sockets, stop).await;
+        clockwork.await?;
+        sweep.await?;
+        Ok(app.stop().await?)
+    }
 }
 
 /// SIGINT and SIGTERM.
@@ -94,7 +118,7 @@ fn warn_of_short_secret(auth: &config::Auth) {
 
 /// One `serve` per SQLite file: two would each take the queue's order for the whole truth. The lock goes with the
 /// process, however it ends.
-fn lock_file(config: &Config) -> anyhow::Result<Option<File>> {
+pub(super) fn lock_file(config: &Config) -> anyhow::Result<Option<File>> {
     let Some(path) = sqlite_file(&config.database) else { return Ok(None) };
     let path = PathBuf::from(format!("{path}.lock"));
     let file = File::create(&path).with_context(|| format!("{} cannot be made", path.display()))?;

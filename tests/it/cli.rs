@@ -10,10 +10,9 @@ use entity::purchase;
 use sea_orm::EntityTrait;
 use serde_json::json;
 use tokio::net::TcpStream;
-use windfall::app::database::Database;
 use windfall::http::auth::Role;
 
-use crate::support::direct::{ENGINES, Engine, cases, database, scratch};
+use crate::support::direct::{ENGINES, Engine, cases, open, scratch};
 use crate::support::server::{Server, ask, command, run, token};
 use crate::support::sqlite::Sqlite;
 
@@ -28,7 +27,7 @@ fn input(id: &str) -> serde_json::Value {
 }
 
 async fn stored(url: &str) -> BTreeSet<String> {
-    let database = Database::connect(&database(url.to_owned())).await.unwrap();
+    let database = open(url).await;
     let rows = purchase::Entity::find().all(database.read()).await.unwrap();
     database.close().await.unwrap();
     rows.into_iter().map(|row| row.external_id).collect()

@@ -11,10 +11,9 @@ use serde_json::json;
 use windfall::app::App;
 use windfall::app::audit;
 use windfall::app::clock::Clock;
-use windfall::app::database::Database;
 use windfall::http::auth::Role;
 
-use crate::support::direct::{ENGINES, Engine, cases, database, writer};
+use crate::support::direct::{ENGINES, Engine, cases, open, writer};
 use crate::support::postgres::{Durability, Postgres};
 use crate::support::server::{Server, ask, token};
 use crate::support::sqlite::Sqlite;
@@ -99,7 +98,7 @@ async fn killed_under_load_it_keeps_what_it_acknowledged() {
             }
             acknowledged.extend(record_until_it_dies(server, &http, round).await);
             // Beside it nothing else has the database open: what is read is what the next start finds.
-            let opened = Database::connect(&database(url.clone())).await.unwrap();
+            let opened = open(&url).await;
             let rows = entity::purchase::Entity::find().all(opened.read()).await.unwrap();
             let stored: BTreeSet<String> = rows.iter().map(|row| row.external_id.clone()).collect();
             assert_eq!(stored.len(), rows.len());
@@ -155,7 +154,7 @@ async fn clients_that_hang_up_cancel_nothing_half_way() {
             assert_eq!(answer["data"]["recordPurchase"]["replayed"], false, "{answer}");
         }
         assert!(server.terminate().success());
-        let opened = Database::connect(&database(url)).await.unwrap();
+        let opened = open(&url).await;
         let count = entity::purchase::Entity::find().count(opened.read()).await.unwrap();
         assert!(count >= 20, "{engine:?}");
         let app = App::start(opened, Clock::System, &writer());

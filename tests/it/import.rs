@@ -11,10 +11,9 @@ use entity::{AwardStatus, award, campaign, customer, ledger_entry, purchase, ref
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use windfall::app::database::Database;
 use windfall::http::auth::Role;
 
-use crate::support::direct::{ENGINES, Engine, cases, database, scratch};
+use crate::support::direct::{ENGINES, Engine, cases, open, scratch};
 use crate::support::server::{Ran, Server, ask, command, ended, run, signal, token};
 
 /// A file of the repository.
@@ -76,10 +75,6 @@ fn purchase_line(customer: &str, id: &str, minute: usize) -> String {
 
 fn refund_line(id: &str, of: &str) -> String {
     json!({"refund": {"externalId": id, "purchaseExternalId": of, "refundedAt": "2026-03-01T00:00:00Z"}}).to_string()
-}
-
-async fn open(url: &str) -> Database {
-    Database::connect(&database(url.to_owned())).await.unwrap()
 }
 
 async fn purchases(url: &str) -> BTreeSet<String> {

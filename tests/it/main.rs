@@ -4,8 +4,10 @@
 
 mod audit;
 mod cli;
+mod clients;
 mod convergence;
 mod crash;
+mod demo;
 mod engine;
 mod graphql;
 mod import;

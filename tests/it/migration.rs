@@ -4,7 +4,7 @@ use migration::{Migrator, MigratorTrait};
 use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseConnection, EntityTrait, Schema, Statement};
 use windfall::app::database::Database;
 
-use crate::support::direct::{ENGINES, Engine, database};
+use crate::support::direct::{ENGINES, Engine, open};
 use crate::support::postgres::Postgres;
 use crate::support::sqlite::Sqlite;
 
@@ -15,7 +15,7 @@ async fn empty(engine: Engine) -> (Database, Option<Sqlite>) {
         Some(sqlite) => sqlite.url(),
         None => Postgres::shared().create_database().await,
     };
-    (Database::connect(&database(url)).await.unwrap(), sqlite)
+    (open(&url).await, sqlite)
 }
 
 /// Every column: table, name, type, nullable, and its place in the primary key on SQLite.
@@ -100,7 +100,7 @@ async fn several_migrate_at_once() {
         };
         let starts = (0..4).map(|_| {
             let url = url.clone();
-            tokio::spawn(async move { Database::connect(&database(url)).await.unwrap().migrate().await })
+            tokio::spawn(async move { open(&url).await.migrate().await })
         });
         for start in starts.collect::<Vec<_>>() {
             start.await.unwrap().unwrap();

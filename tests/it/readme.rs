@@ -1,6 +1,7 @@
 //! What the README shows is what happens: its lines are run as they stand.
 
 use std::fs;
+use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -58,11 +59,15 @@ async fn its_lines_print_what_it_says() {
     let blocks = blocks();
     let shown =
         |kind: &str| -> Vec<&String> { blocks.iter().filter(|(of, _)| of == kind).map(|(_, text)| text).collect() };
-    let [import, test, serve, purchase, query] = shown("sh")[..] else { panic!("five shell blocks") };
-    assert_eq!(test, "scripts/test");
+    let [demo, test, import, serve, purchase, query, follow, campaign] = shown("sh")[..] else {
+        panic!("eight shell blocks");
+    };
+    // Both have tests of their own: `demo`, and what runs this one.
+    assert_eq!((demo.as_str(), test.as_str()), ("cargo run --release -- demo", "scripts/test"));
+    let [summary, event] = shown("text")[..] else { panic!("two blocks of text") };
     let (directory, cargo) = scratch();
     let imported = output(directory.path(), &format!("{cargo}{import}"));
-    assert!(imported.contains(shown("text")[0].as_str()), "{imported}");
+    assert!(imported.contains(summary.as_str()), "{imported}");
 
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let listen = format!("export WINDFALL__HTTP__LISTEN=127.0.0.1:{port}\n");
@@ -77,11 +82,25 @@ async fn its_lines_print_what_it_says() {
     let here = |lines: &str| lines.replace(":8080", &format!(":{port}"));
     let purchased = output(directory.path(), &here(&format!("{cargo}{purchase}")));
     let queried = output(directory.path(), &here(&format!("{cargo}{purchase} >/dev/null\n{query}")));
+
+    let before = format!("{cargo}{purchase} >/dev/null\n{query} >/dev/null\nexec {follow}");
+    let mut follower = shell(directory.path(), &here(&before)).stdout(Stdio::piped()).spawn().unwrap();
+    let mut events = BufReader::new(follower.stdout.take().unwrap()).lines().map(|line| line.unwrap());
+    assert_eq!(events.next().as_deref(), Some(":"), "it is connected");
+    let another = purchase.replace("order-9001", "order-9002").replace("20.00", "12.00");
+    output(directory.path(), &here(&format!("{cargo}{another}")));
+    let told: Vec<String> = events.filter(|line| !line.is_empty() && line != ":").take(2).collect();
+    follower.kill().unwrap();
+    follower.wait().unwrap();
+    assert_eq!(told.join("\n"), *event);
+
+    let activated = output(directory.path(), &here(&format!("{cargo}{purchase} >/dev/null\n{campaign}")));
     server.kill().unwrap();
     server.wait().unwrap();
     let answers = shown("json");
     assert_eq!(purchased.trim(), answers[0]);
     assert_eq!(queried.trim(), answers[1]);
+    assert_eq!(activated.trim(), answers[2]);
 }
 
 #[test]

@@ -23,7 +23,7 @@ pub(super) fn read(file: &Path) -> anyhow::Result<Vec<CampaignInput>> {
 }
 
 /// Creates and activates those that are not there yet. The key is the campaign's name in such files.
-pub(super) async fn activate(app: &App, inputs: Vec<CampaignInput>) -> anyhow::Result<()> {
+pub(in crate::cli) async fn activate(app: &App, inputs: Vec<CampaignInput>) -> anyhow::Result<()> {
     // Whoever may write the database is an admin of it.
     let admin = Viewer::Admin("import".to_owned()).require_admin()?;
     for input in inputs {

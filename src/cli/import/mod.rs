@@ -3,7 +3,7 @@
 //! Idempotent, therefore resumable: stopped anywhere and run again it loses nothing and changes nothing twice. Lines
 //! are read and checked in a thread of their own ([`reader`]) while the writers commit.
 
-mod campaigns;
+pub(super) mod campaigns;
 mod reader;
 mod summary;
 
@@ -117,7 +117,7 @@ enum End {
     Failed(Error),
 }
 
-fn progress_bar(bytes: Option<u64>) -> ProgressBar {
+pub(super) fn progress_bar(bytes: Option<u64>) -> ProgressBar {
     let target = ProgressDrawTarget::stderr();
     let bar = match bytes {
         Some(bytes) => ProgressBar::with_draw_target(Some(bytes), target).with_style(

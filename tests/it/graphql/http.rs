@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use reqwest::header::{ALLOW, CONTENT_ENCODING, CONTENT_TYPE, WWW_AUTHENTICATE};
+use reqwest::header::{ACCEPT, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
@@ -37,10 +37,15 @@ fn token(role: Role, subject: &str) -> String {
 
 impl Server {
     async fn start() -> Self {
+        Self::start_with(|_| {}).await
+    }
+
+    async fn start_with(configure: impl FnOnce(&mut config::Config)) -> Self {
         let app = TestApp::sqlite().await;
         let verifier = Verifier::new(&auth(), parse_instant(NOW).unwrap().0).await.unwrap();
         let mut config = config::Config::defaults().unwrap();
         config.http.body_limit_bytes = 64 * 1024;
+        configure(&mut config);
         let router = router(app.app.clone(), verifier, &config, TaskTracker::new()).unwrap();
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -134,7 +139,8 @@ async fn what_is_no_request_is_told_as_a_graphql_error() {
     let charset = server.client.post(server.url("/graphql")).header(CONTENT_TYPE, "Application/JSON; charset=utf-8");
     assert_eq!(charset.body(asks).send().await.unwrap().status(), StatusCode::OK);
     let put = server.client.put(server.url("/graphql")).send().await.unwrap();
-    assert_eq!((put.status(), &put.headers()[ALLOW]), (StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD, POST"));
+    assert_eq!(put.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(put.headers()[ALLOW], "GET, HEAD, POST");
 }
 
 #[tokio::test]
@@ -181,4 +187,176 @@ async fn health_and_readiness() {
     assert_eq!((status("/healthz").await, status("/readyz").await), (StatusCode::OK, StatusCode::OK));
     server.app.app.database.clone().close().await.unwrap();
     assert_eq!((status("/healthz").await, status("/readyz").await), (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE));
+}
+
+#[tokio::test]
+async fn queries_can_be_sent_by_get_and_mutations_cannot() {
+    let server = Server::start().await;
+    let get = |query: &str, variables: &str| {
+        let mut parameters = form_urlencoded::Serializer::new(String::new());
+        let parameters = parameters.append_pair("query", query).append_pair("variables", variables).finish();
+        server.client.get(server.url(&format!("/graphql?{parameters}")))
+    };
+    let ada = token(Role::Customer, "ada");
+    let answer = json_of(get("{ me { externalId } }", "").bearer_auth(&ada).send().await.unwrap()).await;
+    assert_eq!(answer, json!({ "data": { "me": { "externalId": "ada" } } }));
+    let head = server.client.head(server.url("/graphql?query={__typename}")).send().await.unwrap();
+    assert_eq!((head.status(), head.bytes().await.unwrap().len()), (StatusCode::OK, 0));
+    let mutation =
+        get("mutation { deleteCampaign(id: \"x\") { deletedId } }", "").bearer_auth(&ada).send().await.unwrap();
+    assert_eq!(mutation.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(mutation.headers()[ALLOW], "POST");
+    assert_eq!(json_of(mutation).await["errors"][0]["extensions"]["code"], "BAD_USER_INPUT");
+    let bad = (StatusCode::BAD_REQUEST, "BAD_USER_INPUT".to_owned());
+    assert_eq!(refused(get("{ __typename }", "[")).await, bad);
+    assert_eq!(refused(server.client.get(server.url("/graphql"))).await, bad);
+}
+
+#[tokio::test]
+async fn the_client_chooses_how_it_is_answered() {
+    let server = Server::start().await;
+    let answer = async |accept: &str, query: &str| {
+        let body = json!({ "query": query }).to_string();
+        let response = server.post(body).header(ACCEPT, accept).send().await.unwrap();
+        (response.status().as_u16(), response.headers()[CONTENT_TYPE].to_str().unwrap().to_owned())
+    };
+    let (json, graphql) = ("application/json; charset=utf-8", "application/graphql-response+json; charset=utf-8");
+    for (accept, query, status, content_type) in [
+        ("*/*", "{ __typename }", 200, json),
+        ("application/graphql-response+json", "{ __typename }", 200, graphql),
+        ("application/graphql-response+json", "{ nothing }", 400, graphql),
+        ("application/graphql-response+json", "{", 400, graphql),
+        ("application/graphql-response+json", "subscription { pointsUpdated { change } }", 400, graphql),
+        ("application/json", "{ nothing }", 200, json),
+        ("text/html", "{ __typename }", 406, json),
+    ] {
+        assert_eq!(answer(accept, query).await, (status, content_type.to_owned()), "{accept} {query}");
+    }
+}
+
+#[tokio::test]
+async fn events_are_streamed_as_their_protocol_has_it() {
+    let server = Server::start().await;
+    let stream = async |query: &str| {
+        let body = json!({ "query": query }).to_string();
+        let response = server.post(body).header(ACCEPT, "text/event-stream").send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        assert_eq!(response.headers()[CONTENT_TYPE], "text/event-stream; charset=utf-8");
+        response.text().await.unwrap()
+    };
+    let complete = "event: complete\ndata:\n\n";
+    let typename = stream("{ __typename }").await;
+    assert_eq!(typename, format!(":\n\nevent: next\ndata: {{\"data\":{{\"__typename\":\"Query\"}}}}\n\n{complete}"));
+    let invalid = stream("{ nothing }").await;
+    assert!(invalid.contains("GRAPHQL_VALIDATION_FAILED") && invalid.ends_with(complete), "{invalid}");
+    let anonymous = stream("subscription { pointsUpdated { change } }").await;
+    assert!(anonymous.contains("\"UNAUTHENTICATED\"") && anonymous.ends_with(complete), "{anonymous}");
+}
+
+#[tokio::test]
+async fn a_text_can_be_named_by_its_hash_once_it_was_sent() {
+    let server = Server::start().await;
+    let ada = token(Role::Customer, "ada");
+    let persisted = json!({ "persistedQuery": {
+        "version": 1, "sha256Hash": "8e3a9b4ac1dc7a2c4ccd1d5c1d0f8bd8a3d2fdfbbac1fd8b0a4dbd57f0e4a3f1"
+    } });
+    let unknown = server.post(json!({ "extensions": persisted }).to_string()).bearer_auth(&ada).send().await.unwrap();
+    let unknown = json_of(unknown).await;
+    assert_eq!(unknown["errors"][0]["message"], "PersistedQueryNotFound");
+    assert_eq!(unknown["errors"][0]["extensions"]["code"], "PERSISTED_QUERY_NOT_FOUND");
+    let other = json!({ "query": "{ __typename }", "extensions": persisted }).to_string();
+    assert_eq!(refused(server.post(other)).await, (StatusCode::OK, "BAD_USER_INPUT".to_owned()));
+    let wrong = json!({ "extensions": { "persistedQuery": { "version": 2, "sha256Hash": "" } } }).to_string();
+    assert_eq!(refused(server.post(wrong)).await, (StatusCode::BAD_REQUEST, "BAD_USER_INPUT".to_owned()));
+}
+
+#[tokio::test]
+async fn where_documents_are_listed_only_admins_run_others() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("me.graphql"), "query Me { me { externalId } }").unwrap();
+    std::fs::write(folder.path().join("notes.txt"), "no document").unwrap();
+    let documents = folder.path().to_owned();
+    let server = Server::start_with(|config| config.http.documents = Some(documents)).await;
+    let code = |answer: &Value| answer["errors"][0]["extensions"]["code"].as_str().map(str::to_owned);
+    let (ada, eve) = (token(Role::Customer, "ada"), token(Role::Admin, "eve"));
+    assert_eq!(server.query(&ada, "query Me { me { externalId } }").await["data"]["me"]["externalId"], "ada");
+    let other = "{ me { id } }";
+    assert_eq!(code(&server.query(&ada, other).await).as_deref(), Some("FORBIDDEN"));
+    assert_eq!(server.query(&eve, other).await, json!({ "data": { "me": null } }));
+}
+
+#[tokio::test]
+async fn who_asks_too_much_waits_and_nobody_else_does() {
+    let server = Server::start_with(|config| {
+        config.limits.customer.points_per_second = 1.try_into().unwrap();
+        config.limits.customer.burst_points = 10.try_into().unwrap();
+    })
+    .await;
+    let ask = |subject: &str| {
+        let body = json!({ "query": "{ me { id } }" }).to_string();
+        server.post(body).bearer_auth(token(Role::Customer, subject)).send()
+    };
+    let mut limited = None;
+    for _ in 0..20 {
+        let response = ask("ada").await.unwrap();
+        if response.status() == StatusCode::TOO_MANY_REQUESTS {
+            limited = Some(response);
+            break;
+        }
+    }
+    let limited = limited.expect("ten points do not last for twenty requests");
+    let seconds = limited.headers()[RETRY_AFTER].to_str().unwrap().to_owned();
+    let answer = json_of(limited).await;
+    assert_eq!(answer["errors"][0]["extensions"]["code"], "RATE_LIMITED");
+    assert_eq!(answer["errors"][0]["extensions"]["retryAfterSeconds"].to_string(), seconds);
+    assert_eq!(ask("bob").await.unwrap().status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn browsers_are_told_which_pages_may_ask() {
+    let server = Server::start_with(|config| config.http.allowed_origins = vec!["https://shop.example".into()]).await;
+    let preflight = async |origin: &str| {
+        let request = server.client.request(reqwest::Method::OPTIONS, server.url("/graphql")).header("origin", origin);
+        let request = request.header("access-control-request-method", "POST");
+        let response = request.header("access-control-request-headers", "authorization").send().await.unwrap();
+        let told = |name: &str| response.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
+        (told("access-control-allow-origin"), told("access-control-allow-headers"))
+    };
+    let (origin, headers) = preflight("https://shop.example").await;
+    assert_eq!((origin.as_deref(), headers.as_deref()), (Some("https://shop.example"), Some("authorization")));
+    assert_eq!(preflight("https://evil.example").await.0, None);
+    let plain = server.client.get(server.url("/healthz")).send().await.unwrap();
+    for (name, value) in [
+        ("x-content-type-options", "nosniff"),
+        ("x-frame-options", "DENY"),
+        ("referrer-policy", "no-referrer"),
+        ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+    ] {
+        assert_eq!(plain.headers()[name], value);
+    }
+}
+
+#[tokio::test]
+async fn graphiql_and_introspection_are_there_when_asked_for() {
+    let schema = "{ __schema { queryType { name } } }";
+    let server = Server::start().await;
+    assert_eq!(server.client.get(server.url("/graphiql")).send().await.unwrap().status(), StatusCode::NOT_FOUND);
+    let server = Server::start_with(|config| {
+        config.http.graphiql = true;
+        config.http.introspection = true;
+    })
+    .await;
+    let answer = server.query(&token(Role::Customer, "ada"), schema).await;
+    assert_eq!(answer["data"]["__schema"]["queryType"]["name"], "Query");
+    let page = server.client.get(server.url("/graphiql")).send().await.unwrap();
+    assert!(page.headers()["content-security-policy"].to_str().unwrap().contains("script-src 'self'"));
+    let page = page.text().await.unwrap();
+    // Everything that the page names is there.
+    let named: Vec<&str> = page.split('"').filter(|text| text.starts_with("graphiql/")).collect();
+    assert_eq!(named.len(), 6, "{page}");
+    for file in named {
+        let response = server.client.get(server.url(&format!("/{file}"))).send().await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK, "{file}");
+        assert!(!response.bytes().await.unwrap().is_empty(), "{file}");
+    }
 }

@@ -64,8 +64,10 @@ pub(crate) fn writer() -> config::Writer {
     config::Writer { queue_items: 10_000, queue_bytes: 64 << 20, batch_items: 256, writers: 4 }
 }
 
-pub(crate) fn database(url: String) -> config::Database {
-    config::Database { url: url.into(), migrate: true, connections: 8, statement_timeout: Duration::from_secs(30) }
+pub(crate) async fn open(url: &str) -> Database {
+    let statement_timeout = Duration::from_secs(30);
+    let options = config::Database { url: url.to_owned().into(), migrate: true, connections: 8, statement_timeout };
+    Database::connect(&options).await.unwrap()
 }
 
 impl TestApp {
@@ -75,7 +77,7 @@ impl TestApp {
 
     pub(crate) async fn start_with(engine: Engine, writer: &config::Writer) -> Self {
         let (url, sqlite) = scratch(engine).await;
-        let database = Database::connect(&database(url.clone())).await.unwrap();
+        let database = open(&url).await;
         database.migrate().await.unwrap();
         let now = Arc::new(AtomicI64::new(NOW));
         let app = App::start(database, Clock::Fixed(Arc::clone(&now)), writer);
@@ -84,7 +86,7 @@ impl TestApp {
 
     /// Another server on the same database.
     pub(crate) async fn another(&self) -> Arc<App> {
-        let database = Database::connect(&database(self.url.clone())).await.unwrap();
+        let database = open(&self.url).await;
         App::start(database, Clock::Fixed(Arc::clone(&self.now)), &writer())
     }
 

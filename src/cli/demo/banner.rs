@@ -1,0 +1,61 @@
+//! What the demo says when the shop is open: where it is, who may do what, and lines to paste.
+
+use std::io::{IsTerminal as _, Write as _, stdout};
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::Tokens;
+
+/// Prints it.
+pub(super) fn print(address: SocketAddr, folder: &Path, tokens: &Tokens) -> anyhow::Result<()> {
+    let url = format!("http://{address}");
+    let Tokens { customer, storefront, admin } = tokens;
+    let (title, dim, plain) = styles();
+    let token_of = |name: &str| format!("-H \"Authorization: Bearer $(cat '{}')\"", folder.join(name).display());
+    let json = "-H 'Content-Type: application/json'";
+    let (as_customer, as_shop) = (token_of("ada.token"), token_of("storefront.token"));
+    let mut out = stdout().lock();
+    write!(
+        out,
+        "
+{title}Windfall demo{plain}: a shop for coffee and books, with six weeks of purchases and four campaigns. It is open.
+
+  {title}GraphQL{plain}      {url}/graphql
+  {title}GraphiQL{plain}     {url}/graphiql#token={customer}
+  {title}Data{plain}         {folder} (kept between runs; --fresh begins anew)
+
+{title}Tokens{plain}, each in a file of that folder too
+  {title}ada{plain}, a customer: sees herself
+  {dim}{customer}{plain}
+  {title}storefront{plain}: records purchases, reads any customer
+  {dim}{storefront}{plain}
+  {title}admin{plain}: everything
+  {dim}{admin}{plain}
+
+{title}To paste into another terminal{plain}
+  Ada's points, and what she is about to reach:
+  curl -s {url}/graphql {as_customer} {json} -d '{{\"query\":\"{{ me {{ balance {{ available }} progress {{ campaign {{ name }} state current target }} }} }}\"}}'
+
+  A purchase of hers:
+  curl -s {url}/graphql {as_shop} {json} -d '{{\"query\":\"mutation {{ recordPurchase(input: {{externalId: \\\"'$(date +%s%N)'\\\", customerExternalId: \\\"ada\\\", purchasedAt: \\\"'$(date -u +%FT%TZ)'\\\", total: \\\"12.00\\\", currency: \\\"EUR\\\"}}) {{ awards {{ points campaign {{ name }} }} balance {{ available }} userErrors {{ message }} }} }}\"}}'
+
+  Her points, live:
+  curl -sN {url}/graphql {as_customer} {json} -H 'Accept: text/event-stream' -d '{{\"query\":\"subscription {{ pointsUpdated {{ change balance {{ available }} entries {{ points award {{ campaign {{ name }} }} }} }} }}\"}}'
+
+{title}Points as they are awarded{plain} (Ctrl-C stops)
+",
+        folder = folder.display(),
+    )?;
+    Ok(out.flush()?)
+}
+
+/// The last line.
+pub(super) fn goodbye(folder: &Path) -> anyhow::Result<()> {
+    writeln!(stdout(), "\nThe shop is closed. `windfall demo` opens it again; its data is in {}.", folder.display())?;
+    Ok(())
+}
+
+/// How a title and what is not meant to be read begin, and how both end: nothing, where no person looks.
+pub(super) fn styles() -> (&'static str, &'static str, &'static str) {
+    if stdout().is_terminal() { ("\x1b[1m", "\x1b[2m", "\x1b[0m") } else { ("", "", "") }
+}

@@ -1,0 +1,73 @@
+//! Customers who keep coming: purchases, and a refund now and then, recorded through the endpoint that anyone else uses.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::shop;
+use crate::app::clock::Clock;
+use crate::app::purchase::RecordPurchase;
+
+/// The pause before the next customer, in milliseconds.
+const PAUSE_MS: std::ops::Range<u64> = 300..1_600;
+/// Purchases that may still be brought back.
+const MAX_RETURNABLE: usize = 50;
+/// How often something is brought back rather than bought.
+const RETURNS: f64 = 0.05;
+
+const PURCHASE: &str =
+    "mutation($input: RecordPurchaseInput!) { recordPurchase(input: $input) { userErrors { message } } }";
+const REFUND: &str = "mutation($input: RecordRefundInput!) { recordRefund(input: $input) { userErrors { message } } }";
+
+/// Until it is told to stop.
+pub(super) async fn run(url: String, token: String, clock: Clock, stop: CancellationToken) -> anyhow::Result<()> {
+    let client = reqwest::Client::builder().no_proxy().build()?;
+    let mut chance: StdRng = StdRng::from_rng(&mut rand::rng());
+    let mut returnable: VecDeque<String> = VecDeque::new();
+    loop {
+        let pause = Duration::from_millis(chance.random_range(PAUSE_MS));
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(pause) => {}
+        }
+        let now = clock.now();
+        let id = format!("visit-{}", now.0);
+        let body = match returnable.pop_front_if(|_| chance.random_bool(RETURNS)) {
+            Some(purchase) => {
+                let input = json!({
+                    "externalId": id, "purchaseExternalId": purchase, "refundedAt": now.to_string(),
+                });
+                json!({ "query": REFUND, "variables": { "input": input } })
+            }
+            None => {
+                let visitor = shop::visitor(&mut chance);
+                let purchase = shop::purchase(&mut chance, id.clone(), visitor, now);
+                returnable.push_back(id);
+                if returnable.len() > MAX_RETURNABLE {
+                    returnable.pop_front();
+                }
+                json!({ "query": PURCHASE, "variables": { "input": input(&purchase) } })
+            }
+        };
+        // What fails once (the server is stopping, say) is not the demo's affair: the next customer comes.
+        let _ = client.post(&url).bearer_auth(&token).json(&body).send().await;
+    }
+}
+
+/// As the API has it.
+fn input(purchase: &RecordPurchase) -> Value {
+    let line = |line: &crate::app::purchase::PurchaseLine| json!({ "sku": line.sku, "category": line.category, "quantity": line.quantity, "amount": line.amount });
+    json!({
+        "externalId": purchase.external_id,
+        "customerExternalId": purchase.customer_external_id,
+        "purchasedAt": purchase.purchased_at,
+        "total": purchase.total,
+        "currency": purchase.currency,
+        "channel": purchase.channel,
+        "lines": purchase.lines.iter().flatten().map(line).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,193 @@
+//! `windfall demo`: a made-up shop in one process, with a past and with customers who keep coming.
+//!
+//! Everything lies in one folder: an SQLite database, the secret that its tokens are signed with, the tokens. The past
+//! is imported through the write path; what goes on then comes over HTTP through the endpoint that anyone else uses,
+//! and so does the feed of points that is printed.
+
+mod banner;
+mod bustle;
+mod feed;
+mod shop;
+
+use std::fs::{self, OpenOptions};
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tokio::net::TcpListener;
+
+use super::import::{campaigns, progress_bar};
+use super::serve::{Server, lock_file};
+use super::start_app;
+use super::token::mint;
+use crate::app::App;
+use crate::app::campaign::input::CampaignInput;
+use crate::app::clock::Clock;
+use crate::app::recorder::Fact;
+use crate::config::{Config, Secret};
+use crate::engine::time::{Instant, parse_instant};
+use crate::http::auth::{Role, Verifier};
+
+const CAMPAIGNS: &str = include_str!("campaigns.json");
+/// How long the shop has been open when the demo is run first.
+const PAST: i64 = 42 * 24 * 3_600 * 1_000_000;
+const DAY: i64 = 24 * 3_600 * 1_000_000;
+/// What the demo puts into its folder, and all that `--fresh` removes.
+const FILES: [&str; 9] = [
+    "windfall.db",
+    "windfall.db-wal",
+    "windfall.db-shm",
+    "windfall.db.lock",
+    "opened",
+    "secret",
+    "ada.token",
+    "storefront.token",
+    "admin.token",
+];
+const TOKENS_HOLD: Duration = Duration::from_hours(24 * 30);
+
+/// Try it: a made-up shop with six weeks of purchases, four campaigns, and customers who keep coming.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Where it keeps its database and tokens between runs.
+    #[arg(long, value_name = "DIR", default_value = "windfall-demo")]
+    folder: PathBuf,
+    /// Begin anew: removes what an earlier run left in the folder.
+    #[arg(long)]
+    fresh: bool,
+}
+
+/// Whose tokens are printed, and in which file each lies.
+struct Tokens {
+    customer: String,
+    storefront: String,
+    admin: String,
+}
+
+pub(super) async fn run(args: &Args, mut config: Config) -> anyhow::Result<ExitCode> {
+    let folder = prepare(args)?;
+    let clock = Clock::System;
+    config.database.url = Secret::from(format!("sqlite://{}", folder.join("windfall.db").display()));
+    config.auth.hs256_secret = Some(kept(&folder, "secret", secret)?.into());
+    config.auth.public_keys = None;
+    config.http.introspection = true;
+    config.http.graphiql = true;
+    let _lock = lock_file(&config)?;
+
+    let midnight = clock.now().0.div_euclid(DAY) * DAY;
+    let opened = kept(&folder, "opened", || Instant(midnight - PAST).to_string())?;
+    let opened = parse_instant(&opened).with_context(|| format!("{}/opened", folder.display()))?;
+    let app = start_app(&config).await?;
+    open_shop(&app, opened).await?;
+
+    let verifier = Verifier::new(&config.auth, clock.now().0).await?;
+    let listener = listen(&config).await?;
+    let address = listener.local_addr()?;
+    let server = Server::new(Arc::clone(&app), verifier, listener, &config)?;
+    let tokens = Tokens {
+        customer: token(&folder, "ada", &config, Role::Customer, "ada")?,
+        storefront: token(&folder, "storefront", &config, Role::Storefront, "demo")?,
+        admin: token(&folder, "admin", &config, Role::Admin, "demo")?,
+    };
+    banner::print(address, &folder, &tokens)?;
+    let url = format!("http://{address}/graphql");
+    let feed = tokio::spawn(feed::print(url.clone(), tokens.storefront.clone(), app.stopping.clone()));
+    let bustle = tokio::spawn(bustle::run(url, tokens.storefront, clock, app.stopping.clone()));
+    server.run(&config).await?;
+    feed.await??;
+    bustle.await??;
+    banner::goodbye(&folder)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The folder, made and, if asked for, emptied of what is the demo's.
+fn prepare(args: &Args) -> anyhow::Result<PathBuf> {
+    let cannot = || format!("the folder {} cannot be used", args.folder.display());
+    fs::create_dir_all(&args.folder).with_context(cannot)?;
+    // Absolute: the lines that are printed are pasted elsewhere.
+    let folder = args.folder.canonicalize().with_context(cannot)?;
+    if args.fresh {
+        for file in FILES {
+            match fs::remove_file(folder.join(file)) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).with_context(cannot),
+                _ => {}
+            }
+        }
+    }
+    Ok(folder)
+}
+
+/// What the file says; made by the first run.
+fn kept(folder: &Path, file: &str, make: impl FnOnce() -> String) -> anyhow::Result<String> {
+    let path = folder.join(file);
+    match fs::read_to_string(&path) {
+        Ok(text) => Ok(text.trim().to_owned()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            let text = make();
+            write_private(&path, &text)?;
+            Ok(text)
+        }
+        Err(error) => Err(error).with_context(|| format!("{} cannot be read", path.display())),
+    }
+}
+
+/// 256 bits.
+fn secret() -> String {
+    format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>())
+}
+
+/// For its owner's eyes only.
+fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("{} cannot be written", path.display()))?;
+    Ok(writeln!(file, "{text}")?)
+}
+
+/// A new token, written into its file.
+fn token(folder: &Path, name: &str, config: &Config, role: Role, subject: &str) -> anyhow::Result<String> {
+    let token = mint(&config.auth, role, subject, TOKENS_HOLD, Clock::System.now().0)?;
+    write_private(&folder.join(format!("{name}.token")), &token)?;
+    Ok(token)
+}
+
+/// Where it is configured to listen; on another port if that one is taken.
+async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
+    let wanted = config.http.listen;
+    match TcpListener::bind(wanted).await {
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Ok(TcpListener::bind((wanted.ip(), 0)).await?),
+        bound => bound.with_context(|| format!("`http.listen`: {wanted} cannot be listened on")),
+    }
+}
+
+/// The campaigns, and everything that was bought so far. Running it again adds what came since.
+async fn open_shop(app: &App, opened: Instant) -> anyhow::Result<()> {
+    let mut inputs: Vec<CampaignInput> = serde_json::from_str(CAMPAIGNS)?;
+    for input in &mut inputs {
+        input.starts_at = opened.to_string();
+    }
+    campaigns::activate(app, inputs).await?;
+    let now = app.clock.now();
+    let past = shop::past(opened, now);
+    let bar = progress_bar(Some(past.len() as u64));
+    bar.set_message("the last six weeks of a small shop");
+    let mut waiting = Vec::with_capacity(past.len());
+    for purchase in past {
+        waiting.push(app.recorder.record_when_free(Fact::Purchase(purchase.check(&[], now)?)).await?);
+    }
+    for answer in waiting {
+        // A conflict: an older version of the demo had another past. What is recorded stays.
+        let _ = answer.await.context("the import was cut off")??;
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    Ok(())
+}
