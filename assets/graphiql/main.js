@@ -3,13 +3,22 @@
 
 const token = new URLSearchParams(location.hash.slice(1)).get("token");
 
-const QUERY = `# Ctrl-Enter runs what stands here. The token goes into the Headers below:
+const QUERY = `# Ctrl-Enter runs what stands here.
+# The token belongs in Headers, below:
 # { "Authorization": "Bearer …" }
 {
   me {
-    balance { available pending lifetime }
-    progress { campaign { name } state current target unit window { closesAt } }
-    ledger(first: 5) { nodes { kind points balanceAfter createdAt award { campaign { name } } } }
+    balance { available lifetime }
+    progress {
+      campaign { name }
+      state current target unit
+    }
+    ledger(first: 5) {
+      nodes {
+        points balanceAfter createdAt
+        award { campaign { name } }
+      }
+    }
   }
 }
 `;

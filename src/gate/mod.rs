@@ -22,6 +22,7 @@ mod points;
 mod print;
 mod refusal;
 mod scan;
+mod suggest;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -35,6 +36,7 @@ use serde_json::{Map, Value};
 use document::Document;
 use documents::Documents;
 use normalize::{ConcreteTypes, Normalizer};
+use suggest::suggest;
 
 pub use limits::Limits;
 pub use refusal::{Code, Refusal};
@@ -53,7 +55,7 @@ pub struct Gate {
 /// What the caller may ask for beside plain requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rights {
-    /// For the schema.
+    /// For the schema; refusals then tell what a misspelt field could have meant.
     pub introspection: bool,
     /// For documents that are not listed, where there is a list.
     pub unlisted: bool,
@@ -120,7 +122,11 @@ impl Gate {
 
     /// Decides whether the request may run, and as what.
     pub fn admit(&self, request: &Request<'_>, rights: Rights) -> Result<Admitted, Vec<Refusal>> {
-        let document = self.documents.find(&self.schema, &self.limits, request, rights)?;
+        let refused = |refusals: Vec<Refusal>| {
+            let suggested = |refusal| if rights.introspection { suggest(&self.schema, refusal) } else { refusal };
+            refusals.into_iter().map(suggested).collect::<Vec<_>>()
+        };
+        let document = self.documents.find(&self.schema, &self.limits, request, rights).map_err(refused)?;
         self.admit_document(&document, request, rights).map_err(|refusal| vec![refusal])
     }
 
