@@ -218,10 +218,10 @@ impl Page {
         let more = rows.len() > self.size;
         if self.backward {
             rows.drain(..rows.len().saturating_sub(self.size));
-            Slice { rows, has_previous: more, has_next: self.before.is_some() }
+            Slice { rows, has_previous: more || self.after.is_some(), has_next: self.before.is_some() }
         } else {
             rows.truncate(self.size);
-            Slice { rows, has_previous: self.after.is_some(), has_next: more }
+            Slice { rows, has_previous: self.after.is_some(), has_next: more || self.before.is_some() }
         }
     }
 
@@ -355,6 +355,9 @@ mod tests {
         assert_eq!(cut(PageArgs { after: cursor(4), ..args(Some(2), None) }), (vec![3, 2], true, true));
         assert_eq!(cut(PageArgs { after: cursor(2), ..args(Some(2), None) }), (vec![1], true, false));
         assert_eq!(cut(args(None, Some(2))), (vec![2, 1], true, false));
+        let both = PageArgs { after: cursor(5), before: cursor(2), ..args(None, None) };
+        assert_eq!(cut(both.clone()), (vec![4, 3], true, true));
+        assert_eq!(cut(PageArgs { last: Some(1), ..both }), (vec![3], true, true));
         assert_eq!(cut(PageArgs { before: cursor(2), ..args(None, Some(2)) }), (vec![4, 3], true, true));
         assert_eq!(cut(PageArgs { before: cursor(4), ..args(None, Some(2)) }), (vec![5], false, true));
         assert_eq!(cut(args(Some(0), None)), (vec![], false, true));

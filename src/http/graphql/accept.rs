@@ -1,6 +1,6 @@
 //! Content negotiation, as GraphQL over HTTP has it.
 
-use axum::http::header::{ACCEPT, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
@@ -65,6 +65,8 @@ impl Format {
             Self::Json | Self::EventStream => "application/json; charset=utf-8",
         };
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+        // What a GET answers too is one caller's, and old in a moment.
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = reply.retry_after_seconds() {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }

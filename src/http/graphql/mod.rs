@@ -166,7 +166,8 @@ fn caller(token: Option<Token>) -> Caller {
 /// Answers a request.
 pub async fn answer(State(endpoint): State<Arc<Endpoint>>, request: axum::extract::Request) -> Response {
     let (head, body) = request.into_parts();
-    if head.headers.contains_key(UPGRADE) {
+    // Clients that would rather speak HTTP/2 ask for an upgrade too.
+    if head.headers.get(UPGRADE).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket")) {
         // A browser sends the origin and would show a foreign page what it gets here.
         if !endpoint.origins.allow(head.headers.get(ORIGIN), &head.headers) {
             return Format::Json.respond(StatusCode::FORBIDDEN, &Reply::error(Error::Forbidden));

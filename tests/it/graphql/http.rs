@@ -70,6 +70,7 @@ impl Server {
 async fn json_of(response: Response) -> Value {
     assert_eq!(response.headers()[CONTENT_TYPE], "application/json; charset=utf-8");
     assert_eq!(response.headers()["x-content-type-options"], "nosniff");
+    assert_eq!(response.headers()["cache-control"], "no-store");
     serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
 }
 
