@@ -61,7 +61,9 @@ impl Documents {
             (_, Some(None)) => return refuse(Code::BadUserInput, "sha256Hash must be 64 hexadecimal digits"),
             ("", Some(Some(hash))) => hash,
             // Hashing is linear in the text, which must be bounded first.
-            (text, _) if text.is_empty() || text.len() > limits.text_bytes => return Document::parse(schema, limits, text).map(Arc::new),
+            (text, _) if text.is_empty() || text.len() > limits.text_bytes => {
+                return Document::parse(schema, limits, text).map(Arc::new);
+            }
             (text, hash) => {
                 let of_text = hash_of(text);
                 if hash.is_some_and(|hash| hash != Some(of_text)) {

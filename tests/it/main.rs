@@ -10,6 +10,7 @@ mod engine;
 mod graphql;
 mod import;
 mod life;
+mod live;
 mod migration;
 mod oracle;
 mod readme;
