@@ -19,3 +19,4 @@ mod schema;
 mod source;
 mod support;
 mod transitions;
+mod websocket;
