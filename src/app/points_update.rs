@@ -161,7 +161,7 @@ impl Feed {
                 continue;
             }
             match mark.news.filter(|commit| commit.continues(self.reached.sequence)) {
-                Some(commit) => self.read = updates(&commit.customer, commit.entries.clone(), true),
+                Some(commit) => self.take(&commit.customer, commit.entries.clone(), true),
                 None => self.behind = true,
             }
         }
@@ -175,11 +175,18 @@ impl Feed {
         let (customer, entries) =
             read.await.map_err(|error| Error::Internal(format!("reading the ledger: {error}")))??;
         self.behind = entries.len() == MAX_ENTRIES;
-        self.read = updates(&customer, entries, !self.behind);
-        if !self.behind && self.read.is_empty() && Some(customer.version) > self.reached.version {
+        self.take(&customer, entries, !self.behind);
+        Ok(())
+    }
+
+    /// What follows the cursor is to be handed on. `whole`: as [`updates`] has it.
+    fn take(&mut self, customer: &Arc<customer::Model>, entries: Vec<Arc<ledger_entry::Model>>, whole: bool) {
+        self.read = updates(customer, entries, whole);
+        // Without an entry it was progress that moved.
+        if whole && self.read.is_empty() && Some(customer.version) > self.reached.version {
+            let customer = Arc::clone(customer);
             self.read.push_back(Update { cursor: Cursor::of(&customer), entries: Vec::new(), customer });
         }
-        Ok(())
     }
 }
 

@@ -321,7 +321,11 @@ impl Connection {
     async fn tell(&mut self, id: &str, event: Option<Reply>) -> Result<(), End> {
         match event {
             Some(reply) => self.send(&Outgoing::Next { id, payload: &reply }).await,
-            None => self.send(&Outgoing::Complete { id }).await,
+            None => {
+                // The map would let go of it when it is polled next; the client may use the id again as soon as it hears this.
+                self.operations.remove(id);
+                self.send(&Outgoing::Complete { id }).await
+            }
         }
     }
 

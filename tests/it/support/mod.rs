@@ -2,8 +2,12 @@
 
 pub(crate) mod app;
 pub(crate) mod direct;
+pub(crate) mod events;
 pub(crate) mod postgres;
+pub(crate) mod process;
 pub(crate) mod server;
+pub(crate) mod shop;
 pub(crate) mod sqlite;
+pub(crate) mod websocket;
 
 mod tests;

@@ -57,7 +57,13 @@ pub(crate) fn signal(child: &Child, name: &str) {
     assert!(sent.success());
 }
 
+/// A token that outlives the test.
 pub(crate) fn token(role: Role, subject: &str) -> String {
+    token_for(role, subject, Duration::from_secs(3_600))
+}
+
+/// A token that holds for so many whole seconds, counted from the last full one.
+pub(crate) fn token_for(role: Role, subject: &str, span: Duration) -> String {
     let auth = Auth {
         hs256_secret: Some(SECRET.to_owned().into()),
         public_keys: None,
@@ -65,7 +71,7 @@ pub(crate) fn token(role: Role, subject: &str) -> String {
         audience: "windfall".into(),
         leeway: Duration::ZERO,
     };
-    mint(&auth, role, subject, Duration::from_secs(3_600), Clock::System.now().0).unwrap()
+    mint(&auth, role, subject, span, Clock::System.now().0).unwrap()
 }
 
 impl Server {
@@ -87,6 +93,10 @@ impl Server {
         (Self { child, address, ready_after: started.elapsed() }, stderr)
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// As a power cut would.
     pub(crate) fn kill9(mut self) {
         self.child.kill().unwrap();
@@ -94,8 +104,17 @@ impl Server {
     }
 
     /// As an operator would.
-    pub(crate) fn terminate(mut self) -> std::process::ExitStatus {
+    pub(crate) fn terminate(self) -> std::process::ExitStatus {
+        self.ask_to_stop();
+        self.end()
+    }
+
+    pub(crate) fn ask_to_stop(&self) {
         signal(&self.child, "TERM");
+    }
+
+    /// Waits until the process has ended.
+    pub(crate) fn end(mut self) -> std::process::ExitStatus {
         self.child.wait().unwrap()
     }
 }

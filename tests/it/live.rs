@@ -1,0 +1,160 @@
+//! Points and statistics as they move, over WebSocket and server-sent events: whatever is cut off, slow, late or
+//! restarted on the way, a follower that goes on with its last cursor is told the customer's whole ledger, in order, once.
+
+mod backlog;
+mod cursor;
+mod elsewhere;
+mod end;
+mod feed;
+mod progress;
+mod reconnect;
+mod silent;
+mod stats;
+
+use serde_json::{Value, json};
+use windfall::http::auth::Role;
+
+use crate::support::app::text;
+use crate::support::events::{Event, Events};
+use crate::support::server::token;
+use crate::support::shop::Shop;
+use crate::support::websocket::Socket;
+
+const UPDATES: &str = "subscription($customer: String, $after: String) { \
+    pointsUpdated(customerExternalId: $customer, after: $after) { cursor change \
+    entries { sequence kind points balanceAfter } balance { available pending lifetime version cursor } \
+    progress { current target awardsEarned campaign { name } } } }";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Transport {
+    WebSocket,
+    Events,
+}
+
+const TRANSPORTS: [Transport; 2] = [Transport::WebSocket, Transport::Events];
+
+/// One subscription, over either transport.
+enum Follower {
+    Socket(Box<Socket>),
+    Events(Events),
+}
+
+impl Follower {
+    /// Follows a customer with its own token.
+    async fn of(transport: Transport, shop: &Shop, customer: &str, after: Option<&str>) -> Self {
+        Self::with(transport, shop, &token(Role::Customer, customer), json!({ "after": after })).await
+    }
+
+    async fn with(transport: Transport, shop: &Shop, token: &str, variables: Value) -> Self {
+        Self::to(transport, shop, token, UPDATES, variables).await
+    }
+
+    async fn to(transport: Transport, shop: &Shop, token: &str, query: &str, variables: Value) -> Self {
+        match transport {
+            Transport::WebSocket => {
+                let mut socket = Socket::open(shop.address(), token).await;
+                socket.subscribe("1", query, variables).await;
+                Self::Socket(Box::new(socket))
+            }
+            Transport::Events => {
+                Self::Events(Events::open(&shop.client, shop.address(), token, query, &variables).await)
+            }
+        }
+    }
+
+    /// The next answer; none: there are no more.
+    async fn next(&mut self) -> Option<Value> {
+        match self {
+            Self::Socket(socket) => {
+                let mut message = socket.message().await;
+                match message["type"].as_str() {
+                    Some("next") => Some(message["payload"].take()),
+                    Some("complete") => None,
+                    _ => panic!("not expected: {message}"),
+                }
+            }
+            Self::Events(events) => match events.next().await {
+                Event::Next(answer) => Some(answer),
+                Event::Complete => None,
+                Event::Ended => panic!("the stream ended without `complete`"),
+            },
+        }
+    }
+
+    /// The next update.
+    async fn update(&mut self) -> Value {
+        let mut answer = self.next().await.expect("an update");
+        assert_eq!(answer.get("errors"), None, "{answer}");
+        answer["data"]["pointsUpdated"].take()
+    }
+
+    /// The code with which it ends now, and the cursor to go on from.
+    async fn ending(&mut self) -> (String, Option<String>) {
+        let answer = self.next().await.expect("the error before the end");
+        assert_eq!(self.next().await, None, "{answer}");
+        ended_with(&answer)
+    }
+}
+
+/// The code and the cursor of an answer that is an error alone.
+fn ended_with(answer: &Value) -> (String, Option<String>) {
+    assert!(answer["data"].is_null(), "{answer}");
+    let extensions = &answer["errors"][0]["extensions"];
+    (text(&extensions["code"]), extensions["cursor"].as_str().map(str::to_owned))
+}
+
+/// All that one customer's follower was told, over however many connections.
+#[derive(Debug, Default)]
+struct Told {
+    entries: Vec<Value>,
+    /// Of the last update.
+    cursor: Option<String>,
+    balance: Value,
+}
+
+impl Told {
+    /// Nothing so far; what comes next must follow this cursor.
+    fn after(cursor: String) -> Self {
+        Self { cursor: Some(cursor), ..Self::default() }
+    }
+
+    /// Takes an update, which must be consistent in itself and with those before it.
+    fn hear(&mut self, mut update: Value) {
+        let entries = update["entries"].as_array_mut().expect("a list").split_off(0);
+        let change: i64 = entries.iter().map(|entry| entry["points"].as_i64().expect("points")).sum();
+        assert_eq!(update["change"], change, "{update}");
+        let version = |balance: &Value| balance["version"].as_i64().unwrap_or(0);
+        assert!(version(&update["balance"]) >= version(&self.balance), "{update} after {}", self.balance);
+        self.entries.extend(entries);
+        self.cursor = Some(update["cursor"].as_str().expect("a cursor").to_owned());
+        self.balance = update["balance"].take();
+    }
+
+    /// Hears a follower until the ledger's entries are told.
+    async fn hear_all(&mut self, follower: &mut Follower, ledger: &[Value]) {
+        while self.entries.len() < ledger.len() {
+            self.hear(follower.update().await);
+        }
+    }
+
+    /// Nothing is missing, nothing came twice, and the last balance is what the customer is shown now.
+    async fn is_all_of(&self, shop: &Shop, customer: &str) {
+        let ledger = entries(shop, customer).await;
+        self.is(&ledger);
+        assert_eq!(self.balance, shop.balance(customer).await);
+        assert_eq!(Some(self.balance["cursor"].as_str().expect("a cursor")), self.cursor.as_deref());
+    }
+
+    #[track_caller]
+    fn is(&self, ledger: &[Value]) {
+        let sequences: Vec<i64> = self.entries.iter().filter_map(|entry| entry["sequence"].as_i64()).collect();
+        let count = i64::try_from(ledger.len()).unwrap();
+        assert_eq!(sequences, (1..=count).collect::<Vec<i64>>());
+        assert_eq!(self.entries, ledger);
+    }
+}
+
+/// The customer's ledger, the oldest entry first.
+async fn entries(shop: &Shop, customer: &str) -> Vec<Value> {
+    shop.ledger(customer).await.into_iter().map(|(_, entry)| entry).collect()
+}

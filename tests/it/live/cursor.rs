@@ -1,0 +1,132 @@
+//! From where a follower may begin, and who may follow whom.
+
+use serde_json::{Value, json};
+use windfall::http::auth::Role;
+
+use super::{Follower, TRANSPORTS, Told, Transport, ended_with, entries};
+use crate::support::app::text;
+use crate::support::server::token;
+use crate::support::shop::Shop;
+use crate::support::sqlite::Sqlite;
+
+async fn shop() -> (Shop, Sqlite) {
+    let sqlite = Sqlite::new();
+    let shop = Shop::open(&sqlite.url()).await;
+    shop.campaign(json!({})).await;
+    (shop, sqlite)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_customer_is_followed_before_its_first_purchase() {
+    let (shop, _sqlite) = shop().await;
+    for (transport, customer) in [(Transport::WebSocket, "ada"), (Transport::Events, "bob")] {
+        let balance = shop.balance(customer).await;
+        assert_eq!(balance["version"], 0);
+        let cursor = text(&balance["cursor"]);
+        let mut follower = Follower::of(transport, &shop, customer, Some(&cursor)).await;
+        shop.buy(customer, 0).await;
+        let mut told = Told::after(cursor.clone());
+        told.hear(follower.update().await);
+        told.is_all_of(&shop, customer).await;
+        // The same cursor when there is something to catch up with.
+        shop.buy_many(customer, 1..4).await;
+        let ledger = entries(&shop, customer).await;
+        let mut told = Told::after(cursor.clone());
+        let mut late = Follower::of(transport, &shop, customer, Some(&cursor)).await;
+        told.hear_all(&mut late, &ledger).await;
+        told.is_all_of(&shop, customer).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_cursor_only_what_comes_from_now_on_is_told() {
+    let (shop, _sqlite) = shop().await;
+    for (transport, customer) in [(Transport::WebSocket, "ada"), (Transport::Events, "bob")] {
+        shop.buy_many(customer, 0..5).await;
+        let mut follower = Follower::of(transport, &shop, customer, None).await;
+        // From when on it follows shows when it hears something: until then points keep moving.
+        let mut heard = std::pin::pin!(follower.update());
+        let mut bought = 5;
+        let first = loop {
+            tokio::select! {
+                update = &mut heard => break update,
+                () = shop.buy(customer, bought) => bought += 1,
+            }
+        };
+        let first = first["entries"][0]["sequence"].as_i64().unwrap();
+        assert!(first > 5, "{first}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_cursor_of_the_ledger_is_a_place_to_go_on_from() {
+    let (shop, _sqlite) = shop().await;
+    shop.buy_many("ada", 0..6).await;
+    let ledger = shop.ledger("ada").await;
+    for (place, (cursor, _)) in ledger.iter().enumerate() {
+        let rest: Vec<&Value> = ledger[place + 1..].iter().map(|(_, entry)| entry).collect();
+        for transport in TRANSPORTS {
+            let mut follower = Follower::of(transport, &shop, "ada", Some(cursor)).await;
+            let mut told = Told::default();
+            while told.entries.len() < rest.len() {
+                told.hear(follower.update().await);
+            }
+            assert_eq!(told.entries.iter().collect::<Vec<_>>(), rest);
+        }
+    }
+}
+
+/// What follows is nobody's, or this caller's none: an answer with the error alone, then the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_followed_is_told_with_its_code() {
+    let (shop, _sqlite) = shop().await;
+    shop.buy_many("ada", 0..2).await;
+    shop.buy_many("bob", 0..5).await;
+    let beyond = text(&shop.balance("bob").await["cursor"]);
+    let (ada, storefront) = (token(Role::Customer, "ada"), &shop.storefront);
+    let cases = [
+        (&ada, json!({ "after": beyond }), "CURSOR_UNKNOWN"),
+        (&ada, json!({ "after": "nonsense" }), "BAD_USER_INPUT"),
+        (&ada, json!({ "after": "" }), "BAD_USER_INPUT"),
+        (&ada, json!({ "customer": "bob" }), "NOT_FOUND"),
+        (&ada, json!({ "customer": "nobody" }), "NOT_FOUND"),
+        (storefront, json!({}), "BAD_USER_INPUT"),
+        (storefront, json!({ "customer": "" }), "BAD_USER_INPUT"),
+        (storefront, json!({ "customer": "x".repeat(201) }), "BAD_USER_INPUT"),
+        (storefront, json!({ "customer": "nobody", "after": beyond }), "CURSOR_UNKNOWN"),
+    ];
+    for transport in TRANSPORTS {
+        for (token, variables, code) in &cases {
+            let mut follower = Follower::with(transport, &shop, token, variables.clone()).await;
+            assert_eq!(follower.ending().await.0, *code, "{transport:?} {variables}");
+        }
+        // Who may follow gets what it follows, by name too.
+        for (token, customer) in [(&ada, "ada"), (storefront, "ada"), (storefront, "bob"), (&shop.admin, "ada")] {
+            let first = &shop.ledger(customer).await[0].0;
+            let variables = json!({ "customer": customer, "after": first });
+            let update = Follower::with(transport, &shop, token, variables).await.update().await;
+            assert_eq!(update["entries"][0]["sequence"], 2);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_follows_without_a_token() {
+    use crate::support::websocket::Socket;
+    let (shop, _sqlite) = shop().await;
+    let mut socket = Socket::connect(shop.address()).await;
+    socket.send(json!({ "type": "connection_init" })).await;
+    assert_eq!(socket.message().await, json!({ "type": "connection_ack" }));
+    socket.subscribe("1", super::UPDATES, json!({ "customer": "ada" })).await;
+    let next = socket.message().await;
+    assert_eq!((&next["type"], &next["id"]), (&json!("next"), &json!("1")));
+    assert_eq!(ended_with(&next["payload"]).0, "UNAUTHENTICATED");
+    assert_eq!(socket.message().await, json!({ "type": "complete", "id": "1" }));
+    let body = json!({ "query": super::UPDATES, "variables": { "customer": "ada" } });
+    let request = shop.client.post(format!("{}/graphql", shop.address())).header("accept", "text/event-stream");
+    let answer = request.json(&body).send().await.unwrap().text().await.unwrap();
+    assert!(
+        answer.contains("\"code\":\"UNAUTHENTICATED\"") && answer.ends_with("event: complete\ndata:\n\n"),
+        "{answer}"
+    );
+}

@@ -1,0 +1,142 @@
+//! A real server, and a shop that uses it.
+
+use std::process::Command;
+
+use serde_json::{Value, json};
+use windfall::engine::time::Instant;
+use windfall::http::auth::Role;
+
+use super::server::{Server, ask, command, token};
+
+/// 2020-01-01T00:00:00Z.
+const START: i64 = 1_577_836_800_000_000;
+const HOUR: i64 = 3_600_000_000;
+/// Purchases of one request.
+const MAX_PURCHASES: usize = 500;
+
+pub(crate) const BALANCE: &str = "{ me { balance { available pending lifetime version cursor } } }";
+
+pub(crate) struct Shop {
+    pub(crate) server: Server,
+    pub(crate) client: reqwest::Client,
+    pub(crate) admin: String,
+    pub(crate) storefront: String,
+}
+
+impl Shop {
+    pub(crate) async fn open(database_url: &str) -> Self {
+        Self::open_with(&mut command(database_url)).await
+    }
+
+    /// On a server that is started otherwise.
+    pub(crate) async fn open_with(command: &mut Command) -> Self {
+        Self::of(Server::start_with(command).await.0)
+    }
+
+    pub(crate) fn of(server: Server) -> Self {
+        Self {
+            server,
+            client: reqwest::Client::new(),
+            admin: token(Role::Admin, "eve"),
+            storefront: token(Role::Storefront, "shop"),
+        }
+    }
+
+    pub(crate) fn address(&self) -> &str {
+        &self.server.address
+    }
+
+    /// The data of an answer without errors.
+    pub(crate) async fn data(&self, token: &str, query: &str, variables: Value) -> Value {
+        let mut answer = ask(&self.client, self.address(), token, query, variables).await.expect("an answer");
+        assert_eq!(answer.get("errors"), None, "{query}: {answer}");
+        answer["data"].take()
+    }
+
+    /// Makes and activates a campaign; its id. `input` is laid over one that awards 10 points for each purchase.
+    pub(crate) async fn campaign(&self, input: Value) -> String {
+        let mut whole = json!({
+            "name": "each", "startsAt": Instant(START).to_string(), "currency": "EUR", "window": { "campaign": "WHOLE" },
+            "goal": { "everyPurchase": "EACH" }, "award": { "points": 10 },
+        });
+        let (Value::Object(fields), Value::Object(over)) = (&mut whole, input) else { panic!("an input is an object") };
+        fields.extend(over);
+        let create = "mutation($input: CampaignInput!) { \
+            createCampaign(input: $input) { campaign { id } userErrors { code path message } } }";
+        let made = self.data(&self.admin, create, json!({ "input": whole })).await;
+        assert_eq!(made["createCampaign"]["userErrors"], json!([]));
+        let id = made["createCampaign"]["campaign"]["id"].as_str().expect("an id").to_owned();
+        let activate = "mutation($id: ID!) { activateCampaign(id: $id) { campaign { status } } }";
+        let activated = self.data(&self.admin, activate, json!({ "id": id })).await;
+        assert_eq!(activated["activateCampaign"]["campaign"]["status"], "ACTIVE");
+        id
+    }
+
+    /// Records a purchase that is the customer's `number`-th.
+    pub(crate) async fn buy(&self, customer: &str, number: usize) {
+        self.buy_many(customer, number..number + 1).await;
+    }
+
+    /// Records purchases, as many in one request as it takes.
+    pub(crate) async fn buy_many(&self, customer: &str, numbers: std::ops::Range<usize>) {
+        let query = "mutation($inputs: [RecordPurchaseInput!]!) { \
+            recordPurchases(inputs: $inputs) { replayed userErrors { code path message } } }";
+        let numbers: Vec<usize> = numbers.collect();
+        for numbers in numbers.chunks(MAX_PURCHASES) {
+            let inputs: Vec<Value> = numbers.iter().map(|number| purchase(customer, *number)).collect();
+            let answer = self.data(&self.storefront, query, json!({ "inputs": inputs })).await;
+            for recorded in answer["recordPurchases"].as_array().expect("a list") {
+                assert_eq!(recorded, &json!({ "replayed": false, "userErrors": [] }));
+            }
+        }
+    }
+
+    /// Takes back the customer's `number`-th purchase.
+    pub(crate) async fn refund(&self, customer: &str, number: usize) {
+        let query = "mutation($input: RecordRefundInput!) { \
+            recordRefund(input: $input) { replayed userErrors { code path message } } }";
+        let id = external_id(customer, number);
+        let input = json!({ "externalId": id, "purchaseExternalId": id, "refundedAt": "2026-01-01T00:00:00Z" });
+        let answer = self.data(&self.storefront, query, json!({ "input": input })).await;
+        assert_eq!(answer["recordRefund"], json!({ "replayed": false, "userErrors": [] }));
+    }
+
+    /// The customer's whole ledger, the oldest entry first, with the entries' cursors.
+    pub(crate) async fn ledger(&self, customer: &str) -> Vec<(String, Value)> {
+        let query = "query($customer: String!, $after: String) { customer(by: { externalId: $customer }) { \
+            ledger(first: 100, after: $after) { \
+            edges { cursor node { sequence kind points balanceAfter } } pageInfo { hasNextPage endCursor } } } }";
+        let (mut entries, mut after) = (Vec::new(), Value::Null);
+        loop {
+            let variables = json!({ "customer": customer, "after": after });
+            let mut page = self.data(&self.storefront, query, variables).await["customer"]["ledger"].take();
+            for edge in page["edges"].as_array_mut().expect("a list") {
+                entries.push((edge["cursor"].as_str().expect("a cursor").to_owned(), edge["node"].take()));
+            }
+            if page["pageInfo"]["hasNextPage"] == json!(false) {
+                entries.reverse();
+                return entries;
+            }
+            after = page["pageInfo"]["endCursor"].take();
+        }
+    }
+
+    /// What the customer is shown.
+    pub(crate) async fn balance(&self, customer: &str) -> Value {
+        self.data(&token(Role::Customer, customer), BALANCE, json!({})).await["me"]["balance"].take()
+    }
+}
+
+fn external_id(customer: &str, number: usize) -> String {
+    format!("{customer}-{number}")
+}
+
+/// Six in the small hours of each day, a day after the other.
+fn purchase(customer: &str, number: usize) -> Value {
+    let number_in_time = i64::try_from(number).unwrap();
+    let at = START + (number_in_time / 6 * 24 + number_in_time % 6) * HOUR;
+    json!({
+        "externalId": external_id(customer, number), "customerExternalId": customer,
+        "purchasedAt": Instant(at).to_string(), "total": "5.00", "currency": "EUR",
+    })
+}

@@ -1,0 +1,176 @@
+//! A client of graphql-transport-ws that may misbehave: it shakes hands by hand, so that it hears whatever the server
+//! answers, and sends whatever it is given.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+pub(crate) use tokio_tungstenite::tungstenite::Message;
+
+/// What takes longer than this counts as never.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The head of a handshake that is as it should be, but for the sub-protocol.
+pub(crate) const HANDSHAKE: [(&str, &str); 4] = [
+    ("connection", "Upgrade"),
+    ("upgrade", "websocket"),
+    ("sec-websocket-version", "13"),
+    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+];
+pub(crate) const PROTOCOL: (&str, &str) = ("sec-websocket-protocol", "graphql-transport-ws");
+
+pub(crate) struct Socket {
+    stream: WebSocketStream<TcpStream>,
+}
+
+/// What comes from the server.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Heard {
+    Message(Value),
+    Closed {
+        code: u16,
+        reason: String,
+    },
+    /// The connection ended without a closing frame.
+    Lost,
+}
+
+/// An answer to a handshake that is none.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) status: u16,
+    pub(crate) body: Value,
+}
+
+impl Socket {
+    /// An open socket, not initialised.
+    pub(crate) async fn connect(address: &str) -> Self {
+        Self::connect_with(address, &[PROTOCOL]).await.expect("a WebSocket")
+    }
+
+    /// With these headers beside those of every handshake.
+    pub(crate) async fn connect_with(address: &str, headers: &[(&str, &str)]) -> Result<Self, Refused> {
+        let stream = TcpStream::connect(host(address)).await.expect("a server that listens");
+        Self::handshake(stream, host(address), &[&HANDSHAKE, headers].concat()).await
+    }
+
+    /// With a small buffer for what comes: a client that does not read is soon full.
+    pub(crate) async fn connect_small(address: &str) -> Self {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.set_recv_buffer_size(4 * 1024).unwrap();
+        let stream = socket.connect(host(address).parse().unwrap()).await.expect("a server that listens");
+        Self::handshake(stream, host(address), &[&HANDSHAKE[..], &[PROTOCOL]].concat()).await.expect("a WebSocket")
+    }
+
+    /// With these headers alone.
+    pub(crate) async fn handshake(
+        mut stream: TcpStream,
+        host: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Self, Refused> {
+        let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let request = format!("GET /graphql HTTP/1.1\r\nhost: {host}\r\n{headers}\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let head = head(&mut stream).await;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        if status != 101 {
+            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
+            let mut body = vec![0; length.parse().unwrap()];
+            stream.read_exact(&mut body).await.unwrap();
+            return Err(Refused { status, body: serde_json::from_slice(&body).expect("a JSON body") });
+        }
+        Ok(Self { stream: WebSocketStream::from_raw_socket(stream, Role::Client, None).await })
+    }
+
+    /// An initialised socket.
+    pub(crate) async fn open(address: &str, token: &str) -> Self {
+        Self::connect(address).await.initialized(token).await
+    }
+
+    pub(crate) async fn initialized(mut self, token: &str) -> Self {
+        let authorization = format!("Bearer {token}");
+        self.send(json!({ "type": "connection_init", "payload": { "authorization": authorization } })).await;
+        assert_eq!(self.next().await, Heard::Message(json!({ "type": "connection_ack" })));
+        self
+    }
+
+    pub(crate) async fn subscribe(&mut self, id: &str, query: &str, variables: Value) {
+        let payload = json!({ "query": query, "variables": variables });
+        self.send(json!({ "type": "subscribe", "id": id, "payload": payload })).await;
+    }
+
+    pub(crate) async fn send(&mut self, message: Value) {
+        self.send_raw(Message::text(message.to_string())).await;
+    }
+
+    /// Whether it arrives will show in what comes back: the server may have closed the socket already.
+    pub(crate) async fn send_raw(&mut self, message: Message) {
+        let _ = self.stream.send(message).await;
+    }
+
+    /// The next message of the protocol, or the end.
+    pub(crate) async fn next(&mut self) -> Heard {
+        self.heard_within(PATIENCE).await.expect("something within the time that counts as never")
+    }
+
+    /// None: nothing came.
+    pub(crate) async fn heard_within(&mut self, time: Duration) -> Option<Heard> {
+        let next = async {
+            loop {
+                match self.stream.next().await {
+                    Some(Ok(Message::Text(text))) => return Heard::Message(serde_json::from_str(&text).unwrap()),
+                    Some(Ok(Message::Close(Some(frame)))) => {
+                        return Heard::Closed { code: frame.code.into(), reason: frame.reason.to_string() };
+                    }
+                    Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                    Some(Ok(other)) => panic!("the server sends {other:?}"),
+                    None | Some(Err(_)) => return Heard::Lost,
+                }
+            }
+        };
+        tokio::time::timeout(time, next).await.ok()
+    }
+
+    /// The next message of the protocol.
+    pub(crate) async fn message(&mut self) -> Value {
+        match self.next().await {
+            Heard::Message(message) => message,
+            end => panic!("a message is expected, not {end:?}"),
+        }
+    }
+
+    /// The code with which the server closes the socket now.
+    pub(crate) async fn closed(&mut self) -> u16 {
+        match self.next().await {
+            Heard::Closed { code, reason } => {
+                assert!(!reason.is_empty() && reason.len() <= 123, "{code}: {reason}");
+                assert_eq!(self.next().await, Heard::Lost, "after the closing frame");
+                code
+            }
+            other => panic!("the end is expected, not {other:?}"),
+        }
+    }
+
+    /// As a client that goes in good order.
+    pub(crate) async fn close(mut self) {
+        let _ = self.stream.close(None).await;
+    }
+}
+
+pub(crate) fn host(address: &str) -> &str {
+    address.strip_prefix("http://").expect("an address of HTTP")
+}
+
+/// Up to the empty line; what follows it stays unread.
+async fn head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(tokio::time::timeout(PATIENCE, stream.read_u8()).await.expect("an answer").expect("an answer"));
+    }
+    String::from_utf8(head).unwrap()
+}

@@ -1,0 +1,37 @@
+//! graphql-transport-ws against a real server, message by message: what is answered, what closes the socket and with
+//! which code, and what many sockets at once cost.
+
+mod crowd;
+mod handshake;
+mod operations;
+mod protocol;
+
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::support::server::command;
+use crate::support::shop::Shop;
+use crate::support::sqlite::Sqlite;
+use crate::support::websocket::Socket;
+
+async fn shop() -> (Shop, Sqlite) {
+    shop_with(|_| {}).await
+}
+
+/// With a campaign in which each purchase is worth 10 points, on a server that is configured otherwise.
+async fn shop_with(configure: impl FnOnce(&mut Command)) -> (Shop, Sqlite) {
+    let sqlite = Sqlite::new();
+    let mut command = command(&sqlite.url());
+    configure(&mut command);
+    let shop = Shop::open_with(&mut command).await;
+    shop.campaign(json!({})).await;
+    (shop, sqlite)
+}
+
+/// The socket is open, and nothing else was on its way: the next message answers this one.
+async fn is_quiet(socket: &mut Socket) {
+    let payload = json!({ "nonce": rand::random::<u32>() });
+    socket.send(json!({ "type": "ping", "payload": payload })).await;
+    assert_eq!(socket.message().await, json!({ "type": "pong", "payload": payload }));
+}
