@@ -166,7 +166,7 @@ fn caller(token: Option<Token>) -> Caller {
 /// Answers a request.
 pub async fn answer(State(endpoint): State<Arc<Endpoint>>, request: axum::extract::Request) -> Response {
     let (head, body) = request.into_parts();
-    if head.headers.contains_key(UPGRADE) {
+    if wants_websocket(&head.headers) {
         // A browser sends the origin and would show a foreign page what it gets here.
         if !endpoint.origins.allow(head.headers.get(ORIGIN), &head.headers) {
             return Format::Json.respond(StatusCode::FORBIDDEN, &Reply::error(Error::Forbidden));
@@ -196,6 +196,12 @@ pub async fn answer(State(endpoint): State<Arc<Endpoint>>, request: axum::extrac
             single::answer(&endpoint, caller, request, &head.method, format).await
         }
     }
+}
+
+/// Other upgrades may be offered along with any request (clients of HTTP/2 do) and are not taken.
+fn wants_websocket(headers: &HeaderMap) -> bool {
+    let offered = headers.get_all(UPGRADE).iter().filter_map(|value| value.to_str().ok());
+    offered.flat_map(|value| value.split(',')).any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
 }
 
 /// What is no GraphQL request, told as a GraphQL error whatever was to be answered.
