@@ -1,9 +1,10 @@
 //! Reading a request: from a body, from a query string, from a message.
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, BodyDataStream};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
+use futures_util::StreamExt as _;
 use serde_json::{Map, Value};
 
 use super::Endpoint;
@@ -21,6 +22,9 @@ pub struct GraphqlRequest {
     pub variables: Map<String, Value>,
 }
 
+/// Of a body that is too large so many times the limit is read.
+const MAX_DISCARDED: usize = 4;
+
 /// What is told of a request that is none.
 type Malformed = (StatusCode, String);
 
@@ -34,20 +38,43 @@ pub(super) async fn read(endpoint: &Endpoint, head: &Parts, body: Body) -> Resul
         let message = "the body must be application/json, without encoding";
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, message.to_owned()));
     }
-    let bytes = match tokio::time::timeout(endpoint.timeout, to_bytes(body, endpoint.body_limit_bytes)).await {
-        Ok(Ok(bytes)) => bytes,
-        // What else can go wrong with a body has no client left to be told.
-        Ok(Err(_)) => {
-            let message = format!("the body is larger than {} bytes", endpoint.body_limit_bytes);
-            return Err((StatusCode::PAYLOAD_TOO_LARGE, message));
-        }
+    let whole = whole(body.into_data_stream(), endpoint.body_limit_bytes);
+    let bytes = match tokio::time::timeout(endpoint.timeout, whole).await {
+        Ok(bytes) => bytes?,
         Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned())),
     };
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(told("one request at a time: batches are not taken"));
+    }
     match serde_json::from_slice(&bytes) {
         Ok(Value::Object(body)) => from_object(body).map_err(told),
-        Ok(Value::Array(_)) => Err(told("one request at a time: batches are not taken")),
         _ => Err(told("the body must be a JSON object")),
     }
+}
+
+/// The bytes of a body that is not larger than `limit`.
+///
+/// What a larger one has more is thrown away up to a bound: a connection that is closed with something unread is reset,
+/// and the client would not hear why.
+async fn whole(mut body: BodyDataStream, limit: usize) -> Result<Vec<u8>, Malformed> {
+    let mut bytes = Vec::new();
+    let mut total = 0;
+    while total <= limit.saturating_mul(MAX_DISCARDED) {
+        match body.next().await {
+            Some(Ok(chunk)) => {
+                total += chunk.len();
+                if total <= limit {
+                    bytes.extend_from_slice(&chunk);
+                } else {
+                    bytes = Vec::new();
+                }
+            }
+            Some(Err(_)) => return Err((StatusCode::BAD_REQUEST, "the body does not come to its end".to_owned())),
+            None if total <= limit => return Ok(bytes),
+            None => break,
+        }
+    }
+    Err((StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {limit} bytes")))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
