@@ -31,6 +31,9 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pause after a connection could not be accepted (too many open files, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// What HTTP/2 begins with. Every request of HTTP/1.1 has more bytes.
+const PREFACE_BYTES: usize = 24;
+
 /// Serves until `stop`; then takes no connection any more and answers what is under way. `sockets`: the WebSockets that
 /// the router opens, which end by themselves.
 ///
@@ -44,7 +47,9 @@ pub async fn serve(
 ) {
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(config.head_timeout);
-    builder.http2().timer(TokioTimer::new());
+    // Who says nothing on HTTP/2 for that long is asked for a sign of life, and has as long again to give it.
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(config.head_timeout);
+    builder.http2().keep_alive_timeout(config.head_timeout);
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(config.connections));
     loop {
@@ -60,7 +65,9 @@ pub async fn serve(
         let _ = stream.set_nodelay(true);
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(config.write_timeout));
-        let stream = Connection { stream: Box::pin(stream), _place: place };
+        // The library watches the time of heads only once it knows the protocol.
+        stream.set_read_timeout(Some(config.head_timeout));
+        let stream = Connection { stream: Box::pin(stream), undecided_bytes: PREFACE_BYTES, _place: place };
         let service = TowerToHyperService::new(router.clone());
         let (builder, stop) = (builder.clone(), stop.clone());
         connections.spawn(async move {
@@ -96,12 +103,22 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpS
 /// A connection, be it upgraded or not, and its place.
 struct Connection {
     stream: Pin<Box<TimeoutStream<TcpStream>>>,
+    /// Left to read until the protocol is known for certain.
+    undecided_bytes: usize,
     _place: OwnedSemaphorePermit,
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        self.stream.as_mut().poll_read(cx, buf)
+        let before = buf.filled().len();
+        let polled = self.stream.as_mut().poll_read(cx, buf);
+        if self.undecided_bytes > 0 {
+            self.undecided_bytes = self.undecided_bytes.saturating_sub(buf.filled().len() - before);
+            if self.undecided_bytes == 0 {
+                self.stream.as_mut().set_read_timeout_pinned(None);
+            }
+        }
+        polled
     }
 }
 

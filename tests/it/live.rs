@@ -6,6 +6,7 @@ mod cursor;
 mod elsewhere;
 mod end;
 mod feed;
+mod limit;
 mod progress;
 mod reconnect;
 mod silent;

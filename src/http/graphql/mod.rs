@@ -166,8 +166,7 @@ fn caller(token: Option<Token>) -> Caller {
 /// Answers a request.
 pub async fn answer(State(endpoint): State<Arc<Endpoint>>, request: axum::extract::Request) -> Response {
     let (head, body) = request.into_parts();
-    // Clients that would rather speak HTTP/2 ask for an upgrade too.
-    if head.headers.get(UPGRADE).is_some_and(|protocol| protocol.as_bytes().eq_ignore_ascii_case(b"websocket")) {
+    if wants_websocket(&head.headers) {
         // A browser sends the origin and would show a foreign page what it gets here.
         if !endpoint.origins.allow(head.headers.get(ORIGIN), &head.headers) {
             return Format::Json.respond(StatusCode::FORBIDDEN, &Reply::error(Error::Forbidden));
@@ -197,6 +196,12 @@ pub async fn answer(State(endpoint): State<Arc<Endpoint>>, request: axum::extrac
             single::answer(&endpoint, caller, request, &head.method, format).await
         }
     }
+}
+
+/// Other upgrades may be offered along with any request (clients of HTTP/2 do) and are not taken.
+fn wants_websocket(headers: &HeaderMap) -> bool {
+    let offered = headers.get_all(UPGRADE).iter().filter_map(|value| value.to_str().ok());
+    offered.flat_map(|value| value.split(',')).any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
 }
 
 /// What is no GraphQL request, told as a GraphQL error whatever was to be answered.

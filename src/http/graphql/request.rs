@@ -1,9 +1,10 @@
 //! Reading a request: from a body, from a query string, from a message.
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, BodyDataStream};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
+use futures_util::StreamExt as _;
 use serde_json::{Map, Value};
 
 use super::Endpoint;
@@ -21,6 +22,14 @@ pub struct GraphqlRequest {
     pub variables: Map<String, Value>,
 }
 
+/// Of a body that is too large so many times the limit is read.
+const MAX_DISCARDED: usize = 4;
+
+/// Of the largest text there may be an object or a list for every so many bytes. A purchase's line has more.
+const BYTES_PER_NESTED: usize = 32;
+/// And a comma for every so many.
+const BYTES_PER_ITEM: usize = 8;
+
 /// What is told of a request that is none.
 type Malformed = (StatusCode, String);
 
@@ -34,26 +43,70 @@ pub(super) async fn read(endpoint: &Endpoint, head: &Parts, body: Body) -> Resul
         let message = "the body must be application/json, without encoding";
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, message.to_owned()));
     }
-    let bytes = match tokio::time::timeout(endpoint.timeout, to_bytes(body, endpoint.body_limit_bytes)).await {
-        Ok(Ok(bytes)) => bytes,
-        // What else can go wrong with a body has no client left to be told.
-        Ok(Err(_)) => {
-            let message = format!("the body is larger than {} bytes", endpoint.body_limit_bytes);
-            return Err((StatusCode::PAYLOAD_TOO_LARGE, message));
-        }
+    let whole = whole(body.into_data_stream(), endpoint.body_limit_bytes);
+    let bytes = match tokio::time::timeout(endpoint.timeout, whole).await {
+        Ok(bytes) => bytes?,
         Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned())),
     };
+    if bytes.trim_ascii_start().starts_with(b"[") {
+        return Err(told("one request at a time: batches are not taken"));
+    }
+    if has_too_many_parts(&bytes, endpoint.body_limit_bytes) {
+        return Err((StatusCode::PAYLOAD_TOO_LARGE, "the body has too many objects, lists and items".to_owned()));
+    }
     match serde_json::from_slice(&bytes) {
         Ok(Value::Object(body)) => from_object(body).map_err(told),
-        Ok(Value::Array(_)) => Err(told("one request at a time: batches are not taken")),
         _ => Err(told("the body must be a JSON object")),
     }
+}
+
+/// The bytes of a body that is not larger than `limit`.
+///
+/// What a larger one has more is thrown away up to a bound: a connection that is closed with something unread is reset,
+/// and the client would not hear why.
+async fn whole(mut body: BodyDataStream, limit: usize) -> Result<Vec<u8>, Malformed> {
+    let mut bytes = Vec::new();
+    let mut total = 0;
+    while total <= limit.saturating_mul(MAX_DISCARDED) {
+        match body.next().await {
+            Some(Ok(chunk)) => {
+                total += chunk.len();
+                if total <= limit {
+                    bytes.extend_from_slice(&chunk);
+                } else {
+                    bytes = Vec::new();
+                }
+            }
+            Some(Err(_)) => return Err((StatusCode::BAD_REQUEST, "the body does not come to its end".to_owned())),
+            None if total <= limit => return Ok(bytes),
+            None => break,
+        }
+    }
+    Err((StatusCode::PAYLOAD_TOO_LARGE, format!("the body is larger than {limit} bytes")))
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
     let content_type = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let media_type = content_type.split(';').next().unwrap_or_default().trim();
     media_type.eq_ignore_ascii_case("application/json") && !headers.contains_key(CONTENT_ENCODING)
+}
+
+/// Whether JSON text has more parts than an honest one of `limit` bytes would have. An object of eight bytes takes
+/// hundreds once it is read: without this bound a small text could take a hundred times its size.
+pub(super) fn has_too_many_parts(json: &[u8], limit: usize) -> bool {
+    let (mut nested, mut items) = (0, 0);
+    let (mut in_text, mut escaped) = (false, false);
+    for byte in json {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'{' | b'[' if !in_text => nested += 1,
+            b',' if !in_text => items += 1,
+            _ => {}
+        }
+    }
+    nested > limit / BYTES_PER_NESTED || items > limit / BYTES_PER_ITEM
 }
 
 /// Reads the object by hand: what is derived would take positional arrays too.
@@ -110,6 +163,19 @@ fn from_query_string(query: &str) -> Result<GraphqlRequest, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn parts_are_counted_outside_of_texts() {
+        let nested = |count: usize| format!("{{\"a\":[{}1]}}", "{},".repeat(count - 2));
+        assert!(!has_too_many_parts(nested(32).as_bytes(), 1_024));
+        assert!(has_too_many_parts(nested(33).as_bytes(), 1_024));
+        let items = |count: usize| format!("{{\"a\":[{}1]}}", "1,".repeat(count));
+        assert!(!has_too_many_parts(items(128).as_bytes(), 1_024));
+        assert!(has_too_many_parts(items(129).as_bytes(), 1_024));
+        let text = serde_json::to_string(&"\\\"[{,".repeat(1_000)).unwrap();
+        assert!(!has_too_many_parts(text.as_bytes(), 1_024));
+        assert!(has_too_many_parts(format!("{text}{}", "[".repeat(33)).as_bytes(), 1_024));
+    }
 
     #[test]
     fn query_strings_are_read() {

@@ -166,6 +166,9 @@ enum Outgoing<'a> {
 /// A message of the protocol; none: a frame that is not for us.
 fn read(received: Option<Result<Message, axum::Error>>) -> Result<Option<Incoming>, End> {
     match received {
+        Some(Ok(Message::Text(text))) if request::has_too_many_parts(text.as_bytes(), MAX_MESSAGE_BYTES) => {
+            Err(Close::new(1009, "Message too big: too many objects, lists and items").into())
+        }
         Some(Ok(Message::Text(text))) => Incoming::parse(&text).map(Some).ok_or(Close::bad_message().into()),
         Some(Ok(Message::Binary(_))) => Err(Close::bad_message().into()),
         // Answered by the library.

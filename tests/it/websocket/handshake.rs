@@ -90,3 +90,22 @@ async fn handshakes_that_are_none_are_told_as_graphql_errors() {
         assert_eq!(refused.body.get("data"), None);
     }
 }
+
+/// Clients of HTTP/2 offer it with their first request: that is answered as if they had not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn other_upgrades_are_not_taken() {
+    let (shop, _sqlite) = shop().await;
+    let url = format!("{}/graphql", shop.address());
+    let offer = |request: reqwest::RequestBuilder, upgrade: &str| {
+        let request = request.header("connection", "Upgrade, HTTP2-Settings").header("upgrade", upgrade);
+        request.header("http2-settings", "AAMAAABkAAQAAP__")
+    };
+    for upgrade in ["h2c", "TLS/1.0, h2c"] {
+        let asks = json!({ "query": "{ __typename }" });
+        let answer = offer(shop.client.post(&url).json(&asks), upgrade).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "{upgrade}");
+        assert_eq!(answer.json::<Value>().await.unwrap(), json!({ "data": { "__typename": "Query" } }));
+        let answer = offer(shop.client.get(format!("{url}?query={{__typename}}")), upgrade).send().await.unwrap();
+        assert_eq!(answer.json::<Value>().await.unwrap(), json!({ "data": { "__typename": "Query" } }));
+    }
+}

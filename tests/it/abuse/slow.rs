@@ -1,0 +1,162 @@
+//! Clients that take their time: each is cut, and holds up nobody.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use crate::support::direct::cases;
+use crate::support::process::open_sockets;
+use crate::support::server::command;
+use crate::support::shop::Shop;
+use crate::support::sqlite::Sqlite;
+use crate::support::websocket::{PATIENCE, host};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// An empty SETTINGS frame.
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+/// The head of a HEADERS frame of 100 bytes, and two of those.
+const HALF_HEADERS: &[u8] = &[0, 0, 100, 1, 4, 0, 0, 0, 1, 0x82, 0x84];
+const SLOW_BODY: &[u8] =
+    b"POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{\"query\":";
+
+/// A server that waits no longer than a second for anything.
+fn impatient(sqlite: &Sqlite) -> Command {
+    let mut command = command(&sqlite.url());
+    command.env("WINDFALL__HTTP__HEAD_TIMEOUT_MS", "1000").env("WINDFALL__HTTP__REQUEST_TIMEOUT_MS", "1000");
+    command
+}
+
+/// What is answered until the server ends the connection.
+async fn read_to_end(stream: &mut TcpStream) -> String {
+    let mut answered = Vec::new();
+    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answered)).await;
+    assert!(read.is_ok(), "the connection stays open after {:?}", String::from_utf8_lossy(&answered));
+    String::from_utf8_lossy(&answered).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_that_do_not_come_to_their_end_are_cut() {
+    let sqlite = Sqlite::new();
+    let shop = Shop::open_with(&mut impatient(&sqlite)).await;
+    let idle = open_sockets(shop.server.pid());
+    let beginnings: [&[u8]; 10] = [
+        b"",
+        b"P",
+        b"PRI * HTTP/2.0\r\n",
+        PREFACE,
+        &[PREFACE, SETTINGS].concat(),
+        &[PREFACE, SETTINGS, HALF_HEADERS].concat(),
+        b"G",
+        b"GET /gra",
+        b"POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-le",
+        b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\nGET /heal",
+    ];
+    let mut slow = JoinSet::new();
+    for beginning in beginnings {
+        for _ in 0..cases(20, 200) {
+            let (beginning, address) = (beginning.to_vec(), host(shop.address()).to_owned());
+            slow.spawn(async move {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                stream.write_all(&beginning).await.unwrap();
+                read_to_end(&mut stream).await;
+            });
+        }
+    }
+    let mut answered = 0;
+    while !slow.is_empty() {
+        shop.data(&shop.storefront, "{ customers { nodes { id } } }", json!({})).await;
+        answered += 1;
+        while let Some(ended) = slow.try_join_next() {
+            ended.unwrap();
+        }
+    }
+    assert!(answered > 0);
+    let let_go = async {
+        while open_sockets(shop.server.pid()) > idle {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, let_go).await.expect("no socket is left");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_sends_a_byte_now_and_then_is_cut() {
+    let sqlite = Sqlite::new();
+    let shop = Shop::open_with(&mut impatient(&sqlite)).await;
+    let mut dripping = JoinSet::new();
+    for beginning in [b"GET /graphql HTTP/1.1\r\nhost: ".as_slice(), SLOW_BODY, b"G", b""] {
+        let (beginning, address) = (beginning.to_vec(), host(shop.address()).to_owned());
+        dripping.spawn(async move {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            stream.write_all(&beginning).await.unwrap();
+            let (mut read, mut write) = stream.split();
+            let drip = async {
+                // Nothing says that the other side is gone but that it takes no more.
+                while write.write_all(b"x").await.is_ok() {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            let mut answered = Vec::new();
+            let cut = async {
+                tokio::select! {
+                    () = drip => {}
+                    _ = read.read_to_end(&mut answered) => {}
+                }
+            };
+            tokio::time::timeout(PATIENCE, cut).await.expect("the server cuts the connection");
+        });
+    }
+    while let Some(cut) = dripping.join_next().await {
+        cut.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_body_that_does_not_come_is_told_so() {
+    let sqlite = Sqlite::new();
+    let shop = Shop::open_with(&mut impatient(&sqlite)).await;
+    let mut stream = TcpStream::connect(host(shop.address())).await.unwrap();
+    stream.write_all(SLOW_BODY).await.unwrap();
+    let answered = read_to_end(&mut stream).await;
+    assert!(answered.starts_with("HTTP/1.1 408 ") && answered.contains("\"code\":\"BAD_USER_INPUT\""), "{answered}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lengths_that_lie_make_no_second_request() {
+    let sqlite = Sqlite::new();
+    let shop = Shop::open_with(&mut impatient(&sqlite)).await;
+    let body = "{\"query\":\"{ __typename }\"}";
+    let post = |length: &str| {
+        format!("POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n{length}\r\n\r\n{body}")
+    };
+    let statuses = async |request: String, ends: bool| {
+        let mut stream = TcpStream::connect(host(shop.address())).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        if ends {
+            stream.shutdown().await.unwrap();
+        }
+        let answered = read_to_end(&mut stream).await;
+        let lines = answered.lines().filter_map(|line| line.strip_prefix("HTTP/1.1 "));
+        lines.map(|line| line[..3].to_owned()).collect::<Vec<_>>()
+    };
+    let length = |bytes: usize| post(&format!("content-length: {bytes}"));
+    assert_eq!(statuses(length(body.len()), true).await, ["200"]);
+    // Too short: neither what was cut nor its rest is a request.
+    let answered = statuses(length(10), true).await;
+    assert!(!answered.is_empty() && answered.iter().all(|status| status == "400"), "{answered:?}");
+    // Too long, and the rest never comes.
+    assert_eq!(statuses(length(body.len() + 1), false).await, ["408"]);
+    for answered in
+        [statuses(length(body.len() + 1), true).await, statuses(post("transfer-encoding: chunked"), true).await]
+    {
+        assert!(answered.is_empty() || answered == ["400"], "{answered:?}");
+    }
+    // Two ways to say where it ends, which a proxy in front may read otherwise.
+    let both = post(&format!("content-length: {}\r\ntransfer-encoding: chunked", body.len()));
+    let answered = statuses(both, true).await;
+    assert!(answered.is_empty() || answered == ["400"], "{answered:?}");
+}
