@@ -51,7 +51,6 @@ struct Wave {
 /// give it back, so the first wave leaves a higher level, but those that follow find room in that. An eighth of those
 /// bytes that each socket left behind would show.
 fn are_bounded(waves: &[Wave], sockets: usize, bytes_each: u64) {
-    println!("{sockets} sockets: {waves:?}");
     let sockets = sockets as u64;
     for wave in waves {
         let taken = wave.height.saturating_sub(wave.before);
@@ -79,6 +78,7 @@ async fn sockets_that_never_say_who_they_are_are_closed() {
         until_let_go(&shop, idle).await;
         waves.push(Wave { before, height, after: resident_bytes(pid) });
     }
+    println!("{COUNT} sockets: {waves:?}");
     are_bounded(&waves, COUNT, 16 * 1024);
 }
 
@@ -116,5 +116,6 @@ async fn sockets_that_subscribe_and_never_read_disturb_nobody() {
         until_let_go(&shop, idle).await;
         waves.push(Wave { before, height, after: resident_bytes(pid) });
     }
+    println!("{COUNT} sockets: {waves:?}");
     are_bounded(&waves[1..], COUNT, 64 * 1024);
 }
