@@ -140,13 +140,12 @@ async fn lengths_that_lie_make_no_second_request() {
             stream.shutdown().await.unwrap();
         }
         let answered = read_to_end(&mut stream).await;
-        let lines = answered.lines().filter_map(|line| line.strip_prefix("HTTP/1.1 "));
-        lines.map(|line| line[..3].to_owned()).collect::<Vec<_>>()
+        answered.split("HTTP/1.1 ").skip(1).map(|answer| answer[..3].to_owned()).collect::<Vec<_>>()
     };
     let length = |bytes: usize| post(&format!("content-length: {bytes}"));
-    assert_eq!(statuses(length(body.len()), true).await, ["200"]);
+    assert_eq!(statuses(length(body.len()), false).await, ["200"]);
     // Too short: neither what was cut nor its rest is a request.
-    let answered = statuses(length(10), true).await;
+    let answered = statuses(length(10), false).await;
     assert!(!answered.is_empty() && answered.iter().all(|status| status == "400"), "{answered:?}");
     // Too long, and the rest never comes.
     assert_eq!(statuses(length(body.len() + 1), false).await, ["408"]);
