@@ -4,8 +4,11 @@
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_graphql::dataloader::{DataLoader, Loader};
+use futures_util::future::BoxFuture;
+use tokio::sync::Notify;
 
 use crate::app::award::AwardFilter;
 use crate::app::campaigns::Campaign;
@@ -26,9 +29,30 @@ pub struct Loaders {
 }
 
 impl Loaders {
-    /// For one request.
-    pub fn start(app: Arc<App>, viewer: Viewer) -> DataLoader<Self> {
-        DataLoader::new(Self { app, viewer }, tokio::spawn)
+    /// For one request, whose turns these are.
+    pub fn start(app: Arc<App>, viewer: Viewer, turns: Turns) -> DataLoader<Self> {
+        let spawn = move |load: BoxFuture<'static, ()>| {
+            let turn = Arc::clone(&turns.0).notified_owned();
+            tokio::spawn(async move {
+                turn.await;
+                load.await;
+            })
+        };
+        DataLoader::new(Self { app, viewer }, spawn).delay(Duration::ZERO)
+    }
+}
+
+/// When a request's loads begin: at the end of the turn in which they were asked for, when every resolver that could go
+/// on has asked too. A time in its place would be too short whenever the machine is busy, and too long whenever it is not.
+///
+/// So whatever loads must be polled by the request itself, not in a task of its own.
+#[derive(Clone, Default)]
+pub struct Turns(Arc<Notify>);
+
+impl Turns {
+    /// Ends a turn.
+    pub fn end(&self) {
+        self.0.notify_waiters();
     }
 }
 

@@ -21,13 +21,14 @@ pub mod refund;
 pub mod scalar;
 pub mod window;
 
+use std::future::poll_fn;
 use std::sync::Arc;
 
 use async_graphql::dataloader::DataLoader;
 use async_graphql::{Context, MergedObject, MergedSubscription, Response, ValidationMode, Variables};
 use futures_util::{Stream, StreamExt};
 
-use self::loaders::Loaders;
+use self::loaders::{Loaders, Turns};
 use crate::app::App;
 use crate::app::viewer::Viewer;
 use crate::engine::time::Instant;
@@ -78,7 +79,15 @@ fn executor() -> Executor {
 impl Schema {
     /// Runs a query or mutation that the gate admitted.
     pub async fn execute(&self, caller: Caller, document: String, variables: Variables) -> Response {
-        finish(self.executor.execute(self.request(caller, document, variables)).await)
+        let turns = Turns::default();
+        let request = self.request(caller, document, variables, turns.clone());
+        let mut response = std::pin::pin!(self.executor.execute(request));
+        let response = poll_fn(|cx| {
+            let polled = response.as_mut().poll(cx);
+            turns.end();
+            polled
+        });
+        finish(response.await)
     }
 
     /// Runs a subscription that the gate admitted: an answer for each event.
@@ -88,12 +97,20 @@ impl Schema {
         document: String,
         variables: Variables,
     ) -> impl Stream<Item = Response> + Send + use<> {
-        self.executor.execute_stream(self.request(caller, document, variables)).map(finish)
+        let turns = Turns::default();
+        let request = self.request(caller, document, variables, turns.clone());
+        let mut responses = Box::pin(self.executor.execute_stream(request));
+        let responses = futures_util::stream::poll_fn(move |cx| {
+            let polled = responses.as_mut().poll_next(cx);
+            turns.end();
+            polled
+        });
+        responses.map(finish)
     }
 
-    fn request(&self, caller: Caller, document: String, variables: Variables) -> async_graphql::Request {
+    fn request(&self, caller: Caller, document: String, variables: Variables, turns: Turns) -> async_graphql::Request {
         let Caller { viewer, expires_at } = caller;
-        let loaders = Loaders::start(Arc::clone(&self.app), viewer.clone());
+        let loaders = Loaders::start(Arc::clone(&self.app), viewer.clone(), turns);
         let session = Session { app: Arc::clone(&self.app), viewer, expires_at, loaders };
         async_graphql::Request::new(document).variables(variables).data(session)
     }
