@@ -11,7 +11,7 @@ use super::attack::Attack;
 use super::corpus;
 use crate::support::direct::cases;
 use crate::support::process::{cpu, resident_bytes};
-use crate::support::server::token;
+use crate::support::server::{other_build, token};
 use crate::support::shop::Shop;
 use crate::support::sqlite::Sqlite;
 
@@ -22,6 +22,8 @@ const REPEATED: usize = 50;
 const MAX_PRICE: f64 = 30.0;
 /// And for each MiB that it sends, which must be received and read.
 const MAX_PRICE_PER_MIB: f64 = 80.0;
+/// What an attack may cost an optimised build, in seconds: with WINDFALL_BINARY=target/release/windfall this test measures that.
+const MAX_SECONDS: f64 = 0.010;
 /// What may stay after so many attacks.
 const MAX_GROWTH_BYTES: u64 = 1 << 20;
 
@@ -75,6 +77,9 @@ async fn each_is_refused_at_a_small_price() {
             #[expect(clippy::cast_precision_loss, reason = "a few megabytes")]
             let bound = MAX_PRICE + MAX_PRICE_PER_MIB * attack.bytes() as f64 / f64::from(1 << 20);
             assert!(ratio < bound, "{carrier}: {name}: {ratio} honest queries, more than {bound}");
+            if other_build().is_some() {
+                assert!(price < MAX_SECONDS, "{carrier}: {name}: {price} s");
+            }
             assert!(growth < MAX_GROWTH_BYTES, "{carrier}: {name}: {growth} bytes more each time");
         }
     }

@@ -1,6 +1,7 @@
 //! A real `windfall serve` process, and a client of it.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,9 +20,14 @@ pub(crate) struct Server {
     pub(crate) ready_after: Duration,
 }
 
+/// Another build of the program, to be tested in place of the one that these tests were built with.
+pub(crate) fn other_build() -> Option<PathBuf> {
+    std::env::var_os("WINDFALL_BINARY").map(PathBuf::from)
+}
+
 /// The program under test, on a database.
 pub(crate) fn command(database_url: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_windfall"));
+    let mut command = Command::new(other_build().unwrap_or(env!("CARGO_BIN_EXE_windfall").into()));
     command
         .env("WINDFALL__DATABASE__URL", database_url)
         .env("WINDFALL__AUTH__HS256_SECRET", SECRET)
