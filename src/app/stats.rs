@@ -37,7 +37,7 @@ pub type Stats = (Totals, Option<Budget>);
 /// Between two looks of whoever follows a campaign, and how old what it is shown may be.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The statistics of all campaigns, read at most once in a [`PERIOD`], however many follow them.
+/// The statistics of all campaigns, read at most once a second, however many follow them.
 #[derive(Debug, Default)]
 pub struct Recent {
     read: Mutex<Option<(Instant, ByCampaign)>>,

@@ -1,5 +1,5 @@
 //! The GraphQL endpoint. However a request comes (`single`: one answer to a GET or POST; `sse`: a stream of server-sent
-//! events; `websocket`: graphql-transport-ws), it passes the same steps: `request` reads it, [`Endpoint::admit`] counts
+//! events; `websocket`: graphql-transport-ws), it passes the same steps: `request` reads it, `Endpoint::admit` counts
 //! it against its caller's limits and asks the gate, `executor` runs it.
 //!
 //! What writes runs in a task of its own: a client that hangs up cancels nothing half-way.
