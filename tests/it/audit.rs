@@ -249,7 +249,7 @@ const CASES: &[Case] = &[
         told: &["(limited): decision 2: recorded DECLINED, expected STANDING"],
         left: &[
             "(limited): decision 2: recorded DECLINED, expected STANDING",
-            "(limited): award 36, as its budget was decided: recorded STANDING, expected DECLINED",
+            ", as its budget was decided: recorded STANDING, expected DECLINED",
             "(limited): points out of the budget after decision 2",
         ],
     },
