@@ -124,8 +124,6 @@ fn parse_hash(text: &str) -> Option<Hash> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Map;
-
     use super::super::fixture::{SDL, gate};
     use super::super::{Gate, Limits};
     use super::*;
@@ -133,7 +131,7 @@ mod tests {
     const TEXT: &str = "{ me { id } }";
 
     fn ask(gate: &Gate, query: &str, hash: Option<&str>, rights: Rights) -> Result<String, Code> {
-        let request = Request { query, hash, operation_name: None, variables: Map::new() };
+        let request = Request { query, hash, operation_name: None, variables: "" };
         gate.admit(&request, rights).map(|admitted| admitted.document).map_err(|refusals| refusals[0].code)
     }
 

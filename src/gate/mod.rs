@@ -2,7 +2,7 @@
 //!
 //! It knows the schema's SDL and nothing else: no resolvers, no rights (the caller says whether introspection is allowed), no
 //! transport. In order of reading: `scan` (the text, before any parser), `cost` (fragments counted, not expanded),
-//! `document` (parsed and validated) and `documents` (those that are known), `values` and `variables`, `normalize`, `points`, `print`.
+//! `document` (parsed and validated) and `documents` (those that are known), `values`, `variables` and their `coercion`, `normalize`, `points`, `print`.
 //!
 //! Invariants:
 //! - Work is linear in the text until every count is within [`Limits`]; only then may anything expand fragments. No recursion is
@@ -11,6 +11,7 @@
 //!   no variable without a value.
 //! - Refusals quote the request and the public schema only, at most ten, each bounded.
 
+mod coercion;
 mod cost;
 mod document;
 mod documents;
@@ -75,8 +76,8 @@ pub struct Request<'a> {
     pub hash: Option<&'a str>,
     /// Which of its operations to run; needed when there are several.
     pub operation_name: Option<&'a str>,
-    /// Values for the operation's variables. The caller bounds their bytes.
-    pub variables: Map<String, Value>,
+    /// Values for the operation's variables: the text of a JSON object; empty: none. The caller bounds its bytes.
+    pub variables: &'a str,
 }
 
 /// What an operation does.
@@ -136,7 +137,7 @@ impl Gate {
         if facts.introspects && !rights.introspection {
             return Err(Refusal::new(Code::Forbidden, "introspection is not allowed here"));
         }
-        let variables = variables::coerce(schema, operation, &facts.never_null, &request.variables, limits)?;
+        let variables = variables::coerce(schema, operation, &facts.never_null, request.variables, limits)?;
         let selected =
             Normalizer::new(schema, concrete_types, document.executable(), &variables, limits).operation(operation)?;
         let cost = points::points(&selected, &variables, limits.page_items);

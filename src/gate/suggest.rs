@@ -33,15 +33,13 @@ fn nearest<'a>(schema: &'a Schema, message: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Map;
-
     use super::super::fixture::gate;
     use super::super::{Request, Rights};
 
     #[test]
     fn a_misspelt_field_is_guessed_for_those_who_may_see_the_schema() {
         let told = |query: &str, introspection| {
-            let request = Request { query, hash: None, operation_name: None, variables: Map::new() };
+            let request = Request { query, hash: None, operation_name: None, variables: "" };
             let rights = Rights { introspection, ..Rights::default() };
             gate().admit(&request, rights).unwrap_err()[0].message.clone()
         };

@@ -1,69 +1,55 @@
 //! The values that a request sends beside its text.
 
+use std::collections::HashMap;
+use std::fmt::{self, Formatter};
+
 use apollo_compiler::Schema;
 use apollo_compiler::ast::Type;
 use apollo_compiler::executable::Operation;
-use apollo_compiler::request::coerce_variable_values;
 use apollo_compiler::response::{JsonMap, JsonValue};
-use apollo_compiler::schema::ExtendedType;
-use apollo_compiler::validation::Valid;
-use serde_json::{Map, Value};
+use serde::Deserializer as _;
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 
+use super::coercion::{Context, Path, Place, json};
 use super::limits::Limits;
 use super::refusal::{Code, Refusal};
-use super::values::{NeverNull, is_one_of, one_of_message};
+use super::values::NeverNull;
 
 /// The value of each variable that the operation defines and that has one, sent or by default. What it does not define is ignored.
 pub(super) fn coerce(
-    schema: &Valid<Schema>,
+    schema: &Schema,
     operation: &Operation,
     never_null: &NeverNull,
-    sent: &Map<String, Value>,
+    sent: &str,
     limits: &Limits,
 ) -> Result<JsonMap, Refusal> {
-    let mut defined = JsonMap::new();
+    let mut values = read(schema, operation, sent, limits)?;
     for variable in &operation.variables {
         let name = variable.name.as_str();
-        let Some(value) = sent.get(name) else { continue };
-        if !within_levels(value, limits.variables_levels) {
-            let message = format!("variable `${name}` is nested more than {} levels", limits.variables_levels);
-            return Err(Refusal::new(Code::TooExpensive, message));
-        }
-        defined.insert(name, JsonValue::from(value.clone()));
-    }
-    let coerced =
-        coerce_variable_values(schema, operation, &defined).map_err(|error| bad_input(error.message().to_string()))?;
-    for variable in &operation.variables {
-        if let Some(value) = coerced.get(variable.name.as_str()) {
-            if value.is_null() && never_null.contains(&variable.name) {
-                return Err(bad_input(format!("variable `${}` must not be null", variable.name)));
+        if !values.contains_key(name) {
+            if let Some(default) = &variable.default_value {
+                values.insert(name, json(default));
+            } else if variable.ty.is_non_null() {
+                return Err(bad_input(format!("variable `${name}` is missing: a value of type {}", variable.ty)));
             }
-            check_one_of(schema, &variable.ty, value)?;
+        }
+        if never_null.contains(&variable.name) && values.get(name).is_some_and(JsonValue::is_null) {
+            return Err(bad_input(format!("variable `${name}` must not be null")));
         }
     }
-    Ok(coerced.into_inner())
+    Ok(values)
 }
 
-fn within_levels(value: &Value, levels: u32) -> bool {
-    match value {
-        Value::Array(items) => levels > 0 && items.iter().all(|item| within_levels(item, levels - 1)),
-        Value::Object(fields) => levels > 0 && fields.values().all(|field| within_levels(field, levels - 1)),
-        _ => true,
+fn read(schema: &Schema, operation: &Operation, sent: &str, limits: &Limits) -> Result<JsonMap, Refusal> {
+    if sent.is_empty() {
+        return Ok(JsonMap::new());
     }
-}
-
-fn check_one_of(schema: &Schema, ty: &Type, value: &JsonValue) -> Result<(), Refusal> {
-    if let (true, Some(items)) = (ty.is_list(), value.as_array()) {
-        return items.iter().try_for_each(|item| check_one_of(schema, ty.item_type(), item));
-    }
-    let Some(ExtendedType::InputObject(input)) = schema.types.get(ty.inner_named_type()) else { return Ok(()) };
-    let Some(fields) = value.as_object() else { return Ok(()) };
-    if is_one_of(input) && (fields.len() != 1 || fields.values().any(JsonValue::is_null)) {
-        return Err(bad_input(one_of_message(&input.name)));
-    }
-    fields.iter().try_for_each(|(name, value)| match input.fields.get(name.as_str()) {
-        Some(field) => check_one_of(schema, &field.ty, value),
-        None => Ok(()),
+    let context = Context::new(schema, limits.variables_levels);
+    let defined = operation.variables.iter().map(|variable| (variable.name.as_str(), &*variable.ty)).collect();
+    let read = serde_json::Deserializer::from_str(sent).deserialize_map(Sent { context: &context, defined });
+    read.map_err(|error| {
+        let told = context.refusal.take();
+        told.unwrap_or_else(|| bad_input(format!("the variables cannot be read: {error}")))
     })
 }
 
@@ -71,11 +57,41 @@ fn bad_input(message: String) -> Refusal {
     Refusal::new(Code::BadUserInput, message)
 }
 
+/// All that is sent: an object with a value for each variable.
+struct Sent<'a> {
+    context: &'a Context<'a>,
+    defined: HashMap<&'a str, &'a Type>,
+}
+
+impl<'de> Visitor<'de> for Sent<'_> {
+    type Value = JsonMap;
+
+    fn expecting(&self, formatter: &mut Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut sent: A) -> Result<JsonMap, A::Error> {
+        let mut values = JsonMap::new();
+        while let Some(name) = sent.next_key::<String>()? {
+            let Some(ty) = self.defined.get(name.as_str()) else {
+                sent.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let value = sent.next_value_seed(Place::new(self.context, ty, &Path::Variable(&name)))?;
+            if values.insert(name, value).is_some() {
+                return Err(A::Error::custom("a variable is given twice"));
+            }
+        }
+        Ok(values)
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
-    use super::super::fixture::{admit_with, map, refused};
+    use super::super::fixture::{admit_with, gate, map, refused};
+    use super::super::{Request, Rights};
     use super::*;
 
     fn coerced(definition: &str, sent: Value) -> Result<Value, Code> {
@@ -143,6 +159,56 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_fit_is_told_with_its_path() {
+        for (definition, sent, expected) in [
+            ("Int", json!("5"), "variable `$v`: this is no value of type Int"),
+            ("Int!", json!(null), "variable `$v`: this is no value of type Int!"),
+            ("[ID!]", json!(["a", null]), "variable `$v[1]`: this is no value of type ID!"),
+            ("Filter", json!({"min": 1, "no": 1}), "variable `$v.no`: Filter has no such field"),
+            (
+                "Filter",
+                json!({"and": [{}, {"tags": [1]}]}),
+                "variable `$v.and[1].tags[0]`: this is no value of type String!",
+            ),
+            (
+                "Filter",
+                json!({"by": {}}),
+                "variable `$v.by`: exactly one field of `CustomerBy` must be given, and it must not be null",
+            ),
+        ] {
+            let argument = if definition.starts_with("Int") { "number" } else { "filter" };
+            let argument = if definition.starts_with('[') { "ids" } else { argument };
+            let query = format!("query($v: {definition}) {{ echo({argument}: $v) }}");
+            assert_eq!(refused(&query, json!({ "v": sent })), (Code::BadUserInput, expected.to_owned()));
+        }
+        let record = "mutation($i: RecordInput!) { record(input: $i) { replayed } }";
+        for (sent, expected) in [
+            (json!({}), "variable `$i` is missing: a value of type RecordInput!"),
+            (json!({"i": {}}), "variable `$i.externalId`: it is missing"),
+            (
+                json!({"i": {"externalId": "x", "lines": [{"sku": "a"}, {"quantity": 1}]}}),
+                "variable `$i.lines[1].sku`: it is missing",
+            ),
+        ] {
+            assert_eq!(refused(record, sent), (Code::BadUserInput, expected.to_owned()));
+        }
+    }
+
+    #[test]
+    fn texts_that_are_no_values_are_bad_input() {
+        let ask = |variables: &str| {
+            let query = "query($v: Int) { echo(number: $v) }";
+            let request = Request { query, hash: None, operation_name: None, variables };
+            gate().admit(&request, Rights::default()).map_err(|refusals| refusals[0].code)
+        };
+        assert!(ask("").is_ok() && ask(" {} ").is_ok() && ask("{\"v\":null,\"w\":{\"v\":1}}").is_ok());
+        let deep = format!("{{\"v\":{}{}}}", "[".repeat(200), "]".repeat(200));
+        for wrong in ["7", "[]", "{", "{\"v\":1,\"v\":2}", "{\"v\":1e999}", deep.as_str()] {
+            assert_eq!(ask(wrong).err(), Some(Code::BadUserInput), "{wrong}");
+        }
+    }
+
+    #[test]
     fn nesting_is_bounded() {
         let nested = |levels| (0..levels).fold(json!(1), |inner, _| json!([inner]));
         assert_eq!(coerced("Points", json!({ "v": nested(48) })), Ok(nested(48)));
@@ -160,8 +226,8 @@ mod tests {
     }
 
     #[test]
-    fn a_long_value_is_not_quoted_at_length() {
-        let (_, message) = refused("query($v: Int) { echo(number: $v) }", json!({"v": "é".repeat(10_000)}));
+    fn a_long_name_is_not_quoted_at_length() {
+        let (_, message) = refused("query($v: Filter) { echo(filter: $v) }", json!({"v": {"é".repeat(10_000): 1}}));
         assert_eq!(message.chars().count(), 300);
     }
 }

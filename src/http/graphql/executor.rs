@@ -48,7 +48,7 @@ impl Executor {
             query: &query,
             hash: hash.as_deref(),
             operation_name: operation_name.as_deref(),
-            variables,
+            variables: &variables,
         };
         self.gate.admit(&asked, rights).map_err(Reply::refused)
     }

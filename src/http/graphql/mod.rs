@@ -186,7 +186,7 @@ pub async fn answer(State(endpoint): State<Arc<Endpoint>>, request: axum::extrac
         Ok(caller) => caller,
         Err(error) => return unauthenticated(&error),
     };
-    let request = match request::read(&endpoint, &head, body).await {
+    let request = match request::read(&endpoint, &caller.viewer, &head, body).await {
         Ok(request) => request,
         Err((status, message)) => return malformed(status, message),
     };

@@ -1,13 +1,17 @@
 //! Reading a request: from a body, from a query string, from a message.
 
+use std::collections::HashSet;
+
 use axum::body::{Body, BodyDataStream};
 use axum::http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode};
 use futures_util::StreamExt as _;
-use serde_json::{Map, Value};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::Endpoint;
+use crate::app::viewer::Viewer;
 
 /// A GraphQL request as it came.
 #[derive(Clone, Debug, Default)]
@@ -18,10 +22,39 @@ pub struct GraphqlRequest {
     pub hash: Option<String>,
     /// Which of its operations to run.
     pub operation_name: Option<String>,
-    /// Values for the operation's variables.
-    pub variables: Map<String, Value>,
+    /// Values for the operation's variables: the text of a JSON object; empty: none. It is parsed when its document has
+    /// passed, so that nobody makes the server build what it will not use.
+    pub variables: String,
 }
 
+/// An object's fields, unread; others are passed over.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Fields<'a> {
+    #[serde(borrow)]
+    query: Option<&'a RawValue>,
+    operation_name: Option<&'a RawValue>,
+    variables: Option<&'a RawValue>,
+    extensions: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Extensions<'a> {
+    #[serde(borrow)]
+    persisted_query: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct PersistedQuery<'a> {
+    #[serde(borrow)]
+    version: Option<&'a RawValue>,
+    sha256_hash: Option<&'a RawValue>,
+}
+
+/// Bytes of a body from whoever may not record: a query of the largest text and as much of variables.
+const MAX_QUERY_BYTES: usize = 128 * 1024;
 /// Of a body that is too large so many times the limit is read.
 const MAX_DISCARDED: usize = 4;
 
@@ -34,7 +67,12 @@ const BYTES_PER_ITEM: usize = 8;
 type Malformed = (StatusCode, String);
 
 /// Reads the request that came with this head.
-pub(super) async fn read(endpoint: &Endpoint, head: &Parts, body: Body) -> Result<GraphqlRequest, Malformed> {
+pub(super) async fn read(
+    endpoint: &Endpoint,
+    viewer: &Viewer,
+    head: &Parts,
+    body: Body,
+) -> Result<GraphqlRequest, Malformed> {
     let told = |message: &'static str| (StatusCode::BAD_REQUEST, message.to_owned());
     if head.method != Method::POST {
         return from_query_string(head.uri.query().unwrap_or_default()).map_err(told);
@@ -43,7 +81,11 @@ pub(super) async fn read(endpoint: &Endpoint, head: &Parts, body: Body) -> Resul
         let message = "the body must be application/json, without encoding";
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, message.to_owned()));
     }
-    let whole = whole(body.into_data_stream(), endpoint.body_limit_bytes);
+    let limit = match viewer {
+        Viewer::Storefront(_) | Viewer::Admin(_) => endpoint.body_limit_bytes,
+        Viewer::Anonymous | Viewer::Customer(_) => endpoint.body_limit_bytes.min(MAX_QUERY_BYTES),
+    };
+    let whole = whole(body.into_data_stream(), limit);
     let bytes = match tokio::time::timeout(endpoint.timeout, whole).await {
         Ok(bytes) => bytes?,
         Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned())),
@@ -51,13 +93,11 @@ pub(super) async fn read(endpoint: &Endpoint, head: &Parts, body: Body) -> Resul
     if bytes.trim_ascii_start().starts_with(b"[") {
         return Err(told("one request at a time: batches are not taken"));
     }
-    if has_too_many_parts(&bytes, endpoint.body_limit_bytes) {
+    if has_too_many_parts(&bytes, limit) {
         return Err((StatusCode::PAYLOAD_TOO_LARGE, "the body has too many objects, lists and items".to_owned()));
     }
-    match serde_json::from_slice(&bytes) {
-        Ok(Value::Object(body)) => from_object(body).map_err(told),
-        _ => Err(told("the body must be a JSON object")),
-    }
+    let text = str::from_utf8(&bytes).map_err(|_| told("the body must be UTF-8"))?;
+    from_json(text).map_err(told)
 }
 
 /// The bytes of a body that is not larger than `limit`.
@@ -109,55 +149,80 @@ pub(super) fn has_too_many_parts(json: &[u8], limit: usize) -> bool {
     nested > limit / BYTES_PER_NESTED || items > limit / BYTES_PER_ITEM
 }
 
-/// Reads the object by hand: what is derived would take positional arrays too.
-pub(super) fn from_object(object: Map<String, Value>) -> Result<GraphqlRequest, &'static str> {
+/// The object that a text is, read as far as its type asks. What is derived would take an array too, by position.
+pub(super) fn object<'a, T: Deserialize<'a>>(json: &'a str) -> Option<T> {
+    if is_object(json) { serde_json::from_str(json).ok() } else { None }
+}
+
+/// Whether valid JSON is an object.
+pub(super) fn is_object(json: &str) -> bool {
+    json.trim_ascii_start().starts_with('{')
+}
+
+fn string(json: &RawValue) -> Option<String> {
+    serde_json::from_str(json.get()).ok()
+}
+
+/// Reads a request's object.
+pub(super) fn from_json(json: &str) -> Result<GraphqlRequest, &'static str> {
+    let fields: Fields<'_> = object(json).ok_or("a JSON object is needed, with each field once")?;
     let mut request = GraphqlRequest::default();
-    for (field, value) in object {
-        match (field.as_str(), value) {
-            ("query", Value::String(query)) => request.query = query,
-            ("operationName", Value::String(name)) => request.operation_name = Some(name),
-            ("variables", Value::Object(variables)) => request.variables = variables,
-            ("extensions", Value::Object(extensions)) => request.hash = hash(extensions)?,
-            ("operationName" | "variables" | "extensions", Value::Null) => {}
-            ("query", _) => return Err("`query` must be a string"),
-            ("operationName", _) => return Err("`operationName` must be a string"),
-            ("variables", _) => return Err("`variables` must be an object"),
-            ("extensions", _) => return Err("`extensions` must be an object"),
-            _ => {}
-        }
+    if let Some(query) = fields.query {
+        request.query = string(query).ok_or("`query` must be a string")?;
     }
+    if let Some(name) = fields.operation_name {
+        request.operation_name = Some(string(name).ok_or("`operationName` must be a string")?);
+    }
+    if let Some(values) = fields.variables {
+        request.variables = variables(values.get())?;
+    }
+    if let Some(extensions) = fields.extensions {
+        request.hash = hash(extensions.get())?;
+    }
+    complete(request)
+}
+
+fn complete(request: GraphqlRequest) -> Result<GraphqlRequest, &'static str> {
     if request.query.is_empty() && request.hash.is_none() { Err("`query` is missing") } else { Ok(request) }
 }
 
+/// The values, which must be valid JSON already.
+fn variables(json: &str) -> Result<String, &'static str> {
+    if is_object(json) { Ok(json.to_owned()) } else { Err("`variables` must be a JSON object") }
+}
+
 /// The hash of a persisted query, as the protocol of automatic persisted queries has it.
-fn hash(mut extensions: Map<String, Value>) -> Result<Option<String>, &'static str> {
-    let Some(persisted) = extensions.remove("persistedQuery") else { return Ok(None) };
-    let Value::Object(mut persisted) = persisted else { return Err("`persistedQuery` must be an object") };
-    if persisted.get("version").and_then(Value::as_u64) != Some(1) {
+fn hash(extensions: &str) -> Result<Option<String>, &'static str> {
+    let extensions: Extensions<'_> = object(extensions).ok_or("`extensions` must be a JSON object")?;
+    let Some(persisted) = extensions.persisted_query else { return Ok(None) };
+    let persisted: PersistedQuery<'_> = object(persisted.get()).ok_or("`persistedQuery` must be an object")?;
+    if persisted.version.map(RawValue::get) != Some("1") {
         return Err("`persistedQuery.version` must be 1");
     }
-    match persisted.remove("sha256Hash") {
-        Some(Value::String(hash)) => Ok(Some(hash)),
-        _ => Err("`persistedQuery.sha256Hash` must be a string"),
-    }
+    let hash = persisted.sha256_hash.and_then(string).ok_or("`persistedQuery.sha256Hash` must be a string")?;
+    Ok(Some(hash))
 }
 
 /// Reads `query`, `operationName`, `variables` and `extensions`, the last two as JSON.
 fn from_query_string(query: &str) -> Result<GraphqlRequest, &'static str> {
-    let mut object = Map::new();
+    let mut request = GraphqlRequest::default();
+    let mut given = HashSet::new();
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        let value = match &*name {
-            "variables" | "extensions" if value.is_empty() => Value::Null,
-            "variables" => serde_json::from_str(&value).map_err(|_| "`variables` must be a JSON object")?,
-            "extensions" => serde_json::from_str(&value).map_err(|_| "`extensions` must be a JSON object")?,
-            "operationName" if value.is_empty() => Value::Null,
-            _ => Value::String(value.into_owned()),
-        };
-        if object.insert(name.into_owned(), value).is_some() {
+        match &*name {
+            "query" => request.query = value.into_owned(),
+            "operationName" if !value.is_empty() => request.operation_name = Some(value.into_owned()),
+            "variables" if !value.is_empty() => {
+                let json: &RawValue = serde_json::from_str(&value).map_err(|_| "`variables` must be a JSON object")?;
+                request.variables = variables(json.get())?;
+            }
+            "extensions" if !value.is_empty() => request.hash = hash(&value)?,
+            _ => {}
+        }
+        if !given.insert(name) {
             return Err("each parameter can be given once");
         }
     }
-    from_object(object)
+    complete(request)
 }
 
 #[cfg(test)]
@@ -178,6 +243,34 @@ mod tests {
     }
 
     #[test]
+    fn objects_are_read() {
+        let json = r#" {"query": "q\u0041", "other": [{}], "operationName": null, "variables": {"a": [1]},
+            "extensions": {"other": 1, "persistedQuery": {"sha256Hash": "ab", "version": 1}}} "#;
+        let request = from_json(json).unwrap();
+        assert_eq!((request.query.as_str(), request.operation_name), ("qA", None));
+        assert_eq!((request.variables.as_str(), request.hash.as_deref()), ("{\"a\": [1]}", Some("ab")));
+        for wrong in [
+            "",
+            "7",
+            "{}",
+            "[\"query\",null,null,null]",
+            "{\"query\":\"a\"} x",
+            "{\"query\":7}",
+            "{\"query\":\"\"}",
+            "{\"query\":\"a\",\"query\":\"b\"}",
+            "{\"query\":\"a\",\"operationName\":{}}",
+            "{\"query\":\"a\",\"variables\":[]}",
+            "{\"query\":\"a\",\"variables\":{1}}",
+            "{\"query\":\"a\",\"extensions\":[{\"version\":1}]}",
+            "{\"extensions\":{\"persistedQuery\":[1,\"ab\"]}}",
+            "{\"extensions\":{\"persistedQuery\":{\"version\":2,\"sha256Hash\":\"ab\"}}}",
+            "{\"extensions\":{\"persistedQuery\":{\"version\":1,\"sha256Hash\":7}}}",
+        ] {
+            assert!(from_json(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn query_strings_are_read() {
         let request = from_query_string(
             "query=query%20Q(%24a%3AInt)%7Bme%7D&operationName=Q&variables=%7B%22a%22%3A1%7D&extensions=\
@@ -186,10 +279,16 @@ mod tests {
         .unwrap();
         assert_eq!(request.query, "query Q($a:Int){me}");
         assert_eq!((request.operation_name.as_deref(), request.hash.as_deref()), (Some("Q"), Some("ab")));
-        assert_eq!(Value::Object(request.variables), serde_json::json!({ "a": 1 }));
-        for wrong in
-            ["", "query=", "variables={}", "query={me}&variables=7", "query={me}&variables=[", "query=a&query=b"]
-        {
+        assert_eq!(request.variables, "{\"a\":1}");
+        for wrong in [
+            "",
+            "query=",
+            "variables={}",
+            "query={me}&variables=7",
+            "query={me}&variables=[",
+            "query={me}&variables={]",
+            "query=a&query=b",
+        ] {
             assert!(from_query_string(wrong).is_err(), "{wrong}");
         }
         assert!(from_query_string("query={me}&variables=&operationName=&other=x").is_ok());

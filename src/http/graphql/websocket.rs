@@ -15,8 +15,9 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
 use futures_util::{Stream, StreamExt as _};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 use tokio_stream::StreamMap;
 
 use super::{Endpoint, Reply, malformed, request, unauthenticated};
@@ -135,10 +136,18 @@ struct Connection {
 type Events = std::pin::Pin<Box<dyn Stream<Item = Option<Reply>> + Send>>;
 
 /// A message from the client.
+#[derive(Deserialize)]
 struct Incoming {
+    #[serde(rename = "type")]
     kind: String,
     id: Option<Value>,
-    payload: Option<Value>,
+    payload: Option<Box<RawValue>>,
+}
+
+/// What `connection_init` brings.
+#[derive(Default, Deserialize)]
+struct Initialization {
+    authorization: Option<Value>,
 }
 
 /// A message to the client.
@@ -148,7 +157,7 @@ enum Outgoing<'a> {
     ConnectionAck,
     Pong {
         #[serde(skip_serializing_if = "Option::is_none")]
-        payload: Option<Value>,
+        payload: Option<&'a RawValue>,
     },
     Next {
         id: &'a str,
@@ -169,7 +178,7 @@ fn read(received: Option<Result<Message, axum::Error>>) -> Result<Option<Incomin
         Some(Ok(Message::Text(text))) if request::has_too_many_parts(text.as_bytes(), MAX_MESSAGE_BYTES) => {
             Err(Close::new(1009, "Message too big: too many objects, lists and items").into())
         }
-        Some(Ok(Message::Text(text))) => Incoming::parse(&text).map(Some).ok_or(Close::bad_message().into()),
+        Some(Ok(Message::Text(text))) => request::object(&text).map(Some).ok_or(Close::bad_message().into()),
         Some(Ok(Message::Binary(_))) => Err(Close::bad_message().into()),
         // Answered by the library.
         Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(None),
@@ -184,19 +193,11 @@ fn read(received: Option<Result<Message, axum::Error>>) -> Result<Option<Incomin
 }
 
 impl Incoming {
-    /// Reads the object by hand: what is derived would take positional arrays too.
-    fn parse(text: &str) -> Option<Self> {
-        let Ok(Value::Object(mut object)) = serde_json::from_str(text) else { return None };
-        let Some(Value::String(kind)) = object.remove("type") else { return None };
-        Some(Self { kind, id: object.remove("id"), payload: object.remove("payload") })
-    }
-
     /// Its payload, where that may only be an object or missing.
-    fn optional_object(self) -> Result<Option<Value>, Close> {
-        match self.payload {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::Object(object)) => Ok(Some(Value::Object(object))),
-            Some(_) => Err(Close::bad_message()),
+    fn optional_object(&self) -> Result<Option<&RawValue>, Close> {
+        match &self.payload {
+            Some(payload) if !request::is_object(payload.get()) => Err(Close::bad_message()),
+            payload => Ok(payload.as_deref()),
         }
     }
 
@@ -256,18 +257,23 @@ impl Connection {
 
     /// Waits until the client says who it is.
     async fn initialize(&mut self, handshake: Caller) -> Result<Caller, End> {
-        let payload = loop {
+        let Initialization { authorization } = loop {
             let Some(message) = read(self.socket.recv().await)? else { continue };
             match message.kind.as_str() {
-                "connection_init" => break message.optional_object()?,
+                "connection_init" => {
+                    break match message.optional_object()? {
+                        Some(payload) => request::object(payload.get()).ok_or_else(Close::bad_message)?,
+                        None => Initialization::default(),
+                    };
+                }
                 "subscribe" => return Err(Close::new(4401, "Unauthorized").into()),
-                _ => self.keep_alive(message).await?,
+                _ => self.keep_alive(&message).await?,
             }
         };
-        match payload.as_ref().and_then(|payload| payload.get("authorization")) {
-            None | Some(Value::Null) => Ok(handshake),
+        match authorization {
+            None => Ok(handshake),
             Some(Value::String(authorization)) => {
-                let caller = self.endpoint.caller_of(authorization).await;
+                let caller = self.endpoint.caller_of(&authorization).await;
                 Ok(caller.map_err(|error| Close::new(4403, format!("Forbidden: {error}")))?)
             }
             Some(_) => Err(Close::new(4403, "Forbidden: `authorization` must be a string").into()),
@@ -283,25 +289,25 @@ impl Connection {
                 Ok(())
             }
             "connection_init" => Err(Close::new(4429, "Too many initialisation requests").into()),
-            _ => self.keep_alive(message).await,
+            _ => self.keep_alive(&message).await,
         }
     }
 
-    async fn keep_alive(&mut self, message: Incoming) -> Result<(), End> {
+    async fn keep_alive(&mut self, message: &Incoming) -> Result<(), End> {
         match message.kind.as_str() {
             "ping" => {
                 let payload = message.optional_object()?;
                 self.send(&Outgoing::Pong { payload }).await
             }
-            "pong" => Ok(message.optional_object().map(drop)?),
+            "pong" => Ok(message.optional_object().map(|_| ())?),
             _ => Err(Close::bad_message().into()),
         }
     }
 
     async fn subscribe(&mut self, caller: &Caller, message: Incoming) -> Result<(), End> {
         let id = message.id()?;
-        let Some(Value::Object(payload)) = message.payload else { return Err(Close::bad_message().into()) };
-        let request = request::from_object(payload).map_err(|_| Close::bad_message())?;
+        let Some(payload) = message.payload else { return Err(Close::bad_message().into()) };
+        let request = request::from_json(payload.get()).map_err(|_| Close::bad_message())?;
         if self.operations.contains_key(&id) {
             return Err(Close::new(4409, format!("Subscriber for {id} already exists")).into());
         }

@@ -70,7 +70,9 @@ impl Attack {
     pub(super) async fn send(&self, shop: &Shop, number: usize) -> Answer {
         match (self.make)(number) {
             Shot::Http { method, path, headers, body } => {
-                let mut request = shop.client.request(method, format!("{}{path}", shop.address())).body(body);
+                // By whom most may be sent.
+                let request = shop.client.request(method, format!("{}{path}", shop.address()));
+                let mut request = request.bearer_auth(&shop.storefront).body(body);
                 for (name, value) in headers {
                     request = request.header(name, value);
                 }

@@ -100,6 +100,16 @@ fn over_http() -> Vec<Attack> {
     attacks
 }
 
+/// A mutation with these inputs, which are none.
+fn inputs(name: &'static str, count: usize, input: &Value) -> Attack {
+    let variables = json!({ "i": vec![input; count] });
+    Attack::new(name, error(200, "BAD_USER_INPUT"), move |number| {
+        let mut asks = payload(RECORD, number);
+        asks["variables"] = variables.clone();
+        post(JSON, asks.to_string())
+    })
+}
+
 /// What is no GraphQL request.
 fn malformed() -> Vec<Attack> {
     const ASKS: &str = "{\"query\":\"{ __typename }\"}";
@@ -108,9 +118,12 @@ fn malformed() -> Vec<Attack> {
     };
     let body =
         |bytes: Vec<u8>| -> Box<dyn Fn(usize) -> Shot + Send + Sync> { Box::new(move |_| post(JSON, bytes.clone())) };
-    // Of a request that is none: what it costs is to read it.
     let variables = |item: &str, count: usize| {
-        body(format!("{{\"query\":7,\"variables\":{{\"a\":[{}{item}]}}}}", format!("{item},").repeat(count - 1)).into())
+        let items = format!("{item},").repeat(count - 1);
+        body(
+            format!("{{\"query\":\"{{me{{id}}}}\",\"variables\":{{\"a\":[{items}{item}]}},\"operationName\":7}}")
+                .into(),
+        )
     };
     let typed = |content_type: &'static str| -> Box<dyn Fn(usize) -> Shot + Send + Sync> {
         Box::new(move |_| post(content_type, ASKS))
@@ -163,15 +176,13 @@ fn malformed() -> Vec<Attack> {
             let extensions = json!({ "persistedQuery": { "version": 1, "sha256Hash": format!("{number:064x}") } });
             post(JSON, json!({ "extensions": extensions }).to_string())
         }),
-        Attack::new("deep variables", error(200, "TOO_EXPENSIVE"), |_| {
+        Attack::new("deep variables", error(200, "BAD_USER_INPUT"), |_| {
             let body = format!("{{\"query\":\"{RECORD}\",\"variables\":{{\"i\":{}}}}}", nested("[", "", "]", 120));
             post(JSON, body)
         }),
-        Attack::new("50 000 empty inputs", error(200, "BAD_USER_INPUT"), |number| {
-            let mut asks = payload(RECORD, number);
-            asks["variables"] = json!({ "i": vec![json!({}); 50_000] });
-            post(JSON, asks.to_string())
-        }),
+        inputs("50 000 empty inputs", 50_000, &json!({})),
+        inputs("60 000 wrong inputs", 60_000, &json!({ "a": 1 })),
+        inputs("200 000 numbers for inputs", 200_000, &json!(1)),
     ]
 }
 
@@ -213,9 +224,9 @@ fn over_websocket() -> Vec<Attack> {
     attacks.push(Attack::new("32 000 objects", Answer::Closed(1009), |_| {
         Shot::Message(Message::text(format!("[{}1]", "{\"a\":1},".repeat(32_000))))
     }));
-    attacks.push(Attack::new("deep variables", Answer::Closed(4400), |_| {
+    attacks.push(Attack::new("deep variables", Answer::OperationError("BAD_USER_INPUT".to_owned()), |_| {
         let variables = nested("[", "", "]", 8_000);
-        let text = "{\"type\":\"subscribe\",\"id\":\"1\",\"payload\":{\"query\":\"{me{id}}\",\"variables\":{\"a\":";
+        let text = "{\"type\":\"subscribe\",\"id\":\"1\",\"payload\":{\"query\":\"query($a:ID!){node(id:$a){id}}\",\"variables\":{\"a\":";
         Shot::Message(Message::text(format!("{text}{variables}}}}}}}")))
     }));
     attacks

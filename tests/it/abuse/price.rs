@@ -51,6 +51,7 @@ async fn each_is_refused_at_a_small_price() {
     }
     let honest = per(cpu(pid) - spent, asked);
     println!("an honest query: {:.2} ms", honest * 1_000.0);
+    let mut too_dear = Vec::new();
     for (carrier, attacks) in corpus::all() {
         for attack in attacks {
             // So that what is loaded once, and what the allocator holds ready, is there.
@@ -58,7 +59,7 @@ async fn each_is_refused_at_a_small_price() {
             repeat(&shop, &attack, carrier, 0..numbers).await;
             // What stays grows each time; what the allocator moves between threads does not.
             let (mut price, mut growth) = (f64::MAX, u64::MAX);
-            for _ in 0..4 {
+            for _ in 0..10 {
                 let (spent, held) = (cpu(pid), resident_bytes(pid));
                 repeat(&shop, &attack, carrier, numbers..numbers + REPEATED).await;
                 numbers += REPEATED;
@@ -76,13 +77,14 @@ async fn each_is_refused_at_a_small_price() {
             );
             #[expect(clippy::cast_precision_loss, reason = "a few megabytes")]
             let bound = MAX_PRICE + MAX_PRICE_PER_MIB * attack.bytes() as f64 / f64::from(1 << 20);
-            assert!(ratio < bound, "{carrier}: {name}: {ratio} honest queries, more than {bound}");
-            if other_build().is_some() {
-                assert!(price < MAX_SECONDS, "{carrier}: {name}: {price} s");
+            let slow = other_build().is_some() && price >= MAX_SECONDS;
+            if slow || ratio >= bound || growth >= MAX_GROWTH_BYTES {
+                too_dear
+                    .push(format!("{carrier}: {name}: {price} s, {ratio} honest queries of {bound}, {growth} bytes"));
             }
-            assert!(growth < MAX_GROWTH_BYTES, "{carrier}: {name}: {growth} bytes more each time");
         }
     }
+    assert!(too_dear.is_empty(), "{too_dear:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -44,7 +44,7 @@ impl Server {
         let app = TestApp::sqlite().await;
         let verifier = Verifier::new(&auth(), parse_instant(NOW).unwrap().0).await.unwrap();
         let mut config = config::Config::defaults().unwrap();
-        config.http.body_limit_bytes = 64 * 1024;
+        config.http.body_limit_bytes = 256 * 1024;
         configure(&mut config);
         let router = router(app.app.clone(), verifier, &config, TaskTracker::new()).unwrap();
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
@@ -136,7 +136,15 @@ async fn what_is_no_request_is_told_as_a_graphql_error() {
     assert_eq!(refused(untyped).await, bad(StatusCode::UNSUPPORTED_MEDIA_TYPE));
     let encoded = server.post(asks.clone()).header(CONTENT_ENCODING, "gzip");
     assert_eq!(refused(encoded).await, bad(StatusCode::UNSUPPORTED_MEDIA_TYPE));
-    assert_eq!(refused(server.post(" ".repeat(70_000))).await, bad(StatusCode::PAYLOAD_TOO_LARGE));
+    // Whoever cannot record has less to say.
+    let large = asks.clone() + &" ".repeat(140_000);
+    assert_eq!(refused(server.post(large.clone())).await, bad(StatusCode::PAYLOAD_TOO_LARGE));
+    let customer = server.post(large.clone()).bearer_auth(token(Role::Customer, "ada"));
+    assert_eq!(refused(customer).await, bad(StatusCode::PAYLOAD_TOO_LARGE));
+    let storefront = server.post(large).bearer_auth(token(Role::Storefront, "shop"));
+    assert_eq!(storefront.send().await.unwrap().status(), StatusCode::OK);
+    let larger = server.post(" ".repeat(270_000)).bearer_auth(token(Role::Storefront, "shop"));
+    assert_eq!(refused(larger).await, bad(StatusCode::PAYLOAD_TOO_LARGE));
     let charset = server.client.post(server.url("/graphql")).header(CONTENT_TYPE, "Application/JSON; charset=utf-8");
     assert_eq!(charset.body(asks).send().await.unwrap().status(), StatusCode::OK);
     let put = server.client.put(server.url("/graphql")).send().await.unwrap();
