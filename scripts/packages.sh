@@ -67,3 +67,19 @@ need_postgres() {
     as_root rm -f $no_cluster
     [[ -z $failed ]] || die "PostgreSQL could not be installed"
 }
+
+# The test servers need Redis's program, not Debian's service: installing must not start a server on port 6379, nor must the next boot.
+need_redis() {
+    ! command -v redis-server >/dev/null || return 0
+    # In a subshell, so that the policy goes with it, however the installation ends.
+    (
+        # What Debian asks before it starts a service. A machine that has its own answer keeps it.
+        policy=/usr/sbin/policy-rc.d
+        if [[ ! -e $policy && ! -L $policy ]]; then
+            trap 'as_root rm -f $policy' EXIT
+            printf '#!/bin/sh\nexit 101\n' | as_root install -m 755 /dev/stdin $policy || exit
+        fi
+        install_packages redis-server
+    ) || die "Redis could not be installed"
+    as_root update-rc.d redis-server disable >/dev/null || echo "redis-server may start at the next boot" >&2
+}

@@ -31,6 +31,10 @@ pub struct Config {
     pub limits: Limits,
     /// Limits of the write queue.
     pub writer: Writer,
+    /// What reads are answered from.
+    pub cache: Cache,
+    /// What nodes share beside the database.
+    pub redis: Redis,
     /// Whose tokens are accepted.
     pub auth: Auth,
     /// What is logged.
@@ -108,6 +112,24 @@ pub struct Writer {
     pub batch_items: usize,
     /// `writer.writers`
     pub writers: u32,
+}
+
+/// What reads are answered from.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    /// `cache.l1_bytes`
+    pub l1_bytes: u64,
+    /// `cache.max_staleness`: zero where every read looks.
+    pub max_staleness: Duration,
+}
+
+/// What nodes share beside the database.
+#[derive(Clone, Debug)]
+pub struct Redis {
+    /// `redis.url`, which may hold a password.
+    pub url: Option<Secret>,
+    /// `redis.timeout_ms`
+    pub timeout: Duration,
 }
 
 /// Whose tokens are accepted. With no key at all the commands that need one refuse to start.
@@ -217,6 +239,8 @@ impl Config {
             database: Database::read(source)?,
             limits: Limits::read(source)?,
             writer: Writer::read(source)?,
+            cache: Cache::read(source)?,
+            redis: Redis::read(source)?,
             auth: Auth::read(source)?,
             log: Log::read(source)?,
         };
@@ -315,6 +339,32 @@ impl Writer {
             batch_items: source.number("writer.batch_items", 1, 1_000)?,
             writers: source.number("writer.writers", 1, 64)?,
         })
+    }
+}
+
+impl Cache {
+    fn read(source: &Source) -> Result<Self, ConfigError> {
+        const STALENESS: &str = "cache.max_staleness";
+        let allowed = "seconds from 0 to 60, such as 0.5";
+        let seconds: f64 = source.parse(STALENESS, allowed)?;
+        if !(0.0..=60.0).contains(&seconds) {
+            return Err(invalid(STALENESS, allowed));
+        }
+        Ok(Self {
+            l1_bytes: source.number("cache.l1_bytes", 1 << 20, 1 << 40)?,
+            max_staleness: Duration::from_secs_f64(seconds),
+        })
+    }
+}
+
+impl Redis {
+    fn read(source: &Source) -> Result<Self, ConfigError> {
+        const URL: &str = "redis.url";
+        let url = source.optional_text(URL)?;
+        if url.as_ref().is_some_and(|url| redis::Client::open(url.as_str()).is_err()) {
+            return Err(invalid(URL, "redis://HOST:PORT, redis://USER:PASSWORD@HOST:PORT/DATABASE, or empty"));
+        }
+        Ok(Self { url: url.map(Secret), timeout: Duration::from_millis(source.number("redis.timeout_ms", 1, 10_000)?) })
     }
 }
 

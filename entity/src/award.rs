@@ -1,12 +1,13 @@
 //! A goal that a customer reached. Moves and reversals update it; its points move in the ledger.
 
 use sea_orm::entity::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::{AwardStatus, CampaignId, CustomerId};
 
 /// See the module.
 #[sea_orm::model]
-#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(table_name = "award")]
 pub struct Model {
     /// Whose.

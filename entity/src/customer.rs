@@ -1,12 +1,13 @@
 //! A customer: its counters, its balance, and where it stands in each campaign.
 
 use sea_orm::entity::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::CustomerId;
 
 /// See the module.
 #[sea_orm::model]
-#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(table_name = "customer")]
 pub struct Model {
     /// Primary key.

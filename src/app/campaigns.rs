@@ -117,7 +117,11 @@ impl Campaigns {
     /// The set at the database's current revision, parsed anew only when that moved on. Inside a transaction that holds
     /// the campaign lock it is the set of that transaction.
     pub async fn current(&self, db: &impl ConnectionTrait) -> Result<Arc<CampaignSet>, Error> {
-        let revision = revision(db).await?;
+        self.at(db, revision(db).await?).await
+    }
+
+    /// The set at this revision, which was read just now. If the database has moved on since: a later one.
+    pub async fn at(&self, db: &impl ConnectionTrait, revision: i64) -> Result<Arc<CampaignSet>, Error> {
         let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
         // Revision 0 is also that of the empty set that no database has been asked for; it is right there too.
         if newest.revision == revision {

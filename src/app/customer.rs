@@ -10,6 +10,7 @@ use super::App;
 use super::error::Error;
 use super::page::{Filter, List, Listed, Page, Part, Position, Slice, of_root};
 use super::rows::{Kind, any};
+use super::snapshot::View;
 use super::viewer::{Reader, Shop};
 use crate::engine::time::Instant;
 
@@ -52,18 +53,30 @@ pub async fn scope(app: &App, reader: Reader<'_>) -> Result<Scope, Error> {
     Ok(Scope::Only(customer.map(|customer| customer.id)))
 }
 
-/// Those of these customers (by external id) that the reader may see. The one that its token speaks for is always among
-/// them: before its first purchase it is blank.
+/// A customer as it is now.
+#[derive(Clone, Debug)]
+pub struct Current {
+    /// Its row.
+    pub row: Arc<customer::Model>,
+    /// What more is known of it at that version; none: it is blank.
+    pub view: Option<View>,
+}
+
+/// Those of these customers (by external id, each with the version that the reader has seen) that it may see. The one that
+/// its token speaks for is always among them: before its first purchase it is blank.
 pub async fn find(
     app: &App,
     reader: Reader<'_>,
-    external_ids: Vec<String>,
-) -> Result<HashMap<String, customer::Model>, Error> {
-    let visible: Vec<String> = external_ids.into_iter().filter(|external_id| reader.sees(external_id)).collect();
-    let myself = reader.myself().filter(|myself| visible.iter().any(|visible| visible == myself));
-    let mut found = if visible.is_empty() { HashMap::new() } else { by_external_ids(app, visible).await? };
+    names: Vec<(String, Option<i64>)>,
+) -> Result<HashMap<String, Current>, Error> {
+    let visible: Vec<_> = names.into_iter().filter(|(name, _)| reader.sees(name)).collect();
+    let myself = reader.myself().filter(|myself| visible.iter().any(|(visible, _)| visible == myself));
+    let found = if visible.is_empty() { HashMap::new() } else { app.snapshots().find(&visible).await? };
+    let current = |view: View| Current { row: Arc::clone(&view.snapshot.customer), view: Some(view) };
+    let mut found: HashMap<_, _> = found.into_iter().map(|(name, view)| (name, current(view))).collect();
     if let Some(myself) = myself {
-        found.entry(myself.to_owned()).or_insert_with(|| blank(myself));
+        let blank = || Current { row: Arc::new(blank(myself)), view: None };
+        found.entry(myself.to_owned()).or_insert_with(blank);
     }
     Ok(found)
 }

@@ -11,8 +11,8 @@ use std::time::Duration;
 use migration::{Migrator, MigratorTrait};
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
-    ConnectOptions, ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr, IsolationLevel,
-    SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    AccessMode, ConnectOptions, ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr,
+    IsolationLevel, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 
 use crate::config;
@@ -83,6 +83,19 @@ impl Database {
                 isolation_level: (self.backend() == DatabaseBackend::Postgres).then_some(IsolationLevel::ReadCommitted),
                 sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
                 ..TransactionOptions::default()
+            })
+            .await
+    }
+
+    /// Begins a transaction that only reads, all of it as of one moment.
+    pub async fn snapshot(&self) -> Result<DatabaseTransaction, DbErr> {
+        let postgres = self.backend() == DatabaseBackend::Postgres;
+        self.read
+            .begin_with_options(TransactionOptions {
+                // SQLite's transactions see one moment whatever they are called.
+                isolation_level: postgres.then_some(IsolationLevel::RepeatableRead),
+                access_mode: postgres.then_some(AccessMode::ReadOnly),
+                sqlite_transaction_mode: Some(SqliteTransactionMode::Deferred),
             })
             .await
     }

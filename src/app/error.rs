@@ -103,6 +103,12 @@ pub enum Error {
     Internal(String),
 }
 
+impl From<crate::cache::Lost> for Error {
+    fn from(lost: crate::cache::Lost) -> Self {
+        Self::Internal(lost.to_string())
+    }
+}
+
 impl Error {
     /// One thing that the caller can mend.
     pub fn refused(path: &[&str], code: UserErrorCode, message: impl Into<String>) -> Self {

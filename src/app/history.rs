@@ -75,8 +75,9 @@ pub async fn purchases(
 pub async fn load(
     db: &impl ConnectionTrait,
     spans: HashMap<CustomerId, Span>,
+    lines: Lines,
 ) -> Result<HashMap<CustomerId, Vec<Purchase>>, Error> {
-    let rows = purchases(db, spans, Lines::Loaded).await?;
+    let rows = purchases(db, spans, lines).await?;
     let mut refunds = refunds(db, rows.iter().map(|row| row.external_id.clone())).await?;
     let mut history: HashMap<CustomerId, Vec<Purchase>> = HashMap::new();
     for row in rows {

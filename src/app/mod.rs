@@ -17,6 +17,7 @@ pub mod error;
 pub mod evidence;
 pub mod history;
 pub mod ledger;
+pub mod lookup;
 pub mod model;
 pub mod page;
 pub mod points_update;
@@ -28,6 +29,7 @@ pub mod rows;
 pub mod running;
 pub mod settlement;
 pub mod share;
+pub mod snapshot;
 pub mod stats;
 pub mod sweep;
 pub mod viewer;
@@ -42,6 +44,8 @@ use self::clock::Clock;
 use self::database::Database;
 use self::error::Error;
 use self::recorder::{Commit, Context, Recorder};
+use self::snapshot::Snapshots;
+use crate::cache::redis::Redis;
 use crate::config;
 use crate::live::Hub;
 
@@ -63,13 +67,20 @@ pub struct App {
     catching_up: Semaphore,
     recent_stats: stats::Recent,
     campaigns: Arc<Campaigns>,
+    snapshots: Snapshots,
     /// An activation wants the past counted.
     backfill_wanted: Notify,
 }
 
 impl App {
-    /// Starts the writers on a migrated database.
-    pub fn start(database: Database, clock: Clock, writer: &config::Writer) -> Arc<Self> {
+    /// Starts the writers on a migrated database. `redis`: shared with other nodes on the same database.
+    pub fn start(
+        database: Database,
+        clock: Clock,
+        writer: &config::Writer,
+        cache: &config::Cache,
+        redis: Option<Redis>,
+    ) -> Arc<Self> {
         let campaigns = Arc::new(Campaigns::default());
         let live = Hub::default();
         let context = Context {
@@ -79,6 +90,7 @@ impl App {
             live: live.clone(),
         };
         let recorder = Recorder::start(&context, writer);
+        let snapshots = Snapshots::start(&database, &clock, &campaigns, cache, redis);
         Arc::new(Self {
             database,
             clock,
@@ -88,6 +100,7 @@ impl App {
             catching_up: Semaphore::new(MAX_CATCHING_UP),
             recent_stats: stats::Recent::default(),
             campaigns,
+            snapshots,
             backfill_wanted: Notify::new(),
         })
     }

@@ -1,22 +1,22 @@
-//! Where customers stand in the running campaigns: their stored running state, and the few purchases that the engine
-//! asks for beside it.
+//! Where customers stand in the running campaigns: their running state, and the few purchases that the engine asks for
+//! beside it.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
-use entity::{CampaignId, CustomerId, customer};
+use entity::{CampaignId, customer};
 
 use super::App;
 use super::campaign::list::newest_first;
-use super::campaigns::Campaign;
+use super::campaigns::{Campaign, CampaignSet};
 use super::error::Error;
-use super::history::{self, Span};
-use super::running::{Running, Standing};
-use crate::engine::evaluate::Range;
+use super::running::Running;
+use super::snapshot::View;
 use crate::engine::progress::{Progress, progress, reads};
-use crate::engine::purchase::{Key, Purchase};
 use crate::engine::rule::Eligible;
 use crate::engine::time::Instant;
+
+/// How often progress is told anew because the clock asked for more than what had just been loaded.
+const MAX_ATTEMPTS: usize = 3;
 
 /// Where a customer stands in a campaign.
 #[derive(Clone, Debug)]
@@ -27,66 +27,73 @@ pub struct CampaignProgress {
     pub progress: Progress,
 }
 
-/// One customer in one campaign, until its reads are there.
-struct Pending<'a> {
-    customer: CustomerId,
-    campaign: &'a Arc<Campaign>,
-    standing: Standing,
-    range: Option<Range>,
+/// Where the customer stands at `now` in each running campaign, or in the one that is named, newest first; none: the clock
+/// has moved on, and asks for more than what the snapshot holds.
+pub fn of_view(view: &View, only: Option<CampaignId>, now: Instant) -> Option<Vec<CampaignProgress>> {
+    let snapshot = &view.snapshot;
+    let tell = |campaign: Arc<Campaign>| {
+        let loaded = snapshot.purchases(&campaign, now)?;
+        Some(tell(&snapshot.running, campaign, &loaded, now))
+    };
+    running(&view.campaigns, only, now).into_iter().map(tell).collect()
 }
 
-/// Where these customers stand in each running campaign, or in the one that is named: an answer for each customer, in
-/// order (one may be asked for at two of its versions), campaigns newest first.
+/// Where these customers stand: an answer for each, in order (one may be asked for at two of its versions), as it was in
+/// that row or later.
 pub async fn of(
     app: &App,
     customers: &[Arc<customer::Model>],
     only: Option<CampaignId>,
 ) -> Result<Vec<Vec<CampaignProgress>>, Error> {
-    let now = app.clock.now();
     let set = app.campaigns().await?;
-    let wanted = |campaign: &&Arc<Campaign>| campaign.runs(now) && only.is_none_or(|only| only == campaign.id());
-    let campaigns = newest_first(set.all().iter().filter(wanted));
-    let mut pending = Vec::with_capacity(customers.len() * campaigns.len());
-    for customer in customers {
-        let running = Running::parse(&customer.running)?;
-        for campaign in &campaigns {
-            let standing = running.of(campaign.id());
-            let range = reads(campaign.engine(), &standing.state, now);
-            pending.push(Pending { customer: customer.id, campaign, standing, range });
+    for _ in 0..MAX_ATTEMPTS {
+        let now = app.clock.now();
+        let campaigns = running(&set, only, now);
+        // Most need no more than their row.
+        let mut told = Vec::with_capacity(customers.len());
+        for customer in customers {
+            told.push(of_row(customer, &campaigns, now)?);
+        }
+        let rest = customers.iter().zip(&told).filter(|(_, told)| told.is_none());
+        let rest: Vec<_> = rest.map(|(customer, _)| Arc::clone(customer)).collect();
+        let views = if rest.is_empty() { Default::default() } else { app.snapshots().of_rows(&rest).await? };
+        let now = app.clock.now();
+        let told = customers.iter().zip(told).map(|(customer, told)| match (told, views.get(&customer.id)) {
+            (Some(told), _) => Some(told),
+            (None, view) => of_view(view?, only, now),
+        });
+        if let Some(told) = told.collect() {
+            return Ok(told);
         }
     }
-    let history = history::load(app.database.read(), spans(&pending)).await?;
-    let mut pending = pending.into_iter().map(|one| {
-        let progress = one.progress(history.get(&one.customer).map(Vec::as_slice).unwrap_or_default(), now);
-        CampaignProgress { campaign: Arc::clone(one.campaign), progress }
-    });
-    Ok(customers.iter().map(|_| pending.by_ref().take(campaigns.len()).collect()).collect())
+    Err(Error::Unavailable)
 }
 
-/// One stretch a customer: from the earliest start to the latest end that any campaign asks for.
-fn spans(pending: &[Pending<'_>]) -> HashMap<CustomerId, Span> {
-    let mut spans: HashMap<CustomerId, Span> = HashMap::new();
-    for Pending { customer, campaign, range, .. } in pending {
-        let Some(range) = range else { continue };
-        let after = range.after.clone().unwrap_or_else(|| Key::before(campaign.life.period.starts_at));
-        let span = spans.entry(*customer).or_insert_with(|| (after.clone(), range.to.clone()));
-        span.0 = after.min(span.0.clone());
-        span.1 = span.1.take().zip(range.to.clone()).map(|(a, b)| a.max(b));
+/// None: it takes more than the row.
+fn of_row(
+    customer: &customer::Model,
+    campaigns: &[Arc<Campaign>],
+    now: Instant,
+) -> Result<Option<Vec<CampaignProgress>>, Error> {
+    let running = Running::parse(&customer.running)?;
+    let mut told = Vec::with_capacity(campaigns.len());
+    for campaign in campaigns {
+        let standing = running.get(campaign.id());
+        if standing.is_some_and(|standing| reads(campaign.engine(), &standing.state, now).is_some()) {
+            return Ok(None);
+        }
+        told.push(tell(&running, Arc::clone(campaign), &[], now));
     }
-    spans
+    Ok(Some(told))
 }
 
-impl Pending<'_> {
-    fn progress(&self, history: &[Purchase], now: Instant) -> Progress {
-        let campaign = self.campaign.engine();
-        let mut loaded: Vec<Eligible> = match &self.range {
-            Some(range) => {
-                let inside = history.iter().filter(|purchase| range.contains(&purchase.key));
-                inside.filter_map(|purchase| campaign.eligible(purchase)).collect()
-            }
-            None => Vec::new(),
-        };
-        loaded.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        progress(campaign, &self.standing.state, self.standing.reached(), &loaded, now)
-    }
+fn running(set: &CampaignSet, only: Option<CampaignId>, now: Instant) -> Vec<Arc<Campaign>> {
+    let wanted = |campaign: &&Arc<Campaign>| campaign.runs(now) && only.is_none_or(|only| only == campaign.id());
+    newest_first(set.all().iter().filter(wanted))
+}
+
+fn tell(running: &Running, campaign: Arc<Campaign>, loaded: &[Eligible], now: Instant) -> CampaignProgress {
+    let standing = running.of(campaign.id());
+    let progress = progress(campaign.engine(), &standing.state, standing.reached(), loaded, now);
+    CampaignProgress { campaign, progress }
 }

@@ -301,6 +301,24 @@ pub async fn join(
     Ok(found)
 }
 
+/// [`join`], but every row `r` is answered, and what of `t` it does not match is null.
+pub async fn left_join(
+    db: &impl ConnectionTrait,
+    what: &str,
+    table: &str,
+    rows: Rows,
+    on: &str,
+) -> Result<Vec<QueryResult>, DbErr> {
+    let mut found = Vec::new();
+    for part in rows.parts() {
+        let backend = part.backend;
+        let (select, values) = part.select();
+        let sql = format!("SELECT {what} FROM ({select}) AS r LEFT JOIN \"{table}\" AS t ON {on}");
+        found.extend(db.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await?);
+    }
+    Ok(found)
+}
+
 /// Deletes the rows `t` of `table` that match `on` with one of the rows `r`. `key`: the table's primary key.
 pub async fn delete(db: &impl ConnectionTrait, table: &str, key: &[&str], rows: Rows, on: &str) -> Result<(), DbErr> {
     for part in rows.parts() {

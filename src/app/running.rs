@@ -57,6 +57,11 @@ impl Running {
         serde_json::to_string(self).map_err(|error| Error::Internal(format!("customer.running: {error}")))
     }
 
+    /// Where the customer stands, if anything was ever counted.
+    pub fn get(&self, campaign: CampaignId) -> Option<&Standing> {
+        self.campaigns.get(&campaign)
+    }
+
     /// Where the customer stands; at the beginning where there is no entry.
     pub fn of(&self, campaign: CampaignId) -> Standing {
         self.campaigns.get(&campaign).cloned().unwrap_or_default()

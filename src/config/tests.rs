@@ -73,6 +73,9 @@ fn every_key_can_come_from_the_environment() {
         "auth.issuer" | "auth.audience" => "007",
         "auth.leeway_seconds" => "9",
         "log.filter" => "debug",
+        "cache.l1_bytes" => "1048578",
+        "cache.max_staleness" => "0.25",
+        "redis.url" => "redis://user:hidden@cache.example:6380/3",
         "writer.batch_items" => "500",
         "writer.queue_bytes" => "1048577",
         _ => "2048",
@@ -100,6 +103,9 @@ fn every_key_can_come_from_the_environment() {
     assert_eq!(config.writer.queue_bytes, 1_048_577);
     assert_eq!(config.writer.batch_items, 500);
     assert_eq!(config.writer.writers, 3);
+    assert_eq!((config.cache.l1_bytes, config.cache.max_staleness), (1_048_578, Duration::from_millis(250)));
+    assert_eq!(config.redis.url.unwrap().expose(), "redis://user:hidden@cache.example:6380/3");
+    assert_eq!(config.redis.timeout, Duration::from_millis(2048));
     // Digits stay text, leading zero included.
     assert_eq!(config.auth.hs256_secret.unwrap().expose(), "01234567890123456789012345678901");
     assert_eq!(config.auth.public_keys, Some(PublicKeys::JwksUrl("https://issuer.example/keys".to_owned())));
@@ -148,6 +154,11 @@ fn wrong_values_are_refused_by_name_without_the_value() {
         ("DATABASE__MIGRATE", "maybe", "true or false"),
         ("DATABASE__CONNECTIONS", "1.5", "from 2 to 200"),
         ("WRITER__WRITERS", "0", "from 1 to 64"),
+        ("CACHE__MAX_STALENESS", "-1", "seconds from 0 to 60"),
+        ("CACHE__MAX_STALENESS", "61", "seconds from 0 to 60"),
+        ("CACHE__MAX_STALENESS", "NaN", "seconds from 0 to 60"),
+        ("CACHE__L1_BYTES", "1000", "from 1048576"),
+        ("REDIS__URL", "http://hidden@host", "redis://HOST:PORT"),
         ("AUTH__LEEWAY_SECONDS", "3600", "from 0 to 120"),
         ("LOG__FILTER", "hidden=[", "a level"),
     ] {

@@ -39,7 +39,7 @@ impl Award {
     /// Whose it is.
     async fn customer(&self, ctx: &Context<'_>) -> Result<Customer, ApiError> {
         let customer = ctx.loaders().load_one(CustomerOf(self.0.customer_id)).await?;
-        Ok(Customer(customer.ok_or_else(|| Error::Internal("an award's customer is not there".to_owned()))?))
+        Ok(customer.ok_or_else(|| Error::Internal("an award's customer is not there".to_owned()))?.into())
     }
 
     /// The window in which the goal was reached, within the campaign's period as it is now.

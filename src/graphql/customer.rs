@@ -15,31 +15,48 @@ use super::progress::CampaignProgress;
 use super::purchase::Purchase;
 use super::scalar::{Count, DateTime, Points};
 use crate::app::award::AwardFilter;
-use crate::app::customer::{balance, list, require_version};
+use crate::app::customer::{Current, balance, list, require_version};
 use crate::app::model;
 use crate::app::page::{Listed, PageArgs};
 use crate::app::points_update::Cursor;
+use crate::app::snapshot::View;
 use crate::app::{self};
 
 /// Someone who buys, known by the shop's own id.
 #[derive(Clone, Description)]
-pub struct Customer(pub Arc<model::Customer>);
+pub struct Customer {
+    row: Arc<model::Customer>,
+    view: Option<View>,
+}
+
+/// Of which no more than the row was read.
+impl From<Arc<model::Customer>> for Customer {
+    fn from(row: Arc<model::Customer>) -> Self {
+        Self { row, view: None }
+    }
+}
+
+impl From<Current> for Customer {
+    fn from(Current { row, view }: Current) -> Self {
+        Self { row, view }
+    }
+}
 
 #[Object(use_type_description)]
 impl Customer {
     /// Opaque; of everything, not only of customers.
     pub(super) async fn id(&self) -> ID {
-        GlobalId::Customer(self.0.external_id.clone()).into()
+        GlobalId::Customer(self.row.external_id.clone()).into()
     }
 
     /// The shop's id of this customer.
     async fn external_id(&self) -> &str {
-        &self.0.external_id
+        &self.row.external_id
     }
 
     /// Points as they are now.
     async fn balance(&self, ctx: &Context<'_>) -> Balance {
-        Balance::of(ctx, &self.0)
+        Balance::of(ctx, &self.row)
     }
 
     /// Where the customer stands in each running campaign: what a progress bar and a countdown need.
@@ -48,7 +65,7 @@ impl Customer {
         ctx: &Context<'_>,
         #[graphql(desc = "Only in this campaign.")] campaign_id: Option<ID>,
     ) -> Result<Vec<CampaignProgress>, ApiError> {
-        CampaignProgress::of(ctx, &self.0, campaign_id).await
+        CampaignProgress::of(ctx, &self.row, self.view.as_ref(), campaign_id).await
     }
 
     /// The customer's awards, newest first.
@@ -73,7 +90,11 @@ impl Customer {
             statuses
         });
         let filter = AwardFilter { statuses, campaign };
-        let slice = ctx.loaders().load_one(AwardsOf(self.0.id, page.clone(), filter)).await?;
+        let known = self.view.as_ref().filter(|_| filter == AwardFilter::default());
+        if let Some(slice) = known.and_then(|view| view.snapshot.awards(&page)) {
+            return Ok(Connection::new(slice, |row| row.cursor(), Award));
+        }
+        let slice = ctx.loaders().load_one(AwardsOf(self.row.id, page.clone(), filter)).await?;
         let slice = slice.unwrap_or_else(|| page.cut(Vec::new()));
         Ok(Connection::new(slice, Listed::cursor, |row| Award(Arc::new(row))))
     }
@@ -88,7 +109,7 @@ impl Customer {
         #[graphql(desc = "Only what precedes this cursor.")] before: Option<String>,
     ) -> Result<Connection<LedgerEntry>, ApiError> {
         let page = model::LedgerEntry::LIST.page(PageArgs { first, after, last, before })?;
-        let slice = ctx.loaders().load_one(LedgerOf(self.0.id, page.clone())).await?;
+        let slice = ctx.loaders().load_one(LedgerOf(self.row.id, page.clone())).await?;
         let slice = slice.unwrap_or_else(|| page.cut(Vec::new()));
         Ok(Connection::new(slice, Listed::cursor, |row| LedgerEntry(Arc::new(row))))
     }
@@ -103,7 +124,7 @@ impl Customer {
         #[graphql(desc = "Only what precedes this cursor.")] before: Option<String>,
     ) -> Result<Connection<Purchase>, ApiError> {
         let page = model::Purchase::LIST.page(PageArgs { first, after, last, before })?;
-        let slice = ctx.loaders().load_one(PurchasesOf(self.0.id, page.clone())).await?;
+        let slice = ctx.loaders().load_one(PurchasesOf(self.row.id, page.clone())).await?;
         let slice = slice.unwrap_or_else(|| page.cut(Vec::new()));
         Ok(Connection::new(slice, Listed::cursor, |row| Purchase(Arc::new(row))))
     }
@@ -208,7 +229,7 @@ impl CustomerQuery {
         let shop = ctx.viewer().require_shop()?;
         let page = model::Customer::LIST.page(PageArgs { first, after, last, before })?;
         let slice = list(ctx.app(), &shop, &page, external_id_prefix.as_deref()).await?;
-        Ok(Connection::new(slice, Listed::cursor, |row| Customer(Arc::new(row))))
+        Ok(Connection::new(slice, Listed::cursor, |row| Arc::new(row).into()))
     }
 }
 
@@ -217,7 +238,8 @@ async fn find(
     external_id: String,
     at_least_version: Option<Count>,
 ) -> Result<Option<Customer>, ApiError> {
-    let Some(row) = ctx.loaders().load_one(FindCustomer(external_id)).await? else { return Ok(None) };
-    require_version(&row, at_least_version.map(|version| version.0))?;
-    Ok(Some(Customer(row)))
+    let at_least = at_least_version.map(|version| version.0);
+    let Some(current) = ctx.loaders().load_one(FindCustomer(external_id, at_least)).await? else { return Ok(None) };
+    require_version(&current.row, at_least)?;
+    Ok(Some(current.into()))
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_graphql::dataloader::{DataLoader, Loader};
@@ -11,7 +11,8 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
 use crate::app::award::AwardFilter;
-use crate::app::campaigns::Campaign;
+use crate::app::campaigns::{Campaign, CampaignSet};
+use crate::app::customer::Current;
 use crate::app::error::Error;
 use crate::app::model::{Award, CampaignId, Customer, CustomerId, LedgerEntry, Purchase, Refund};
 use crate::app::page::{Page, Slice};
@@ -26,6 +27,9 @@ use crate::engine::purchase::Key;
 pub struct Loaders {
     app: Arc<App>,
     viewer: Viewer,
+    /// As the customers' look-up of this request found them: as current as they. Only queries look customers up, so no
+    /// mutation is answered with what was before it.
+    campaigns: OnceLock<Arc<CampaignSet>>,
 }
 
 impl Loaders {
@@ -38,7 +42,7 @@ impl Loaders {
                 load.await;
             })
         };
-        DataLoader::new(Self { app, viewer }, spawn).delay(Duration::ZERO)
+        DataLoader::new(Self { app, viewer, campaigns: OnceLock::new() }, spawn).delay(Duration::ZERO)
     }
 }
 
@@ -58,18 +62,21 @@ impl Turns {
 
 type Loaded<K, V> = Result<HashMap<K, V>, Error>;
 
-/// A customer that the viewer names.
+/// A customer that the viewer names, and the version that it has seen.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct FindCustomer(pub String);
+pub struct FindCustomer(pub String, pub Option<i64>);
 
 impl Loader<FindCustomer> for Loaders {
-    type Value = Arc<Customer>;
+    type Value = Current;
     type Error = Error;
 
-    async fn load(&self, keys: &[FindCustomer]) -> Loaded<FindCustomer, Arc<Customer>> {
-        let names = keys.iter().map(|key| key.0.clone()).collect();
+    async fn load(&self, keys: &[FindCustomer]) -> Loaded<FindCustomer, Current> {
+        let names = keys.iter().map(|key| (key.0.clone(), key.1)).collect();
         let found = app::customer::find(&self.app, self.viewer.require_reader()?, names).await?;
-        Ok(found.into_iter().map(|(name, row)| (FindCustomer(name), Arc::new(row))).collect())
+        if let Some(view) = found.values().find_map(|current| current.view.as_ref()) {
+            let _ = self.campaigns.set(Arc::clone(&view.campaigns));
+        }
+        Ok(keys.iter().filter_map(|key| Some((key.clone(), found.get(&key.0)?.clone()))).collect())
     }
 }
 
@@ -132,7 +139,11 @@ impl Loader<FindCampaign> for Loaders {
 
     async fn load(&self, keys: &[FindCampaign]) -> Loaded<FindCampaign, Arc<Campaign>> {
         let ids = keys.iter().map(|key| key.0).collect();
-        let found = app::campaign::list::find(&self.app, self.viewer.require_reader()?, ids).await?;
+        let campaigns = match self.campaigns.get() {
+            Some(campaigns) => Arc::clone(campaigns),
+            None => self.app.campaigns().await?,
+        };
+        let found = app::campaign::list::find(&campaigns, self.viewer.require_reader()?, ids);
         Ok(found.into_iter().map(|(id, campaign)| (FindCampaign(id), campaign)).collect())
     }
 }

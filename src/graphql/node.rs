@@ -126,7 +126,9 @@ async fn find(ctx: &Context<'_>, id: ID) -> Result<Option<Node>, ApiError> {
     ctx.viewer().require_reader()?;
     let loaders = ctx.loaders();
     Ok(match GlobalId::parse(&id) {
-        Some(GlobalId::Customer(name)) => loaders.load_one(FindCustomer(name)).await?.map(|row| Customer(row).into()),
+        Some(GlobalId::Customer(name)) => {
+            loaders.load_one(FindCustomer(name, None)).await?.map(|it| Customer::from(it).into())
+        }
         Some(GlobalId::Purchase(name)) => loaders.load_one(FindPurchase(name)).await?.map(|row| Purchase(row).into()),
         Some(GlobalId::Campaign(id)) => loaders.load_one(FindCampaign(id)).await?.map(|row| Campaign(row).into()),
         Some(GlobalId::Award(customer, number)) => {

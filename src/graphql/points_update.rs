@@ -44,7 +44,7 @@ impl PointsUpdate {
         ctx: &Context<'_>,
         #[graphql(desc = "Only in this campaign.")] campaign_id: Option<ID>,
     ) -> Result<Vec<CampaignProgress>, ApiError> {
-        CampaignProgress::of(ctx, &self.0.customer, campaign_id).await
+        CampaignProgress::of(ctx, &self.0.customer, None, campaign_id).await
     }
 }
 

@@ -11,6 +11,7 @@ use super::loaders::ProgressOf;
 use super::node::GlobalId;
 use super::scalar::{Count, Decimal};
 use super::window::Window;
+use crate::app::snapshot::View;
 use crate::app::{model, progress as app};
 use crate::engine::progress::{Standing, Unit};
 
@@ -42,6 +43,7 @@ impl CampaignProgress {
     pub async fn of(
         ctx: &Context<'_>,
         customer: &Arc<model::Customer>,
+        view: Option<&View>,
         campaign_id: Option<ID>,
     ) -> Result<Vec<Self>, ApiError> {
         let campaign = match &campaign_id {
@@ -51,6 +53,10 @@ impl CampaignProgress {
             },
             None => None,
         };
+        let known = view.and_then(|view| app::of_view(view, campaign, ctx.app().clock.now()));
+        if let Some(progress) = known {
+            return Ok(progress.into_iter().map(Self::from).collect());
+        }
         let progress = ctx.loaders().load_one(ProgressOf(Arc::clone(customer), campaign)).await?;
         Ok(progress.unwrap_or_default().into_iter().map(Self::from).collect())
     }

@@ -42,7 +42,7 @@ impl Purchase {
     /// Who bought.
     async fn customer(&self, ctx: &Context<'_>) -> Result<Customer, ApiError> {
         let customer = ctx.loaders().load_one(CustomerOf(self.0.customer_id)).await?;
-        Ok(Customer(customer.ok_or_else(|| Error::Internal("a purchase's customer is not there".to_owned()))?))
+        Ok(customer.ok_or_else(|| Error::Internal("a purchase's customer is not there".to_owned()))?.into())
     }
 
     /// When it was made: what decides which windows it counts in.

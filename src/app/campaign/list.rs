@@ -60,12 +60,7 @@ pub fn newest_first<'a>(campaigns: impl Iterator<Item = &'a Arc<Campaign>>) -> V
 }
 
 /// Those of these campaigns that the reader may see.
-pub async fn find(
-    app: &App,
-    reader: Reader<'_>,
-    ids: Vec<CampaignId>,
-) -> Result<HashMap<CampaignId, Arc<Campaign>>, Error> {
-    let set: Arc<CampaignSet> = app.campaigns().await?;
+pub fn find(set: &CampaignSet, reader: Reader<'_>, ids: Vec<CampaignId>) -> HashMap<CampaignId, Arc<Campaign>> {
     let visible = |id: CampaignId| Some((id, set.get(id).filter(|campaign| is_visible(campaign, reader))?.clone()));
-    Ok(ids.into_iter().filter_map(visible).collect())
+    ids.into_iter().filter_map(visible).collect()
 }

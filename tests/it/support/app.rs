@@ -16,6 +16,7 @@ use windfall::gate::Rights;
 use windfall::graphql::Caller;
 use windfall::http::graphql::{Executor, GraphqlRequest};
 
+use super::direct::cache;
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 
@@ -71,7 +72,7 @@ impl TestApp {
         database.migrate().await.expect("a migrated database");
         let clock = Arc::new(AtomicI64::new(parse_instant(NOW).expect("an instant").0));
         let writer = config::Writer { queue_items, queue_bytes: 64 << 20, batch_items: 256, writers: 2 };
-        let app = App::start(database, Clock::Fixed(Arc::clone(&clock)), &writer);
+        let app = App::start(database, Clock::Fixed(Arc::clone(&clock)), &writer, &cache(), None);
         let executor = Arc::new(Executor::new(Arc::clone(&app)).expect("a valid schema"));
         Self { app, executor, clock, _sqlite: sqlite }
     }

@@ -64,6 +64,11 @@ pub(crate) fn writer() -> config::Writer {
     config::Writer { queue_items: 10_000, queue_bytes: 64 << 20, batch_items: 256, writers: 4 }
 }
 
+/// As `config/default.toml` has it.
+pub(crate) fn cache() -> config::Cache {
+    config::Cache { l1_bytes: 64 << 20, max_staleness: Duration::ZERO }
+}
+
 pub(crate) async fn open(url: &str) -> Database {
     let statement_timeout = Duration::from_secs(30);
     let options = config::Database { url: url.to_owned().into(), migrate: true, connections: 8, statement_timeout };
@@ -80,14 +85,14 @@ impl TestApp {
         let database = open(&url).await;
         database.migrate().await.unwrap();
         let now = Arc::new(AtomicI64::new(NOW));
-        let app = App::start(database, Clock::Fixed(Arc::clone(&now)), writer);
+        let app = App::start(database, Clock::Fixed(Arc::clone(&now)), writer, &cache(), None);
         Self { app, now, url, _sqlite: sqlite }
     }
 
     /// Another server on the same database.
     pub(crate) async fn another(&self) -> Arc<App> {
         let database = open(&self.url).await;
-        App::start(database, Clock::Fixed(Arc::clone(&self.now)), &writer())
+        App::start(database, Clock::Fixed(Arc::clone(&self.now)), &writer(), &cache(), None)
     }
 
     pub(crate) fn set_now(&self, now: i64) {

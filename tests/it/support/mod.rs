@@ -1,13 +1,16 @@
-//! What tests stand on: throwaway databases, and an application over them.
+//! What tests stand on: throwaway servers, and an application over them.
 
 pub(crate) mod app;
 pub(crate) mod direct;
 pub(crate) mod events;
 pub(crate) mod postgres;
 pub(crate) mod process;
+pub(crate) mod proxy;
+pub(crate) mod redis;
 pub(crate) mod server;
 pub(crate) mod shop;
 pub(crate) mod sqlite;
 pub(crate) mod websocket;
 
+mod faults_tests;
 mod tests;

@@ -1,0 +1,298 @@
+//! Throwaway Redis servers: a process each, on a port of its own, with a temporary directory for what it saves.
+//!
+//! No server is left behind, however the tests end: beside each runs a keeper, as beside [`Postgres`](super::postgres::Postgres).
+//!
+//! The ports lie below those that Linux gives to outgoing connections. Such a port stays free while its server is down, and
+//! whoever tries to connect meanwhile is refused. (Within that range, a client that tries often enough is one day given the very
+//! port that it connects to, and then talks to itself.)
+
+use std::fs;
+use std::io::{self, BufRead, BufReader, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use super::server::signal;
+use super::websocket::PATIENCE;
+
+/// `$1` is the server's directory. Each line of the input is the server's process id, or empty while there is none.
+const KEEPER: &str = r#"
+server=
+while read -r line; do server=$line; done
+[ -z "$server" ] || kill -KILL "$server"
+rm -rf "$1"
+"#;
+
+/// As a cache is run: bounded, and forgotten when it ends.
+const CACHE: [&str; 14] = [
+    "--bind",
+    "127.0.0.1",
+    "--protected-mode",
+    "no",
+    "--save",
+    "",
+    "--appendonly",
+    "no",
+    "--maxmemory",
+    "64mb",
+    "--maxmemory-policy",
+    "allkeys-lru",
+    "--daemonize",
+    "no",
+];
+
+/// What a server saves, in its directory.
+const DUMP: &str = "dump.rdb";
+
+/// A server and its directory.
+pub(crate) struct Redis {
+    directory: PathBuf,
+    keeper: Child,
+    arguments: Vec<String>,
+    port: u16,
+    server: Option<Child>,
+}
+
+impl Redis {
+    /// An empty cache.
+    pub(crate) fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// With these arguments after its own: of a setting given twice, the last counts. A password for everyone is none of them:
+    /// the server must answer to [`command`](Self::command).
+    pub(crate) fn start_with(arguments: &[&str]) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory").keep();
+        // In a process group of its own: Ctrl-C must end the tests, not the keeper.
+        let keeper = Command::new("sh")
+            .args(["-c", KEEPER, "keeper"])
+            .arg(&directory)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()
+            .expect("a shell");
+        let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
+        let mut redis = Self { directory, keeper, arguments, port: 0, server: None };
+        // Somebody may listen there.
+        for _ in 0..20 {
+            redis.port = next_port();
+            if redis.try_start() {
+                return redis;
+            }
+        }
+        panic!("Redis does not start:\n{}", redis.log());
+    }
+
+    /// As a client takes it.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// Ends the server as a crash would, a suspended one too. Connecting to its port is refused from now on.
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            server.kill().expect("a process of our own");
+            // Before the wait: after it the number may belong to another process.
+            self.keep(None);
+            server.wait().expect("a process of our own");
+        }
+    }
+
+    /// Starts the server again, on the same port and empty. It is killed first if it runs.
+    pub(crate) fn restart(&mut self) {
+        self.kill();
+        if let Err(error) = fs::remove_file(self.directory.join(DUMP)) {
+            assert_eq!(error.kind(), io::ErrorKind::NotFound, "{error}");
+        }
+        self.start_again();
+    }
+
+    /// Starts the server again, on the same port and as it was when it [saved](Self::save). It is killed first if it runs.
+    pub(crate) fn restart_with_dump(&mut self) {
+        assert!(self.directory.join(DUMP).exists(), "it has saved nothing");
+        self.kill();
+        self.start_again();
+    }
+
+    /// Stops the server where it is. The kernel goes on taking connections and bytes for it, and no answer comes.
+    pub(crate) fn suspend(&self) {
+        let server = self.server.as_ref().expect("it runs");
+        signal(server, "STOP");
+        // The signal is sent, not yet obeyed.
+        while !is_stopped(server.id()) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Lets a suspended server go on: it answers all that has come meanwhile.
+    pub(crate) fn resume(&self) {
+        signal(self.server.as_ref().expect("it runs"), "CONT");
+    }
+
+    /// Makes it empty.
+    pub(crate) fn flush(&self) {
+        assert_eq!(self.command(&["FLUSHALL"]), "OK");
+    }
+
+    /// Makes it write down all that it holds, for [`restart_with_dump`](Self::restart_with_dump).
+    pub(crate) fn save(&self) {
+        assert_eq!(self.command(&["SAVE"]), "OK");
+    }
+
+    /// The answer to a command, on a connection of its own: what is nothing is `(nil)`, and a list has a line for each of its
+    /// elements.
+    pub(crate) fn command(&self, words: &[&str]) -> String {
+        self.try_command(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+
+    /// Like [`command`](Self::command), or the error that the server answers or that kept it from answering.
+    pub(crate) fn try_command(&self, words: &[&str]) -> Result<String, String> {
+        self.ask(words, PATIENCE).unwrap_or_else(|error| Err(error.to_string()))
+    }
+
+    /// Whether it answers PING within this time.
+    pub(crate) fn answers_within(&self, time: Duration) -> bool {
+        self.ask(&["PING"], time).is_ok_and(|answer| answer.as_deref() == Ok("PONG"))
+    }
+
+    fn ask(&self, words: &[&str], time: Duration) -> io::Result<Result<String, String>> {
+        let mut stream = TcpStream::connect_timeout(&self.address(), time)?;
+        stream.set_read_timeout(Some(time))?;
+        stream.set_write_timeout(Some(time))?;
+        stream.write_all(&request(words))?;
+        answer(&mut BufReader::new(stream))
+    }
+
+    fn start_again(&mut self) {
+        let started = (0..50).any(|_| self.try_start());
+        assert!(started, "Redis does not start again:\n{}", self.log());
+    }
+
+    /// Whether the server is up in the end.
+    fn try_start(&mut self) -> bool {
+        let log = || {
+            let log = self.directory.join("log");
+            let file = fs::File::options().create(true).append(true).open(log).expect("our directory");
+            Stdio::from(file)
+        };
+        let mut server = Command::new("redis-server")
+            .args(["--port", &self.port.to_string()])
+            .args(CACHE)
+            .arg("--dir")
+            .arg(&self.directory)
+            .args(&self.arguments)
+            .stdin(Stdio::null())
+            .stdout(log())
+            .stderr(log())
+            .process_group(0)
+            .spawn()
+            .expect("Redis must be installed to run these tests: scripts/test does it");
+        self.keep(Some(server.id()));
+
+        for _ in 0..6000 {
+            if self.is_ready(server.id()) {
+                self.server = Some(server);
+                return true;
+            }
+            if server.try_wait().expect("a process of our own").is_some() {
+                self.keep(None);
+                return false;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.server = Some(server);
+        panic!("Redis is not up after a minute:\n{}", self.log());
+    }
+
+    /// Whether the server with this process id answers, and not another one that has taken its port.
+    fn is_ready(&self, server: u32) -> bool {
+        let line = format!("process_id:{server}");
+        let time = Duration::from_secs(1);
+        let info = self.ask(&["INFO", "server"], time);
+        let is_ours = info.is_ok_and(|info| info.is_ok_and(|info| info.lines().any(|told| told == line)));
+        // While it still loads a dump, it tells about itself and answers nothing else.
+        is_ours && self.answers_within(time)
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.directory.join("log")).unwrap_or_default()
+    }
+
+    /// Tells the keeper which server to kill in the end.
+    fn keep(&mut self, server: Option<u32>) {
+        let line = server.map_or_else(String::new, |pid| pid.to_string());
+        let input = self.keeper.stdin.as_mut().expect("it is open until the end");
+        writeln!(input, "{line}").expect("the keeper listens");
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        self.kill();
+        drop(self.keeper.stdin.take());
+        self.keeper.wait().expect("a process of our own");
+    }
+}
+
+/// A command as it is sent.
+pub(crate) fn request(words: &[&str]) -> Vec<u8> {
+    let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
+    format!("*{}\r\n{bulks}", words.len()).into_bytes()
+}
+
+/// Reads one answer of the server, or its error.
+fn answer(stream: &mut impl BufRead) -> io::Result<Result<String, String>> {
+    let mut line = String::new();
+    if stream.read_line(&mut line)? == 0 {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    let line = line.trim_end();
+    let (kind, rest) = line.split_at_checked(1).unwrap_or_default();
+    match kind {
+        "+" | ":" => Ok(Ok(rest.to_owned())),
+        "-" => Ok(Err(rest.to_owned())),
+        "$" | "*" if rest == "-1" => Ok(Ok("(nil)".to_owned())),
+        "$" => {
+            let length: usize = rest.parse().map_err(io::Error::other)?;
+            let mut bulk = vec![0; length + "\r\n".len()];
+            stream.read_exact(&mut bulk)?;
+            Ok(Ok(String::from_utf8_lossy(&bulk[..length]).into_owned()))
+        }
+        "*" => {
+            let count: usize = rest.parse().map_err(io::Error::other)?;
+            // An error among the elements is one of the answers, not that of the command.
+            let elements: io::Result<Vec<_>> =
+                (0..count).map(|_| answer(stream).map(|element| element.unwrap_or_else(|error| error))).collect();
+            Ok(Ok(elements?.join("\n")))
+        }
+        // Whoever has taken the port of a server that does not start.
+        _ => Err(io::Error::other(format!("not Redis: {line:?}"))),
+    }
+}
+
+/// Whether SIGSTOP has stopped a process.
+fn is_stopped(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process that runs");
+    // The name may contain anything; what follows it does not.
+    stat.rsplit_once(") ").expect("a name").1.starts_with('T')
+}
+
+/// A port that no other server of this process has had: a killed one may come back. Another process of tests begins elsewhere.
+fn next_port() -> u16 {
+    static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random()));
+    15_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 15_000
+}
