@@ -1,12 +1,13 @@
 //! One movement of points. Never updated or deleted; the balance is their sum.
 
 use sea_orm::entity::prelude::*;
+use serde::{Deserialize, Serialize};
 
 use crate::{CustomerId, LedgerEntryKind};
 
 /// See the module.
 #[sea_orm::model]
-#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
+#[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(table_name = "ledger_entry")]
 pub struct Model {
     /// Whose.

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use entity::installation;
 use migration::{Migrator, MigratorTrait};
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr,
-    IsolationLevel, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    EntityTrait, IsolationLevel, SqliteTransactionMode, TransactionOptions, TransactionTrait,
 };
 
 use crate::config;
@@ -113,6 +114,12 @@ impl Database {
         ))
         .await?;
         tx.commit().await
+    }
+
+    /// The id that the database was given when it was made.
+    pub async fn installation(&self) -> Result<String, DbErr> {
+        let row = installation::Entity::find().one(&self.read).await?;
+        row.map(|row| row.installation_id).ok_or_else(|| DbErr::Custom("there is no installation row".to_owned()))
     }
 
     /// Whether the schema is older than this program.

@@ -48,7 +48,10 @@ use self::snapshot::Snapshots;
 use crate::cache::redis::Redis;
 use crate::config;
 use crate::live::Hub;
+use crate::live::hints::{Hint, Hints};
 
+/// Changes with what nodes tell each other of a commit: nodes of other formats are not heard, and found by the sweep.
+const COMMIT_FORMAT: u32 = 1;
 /// Subscribers that read the ledger at once: after a restart all of them come together.
 const MAX_CATCHING_UP: usize = 4;
 
@@ -68,30 +71,41 @@ pub struct App {
     recent_stats: stats::Recent,
     campaigns: Arc<Campaigns>,
     snapshots: Snapshots,
+    /// To and from the other nodes; none: without Redis the sweep finds what they commit.
+    hints: Option<Arc<Hints>>,
     /// An activation wants the past counted.
     backfill_wanted: Notify,
 }
 
 impl App {
-    /// Starts the writers on a migrated database. `redis`: shared with other nodes on the same database.
-    pub fn start(
+    /// Starts the writers on a migrated database.
+    pub async fn start(
         database: Database,
         clock: Clock,
         writer: &config::Writer,
         cache: &config::Cache,
-        redis: Option<Redis>,
-    ) -> Arc<Self> {
+        redis: &config::Redis,
+    ) -> Result<Arc<Self>, Error> {
         let campaigns = Arc::new(Campaigns::default());
         let live = Hub::default();
+        let (shared, hints) = match &redis.url {
+            Some(url) => {
+                let installation = database.installation().await?;
+                let hints = hints(url.expose(), &installation, live.clone())?;
+                (Some(Redis::open(url.expose(), redis.timeout)?), Some(Arc::new(hints)))
+            }
+            None => (None, None),
+        };
         let context = Context {
             database: database.clone(),
             campaigns: Arc::clone(&campaigns),
             clock: clock.clone(),
             live: live.clone(),
+            hints: hints.clone(),
         };
         let recorder = Recorder::start(&context, writer);
-        let snapshots = Snapshots::start(&database, &clock, &campaigns, cache, redis);
-        Arc::new(Self {
+        let snapshots = Snapshots::start(&database, &clock, &campaigns, cache, shared);
+        Ok(Arc::new(Self {
             database,
             clock,
             recorder,
@@ -102,7 +116,16 @@ impl App {
             campaigns,
             snapshots,
             backfill_wanted: Notify::new(),
-        })
+            hints,
+        }))
+    }
+
+    /// When hints of other nodes are heard again that were not for some time.
+    async fn resumed(&self) {
+        match &self.hints {
+            Some(hints) => hints.resumed.notified().await,
+            None => std::future::pending().await,
+        }
     }
 
     /// All campaigns as they are now: never older than what was committed before the call.
@@ -115,4 +138,13 @@ impl App {
         self.recorder.drain().await;
         Ok(self.database.clone().close().await?)
     }
+}
+
+/// What this node and the others on its database tell each other.
+fn hints(url: &str, installation: &str, live: Hub<Commit>) -> Result<Hints, Error> {
+    let hear = move |hint: Hint<'_>| {
+        let news = || serde_json::from_str(hint.news?.get()).ok();
+        live.wake(&hint.topic, hint.version, news);
+    };
+    Ok(Hints::start(url, &format!("windfall:{installation}:commits:{COMMIT_FORMAT}"), hear)?)
 }

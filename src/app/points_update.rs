@@ -83,6 +83,9 @@ pub struct Feed {
     customer: String,
     subscription: Subscription<Commit>,
     reached: Cursor,
+    /// Of the row that it has reached; none: it has reached no row yet. A commit that changed this very version continues it,
+    /// whatever became of the database meanwhile.
+    stamp: Option<i64>,
     /// More is stored than was handed on or read.
     behind: bool,
     /// Read, not handed on yet; each within [`MAX_ENTRIES`] of a read.
@@ -116,15 +119,16 @@ impl Feed {
         };
         // Before the first read: what is committed from here on wakes it.
         let subscription = app.live.subscribe(&customer);
-        let now = find_or_blank(&app, &customer).await?;
-        let now = Cursor::of(&now);
+        let row = find_or_blank(&app, &customer).await?;
+        let now = Cursor::of(&row);
         let reached = after.unwrap_or(now);
         if reached.sequence > now.sequence || reached.version > now.version {
             return Err(Error::CursorUnknown);
         }
         let behind = reached.sequence < now.sequence || reached.version.is_some_and(|it| Some(it) < now.version);
         let reached = Cursor { version: reached.version.or(now.version), ..reached };
-        Ok(Self { app, customer, subscription, reached, behind, read: VecDeque::new(), expires_at })
+        let stamp = (!behind).then_some(row.stamp);
+        Ok(Self { app, customer, subscription, reached, stamp, behind, read: VecDeque::new(), expires_at })
     }
 
     /// As a stream that ends with its first error.
@@ -160,7 +164,7 @@ impl Feed {
             if Some(mark.version) <= self.reached.version {
                 continue;
             }
-            match mark.news.filter(|commit| commit.continues(self.reached.sequence)) {
+            match mark.news.filter(|commit| Some(commit.before) == self.stamp) {
                 Some(commit) => self.take(&commit.customer, commit.entries.clone(), true),
                 None => self.behind = true,
             }
@@ -181,6 +185,7 @@ impl Feed {
 
     /// What follows the cursor is to be handed on. `whole`: as [`updates`] has it.
     fn take(&mut self, customer: &Arc<customer::Model>, entries: Vec<Arc<ledger_entry::Model>>, whole: bool) {
+        self.stamp = whole.then_some(customer.stamp);
         self.read = updates(customer, entries, whole);
         // Without an entry it was progress that moved.
         if whole && self.read.is_empty() && Some(customer.version) > self.reached.version {

@@ -25,6 +25,8 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
+            // Hints were missed, perhaps.
+            () = app.resumed() => {}
         }
         if let Err(error) = sweep(&app).await {
             tracing::warn!(error = %error, "what changed elsewhere could not be looked up, will be tried again");

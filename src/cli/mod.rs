@@ -21,7 +21,6 @@ use tracing_subscriber::EnvFilter;
 use crate::app::App;
 use crate::app::clock::Clock;
 use crate::app::database::Database;
-use crate::cache::redis::Redis;
 use crate::config::{self, Config};
 
 /// A self-hosted GraphQL gamification API server: purchases in, points out.
@@ -101,10 +100,5 @@ fn sqlite_file(config: &config::Database) -> Option<&str> {
 /// The application on the configured database.
 async fn start_app(config: &Config) -> anyhow::Result<Arc<App>> {
     let database = open_database(&config.database).await?;
-    let redis = &config.redis;
-    let shared = match &redis.url {
-        Some(url) => Some(Redis::open(url.expose(), redis.timeout).context("`redis.url` (WINDFALL__REDIS__URL)")?),
-        None => None,
-    };
-    Ok(App::start(database, Clock::System, &config.writer, &config.cache, shared))
+    Ok(App::start(database, Clock::System, &config.writer, &config.cache, &config.redis).await?)
 }

@@ -5,6 +5,8 @@
 //! that is lost costs only time: whoever finds that the news do not continue what it has reads the rest where it is
 //! stored. A subscriber registers before its first read, so nothing falls between the two.
 
+pub mod hints;
+
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

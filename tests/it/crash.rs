@@ -13,7 +13,7 @@ use windfall::app::audit;
 use windfall::app::clock::Clock;
 use windfall::http::auth::Role;
 
-use crate::support::direct::{ENGINES, Engine, cache, cases, open, writer};
+use crate::support::direct::{ENGINES, Engine, cache, cases, open, redis, writer};
 use crate::support::postgres::{Durability, Postgres};
 use crate::support::server::{Server, ask, token};
 use crate::support::sqlite::Sqlite;
@@ -104,7 +104,7 @@ async fn killed_under_load_it_keeps_what_it_acknowledged() {
             assert_eq!(stored.len(), rows.len());
             let lost: Vec<_> = acknowledged.difference(&stored).collect();
             assert!(lost.is_empty(), "{engine:?}: acknowledged and lost: {lost:?}");
-            let app = App::start(opened, Clock::System, &writer(), &cache(), None);
+            let app = App::start(opened, Clock::System, &writer(), &cache(), &redis(None)).await.unwrap();
             let mut differences = Vec::new();
             audit::run(&app, None, |difference| differences.push(difference.to_string())).await.unwrap();
             assert_eq!(differences, Vec::<String>::new(), "{engine:?}");
@@ -157,7 +157,7 @@ async fn clients_that_hang_up_cancel_nothing_half_way() {
         let opened = open(&url).await;
         let count = entity::purchase::Entity::find().count(opened.read()).await.unwrap();
         assert!(count >= 20, "{engine:?}");
-        let app = App::start(opened, Clock::System, &writer(), &cache(), None);
+        let app = App::start(opened, Clock::System, &writer(), &cache(), &redis(None)).await.unwrap();
         let mut differences = Vec::new();
         audit::run(&app, None, |difference| differences.push(difference.to_string())).await.unwrap();
         assert_eq!(differences, Vec::<String>::new(), "{engine:?}");

@@ -75,7 +75,20 @@ const LAYERS: [(&str, &[&str]); 10] = [
         "src/cache",
         &["crate::app", "crate::engine", "crate::graphql", "crate::http", "crate::config", "entity", "sea_orm", "axum"],
     ),
-    ("src/live", &["crate::", "entity", "sea_orm", "axum", "async_graphql"]),
+    (
+        "src/live",
+        &[
+            "crate::app",
+            "crate::engine",
+            "crate::graphql",
+            "crate::http",
+            "crate::config",
+            "entity",
+            "sea_orm",
+            "axum",
+            "async_graphql",
+        ],
+    ),
     (
         "src/graphql",
         &["sea_orm", "axum", "redis", "entity::prelude", "crate::http", "crate::gate", "crate::cli", "SELECT "],

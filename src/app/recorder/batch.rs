@@ -37,6 +37,8 @@ impl Batch<'_> {
 /// A customer that the batch has locked.
 pub(super) struct Touched {
     pub(super) row: customer::Model,
+    /// The stamp that it was loaded with.
+    before: i64,
     pub(super) running: Running,
     /// New facts of this batch.
     pub(super) purchases: Vec<purchase::Model>,
@@ -69,7 +71,7 @@ impl Touched {
     /// Once it is committed.
     fn commit(&self) -> Commit {
         let entries = self.entries.iter().cloned().map(Arc::new).collect();
-        Commit { customer: Arc::new(self.row.clone()), entries }
+        Commit { before: self.before, customer: Arc::new(self.row.clone()), entries }
     }
 }
 
@@ -97,7 +99,7 @@ pub(super) async fn commit(
     save_customers(&batch, &mut customers).await?;
     tx.commit().await?;
     for customer in customers.values().filter(|customer| customer.changed) {
-        context.live.wake(&customer.row.external_id, customer.row.version, || Some(customer.commit()));
+        context.tell(&customer.commit());
     }
     Ok(answer(facts, verdicts, &customers))
 }
@@ -141,6 +143,7 @@ async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers,
             let touched = Touched {
                 // A repair makes them anew, also where they cannot be read.
                 running: if repair { running.unwrap_or_default() } else { running? },
+                before: row.stamp,
                 new: new.contains(&row.external_id),
                 purchases: Vec::new(),
                 refunds: Vec::new(),

@@ -19,6 +19,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use entity::{award, customer, ledger_entry};
+use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
@@ -33,6 +34,7 @@ use super::share::Shares;
 use super::viewer::Who;
 use crate::config;
 use crate::live::Hub;
+use crate::live::hints::Hints;
 
 /// How often a batch is repeated after a deadlock or a serialisation failure.
 const MAX_REPEATS: u32 = 10;
@@ -89,20 +91,14 @@ pub struct Recorded {
 }
 
 /// What a commit changed of one customer: what its subscribers are told.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Commit {
+    /// The stamp of the version that it changed; 0: there was none.
+    pub before: i64,
     /// After the commit.
     pub customer: Arc<customer::Model>,
     /// Posted by it, in order; none: only progress moved.
     pub entries: Vec<Arc<ledger_entry::Model>>,
-}
-
-impl Commit {
-    /// Whether nothing was posted between the entry `sequence` and this commit's.
-    pub fn continues(&self, sequence: i64) -> bool {
-        let before = self.entries.first().map_or(self.customer.ledger_sequence, |entry| entry.sequence - 1);
-        before == sequence
-    }
 }
 
 /// Why a fact was not recorded, though it was well-formed.
@@ -143,6 +139,18 @@ pub(super) struct Context {
     pub(super) campaigns: Arc<Campaigns>,
     pub(super) clock: Clock,
     pub(super) live: Hub<Commit>,
+    pub(super) hints: Option<Arc<Hints>>,
+}
+
+impl Context {
+    /// What was committed, to whoever follows it on this node and on others.
+    fn tell(&self, commit: &Commit) {
+        let customer = &commit.customer;
+        self.live.wake(&customer.external_id, customer.version, || Some(commit.clone()));
+        if let Some(hints) = &self.hints {
+            hints.send(&customer.external_id, customer.version, commit);
+        }
+    }
 }
 
 /// Hands facts to the writers.

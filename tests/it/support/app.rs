@@ -16,7 +16,7 @@ use windfall::gate::Rights;
 use windfall::graphql::Caller;
 use windfall::http::graphql::{Executor, GraphqlRequest};
 
-use super::direct::cache;
+use super::direct::{cache, redis};
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 
@@ -72,7 +72,8 @@ impl TestApp {
         database.migrate().await.expect("a migrated database");
         let clock = Arc::new(AtomicI64::new(parse_instant(NOW).expect("an instant").0));
         let writer = config::Writer { queue_items, queue_bytes: 64 << 20, batch_items: 256, writers: 2 };
-        let app = App::start(database, Clock::Fixed(Arc::clone(&clock)), &writer, &cache(), None);
+        let app =
+            App::start(database, Clock::Fixed(Arc::clone(&clock)), &writer, &cache(), &redis(None)).await.unwrap();
         let executor = Arc::new(Executor::new(Arc::clone(&app)).expect("a valid schema"));
         Self { app, executor, clock, _sqlite: sqlite }
     }

@@ -69,6 +69,11 @@ pub(crate) fn cache() -> config::Cache {
     config::Cache { l1_bytes: 64 << 20, max_staleness: Duration::ZERO }
 }
 
+/// As `config/default.toml` has it, but for the URL.
+pub(crate) fn redis(url: Option<String>) -> config::Redis {
+    config::Redis { url: url.map(Into::into), timeout: Duration::from_millis(30) }
+}
+
 pub(crate) async fn open(url: &str) -> Database {
     let statement_timeout = Duration::from_secs(30);
     let options = config::Database { url: url.to_owned().into(), migrate: true, connections: 8, statement_timeout };
@@ -85,14 +90,14 @@ impl TestApp {
         let database = open(&url).await;
         database.migrate().await.unwrap();
         let now = Arc::new(AtomicI64::new(NOW));
-        let app = App::start(database, Clock::Fixed(Arc::clone(&now)), writer, &cache(), None);
+        let app = App::start(database, Clock::Fixed(Arc::clone(&now)), writer, &cache(), &redis(None)).await.unwrap();
         Self { app, now, url, _sqlite: sqlite }
     }
 
     /// Another server on the same database.
     pub(crate) async fn another(&self) -> Arc<App> {
         let database = open(&self.url).await;
-        App::start(database, Clock::Fixed(Arc::clone(&self.now)), &writer(), &cache(), None)
+        App::start(database, Clock::Fixed(Arc::clone(&self.now)), &writer(), &cache(), &redis(None)).await.unwrap()
     }
 
     pub(crate) fn set_now(&self, now: i64) {
