@@ -68,18 +68,22 @@ need_postgres() {
     [[ -z $failed ]] || die "PostgreSQL could not be installed"
 }
 
-# The test servers need Redis's program, not Debian's service: installing must not start a server on port 6379, nor must the next boot.
-need_redis() {
-    ! command -v redis-server >/dev/null || return 0
-    # In a subshell, so that the policy goes with it, however the installation ends.
-    (
-        # What Debian asks before it starts a service. A machine that has its own answer keeps it.
-        policy=/usr/sbin/policy-rc.d
-        if [[ ! -e $policy && ! -L $policy ]]; then
-            trap 'as_root rm -f $policy' EXIT
-            printf '#!/bin/sh\nexit 101\n' | as_root install -m 755 /dev/stdin $policy || exit
-        fi
-        install_packages redis-server
-    ) || die "Redis could not be installed"
-    as_root update-rc.d redis-server disable >/dev/null || echo "redis-server may start at the next boot" >&2
+# need_without_service COMMAND SERVICE PACKAGE…: as `need`, for a server of which the tests need the program alone: installing it must not
+# start Debian's service on its usual port, now or when the machine starts again.
+need_without_service() {
+    local command=$1 service=$2 policy=/usr/sbin/policy-rc.d made='' failed=''
+    shift 2
+    if (PATH=$PATH:/usr/sbin && command -v "$command" >/dev/null); then
+        return
+    fi
+    if [[ ! -e $policy ]]; then
+        printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
+        as_root chmod +x $policy
+        made=yes
+    fi
+    install_packages "$@" || failed=yes
+    # Only this installation: whoever installs a server later wants it to run.
+    [[ -z $made ]] || as_root rm -f $policy
+    [[ -z $failed ]] || die "$* could not be installed"
+    [[ ! -d /run/systemd/system ]] || as_root systemctl disable --quiet "$service"
 }

@@ -3,7 +3,8 @@
 //! Whoever knows a figure records it where it arises; `http` hands all of them out. Without a `serve` nothing listens, and
 //! recording does nothing.
 
-/// Root fields that were answered. By `operation`, `field`, `outcome` (`ok`, `error`: run with errors, `refused`: not run).
+/// Root fields that were answered. By `operation`, `field`, `outcome` (`ok`, `error`: the server's fault, `refused`: the
+/// caller's, or too much load).
 pub const REQUESTS: &str = "windfall_requests_total";
 /// How long it took to run them, by `operation` and `field`.
 pub const REQUEST_SECONDS: &str = "windfall_request_seconds";

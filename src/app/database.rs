@@ -60,6 +60,22 @@ impl Database {
         self.statements.load(Ordering::Relaxed)
     }
 
+    /// Connections that are open: idle ones, and those in use.
+    pub fn connections(&self) -> (usize, usize) {
+        let (open, idle) = match self.backend() {
+            DatabaseBackend::Postgres => {
+                let pool = self.read.get_postgres_connection_pool();
+                (pool.size(), pool.num_idle())
+            }
+            _ => {
+                let (read, write) = (self.read.get_sqlite_connection_pool(), self.write.get_sqlite_connection_pool());
+                (read.size() + write.size(), read.num_idle() + write.num_idle())
+            }
+        };
+        let open = usize::try_from(open).unwrap_or(usize::MAX);
+        (idle, open.saturating_sub(idle))
+    }
+
     /// For queries outside any transaction.
     pub fn read(&self) -> &DatabaseConnection {
         &self.read

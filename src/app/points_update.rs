@@ -13,6 +13,8 @@ use entity::{customer, ledger_entry};
 use futures_util::Stream;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
+use ::metrics::{counter, histogram};
+
 use super::App;
 use super::customer::find_or_blank;
 use super::error::{Check, Error};
@@ -21,6 +23,7 @@ use super::recorder::Commit;
 use super::viewer::Reader;
 use crate::engine::time::Instant;
 use crate::live::Subscription;
+use crate::metrics;
 
 /// Ledger entries of one read, and the most of one update: a commit with more comes as several.
 const MAX_ENTRIES: usize = 500;
@@ -88,6 +91,8 @@ pub struct Feed {
     stamp: Option<i64>,
     /// More is stored than was handed on or read.
     behind: bool,
+    /// When it heard of what it is about to hand on.
+    woken: Option<tokio::time::Instant>,
     /// Read, not handed on yet; each within [`MAX_ENTRIES`] of a read.
     read: VecDeque<Update>,
     expires_at: Instant,
@@ -128,7 +133,7 @@ impl Feed {
         let behind = reached.sequence < now.sequence || reached.version.is_some_and(|it| Some(it) < now.version);
         let reached = Cursor { version: reached.version.or(now.version), ..reached };
         let stamp = (!behind).then_some(row.stamp);
-        Ok(Self { app, customer, subscription, reached, stamp, behind, read: VecDeque::new(), expires_at })
+        Ok(Self { app, customer, subscription, reached, stamp, behind, woken: None, read: VecDeque::new(), expires_at })
     }
 
     /// As a stream that ends with its first error.
@@ -150,6 +155,9 @@ impl Feed {
         loop {
             if let Some(update) = self.read.pop_front() {
                 self.reached = update.cursor;
+                if let Some(woken) = self.woken.take() {
+                    histogram!(metrics::LIVE_LAG_SECONDS).record(woken.elapsed().as_secs_f64());
+                }
                 return Ok(update);
             }
             if self.behind {
@@ -164,8 +172,9 @@ impl Feed {
             if Some(mark.version) <= self.reached.version {
                 continue;
             }
+            self.woken = Some(mark.at);
             match mark.news.filter(|commit| Some(commit.before) == self.stamp) {
-                Some(commit) => self.take(&commit.customer, commit.entries.clone(), true),
+                Some(commit) => self.take(&commit.customer, commit.entries.clone(), true, "hub"),
                 None => self.behind = true,
             }
         }
@@ -179,12 +188,18 @@ impl Feed {
         let (customer, entries) =
             read.await.map_err(|error| Error::Internal(format!("reading the ledger: {error}")))??;
         self.behind = entries.len() == MAX_ENTRIES;
-        self.take(&customer, entries, !self.behind);
+        self.take(&customer, entries, !self.behind, "sql");
         Ok(())
     }
 
     /// What follows the cursor is to be handed on. `whole`: as [`updates`] has it.
-    fn take(&mut self, customer: &Arc<customer::Model>, entries: Vec<Arc<ledger_entry::Model>>, whole: bool) {
+    fn take(
+        &mut self,
+        customer: &Arc<customer::Model>,
+        entries: Vec<Arc<ledger_entry::Model>>,
+        whole: bool,
+        source: &'static str,
+    ) {
         self.stamp = whole.then_some(customer.stamp);
         self.read = updates(customer, entries, whole);
         // Without an entry it was progress that moved.
@@ -192,6 +207,7 @@ impl Feed {
             let customer = Arc::clone(customer);
             self.read.push_back(Update { cursor: Cursor::of(&customer), entries: Vec::new(), customer });
         }
+        counter!(metrics::LIVE_UPDATES, "source" => source).increment(self.read.len() as u64);
     }
 }
 

@@ -35,6 +35,7 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
 }
 
 async fn sweep(app: &App) -> Result<(), Error> {
+    ::metrics::counter!(crate::metrics::LIVE_SWEEPS).increment(1);
     for followed in app.live.topics().chunks(CHUNK) {
         let named = any(app.database.backend(), customer::Column::ExternalId, followed.iter().cloned());
         let versions: Vec<(String, i64)> = customer::Entity::find()

@@ -38,6 +38,7 @@ pub(super) async fn run(_: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     warn_of_short_secret(&config.auth);
     let _lock = lock_file(config)?;
     let verifier = Verifier::new(&config.auth, Clock::System.now().0).await?;
+    http::metrics::record();
     let app = start_app(config).await?;
     let listener = TcpListener::bind(config.http.listen)
         .await

@@ -36,7 +36,7 @@ use serde_json::{Map, Value};
 
 use document::Document;
 use documents::Documents;
-use normalize::{ConcreteTypes, Normalizer};
+use normalize::{ConcreteTypes, Normalizer, Selected};
 use suggest::suggest;
 
 pub use limits::Limits;
@@ -96,6 +96,8 @@ pub enum OperationKind {
 pub struct Admitted {
     /// What the operation does.
     pub operation: OperationKind,
+    /// Names of the root type's fields that it selects, each once.
+    pub fields: Vec<String>,
     /// The operation's name, when it has one.
     pub operation_name: Option<String>,
     /// The normalised operation: the text to run in place of the one that came.
@@ -105,6 +107,17 @@ pub struct Admitted {
     /// Points: one for each field that can run, times the items of the lists it stands in. `first` and `last` say how many those
     /// are, else [`Limits::page_items`]; a list that answers a list argument has that argument's length.
     pub cost: u32,
+}
+
+impl OperationKind {
+    /// As GraphQL writes it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::Mutation => "mutation",
+            Self::Subscription => "subscription",
+        }
+    }
 }
 
 impl Gate {
@@ -150,7 +163,17 @@ impl Gate {
             let value = serde_json::to_value(variables.get(name.as_str())?).ok()?;
             Some((name.to_string(), value))
         });
+        let mut fields = Vec::new();
+        if let Selected::Fields(selected) = &selected {
+            for field in selected {
+                let name = field.source.name.to_string();
+                if !fields.contains(&name) {
+                    fields.push(name);
+                }
+            }
+        }
         Ok(Admitted {
+            fields,
             operation: match operation.operation_type {
                 OperationType::Query => OperationKind::Query,
                 OperationType::Mutation => OperationKind::Mutation,

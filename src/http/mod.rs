@@ -4,6 +4,7 @@ pub mod auth;
 mod graphiql;
 pub mod graphql;
 pub mod limits;
+pub mod metrics;
 pub mod origins;
 pub mod router;
 

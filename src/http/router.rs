@@ -51,6 +51,7 @@ pub fn router(
     let mut router = Router::new()
         .route("/graphql", graphql.with_state(endpoint))
         .route("/healthz", get(async || "ok"))
+        .route("/metrics", get(super::metrics::tell).with_state(Arc::clone(&app)))
         .route("/readyz", get(ready).with_state(app));
     if config.http.graphiql {
         router = router.merge(super::graphiql::routes());
@@ -75,9 +76,11 @@ fn documents(folder: &Path) -> Result<Vec<String>, RouterError> {
     Ok(texts)
 }
 
-/// Whether requests can be served: the database answers.
+/// Whether requests can be served: the database answers. Without Redis they are, only slower.
 async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
+    let degraded = app.snapshots().cache().shared().is_some_and(|redis| !redis.is_up());
     match tokio::time::timeout(READY_TIMEOUT, app.database.ping()).await {
+        Ok(Ok(())) if degraded => (StatusCode::OK, "degraded: Redis is not used"),
         Ok(Ok(())) => (StatusCode::OK, "ok"),
         _ => (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer"),
     }

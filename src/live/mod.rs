@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Topics by name; one a process.
 pub struct Hub<T> {
@@ -26,6 +27,8 @@ pub struct Mark<T> {
     pub version: i64,
     /// What came with that version, if the wake-up brought it.
     pub news: Option<Arc<T>>,
+    /// When it was heard of.
+    pub at: Instant,
 }
 
 /// Ends when it is dropped.
@@ -54,7 +57,7 @@ impl<T> Hub<T> {
         let marks = match topics.get(topic) {
             Some(sender) => sender.subscribe(),
             None => {
-                let (sender, marks) = watch::channel(Mark { version: 0, news: None });
+                let (sender, marks) = watch::channel(Mark { version: 0, news: None, at: Instant::now() });
                 topics.insert(topic.to_owned(), sender);
                 marks
             }
@@ -69,10 +72,15 @@ impl<T> Hub<T> {
         marks.send_if_modified(|mark| {
             let is_new = version > mark.version;
             if is_new {
-                *mark = Mark { version, news: news().map(Arc::new) };
+                *mark = Mark { version, news: news().map(Arc::new), at: Instant::now() };
             }
             is_new
         });
+    }
+
+    /// How many subscriptions there are.
+    pub fn subscribers(&self) -> usize {
+        lock(&self.topics).values().map(watch::Sender::receiver_count).sum()
     }
 
     /// The topics that have subscribers.
@@ -89,7 +97,7 @@ impl<T> Subscription<T> {
             std::future::pending::<()>().await;
         }
         let mark = self.marks.borrow_and_update();
-        Mark { version: mark.version, news: mark.news.clone() }
+        Mark { version: mark.version, news: mark.news.clone(), at: mark.at }
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod abuse;
 mod audit;
+mod cache;
 mod cli;
 mod clients;
 mod convergence;
@@ -15,6 +16,7 @@ mod import;
 mod life;
 mod live;
 mod migration;
+mod operations;
 mod oracle;
 mod readme;
 mod recorder;

@@ -18,6 +18,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use ::metrics::{counter, histogram};
 use entity::{award, customer, ledger_entry};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -35,6 +36,7 @@ use super::viewer::Who;
 use crate::config;
 use crate::live::Hub;
 use crate::live::hints::Hints;
+use crate::metrics;
 
 /// How often a batch is repeated after a deadlock or a serialisation failure.
 const MAX_REPEATS: u32 = 10;
@@ -158,6 +160,7 @@ pub struct Recorder {
     /// Empty once it drains.
     writers: RwLock<Vec<mpsc::UnboundedSender<Item>>>,
     items: Arc<Semaphore>,
+    items_max: usize,
     shares: Shares,
     bytes: Arc<Semaphore>,
     bytes_max: usize,
@@ -183,6 +186,7 @@ impl Recorder {
         Self {
             writers: RwLock::new(writers),
             items: Arc::new(Semaphore::new(limits.queue_items)),
+            items_max: limits.queue_items,
             shares: Shares::new(limits.queue_items),
             bytes: Arc::new(Semaphore::new(limits.queue_bytes)),
             bytes_max: limits.queue_bytes,
@@ -193,12 +197,17 @@ impl Recorder {
     /// Records facts: together admitted or together refused with [`Error::Overloaded`]; each is then answered on its
     /// own, in order. Whoever has many waiting is refused before others are.
     pub async fn record(&self, who: &Who, facts: Vec<Fact>) -> Result<Vec<Answer>, Error> {
-        let _share = self.shares.take(who, facts.len()).ok_or(Error::Overloaded)?;
+        let count = facts.len() as u64;
+        let refuse = || {
+            counter!(metrics::WRITE_REFUSED).increment(count);
+            Error::Overloaded
+        };
+        let _share = self.shares.take(who, facts.len()).ok_or_else(refuse)?;
         let mut rooms = Vec::with_capacity(facts.len());
         for fact in &facts {
-            let item = Arc::clone(&self.items).try_acquire_owned().map_err(|_| Error::Overloaded)?;
+            let item = Arc::clone(&self.items).try_acquire_owned().map_err(|_| refuse())?;
             let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(self.permits(fact));
-            rooms.push((item, bytes.map_err(|_| Error::Overloaded)?));
+            rooms.push((item, bytes.map_err(|_| refuse())?));
         }
         let waiting: Vec<_> = facts.into_iter().zip(rooms).map(|(fact, room)| self.send(fact, room)).collect();
         let mut answers = Vec::with_capacity(waiting.len());
@@ -256,6 +265,12 @@ impl Recorder {
         Ok(self.send(fact, (item, bytes.map_err(|_| Error::Unavailable)?)))
     }
 
+    /// Items that wait or are being written, and their bytes.
+    pub fn queued(&self) -> (usize, usize) {
+        let items = self.items_max - self.items.available_permits().min(self.items_max);
+        (items, self.bytes_max - self.bytes.available_permits().min(self.bytes_max))
+    }
+
     /// Waits until everything queued is committed and answered; whoever comes later is told UNAVAILABLE.
     pub async fn drain(&self) {
         self.writers.write().unwrap_or_else(PoisonError::into_inner).clear();
@@ -298,25 +313,35 @@ async fn write(context: &Context, shard: i32, items: Vec<Item>) {
     let mut batches = vec![items];
     while let Some(mut items) = batches.pop() {
         let facts: Vec<&Fact> = items.iter().map(|item| &item.fact).collect();
+        let began = tokio::time::Instant::now();
         match commit(context, shard, &facts).await {
             Ok(answers) => {
+                ended("committed");
+                histogram!(metrics::WRITE_BATCH_ITEMS).record(facts.len() as f64);
+                histogram!(metrics::WRITE_BATCH_SECONDS).record(began.elapsed().as_secs_f64());
                 for (item, answer) in items.into_iter().zip(answers) {
                     let _ = item.reply.send(Ok(answer));
                 }
             }
             // Data that the database refuses: find the guilty item, and let the others pass.
             Err(Error::Database(error)) if is_data_error(&error) && items.len() > 1 => {
+                ended("split");
                 let rest = items.split_off(items.len() / 2);
                 batches.push(rest);
                 batches.push(items);
             }
             Err(error) => {
+                ended("failed");
                 for item in items {
                     let _ = item.reply.send(Err(error.clone()));
                 }
             }
         }
     }
+}
+
+fn ended(outcome: &'static str) {
+    counter!(metrics::WRITE_BATCHES, "outcome" => outcome).increment(1);
 }
 
 /// Commits one batch; a deadlock or a serialisation failure repeats it whole.
@@ -327,6 +352,7 @@ async fn commit(context: &Context, shard: i32, facts: &[&Fact]) -> Result<Vec<Re
         match batch::commit(context, shard, facts).await {
             Err(Error::Database(error)) if is_conflict(&error) && repeats < MAX_REPEATS => {
                 tracing::debug!(error = %error, repeats, "a batch is repeated");
+                ended("repeated");
                 repeats += 1;
                 tokio::time::sleep(pause).await;
                 pause *= 2;

@@ -81,6 +81,7 @@ pub(super) async fn run(args: &Args, mut config: Config) -> anyhow::Result<ExitC
     let midnight = clock.now().0.div_euclid(DAY) * DAY;
     let opened = kept(&folder, "opened", || Instant(midnight - PAST).to_string())?;
     let opened = parse_instant(&opened).with_context(|| format!("{}/opened", folder.display()))?;
+    crate::http::metrics::record();
     let app = start_app(&config).await?;
     open_shop(&app, opened).await?;
 

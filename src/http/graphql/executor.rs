@@ -120,6 +120,19 @@ impl Reply {
         &self.errors
     }
 
+    /// For metrics: `error` where the server is at fault, `refused` where it is the caller or the load.
+    pub fn outcome(&self) -> &'static str {
+        let is_ours = |error: &ServerError| match error.extensions.as_ref().and_then(|it| it.get("code")) {
+            Some(GraphqlValue::String(code)) => code == "INTERNAL" || code == "UNAVAILABLE",
+            _ => true,
+        };
+        match self.errors.as_slice() {
+            [] => "ok",
+            errors if errors.iter().any(is_ours) => "error",
+            _ => "refused",
+        }
+    }
+
     /// The code of the first error.
     pub fn code(&self) -> Option<&str> {
         match self.errors.first()?.extensions.as_ref()?.get("code")? {

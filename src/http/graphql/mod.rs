@@ -14,6 +14,7 @@ mod websocket;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::metrics::{counter, histogram};
 use axum::extract::State;
 use axum::http::header::{ALLOW, ORIGIN, UPGRADE, WWW_AUTHENTICATE};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
@@ -33,6 +34,7 @@ use crate::config;
 use crate::engine::time::Instant;
 use crate::gate::{Admitted, OperationKind, Rights};
 use crate::graphql::Caller;
+use crate::metrics;
 
 pub use self::executor::{Executor, Reply};
 pub use self::request::GraphqlRequest;
@@ -108,7 +110,7 @@ impl Endpoint {
         self.limits.charge(&caller.viewer, &who, 1).map_err(Reply::limited)?;
         let is_admin = matches!(caller.viewer, Viewer::Admin(_));
         let rights = Rights { introspection: self.introspection || is_admin, unlisted: is_admin };
-        let admitted = self.executor.admit(request, rights)?;
+        let admitted = self.executor.admit(request, rights).inspect_err(|_| refused())?;
         self.limits.charge(&caller.viewer, &who, admitted.cost).map_err(Reply::limited)?;
         Ok(admitted)
     }
@@ -117,8 +119,10 @@ impl Endpoint {
     async fn execute(&self, caller: Caller, admitted: Admitted) -> Reply {
         let Some(turn) = self.limits.turn(&caller.viewer.who()) else { return Reply::error(Error::Overloaded) };
         let executor = Arc::clone(&self.executor);
+        let measured = Measured::begin(&admitted);
         let task = tokio::spawn(async move {
             let reply = executor.execute(caller, admitted).await;
+            measured.end(&reply);
             drop(turn);
             reply
         });
@@ -135,9 +139,48 @@ impl Endpoint {
             let endpoint = Arc::clone(self);
             return Ok(futures_util::stream::once(async move { endpoint.execute(caller, admitted).await }).boxed());
         }
+        Measured::begin(&admitted).opened();
         let place = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| Reply::error(Error::Overloaded))?;
         Ok(held(place, self.executor.subscribe(caller, admitted)).boxed())
     }
+}
+
+/// A request, for metrics: by its root fields, which are as many as the schema has, and not by what clients call it.
+struct Measured {
+    operation: &'static str,
+    fields: Vec<String>,
+    began: tokio::time::Instant,
+}
+
+impl Measured {
+    fn begin(admitted: &Admitted) -> Self {
+        let (operation, fields) = (admitted.operation.as_str(), admitted.fields.clone());
+        Self { operation, fields, began: tokio::time::Instant::now() }
+    }
+
+    /// A query or mutation was run.
+    fn end(self, reply: &Reply) {
+        let seconds = self.began.elapsed().as_secs_f64();
+        let outcome = reply.outcome();
+        for field in self.fields {
+            let (operation, labelled) = (self.operation, field.clone());
+            histogram!(metrics::REQUEST_SECONDS, "operation" => operation, "field" => labelled).record(seconds);
+            counter!(metrics::REQUESTS, "operation" => operation, "field" => field, "outcome" => outcome).increment(1);
+        }
+    }
+
+    /// A subscription was admitted.
+    fn opened(self) {
+        for field in self.fields {
+            counter!(metrics::REQUESTS, "operation" => self.operation, "field" => field, "outcome" => "ok")
+                .increment(1);
+        }
+    }
+}
+
+/// The gate let a request not pass.
+fn refused() {
+    counter!(metrics::REQUESTS, "operation" => "none", "field" => "none", "outcome" => "refused").increment(1);
 }
 
 /// Answers as they come.

@@ -62,8 +62,23 @@ impl TestApp {
     }
 
     async fn on(url: String, sqlite: Option<Sqlite>, queue_items: usize) -> Self {
+        Self::of(&url, sqlite, queue_items, &cache(), None).await
+    }
+
+    /// A node on this database.
+    pub(crate) async fn with(url: &str, cache: &config::Cache, redis_url: Option<String>) -> Self {
+        Self::of(url, None, 10_000, cache, redis_url).await
+    }
+
+    async fn of(
+        url: &str,
+        sqlite: Option<Sqlite>,
+        queue_items: usize,
+        cache: &config::Cache,
+        redis_url: Option<String>,
+    ) -> Self {
         let options = config::Database {
-            url: url.into(),
+            url: url.to_owned().into(),
             migrate: true,
             connections: 4,
             statement_timeout: Duration::from_secs(30),
@@ -73,7 +88,7 @@ impl TestApp {
         let clock = Arc::new(AtomicI64::new(parse_instant(NOW).expect("an instant").0));
         let writer = config::Writer { queue_items, queue_bytes: 64 << 20, batch_items: 256, writers: 2 };
         let app =
-            App::start(database, Clock::Fixed(Arc::clone(&clock)), &writer, &cache(), &redis(None)).await.unwrap();
+            App::start(database, Clock::Fixed(Arc::clone(&clock)), &writer, cache, &redis(redis_url)).await.unwrap();
         let executor = Arc::new(Executor::new(Arc::clone(&app)).expect("a valid schema"));
         Self { app, executor, clock, _sqlite: sqlite }
     }

@@ -82,6 +82,17 @@ impl Postgres {
         self.url(&name)
     }
 
+    /// A copy of a database that nobody uses, as it is now.
+    pub(crate) async fn copy_database(&self, url: &str) -> String {
+        let original = url.rsplit('/').next().expect("a database's name");
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let connection = Database::connect(self.url("postgres")).await.expect("a connection to the test server");
+        let sql = format!("CREATE DATABASE {name} TEMPLATE {original}");
+        connection.execute_unprepared(&sql).await.expect("a copy");
+        connection.close().await.expect("a closed connection");
+        self.url(&name)
+    }
+
     /// Ends the server as the machine's crash would: no shutdown, no checkpoint. The cluster stays as it is.
     pub(crate) fn kill9(&mut self) {
         if let Some(mut server) = self.server.take() {

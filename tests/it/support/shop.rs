@@ -1,6 +1,7 @@
 //! A real server, and a shop that uses it.
 
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use windfall::engine::time::Instant;
@@ -36,7 +37,8 @@ impl Shop {
     pub(crate) fn of(server: Server) -> Self {
         Self {
             server,
-            client: reqwest::Client::new(),
+            // Shorter than the server's own, which would close a connection just when it is used again.
+            client: reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(5)).build().unwrap(),
             admin: token(Role::Admin, "eve"),
             storefront: token(Role::Storefront, "shop"),
         }

@@ -1,0 +1,32 @@
+//! Reads are never stale, whatever becomes of Redis, of nodes and of the database; and they are as cheap as promised.
+
+mod herd;
+mod memory;
+mod restored;
+mod staleness;
+mod statements;
+
+use serde_json::Value;
+
+use crate::support::server::{Server, command};
+use crate::support::shop::Shop;
+
+/// A node on this database, which shares this Redis.
+async fn node(database_url: &str, redis_url: Option<&str>, more: &[(&str, &str)]) -> Shop {
+    let mut command = command(database_url);
+    command.envs(redis_url.map(|url| ("WINDFALL__REDIS__URL", url))).envs(more.iter().copied());
+    // What it says of Redis is expected here.
+    command.env("WINDFALL__LOG__FILTER", "error");
+    Shop::of(Server::start_with(&mut command).await.0)
+}
+
+/// The value of a metric with these labels, as the node tells it; 0: it has not happened yet.
+async fn metric(shop: &Shop, name: &str) -> f64 {
+    let text = shop.client.get(format!("{}/metrics", shop.address())).send().await.unwrap().text().await.unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().unwrap())
+}
+
+fn number(value: &Value) -> i64 {
+    value.as_i64().unwrap_or_else(|| panic!("a number, not {value}"))
+}

@@ -1,0 +1,232 @@
+//! The staleness checker: writers and readers on three nodes, while Redis goes through everything that can happen to it.
+//!
+//! Each customer has one writer, which buys one thing at a time, so a customer's version is the number of its purchases that
+//! were acknowledged. A read that began after that must show them all.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::{metric, node, number};
+use crate::support::direct::cases;
+use crate::support::postgres::Postgres;
+use crate::support::proxy::{Garbage, Mode, Proxy};
+use crate::support::redis::Redis;
+use crate::support::shop::Shop;
+
+/// More than a request's aliases: they are asked for by `nodes`.
+const CUSTOMERS: usize = 24;
+const MAX_STALENESS: Duration = Duration::from_secs(2);
+const BALANCES: &str = "query($ids: [ID!]!) { nodes(ids: $ids) { ... on Customer { balance { available version } } } }";
+const WHOLE: &str = "query($ids: [ID!]!) { nodes(ids: $ids) { ... on Customer { balance { available version } \
+    progress { current campaign { name } } awards(first: 2) { nodes { points } } } } }";
+/// Of so many reads one asks for all.
+const WHOLE_EVERY: usize = 8;
+/// Between two purchases of a customer.
+const PAUSE: Duration = Duration::from_millis(150);
+
+/// A customer, and what its writer knows.
+struct Customer {
+    name: String,
+    id: String,
+    /// Purchases that were acknowledged.
+    bought: AtomicI64,
+    /// When each of them was.
+    times: std::sync::Mutex<Vec<Instant>>,
+}
+
+impl Customer {
+    /// How many had been acknowledged so long ago.
+    fn bought_before(&self, moment: Instant) -> i64 {
+        let times = self.times.lock().unwrap();
+        i64::try_from(times.iter().filter(|time| **time <= moment).count()).unwrap()
+    }
+}
+
+#[derive(Default)]
+struct Counts {
+    reads: AtomicUsize,
+    stale: AtomicUsize,
+    too_stale: AtomicUsize,
+}
+
+struct Checker {
+    /// The last one may be stale by [`MAX_STALENESS`].
+    nodes: Vec<Shop>,
+    customers: Vec<Customer>,
+    counts: Counts,
+    stop: AtomicBool,
+}
+
+impl Checker {
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::SeqCst)
+    }
+
+    async fn write(&self, index: usize) {
+        let customer = &self.customers[index];
+        for number in 1.. {
+            if self.stopped() {
+                return;
+            }
+            self.nodes[number % self.nodes.len()].buy(&customer.name, number).await;
+            customer.times.lock().unwrap().push(Instant::now());
+            customer.bought.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    async fn read(&self, node: usize) {
+        let is_strong = node + 1 < self.nodes.len();
+        let ids: Vec<&str> = self.customers.iter().map(|customer| customer.id.as_str()).collect();
+        for turn in 0.. {
+            if self.stopped() {
+                return;
+            }
+            let query = if turn % WHOLE_EVERY == 0 { WHOLE } else { BALANCES };
+            let began = Instant::now();
+            let expected: Vec<i64> = self
+                .customers
+                .iter()
+                .map(|customer| match is_strong {
+                    true => customer.bought.load(Ordering::SeqCst),
+                    false => customer.bought_before(began - MAX_STALENESS),
+                })
+                .collect();
+            let shop = &self.nodes[node];
+            let answer = shop.data(&shop.storefront, query, json!({ "ids": ids })).await;
+            for (node, expected) in answer["nodes"].as_array().unwrap().iter().zip(expected) {
+                self.check(node, expected, is_strong);
+            }
+        }
+    }
+
+    fn check(&self, read: &Value, expected: i64, is_strong: bool) {
+        let version = number(&read["balance"]["version"]);
+        // The first purchase was made before the count began.
+        assert_eq!(number(&read["balance"]["available"]), 10 * version, "{read}");
+        if let Some(progress) = read["progress"].as_array() {
+            let counted = progress.iter().find(|it| it["campaign"]["name"] == "rolling").unwrap();
+            assert_eq!(counted["current"], version.to_string(), "{read}");
+            let awards = read["awards"]["nodes"].as_array().unwrap().len();
+            assert_eq!(awards, usize::try_from(version.min(2)).unwrap(), "{read}");
+        }
+        self.counts.reads.fetch_add(1, Ordering::SeqCst);
+        if version < expected + 1 {
+            let counter = if is_strong { &self.counts.stale } else { &self.counts.too_stale };
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+/// What happens to Redis, one thing after the other; each for a while, and a while of peace after it.
+async fn faults(checker: &Checker, redis: &mut Redis, proxy: &Proxy, round: u64) {
+    let while_it_lasts = || tokio::time::sleep(Duration::from_millis(400));
+    for fault in 0..13 {
+        if checker.stopped() {
+            return;
+        }
+        match fault {
+            0 => redis.kill(),
+            1 => redis.suspend(),
+            2 => redis.flush(),
+            3 => redis.save(),
+            4 => proxy.set(Mode::Blackhole),
+            5 => proxy.set(Mode::Refuse),
+            6 => proxy.set(Mode::Garbage(Garbage::Noise(round))),
+            7 => proxy.set(Mode::Garbage(Garbage::WrongType)),
+            8 => proxy.set(Mode::Garbage(Garbage::Bulk("nonsense"))),
+            9 => proxy.set(Mode::Garbage(Garbage::Truncated)),
+            10 => proxy.set(Mode::Slow(Duration::from_millis(50))),
+            11 => proxy.set(Mode::DropSubscriptions { seed: round, within: Duration::from_millis(100) }),
+            _ => {
+                redis.command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
+                redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
+            }
+        }
+        while_it_lasts().await;
+        match fault {
+            0 => redis.restart(),
+            1 => redis.resume(),
+            // What was saved is old by now.
+            3 => redis.restart_with_dump(),
+            12 => {
+                redis.command(&["CONFIG", "SET", "maxmemory", "64mb"]);
+                redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
+            }
+            _ => proxy.set(Mode::Pass),
+        }
+        // Long enough for most nodes to use it again.
+        while_it_lasts().await;
+        while_it_lasts().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_read_is_older_than_what_was_acknowledged_before_it() {
+    let url = Postgres::shared().create_database().await;
+    let mut redis = Redis::start();
+    let proxy = Proxy::start(redis.address());
+    let mut nodes = Vec::new();
+    for staleness in ["0", "0", "2"] {
+        nodes.push(node(&url, Some(&proxy.url()), &[("WINDFALL__CACHE__MAX_STALENESS", staleness)]).await);
+    }
+    let shop = &nodes[0];
+    shop.campaign(json!({})).await;
+    let rolling = json!({ "rolling": { "duration": "P3660D" } });
+    let far = json!({ "purchases": { "atLeast": 1_000_000 } });
+    shop.campaign(json!({ "name": "rolling", "window": rolling, "goal": far })).await;
+    let mut customers = Vec::new();
+    for number in 0..CUSTOMERS {
+        let name = format!("c{number}");
+        shop.buy(&name, 0).await;
+        let found = shop.data(
+            &shop.storefront,
+            "query($by: CustomerBy!) { customer(by: $by) { id } }",
+            json!({ "by": { "externalId": name } }),
+        );
+        let id = found.await["customer"]["id"].as_str().unwrap().to_owned();
+        customers.push(Customer { name, id, bought: AtomicI64::new(0), times: std::sync::Mutex::default() });
+    }
+    let checker = Arc::new(Checker { nodes, customers, counts: Counts::default(), stop: AtomicBool::new(false) });
+    let mut tasks = JoinSet::new();
+    for index in 0..CUSTOMERS {
+        let checker = Arc::clone(&checker);
+        tasks.spawn(async move { checker.write(index).await });
+    }
+    for node in [0, 1, 2, 0, 1, 2] {
+        let checker = Arc::clone(&checker);
+        tasks.spawn(async move { checker.read(node).await });
+    }
+    let wanted = cases(100_000, 10_000_000);
+    let mut round = 0;
+    while round == 0 || checker.counts.reads.load(Ordering::SeqCst) < wanted {
+        faults(&checker, &mut redis, &proxy, round).await;
+        round += 1;
+        assert!(tasks.try_join_next().is_none(), "a reader or writer met an error");
+    }
+    checker.stop.store(true, Ordering::SeqCst);
+    while let Some(ended) = tasks.join_next().await {
+        ended.unwrap();
+    }
+    let Counts { reads, stale, too_stale } = &checker.counts;
+    let bought: i64 = checker.customers.iter().map(|customer| customer.bought.load(Ordering::SeqCst)).sum();
+    let mut tiers = [0.0; 3];
+    for shop in &checker.nodes {
+        for (sum, tier) in tiers.iter_mut().zip(["l1", "l2", "sql"]) {
+            *sum += metric(shop, &format!("windfall_cache_reads_total{{tier=\"{tier}\"}}")).await;
+        }
+        assert_eq!(metric(shop, "windfall_cache_drift_total").await, 0.0);
+        // Each met faults, and got over them.
+        assert!(metric(shop, "windfall_redis_breaker_opened_total").await > 1.0);
+    }
+    println!(
+        "{reads:?} reads beside {bought} purchases over {round} rounds of 13 faults: {stale:?} stale, {too_stale:?} by more than {MAX_STALENESS:?}; from L1, L2, SQL: {tiers:?}"
+    );
+    assert_eq!((stale.load(Ordering::SeqCst), too_stale.load(Ordering::SeqCst)), (0, 0));
+    assert!(tiers.iter().all(|reads| *reads > 10.0), "{tiers:?}");
+}

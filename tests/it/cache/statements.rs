@@ -1,0 +1,92 @@
+//! A read that is answered from the cache sends one statement, the look-up.
+
+use std::time::Duration;
+
+use serde_json::json;
+use windfall::cache::Tier;
+use windfall::config;
+
+use crate::support::app::{TestApp, customer};
+use crate::support::direct::{ENGINES, Engine, scratch};
+use crate::support::redis::Redis;
+
+/// What a mobile app shows first. The rolling window's progress and the awards take more than the customer's row.
+const HOME: &str = "{ me { balance { available version } progress { current campaign { name } } \
+    awards { nodes { points campaign { name } } pageInfo { hasNextPage } } } }";
+
+async fn shop(app: &TestApp) {
+    app.campaign(json!({})).await;
+    let rolling = json!({ "rolling": { "duration": "P30D" } });
+    app.campaign(json!({ "name": "rolling", "window": rolling, "goal": { "purchases": { "atLeast": 9 } } })).await;
+    for (name, count) in [("ada", 5), ("bob", 4)] {
+        for n in 0..count {
+            app.purchase(&format!("{name}-{n}"), name, &format!("2026-11-02T0{n}:00:00Z"), "5").await;
+        }
+    }
+}
+
+fn cache(max_staleness: Duration) -> config::Cache {
+    config::Cache { l1_bytes: 16 << 20, max_staleness }
+}
+
+#[tokio::test]
+async fn a_hit_sends_the_look_up_alone() {
+    for engine in ENGINES {
+        let (url, _sqlite) = scratch(engine).await;
+        let redis = Redis::start();
+        let one = TestApp::with(&url, &cache(Duration::ZERO), Some(redis.url())).await;
+        let other = TestApp::with(&url, &cache(Duration::ZERO), Some(redis.url())).await;
+        for node in [&one, &other] {
+            while !node.app.snapshots().cache().shared().unwrap().is_up() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        shop(&one).await;
+        let cold = one.statements(&customer("ada"), HOME, json!({})).await;
+        assert!((4..=9).contains(&cold), "{engine:?}: {cold}");
+        assert_eq!(one.statements(&customer("ada"), HOME, json!({})).await, 1, "{engine:?}: L1");
+        // It is sent to Redis some time after it was answered.
+        while redis.command(&["DBSIZE"]) == "0" {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // So that the other node knows the campaigns; their set is kept until its revision moves on.
+        other.data(&customer("bob"), HOME, json!({})).await;
+        let name = [("ada".to_owned(), None)];
+        let tier = async || other.app.snapshots().find(&name).await.unwrap()["ada"].tier;
+        let before = other.app.database.statements();
+        assert_eq!(tier().await, Tier::L2, "{engine:?}");
+        assert_eq!(other.app.database.statements() - before, 1, "{engine:?}: L2");
+        assert_eq!(other.statements(&customer("ada"), HOME, json!({})).await, 1, "{engine:?}: L1");
+        assert_eq!(tier().await, Tier::L1);
+        assert_eq!(
+            one.data(&customer("ada"), HOME, json!({})).await,
+            other.data(&customer("ada"), HOME, json!({})).await
+        );
+        // Whoever writes makes the next read a miss, on every node.
+        one.purchase("ada-9", "ada", "2026-11-02T11:59:00Z", "5").await;
+        for node in [&other, &one] {
+            let answer = node.data(&customer("ada"), HOME, json!({})).await;
+            assert_eq!(answer["me"]["balance"], json!({ "available": 20, "version": 6 }));
+            assert_eq!(answer["me"]["progress"][0]["current"], "6", "{answer}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_staleness_is_allowed_a_hit_sends_none() {
+    let (url, _sqlite) = scratch(Engine::Sqlite).await;
+    let app = TestApp::with(&url, &cache(Duration::from_secs(60)), None).await;
+    shop(&app).await;
+    app.data(&customer("ada"), HOME, json!({})).await;
+    assert_eq!(app.statements(&customer("ada"), HOME, json!({})).await, 0);
+    let writer = TestApp::with(&url, &cache(Duration::ZERO), None).await;
+    let bought = writer.purchase("ada-9", "ada", "2026-11-02T11:59:00Z", "5").await;
+    let version = &bought["balance"]["version"];
+    // Nobody has told this node; but whoever has seen the version gets it.
+    let stale = app.data(&customer("ada"), HOME, json!({})).await;
+    assert_eq!(stale["me"]["balance"]["version"], 5);
+    let asks = "query($v: Count) { me(atLeastVersion: $v) { balance { available version } } }";
+    let fresh = app.data(&customer("ada"), asks, json!({ "v": version })).await;
+    assert_eq!(fresh["me"]["balance"], json!({ "available": 20, "version": 6 }));
+    assert_eq!(app.data(&customer("ada"), HOME, json!({})).await["me"]["balance"]["version"], 6);
+}

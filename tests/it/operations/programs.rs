@@ -1,0 +1,112 @@
+//! The commands of compose.yaml and the Dockerfile, run without containers: each check tells what is well from what is not.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use super::container::{json_words, only, services, words_of};
+use super::{blocks, program};
+use crate::support::direct::{Engine, scratch};
+use crate::support::redis::Redis;
+use crate::support::server::Server;
+use crate::support::sqlite::Sqlite;
+
+/// Below the ports that outgoing connections are given: who leaves it finds it free again.
+pub(super) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Another process of tests begins elsewhere.
+    let begin = std::process::id() % 5_000;
+    let ports = (0..5_000).map(|_| 10_000 + (begin + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % 5_000);
+    let mut ports = ports.map(|port| u16::try_from(port).unwrap());
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
+}
+
+/// A container's command on this machine, with its port replaced.
+fn native(words: &[String], port: &str, here: u16) -> Command {
+    let command = words.join("\n");
+    assert_eq!(command.matches(port).count(), 1, "{command}: {port}");
+    let mut words = words.iter().map(|word| word.replace(port, &here.to_string()));
+    let mut command = Command::new(program(&words.next().expect("a program")));
+    command.args(words).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+fn is_well(words: &[String], port: &str, here: u16) -> bool {
+    native(words, port, here).status().unwrap().success()
+}
+
+/// Answers one request.
+fn answer_once(status: &'static str) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 1024];
+        let _ = stream.read(&mut request);
+        let _ =
+            stream.write_all(format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").as_bytes());
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_s_and_the_proxy_s_checks() {
+    let services = services();
+    let sqlite = Sqlite::new();
+    let server = Server::start(&sqlite.url()).await;
+    let port: u16 = server.address.rsplit(':').next().unwrap().parse().unwrap();
+    let checks = [
+        (json_words(&only("HEALTHCHECK")), "/healthz"),
+        (words_of(&services["windfall-1"]["healthcheck"]["test"]), "/readyz"),
+        (words_of(&services["proxy"]["healthcheck"]["test"]), "/healthz"),
+    ];
+    for (words, path) in &checks {
+        assert!(words.join(" ").contains(path), "{words:?}");
+        assert!(is_well(words, "8080", port), "{words:?}");
+        assert!(!is_well(words, "8080", answer_once("503 Service Unavailable")), "{words:?}");
+        assert!(is_well(words, "8080", answer_once("200 OK")), "{words:?}");
+    }
+    assert!(server.terminate().success());
+    for (words, _) in &checks {
+        assert!(!is_well(words, "8080", port), "{words:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_s_check() {
+    let words = words_of(&services()["postgres"]["healthcheck"]["test"]);
+    let (url, _) = scratch(Engine::Postgres).await;
+    let port = url.rsplit(':').next().and_then(|rest| rest.split('/').next()).unwrap().parse().unwrap();
+    assert!(is_well(&words, "5432", port), "{words:?}");
+    assert!(!is_well(&words, "5432", free_port()), "{words:?}");
+}
+
+/// A Redis with the settings of compose.yaml.
+pub(super) fn redis() -> Redis {
+    let words = words_of(&services()["redis"]["command"]);
+    assert_eq!(words[0], "redis-server");
+    Redis::start_with(&words[1..].iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+#[test]
+fn redis_is_set_up_as_the_readme_says() {
+    let services = services();
+    let redis = redis();
+    let check = words_of(&services["redis"]["healthcheck"]["test"]);
+    assert!(is_well(&check, "6379", redis.port()), "{check:?}");
+    assert!(!is_well(&check, "6379", free_port()), "{check:?}");
+    for (name, value) in
+        [("maxmemory", "268435456"), ("maxmemory-policy", "allkeys-lru"), ("save", ""), ("appendonly", "no")]
+    {
+        assert_eq!(redis.command(&["CONFIG", "GET", name]), format!("{name}\n{value}"));
+    }
+    let blocks = blocks("text");
+    let [settings] = &blocks[..] else { panic!("one block of settings") };
+    let told: Vec<String> = settings
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .flat_map(|(name, value)| [format!("--{name}"), value.trim_matches('"').to_owned()])
+        .collect();
+    assert_eq!(told, words_of(&services["redis"]["command"])[1..]);
+}
