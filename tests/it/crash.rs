@@ -3,11 +3,13 @@
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sea_orm::{EntityTrait, PaginatorTrait};
 use serde_json::json;
+use tokio::task::JoinSet;
 use windfall::app::App;
 use windfall::app::audit;
 use windfall::app::clock::Clock;
@@ -163,4 +165,107 @@ async fn clients_that_hang_up_cancel_nothing_half_way() {
         assert_eq!(differences, Vec::<String>::new(), "{engine:?}");
         app.stop().await.unwrap();
     }
+}
+
+/// Sends the same purchase until it is acknowledged, and notes the codes of the errors that it meets on the way.
+async fn record_in_the_end(
+    http: &reqwest::Client,
+    addresses: &[String; 2],
+    input: &serde_json::Value,
+    codes: &Mutex<BTreeSet<String>>,
+) {
+    let shop = token(Role::Storefront, "test");
+    for attempt in 0.. {
+        let answer = ask(http, &addresses[attempt % 2], &shop, RECORD, json!({ "input": input })).await;
+        let answer = answer.expect("the nodes do not go away");
+        if answer["data"]["recordPurchase"]["purchase"]["externalId"] == input["externalId"] {
+            return;
+        }
+        let code = answer["errors"][0]["extensions"]["code"].as_str().unwrap_or_else(|| panic!("{answer}"));
+        codes.lock().unwrap().insert(code.to_owned());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// PostgreSQL dies and comes back under two nodes that are written to and read from.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_restarts_costs_retries_alone() {
+    let mut postgres = Postgres::start(Durability::Fsync);
+    let url = postgres.create_database().await;
+    let (one, other) = (Server::start(&url).await, Server::start(&url).await);
+    activate_campaign(&one).await;
+    let addresses = Arc::new([one.address.clone(), other.address.clone()]);
+    let http = reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(5)).build().unwrap();
+    let (stop, codes) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(BTreeSet::new())));
+    let recorded = Arc::new(Mutex::new(BTreeSet::new()));
+    let mut clients = JoinSet::new();
+    for client in 0..CLIENTS {
+        let (http, addresses, stop) = (http.clone(), Arc::clone(&addresses), Arc::clone(&stop));
+        let (codes, recorded) = (Arc::clone(&codes), Arc::clone(&recorded));
+        clients.spawn(async move {
+            for n in 0.. {
+                if stop.load(Ordering::SeqCst) {
+                    return;
+                }
+                let id = format!("r{client}-{n}");
+                let input = json!({
+                    "externalId": id, "customerExternalId": format!("c{}", n % 5), "total": "3.00", "currency": "EUR",
+                    "purchasedAt": format!("2026-0{}-1{}T12:00:00Z", 1 + n % 9, n % 10),
+                });
+                record_in_the_end(&http, &addresses, &input, &codes).await;
+                recorded.lock().unwrap().insert(id);
+            }
+        });
+    }
+    let reader = {
+        let (http, addresses, stop, codes) =
+            (http.clone(), Arc::clone(&addresses), Arc::clone(&stop), Arc::clone(&codes));
+        tokio::spawn(async move {
+            let ada = token(Role::Customer, "c1");
+            while !stop.load(Ordering::SeqCst) {
+                for address in &*addresses {
+                    let answer =
+                        ask(&http, address, &ada, "{ me { balance { available } } }", json!({})).await.unwrap();
+                    if let Some(code) = answer["errors"][0]["extensions"]["code"].as_str() {
+                        codes.lock().unwrap().insert(code.to_owned());
+                    }
+                }
+            }
+        })
+    };
+    for _ in 0..cases(3, 30) {
+        let before = recorded.lock().unwrap().len();
+        while recorded.lock().unwrap().len() < before + LOAD {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        postgres.kill9();
+        tokio::time::sleep(Duration::from_millis(rand::random_range(0..500))).await;
+        postgres.restart();
+    }
+    let before = recorded.lock().unwrap().len();
+    while recorded.lock().unwrap().len() < before + LOAD {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stop.store(true, Ordering::SeqCst);
+    clients.join_all().await;
+    reader.await.unwrap();
+    // No connection is stuck: each node answers, many at once.
+    let ada = token(Role::Customer, "c1");
+    for address in addresses.iter().flat_map(|address| std::iter::repeat_n(address, 50)) {
+        let answer = ask(&http, address, &ada, "{ me { balance { available } } }", json!({})).await.unwrap();
+        assert_eq!(answer.get("errors"), None, "{answer}");
+    }
+    assert!(one.terminate().success() && other.terminate().success());
+    let codes = codes.lock().unwrap().clone();
+    assert!(codes.iter().all(|code| code == "UNAVAILABLE"), "{codes:?}");
+    let opened = open(&url).await;
+    let rows = entity::purchase::Entity::find().all(opened.read()).await.unwrap();
+    let stored: BTreeSet<String> = rows.into_iter().map(|row| row.external_id).collect();
+    assert_eq!(stored, *recorded.lock().unwrap());
+    let app = App::start(opened, Clock::System, &writer(), &cache(), &redis(None)).await.unwrap();
+    let mut differences = Vec::new();
+    audit::run(&app, None, |difference| differences.push(difference.to_string())).await.unwrap();
+    assert_eq!(differences, Vec::<String>::new());
+    app.stop().await.unwrap();
+    println!("{} purchases recorded over {} restarts of PostgreSQL; errors met: {codes:?}", stored.len(), cases(3, 30));
 }

@@ -7,6 +7,7 @@ mod elsewhere;
 mod end;
 mod feed;
 mod limit;
+mod nodes;
 mod progress;
 mod reconnect;
 mod silent;
