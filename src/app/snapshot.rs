@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use entity::{CampaignId, CustomerId, award, customer};
 use sea_orm::{ConnectionTrait, EntityTrait, QueryFilter};
@@ -42,6 +43,8 @@ const RECENT_AWARDS: usize = 21;
 const MAX_LOADS: usize = 4;
 /// So much earlier than the load's clock the reader's may be, µs: readers that came before, nodes whose clocks differ.
 const CLOCK_MARGIN: i64 = 60_000_000;
+/// Of so many hits, one is held against the database.
+const HITS_PER_CHECK: u64 = 1_000;
 /// How often a read begins anew because campaigns changed under it.
 const MAX_ATTEMPTS: usize = 4;
 
@@ -98,6 +101,21 @@ impl Snapshot {
         Some(extra.purchases.iter().filter(|purchase| needed.contains(&purchase.key)).cloned().collect())
     }
 
+    /// Whether both say the same, as far as both say anything: the clock decides which purchases were loaded.
+    fn agrees(&self, other: &Self) -> bool {
+        let same_extra = |(campaign, extra): (&CampaignId, &Extra)| {
+            other
+                .extra
+                .get(campaign)
+                .filter(|it| it.range == extra.range)
+                .is_none_or(|it| it.purchases == extra.purchases)
+        };
+        self.customer == other.customer
+            && self.running == other.running
+            && self.awards == other.awards
+            && self.extra.iter().all(same_extra)
+    }
+
     /// A page of all the customer's awards; none: it is not among the newest, which are here.
     pub fn awards(&self, page: &Page) -> Option<Slice<Arc<award::Model>>> {
         let is_first = !page.is_backward() && page.after().is_none() && page.before().is_none();
@@ -114,6 +132,7 @@ pub struct Snapshots {
     cache: Arc<Cache<Snapshot, Error>>,
     lookups: Lookups,
     loader: Loader,
+    hits: AtomicU64,
 }
 
 /// What a load needs.
@@ -137,6 +156,7 @@ impl Snapshots {
         Self {
             cache: Arc::new(Cache::new(config.l1_bytes, redis)),
             lookups: Lookups::start(database, config.max_staleness),
+            hits: AtomicU64::new(0),
             loader: Loader {
                 database: database.clone(),
                 clock: clock.clone(),
@@ -173,6 +193,11 @@ impl Snapshots {
         Ok(found.into_values().map(|view| (view.snapshot.customer.id, view)).collect())
     }
 
+    /// Whether the database says the same as this view of the same version; none: the version is gone, or nobody answers.
+    pub async fn check(&self, view: &View) -> Option<bool> {
+        self.loader.check(&view.snapshot).await
+    }
+
     /// None: campaigns are of another revision now than the look-up told.
     async fn views(&self, heads: &Heads) -> Result<Option<HashMap<String, View>>, Error> {
         let Heads { revision, ref installation, ref customers, at } = *heads;
@@ -194,6 +219,10 @@ impl Snapshots {
             let Some((name, _)) = by_key.get(&key) else { continue };
             if snapshot.revision != revision {
                 return Ok(None);
+            }
+            if tier != Tier::Sql && (self.hits.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(HITS_PER_CHECK) {
+                let (loader, snapshot) = (self.loader.clone(), Arc::clone(&snapshot));
+                tokio::spawn(async move { loader.check(&snapshot).await });
             }
             views.insert(name.clone(), View { snapshot, campaigns: Arc::clone(&set), tier, at });
         }
@@ -227,6 +256,28 @@ impl Loader {
             Some(Loaded { wanted: missing, key, value })
         });
         Ok(loaded.collect())
+    }
+
+    /// Whether the database says the same of this version, if it still has it; none: it has not, or it does not answer.
+    async fn check(&self, snapshot: &Snapshot) -> Option<bool> {
+        // What is checked is no reason to let readers wait.
+        let _turn = self.turns.try_acquire().ok()?;
+        let id = snapshot.customer.id;
+        let now = self.read(vec![id]).await.ok()?.remove(&id)?;
+        let same_version = now.customer.version == snapshot.customer.version
+            && now.customer.stamp == snapshot.customer.stamp
+            && now.revision == snapshot.revision;
+        if !same_version {
+            return None;
+        }
+        ::metrics::counter!(metrics::CACHE_DRIFT_CHECKS).increment(1);
+        let same = snapshot.agrees(&now);
+        if !same {
+            ::metrics::counter!(metrics::CACHE_DRIFT).increment(1);
+            let (customer, version) = (id.0, now.customer.version);
+            tracing::error!(customer, version, "the cache has another customer than the database: please report this");
+        }
+        Some(same)
     }
 
     async fn read(&self, ids: Vec<CustomerId>) -> Result<HashMap<CustomerId, Snapshot>, Error> {

@@ -3,10 +3,11 @@
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_graphql::dataloader::{DataLoader, Loader};
+use async_graphql::{Value, value};
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
@@ -17,6 +18,7 @@ use crate::app::error::Error;
 use crate::app::model::{Award, CampaignId, Customer, CustomerId, LedgerEntry, Purchase, Refund};
 use crate::app::page::{Page, Slice};
 use crate::app::progress::CampaignProgress;
+use crate::app::snapshot::View;
 use crate::app::stats::Totals;
 use crate::app::viewer::Viewer;
 use crate::app::{self, App};
@@ -30,11 +32,34 @@ pub struct Loaders {
     /// As the customers' look-up of this request found them: as current as they. Only queries look customers up, so no
     /// mutation is answered with what was before it.
     campaigns: OnceLock<Arc<CampaignSet>>,
+    reads: Reads,
+}
+
+/// Where a request's customers were found.
+#[derive(Clone, Default)]
+pub struct Reads(Arc<Mutex<Vec<Value>>>);
+
+impl Reads {
+    fn note(&self, customer: &str, view: &View) {
+        let age_ms = u64::try_from(view.at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let read = value!({
+            "customer": customer.to_owned(),
+            "version": view.snapshot.customer.version,
+            "source": view.tier.as_str().to_owned(),
+            "ageMs": age_ms,
+        });
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(read);
+    }
+
+    /// For the answer's extensions. `source`: `l1`, `l2` or `sql`; `ageMs`: since the version was looked up.
+    pub fn tell(&self) -> Value {
+        Value::List(std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+    }
 }
 
 impl Loaders {
     /// For one request, whose turns these are.
-    pub fn start(app: Arc<App>, viewer: Viewer, turns: Turns) -> DataLoader<Self> {
+    pub fn start(app: Arc<App>, viewer: Viewer, turns: Turns, reads: Reads) -> DataLoader<Self> {
         let spawn = move |load: BoxFuture<'static, ()>| {
             let turn = Arc::clone(&turns.0).notified_owned();
             tokio::spawn(async move {
@@ -42,7 +67,7 @@ impl Loaders {
                 load.await;
             })
         };
-        DataLoader::new(Self { app, viewer, campaigns: OnceLock::new() }, spawn).delay(Duration::ZERO)
+        DataLoader::new(Self { app, viewer, campaigns: OnceLock::new(), reads }, spawn).delay(Duration::ZERO)
     }
 }
 
@@ -75,6 +100,11 @@ impl Loader<FindCustomer> for Loaders {
         let found = app::customer::find(&self.app, self.viewer.require_reader()?, names).await?;
         if let Some(view) = found.values().find_map(|current| current.view.as_ref()) {
             let _ = self.campaigns.set(Arc::clone(&view.campaigns));
+        }
+        for (name, current) in &found {
+            if let Some(view) = &current.view {
+                self.reads.note(name, view);
+            }
         }
         Ok(keys.iter().filter_map(|key| Some((key.clone(), found.get(&key.0)?.clone()))).collect())
     }

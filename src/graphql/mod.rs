@@ -28,7 +28,7 @@ use async_graphql::dataloader::DataLoader;
 use async_graphql::{Context, MergedObject, MergedSubscription, Response, ValidationMode, Variables};
 use futures_util::{Stream, StreamExt};
 
-use self::loaders::{Loaders, Turns};
+use self::loaders::{Loaders, Reads, Turns};
 use crate::app::App;
 use crate::app::viewer::Viewer;
 use crate::engine::time::Instant;
@@ -79,15 +79,20 @@ fn executor() -> Executor {
 impl Schema {
     /// Runs a query or mutation that the gate admitted.
     pub async fn execute(&self, caller: Caller, document: String, variables: Variables) -> Response {
-        let turns = Turns::default();
-        let request = self.request(caller, document, variables, turns.clone());
+        let (turns, reads) = (Turns::default(), Reads::default());
+        let tells_reads = caller.tells_reads;
+        let request = self.request(caller, document, variables, turns.clone(), reads.clone());
         let mut response = std::pin::pin!(self.executor.execute(request));
         let response = poll_fn(|cx| {
             let polled = response.as_mut().poll(cx);
             turns.end();
             polled
         });
-        finish(response.await)
+        let mut response = finish(response.await);
+        if tells_reads {
+            response.extensions.insert("reads".to_owned(), reads.tell());
+        }
+        response
     }
 
     /// Runs a subscription that the gate admitted: an answer for each event.
@@ -98,7 +103,7 @@ impl Schema {
         variables: Variables,
     ) -> impl Stream<Item = Response> + Send + use<> {
         let turns = Turns::default();
-        let request = self.request(caller, document, variables, turns.clone());
+        let request = self.request(caller, document, variables, turns.clone(), Reads::default());
         let mut responses = Box::pin(self.executor.execute_stream(request));
         let responses = futures_util::stream::poll_fn(move |cx| {
             let polled = responses.as_mut().poll_next(cx);
@@ -108,9 +113,16 @@ impl Schema {
         responses.map(finish)
     }
 
-    fn request(&self, caller: Caller, document: String, variables: Variables, turns: Turns) -> async_graphql::Request {
-        let Caller { viewer, expires_at } = caller;
-        let loaders = Loaders::start(Arc::clone(&self.app), viewer.clone(), turns);
+    fn request(
+        &self,
+        caller: Caller,
+        document: String,
+        variables: Variables,
+        turns: Turns,
+        reads: Reads,
+    ) -> async_graphql::Request {
+        let Caller { viewer, expires_at, .. } = caller;
+        let loaders = Loaders::start(Arc::clone(&self.app), viewer.clone(), turns, reads);
         let session = Session { app: Arc::clone(&self.app), viewer, expires_at, loaders };
         async_graphql::Request::new(document).variables(variables).data(session)
     }
@@ -131,6 +143,8 @@ pub struct Caller {
     pub viewer: Viewer,
     /// When the token expires.
     pub expires_at: Instant,
+    /// Whether it asks to be told where its customers were read.
+    pub tells_reads: bool,
 }
 
 /// What every resolver of a request can ask for.

@@ -1,5 +1,6 @@
 //! The gate, and the schema behind it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_graphql::{Response, ServerError, Value as GraphqlValue, Variables};
@@ -28,6 +29,8 @@ pub struct Reply {
     errors: Vec<ServerError>,
     #[serde(skip_serializing_if = "Option::is_none")]
     data: Option<GraphqlValue>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    extensions: BTreeMap<String, GraphqlValue>,
 }
 
 impl Executor {
@@ -74,14 +77,14 @@ fn variables(variables: serde_json::Map<String, Value>) -> Variables {
 
 impl From<Response> for Reply {
     fn from(response: Response) -> Self {
-        Self { errors: response.errors, data: Some(response.data) }
+        Self { errors: response.errors, data: Some(response.data), extensions: response.extensions }
     }
 }
 
 impl Reply {
     /// Nothing was run, for this reason.
     pub fn error(error: Error) -> Self {
-        Self { errors: vec![graphql::error::server_error(error)], data: None }
+        Self { errors: vec![graphql::error::server_error(error)], data: None, extensions: BTreeMap::new() }
     }
 
     /// The token is not accepted.
@@ -107,7 +110,7 @@ impl Reply {
             error.extensions.get_or_insert_default().set("code", refusal.code.as_str());
             error
         });
-        Self { errors: errors.collect(), data: None }
+        Self { errors: errors.collect(), data: None, extensions: BTreeMap::new() }
     }
 
     /// Whether the request was run at all.

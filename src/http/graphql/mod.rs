@@ -39,6 +39,8 @@ use crate::metrics;
 pub use self::executor::{Executor, Reply};
 pub use self::request::GraphqlRequest;
 
+/// With this header a client asks to be told more than was asked for: `reads`, where its customers were found.
+const TELL: &str = "windfall-tell";
 /// How often callers are forgotten that have all their points again.
 const FORGET_PERIOD: Duration = Duration::from_mins(1);
 
@@ -95,7 +97,8 @@ impl Endpoint {
 
     /// Who sends these headers.
     async fn caller(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
-        Ok(caller(self.verifier.authenticate(headers, self.app.clock.now().0).await?))
+        let caller = caller(self.verifier.authenticate(headers, self.app.clock.now().0).await?);
+        Ok(Caller { tells_reads: headers.get(TELL).is_some_and(|what| what == "reads"), ..caller })
     }
 
     /// Who has what stands in an Authorization header.
@@ -196,14 +199,14 @@ fn held(place: OwnedSemaphorePermit, stream: impl Stream<Item = Reply> + Send) -
 
 fn caller(token: Option<Token>) -> Caller {
     let Some(Token { role, subject, expires_at }) = token else {
-        return Caller { viewer: Viewer::Anonymous, expires_at: Instant::FOREVER };
+        return Caller { viewer: Viewer::Anonymous, expires_at: Instant::FOREVER, tells_reads: false };
     };
     let viewer = match role {
         Role::Customer => Viewer::Customer(subject),
         Role::Storefront => Viewer::Storefront(subject),
         Role::Admin => Viewer::Admin(subject),
     };
-    Caller { viewer, expires_at: Instant(expires_at) }
+    Caller { viewer, expires_at: Instant(expires_at), tells_reads: false }
 }
 
 /// Answers a request.

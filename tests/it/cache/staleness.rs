@@ -3,8 +3,8 @@
 //! Each customer has one writer, which buys one thing at a time, so a customer's version is the number of its purchases that
 //! were acknowledged. A read that began after that must show them all.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -36,7 +36,7 @@ struct Customer {
     /// Purchases that were acknowledged.
     bought: AtomicI64,
     /// When each of them was.
-    times: std::sync::Mutex<Vec<Instant>>,
+    times: Mutex<Vec<Instant>>,
 }
 
 impl Customer {
@@ -54,12 +54,34 @@ struct Counts {
     too_stale: AtomicUsize,
 }
 
+/// What happens to Redis, in order.
+const FAULTS: [&str; 14] = [
+    "none",
+    "killed",
+    "stopped (SIGSTOP)",
+    "flushed",
+    "restarted with an old dump",
+    "the network swallows everything",
+    "connections are refused",
+    "it answers noise",
+    "it answers another type",
+    "it answers other content",
+    "its answers are cut short",
+    "it takes 50 ms longer",
+    "subscriptions are cut",
+    "it is out of memory",
+];
+
 struct Checker {
     /// The last one may be stale by [`MAX_STALENESS`].
     nodes: Vec<Shop>,
     customers: Vec<Customer>,
     counts: Counts,
     stop: AtomicBool,
+    /// Which of [`FAULTS`] it is now.
+    fault: AtomicUsize,
+    /// How long reads took under each of them.
+    taken: [Mutex<Vec<Duration>>; FAULTS.len()],
 }
 
 impl Checker {
@@ -98,7 +120,9 @@ impl Checker {
                 })
                 .collect();
             let shop = &self.nodes[node];
+            let fault = self.fault.load(Ordering::SeqCst);
             let answer = shop.data(&shop.storefront, query, json!({ "ids": ids })).await;
+            self.taken[fault].lock().unwrap().push(began.elapsed());
             for (node, expected) in answer["nodes"].as_array().unwrap().iter().zip(expected) {
                 self.check(node, expected, is_strong);
             }
@@ -123,26 +147,35 @@ impl Checker {
     }
 }
 
+/// Median and 99th percentile, in milliseconds.
+fn percentiles(taken: &Mutex<Vec<Duration>>) -> (f64, f64) {
+    let mut taken = taken.lock().unwrap();
+    taken.sort_unstable();
+    let at = |percent: usize| taken[taken.len() * percent / 100].as_secs_f64() * 1_000.0;
+    (at(50), at(99))
+}
+
 /// What happens to Redis, one thing after the other; each for a while, and a while of peace after it.
 async fn faults(checker: &Checker, redis: &mut Redis, proxy: &Proxy, round: u64) {
     let while_it_lasts = || tokio::time::sleep(Duration::from_millis(400));
-    for fault in 0..13 {
+    for fault in 1..FAULTS.len() {
         if checker.stopped() {
             return;
         }
+        checker.fault.store(fault, Ordering::SeqCst);
         match fault {
-            0 => redis.kill(),
-            1 => redis.suspend(),
-            2 => redis.flush(),
-            3 => redis.save(),
-            4 => proxy.set(Mode::Blackhole),
-            5 => proxy.set(Mode::Refuse),
-            6 => proxy.set(Mode::Garbage(Garbage::Noise(round))),
-            7 => proxy.set(Mode::Garbage(Garbage::WrongType)),
-            8 => proxy.set(Mode::Garbage(Garbage::Bulk("nonsense"))),
-            9 => proxy.set(Mode::Garbage(Garbage::Truncated)),
-            10 => proxy.set(Mode::Slow(Duration::from_millis(50))),
-            11 => proxy.set(Mode::DropSubscriptions { seed: round, within: Duration::from_millis(100) }),
+            1 => redis.kill(),
+            2 => redis.suspend(),
+            3 => redis.flush(),
+            4 => redis.save(),
+            5 => proxy.set(Mode::Blackhole),
+            6 => proxy.set(Mode::Refuse),
+            7 => proxy.set(Mode::Garbage(Garbage::Noise(round))),
+            8 => proxy.set(Mode::Garbage(Garbage::WrongType)),
+            9 => proxy.set(Mode::Garbage(Garbage::Bulk("nonsense"))),
+            10 => proxy.set(Mode::Garbage(Garbage::Truncated)),
+            11 => proxy.set(Mode::Slow(Duration::from_millis(50))),
+            12 => proxy.set(Mode::DropSubscriptions { seed: round, within: Duration::from_millis(100) }),
             _ => {
                 redis.command(&["CONFIG", "SET", "maxmemory-policy", "noeviction"]);
                 redis.command(&["CONFIG", "SET", "maxmemory", "1"]);
@@ -150,16 +183,17 @@ async fn faults(checker: &Checker, redis: &mut Redis, proxy: &Proxy, round: u64)
         }
         while_it_lasts().await;
         match fault {
-            0 => redis.restart(),
-            1 => redis.resume(),
+            1 => redis.restart(),
+            2 => redis.resume(),
             // What was saved is old by now.
-            3 => redis.restart_with_dump(),
-            12 => {
+            4 => redis.restart_with_dump(),
+            13 => {
                 redis.command(&["CONFIG", "SET", "maxmemory", "64mb"]);
                 redis.command(&["CONFIG", "SET", "maxmemory-policy", "allkeys-lru"]);
             }
             _ => proxy.set(Mode::Pass),
         }
+        checker.fault.store(0, Ordering::SeqCst);
         // Long enough for most nodes to use it again.
         while_it_lasts().await;
         while_it_lasts().await;
@@ -190,9 +224,16 @@ async fn no_read_is_older_than_what_was_acknowledged_before_it() {
             json!({ "by": { "externalId": name } }),
         );
         let id = found.await["customer"]["id"].as_str().unwrap().to_owned();
-        customers.push(Customer { name, id, bought: AtomicI64::new(0), times: std::sync::Mutex::default() });
+        customers.push(Customer { name, id, bought: AtomicI64::new(0), times: Mutex::default() });
     }
-    let checker = Arc::new(Checker { nodes, customers, counts: Counts::default(), stop: AtomicBool::new(false) });
+    let checker = Arc::new(Checker {
+        nodes,
+        customers,
+        counts: Counts::default(),
+        stop: AtomicBool::new(false),
+        fault: AtomicUsize::new(0),
+        taken: Default::default(),
+    });
     let mut tasks = JoinSet::new();
     for index in 0..CUSTOMERS {
         let checker = Arc::clone(&checker);
@@ -225,8 +266,13 @@ async fn no_read_is_older_than_what_was_acknowledged_before_it() {
         assert!(metric(shop, "windfall_redis_breaker_opened_total").await > 1.0);
     }
     println!(
-        "{reads:?} reads beside {bought} purchases over {round} rounds of 13 faults: {stale:?} stale, {too_stale:?} by more than {MAX_STALENESS:?}; from L1, L2, SQL: {tiers:?}"
+        "{reads:?} reads, {CUSTOMERS} a request, beside {bought} purchases over {round} rounds: {stale:?} stale, {too_stale:?} \
+         by more than {MAX_STALENESS:?}; from L1, L2, SQL: {tiers:?}"
     );
+    for (fault, taken) in FAULTS.iter().zip(&checker.taken) {
+        let (p50, p99) = percentiles(taken);
+        println!("| {fault} | {p50:.1} | {p99:.1} |");
+    }
     assert_eq!((stale.load(Ordering::SeqCst), too_stale.load(Ordering::SeqCst)), (0, 0));
     assert!(tiers.iter().all(|reads| *reads > 10.0), "{tiers:?}");
 }

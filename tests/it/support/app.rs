@@ -108,7 +108,7 @@ impl TestApp {
     pub(crate) async fn run(&self, viewer: &Viewer, query: &str, variables: Value) -> Value {
         let request =
             GraphqlRequest { query: query.to_owned(), variables: variables.to_string(), ..GraphqlRequest::default() };
-        let caller = Caller { viewer: viewer.clone(), expires_at: Instant::FOREVER };
+        let caller = Caller { viewer: viewer.clone(), expires_at: Instant::FOREVER, tells_reads: false };
         let reply = match self.executor.admit(request, Rights { introspection: true, unlisted: true }) {
             Ok(admitted) => self.executor.execute(caller, admitted).await,
             Err(refused) => refused,

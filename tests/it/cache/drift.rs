@@ -1,0 +1,62 @@
+//! What the cache has is held against the database, and clients can be told where an answer was found.
+
+use serde_json::json;
+
+use super::node;
+use crate::support::app::{TestApp, customer};
+use crate::support::direct::{ENGINES, cache, scratch};
+use crate::support::server::token;
+use windfall::http::auth::Role;
+
+#[tokio::test]
+async fn a_difference_is_found() {
+    for engine in ENGINES {
+        let (url, _sqlite) = scratch(engine).await;
+        let app = TestApp::with(&url, &cache(), None).await;
+        app.campaign(
+            json!({ "window": { "rolling": { "duration": "P9D" } }, "goal": { "purchases": { "atLeast": 3 } } }),
+        )
+        .await;
+        app.purchase("p1", "ada", "2026-11-02T10:00:00Z", "5").await;
+        let view = async || app.app.snapshots().find(&[("ada".to_owned(), None)]).await.unwrap().remove("ada").unwrap();
+        let kept = view().await;
+        assert_eq!(app.app.snapshots().check(&kept).await, Some(true), "{engine:?}");
+        for tampered in ["UPDATE purchase SET total = total + 1", "UPDATE customer SET balance = balance + 1"] {
+            app.execute(tampered).await;
+            assert_eq!(app.app.snapshots().check(&kept).await, Some(false), "{engine:?}: {tampered}");
+        }
+        // Of a version that is gone nothing can be said.
+        app.purchase("p2", "ada", "2026-11-02T11:00:00Z", "5").await;
+        assert_eq!(app.app.snapshots().check(&kept).await, None, "{engine:?}");
+        assert_eq!(app.data(&customer("ada"), "{ me { externalId } }", json!({})).await["me"]["externalId"], "ada");
+    }
+}
+
+#[tokio::test]
+async fn who_asks_is_told_where_an_answer_was_found() {
+    for engine in ENGINES {
+        let (url, _sqlite) = scratch(engine).await;
+        let shop = node(&url, None, &[]).await;
+        shop.buy("ada", 0).await;
+        let ada = token(Role::Customer, "ada");
+        let ask = async |told: Option<&str>| {
+            let body = json!({ "query": "{ me { balance { version } } }" });
+            let mut request = shop.client.post(format!("{}/graphql", shop.address())).bearer_auth(&ada).json(&body);
+            if let Some(told) = told {
+                request = request.header("windfall-tell", told);
+            }
+            request.send().await.unwrap().json::<serde_json::Value>().await.unwrap()
+        };
+        for source in ["sql", "l1"] {
+            let answer = ask(Some("reads")).await;
+            let [read] = answer["extensions"]["reads"].as_array().unwrap().as_slice() else { panic!("{answer}") };
+            assert_eq!(
+                (&read["customer"], &read["version"], &read["source"]),
+                (&json!("ada"), &json!(1), &json!(source))
+            );
+            assert!(read["ageMs"].as_u64().is_some_and(|age| age < 60_000), "{answer}");
+        }
+        assert_eq!(ask(None).await.get("extensions"), None);
+        assert_eq!(ask(Some("everything")).await.get("extensions"), None);
+    }
+}
