@@ -18,8 +18,8 @@ use crate::support::proxy::{Garbage, Mode, Proxy};
 use crate::support::redis::Redis;
 use crate::support::shop::Shop;
 
-/// More than a request's aliases: they are asked for by `nodes`.
-const CUSTOMERS: usize = 24;
+/// As many as `nodes` takes, which reads them all in one request.
+const CUSTOMERS: usize = 100;
 const MAX_STALENESS: Duration = Duration::from_secs(2);
 const BALANCES: &str = "query($ids: [ID!]!) { nodes(ids: $ids) { ... on Customer { balance { available version } } } }";
 const WHOLE: &str = "query($ids: [ID!]!) { nodes(ids: $ids) { ... on Customer { balance { available version } \
@@ -27,7 +27,7 @@ const WHOLE: &str = "query($ids: [ID!]!) { nodes(ids: $ids) { ... on Customer { 
 /// Of so many reads one asks for all.
 const WHOLE_EVERY: usize = 8;
 /// Between two purchases of a customer.
-const PAUSE: Duration = Duration::from_millis(150);
+const PAUSE: Duration = Duration::from_millis(600);
 
 /// A customer, and what its writer knows.
 struct Customer {

@@ -86,7 +86,9 @@ async fn delays(from: &Shop, to: &Shop, purchases: usize, at_once: usize) -> (Du
         let mut followers = Vec::new();
         for customer in 0..at_once {
             let name = format!("d{at_once}-{customer}");
-            followers.push((name.clone(), Follower::of(Transport::WebSocket, to, &name, None).await));
+            // From a cursor: without one it would follow from whenever its subscription is taken up.
+            let after = text(&to.balance(&name).await["cursor"]);
+            followers.push((name.clone(), Follower::of(Transport::WebSocket, to, &name, Some(&after)).await));
         }
         let mut waiting = JoinSet::new();
         for (name, mut follower) in followers {
