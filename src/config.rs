@@ -163,6 +163,8 @@ pub enum PublicKeys {
 pub struct Log {
     /// `log.filter`
     pub filter: String,
+    /// `log.otlp_endpoint`
+    pub otlp_endpoint: Option<String>,
 }
 
 /// A text that must not show up in logs and messages.
@@ -401,7 +403,12 @@ impl Log {
                 "a level, or target=level pairs separated by commas, such as info,windfall=debug",
             ));
         }
-        Ok(Self { filter })
+        const ENDPOINT: &str = "log.otlp_endpoint";
+        let otlp_endpoint = source.optional_text(ENDPOINT)?;
+        if otlp_endpoint.as_ref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+            return Err(invalid(ENDPOINT, "an http or https URL such as http://HOST:PORT/v1/traces, or empty"));
+        }
+        Ok(Self { filter, otlp_endpoint })
     }
 }
 

@@ -138,6 +138,7 @@ async fn work(database: Database, asks: Arc<Mutex<mpsc::Receiver<Ask>>>, recent:
     }
 }
 
+#[tracing::instrument(skip_all, fields(names = names.len()))]
 async fn look_up(database: &Database, mut names: Vec<&str>, at: Instant) -> Result<Heads, Error> {
     names.sort_unstable();
     names.dedup();

@@ -238,6 +238,7 @@ fn key(installation: &str, head: Head, revision: i64) -> String {
 
 impl Loader {
     /// The customers of these keys as they are now, all in one transaction.
+    #[tracing::instrument(skip_all, fields(customers = missing.len()))]
     async fn load(
         &self,
         installation: &str,

@@ -7,17 +7,17 @@ mod import;
 mod migrate;
 mod schema;
 mod serve;
+mod telemetry;
 pub mod token;
 
-use std::io::{IsTerminal as _, stderr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
+use self::telemetry::Telemetry;
 use crate::app::App;
 use crate::app::clock::Clock;
 use crate::app::database::Database;
@@ -52,11 +52,7 @@ impl Cli {
         let config = Config::load(self.config.as_deref())?;
         // The demo talks to a person by itself.
         let filter = if matches!(self.command, Command::Demo(_)) { "warn" } else { &config.log.filter };
-        tracing_subscriber::fmt()
-            .with_env_filter(EnvFilter::new(filter))
-            .with_writer(stderr)
-            .with_ansi(stderr().is_terminal())
-            .init();
+        let _telemetry = Telemetry::start(filter, &config.log)?;
         match self.command {
             Command::Demo(args) => demo::run(&args, config).await,
             Command::Serve(args) => serve::run(&args, &config).await,

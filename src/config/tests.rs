@@ -75,6 +75,7 @@ fn every_key_can_come_from_the_environment() {
         "log.filter" => "debug",
         "cache.l1_bytes" => "1048578",
         "cache.max_staleness" => "0.25",
+        "log.otlp_endpoint" => "http://collector.example:4318/v1/traces",
         "redis.url" => "redis://user:hidden@cache.example:6380/3",
         "writer.batch_items" => "500",
         "writer.queue_bytes" => "1048577",
@@ -106,6 +107,7 @@ fn every_key_can_come_from_the_environment() {
     assert_eq!((config.cache.l1_bytes, config.cache.max_staleness), (1_048_578, Duration::from_millis(250)));
     assert_eq!(config.redis.url.unwrap().expose(), "redis://user:hidden@cache.example:6380/3");
     assert_eq!(config.redis.timeout, Duration::from_millis(2048));
+    assert_eq!(config.log.otlp_endpoint.as_deref(), Some("http://collector.example:4318/v1/traces"));
     // Digits stay text, leading zero included.
     assert_eq!(config.auth.hs256_secret.unwrap().expose(), "01234567890123456789012345678901");
     assert_eq!(config.auth.public_keys, Some(PublicKeys::JwksUrl("https://issuer.example/keys".to_owned())));

@@ -7,6 +7,7 @@ pub mod limits;
 pub mod metrics;
 pub mod origins;
 pub mod router;
+mod trace;
 
 use std::io;
 use std::pin::Pin;

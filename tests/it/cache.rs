@@ -3,6 +3,7 @@
 mod drift;
 mod herd;
 mod memory;
+mod redis;
 mod restored;
 mod staleness;
 mod statements;

@@ -23,5 +23,6 @@ mod recorder;
 mod schema;
 mod source;
 mod support;
+mod telemetry;
 mod transitions;
 mod websocket;

@@ -23,6 +23,7 @@ use entity::{award, customer, ledger_entry};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use super::adjustment::AdjustPoints;
 use super::campaigns::Campaigns;
@@ -302,7 +303,8 @@ async fn run_writer(context: Context, shard: i32, mut queue: mpsc::UnboundedRece
         // In a task of its own, so that a panic loses one batch (whose callers are told) and not the writer.
         let batch = std::mem::take(&mut waiting);
         let context = context.clone();
-        if let Err(panic) = tokio::spawn(async move { write(&context, shard, batch).await }).await {
+        let span = tracing::info_span!("batch", items = batch.len());
+        if let Err(panic) = tokio::spawn(async move { write(&context, shard, batch).await }.instrument(span)).await {
             tracing::error!(error = %panic, "a batch was lost");
         }
     }

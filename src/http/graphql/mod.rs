@@ -15,18 +15,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::metrics::{counter, histogram};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{ALLOW, ORIGIN, UPGRADE, WWW_AUTHENTICATE};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use futures_util::{Stream, StreamExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
 
 use self::accept::Format;
 use super::auth::{AuthError, Role, Token, Verifier};
 use super::limits::Limits;
 use super::origins::Origins;
+use super::trace;
 use crate::app::App;
 use crate::app::error::Error;
 use crate::app::viewer::Viewer;
@@ -123,12 +127,14 @@ impl Endpoint {
         let Some(turn) = self.limits.turn(&caller.viewer.who()) else { return Reply::error(Error::Overloaded) };
         let executor = Arc::clone(&self.executor);
         let measured = Measured::begin(&admitted);
-        let task = tokio::spawn(async move {
+        let span = tracing::info_span!("execute", operation = measured.operation, fields = ?measured.fields);
+        let run = async move {
             let reply = executor.execute(caller, admitted).await;
             measured.end(&reply);
             drop(turn);
             reply
-        });
+        };
+        let task = tokio::spawn(run.instrument(span));
         match tokio::time::timeout(self.timeout, task).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(panic)) => Reply::error(Error::Internal(format!("a request's task ended early: {panic}"))),
@@ -212,6 +218,11 @@ fn caller(token: Option<Token>) -> Caller {
 /// Answers a request.
 pub async fn answer(State(endpoint): State<Arc<Endpoint>>, request: axum::extract::Request) -> Response {
     let (head, body) = request.into_parts();
+    let span = trace::span(&head);
+    answer_to(endpoint, head, body).instrument(span).await
+}
+
+async fn answer_to(endpoint: Arc<Endpoint>, head: Parts, body: Body) -> Response {
     if wants_websocket(&head.headers) {
         // A browser sends the origin and would show a foreign page what it gets here.
         if !endpoint.origins.allow(head.headers.get(ORIGIN), &head.headers) {

@@ -132,10 +132,10 @@ impl Checker {
     fn check(&self, read: &Value, expected: i64, is_strong: bool) {
         let version = number(&read["balance"]["version"]);
         // The first purchase was made before the count began.
-        assert_eq!(number(&read["balance"]["available"]), 10 * version, "{read}");
+        assert_eq!(number(&read["balance"]["available"]), 10 * version + 10 * (version / 3), "{read}");
         if let Some(progress) = read["progress"].as_array() {
             let counted = progress.iter().find(|it| it["campaign"]["name"] == "rolling").unwrap();
-            assert_eq!(counted["current"], version.to_string(), "{read}");
+            assert_eq!(counted["current"], (version % 3).to_string(), "{read}");
             let awards = read["awards"]["nodes"].as_array().unwrap().len();
             assert_eq!(awards, usize::try_from(version.min(2)).unwrap(), "{read}");
         }
@@ -212,8 +212,8 @@ async fn no_read_is_older_than_what_was_acknowledged_before_it() {
     let shop = &nodes[0];
     shop.campaign(json!({})).await;
     let rolling = json!({ "rolling": { "duration": "P3660D" } });
-    let far = json!({ "purchases": { "atLeast": 1_000_000 } });
-    shop.campaign(json!({ "name": "rolling", "window": rolling, "goal": far })).await;
+    let three = json!({ "purchases": { "atLeast": 3 } });
+    shop.campaign(json!({ "name": "rolling", "window": rolling, "goal": three })).await;
     let mut customers = Vec::new();
     for number in 0..CUSTOMERS {
         let name = format!("c{number}");

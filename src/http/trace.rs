@@ -1,0 +1,33 @@
+//! The span around a request. With the feature `otel` it goes on with the trace that the caller names by `traceparent`.
+
+use axum::http::request::Parts;
+use tracing::Span;
+
+/// For the request with this head.
+pub(super) fn span(head: &Parts) -> Span {
+    let span = tracing::info_span!("request", method = %head.method);
+    #[cfg(feature = "otel")]
+    go_on(&span, &head.headers);
+    span
+}
+
+#[cfg(feature = "otel")]
+fn go_on(span: &Span, headers: &axum::http::HeaderMap) {
+    use tracing_opentelemetry::OpenTelemetrySpanExt as _;
+
+    struct Headers<'a>(&'a axum::http::HeaderMap);
+
+    impl opentelemetry::propagation::Extractor for Headers<'_> {
+        fn get(&self, name: &str) -> Option<&str> {
+            self.0.get(name)?.to_str().ok()
+        }
+
+        fn keys(&self) -> Vec<&str> {
+            self.0.keys().map(axum::http::HeaderName::as_str).collect()
+        }
+    }
+
+    let context = opentelemetry::global::get_text_map_propagator(|propagator| propagator.extract(&Headers(headers)));
+    // Without a subscriber for traces there is nothing to go on with.
+    let _ = span.set_parent(context);
+}
