@@ -1,11 +1,13 @@
 //! Traces, in a program that is built with the feature `otel`; without it the key is refused.
 
-use crate::support::server::{command, run};
+use crate::support::server::command;
 use crate::support::sqlite::Sqlite;
 
 #[cfg(not(feature = "otel"))]
 #[test]
 fn without_the_feature_an_endpoint_is_refused() {
+    use crate::support::server::run;
+
     let sqlite = Sqlite::new();
     let endpoint = "http://127.0.0.1:4318/v1/traces";
     let ran = run(command(&sqlite.url()).arg("migrate").env("WINDFALL__LOG__OTLP_ENDPOINT", endpoint));
