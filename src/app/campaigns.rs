@@ -120,12 +120,17 @@ impl Campaigns {
         self.at(db, revision(db).await?).await
     }
 
+    /// The set at this revision, if it is the newest that this process has seen.
+    pub fn known(&self, revision: i64) -> Option<Arc<CampaignSet>> {
+        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        // Revision 0 is also that of the empty set that no database has been asked for; it is right there too.
+        (newest.revision == revision).then(|| Arc::clone(&newest))
+    }
+
     /// The set at this revision, which was read just now. If the database has moved on since: a later one.
     pub async fn at(&self, db: &impl ConnectionTrait, revision: i64) -> Result<Arc<CampaignSet>, Error> {
-        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        // Revision 0 is also that of the empty set that no database has been asked for; it is right there too.
-        if newest.revision == revision {
-            return Ok(newest);
+        if let Some(known) = self.known(revision) {
+            return Ok(known);
         }
         let set = Arc::new(CampaignSet::load(db).await?);
         let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);

@@ -144,7 +144,7 @@ impl App {
 fn hints(url: &str, installation: &str, live: Hub<Commit>) -> Result<Hints, Error> {
     let hear = move |hint: Hint<'_>| {
         let news = || serde_json::from_str(hint.news?.get()).ok();
-        live.wake(&hint.topic, hint.version, news);
+        live.hint(&hint.topic, hint.version, news);
     };
     Ok(Hints::start(url, &format!("windfall:{installation}:commits:{COMMIT_FORMAT}"), hear)?)
 }

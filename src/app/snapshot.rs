@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use entity::{CampaignId, CustomerId, award, customer};
 use sea_orm::{ConnectionTrait, EntityTrait, QueryFilter};
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant as Moment;
 
 use super::App;
@@ -133,6 +133,7 @@ pub struct Snapshots {
     lookups: Lookups,
     loader: Loader,
     hits: AtomicU64,
+    campaigns_turn: Mutex<()>,
 }
 
 /// What a load needs.
@@ -157,6 +158,7 @@ impl Snapshots {
             cache: Arc::new(Cache::new(config.l1_bytes, redis)),
             lookups: Lookups::start(database, config.max_staleness),
             hits: AtomicU64::new(0),
+            campaigns_turn: Mutex::default(),
             loader: Loader {
                 database: database.clone(),
                 clock: clock.clone(),
@@ -202,7 +204,14 @@ impl Snapshots {
     async fn views(&self, heads: &Heads) -> Result<Option<HashMap<String, View>>, Error> {
         let Heads { revision, ref installation, ref customers, at } = *heads;
         let Loader { database, clock, campaigns, .. } = &self.loader;
-        let set = campaigns.at(database.read(), revision).await?;
+        let set = match campaigns.known(revision) {
+            Some(set) => set,
+            None => {
+                // Once for all who wait; no writer ever does.
+                let _turn = self.campaigns_turn.lock().await;
+                campaigns.at(database.read(), revision).await?
+            }
+        };
         if set.revision != revision {
             return Ok(None);
         }

@@ -131,14 +131,19 @@ impl Redis {
 
     /// Looks for a connection, in a task that ends with the last handle.
     fn connect(&self, pause: Duration) {
-        if self.0.connecting.swap(true, Ordering::Relaxed) {
+        if self.0.connecting.swap(true, Ordering::SeqCst) {
             return;
         }
         let inner = Arc::downgrade(&self.0);
         tokio::spawn(async move {
             connect(&inner, pause).await;
             if let Some(inner) = inner.upgrade() {
-                inner.connecting.store(false, Ordering::Relaxed);
+                inner.connecting.store(false, Ordering::SeqCst);
+                let redis = Self(inner);
+                // It may have failed again while this task still counted as looking.
+                if !redis.is_up() {
+                    redis.connect(FIRST_PAUSE);
+                }
             }
         });
     }

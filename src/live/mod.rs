@@ -29,6 +29,14 @@ pub struct Mark<T> {
     pub news: Option<Arc<T>>,
     /// When it was heard of.
     pub at: Instant,
+    /// A higher version that somebody hinted at, who may be wrong; 0: nobody did.
+    hinted: i64,
+}
+
+impl<T> Mark<T> {
+    fn none() -> Self {
+        Self { version: 0, news: None, at: Instant::now(), hinted: 0 }
+    }
 }
 
 /// Ends when it is dropped.
@@ -57,7 +65,7 @@ impl<T> Hub<T> {
         let marks = match topics.get(topic) {
             Some(sender) => sender.subscribe(),
             None => {
-                let (sender, marks) = watch::channel(Mark { version: 0, news: None, at: Instant::now() });
+                let (sender, marks) = watch::channel(Mark::none());
                 topics.insert(topic.to_owned(), sender);
                 marks
             }
@@ -72,7 +80,23 @@ impl<T> Hub<T> {
         marks.send_if_modified(|mark| {
             let is_new = version > mark.version;
             if is_new {
-                *mark = Mark { version, news: news().map(Arc::new), at: Instant::now() };
+                *mark = Mark { version, news: news().map(Arc::new), at: Instant::now(), hinted: 0 };
+            }
+            is_new
+        });
+    }
+
+    /// [`Self::wake`] by somebody who may be wrong: subscribers are woken, but what they are woken for later does not depend on
+    /// it. So a hint of a version that will never be silences nobody.
+    pub fn hint(&self, topic: &str, version: i64, news: impl FnOnce() -> Option<T>) {
+        let topics = lock(&self.topics);
+        let Some(marks) = topics.get(topic) else { return };
+        marks.send_if_modified(|mark| {
+            let is_new = version > mark.version;
+            if is_new {
+                mark.hinted = version;
+                mark.news = news().map(Arc::new);
+                mark.at = Instant::now();
             }
             is_new
         });
@@ -97,7 +121,8 @@ impl<T> Subscription<T> {
             std::future::pending::<()>().await;
         }
         let mark = self.marks.borrow_and_update();
-        Mark { version: mark.version, news: mark.news.clone(), at: mark.at }
+        let version = mark.version.max(mark.hinted);
+        Mark { version, news: mark.news.clone(), at: mark.at, hinted: mark.hinted }
     }
 }
 
@@ -134,6 +159,22 @@ mod tests {
         hub.wake("bob", 9, || panic!("nobody asks"));
         assert_eq!(seen(&mut one).await, (3, None));
         assert_eq!(seen(&mut two).await, (3, None));
+    }
+
+    #[tokio::test]
+    async fn a_wrong_hint_silences_nobody() {
+        let hub = Hub::default();
+        let mut one = hub.subscribe("ada");
+        hub.hint("ada", i64::MAX, || Some("nonsense"));
+        assert_eq!(seen(&mut one).await, (i64::MAX, Some("nonsense")));
+        hub.hint("ada", 2, || Some("second"));
+        assert_eq!(seen(&mut one).await, (2, Some("second")));
+        hub.wake("ada", 1, || Some("first"));
+        assert_eq!(seen(&mut one).await, (1, Some("first")));
+        hub.hint("ada", 1, || panic!("it is known"));
+        hub.hint("bob", 1, || panic!("nobody asks"));
+        hub.wake("ada", 2, || None);
+        assert_eq!(seen(&mut one).await, (2, None));
     }
 
     #[tokio::test]
