@@ -2,7 +2,7 @@
 //!
 //! Look-ups of concurrent requests are merged into one statement. A look-up only ever joins a batch whose statement has not
 //! been sent yet, so what it is told was committed when it was asked or later: reads are never stale. While
-//! [`Lookups::new`]'s `max_staleness` is above 0, one may be answered by what another found at most that long ago.
+//! [`Lookups::start`]'s `max_staleness` is above 0, one may be answered by what another found at most that long ago.
 
 use std::collections::HashMap;
 use std::sync::Arc;
