@@ -88,8 +88,8 @@ pub struct View {
 impl Snapshot {
     /// Whether all is here that progress at `now` is told from.
     fn holds(&self, campaigns: &CampaignSet, now: Instant) -> bool {
-        let running = campaigns.all().iter().filter(|campaign| campaign.runs(now));
-        running.into_iter().all(|campaign| self.purchases(campaign, now).is_some())
+        let mut running = campaigns.all().iter().filter(|campaign| campaign.runs(now));
+        running.all(|campaign| self.purchases(campaign, now).is_some())
     }
 
     /// What the engine reads beside the running state to tell the campaign's progress at `now`; none: it is not here.
@@ -216,11 +216,10 @@ impl Snapshots {
             return Ok(None);
         }
         let keyed = |(name, head): (&String, &Head)| (key(installation, *head, revision), (name.clone(), head.id));
-        let by_key: HashMap<String, (String, CustomerId)> = customers.iter().map(keyed).collect();
+        let by_key: Arc<HashMap<String, (String, CustomerId)>> = Arc::new(customers.iter().map(keyed).collect());
         let (now, held_against) = (clock.now(), Arc::clone(&set));
         let holds = move |snapshot: &Snapshot| snapshot.holds(&held_against, now);
-        let (loader, installation) = (self.loader.clone(), Arc::clone(installation));
-        let wanted: HashMap<_, _> = by_key.iter().map(|(key, (_, id))| (key.clone(), *id)).collect();
+        let (loader, installation, wanted) = (self.loader.clone(), Arc::clone(installation), Arc::clone(&by_key));
         let load = move |missing: Vec<String>| async move { loader.load(&installation, missing, &wanted).await };
         let found = self.cache.get(by_key.keys().cloned().collect(), holds, load).await?;
         let mut views = HashMap::with_capacity(found.len());
@@ -252,15 +251,16 @@ impl Loader {
         &self,
         installation: &str,
         missing: Vec<String>,
-        wanted: &HashMap<String, CustomerId>,
+        wanted: &HashMap<String, (String, CustomerId)>,
     ) -> Result<Vec<Loaded<Snapshot>>, Error> {
         let _turn = self.turns.acquire().await.map_err(|_| Error::Unavailable)?;
         let began = Moment::now();
-        let ids: Vec<CustomerId> = missing.iter().filter_map(|key| wanted.get(key)).copied().collect();
+        let id_of = |key: &String| wanted.get(key).map(|(_, id)| *id);
+        let ids = missing.iter().filter_map(id_of).collect();
         let mut snapshots = self.read(ids).await?;
         ::metrics::histogram!(metrics::CACHE_LOAD_SECONDS).record(began.elapsed().as_secs_f64());
         let loaded = missing.into_iter().filter_map(|missing| {
-            let value = snapshots.remove(wanted.get(&missing)?)?;
+            let value = snapshots.remove(&id_of(&missing)?)?;
             let customer::Model { id, version, stamp, .. } = *value.customer;
             let key = key(installation, Head { id, version, stamp }, value.revision);
             Some(Loaded { wanted: missing, key, value })
@@ -297,7 +297,9 @@ impl Loader {
         let keyed = any(self.database.backend(), customer::Column::Id, ids.iter().map(|id| id.0));
         let rows = customer::Entity::find().filter(keyed).all(&tx).await?;
         let mut snapshots = HashMap::with_capacity(rows.len());
-        for row in rows {
+        for mut row in rows {
+            // The writers' own mark, which a backfill moves within a version: no entry may depend on it.
+            row.evaluated_revision = 0;
             let running = Running::parse(&row.running)?;
             let extra = needs(&running, &set, now);
             let (id, customer) = (row.id, Arc::new(row));

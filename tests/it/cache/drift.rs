@@ -32,6 +32,20 @@ async fn a_difference_is_found() {
     }
 }
 
+/// A backfill that finds nothing to change marks the customer as evaluated, and nothing else.
+#[tokio::test]
+async fn a_backfill_without_effect_is_no_difference() {
+    for engine in ENGINES {
+        let (url, _sqlite) = scratch(engine).await;
+        let app = TestApp::with(&url, &cache(), None).await;
+        app.purchase("p1", "ada", "2026-11-02T10:00:00Z", "5").await;
+        app.campaign(json!({ "filter": { "channels": ["nowhere"] } })).await;
+        let found = app.app.snapshots().find(&[("ada".to_owned(), None)]).await.unwrap().remove("ada").unwrap();
+        windfall::app::backfill::run(&app.app).await.unwrap();
+        assert_eq!(app.app.snapshots().check(&found).await, Some(true), "{engine:?}");
+    }
+}
+
 #[tokio::test]
 async fn who_asks_is_told_where_an_answer_was_found() {
     for engine in ENGINES {
