@@ -112,19 +112,23 @@ impl Endpoint {
 
     /// Counts a request against its caller's limits, and decides whether it may run.
     fn admit(&self, caller: &Caller, request: GraphqlRequest) -> Result<Admitted, Reply> {
+        self.decide(caller, request).inspect_err(|_| refused())
+    }
+
+    fn decide(&self, caller: &Caller, request: GraphqlRequest) -> Result<Admitted, Reply> {
         let who = caller.viewer.who();
         // What is refused takes time too.
         self.limits.charge(&caller.viewer, &who, 1).map_err(Reply::limited)?;
         let is_admin = matches!(caller.viewer, Viewer::Admin(_));
         let rights = Rights { introspection: self.introspection || is_admin, unlisted: is_admin };
-        let admitted = self.executor.admit(request, rights).inspect_err(|_| refused())?;
+        let admitted = self.executor.admit(request, rights)?;
         self.limits.charge(&caller.viewer, &who, admitted.cost).map_err(Reply::limited)?;
         Ok(admitted)
     }
 
     /// Runs a query or a mutation to its end in a task of its own; its caller waits until the deadline.
     async fn execute(&self, caller: Caller, admitted: Admitted) -> Reply {
-        let Some(turn) = self.limits.turn(&caller.viewer.who()) else { return Reply::error(Error::Overloaded) };
+        let Some(turn) = self.limits.turn(&caller.viewer.who()) else { return overloaded() };
         let executor = Arc::clone(&self.executor);
         let measured = Measured::begin(&admitted);
         let span = tracing::info_span!("execute", operation = measured.operation, fields = ?measured.fields);
@@ -148,8 +152,8 @@ impl Endpoint {
             let endpoint = Arc::clone(self);
             return Ok(futures_util::stream::once(async move { endpoint.execute(caller, admitted).await }).boxed());
         }
+        let place = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| overloaded())?;
         Measured::begin(&admitted).opened();
-        let place = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| Reply::error(Error::Overloaded))?;
         Ok(held(place, self.executor.subscribe(caller, admitted)).boxed())
     }
 }
@@ -187,7 +191,13 @@ impl Measured {
     }
 }
 
-/// The gate let a request not pass.
+/// There is no room to run a request.
+fn overloaded() -> Reply {
+    refused();
+    Reply::error(Error::Overloaded)
+}
+
+/// A request was not run.
 fn refused() {
     counter!(metrics::REQUESTS, "operation" => "none", "field" => "none", "outcome" => "refused").increment(1);
 }
