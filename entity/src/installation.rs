@@ -15,6 +15,8 @@ pub struct Model {
     pub installation_id: String,
     /// The campaign-set revision: grows by one with every transition or edit of a campaign.
     pub revision: i64,
+    /// Random with every revision: keeps revisions apart that repeat after the database went back.
+    pub revision_stamp: i64,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

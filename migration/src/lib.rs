@@ -1,6 +1,7 @@
 //! The schema's history, oldest first. Names no entity: entities move on, a migration must not.
 
 mod m20261123_000001_create_schema;
+mod m20261125_000001_add_revision_stamp;
 
 pub use sea_orm_migration::prelude::{MigrationTrait, MigratorTrait};
 
@@ -10,6 +11,9 @@ pub struct Migrator;
 #[async_trait::async_trait]
 impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
-        vec![Box::new(m20261123_000001_create_schema::Migration)]
+        vec![
+            Box::new(m20261123_000001_create_schema::Migration),
+            Box::new(m20261125_000001_add_revision_stamp::Migration),
+        ]
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use entity::{CampaignId, campaign};
 use sea_orm::{ConnectionTrait, FromQueryResult, Statement};
+use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 use crate::engine::lifecycle::{Life, Status};
@@ -62,11 +63,20 @@ impl Campaign {
     }
 }
 
+/// Which state of all campaigns it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revision {
+    /// Grows by one with every change of a campaign. 0: there was none.
+    pub number: i64,
+    /// Random with every change: keeps revisions apart that repeat after the database went back.
+    pub stamp: i64,
+}
+
 /// All campaigns at one revision, activated ones first in activation order, then drafts.
 #[derive(Debug, Default)]
 pub struct CampaignSet {
     /// Of the set.
-    pub revision: i64,
+    pub revision: Revision,
     campaigns: Vec<Arc<Campaign>>,
     by_id: HashMap<CampaignId, usize>,
 }
@@ -74,13 +84,14 @@ pub struct CampaignSet {
 impl CampaignSet {
     /// Reads the set, in one statement: the revision and the rows are of one moment.
     pub async fn load(db: &impl ConnectionTrait) -> Result<Self, Error> {
-        let sql = "SELECT i.revision AS set_revision, b.points_limit, c.* FROM installation i \
+        let sql = "SELECT i.revision AS set_revision, i.revision_stamp, b.points_limit, c.* FROM installation i \
             LEFT JOIN campaign c ON c.id = c.id LEFT JOIN budget b ON b.campaign_id = c.id \
             ORDER BY c.activated_revision IS NULL, c.activated_revision, c.id";
         let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await?;
         let mut set = Self::default();
         for row in rows {
-            set.revision = row.try_get("", "set_revision")?;
+            set.revision =
+                Revision { number: row.try_get("", "set_revision")?, stamp: row.try_get("", "revision_stamp")? };
             if row.try_get::<Option<i64>>("", "id")?.is_some() {
                 let limit = row.try_get("", "points_limit")?;
                 let campaign = Campaign::of(campaign::Model::from_query_result(&row, "")?, limit)?;
@@ -107,10 +118,10 @@ impl CampaignSet {
     }
 }
 
-/// The newest set seen by this process.
+/// The set that this process has seen last.
 #[derive(Debug, Default)]
 pub struct Campaigns {
-    newest: Mutex<Arc<CampaignSet>>,
+    last: Mutex<Arc<CampaignSet>>,
 }
 
 impl Campaigns {
@@ -120,31 +131,33 @@ impl Campaigns {
         self.at(db, revision(db).await?).await
     }
 
-    /// The set at this revision, if it is the newest that this process has seen.
-    pub fn known(&self, revision: i64) -> Option<Arc<CampaignSet>> {
-        let newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The set that this process has seen last.
+    pub fn last(&self) -> Arc<CampaignSet> {
+        Arc::clone(&self.last.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The set at this revision, if it is the one that this process has seen last.
+    pub fn known(&self, revision: Revision) -> Option<Arc<CampaignSet>> {
         // Revision 0 is also that of the empty set that no database has been asked for; it is right there too.
-        (newest.revision == revision).then(|| Arc::clone(&newest))
+        Some(self.last()).filter(|last| last.revision == revision)
     }
 
     /// The set at this revision, which was read just now. If the database has moved on since: a later one.
-    pub async fn at(&self, db: &impl ConnectionTrait, revision: i64) -> Result<Arc<CampaignSet>, Error> {
+    pub async fn at(&self, db: &impl ConnectionTrait, revision: Revision) -> Result<Arc<CampaignSet>, Error> {
         if let Some(known) = self.known(revision) {
             return Ok(known);
         }
         let set = Arc::new(CampaignSet::load(db).await?);
-        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
-        if set.revision > newest.revision {
-            *newest = Arc::clone(&set);
-        }
+        // Whichever it is: it is used only by who finds the database at this very revision.
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&set);
         Ok(set)
     }
 }
 
 /// The campaign-set revision now.
-pub async fn revision(db: &impl ConnectionTrait) -> Result<i64, Error> {
-    let sql = Statement::from_string(db.get_database_backend(), "SELECT revision FROM installation");
+pub async fn revision(db: &impl ConnectionTrait) -> Result<Revision, Error> {
+    let sql = Statement::from_string(db.get_database_backend(), "SELECT revision, revision_stamp FROM installation");
     let row = db.query_one_raw(sql).await?;
     let row = row.ok_or_else(|| Error::Internal("the database has no installation row".to_owned()))?;
-    Ok(row.try_get("", "revision")?)
+    Ok(Revision { number: row.try_get("", "revision")?, stamp: row.try_get("", "revision_stamp")? })
 }

@@ -37,6 +37,7 @@ pub struct Database {
     write: DatabaseConnection,
     read: DatabaseConnection,
     statements: Arc<AtomicU64>,
+    max_connections: u32,
 }
 
 impl Database {
@@ -46,18 +47,23 @@ impl Database {
         if !url.starts_with("sqlite:") {
             let mut pool = sea_orm::Database::connect(postgres_options(options)).await?;
             let statements = count_statements([&mut pool]);
-            return Ok(Self { write: pool.clone(), read: pool, statements });
+            return Ok(Self { write: pool.clone(), read: pool, statements, max_connections: options.connections });
         }
         // One writer: SQLite has one anyway, and waiting in our queue is fairer than waiting for its lock.
         let mut write = sea_orm::Database::connect(sqlite_options(url, 1, true)).await?;
         let mut read = sea_orm::Database::connect(sqlite_options(url, SQLITE_READERS, false)).await?;
         let statements = count_statements([&mut write, &mut read]);
-        Ok(Self { write, read, statements })
+        Ok(Self { write, read, statements, max_connections: 1 + SQLITE_READERS })
     }
 
     /// How many statements were sent so far: what a request costs does not grow with the rows it answers.
     pub fn statements(&self) -> u64 {
         self.statements.load(Ordering::Relaxed)
+    }
+
+    /// Connections that may be open at once.
+    pub fn max_connections(&self) -> usize {
+        self.max_connections as usize
     }
 
     /// Connections that are open: idle ones, and those in use.

@@ -104,7 +104,7 @@ impl App {
             hints: hints.clone(),
         };
         let recorder = Recorder::start(&context, writer);
-        let snapshots = Snapshots::start(&database, &clock, &campaigns, cache, shared);
+        let snapshots = Snapshots::start(&database, &clock, &campaigns, cache, writer.writers, shared);
         Ok(Arc::new(Self {
             database,
             clock,

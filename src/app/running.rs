@@ -13,7 +13,8 @@ use crate::engine::state::State;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Running {
-    campaigns: BTreeMap<CampaignId, Standing>,
+    /// Boxed: a map makes room for eleven at once.
+    campaigns: BTreeMap<CampaignId, Box<Standing>>,
 }
 
 /// One campaign's.
@@ -59,12 +60,12 @@ impl Running {
 
     /// Where the customer stands, if anything was ever counted.
     pub fn get(&self, campaign: CampaignId) -> Option<&Standing> {
-        self.campaigns.get(&campaign)
+        self.campaigns.get(&campaign).map(Box::as_ref)
     }
 
     /// Where the customer stands; at the beginning where there is no entry.
     pub fn of(&self, campaign: CampaignId) -> Standing {
-        self.campaigns.get(&campaign).cloned().unwrap_or_default()
+        self.get(campaign).cloned().unwrap_or_default()
     }
 
     /// Changes an entry, and makes it if need be.

@@ -16,12 +16,12 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant as Moment;
 
 use super::App;
-use super::campaigns::{Campaign, CampaignSet, Campaigns};
+use super::campaigns::{Campaign, CampaignSet, Campaigns, Revision};
 use super::clock::Clock;
 use super::database::Database;
 use super::error::Error;
 use super::history::{self, Lines, Span};
-use super::lookup::{Head, Heads, Lookups};
+use super::lookup::{self, Head, Heads, Lookups};
 use super::page::{Filter, Listed as _, Page, PageArgs, Slice, of_customers};
 use super::rows::any;
 use super::running::Running;
@@ -36,11 +36,12 @@ use crate::engine::time::Instant;
 use crate::metrics;
 
 /// Changes with the snapshot's fields and with what the engine computes from them: entries of other formats are not found.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 /// Awards of a snapshot: the page that is asked for by default, and one more that tells whether it is the last.
 const RECENT_AWARDS: usize = 21;
-/// Loads at once: whatever happens to the cache, the database is asked for no more than this.
-const MAX_LOADS: usize = 4;
+/// Loads at once, at least: there are as many as the connections that writers and look-ups leave. So whatever happens to the
+/// cache, loads take no connection from them.
+const MIN_LOADS: usize = 2;
 /// So much earlier than the load's clock the reader's may be, µs: readers that came before, nodes whose clocks differ.
 const CLOCK_MARGIN: i64 = 60_000_000;
 /// Of so many hits, one is held against the database.
@@ -54,11 +55,11 @@ pub struct Snapshot {
     /// Its row.
     pub customer: Arc<customer::Model>,
     /// The campaign-set revision of that moment.
-    pub revision: i64,
+    pub revision: Revision,
     /// Where it stands in each campaign.
     pub running: Running,
     /// What progress needs beside that, by campaign.
-    extra: BTreeMap<CampaignId, Extra>,
+    extra: BTreeMap<CampaignId, Box<Extra>>,
     /// The newest, in their list's order.
     awards: Vec<Arc<award::Model>>,
 }
@@ -70,6 +71,12 @@ struct Extra {
     range: Range,
     /// All inside the range, in order.
     purchases: Vec<Eligible>,
+}
+
+impl Extra {
+    fn within(&self, range: &Range) -> impl Iterator<Item = &Eligible> {
+        self.purchases.iter().filter(|purchase| range.contains(&purchase.key))
+    }
 }
 
 /// A snapshot, with the campaigns of its revision.
@@ -98,22 +105,18 @@ impl Snapshot {
         let needed = state.and_then(|state| reads(campaign.engine(), state, now));
         let Some(needed) = needed else { return Some(Vec::new()) };
         let extra = self.extra.get(&campaign.id()).filter(|extra| extra.range.covers(&needed))?;
-        Some(extra.purchases.iter().filter(|purchase| needed.contains(&purchase.key)).cloned().collect())
+        Some(extra.within(&needed).cloned().collect())
     }
 
     /// Whether both say the same, as far as both say anything: the clock decides which purchases were loaded.
     fn agrees(&self, other: &Self) -> bool {
-        let same_extra = |(campaign, extra): (&CampaignId, &Extra)| {
-            other
-                .extra
-                .get(campaign)
-                .filter(|it| it.range == extra.range)
-                .is_none_or(|it| it.purchases == extra.purchases)
-        };
+        let same_purchases = self.extra.iter().all(|(campaign, mine)| {
+            other.extra.get(campaign).is_none_or(|theirs| mine.within(&theirs.range).eq(theirs.within(&mine.range)))
+        });
         self.customer == other.customer
             && self.running == other.running
             && self.awards == other.awards
-            && self.extra.iter().all(same_extra)
+            && same_purchases
     }
 
     /// A page of all the customer's awards; none: it is not among the newest, which are here.
@@ -152,8 +155,11 @@ impl Snapshots {
         clock: &Clock,
         campaigns: &Arc<Campaigns>,
         config: &config::Cache,
+        writers: u32,
         redis: Option<Redis>,
     ) -> Self {
+        let taken = writers as usize + lookup::WORKERS;
+        let loads = database.max_connections().saturating_sub(taken).max(MIN_LOADS);
         Self {
             cache: Arc::new(Cache::new(config.l1_bytes, redis)),
             lookups: Lookups::start(database, config.max_staleness),
@@ -163,7 +169,7 @@ impl Snapshots {
                 database: database.clone(),
                 clock: clock.clone(),
                 campaigns: Arc::clone(campaigns),
-                turns: Arc::new(Semaphore::new(MAX_LOADS)),
+                turns: Arc::new(Semaphore::new(loads)),
             },
         }
     }
@@ -177,7 +183,8 @@ impl Snapshots {
     /// Those that have no row are not there.
     pub async fn find(&self, names: &[(String, Option<i64>)]) -> Result<HashMap<String, View>, Error> {
         for attempt in 0..MAX_ATTEMPTS {
-            let heads = self.lookups.of(names, attempt > 0).await?;
+            let remembered = (attempt == 0).then(|| self.loader.campaigns.last().revision);
+            let heads = self.lookups.of(names, remembered).await?;
             if heads.customers.is_empty() {
                 return Ok(HashMap::new());
             }
@@ -200,7 +207,7 @@ impl Snapshots {
         self.loader.check(&view.snapshot).await
     }
 
-    /// None: campaigns are of another revision now than the look-up told.
+    /// None: campaigns changed under it.
     async fn views(&self, heads: &Heads) -> Result<Option<HashMap<String, View>>, Error> {
         let Heads { revision, ref installation, ref customers, at } = *heads;
         let Loader { database, clock, campaigns, .. } = &self.loader;
@@ -212,10 +219,8 @@ impl Snapshots {
                 campaigns.at(database.read(), revision).await?
             }
         };
-        if set.revision != revision {
-            return Ok(None);
-        }
-        let keyed = |(name, head): (&String, &Head)| (key(installation, *head, revision), (name.clone(), head.id));
+        // If campaigns changed since the look-up it is a later one, which is as good: what is found under it is not older.
+        let keyed = |(name, head): (&String, &Head)| (key(installation, *head, set.revision), (name.clone(), head.id));
         let by_key: Arc<HashMap<String, (String, CustomerId)>> = Arc::new(customers.iter().map(keyed).collect());
         let (now, held_against) = (clock.now(), Arc::clone(&set));
         let holds = move |snapshot: &Snapshot| snapshot.holds(&held_against, now);
@@ -225,23 +230,28 @@ impl Snapshots {
         let mut views = HashMap::with_capacity(found.len());
         for (key, Found { value: snapshot, tier }) in found {
             let Some((name, _)) = by_key.get(&key) else { continue };
-            if snapshot.revision != revision {
+            // What was loaded is of now, and so may its campaigns be.
+            let Some(campaigns) = campaigns
+                .known(snapshot.revision)
+                .or_else(|| (snapshot.revision == set.revision).then(|| Arc::clone(&set)))
+            else {
                 return Ok(None);
-            }
+            };
             if tier != Tier::Sql && (self.hits.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(HITS_PER_CHECK) {
                 let (loader, snapshot) = (self.loader.clone(), Arc::clone(&snapshot));
                 tokio::spawn(async move { loader.check(&snapshot).await });
             }
-            views.insert(name.clone(), View { snapshot, campaigns: Arc::clone(&set), tier, at });
+            views.insert(name.clone(), View { snapshot, campaigns, tier, at });
         }
         Ok(Some(views))
     }
 }
 
 /// Contains all that the entry depends on.
-fn key(installation: &str, head: Head, revision: i64) -> String {
+fn key(installation: &str, head: Head, campaigns: Revision) -> String {
     let Head { id, version, stamp } = head;
-    format!("windfall:{installation}:{FORMAT}:{}:{version}:{stamp:x}:{revision}", id.0)
+    let Revision { number, stamp: campaigns_stamp } = campaigns;
+    format!("windfall:{installation}:{FORMAT}:{}:{version}:{stamp:x}:{number}:{campaigns_stamp:x}", id.0)
 }
 
 impl Loader {
@@ -319,18 +329,20 @@ impl Loader {
     }
 }
 
-/// The ranges that progress reads now, without their purchases.
-fn needs(running: &Running, set: &CampaignSet, now: Instant) -> BTreeMap<CampaignId, Extra> {
+/// The ranges that progress reads now or a little earlier, without their purchases; not earlier than the last purchase, where only
+/// a wrong clock is, and where a rolling window reads the whole history.
+fn needs(running: &Running, set: &CampaignSet, now: Instant) -> BTreeMap<CampaignId, Box<Extra>> {
     let mut extra = BTreeMap::new();
     for campaign in set.all().iter().filter(|campaign| campaign.runs(now)) {
         let Some(standing) = running.get(campaign.id()) else { continue };
         let range_at = |at| reads(campaign.engine(), &standing.state, at);
-        let range = match (range_at(now.minus(CLOCK_MARGIN)), range_at(now)) {
+        let last = standing.state.last.as_ref().map_or(now, |last| last.at.min(now));
+        let range = match (range_at(now.minus(CLOCK_MARGIN).max(last)), range_at(now)) {
             (Some(earlier), Some(now)) => earlier.hull(now),
             (Some(range), None) | (None, Some(range)) => range,
             (None, None) => continue,
         };
-        extra.insert(campaign.id(), Extra { range, purchases: Vec::new() });
+        extra.insert(campaign.id(), Box::new(Extra { range, purchases: Vec::new() }));
     }
     extra
 }
@@ -344,7 +356,8 @@ async fn fill(
     let mut spans: HashMap<CustomerId, Span> = HashMap::new();
     let mut lines = Lines::LeftOut;
     for (id, snapshot) in &*snapshots {
-        for (campaign, Extra { range, .. }) in &snapshot.extra {
+        for (campaign, extra) in &snapshot.extra {
+            let range = &extra.range;
             let Some(campaign) = set.get(*campaign) else { continue };
             if Lines::of(&campaign.rule) == Lines::Loaded {
                 lines = Lines::Loaded;
@@ -359,7 +372,8 @@ async fn fill(
     for (id, mut purchases) in history {
         purchases.sort_unstable_by(|a, b| a.key.cmp(&b.key));
         let Some(snapshot) = snapshots.get_mut(&id) else { continue };
-        for (campaign, Extra { range, purchases: eligible }) in &mut snapshot.extra {
+        for (campaign, extra) in &mut snapshot.extra {
+            let Extra { range, purchases: eligible } = &mut **extra;
             let Some(campaign) = set.get(*campaign) else { continue };
             let inside = purchases.iter().filter(|purchase| range.contains(&purchase.key));
             *eligible = inside.filter_map(|purchase| campaign.engine().eligible(purchase)).collect();

@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
+use tracing::Instrument as _;
 
 use self::redis::Redis;
 use crate::metrics;
@@ -143,23 +144,32 @@ where
     {
         let mut found = HashMap::with_capacity(keys.len());
         let (mut begun, mut awaited) = (Vec::new(), Vec::new());
+        let kept = |key: &String| {
+            let entry = self.local.get(key).filter(|entry| holds(&entry.value))?;
+            Some(Found { value: entry.value, tier: Tier::L1 })
+        };
         for key in keys {
-            if let Some(entry) = self.local.get(&key).filter(|entry| holds(&entry.value)) {
-                found.insert(key, Found { value: entry.value, tier: Tier::L1 });
+            if let Some(entry) = kept(&key) {
+                found.insert(key, entry);
                 continue;
             }
             let mut searches = lock(&self.searches);
-            let outcome = searches.entry(key.clone()).or_insert_with(|| {
+            if let Some(outcome) = searches.get(&key) {
+                awaited.push((key, outcome.clone()));
+            } else if let Some(entry) = kept(&key) {
+                // A search ended since.
+                found.insert(key, entry);
+            } else {
                 let (told, outcome) = watch::channel(None);
+                searches.insert(key.clone(), outcome.clone());
                 begun.push(Search { cache: Arc::clone(self), key: key.clone(), told });
-                outcome
-            });
-            awaited.push((key, outcome.clone()));
+                awaited.push((key, outcome));
+            }
         }
         count(Tier::L1, found.len());
         if !begun.is_empty() {
             let cache = Arc::clone(self);
-            tokio::spawn(async move { cache.search(begun, holds, load).await });
+            tokio::spawn(async move { cache.search(begun, holds, load).await }.in_current_span());
         }
         for (key, mut outcome) in awaited {
             // A sender that is gone has told nothing.

@@ -40,7 +40,7 @@ impl<'a> Change<'a> {
         if tx.get_database_backend() == DatabaseBackend::Postgres {
             tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({CAMPAIGNS_LOCK})")).await?;
         }
-        let revision = revision(&tx).await? + 1;
+        let revision = revision(&tx).await?.number + 1;
         Ok(Self { app, tx, revision, now: app.clock.now() })
     }
 
@@ -108,7 +108,8 @@ impl<'a> Change<'a> {
     }
 
     async fn commit(self) -> Result<(), Error> {
-        let sql = format!("UPDATE installation SET revision = {}", self.revision);
+        let stamp: i64 = rand::random();
+        let sql = format!("UPDATE installation SET revision = {}, revision_stamp = {stamp}", self.revision);
         self.tx.execute_unprepared(&sql).await?;
         Ok(self.tx.commit().await?)
     }

@@ -116,7 +116,7 @@ async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers,
         recorded_at: batch.now.0,
         version: 0,
         stamp: 0,
-        evaluated_revision: batch.campaigns.revision,
+        evaluated_revision: batch.campaigns.revision.number,
         ledger_sequence: 0,
         award_number: 0,
         balance: 0,
@@ -183,11 +183,11 @@ async fn save_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result<
             unmade.push(customer.row.id.0);
             continue;
         }
-        let caught_up = customer.is_evaluated() && customer.row.evaluated_revision < batch.campaigns.revision;
+        let caught_up = customer.is_evaluated() && customer.row.evaluated_revision < batch.campaigns.revision.number;
         if !customer.changed && !caught_up {
             continue;
         }
-        customer.row.evaluated_revision = batch.campaigns.revision;
+        customer.row.evaluated_revision = batch.campaigns.revision.number;
         if customer.changed {
             customer.row.version = customer.next_version();
             customer.row.stamp = rand::random();

@@ -75,7 +75,7 @@ async fn record_purchases(
     for (index, new) in new {
         let customer = locked(customers, &new.customer_external_id)?;
         let (id, version) = (customer.row.id, customer.next_version());
-        let row = to_row(&new.purchase, id, batch.now, batch.campaigns.revision, version)?;
+        let row = to_row(&new.purchase, id, batch.now, batch.campaigns.revision.number, version)?;
         known.entry(row.external_id.clone()).or_insert_with(|| row.clone());
         asked.push((index, &new.customer_external_id, row));
     }
@@ -177,7 +177,7 @@ fn refund_row(batch: &Batch<'_>, new: &NewRefund, customer: &Touched) -> Result<
         recorded_at: batch.now.0,
         amount: new.refund.amount,
         lines: serde_json::to_string(&new.refund.lines).map_err(|error| Error::Internal(error.to_string()))?,
-        revision: batch.campaigns.revision,
+        revision: batch.campaigns.revision.number,
         version: customer.next_version(),
     })
 }

@@ -1,10 +1,13 @@
 //! What the cache has is held against the database, and clients can be told where an answer was found.
 
-use serde_json::json;
+use std::sync::Arc;
 
-use super::node;
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use super::{metric, node};
 use crate::support::app::{TestApp, customer};
-use crate::support::direct::{ENGINES, cache, scratch};
+use crate::support::direct::{ENGINES, Engine, cache, scratch};
 use crate::support::server::token;
 use windfall::http::auth::Role;
 
@@ -20,6 +23,9 @@ async fn a_difference_is_found() {
         app.purchase("p1", "ada", "2026-11-02T10:00:00Z", "5").await;
         let view = async || app.app.snapshots().find(&[("ada".to_owned(), None)]).await.unwrap().remove("ada").unwrap();
         let kept = view().await;
+        assert_eq!(app.app.snapshots().check(&kept).await, Some(true), "{engine:?}");
+        // It is found too when the clock has moved on, and other purchases are loaded.
+        app.set_clock("2026-11-02T12:00:40Z");
         assert_eq!(app.app.snapshots().check(&kept).await, Some(true), "{engine:?}");
         for tampered in ["UPDATE purchase SET total = total + 1", "UPDATE customer SET balance = balance + 1"] {
             app.execute(tampered).await;
@@ -73,4 +79,35 @@ async fn who_asks_is_told_where_an_answer_was_found() {
         assert_eq!(ask(None).await.get("extensions"), None);
         assert_eq!(ask(Some("everything")).await.get("extensions"), None);
     }
+}
+
+/// However many look-ups are merged into one statement, nobody is told of a customer that somebody else asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whom_others_ask_for_is_not_told() {
+    let (url, _sqlite) = scratch(Engine::Postgres).await;
+    let shop = Arc::new(node(&url, None, &[]).await);
+    let mut asking = JoinSet::new();
+    for number in 0..50 {
+        shop.buy(&format!("c{number}"), 0).await;
+    }
+    for number in 0..500 {
+        let (shop, name) = (Arc::clone(&shop), format!("c{}", number % 50));
+        asking.spawn(async move {
+            let body = json!({ "query": "{ me { externalId balance { version } } }" });
+            let request =
+                shop.client.post(format!("{}/graphql", shop.address())).bearer_auth(token(Role::Customer, &name));
+            let answer = request.header("windfall-tell", "reads").json(&body).send().await.unwrap();
+            let answer: serde_json::Value = answer.json().await.unwrap();
+            let [read] = answer["extensions"]["reads"].as_array().unwrap().as_slice() else { panic!("{answer}") };
+            assert_eq!((&read["customer"], &answer["data"]["me"]["externalId"]), (&json!(name), &json!(name)));
+        });
+    }
+    while let Some(asked) = asking.join_next().await {
+        asked.unwrap();
+    }
+    let (lookups, names) = (
+        metric(&shop, "windfall_cache_lookup_names_count").await,
+        metric(&shop, "windfall_cache_lookup_names_sum").await,
+    );
+    assert!(names > 1.2 * lookups, "hardly any were merged: {names} names in {lookups} look-ups");
 }

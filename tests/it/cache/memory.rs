@@ -3,34 +3,65 @@
 use std::process::Command;
 use std::sync::Arc;
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use windfall::app::snapshot::Snapshot;
 use windfall::cache::{Cache, Loaded, Lost};
 
+use crate::support::app::TestApp;
 use crate::support::direct::cases;
 use crate::support::process::resident_bytes;
 
-/// Set in the process that is measured, which runs this test and nothing else.
+/// What is churned, in the process that is measured, which runs this test and nothing else.
 const CHURNS: &str = "WINDFALL_TEST_CHURNS";
-const BUDGET_BYTES: u64 = 64 << 20;
+const SNAPSHOTS: &str = "snapshots";
+const BUDGET_BYTES: u64 = 32 << 20;
 /// Bytes that go through the cache, in budgets.
 const BUDGETS: usize = 6;
 
-/// Keys and values of 64 B to 1 MiB, most of them small, each read again now and then.
-async fn churn() -> (u64, u64) {
-    let cache: Arc<Cache<String, Lost>> = Arc::new(Cache::new(BUDGET_BYTES, None));
+/// Of 64 B to 1 MiB, most of them small.
+fn text() -> (String, usize) {
+    let size = 64 << rand::random_range(0..=14_u32).min(rand::random_range(0..=14));
+    ("v".repeat(size), size)
+}
+
+/// Of a customer with a few purchases and awards, as it is read from Redis.
+async fn snapshot() -> impl Fn() -> (Snapshot, usize) {
+    let app = TestApp::sqlite().await;
+    for (name, window) in [
+        ("all", json!({ "campaign": "WHOLE" })),
+        ("rolling", json!({ "rolling": { "duration": "P90D" } })),
+        ("days", json!({ "calendar": { "unit": "DAY" } })),
+    ] {
+        app.campaign(json!({ "name": name, "window": window, "goal": { "purchases": { "atLeast": 4 } } })).await;
+    }
+    for number in 0..6 {
+        app.purchase(&format!("p{number}"), "ada", "2026-11-02T10:00:00Z", "5").await;
+    }
+    let view = app.app.snapshots().find(&[("ada".to_owned(), None)]).await.unwrap().remove("ada").unwrap();
+    let encoded = serde_json::to_string(&*view.snapshot).unwrap();
+    // About what it takes when it is decoded.
+    let size = 3 * encoded.len();
+    move || (serde_json::from_str(&encoded).unwrap(), size)
+}
+
+/// Values with keys of 64 to 256 B, each read again once.
+async fn churn<T>(value: impl Fn() -> (T, usize)) -> (u64, u64)
+where
+    T: Serialize + DeserializeOwned + Send + Sync + 'static,
+{
+    let cache: Arc<Cache<T, Lost>> = Arc::new(Cache::new(BUDGET_BYTES, None));
     let before = resident_bytes(std::process::id());
-    let (mut peak, mut heaviest, mut sent, mut number) = (0, 0, 0, 0_u64);
+    let (mut peak, mut heaviest, mut sent, mut number, mut kept) = (0, 0, 0, 0_u64, 0);
     while sent < cases(BUDGETS, 10 * BUDGETS) * usize::try_from(BUDGET_BYTES).unwrap() {
-        let size = 64 << rand::random_range(0..=14_u32).min(rand::random_range(0..=14));
         let key = format!("{number}{}", "k".repeat(rand::random_range(64..=256)));
-        let get = async |key: String| {
-            let load = move |keys: Vec<String>| async move {
-                let loaded = |key: String| Loaded { wanted: key.clone(), key, value: "v".repeat(size) };
-                Ok(keys.into_iter().map(loaded).collect())
-            };
-            cache.get(vec![key], |_: &String| true, load).await.unwrap().len()
+        let (value, size) = value();
+        let load = |keys: Vec<String>| async move {
+            Ok(vec![Loaded { wanted: keys[0].clone(), key: keys[0].clone(), value }])
         };
-        assert_eq!(get(key.clone()).await, 1);
-        assert_eq!(get(key).await, 1);
+        assert_eq!(cache.get(vec![key.clone()], |_| true, load).await.unwrap().len(), 1);
+        kept += cache.get(vec![key], |_| true, |_| async { Ok(Vec::new()) }).await.unwrap().len() as u64;
         sent += size;
         number += 1;
         if number % 64 == 0 {
@@ -38,25 +69,29 @@ async fn churn() -> (u64, u64) {
             heaviest = heaviest.max(cache.size().1);
         }
     }
+    assert!(kept > number / 2, "{kept} of {number} kept");
     (heaviest, peak)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn churned_hard_it_stays_within_its_budget() {
-    if std::env::var_os(CHURNS).is_some() {
-        let (heaviest, peak) = churn().await;
+    if let Ok(values) = std::env::var(CHURNS) {
+        let (heaviest, peak) = if values == SNAPSHOTS { churn(snapshot().await).await } else { churn(text).await };
         println!("measured {heaviest} {peak}");
         return;
     }
-    // In a process of its own: here other tests take memory too.
-    let alone = ["--exact", "cache::memory::churned_hard_it_stays_within_its_budget", "--nocapture"];
-    let ran = Command::new(std::env::current_exe().unwrap()).args(alone).env(CHURNS, "1").output().unwrap();
-    let output = String::from_utf8(ran.stdout).unwrap();
-    let line = output.lines().find_map(|line| line.strip_prefix("measured ")).expect("what was measured");
-    let mut figures = line.split(' ').map(|figure| figure.parse::<u64>().unwrap());
-    let (heaviest, peak) = (figures.next().unwrap(), figures.next().unwrap());
-    println!("of a budget of {BUDGET_BYTES} bytes: {heaviest} by its own account, {peak} more resident at most");
-    assert!(heaviest <= BUDGET_BYTES + BUDGET_BYTES / 20, "{heaviest}");
-    assert!(heaviest > BUDGET_BYTES / 2, "hardly used: {heaviest}");
-    assert!(peak <= 2 * BUDGET_BYTES, "{peak}");
+    for values in ["texts", SNAPSHOTS] {
+        // In a process of its own: here other tests take memory too.
+        let alone = ["--exact", "cache::memory::churned_hard_it_stays_within_its_budget", "--nocapture"];
+        let ran = Command::new(std::env::current_exe().unwrap()).args(alone).env(CHURNS, values).output().unwrap();
+        let output = String::from_utf8(ran.stdout).unwrap();
+        let line = output.lines().find_map(|line| line.split_once("measured "));
+        let (_, line) = line.unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&ran.stderr)));
+        let mut figures = line.split(' ').map(|figure| figure.parse::<u64>().unwrap());
+        let (heaviest, peak) = (figures.next().unwrap(), figures.next().unwrap());
+        println!("{values}, budget {BUDGET_BYTES} bytes: {heaviest} by its own account, {peak} more resident at most");
+        assert!(heaviest <= BUDGET_BYTES + BUDGET_BYTES / 20, "{heaviest}");
+        assert!(heaviest > BUDGET_BYTES / 2, "hardly used: {heaviest}");
+        assert!(peak <= 2 * BUDGET_BYTES, "{peak}");
+    }
 }

@@ -1,10 +1,12 @@
 //! A database that is restored to an earlier state goes on with another future than the one that Redis still has.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{metric, node, number};
 use crate::support::postgres::Postgres;
 use crate::support::redis::Redis;
+use crate::support::server::ask;
+use crate::support::shop::Shop;
 
 /// Under the same customers and versions, other things happen after the restore than before it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -49,4 +51,61 @@ async fn what_was_undone_is_shown_to_nobody() {
     let shared = metric(&shop, "windfall_cache_reads_total{tier=\"l2\"}").await;
     assert!(shared <= 20.0, "{shared}");
     assert!(shop.server.terminate().success());
+}
+
+/// Until the node has new connections to its database.
+async fn recovered(shop: &Shop) {
+    let query = "{ campaigns(first: 1) { nodes { id } } }";
+    let asked = async || ask(&shop.client, shop.address(), &shop.admin, query, json!({})).await.unwrap();
+    while asked().await.get("errors").is_some() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
+/// The database goes back while nodes run, which have known campaigns and customers that it now has never had; what comes next
+/// has the same revisions and versions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn running_nodes_forget_what_was_undone() {
+    let postgres = Postgres::shared();
+    let redis = Redis::start();
+    let url = postgres.create_database().await;
+    let shop = node(&url, Some(&redis.url()), &[]).await;
+    shop.campaign(json!({})).await;
+    shop.buy("ada", 0).await;
+    assert!(shop.server.terminate().success());
+    let copy = postgres.copy_database(&url).await;
+    let (one, two) = (node(&url, Some(&redis.url()), &[]).await, node(&url, Some(&redis.url()), &[]).await);
+    one.campaign(json!({ "name": "undone", "award": { "points": 100 } })).await;
+    one.buy("ada", 1).await;
+    let home = "{ me { balance { available version } progress { campaign { name } } } }";
+    let ada = crate::support::server::token(windfall::http::auth::Role::Customer, "ada");
+    let seen = async |shop: &Shop| shop.data(&ada, home, json!({})).await["me"].take();
+    let comes_to = async |shop: &Shop, available: i64| {
+        while seen(shop).await["balance"]["available"] != available {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let progress = |newest: &str| json!([{ "campaign": { "name": newest } }, { "campaign": { "name": "each" } }]);
+    let expected = |available: i64, version: i64, newest: &str| -> Value {
+        json!({ "balance": { "available": available, "version": version }, "progress": progress(newest) })
+    };
+    for shop in [&one, &two] {
+        // The past counts for a campaign from its activation on.
+        comes_to(shop, 220).await;
+    }
+
+    postgres.rewind_database(&url, &copy).await;
+    recovered(&one).await;
+    one.campaign(json!({ "name": "instead", "award": { "points": 1 } })).await;
+    // Not before: what it meets first is another set of campaigns at the revision that it knows.
+    recovered(&two).await;
+    for (shop, number) in [(&two, 2), (&one, 3)] {
+        shop.buy("ada", number).await;
+    }
+    for shop in [&one, &two] {
+        comes_to(shop, 33).await;
+        let seen = seen(shop).await;
+        let version = number(&seen["balance"]["version"]);
+        assert_eq!(seen, expected(33, version, "instead"));
+    }
 }

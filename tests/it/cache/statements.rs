@@ -72,6 +72,24 @@ async fn a_hit_sends_the_look_up_alone() {
     }
 }
 
+/// A purchase that is newer than the clock's margin does not make a snapshot keep what came long before it.
+#[tokio::test]
+async fn a_fresh_purchase_loads_no_history() {
+    for engine in ENGINES {
+        let (url, _sqlite) = scratch(engine).await;
+        let app = TestApp::with(&url, &cache(Duration::ZERO), None).await;
+        let rolling =
+            json!({ "window": { "rolling": { "duration": "PT1H" } }, "goal": { "purchases": { "atLeast": 9 } } });
+        app.campaign(rolling).await;
+        for (id, at) in [("long-ago", "02T08:00:00Z"), ("lately", "02T11:30:00Z"), ("now", "02T12:00:00Z")] {
+            app.purchase(id, "ada", &format!("2026-11-{at}"), "5").await;
+        }
+        let view = app.app.snapshots().find(&[("ada".to_owned(), None)]).await.unwrap().remove("ada").unwrap();
+        let snapshot = serde_json::to_string(&*view.snapshot).unwrap();
+        assert!(snapshot.contains("lately") && !snapshot.contains("long-ago"), "{engine:?}: {snapshot}");
+    }
+}
+
 #[tokio::test]
 async fn where_staleness_is_allowed_a_hit_sends_none() {
     let (url, _sqlite) = scratch(Engine::Sqlite).await;

@@ -93,6 +93,19 @@ impl Postgres {
         self.url(&name)
     }
 
+    /// Puts a copy in a database's place, under whoever uses that: their connections break.
+    pub(crate) async fn rewind_database(&self, url: &str, copy: &str) {
+        let name = |url: &str| url.rsplit('/').next().expect("a database's name").to_owned();
+        let (original, copy) = (name(url), name(copy));
+        let connection = Database::connect(self.url("postgres")).await.expect("a connection to the test server");
+        for sql in
+            [format!("DROP DATABASE {original} WITH (FORCE)"), format!("CREATE DATABASE {original} TEMPLATE {copy}")]
+        {
+            connection.execute_unprepared(&sql).await.expect("a database that is replaced");
+        }
+        connection.close().await.expect("a closed connection");
+    }
+
     /// Ends the server as the machine's crash would: no shutdown, no checkpoint. The cluster stays as it is.
     pub(crate) fn kill9(&mut self) {
         if let Some(mut server) = self.server.take() {
