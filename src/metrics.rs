@@ -4,7 +4,7 @@
 //! recording does nothing.
 
 /// Root fields that were answered. By `operation`, `field`, `outcome` (`ok`, `error`: the server's fault, `refused`: the
-/// caller's, or too much load).
+/// caller's, or too much load). Subscriptions count when they begin, and again as `error` if they end because of one.
 pub const REQUESTS: &str = "windfall_requests_total";
 /// How long it took to run them, by `operation` and `field`.
 pub const REQUEST_SECONDS: &str = "windfall_request_seconds";
@@ -52,6 +52,8 @@ pub const LIVE_SUBSCRIBERS: &str = "windfall_live_subscribers";
 pub const LIVE_UPDATES: &str = "windfall_live_updates_total";
 /// Hints between nodes, by `direction`: `sent`, `received`, `dropped`.
 pub const LIVE_HINTS: &str = "windfall_live_hints_total";
+/// 1: hints of other nodes are heard; 0: what they commit is found by sweeps.
+pub const LIVE_LISTENING: &str = "windfall_live_listening";
 /// From a commit on this node or its hint to the hand-over to a subscriber.
 pub const LIVE_LAG_SECONDS: &str = "windfall_live_lag_seconds";
 /// Looks for what no hint told.
@@ -59,5 +61,7 @@ pub const LIVE_SWEEPS: &str = "windfall_live_sweeps_total";
 
 /// Connections of the pools, by `state`: `idle`, `used`.
 pub const DATABASE_CONNECTIONS: &str = "windfall_database_connections";
+/// As many as may be open.
+pub const DATABASE_MAX_CONNECTIONS: &str = "windfall_database_max_connections";
 /// Statements that were sent.
 pub const DATABASE_STATEMENTS: &str = "windfall_database_statements_total";

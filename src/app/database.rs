@@ -13,7 +13,7 @@ use migration::{Migrator, MigratorTrait};
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr,
-    EntityTrait, IsolationLevel, SqliteTransactionMode, TransactionOptions, TransactionTrait,
+    EntityTrait, IsolationLevel, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
 };
 
 use crate::config;
@@ -142,6 +142,25 @@ impl Database {
     pub async fn installation(&self) -> Result<String, DbErr> {
         let row = installation::Entity::find().one(&self.read).await?;
         row.map(|row| row.installation_id).ok_or_else(|| DbErr::Custom("there is no installation row".to_owned()))
+    }
+
+    /// What tells this database from all others, those that were made from a dump of it too; a physical copy is not told apart.
+    pub async fn identity(&self) -> Result<String, DbErr> {
+        let installation = self.installation().await?;
+        if self.backend() != DatabaseBackend::Postgres {
+            return Ok(installation);
+        }
+        let ask = async |sql: &str| {
+            let row = self.read.query_one_raw(Statement::from_string(DatabaseBackend::Postgres, sql)).await?;
+            row.map_or_else(|| Ok(String::new()), |row| row.try_get_by_index::<String>(0))
+        };
+        let database = ask("SELECT oid::text FROM pg_database WHERE datname = current_database()").await?;
+        let server = match ask("SELECT system_identifier::text FROM pg_control_system()").await {
+            // Where a provider does not let us ask.
+            Err(error) if code(&error).as_deref() == Some("42501") => String::new(),
+            server => server?,
+        };
+        Ok(format!("{installation}:{server}:{database}"))
     }
 
     /// Whether the schema is older than this program.

@@ -90,8 +90,7 @@ impl App {
         let live = Hub::default();
         let (shared, hints) = match &redis.url {
             Some(url) => {
-                let installation = database.installation().await?;
-                let hints = hints(url.expose(), &installation, live.clone())?;
+                let hints = hints(url.expose(), &database.identity().await?, live.clone())?;
                 (Some(Redis::open(url.expose(), redis.timeout)?), Some(Arc::new(hints)))
             }
             None => (None, None),
@@ -141,10 +140,10 @@ impl App {
 }
 
 /// What this node and the others on its database tell each other.
-fn hints(url: &str, installation: &str, live: Hub<Commit>) -> Result<Hints, Error> {
+fn hints(url: &str, database: &str, live: Hub<Commit>) -> Result<Hints, Error> {
     let hear = move |hint: Hint<'_>| {
         let news = || serde_json::from_str(hint.news?.get()).ok();
-        live.hint(&hint.topic, hint.version, news);
+        live.wake(&hint.topic, hint.version, news);
     };
-    Ok(Hints::start(url, &format!("windfall:{installation}:commits:{COMMIT_FORMAT}"), hear)?)
+    Ok(Hints::start(url, &format!("windfall:{database}:commits:{COMMIT_FORMAT}"), hear)?)
 }

@@ -35,36 +35,38 @@ pub struct Cursor {
     pub sequence: i64,
     /// It has all that was committed up to this version of the customer, progress included; none: not known.
     pub version: Option<i64>,
+    /// Points after that entry, which tell whether the ledger is still the one that it was; none: not known.
+    pub balance: Option<i64>,
 }
 
 impl Cursor {
     /// The customer exactly as it is in this row.
     pub fn of(customer: &customer::Model) -> Self {
-        Self { sequence: customer.ledger_sequence, version: Some(customer.version) }
+        let customer::Model { ledger_sequence, version, balance, .. } = *customer;
+        Self { sequence: ledger_sequence, version: Some(version), balance: Some(balance) }
     }
 
     /// Opaque to clients.
     pub fn to_text(self) -> String {
-        let Self { sequence, version } = self;
-        URL_SAFE_NO_PAD.encode(match version {
-            Some(version) => format!("points:{sequence}:{version}"),
-            None => format!("points:{sequence}"),
+        let Self { sequence, version, balance } = self;
+        URL_SAFE_NO_PAD.encode(match (version, balance) {
+            (Some(version), Some(balance)) => format!("points:{sequence}:{version}:{balance}"),
+            (Some(version), None) => format!("points:{sequence}:{version}"),
+            (None, _) => format!("points:{sequence}"),
         })
     }
 
     /// Reads what [`Self::to_text`] wrote, or the cursor of a ledger's edge.
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(sequence) = ledger::sequence_of(text) {
-            return Some(Self { sequence, version: None });
+            return Some(Self { sequence, version: None, balance: None });
         }
         let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-        let mut numbers = text.strip_prefix("points:")?.splitn(2, ':').map(|number| number.parse::<u32>().ok());
-        let sequence = i64::from(numbers.next()??);
-        let version = match numbers.next() {
-            Some(version) => Some(i64::from(version?)),
-            None => None,
-        };
-        Some(Self { sequence, version })
+        let mut parts = text.strip_prefix("points:")?.splitn(3, ':');
+        let sequence = i64::from(parts.next()?.parse::<u32>().ok()?);
+        let version = parts.next().map(str::parse::<u32>).transpose().ok()?.map(i64::from);
+        let balance = parts.next().map(str::parse).transpose().ok()?;
+        Some(Self { sequence, version, balance })
     }
 }
 
@@ -124,16 +126,21 @@ impl Feed {
         };
         // Before the first read: what is committed from here on wakes it.
         let subscription = app.live.subscribe(&customer);
-        let row = find_or_blank(&app, &customer).await?;
-        let now = Cursor::of(&row);
-        let reached = after.unwrap_or(now);
-        if reached.sequence > now.sequence || reached.version > now.version {
-            return Err(Error::CursorUnknown);
-        }
-        let behind = reached.sequence < now.sequence || reached.version.is_some_and(|it| Some(it) < now.version);
-        let reached = Cursor { version: reached.version.or(now.version), ..reached };
-        let stamp = (!behind).then_some(row.stamp);
-        Ok(Self { app, customer, subscription, reached, stamp, behind, woken: None, read: VecDeque::new(), expires_at })
+        let Some(reached) = after else {
+            let Read { customer: row, .. } = read(&app, &customer, None).await?;
+            let (reached, stamp) = (Cursor::of(&row), Some(row.stamp));
+            return Ok(Self { reached, stamp, ..Self::new(app, customer, subscription, expires_at) });
+        };
+        let mut feed = Self { reached, ..Self::new(app, customer, subscription, expires_at) };
+        feed.read_on().await?;
+        Ok(feed)
+    }
+
+    /// At the very beginning.
+    fn new(app: Arc<App>, customer: String, subscription: Subscription<Commit>, expires_at: Instant) -> Self {
+        let reached = Cursor { sequence: 0, version: None, balance: None };
+        let read = VecDeque::new();
+        Self { app, customer, subscription, reached, stamp: None, behind: false, woken: None, read, expires_at }
     }
 
     /// As a stream that ends with its first error.
@@ -143,6 +150,8 @@ impl Feed {
             let update = feed.next().await;
             Some(match update {
                 Ok(update) => (Ok(update), Some(feed)),
+                // There is nothing to go on from.
+                Err(Error::CursorUnknown) => (Err(Error::CursorUnknown), None),
                 Err(error) => {
                     let interrupted = Error::Interrupted { cursor: feed.reached.to_text(), cause: Box::new(error) };
                     (Err(interrupted), None)
@@ -169,7 +178,12 @@ impl Feed {
                 () = self.app.clock.sleep_until(self.expires_at) => return Err(Error::Unauthenticated),
                 () = self.app.stopping.cancelled() => return Err(Error::Unavailable),
             };
-            if Some(mark.version) <= self.reached.version {
+            let known = match (mark.stamp, &mark.news) {
+                (Some(stamp), _) => Some(stamp) == self.stamp,
+                (None, Some(_)) => Some(mark.version) <= self.reached.version,
+                (None, None) => false,
+            };
+            if known {
                 continue;
             }
             self.woken = Some(mark.at);
@@ -180,16 +194,35 @@ impl Feed {
         }
     }
 
-    /// Reads what follows the cursor, a bounded part at a time. In a task of its own: who hangs up in the middle of a
-    /// statement would cost the pool a connection.
+    /// Reads what follows the cursor, a bounded part at a time.
     async fn read_on(&mut self) -> Result<(), Error> {
-        let (app, customer, sequence) = (Arc::clone(&self.app), self.customer.clone(), self.reached.sequence);
-        let read = tokio::spawn(async move { read(&app, &customer, sequence).await });
-        let (customer, entries) =
-            read.await.map_err(|error| Error::Internal(format!("reading the ledger: {error}")))??;
-        self.behind = entries.len() == MAX_ENTRIES;
+        let Read { customer, mut entries } = read(&self.app, &self.customer, Some(self.reached.sequence)).await?;
+        if !self.is_continued_by(&customer, &entries) {
+            return Err(Error::CursorUnknown);
+        }
+        // The first is the one that it has.
+        let has = entries.len().min(usize::from(self.reached.sequence > 0));
+        self.behind = entries.len() > MAX_ENTRIES;
+        let entries = entries.split_off(has);
+        // Of what it is not known to have reached, nothing is told but entries.
+        self.reached.version.get_or_insert(customer.version);
         self.take(&customer, entries, !self.behind, "sql");
         Ok(())
+    }
+
+    /// Whether these are the customer that it has followed so far and its entries from the cursor's on. If the database went back,
+    /// they may be others: what it was told does not exist any more.
+    fn is_continued_by(&self, customer: &customer::Model, entries: &[Arc<ledger_entry::Model>]) -> bool {
+        let Cursor { sequence, version, balance } = self.reached;
+        let (last, next) = if sequence > 0 { (entries.first(), entries.get(1)) } else { (None, entries.first()) };
+        let same_version = version.is_none_or(|it| it < customer.version)
+            || version == Some(customer.version) && self.stamp.is_none_or(|stamp| stamp == customer.stamp);
+        let reaches = last.is_some_and(|entry| entry.sequence == sequence) || sequence == 0;
+        let same_balance = balance.is_none_or(|it| it == last.map_or(0, |entry| entry.balance_after));
+        let in_order = version.is_none_or(|version| {
+            last.is_none_or(|entry| entry.version <= version) && next.is_none_or(|entry| entry.version >= version)
+        });
+        same_version && reaches && same_balance && in_order
     }
 
     /// What follows the cursor is to be handed on. `whole`: as [`updates`] has it.
@@ -211,24 +244,32 @@ impl Feed {
     }
 }
 
-/// The customer, then its entries after `sequence` up to what it says.
-async fn read(
-    app: &App,
-    customer: &str,
-    sequence: i64,
-) -> Result<(Arc<customer::Model>, Vec<Arc<ledger_entry::Model>>), Error> {
-    let _turn = app.catching_up.acquire().await.map_err(|_| Error::Unavailable)?;
-    let customer = find_or_blank(app, customer).await?;
-    // Entries never change: those up to the row's last are the ledger as it was when the row was read.
-    let entries = ledger_entry::Entity::find()
-        .filter(ledger_entry::Column::CustomerId.eq(customer.id.0))
-        .filter(ledger_entry::Column::Sequence.gt(sequence))
-        .filter(ledger_entry::Column::Sequence.lte(customer.ledger_sequence))
-        .order_by_asc(ledger_entry::Column::Sequence)
-        .limit(MAX_ENTRIES as u64)
-        .all(app.database.read())
-        .await?;
-    Ok((customer, entries.into_iter().map(Arc::new).collect()))
+/// What is stored of a customer.
+struct Read {
+    customer: Arc<customer::Model>,
+    entries: Vec<Arc<ledger_entry::Model>>,
+}
+
+/// The customer, then its entries from this one on up to what it says; none: no entries. In a task of its own: who hangs up in
+/// the middle of a statement would cost the pool a connection.
+async fn read(app: &Arc<App>, customer: &str, from: Option<i64>) -> Result<Read, Error> {
+    let (app, customer) = (Arc::clone(app), customer.to_owned());
+    let read = tokio::spawn(async move {
+        let _turn = app.catching_up.acquire().await.map_err(|_| Error::Unavailable)?;
+        let customer = find_or_blank(&app, &customer).await?;
+        let Some(from) = from else { return Ok(Read { customer, entries: Vec::new() }) };
+        // Entries never change: those up to the row's last are the ledger as it was when the row was read.
+        let entries = ledger_entry::Entity::find()
+            .filter(ledger_entry::Column::CustomerId.eq(customer.id.0))
+            .filter(ledger_entry::Column::Sequence.gte(from))
+            .filter(ledger_entry::Column::Sequence.lte(customer.ledger_sequence))
+            .order_by_asc(ledger_entry::Column::Sequence)
+            .limit(1 + MAX_ENTRIES as u64)
+            .all(app.database.read())
+            .await?;
+        Ok(Read { customer, entries: entries.into_iter().map(Arc::new).collect() })
+    });
+    read.await.map_err(|error| Error::Internal(format!("reading the ledger: {error}")))?
 }
 
 /// An update for each commit. `whole`: the entries are all up to the customer's last; else the last commit may have
@@ -236,7 +277,8 @@ async fn read(
 fn updates(customer: &Arc<customer::Model>, entries: Vec<Arc<ledger_entry::Model>>, whole: bool) -> VecDeque<Update> {
     let mut updates: VecDeque<Update> = VecDeque::new();
     for entry in entries {
-        let cursor = Cursor { sequence: entry.sequence, version: Some(entry.version) };
+        let ledger_entry::Model { sequence, version, balance_after, .. } = *entry;
+        let cursor = Cursor { sequence, version: Some(version), balance: Some(balance_after) };
         match updates.back_mut() {
             Some(last) if last.cursor.version == cursor.version && last.entries.len() < MAX_ENTRIES => {
                 last.cursor = cursor;

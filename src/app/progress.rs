@@ -31,11 +31,11 @@ pub struct CampaignProgress {
 /// has moved on, and asks for more than what the snapshot holds.
 pub fn of_view(view: &View, only: Option<CampaignId>, now: Instant) -> Option<Vec<CampaignProgress>> {
     let snapshot = &view.snapshot;
-    let tell = |campaign: Arc<Campaign>| {
+    let of = |campaign: Arc<Campaign>| {
         let loaded = snapshot.purchases(&campaign, now)?;
         Some(tell(&snapshot.running, campaign, &loaded, now))
     };
-    running(&view.campaigns, only, now).into_iter().map(tell).collect()
+    running(&view.campaigns, only, now).into_iter().map(of).collect()
 }
 
 /// Where these customers stand: an answer for each, in order (one may be asked for at two of its versions), as it was in

@@ -1,11 +1,14 @@
 //! The net under the live updates: once in a while the versions of all customers that are followed on this node are
-//! looked up, so that what no wake-up told of (a commit of another process on the same database) is found.
+//! looked up, so that what no wake-up told of is found: a commit of another process on the same database, or that the
+//! database went back.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use entity::customer;
 use sea_orm::{EntityTrait, QueryFilter, QuerySelect};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::App;
@@ -16,6 +19,9 @@ use super::rows::any;
 const PERIOD: Duration = Duration::from_secs(2);
 /// Customers looked up in one statement.
 const CHUNK: usize = 1_000;
+
+/// How long a sweep may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Sweeps until it is told to stop.
 pub async fn run(app: Arc<App>, stop: CancellationToken) {
@@ -28,26 +34,40 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
             // Hints were missed, perhaps.
             () = app.resumed() => {}
         }
-        if let Err(error) = sweep(&app).await {
-            tracing::warn!(error = %error, "what changed elsewhere could not be looked up, will be tried again");
-        }
+        // In a task of its own: a statement that is broken off would cost the pool a connection.
+        let sweeping = Arc::clone(&app);
+        let swept = tokio::spawn(async move { sweep(&sweeping).await });
+        let failure = tokio::select! {
+            () = stop.cancelled() => return,
+            swept = timeout(TIMEOUT, swept) => match swept {
+                Ok(Ok(Ok(()))) => continue,
+                Ok(Ok(Err(error))) => error.to_string(),
+                Ok(Err(panic)) => panic.to_string(),
+                Err(late) => late.to_string(),
+            },
+        };
+        tracing::warn!(error = failure, "what changed elsewhere could not be looked up, will be tried again");
     }
 }
 
 async fn sweep(app: &App) -> Result<(), Error> {
-    ::metrics::counter!(crate::metrics::LIVE_SWEEPS).increment(1);
     for followed in app.live.topics().chunks(CHUNK) {
         let named = any(app.database.backend(), customer::Column::ExternalId, followed.iter().cloned());
-        let versions: Vec<(String, i64)> = customer::Entity::find()
+        let versions: Vec<(String, i64, i64)> = customer::Entity::find()
             .select_only()
-            .columns([customer::Column::ExternalId, customer::Column::Version])
+            .columns([customer::Column::ExternalId, customer::Column::Version, customer::Column::Stamp])
             .filter(named)
             .into_tuple()
             .all(app.database.read())
             .await?;
-        for (customer, version) in versions {
-            app.live.wake(&customer, version, || None);
+        let mut versions: HashMap<String, (i64, i64)> =
+            versions.into_iter().map(|(customer, version, stamp)| (customer, (version, stamp))).collect();
+        for customer in followed {
+            // One that has no row yet is as a blank one.
+            let (version, stamp) = versions.remove(customer).unwrap_or_default();
+            app.live.found(customer, version, stamp);
         }
     }
+    ::metrics::counter!(crate::metrics::LIVE_SWEEPS).increment(1);
     Ok(())
 }

@@ -35,23 +35,29 @@ struct Inner {
     client: Client,
     deadline: Duration,
     /// None: the breaker is open.
-    connection: Mutex<Option<MultiplexedConnection>>,
-    failures: AtomicU32,
+    link: Mutex<Option<Arc<Link>>>,
     connecting: AtomicBool,
     /// Its limits were looked at.
     inspected: AtomicBool,
     sending: Arc<Semaphore>,
 }
 
+/// A connection, and how it does.
+struct Link {
+    connection: MultiplexedConnection,
+    /// In a row.
+    failures: AtomicU32,
+    /// That it refuses something was said.
+    complained: AtomicBool,
+}
+
 impl Redis {
     /// The Redis at this URL, whether it is there or not. `deadline`: of one operation.
     pub fn open(url: &str, deadline: Duration) -> Result<Self, RedisError> {
-        ::metrics::gauge!(metrics::REDIS_UP).set(0.0);
         let redis = Self(Arc::new(Inner {
             client: Client::open(url)?,
             deadline,
-            connection: Mutex::default(),
-            failures: AtomicU32::new(0),
+            link: Mutex::default(),
             connecting: AtomicBool::new(false),
             inspected: AtomicBool::new(false),
             sending: Arc::new(Semaphore::new(MAX_SENDING_BYTES)),
@@ -62,16 +68,17 @@ impl Redis {
 
     /// Whether it is used.
     pub fn is_up(&self) -> bool {
-        self.0.connection().is_some()
+        self.0.lock().is_some()
     }
 
     /// The values of these keys, in order; none: it cannot be asked now.
     pub(super) async fn get(&self, keys: &[&str]) -> Option<Vec<Option<Vec<u8>>>> {
-        let values: Vec<Option<Vec<u8>>> = self.ask(redis::cmd("MGET").arg(keys)).await?;
+        let link = self.0.link()?;
+        let values: Vec<Option<Vec<u8>>> = self.ask(&link, redis::cmd("MGET").arg(keys)).await?;
         if values.len() == keys.len() {
             return Some(values);
         }
-        self.failed("garbage", true);
+        self.failed(&link, "garbage", true);
         None
     }
 
@@ -83,47 +90,47 @@ impl Redis {
         tokio::spawn(async move {
             let mut set = redis::cmd("SET");
             set.arg(key).arg(value).arg("EX").arg(TIME_TO_LIVE.as_secs());
-            redis.ask::<redis::Value>(&set).await;
+            if let Some(link) = redis.0.link() {
+                redis.ask::<redis::Value>(&link, &set).await;
+            }
             drop(room);
         });
     }
 
-    async fn ask<T: FromRedisValue>(&self, command: &redis::Cmd) -> Option<T> {
-        let mut connection = self.0.connection()?;
+    async fn ask<T: FromRedisValue>(&self, link: &Arc<Link>, command: &redis::Cmd) -> Option<T> {
+        let mut connection = link.connection.clone();
         match timeout(self.0.deadline, command.query_async(&mut connection)).await {
             Ok(Ok(answer)) => {
-                self.0.failures.store(0, Ordering::Relaxed);
-                Some(answer)
+                link.failures.store(0, Ordering::Relaxed);
+                return Some(answer);
             }
-            Ok(Err(error)) => {
-                match error.kind() {
-                    // It answers, if only that it cannot: that it is full, that it is loading.
-                    ErrorKind::Server(_) | ErrorKind::Extension => {
-                        ::metrics::counter!(metrics::REDIS_FAILURES, "kind" => "reply").increment(1);
+            Ok(Err(error)) => match error.kind() {
+                // It answers, if only that it cannot: that it is full, that it is loading, that we may not.
+                ErrorKind::Server(_) | ErrorKind::Extension => {
+                    ::metrics::counter!(metrics::REDIS_FAILURES, "kind" => "reply").increment(1);
+                    if !link.complained.swap(true, Ordering::Relaxed) {
+                        tracing::warn!(error = %error, "Redis refuses what it is asked");
                     }
-                    ErrorKind::Io if error.is_timeout() => self.failed("timeout", false),
-                    ErrorKind::Io => self.failed("connection", true),
-                    _ => self.failed("garbage", true),
                 }
-                None
-            }
-            Err(_) => {
-                self.failed("timeout", false);
-                None
-            }
+                ErrorKind::Io if error.is_timeout() => self.failed(link, "timeout", false),
+                ErrorKind::Io => self.failed(link, "connection", true),
+                _ => self.failed(link, "garbage", true),
+            },
+            Err(_) => self.failed(link, "timeout", false),
         }
+        None
     }
 
     /// `for_good`: nothing that follows on this connection can be trusted.
-    fn failed(&self, kind: &'static str, for_good: bool) {
+    fn failed(&self, link: &Arc<Link>, kind: &'static str, for_good: bool) {
         ::metrics::counter!(metrics::REDIS_FAILURES, "kind" => kind).increment(1);
-        let failures = self.0.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        let failures = link.failures.fetch_add(1, Ordering::Relaxed) + 1;
         if !for_good && failures < MAX_FAILURES {
             return;
         }
-        if self.0.lock().take().is_some() {
+        // Not if another connection has taken its place.
+        if self.0.lock().take_if(|current| Arc::ptr_eq(current, link)).is_some() {
             ::metrics::counter!(metrics::REDIS_BREAKER_OPENED).increment(1);
-            ::metrics::gauge!(metrics::REDIS_UP).set(0.0);
             tracing::warn!(failure = kind, "Redis is not used until it answers as it should: reads go to the database");
         }
         self.connect(FIRST_PAUSE);
@@ -156,14 +163,16 @@ async fn connect(inner: &Weak<Inner>, mut pause: Duration) {
         let Some(inner) = inner.upgrade() else { return };
         match timeout(CONNECT_TIMEOUT, inner.dial()).await {
             Ok(Ok(connection)) => {
-                inner.failures.store(0, Ordering::Relaxed);
-                *inner.lock() = Some(connection);
-                ::metrics::gauge!(metrics::REDIS_UP).set(1.0);
+                let (failures, complained) = (AtomicU32::new(0), AtomicBool::new(false));
+                *inner.lock() = Some(Arc::new(Link { connection, failures, complained }));
                 tracing::info!("Redis is used");
                 return;
             }
             failed if !complained => {
-                let reason = failed.err().map_or("it cannot be reached", |_| "it does not answer in time");
+                let reason = failed.map_or_else(
+                    |late| late.to_string(),
+                    |refused| refused.err().map(|error| error.to_string()).unwrap_or_default(),
+                );
                 tracing::warn!(reason, "Redis is not there: reads go to the database");
                 complained = true;
             }
@@ -174,11 +183,11 @@ async fn connect(inner: &Weak<Inner>, mut pause: Duration) {
 }
 
 impl Inner {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<MultiplexedConnection>> {
-        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<Link>>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn connection(&self) -> Option<MultiplexedConnection> {
+    fn link(&self) -> Option<Arc<Link>> {
         self.lock().clone()
     }
 
@@ -191,17 +200,17 @@ impl Inner {
         if pong != "PONG" {
             return Err((ErrorKind::UnexpectedReturnType, "the answer to PING is not PONG").into());
         }
-        if !self.inspected.swap(true, Ordering::Relaxed) {
-            inspect(&mut connection).await;
+        if !self.inspected.load(Ordering::Relaxed) {
+            self.inspected.store(inspect(&mut connection).await, Ordering::Relaxed);
         }
         Ok(connection)
     }
 }
 
-/// Warns of a Redis that would grow without end, or refuse entries once it is full.
-async fn inspect(connection: &mut MultiplexedConnection) {
+/// Warns of a Redis that would grow without end, or refuse entries once it is full. Whether it could be asked.
+async fn inspect(connection: &mut MultiplexedConnection) -> bool {
     let memory: Result<String, _> = redis::cmd("INFO").arg("memory").query_async(connection).await;
-    let Ok(memory) = memory else { return };
+    let Ok(memory) = memory else { return false };
     let field = |name: &str| memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim));
     if field("maxmemory") == Some("0") {
         tracing::warn!("Redis has no memory limit: set `maxmemory`, or it grows until the machine has none left");
@@ -211,4 +220,5 @@ async fn inspect(connection: &mut MultiplexedConnection) {
             "Redis evicts nothing: set `maxmemory-policy` to allkeys-lru, or it takes no entries once it is full"
         );
     }
+    true
 }

@@ -1,4 +1,4 @@
-//! What one caller may ask of the server: points a second, and a fair part of what runs at once.
+//! What one caller may ask of the server: points a second, and a fair part of what runs and of what is followed at once.
 //!
 //! A caller that asks too much is told RATE_LIMITED, before others are told OVERLOADED because of it.
 
@@ -17,6 +17,7 @@ pub struct Limits {
     customers: DefaultKeyedRateLimiter<Who>,
     shops: DefaultKeyedRateLimiter<Who>,
     running: Shares,
+    streams: Shares,
     clock: DefaultClock,
 }
 
@@ -37,6 +38,7 @@ impl Limits {
             customers: limiter(&config.customer),
             shops: limiter(&config.shop),
             running: Shares::new(config.concurrent_requests),
+            streams: Shares::new(config.streams),
             clock: DefaultClock::default(),
         }
     }
@@ -62,6 +64,11 @@ impl Limits {
     /// The right to run one request; none: too many run, or too many of this caller's.
     pub fn turn(&self, who: &Who) -> Option<Share> {
         self.running.take(who, 1)
+    }
+
+    /// The right to follow one thing; none: too many are followed, or too many by this caller.
+    pub fn stream(&self, who: &Who) -> Option<Share> {
+        self.streams.take(who, 1)
     }
 
     /// Forgets callers that have all their points again.

@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use ::metrics::gauge;
+use ::metrics::{counter, gauge};
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -14,7 +14,7 @@ use crate::app::App;
 use crate::metrics;
 
 /// Upper bounds of what histograms of seconds count.
-const SECONDS: [f64; 13] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
+const SECONDS: [f64; 14] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 /// And those of numbers of things.
 const COUNTS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0];
 /// How often what was recorded is put in order, so that it takes no more memory than its figures.
@@ -40,6 +40,29 @@ pub fn record() {
             }
         });
         let _ = RECORDED.set(handle);
+        begin();
+    }
+}
+
+/// Counters that nothing has happened to are told from the start: the first failure is then an increase, and not a new series.
+fn begin() {
+    let zero = |name, label, values: &[&'static str]| {
+        values.iter().for_each(|value| counter!(name, label => *value).increment(0));
+    };
+    zero(metrics::CACHE_READS, "tier", &["l1", "l2", "sql"]);
+    zero(metrics::WRITE_BATCHES, "outcome", &["committed", "repeated", "split", "failed"]);
+    zero(metrics::REDIS_FAILURES, "kind", &["timeout", "connection", "reply", "garbage"]);
+    zero(metrics::LIVE_UPDATES, "source", &["hub", "sql"]);
+    zero(metrics::LIVE_HINTS, "direction", &["sent", "received", "dropped"]);
+    for name in [
+        metrics::WRITE_REFUSED,
+        metrics::CACHE_EVICTIONS,
+        metrics::CACHE_DRIFT_CHECKS,
+        metrics::CACHE_DRIFT,
+        metrics::REDIS_BREAKER_OPENED,
+        metrics::LIVE_SWEEPS,
+    ] {
+        counter!(name).increment(0);
     }
 }
 
@@ -61,9 +84,13 @@ fn look(app: &App) {
     let (entries, bytes) = app.snapshots().cache().size();
     gauge!(metrics::CACHE_ENTRIES).set(entries as f64);
     gauge!(metrics::CACHE_BYTES).set(bytes as f64);
+    if let Some(redis) = app.snapshots().cache().shared() {
+        gauge!(metrics::REDIS_UP).set(f64::from(u8::from(redis.is_up())));
+    }
     gauge!(metrics::LIVE_SUBSCRIBERS).set(app.live.subscribers() as f64);
     let (idle, used) = app.database.connections();
+    gauge!(metrics::DATABASE_MAX_CONNECTIONS).set(app.database.max_connections() as f64);
     gauge!(metrics::DATABASE_CONNECTIONS, "state" => "idle").set(idle as f64);
     gauge!(metrics::DATABASE_CONNECTIONS, "state" => "used").set(used as f64);
-    ::metrics::counter!(metrics::DATABASE_STATEMENTS).absolute(app.database.statements());
+    counter!(metrics::DATABASE_STATEMENTS).absolute(app.database.statements());
 }

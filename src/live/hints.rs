@@ -8,8 +8,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::metrics::gauge;
 use futures_util::StreamExt as _;
-use redis::aio::MultiplexedConnection;
+use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{Client, RedisError};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -120,48 +121,64 @@ async fn send(client: Client, channel: String, mut waiting: mpsc::Receiver<Strin
 }
 
 async fn listen(client: Client, channel: String, node: u64, resumed: Arc<Notify>, hear: impl Fn(Hint<'_>)) {
+    gauge!(metrics::LIVE_LISTENING).set(0.0);
+    let mut complained = false;
     loop {
-        // Why it ended does not matter: there is one thing to do.
-        let _ = hear_all(&client, &channel, node, &resumed, &hear).await;
+        let failure = match timeout(TIMEOUT, subscribe(&client, &channel)).await {
+            Ok(Ok(connection)) => {
+                gauge!(metrics::LIVE_LISTENING).set(1.0);
+                resumed.notify_one();
+                let failure = hear_all(connection, node, &hear).await;
+                gauge!(metrics::LIVE_LISTENING).set(0.0);
+                complained = false;
+                failure
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(late) => late.to_string(),
+        };
+        if !complained {
+            tracing::warn!(error = failure, "hints of other nodes are not heard: what they commit is found by sweeps");
+            complained = true;
+        }
         tokio::time::sleep(PAUSE).await;
     }
 }
 
-/// Until the connection ends or gives no sign of life.
-async fn hear_all(
-    client: &Client,
-    channel: &str,
-    node: u64,
-    resumed: &Notify,
-    hear: &impl Fn(Hint<'_>),
-) -> Result<(), RedisError> {
-    let connecting = async {
-        let mut connection = client.get_async_pubsub().await?;
-        connection.subscribe(channel).await?;
-        Ok::<_, RedisError>(connection)
-    };
-    let Ok(connection) = timeout(TIMEOUT, connecting).await else { return Ok(()) };
-    let (mut sink, mut messages) = connection?.split();
-    resumed.notify_one();
-    let mut pings = tokio::time::interval(PING_PERIOD);
-    loop {
-        tokio::select! {
-            message = messages.next() => {
-                let Some(message) = message else { return Ok(()) };
-                match serde_json::from_slice::<Hint<'_>>(message.get_payload_bytes()) {
-                    Ok(hint) if hint.node == node => {}
-                    Ok(hint) => {
-                        count("received", 1);
-                        hear(hint);
-                    }
-                    Err(_) => count("dropped", 1),
+async fn subscribe(client: &Client, channel: &str) -> Result<PubSub, RedisError> {
+    let mut connection = client.get_async_pubsub().await?;
+    connection.subscribe(channel).await?;
+    Ok(connection)
+}
+
+/// Until the connection ends or gives no sign of life; why.
+async fn hear_all(connection: PubSub, node: u64, hear: &impl Fn(Hint<'_>)) -> String {
+    let (mut sink, mut messages) = connection.split();
+    let hearing = async {
+        while let Some(message) = messages.next().await {
+            match serde_json::from_slice::<Hint<'_>>(message.get_payload_bytes()) {
+                Ok(hint) if hint.node == node => {}
+                Ok(hint) => {
+                    count("received", 1);
+                    hear(hint);
                 }
+                Err(_) => count("dropped", 1),
             }
-            _ = pings.tick() => match timeout(TIMEOUT, sink.ping::<redis::Value>()).await {
-                Ok(pong) => drop(pong?),
-                Err(_) => return Ok(()),
-            },
         }
+        "the connection has ended".to_owned()
+    };
+    let pinging = async {
+        loop {
+            tokio::time::sleep(PING_PERIOD).await;
+            match timeout(TIMEOUT, sink.ping::<redis::Value>()).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => return error.to_string(),
+                Err(late) => return late.to_string(),
+            }
+        }
+    };
+    tokio::select! {
+        failure = hearing => failure,
+        failure = pinging => failure,
     }
 }
 

@@ -1,9 +1,9 @@
 //! Who is subscribed to whom on this node, and what wakes them. It knows versions and what came with them, no rules.
 //!
-//! A topic keeps a high-water mark, not a queue: the highest version heard of, with the news that came with it. So it
-//! takes the same memory however slow its subscribers are, a wake-up that comes twice or late changes nothing, and one
-//! that is lost costs only time: whoever finds that the news do not continue what it has reads the rest where it is
-//! stored. A subscriber registers before its first read, so nothing falls between the two.
+//! A topic keeps a mark, not a queue: the last version heard of, with the news that came with it. So it takes the same
+//! memory however slow its subscribers are, a wake-up that comes twice or late changes nothing, and one that is lost or
+//! wrong costs only time: whoever finds that the news do not continue what it has reads the rest where it is stored. A
+//! subscriber registers before its first read, so nothing falls between the two.
 
 pub mod hints;
 
@@ -18,32 +18,30 @@ pub struct Hub<T> {
     topics: Arc<Mutex<Topics<T>>>,
 }
 
-/// Only those that have subscribers.
+/// Those that have subscribers, and for a while those that had some ([`Hub::topics`]).
 type Topics<T> = HashMap<String, watch::Sender<Mark<T>>>;
 
-/// The highest version heard of.
+/// The last that was heard of a topic.
 pub struct Mark<T> {
-    /// 0: none yet.
+    /// The version. What it says may be wrong: a hint did.
     pub version: i64,
+    /// Of that version, if it was looked up; none: it was told of.
+    pub stamp: Option<i64>,
     /// What came with that version, if the wake-up brought it.
     pub news: Option<Arc<T>>,
     /// When it was heard of.
     pub at: Instant,
-    /// A higher version that somebody hinted at, who may be wrong; 0: nobody did.
-    hinted: i64,
 }
 
 impl<T> Mark<T> {
-    fn none() -> Self {
-        Self { version: 0, news: None, at: Instant::now(), hinted: 0 }
+    fn new(version: i64, stamp: Option<i64>, news: Option<T>) -> Self {
+        Self { version, stamp, news: news.map(Arc::new), at: Instant::now() }
     }
 }
 
 /// Ends when it is dropped.
 pub struct Subscription<T> {
-    topic: String,
     marks: watch::Receiver<Mark<T>>,
-    topics: Arc<Mutex<Topics<T>>>,
 }
 
 impl<T> Default for Hub<T> {
@@ -65,41 +63,48 @@ impl<T> Hub<T> {
         let marks = match topics.get(topic) {
             Some(sender) => sender.subscribe(),
             None => {
-                let (sender, marks) = watch::channel(Mark::none());
+                let (sender, marks) = watch::channel(Mark::new(0, None, None));
                 topics.insert(topic.to_owned(), sender);
                 marks
             }
         };
-        Subscription { topic: topic.to_owned(), marks, topics: Arc::clone(&self.topics) }
+        Subscription { marks }
     }
 
-    /// Wakes the subscribers of a topic, unless they know of this version. `news` is called only if they do not.
+    /// Wakes the subscribers of a topic, unless this version is the last that was told. A lower one wakes them too, and moves
+    /// nothing: it is late, or the higher one was wrong. `news` is called only if there is somebody to hear them.
     pub fn wake(&self, topic: &str, version: i64, news: impl FnOnce() -> Option<T>) {
-        let topics = lock(&self.topics);
-        let Some(marks) = topics.get(topic) else { return };
-        marks.send_if_modified(|mark| {
-            let is_new = version > mark.version;
-            if is_new {
-                *mark = Mark { version, news: news().map(Arc::new), at: Instant::now(), hinted: 0 };
+        self.mark(topic, |mark| {
+            if version > mark.version {
+                *mark = Mark::new(version, None, news());
+                return true;
             }
-            is_new
+            version < mark.version
         });
     }
 
-    /// [`Self::wake`] by somebody who may be wrong: subscribers are woken, but what they are woken for later does not depend on
-    /// it. So a hint of a version that will never be silences nobody.
-    pub fn hint(&self, topic: &str, version: i64, news: impl FnOnce() -> Option<T>) {
-        let topics = lock(&self.topics);
-        let Some(marks) = topics.get(topic) else { return };
-        marks.send_if_modified(|mark| {
-            let is_new = version > mark.version;
-            if is_new {
-                mark.hinted = version;
-                mark.news = news().map(Arc::new);
-                mark.at = Instant::now();
+    /// [`Self::wake`] by somebody who looked up which version is stored, and its stamp, a moment ago.
+    pub fn found(&self, topic: &str, version: i64, stamp: i64) {
+        self.mark(topic, |mark| {
+            if mark.version == version && mark.stamp == Some(stamp) {
+                return false;
             }
-            is_new
+            if mark.version == version {
+                (mark.stamp, mark.at) = (Some(stamp), Instant::now());
+            } else {
+                // Where a higher one was told: it came after the look-up, or is wrong, or was undone.
+                let stamp = (version > mark.version).then_some(stamp);
+                *mark = Mark::new(version, stamp, None);
+            }
+            true
         });
+    }
+
+    /// `change`: whether there is something to see.
+    fn mark(&self, topic: &str, change: impl FnOnce(&mut Mark<T>) -> bool) {
+        if let Some(marks) = lock(&self.topics).get(topic) {
+            marks.send_if_modified(change);
+        }
     }
 
     /// How many subscriptions there are.
@@ -107,9 +112,11 @@ impl<T> Hub<T> {
         lock(&self.topics).values().map(watch::Sender::receiver_count).sum()
     }
 
-    /// The topics that have subscribers.
+    /// The topics that have subscribers. The others are forgotten.
     pub fn topics(&self) -> Vec<String> {
-        lock(&self.topics).keys().cloned().collect()
+        let mut topics = lock(&self.topics);
+        topics.retain(|_, marks| marks.receiver_count() > 0);
+        topics.keys().cloned().collect()
     }
 }
 
@@ -120,18 +127,8 @@ impl<T> Subscription<T> {
             // Its sender stays as long as there is a subscription to it.
             std::future::pending::<()>().await;
         }
-        let mark = self.marks.borrow_and_update();
-        let version = mark.version.max(mark.hinted);
-        Mark { version, news: mark.news.clone(), at: mark.at, hinted: mark.hinted }
-    }
-}
-
-impl<T> Drop for Subscription<T> {
-    fn drop(&mut self) {
-        let mut topics = lock(&self.topics);
-        if topics.get(&self.topic).is_some_and(|sender| sender.receiver_count() == 1) {
-            topics.remove(&self.topic);
-        }
+        let Mark { version, stamp, ref news, at } = *self.marks.borrow_and_update();
+        Mark { version, stamp, news: news.clone(), at }
     }
 }
 
@@ -154,27 +151,50 @@ mod tests {
         let (mut one, mut two) = (hub.subscribe("ada"), hub.subscribe("ada"));
         hub.wake("ada", 1, || Some("first"));
         assert_eq!(seen(&mut one).await, (1, Some("first")));
-        hub.wake("ada", 3, || None);
+        hub.wake("ada", 3, || Some("third"));
         hub.wake("ada", 2, || panic!("nobody needs them"));
+        hub.wake("ada", 3, || panic!("they are known"));
         hub.wake("bob", 9, || panic!("nobody asks"));
-        assert_eq!(seen(&mut one).await, (3, None));
-        assert_eq!(seen(&mut two).await, (3, None));
+        assert_eq!(seen(&mut one).await, (3, Some("third")));
+        assert_eq!(seen(&mut two).await, (3, Some("third")));
     }
 
     #[tokio::test]
-    async fn a_wrong_hint_silences_nobody() {
+    async fn a_wrong_version_silences_nobody() {
         let hub = Hub::default();
         let mut one = hub.subscribe("ada");
-        hub.hint("ada", i64::MAX, || Some("nonsense"));
+        hub.wake("ada", i64::MAX, || Some("nonsense"));
         assert_eq!(seen(&mut one).await, (i64::MAX, Some("nonsense")));
-        hub.hint("ada", 2, || Some("second"));
+        hub.wake("ada", 1, || None);
+        assert_eq!(seen(&mut one).await, (i64::MAX, Some("nonsense")));
+        // Until somebody looks.
+        hub.found("ada", 1, 11);
+        assert_eq!(seen(&mut one).await, (1, None));
+        hub.wake("ada", 2, || Some("second"));
         assert_eq!(seen(&mut one).await, (2, Some("second")));
-        hub.wake("ada", 1, || Some("first"));
-        assert_eq!(seen(&mut one).await, (1, Some("first")));
-        hub.hint("ada", 1, || panic!("it is known"));
-        hub.hint("bob", 1, || panic!("nobody asks"));
-        hub.wake("ada", 2, || None);
-        assert_eq!(seen(&mut one).await, (2, None));
+    }
+
+    #[tokio::test]
+    async fn what_was_looked_up_wakes_once() {
+        let hub = Hub::default();
+        let mut one = hub.subscribe("ada");
+        let mut found = async |version, stamp| {
+            hub.found("ada", version, stamp);
+            let woken = one.marks.has_changed().unwrap();
+            one.marks.mark_unchanged();
+            let mark = one.marks.borrow();
+            woken.then_some((mark.version, mark.stamp, mark.news.as_deref().copied()))
+        };
+        assert_eq!(found(5, 55).await, Some((5, Some(55), None)));
+        assert_eq!(found(5, 55).await, None);
+        hub.wake("ada", 6, || Some("sixth"));
+        // It was looked up before that was committed.
+        assert_eq!(found(5, 55).await, Some((5, None, None)));
+        assert_eq!(found(6, 66).await, Some((6, Some(66), None)));
+        hub.wake("ada", 7, || Some("seventh"));
+        assert_eq!(found(7, 77).await, Some((7, Some(77), Some("seventh"))));
+        // The database went back, and came to the same version.
+        assert_eq!(found(7, 70).await, Some((7, Some(70), Some("seventh"))));
     }
 
     #[tokio::test]
@@ -182,8 +202,8 @@ mod tests {
         let hub: Hub<()> = Hub::default();
         let (one, two) = (hub.subscribe("ada"), hub.subscribe("ada"));
         drop(one);
-        assert_eq!(hub.topics(), ["ada"]);
+        assert_eq!((hub.topics(), hub.subscribers()), (vec!["ada".to_owned()], 1));
         drop(two);
-        assert!(hub.topics().is_empty());
+        assert!(hub.topics().is_empty() && lock(&hub.topics).is_empty());
     }
 }

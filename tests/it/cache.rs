@@ -15,7 +15,7 @@ use crate::support::server::{Server, command};
 use crate::support::shop::Shop;
 
 /// A node on this database, which shares this Redis.
-async fn node(database_url: &str, redis_url: Option<&str>, more: &[(&str, &str)]) -> Shop {
+pub(crate) async fn node(database_url: &str, redis_url: Option<&str>, more: &[(&str, &str)]) -> Shop {
     let mut command = command(database_url);
     command.envs(redis_url.map(|url| ("WINDFALL__REDIS__URL", url))).envs(more.iter().copied());
     // What it says of Redis is expected here.
@@ -24,7 +24,7 @@ async fn node(database_url: &str, redis_url: Option<&str>, more: &[(&str, &str)]
 }
 
 /// The value of a metric with these labels, as the node tells it; 0: it has not happened yet.
-async fn metric(shop: &Shop, name: &str) -> f64 {
+pub(crate) async fn metric(shop: &Shop, name: &str) -> f64 {
     let text = shop.client.get(format!("{}/metrics", shop.address())).send().await.unwrap().text().await.unwrap();
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     line.map_or(0.0, |value| value.parse().unwrap())

@@ -158,7 +158,7 @@ async fn clients_that_hang_up_cancel_nothing_half_way() {
         assert!(server.terminate().success());
         let opened = open(&url).await;
         let count = entity::purchase::Entity::find().count(opened.read()).await.unwrap();
-        assert!(count >= 20, "{engine:?}");
+        assert!(count > 20, "{engine:?}: nothing of the killed import is there");
         let app = App::start(opened, Clock::System, &writer(), &cache(), &redis(None)).await.unwrap();
         let mut differences = Vec::new();
         audit::run(&app, None, |difference| differences.push(difference.to_string())).await.unwrap();

@@ -10,6 +10,7 @@ mod limit;
 mod nodes;
 mod progress;
 mod reconnect;
+mod rewound;
 mod silent;
 mod stats;
 

@@ -22,7 +22,6 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::Response;
 use futures_util::{Stream, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
@@ -33,6 +32,7 @@ use super::origins::Origins;
 use super::trace;
 use crate::app::App;
 use crate::app::error::Error;
+use crate::app::share::Share;
 use crate::app::viewer::Viewer;
 use crate::config;
 use crate::engine::time::Instant;
@@ -55,8 +55,6 @@ pub struct Endpoint {
     verifier: Verifier,
     limits: Limits,
     origins: Origins,
-    /// Subscriptions that may run at once.
-    streams: Arc<Semaphore>,
     /// Open WebSockets: the shutdown waits for them.
     sockets: TaskTracker,
     introspection: bool,
@@ -80,7 +78,6 @@ impl Endpoint {
             verifier,
             limits: Limits::new(limits),
             origins: Origins::new(&http.allowed_origins),
-            streams: Arc::new(Semaphore::new(limits.streams)),
             sockets,
             introspection: http.introspection,
             body_limit_bytes: http.body_limit_bytes,
@@ -130,11 +127,11 @@ impl Endpoint {
     async fn execute(&self, caller: Caller, admitted: Admitted) -> Reply {
         let Some(turn) = self.limits.turn(&caller.viewer.who()) else { return overloaded() };
         let executor = Arc::clone(&self.executor);
-        let measured = Measured::begin(&admitted);
+        let (measured, deadline) = (Measured::begin(&admitted), self.timeout);
         let span = tracing::info_span!("execute", operation = measured.operation, fields = ?measured.fields);
         let run = async move {
             let reply = executor.execute(caller, admitted).await;
-            measured.end(&reply);
+            measured.end(&reply, deadline);
             drop(turn);
             reply
         };
@@ -152,43 +149,77 @@ impl Endpoint {
             let endpoint = Arc::clone(self);
             return Ok(futures_util::stream::once(async move { endpoint.execute(caller, admitted).await }).boxed());
         }
-        let place = Arc::clone(&self.streams).try_acquire_owned().map_err(|_| overloaded())?;
-        Measured::begin(&admitted).opened();
-        Ok(held(place, self.executor.subscribe(caller, admitted)).boxed())
+        let Some(place) = self.limits.stream(&caller.viewer.who()) else { return Err(overloaded()) };
+        let (measured, stopping) = (Opened::begin(&admitted), self.app.stopping.clone());
+        let replies = self.executor.subscribe(caller, admitted).inspect(move |reply| {
+            // Those that end because the server does are no failure.
+            if reply.outcome() == "error" && !stopping.is_cancelled() {
+                measured.failed();
+            }
+        });
+        Ok(held(place, replies).boxed())
     }
 }
 
-/// A request, for metrics: by its root fields, which are as many as the schema has, and not by what clients call it.
+/// A query or mutation, for metrics: by its root fields, which are as many as the schema has, and not by what clients call it.
+/// It is counted when this is dropped.
 struct Measured {
     operation: &'static str,
     fields: Vec<String>,
     began: tokio::time::Instant,
+    outcome: &'static str,
 }
 
 impl Measured {
     fn begin(admitted: &Admitted) -> Self {
         let (operation, fields) = (admitted.operation.as_str(), admitted.fields.clone());
-        Self { operation, fields, began: tokio::time::Instant::now() }
+        // So it stays if its task panics.
+        Self { operation, fields, began: tokio::time::Instant::now(), outcome: "error" }
     }
 
-    /// A query or mutation was run.
-    fn end(self, reply: &Reply) {
+    /// It was run; after the deadline its caller had been told that it was not.
+    fn end(mut self, reply: &Reply, deadline: Duration) {
+        if self.began.elapsed() < deadline {
+            self.outcome = reply.outcome();
+        }
+    }
+}
+
+impl Drop for Measured {
+    fn drop(&mut self) {
         let seconds = self.began.elapsed().as_secs_f64();
-        let outcome = reply.outcome();
-        for field in self.fields {
-            let (operation, labelled) = (self.operation, field.clone());
-            histogram!(metrics::REQUEST_SECONDS, "operation" => operation, "field" => labelled).record(seconds);
-            counter!(metrics::REQUESTS, "operation" => operation, "field" => field, "outcome" => outcome).increment(1);
+        for field in &self.fields {
+            histogram!(metrics::REQUEST_SECONDS, "operation" => self.operation, "field" => field.clone())
+                .record(seconds);
+            count(self.operation, field, self.outcome);
         }
+    }
+}
+
+/// A subscription, for metrics: counted when it begins, and again if it ends because of a failure.
+struct Opened {
+    fields: Vec<String>,
+}
+
+impl Opened {
+    fn begin(admitted: &Admitted) -> Self {
+        let opened = Self { fields: admitted.fields.clone() };
+        opened.count("ok");
+        opened
     }
 
-    /// A subscription was admitted.
-    fn opened(self) {
-        for field in self.fields {
-            counter!(metrics::REQUESTS, "operation" => self.operation, "field" => field, "outcome" => "ok")
-                .increment(1);
-        }
+    fn failed(&self) {
+        self.count("error");
     }
+
+    fn count(&self, outcome: &'static str) {
+        self.fields.iter().for_each(|field| count(OperationKind::Subscription.as_str(), field, outcome));
+    }
+}
+
+fn count(operation: &'static str, field: &str, outcome: &'static str) {
+    counter!(metrics::REQUESTS, "operation" => operation, "field" => field.to_owned(), "outcome" => outcome)
+        .increment(1);
 }
 
 /// There is no room to run a request.
@@ -199,14 +230,14 @@ fn overloaded() -> Reply {
 
 /// A request was not run.
 fn refused() {
-    counter!(metrics::REQUESTS, "operation" => "none", "field" => "none", "outcome" => "refused").increment(1);
+    count("none", "none", "refused");
 }
 
 /// Answers as they come.
 type Replies = std::pin::Pin<Box<dyn Stream<Item = Reply> + Send>>;
 
 /// The stream; the place is free again when it ends.
-fn held(place: OwnedSemaphorePermit, stream: impl Stream<Item = Reply> + Send) -> impl Stream<Item = Reply> + Send {
+fn held(place: Share, stream: impl Stream<Item = Reply> + Send) -> impl Stream<Item = Reply> + Send {
     stream.map(move |reply| {
         let _held = &place;
         reply

@@ -21,7 +21,6 @@ use serde_json::value::RawValue;
 use tokio_stream::StreamMap;
 
 use super::{Endpoint, Reply, malformed, request, unauthenticated};
-use crate::app::error::Error;
 use crate::graphql::Caller;
 
 /// The one sub-protocol that is spoken. Its predecessor, `graphql-ws`, is not.
@@ -315,7 +314,7 @@ impl Connection {
             let admitted = self.endpoint.admit(caller, request);
             admitted.and_then(|admitted| self.endpoint.stream(caller.clone(), admitted))
         } else {
-            Err(Reply::error(Error::Overloaded))
+            Err(super::overloaded())
         };
         match replies {
             Ok(replies) => {

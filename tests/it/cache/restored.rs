@@ -5,7 +5,6 @@ use serde_json::{Value, json};
 use super::{metric, node, number};
 use crate::support::postgres::Postgres;
 use crate::support::redis::Redis;
-use crate::support::server::ask;
 use crate::support::shop::Shop;
 
 /// Under the same customers and versions, other things happen after the restore than before it.
@@ -55,9 +54,7 @@ async fn what_was_undone_is_shown_to_nobody() {
 
 /// Until the node has new connections to its database.
 async fn recovered(shop: &Shop) {
-    let query = "{ campaigns(first: 1) { nodes { id } } }";
-    let asked = async || ask(&shop.client, shop.address(), &shop.admin, query, json!({})).await.unwrap();
-    while asked().await.get("errors").is_some() {
+    while !shop.is_back().await {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
 }

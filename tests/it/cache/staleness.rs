@@ -1,4 +1,5 @@
-//! The staleness checker: writers and readers on three nodes, while Redis goes through everything that can happen to it.
+//! The staleness checker: writers and readers on three nodes, while Redis goes through everything that can happen to it, and
+//! a campaign changes now and then.
 //!
 //! Each customer has one writer, which buys one thing at a time, so a customer's version is the number of its purchases that
 //! were acknowledged. A read that began after that must show them all.
@@ -28,6 +29,9 @@ const WHOLE: &str = "query($ids: [ID!]!) { nodes(ids: $ids) { ... on Customer { 
 const WHOLE_EVERY: usize = 8;
 /// Between two purchases of a customer.
 const PAUSE: Duration = Duration::from_millis(600);
+
+/// Between two names of a campaign.
+const RENAME_PERIOD: Duration = Duration::from_secs(2);
 
 /// A customer, and what its writer knows.
 struct Customer {
@@ -76,6 +80,10 @@ struct Checker {
     /// The last one may be stale by [`MAX_STALENESS`].
     nodes: Vec<Shop>,
     customers: Vec<Customer>,
+    /// Whose name is a number, that grows.
+    campaign: String,
+    /// The last that was acknowledged.
+    campaign_name: AtomicI64,
     counts: Counts,
     stop: AtomicBool,
     /// Which of [`FAULTS`] it is now.
@@ -102,6 +110,29 @@ impl Checker {
         }
     }
 
+    async fn rename(&self) {
+        let query = "mutation($id: ID!, $input: CampaignUpdateInput!) { updateCampaign(id: $id, input: $input) { \
+            campaign { revision } userErrors { code message } } }";
+        let shop = &self.nodes[0];
+        let asked = "query($id: ID!) { node(id: $id) { ... on Campaign { revision } } }";
+        let asked = shop.data(&shop.admin, asked, json!({ "id": self.campaign })).await;
+        let mut revision = asked["node"]["revision"].clone();
+        for name in 1.. {
+            tokio::time::sleep(RENAME_PERIOD).await;
+            if self.stopped() {
+                return;
+            }
+            let shop = &self.nodes[usize::try_from(name).unwrap() % self.nodes.len()];
+            let input = json!({ "ifRevision": revision, "name": name.to_string() });
+            let mut answer =
+                shop.data(&shop.admin, query, json!({ "id": self.campaign, "input": input })).await["updateCampaign"]
+                    .take();
+            assert_eq!(answer["userErrors"], json!([]));
+            revision = answer["campaign"]["revision"].take();
+            self.campaign_name.store(name, Ordering::SeqCst);
+        }
+    }
+
     async fn read(&self, node: usize) {
         let is_strong = node + 1 < self.nodes.len();
         let ids: Vec<&str> = self.customers.iter().map(|customer| customer.id.as_str()).collect();
@@ -119,28 +150,33 @@ impl Checker {
                     false => customer.bought_before(began - MAX_STALENESS),
                 })
                 .collect();
+            // A name that is too old is as stale as a balance.
+            let named = if is_strong { self.campaign_name.load(Ordering::SeqCst) } else { 0 };
             let shop = &self.nodes[node];
             let fault = self.fault.load(Ordering::SeqCst);
             let answer = shop.data(&shop.storefront, query, json!({ "ids": ids })).await;
             self.taken[fault].lock().unwrap().push(began.elapsed());
             for (node, expected) in answer["nodes"].as_array().unwrap().iter().zip(expected) {
-                self.check(node, expected, is_strong);
+                self.check(node, expected, named, is_strong);
             }
         }
     }
 
-    fn check(&self, read: &Value, expected: i64, is_strong: bool) {
+    fn check(&self, read: &Value, expected: i64, named: i64, is_strong: bool) {
         let version = number(&read["balance"]["version"]);
         // The first purchase was made before the count began.
         assert_eq!(number(&read["balance"]["available"]), 10 * version + 10 * (version / 3), "{read}");
+        let mut is_stale = version < expected + 1;
         if let Some(progress) = read["progress"].as_array() {
+            let mut names = progress.iter().filter_map(|it| it["campaign"]["name"].as_str()?.parse::<i64>().ok());
+            is_stale |= names.next().expect("the campaign whose name is a number") < named;
             let counted = progress.iter().find(|it| it["campaign"]["name"] == "rolling").unwrap();
             assert_eq!(counted["current"], (version % 3).to_string(), "{read}");
             let awards = read["awards"]["nodes"].as_array().unwrap().len();
             assert_eq!(awards, usize::try_from(version.min(2)).unwrap(), "{read}");
         }
         self.counts.reads.fetch_add(1, Ordering::SeqCst);
-        if version < expected + 1 {
+        if is_stale {
             let counter = if is_strong { &self.counts.stale } else { &self.counts.too_stale };
             counter.fetch_add(1, Ordering::SeqCst);
         }
@@ -150,6 +186,7 @@ impl Checker {
 /// Median and 99th percentile, in milliseconds.
 fn percentiles(taken: &Mutex<Vec<Duration>>) -> (f64, f64) {
     let mut taken = taken.lock().unwrap();
+    assert!(!taken.is_empty(), "nobody read");
     taken.sort_unstable();
     let at = |percent: usize| taken[taken.len() * percent / 100].as_secs_f64() * 1_000.0;
     (at(50), at(99))
@@ -210,7 +247,7 @@ async fn no_read_is_older_than_what_was_acknowledged_before_it() {
         nodes.push(node(&url, Some(&proxy.url()), &[("WINDFALL__CACHE__MAX_STALENESS", staleness)]).await);
     }
     let shop = &nodes[0];
-    shop.campaign(json!({})).await;
+    let campaign = shop.campaign(json!({ "name": "0" })).await;
     let rolling = json!({ "rolling": { "duration": "P3660D" } });
     let three = json!({ "purchases": { "atLeast": 3 } });
     shop.campaign(json!({ "name": "rolling", "window": rolling, "goal": three })).await;
@@ -229,6 +266,8 @@ async fn no_read_is_older_than_what_was_acknowledged_before_it() {
     let checker = Arc::new(Checker {
         nodes,
         customers,
+        campaign,
+        campaign_name: AtomicI64::new(0),
         counts: Counts::default(),
         stop: AtomicBool::new(false),
         fault: AtomicUsize::new(0),
@@ -239,6 +278,10 @@ async fn no_read_is_older_than_what_was_acknowledged_before_it() {
         let checker = Arc::clone(&checker);
         tasks.spawn(async move { checker.write(index).await });
     }
+    tasks.spawn({
+        let checker = Arc::clone(&checker);
+        async move { checker.rename().await }
+    });
     for node in [0, 1, 2, 0, 1, 2] {
         let checker = Arc::clone(&checker);
         tasks.spawn(async move { checker.read(node).await });
@@ -255,6 +298,8 @@ async fn no_read_is_older_than_what_was_acknowledged_before_it() {
         ended.unwrap();
     }
     let Counts { reads, stale, too_stale } = &checker.counts;
+    let renamed = checker.campaign_name.load(Ordering::SeqCst);
+    assert!(renamed > 0, "no campaign changed");
     let bought: i64 = checker.customers.iter().map(|customer| customer.bought.load(Ordering::SeqCst)).sum();
     let mut tiers = [0.0; 3];
     for shop in &checker.nodes {
@@ -266,7 +311,7 @@ async fn no_read_is_older_than_what_was_acknowledged_before_it() {
         assert!(metric(shop, "windfall_redis_breaker_opened_total").await > 1.0);
     }
     println!(
-        "{reads:?} reads, {CUSTOMERS} a request, beside {bought} purchases over {round} rounds: {stale:?} stale, {too_stale:?} \
+        "{reads:?} reads, {CUSTOMERS} a request, beside {bought} purchases and {renamed} changes of a campaign over {round} rounds: {stale:?} stale, {too_stale:?} \
          by more than {MAX_STALENESS:?}; from L1, L2, SQL: {tiers:?}"
     );
     for (fault, taken) in FAULTS.iter().zip(&checker.taken) {

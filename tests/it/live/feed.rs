@@ -17,7 +17,7 @@ use crate::support::app::customer;
 use crate::support::direct::{Engine, HOUR, NOW, TestApp, purchase_input};
 use crate::support::websocket::PATIENCE;
 
-const START: Cursor = Cursor { sequence: 0, version: Some(0) };
+const START: Cursor = Cursor { sequence: 0, version: Some(0), balance: None };
 
 async fn feed(app: &Arc<App>, viewer: &Viewer, expires_at: Instant, after: Option<Cursor>) -> Result<Feed, Error> {
     let after = after.map(Cursor::to_text);
@@ -127,12 +127,33 @@ async fn a_cursor_of_a_later_version_is_unknown() {
     let test = with_campaign(Engine::Sqlite).await;
     test.buy("ada", "p", NOW - HOUR, "5.00").await.unwrap();
     let ada = customer("ada");
-    for (sequence, version) in [(2, None), (2, Some(1)), (1, Some(2)), (0, Some(2)), (i64::from(u32::MAX), None)] {
-        let opened = feed(&test.app, &ada, Instant::FOREVER, Some(Cursor { sequence, version })).await;
-        assert!(matches!(opened, Err(Error::CursorUnknown)), "{sequence} {version:?}");
+    let open = async |sequence, version, balance| {
+        feed(&test.app, &ada, Instant::FOREVER, Some(Cursor { sequence, version, balance })).await
+    };
+    for (sequence, version, balance) in [
+        (2, None, None),
+        (2, Some(1), None),
+        (1, Some(2), None),
+        (0, Some(2), None),
+        (i64::from(u32::MAX), None, None),
+        (1, Some(0), None),
+        (1, Some(1), Some(11)),
+        (0, Some(0), Some(10)),
+    ] {
+        let opened = open(sequence, version, balance).await;
+        assert!(matches!(opened, Err(Error::CursorUnknown)), "{sequence} {version:?} {balance:?}");
     }
-    for (sequence, version) in [(0, None), (1, None), (0, Some(0)), (0, Some(1)), (1, Some(1))] {
-        let opened = feed(&test.app, &ada, Instant::FOREVER, Some(Cursor { sequence, version })).await;
-        assert!(opened.is_ok(), "{sequence} {version:?}");
+    for (sequence, version, balance) in [
+        (0, None, None),
+        (1, None, None),
+        (0, Some(0), None),
+        (0, Some(0), Some(0)),
+        (0, Some(1), None),
+        (1, Some(1), None),
+        (1, Some(1), Some(10)),
+    ] {
+        let cursor = Cursor { sequence, version, balance };
+        assert_eq!(Cursor::parse(&cursor.to_text()), Some(cursor));
+        assert!(open(sequence, version, balance).await.is_ok(), "{cursor:?}");
     }
 }

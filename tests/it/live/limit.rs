@@ -1,4 +1,4 @@
-//! How many subscriptions may run at once.
+//! How many subscriptions may run at once, and how many of them may be one caller's.
 
 use serde_json::{Value, json};
 use windfall::http::auth::Role;
@@ -42,9 +42,10 @@ async fn refused(transport: Transport, shop: &Shop, customer: &str) -> Option<Va
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_place_is_free_again_however_its_subscription_ended() {
     let sqlite = Sqlite::new();
-    let shop = Shop::open_with(command(&sqlite.url()).env("WINDFALL__LIMITS__STREAMS", "3")).await;
+    let shop = Shop::open_with(command(&sqlite.url()).env("WINDFALL__LIMITS__STREAMS", "5")).await;
     shop.campaign(json!({})).await;
     shop.buy_many("ada", 0..2).await;
+    shop.buy_many("bob", 0..2).await;
     let first = shop.ledger("ada").await.remove(0).0;
     for end in 0..4 {
         let mut followers = Vec::new();
@@ -68,6 +69,8 @@ async fn a_place_is_free_again_however_its_subscription_ended() {
         }
         for transport in super::TRANSPORTS {
             assert_eq!(refused(transport, &shop, "ada").await, Some(json!("OVERLOADED")), "{end}");
+            // She has three, and two are left for others.
+            assert_eq!(refused(transport, &shop, "bob").await, None, "{end}");
         }
         let ended = followers.swap_remove(if end == 3 { 2 } else { 0 });
         match (end, ended) {

@@ -4,9 +4,13 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use serde_json::json;
 
 use super::container::{json_words, only, services, words_of};
 use super::{blocks, program};
+use crate::cache::{metric, node};
 use crate::support::direct::{Engine, scratch};
 use crate::support::redis::Redis;
 use crate::support::server::Server;
@@ -102,11 +106,47 @@ fn redis_is_set_up_as_the_readme_says() {
         assert_eq!(redis.command(&["CONFIG", "GET", name]), format!("{name}\n{value}"));
     }
     let blocks = blocks("text");
-    let [settings] = &blocks[..] else { panic!("one block of settings") };
+    let [settings, _] = &blocks[..] else { panic!("one block of settings, one with a user") };
     let told: Vec<String> = settings
         .lines()
         .filter_map(|line| line.split_once(' '))
         .flat_map(|(name, value)| [format!("--{name}"), value.trim_matches('"').to_owned()])
         .collect();
     assert_eq!(told, words_of(&services["redis"]["command"])[1..]);
+}
+
+/// The user of the README may do all that nodes do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_of_redis_needs_no_more_rights_than_the_readme_gives() {
+    let (url, _) = scratch(Engine::Postgres).await;
+    let (redis, blocks) = (redis(), blocks("text"));
+    let user: Vec<&str> = blocks[1].trim().strip_prefix("user ").expect("a user").split(' ').collect();
+    let password = user.iter().find_map(|word| word.strip_prefix('>')).expect("a password");
+    assert_eq!(redis.command(&[&["ACL", "SETUSER"], &user[..]].concat()), "OK");
+    let redis_url = format!("redis://{}:{password}@{}", user[0], redis.address());
+    let (one, other) = (node(&url, Some(&redis_url), &[]).await, node(&url, Some(&redis_url), &[]).await);
+    let comes = async |shop, what| {
+        while metric(shop, what).await == 0.0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    for shop in [&one, &other] {
+        comes(shop, "windfall_redis_up").await;
+        comes(shop, "windfall_live_listening").await;
+    }
+    one.campaign(json!({})).await;
+    one.buy("ada", 0).await;
+    comes(&other, "windfall_live_hints_total{direction=\"received\"}").await;
+    one.balance("ada").await;
+    while redis.command(&["DBSIZE"]) == "0" {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    other.balance("ada").await;
+    assert_eq!(metric(&other, "windfall_cache_reads_total{tier=\"l2\"}").await, 1.0);
+    for shop in [&one, &other] {
+        for kind in ["timeout", "connection", "reply", "garbage"] {
+            let failures = format!("windfall_redis_failures_total{{kind=\"{kind}\"}}");
+            assert_eq!(metric(shop, &failures).await, 0.0, "{kind}");
+        }
+    }
 }

@@ -123,6 +123,13 @@ impl Shop {
         }
     }
 
+    /// Whether its database answers again.
+    pub(crate) async fn is_back(&self) -> bool {
+        let query = "{ campaigns(first: 1) { nodes { id } } }";
+        let answer = ask(&self.client, self.address(), &self.admin, query, json!({})).await.expect("an answer");
+        answer.get("errors").is_none()
+    }
+
     /// What the customer is shown.
     pub(crate) async fn balance(&self, customer: &str) -> Value {
         self.data(&token(Role::Customer, customer), BALANCE, json!({})).await["me"]["balance"].take()

@@ -1,0 +1,67 @@
+//! A database that goes back under its nodes takes back what followers were told: they are told to load the customer anew, and
+//! never that the ledger goes on.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Follower, TRANSPORTS, Told, Transport, entries};
+use crate::support::app::text;
+use crate::support::postgres::Postgres;
+use crate::support::shop::Shop;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_undone_ends_who_was_told_of_it() {
+    let postgres = Postgres::shared();
+    let url = postgres.create_database().await;
+    let shop = Shop::open(&url).await;
+    shop.campaign(json!({})).await;
+    for customer in ["ada", "bob"] {
+        shop.buy(customer, 0).await;
+    }
+    assert!(shop.server.terminate().success());
+    let copy = postgres.copy_database(&url).await;
+
+    let shop = Shop::open(&url).await;
+    let before = text(&shop.balance("ada").await["cursor"]);
+    let mut followers = Vec::new();
+    for customer in ["ada", "bob", "nobody"] {
+        shop.buy(customer, 1).await;
+        let cursor = text(&shop.balance(customer).await["cursor"]);
+        for transport in TRANSPORTS {
+            followers.push((customer, transport, Follower::of(transport, &shop, customer, Some(&cursor)).await));
+        }
+        // So that it follows for sure.
+        shop.buy(customer, 2).await;
+        for (_, _, follower) in followers.iter_mut().rev().take(TRANSPORTS.len()) {
+            follower.update().await;
+        }
+    }
+    let undone = text(&shop.balance("ada").await["cursor"]);
+    postgres.rewind_database(&url, &copy).await;
+    // Ada comes to the same version and sequence again, Bob and nobody do not.
+    while !shop.is_back().await {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    shop.refund("ada", 0).await;
+    shop.buy("ada", 3).await;
+    for (customer, transport, follower) in &mut followers {
+        assert_eq!(follower.ending().await, ("CURSOR_UNKNOWN".to_owned(), None), "{customer} {transport:?}");
+    }
+    // Whoever was away meanwhile is told the same, however far it has come by now.
+    for further in [None, Some(4)] {
+        if let Some(number) = further {
+            shop.buy("ada", number).await;
+        }
+        let mut late = Follower::of(Transport::WebSocket, &shop, "ada", Some(&undone)).await;
+        assert_eq!(late.ending().await.0, "CURSOR_UNKNOWN");
+    }
+    // What was not undone goes on.
+    let ledger = entries(&shop, "ada").await;
+    let mut told = Told::after(before.clone());
+    let mut follower = Follower::of(Transport::WebSocket, &shop, "ada", Some(&before)).await;
+    while told.entries.len() + 1 < ledger.len() {
+        told.hear(follower.update().await);
+    }
+    assert_eq!(told.entries, ledger[1..]);
+}
