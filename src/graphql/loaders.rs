@@ -168,12 +168,14 @@ impl Loader<FindCampaign> for Loaders {
     type Error = Error;
 
     async fn load(&self, keys: &[FindCampaign]) -> Loaded<FindCampaign, Arc<Campaign>> {
-        let ids = keys.iter().map(|key| key.0).collect();
-        let campaigns = match self.campaigns.get() {
-            Some(campaigns) => Arc::clone(campaigns),
-            None => self.app.campaigns().await?,
+        let reader = self.viewer.require_reader()?;
+        let ids = || keys.iter().map(|key| key.0).collect::<Vec<_>>();
+        let looked_up = self.campaigns.get().map(|campaigns| app::campaign::list::find(campaigns, reader, ids()));
+        let found = match looked_up.filter(|found| found.len() == keys.len()) {
+            Some(found) => found,
+            // One may have been activated since, and be an award's.
+            None => app::campaign::list::find(&*self.app.campaigns().await?, reader, ids()),
         };
-        let found = app::campaign::list::find(&campaigns, self.viewer.require_reader()?, ids);
         Ok(found.into_iter().map(|(id, campaign)| (FindCampaign(id), campaign)).collect())
     }
 }

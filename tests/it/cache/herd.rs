@@ -40,6 +40,33 @@ async fn one_key_is_loaded_once() {
     assert_eq!(loads.load(Ordering::SeqCst), 1);
 }
 
+/// Whoever asked first hangs up while it is loaded: the others are answered by what it began.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_goes_away_cancels_nothing() {
+    let cache: Arc<Cache<String, Lost>> = Arc::new(Cache::new(1 << 20, None));
+    let (begun, go_on) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let first = tokio::spawn({
+        let (cache, begun, go_on) = (Arc::clone(&cache), Arc::clone(&begun), Arc::clone(&go_on));
+        async move {
+            let load = |_: Vec<String>| async move {
+                begun.wait().await;
+                go_on.wait().await;
+                Ok(vec![Loaded { wanted: "key".to_owned(), key: "key".to_owned(), value: "first".to_owned() }])
+            };
+            cache.get(vec!["key".to_owned()], |_: &String| true, load).await.map(|found| found.len())
+        }
+    });
+    begun.wait().await;
+    let second = tokio::spawn(async move {
+        let load = |_: Vec<String>| async { panic!("it is being loaded already") };
+        cache.get(vec!["key".to_owned()], |_: &String| true, load).await.unwrap()["key"].value.to_string()
+    });
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    go_on.wait().await;
+    assert_eq!(second.await.unwrap(), "first");
+}
+
 /// A search whose task panics is told to all who wait for it, and the next one begins anew.
 #[tokio::test]
 async fn a_lost_search_blocks_nobody() {
