@@ -29,7 +29,7 @@ const UPDATES: &str = "subscription($customer: String, $after: String) { \
     progress { current target awardsEarned campaign { name } } } }";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Transport {
+pub(crate) enum Transport {
     WebSocket,
     Events,
 }
@@ -37,14 +37,14 @@ enum Transport {
 const TRANSPORTS: [Transport; 2] = [Transport::WebSocket, Transport::Events];
 
 /// One subscription, over either transport.
-enum Follower {
+pub(crate) enum Follower {
     Socket(Box<Socket>),
     Events(Events),
 }
 
 impl Follower {
     /// Follows a customer with its own token.
-    async fn of(transport: Transport, shop: &Shop, customer: &str, after: Option<&str>) -> Self {
+    pub(crate) async fn of(transport: Transport, shop: &Shop, customer: &str, after: Option<&str>) -> Self {
         Self::with(transport, shop, &token(Role::Customer, customer), json!({ "after": after })).await
     }
 
@@ -85,7 +85,7 @@ impl Follower {
     }
 
     /// The next update.
-    async fn update(&mut self) -> Value {
+    pub(crate) async fn update(&mut self) -> Value {
         let mut answer = self.next().await.expect("an update");
         assert_eq!(answer.get("errors"), None, "{answer}");
         answer["data"]["pointsUpdated"].take()

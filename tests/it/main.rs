@@ -15,6 +15,7 @@ mod graphql;
 mod import;
 mod life;
 mod live;
+mod metrics;
 mod migration;
 mod operations;
 mod oracle;

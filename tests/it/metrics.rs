@@ -1,0 +1,101 @@
+//! `/metrics` counts what happened: each request once, with its outcome, whenever it ends.
+
+use std::time::Duration;
+
+use sea_orm::{ConnectionTrait as _, Database};
+use serde_json::json;
+use windfall::http::auth::Role;
+
+use crate::cache::{metric, node};
+use crate::live::{Follower, Transport};
+use crate::support::direct::{Engine, scratch};
+use crate::support::server::{ask, token};
+use crate::support::shop::{BALANCE, Shop};
+
+async fn becomes(shop: &Shop, name: &str, value: f64) {
+    for _ in 0..1_000 {
+        if metric(shop, name).await >= value {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(metric(shop, name).await, value, "{name}");
+}
+
+async fn requests(shop: &Shop, operation: &str, field: &str, outcome: &str) -> f64 {
+    let labels = format!("operation=\"{operation}\",field=\"{field}\",outcome=\"{outcome}\"");
+    metric(shop, &format!("windfall_requests_total{{{labels}}}")).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_request_is_counted_once() {
+    let (url, _) = scratch(Engine::Postgres).await;
+    let shop = node(&url, None, &[("WINDFALL__HTTP__REQUEST_TIMEOUT_MS", "1000")]).await;
+    let told = shop.client.get(format!("{}/metrics", shop.address())).send().await.unwrap().text().await.unwrap();
+    for name in ["windfall_write_refused_total 0", "windfall_redis_failures_total{kind=\"timeout\"} 0"] {
+        assert!(told.lines().any(|line| line == name), "{name}: {told}");
+    }
+    shop.campaign(json!({})).await;
+    for number in 0..3 {
+        shop.buy("ada", number).await;
+    }
+    shop.balance("ada").await;
+    let ada = token(Role::Customer, "ada");
+    let asked = async |query: &str| ask(&shop.client, shop.address(), &ada, query, json!({})).await.unwrap();
+    assert!(asked("{ nonsense }").await["errors"].is_array());
+    let forbidden = "mutation { recordPurchases(inputs: []) { replayed } }";
+    assert!(asked(forbidden).await["errors"].is_array());
+
+    // One that cannot be answered in time, because of a lock.
+    let locked = Database::connect(&url).await.unwrap();
+    locked.execute_unprepared("BEGIN; LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    assert_eq!(asked(BALANCE).await["errors"][0]["extensions"]["code"], "UNAVAILABLE");
+    locked.close().await.unwrap();
+    becomes(&shop, "windfall_requests_total{operation=\"query\",field=\"me\",outcome=\"error\"}", 1.0).await;
+
+    for (operation, field, outcome, count) in [
+        ("mutation", "createCampaign", "ok", 1.0),
+        ("mutation", "activateCampaign", "ok", 1.0),
+        ("mutation", "recordPurchases", "ok", 3.0),
+        ("mutation", "recordPurchases", "refused", 1.0),
+        ("query", "me", "ok", 1.0),
+        ("none", "none", "refused", 1.0),
+        ("subscription", "pointsUpdated", "ok", 0.0),
+    ] {
+        assert_eq!(requests(&shop, operation, field, outcome).await, count, "{operation} {field} {outcome}");
+    }
+    assert_eq!(metric(&shop, "windfall_request_seconds_count{operation=\"query\",field=\"me\"}").await, 2.0);
+    assert_eq!(metric(&shop, "windfall_write_batch_items_sum").await, 3.0);
+    assert_eq!(metric(&shop, "windfall_write_batches_total{outcome=\"committed\"}").await, 3.0);
+    assert_eq!(metric(&shop, "windfall_write_queue_items").await, 0.0);
+    assert_eq!(metric(&shop, "windfall_database_max_connections").await, 8.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn followers_and_what_they_are_told_are_counted() {
+    let (url, _) = scratch(Engine::Postgres).await;
+    let shop = node(&url, None, &[]).await;
+    shop.campaign(json!({})).await;
+    shop.buy("ada", 0).await;
+    let cursor = shop.balance("ada").await["cursor"].as_str().unwrap().to_owned();
+    shop.buy("ada", 1).await;
+    let mut follower = Follower::of(Transport::WebSocket, &shop, "ada", Some(&cursor)).await;
+    follower.update().await;
+    assert_eq!(metric(&shop, "windfall_live_updates_total{source=\"sql\"}").await, 1.0);
+    assert_eq!(metric(&shop, "windfall_live_subscribers").await, 1.0);
+    assert_eq!(metric(&shop, "windfall_live_lag_seconds_count").await, 0.0);
+    shop.buy("ada", 2).await;
+    follower.update().await;
+    assert_eq!(metric(&shop, "windfall_live_updates_total{source=\"hub\"}").await, 1.0);
+    assert_eq!(metric(&shop, "windfall_live_lag_seconds_count").await, 1.0);
+    assert_eq!(requests(&shop, "subscription", "pointsUpdated", "ok").await, 1.0);
+    assert_eq!(requests(&shop, "subscription", "pointsUpdated", "error").await, 0.0);
+    drop(follower);
+    for _ in 0..1_000 {
+        if metric(&shop, "windfall_live_subscribers").await == 0.0 {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("it is still counted");
+}
