@@ -4,7 +4,7 @@
 //! recording does nothing.
 
 /// Root fields that were answered. By `operation`, `field`, `outcome` (`ok`, `error`: the server's fault, `refused`: the
-/// caller's, or too much load). Subscriptions count when they begin, and again as `error` if they end because of one.
+/// caller's, or too much load). Subscriptions count when they begin, and again as `error` if they end with one.
 pub const REQUESTS: &str = "windfall_requests_total";
 /// How long it took to run them, by `operation` and `field`.
 pub const REQUEST_SECONDS: &str = "windfall_request_seconds";

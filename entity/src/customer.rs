@@ -26,6 +26,9 @@ pub struct Model {
     pub evaluated_revision: i64,
     /// Sequence of the last ledger entry; 0: none.
     pub ledger_sequence: i64,
+    /// When that entry was posted, µs; 0: none. With the sequence it says which ledger it is: a restored database may come to the
+    /// same sequence again.
+    pub posted_at: i64,
     /// Number of the last award; 0: none.
     pub award_number: i64,
     /// Sum of the ledger.

@@ -1,7 +1,7 @@
 //! The schema's history, oldest first. Names no entity: entities move on, a migration must not.
 
 mod m20261123_000001_create_schema;
-mod m20261125_000001_add_revision_stamp;
+mod m20261125_000001_tell_histories_apart;
 
 pub use sea_orm_migration::prelude::{MigrationTrait, MigratorTrait};
 
@@ -13,7 +13,7 @@ impl MigratorTrait for Migrator {
     fn migrations() -> Vec<Box<dyn MigrationTrait>> {
         vec![
             Box::new(m20261123_000001_create_schema::Migration),
-            Box::new(m20261125_000001_add_revision_stamp::Migration),
+            Box::new(m20261125_000001_tell_histories_apart::Migration),
         ]
     }
 }

@@ -110,6 +110,7 @@ fn blank(external_id: &str) -> customer::Model {
         stamp: 0,
         evaluated_revision: 0,
         ledger_sequence: 0,
+        posted_at: 0,
         award_number: 0,
         balance: 0,
         lifetime: 0,

@@ -72,8 +72,8 @@ pub enum Error {
     /// No such thing, or it may not be seen.
     #[error("not found")]
     NotFound,
-    /// The cursor lies beyond the end: of another database, or of none.
-    #[error("the cursor lies beyond the end of what is stored: load the customer anew")]
+    /// What the cursor has come to is not stored: the database went back, or it is of another one.
+    #[error("what was told up to the cursor is not what is stored: load the customer anew")]
     CursorUnknown,
     /// What was followed live ends here; it can be followed on from the cursor.
     #[error("{cause}")]

@@ -51,7 +51,7 @@ use crate::live::Hub;
 use crate::live::hints::{Hint, Hints};
 
 /// Changes with what nodes tell each other of a commit: nodes of other formats are not heard, and found by the sweep.
-const COMMIT_FORMAT: u32 = 1;
+const COMMIT_FORMAT: u32 = 2;
 /// Subscribers that read the ledger at once: after a restart all of them come together.
 const MAX_CATCHING_UP: usize = 4;
 

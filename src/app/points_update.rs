@@ -28,45 +28,60 @@ use crate::metrics;
 /// Ledger entries of one read, and the most of one update: a commit with more comes as several.
 const MAX_ENTRIES: usize = 500;
 
-/// How far a subscriber has come.
+/// How far a subscriber has come. What follows its sequence says of which ledger: a database that went back comes to the same
+/// sequences and versions again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
     /// It has all ledger entries up to this one.
     pub sequence: i64,
     /// It has all that was committed up to this version of the customer, progress included; none: not known.
     pub version: Option<i64>,
-    /// Points after that entry, which tell whether the ledger is still the one that it was; none: not known.
-    pub balance: Option<i64>,
+    /// When that entry was posted, µs, 0 where the sequence is; none: not known.
+    pub posted_at: Option<i64>,
+    /// Of that version; none: not known, or the version has more entries. A commit that changed this very version continues it,
+    /// whatever became of the database meanwhile.
+    pub stamp: Option<i64>,
 }
 
 impl Cursor {
+    /// Knowing no more than that.
+    const fn at(sequence: i64) -> Self {
+        Self { sequence, version: None, posted_at: None, stamp: None }
+    }
+
     /// The customer exactly as it is in this row.
     pub fn of(customer: &customer::Model) -> Self {
-        let customer::Model { ledger_sequence, version, balance, .. } = *customer;
-        Self { sequence: ledger_sequence, version: Some(version), balance: Some(balance) }
+        let customer::Model { ledger_sequence, version, posted_at, stamp, .. } = *customer;
+        Self { sequence: ledger_sequence, version: Some(version), posted_at: Some(posted_at), stamp: Some(stamp) }
+    }
+
+    /// Up to this entry, which may not be its commit's last.
+    fn of_entry(entry: &ledger_entry::Model) -> Self {
+        let ledger_entry::Model { sequence, version, created_at, .. } = *entry;
+        Self { version: Some(version), posted_at: Some(created_at), ..Self::at(sequence) }
     }
 
     /// Opaque to clients.
     pub fn to_text(self) -> String {
-        let Self { sequence, version, balance } = self;
-        URL_SAFE_NO_PAD.encode(match (version, balance) {
-            (Some(version), Some(balance)) => format!("points:{sequence}:{version}:{balance}"),
-            (Some(version), None) => format!("points:{sequence}:{version}"),
-            (None, _) => format!("points:{sequence}"),
-        })
+        let Self { sequence, version, posted_at, stamp } = self;
+        let known = [version, posted_at, stamp].into_iter().map_while(|part| part);
+        let parts: Vec<String> = std::iter::once(sequence).chain(known).map(|part| part.to_string()).collect();
+        URL_SAFE_NO_PAD.encode(format!("points:{}", parts.join(":")))
     }
 
     /// Reads what [`Self::to_text`] wrote, or the cursor of a ledger's edge.
     pub fn parse(text: &str) -> Option<Self> {
         if let Some(sequence) = ledger::sequence_of(text) {
-            return Some(Self { sequence, version: None, balance: None });
+            return Some(Self::at(sequence));
         }
         let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-        let mut parts = text.strip_prefix("points:")?.splitn(3, ':');
-        let sequence = i64::from(parts.next()?.parse::<u32>().ok()?);
-        let version = parts.next().map(str::parse::<u32>).transpose().ok()?.map(i64::from);
-        let balance = parts.next().map(str::parse).transpose().ok()?;
-        Some(Self { sequence, version, balance })
+        let parts = text.strip_prefix("points:")?.splitn(4, ':').map(str::parse::<i64>);
+        let parts: Vec<i64> = parts.collect::<Result<_, _>>().ok()?;
+        let part = |index: usize| parts.get(index).copied();
+        let (sequence, version) = (part(0)?, part(1));
+        let is_count = |number: i64| (0..=i64::from(u32::MAX)).contains(&number);
+        let cursor = Self { sequence, version, posted_at: part(2), stamp: part(3) };
+        (is_count(sequence) && version.is_none_or(is_count)).then_some(cursor)
     }
 }
 
@@ -88,9 +103,6 @@ pub struct Feed {
     customer: String,
     subscription: Subscription<Commit>,
     reached: Cursor,
-    /// Of the row that it has reached; none: it has reached no row yet. A commit that changed this very version continues it,
-    /// whatever became of the database meanwhile.
-    stamp: Option<i64>,
     /// More is stored than was handed on or read.
     behind: bool,
     /// When it heard of what it is about to hand on.
@@ -128,19 +140,22 @@ impl Feed {
         let subscription = app.live.subscribe(&customer);
         let Some(reached) = after else {
             let Read { customer: row, .. } = read(&app, &customer, None).await?;
-            let (reached, stamp) = (Cursor::of(&row), Some(row.stamp));
-            return Ok(Self { reached, stamp, ..Self::new(app, customer, subscription, expires_at) });
+            return Ok(Self::from(app, customer, subscription, expires_at, Cursor::of(&row)));
         };
-        let mut feed = Self { reached, ..Self::new(app, customer, subscription, expires_at) };
+        let mut feed = Self::from(app, customer, subscription, expires_at, reached);
         feed.read_on().await?;
         Ok(feed)
     }
 
-    /// At the very beginning.
-    fn new(app: Arc<App>, customer: String, subscription: Subscription<Commit>, expires_at: Instant) -> Self {
-        let reached = Cursor { sequence: 0, version: None, balance: None };
+    fn from(
+        app: Arc<App>,
+        customer: String,
+        subscription: Subscription<Commit>,
+        expires_at: Instant,
+        reached: Cursor,
+    ) -> Self {
         let read = VecDeque::new();
-        Self { app, customer, subscription, reached, stamp: None, behind: false, woken: None, read, expires_at }
+        Self { app, customer, subscription, reached, behind: false, woken: None, read, expires_at }
     }
 
     /// As a stream that ends with its first error.
@@ -179,7 +194,7 @@ impl Feed {
                 () = self.app.stopping.cancelled() => return Err(Error::Unavailable),
             };
             let known = match (mark.stamp, &mark.news) {
-                (Some(stamp), _) => Some(stamp) == self.stamp,
+                (Some(stamp), _) => Some(stamp) == self.reached.stamp,
                 (None, Some(_)) => Some(mark.version) <= self.reached.version,
                 (None, None) => false,
             };
@@ -187,7 +202,11 @@ impl Feed {
                 continue;
             }
             self.woken = Some(mark.at);
-            match mark.news.filter(|commit| Some(commit.before) == self.stamp) {
+            let continues = |commit: &Arc<Commit>| {
+                Some(commit.before) == self.reached.stamp
+                    && mark.stamp.is_none_or(|stamp| stamp == commit.customer.stamp)
+            };
+            match mark.news.filter(continues) {
                 Some(commit) => self.take(&commit.customer, commit.entries.clone(), true, "hub"),
                 None => self.behind = true,
             }
@@ -213,16 +232,18 @@ impl Feed {
     /// Whether these are the customer that it has followed so far and its entries from the cursor's on. If the database went back,
     /// they may be others: what it was told does not exist any more.
     fn is_continued_by(&self, customer: &customer::Model, entries: &[Arc<ledger_entry::Model>]) -> bool {
-        let Cursor { sequence, version, balance } = self.reached;
+        let Cursor { sequence, version, posted_at, stamp } = self.reached;
         let (last, next) = if sequence > 0 { (entries.first(), entries.get(1)) } else { (None, entries.first()) };
-        let same_version = version.is_none_or(|it| it < customer.version)
-            || version == Some(customer.version) && self.stamp.is_none_or(|stamp| stamp == customer.stamp);
-        let reaches = last.is_some_and(|entry| entry.sequence == sequence) || sequence == 0;
-        let same_balance = balance.is_none_or(|it| it == last.map_or(0, |entry| entry.balance_after));
+        let same_version = match version {
+            Some(version) if version == customer.version => stamp.is_none_or(|stamp| stamp == customer.stamp),
+            version => version < Some(customer.version),
+        };
+        let same_entry = last.map_or(sequence == 0, |entry| entry.sequence == sequence)
+            && posted_at.is_none_or(|posted_at| posted_at == last.map_or(0, |entry| entry.created_at));
         let in_order = version.is_none_or(|version| {
             last.is_none_or(|entry| entry.version <= version) && next.is_none_or(|entry| entry.version >= version)
         });
-        same_version && reaches && same_balance && in_order
+        same_version && same_entry && in_order
     }
 
     /// What follows the cursor is to be handed on. `whole`: as [`updates`] has it.
@@ -233,12 +254,15 @@ impl Feed {
         whole: bool,
         source: &'static str,
     ) {
-        self.stamp = whole.then_some(customer.stamp);
         self.read = updates(customer, entries, whole);
-        // Without an entry it was progress that moved.
-        if whole && self.read.is_empty() && Some(customer.version) > self.reached.version {
-            let customer = Arc::clone(customer);
-            self.read.push_back(Update { cursor: Cursor::of(&customer), entries: Vec::new(), customer });
+        if whole && self.read.is_empty() {
+            let cursor = Cursor::of(customer);
+            if cursor.version > self.reached.version {
+                // Without an entry it was progress that moved.
+                self.read.push_back(Update { cursor, entries: Vec::new(), customer: Arc::clone(customer) });
+            } else {
+                self.reached = cursor;
+            }
         }
         counter!(metrics::LIVE_UPDATES, "source" => source).increment(self.read.len() as u64);
     }
@@ -277,8 +301,7 @@ async fn read(app: &Arc<App>, customer: &str, from: Option<i64>) -> Result<Read,
 fn updates(customer: &Arc<customer::Model>, entries: Vec<Arc<ledger_entry::Model>>, whole: bool) -> VecDeque<Update> {
     let mut updates: VecDeque<Update> = VecDeque::new();
     for entry in entries {
-        let ledger_entry::Model { sequence, version, balance_after, .. } = *entry;
-        let cursor = Cursor { sequence, version: Some(version), balance: Some(balance_after) };
+        let cursor = Cursor::of_entry(&entry);
         match updates.back_mut() {
             Some(last) if last.cursor.version == cursor.version && last.entries.len() < MAX_ENTRIES => {
                 last.cursor = cursor;

@@ -39,8 +39,8 @@ use crate::metrics;
 const FORMAT: u32 = 2;
 /// Awards of a snapshot: the page that is asked for by default, and one more that tells whether it is the last.
 const RECENT_AWARDS: usize = 21;
-/// Loads at once, at least: there are as many as the connections that writers and look-ups leave. So whatever happens to the
-/// cache, loads take no connection from them.
+/// Loads at once, at least. There are as many as the connections that writers and look-ups leave: where there are enough of them,
+/// loads take none from these, whatever happens to the cache.
 const MIN_LOADS: usize = 2;
 /// So much earlier than the load's clock the reader's may be, µs: readers that came before, nodes whose clocks differ.
 const CLOCK_MARGIN: i64 = 60_000_000;

@@ -34,15 +34,12 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
             // Hints were missed, perhaps.
             () = app.resumed() => {}
         }
-        // In a task of its own: a statement that is broken off would cost the pool a connection.
-        let sweeping = Arc::clone(&app);
-        let swept = tokio::spawn(async move { sweep(&sweeping).await });
+        // Where one is broken off, it costs the pool a connection, which was not worth much.
         let failure = tokio::select! {
             () = stop.cancelled() => return,
-            swept = timeout(TIMEOUT, swept) => match swept {
-                Ok(Ok(Ok(()))) => continue,
-                Ok(Ok(Err(error))) => error.to_string(),
-                Ok(Err(panic)) => panic.to_string(),
+            swept = timeout(TIMEOUT, sweep(&app)) => match swept {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error.to_string(),
                 Err(late) => late.to_string(),
             },
         };

@@ -132,8 +132,8 @@ impl Redis {
         if self.0.lock().take_if(|current| Arc::ptr_eq(current, link)).is_some() {
             ::metrics::counter!(metrics::REDIS_BREAKER_OPENED).increment(1);
             tracing::warn!(failure = kind, "Redis is not used until it answers as it should: reads go to the database");
+            self.connect(FIRST_PAUSE);
         }
-        self.connect(FIRST_PAUSE);
     }
 
     /// Looks for a connection, in a task that ends with the last handle.

@@ -65,8 +65,8 @@ impl PointsSubscription {
         )]
         customer_external_id: Option<String>,
         #[graphql(
-            desc = "First what came after this cursor, then live; null: from now on. One beyond the end is the \
-            error CURSOR_UNKNOWN: load the customer anew."
+            desc = "First what came after this cursor, then live; null: from now on. Where what was told up to it is \
+            not what is stored (a backup was restored), the error is CURSOR_UNKNOWN: load the customer anew."
         )]
         after: Option<String>,
     ) -> Result<impl Stream<Item = Result<PointsUpdate, ApiError>>, ApiError> {

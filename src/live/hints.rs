@@ -15,7 +15,7 @@ use redis::{Client, RedisError};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::metrics;
@@ -28,8 +28,9 @@ const MAX_SENT_AT_ONCE: usize = 256;
 const MAX_HINT_BYTES: usize = 64 << 10;
 /// How long connecting, sending and a sign of life may take.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// The pause before another connection is tried.
+/// The pause before another connection is tried; to listen, it doubles up to [`MAX_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(200);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// Between two signs of life: a network that swallows everything closes no connection.
 const PING_PERIOD: Duration = Duration::from_secs(3);
 
@@ -122,25 +123,30 @@ async fn send(client: Client, channel: String, mut waiting: mpsc::Receiver<Strin
 
 async fn listen(client: Client, channel: String, node: u64, resumed: Arc<Notify>, hear: impl Fn(Hint<'_>)) {
     gauge!(metrics::LIVE_LISTENING).set(0.0);
-    let mut complained = false;
+    let (mut complained, mut pause) = (false, PAUSE);
     loop {
+        let began = Instant::now();
         let failure = match timeout(TIMEOUT, subscribe(&client, &channel)).await {
             Ok(Ok(connection)) => {
                 gauge!(metrics::LIVE_LISTENING).set(1.0);
                 resumed.notify_one();
                 let failure = hear_all(connection, node, &hear).await;
                 gauge!(metrics::LIVE_LISTENING).set(0.0);
-                complained = false;
                 failure
             }
             Ok(Err(error)) => error.to_string(),
             Err(late) => late.to_string(),
         };
+        // One that lasts as long as this was well for a while.
+        if began.elapsed() > PING_PERIOD {
+            (complained, pause) = (false, PAUSE);
+        }
         if !complained {
             tracing::warn!(error = failure, "hints of other nodes are not heard: what they commit is found by sweeps");
             complained = true;
         }
-        tokio::time::sleep(PAUSE).await;
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(MAX_PAUSE);
     }
 }
 

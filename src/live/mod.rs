@@ -72,7 +72,7 @@ impl<T> Hub<T> {
     }
 
     /// Wakes the subscribers of a topic, unless this version is the last that was told. A lower one wakes them too, and moves
-    /// nothing: it is late, or the higher one was wrong. `news` is called only if there is somebody to hear them.
+    /// nothing: it is late, or the higher one was wrong. `news` is called only if there may be somebody to hear them.
     pub fn wake(&self, topic: &str, version: i64, news: impl FnOnce() -> Option<T>) {
         self.mark(topic, |mark| {
             if version > mark.version {
@@ -90,7 +90,7 @@ impl<T> Hub<T> {
                 return false;
             }
             if mark.version == version {
-                (mark.stamp, mark.at) = (Some(stamp), Instant::now());
+                mark.stamp = Some(stamp);
             } else {
                 // Where a higher one was told: it came after the look-up, or is wrong, or was undone.
                 let stamp = (version > mark.version).then_some(stamp);

@@ -9,10 +9,13 @@ mod restored;
 mod staleness;
 mod statements;
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::support::server::{Server, command};
 use crate::support::shop::Shop;
+use crate::support::websocket::PATIENCE;
 
 /// A node on this database, which shares this Redis.
 pub(crate) async fn node(database_url: &str, redis_url: Option<&str>, more: &[(&str, &str)]) -> Shop {
@@ -23,6 +26,16 @@ pub(crate) async fn node(database_url: &str, redis_url: Option<&str>, more: &[(&
     Shop::of(Server::start_with(&mut command).await.0)
 }
 
+/// Until a metric has at least this value.
+pub(crate) async fn reaches(shop: &Shop, name: &str, value: f64) {
+    let reached = async {
+        while metric(shop, name).await < value {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("{name} does not reach {value}"));
+}
+
 /// The value of a metric with these labels, as the node tells it; 0: it has not happened yet.
 pub(crate) async fn metric(shop: &Shop, name: &str) -> f64 {
     let text = shop.client.get(format!("{}/metrics", shop.address())).send().await.unwrap().text().await.unwrap();
@@ -30,6 +43,6 @@ pub(crate) async fn metric(shop: &Shop, name: &str) -> f64 {
     line.map_or(0.0, |value| value.parse().unwrap())
 }
 
-fn number(value: &Value) -> i64 {
+pub(crate) fn number(value: &Value) -> i64 {
     value.as_i64().unwrap_or_else(|| panic!("a number, not {value}"))
 }

@@ -6,21 +6,11 @@ use sea_orm::{ConnectionTrait as _, Database};
 use serde_json::json;
 use windfall::http::auth::Role;
 
-use crate::cache::{metric, node};
+use crate::cache::{metric, node, reaches};
 use crate::live::{Follower, Transport};
 use crate::support::direct::{Engine, scratch};
 use crate::support::server::{ask, token};
 use crate::support::shop::{BALANCE, Shop};
-
-async fn becomes(shop: &Shop, name: &str, value: f64) {
-    for _ in 0..1_000 {
-        if metric(shop, name).await >= value {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    assert_eq!(metric(shop, name).await, value, "{name}");
-}
 
 async fn requests(shop: &Shop, operation: &str, field: &str, outcome: &str) -> f64 {
     let labels = format!("operation=\"{operation}\",field=\"{field}\",outcome=\"{outcome}\"");
@@ -51,7 +41,7 @@ async fn each_request_is_counted_once() {
     locked.execute_unprepared("BEGIN; LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();
     assert_eq!(asked(BALANCE).await["errors"][0]["extensions"]["code"], "UNAVAILABLE");
     locked.close().await.unwrap();
-    becomes(&shop, "windfall_requests_total{operation=\"query\",field=\"me\",outcome=\"error\"}", 1.0).await;
+    reaches(&shop, "windfall_requests_total{operation=\"query\",field=\"me\",outcome=\"error\"}", 1.0).await;
 
     for (operation, field, outcome, count) in [
         ("mutation", "createCampaign", "ok", 1.0),
@@ -59,6 +49,7 @@ async fn each_request_is_counted_once() {
         ("mutation", "recordPurchases", "ok", 3.0),
         ("mutation", "recordPurchases", "refused", 1.0),
         ("query", "me", "ok", 1.0),
+        ("query", "me", "error", 1.0),
         ("none", "none", "refused", 1.0),
         ("subscription", "pointsUpdated", "ok", 0.0),
     ] {

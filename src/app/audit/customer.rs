@@ -241,8 +241,9 @@ fn compare_states(
 fn compare_ledger(found: &mut Found, set: &CampaignSet, history: &History) {
     let row = &history.row;
     let (balance, posted) = compare_entries(found, history);
-    let last = history.entries.last().map_or(0, |entry| entry.sequence);
+    let (last, posted_at) = history.entries.last().map_or((0, 0), |entry| (entry.sequence, entry.created_at));
     found.compare(None, "last sequence", row.ledger_sequence, last);
+    found.compare(None, "time of the last entry", row.posted_at, posted_at);
     found.compare(None, "balance", row.balance, balance);
     let lifetime = compare_posted(found, set, history, posted);
     found.compare(None, "lifetime", row.lifetime, lifetime);

@@ -276,6 +276,7 @@ impl Posting<'_> {
         let mut entries = Vec::new();
         let entry = |row: &mut entity::customer::Model, kind, points| {
             row.ledger_sequence += 1;
+            row.posted_at = self.batch.now.0;
             row.balance += points;
             ledger_entry::Model {
                 customer_id: row.id,
@@ -286,7 +287,7 @@ impl Posting<'_> {
                 award_number: None,
                 purchase_external_id: None,
                 reason: None,
-                created_at: self.batch.now.0,
+                created_at: row.posted_at,
                 version,
             }
         };

@@ -173,10 +173,10 @@ fn restore_statuses(customer: &Touched, awards: &mut [award::Model], decided: &D
 /// Counts the ledger; the points that it posted by award, with the purchase that it names.
 fn count_entries(customer: &mut Touched, entries: &[&ledger_entry::Model]) -> BTreeMap<i64, (i64, Option<String>)> {
     let mut posted: BTreeMap<i64, (i64, Option<String>)> = BTreeMap::new();
-    (customer.row.balance, customer.row.ledger_sequence) = (0, 0);
+    (customer.row.balance, customer.row.ledger_sequence, customer.row.posted_at) = (0, 0, 0);
     for entry in entries {
         customer.row.balance += entry.points;
-        customer.row.ledger_sequence = entry.sequence;
+        (customer.row.ledger_sequence, customer.row.posted_at) = (entry.sequence, entry.created_at);
         if let Some(number) = entry.award_number {
             let posted = posted.entry(number).or_default();
             posted.0 += entry.points;

@@ -150,12 +150,10 @@ impl Endpoint {
             return Ok(futures_util::stream::once(async move { endpoint.execute(caller, admitted).await }).boxed());
         }
         let Some(place) = self.limits.stream(&caller.viewer.who()) else { return Err(overloaded()) };
-        let (measured, stopping) = (Opened::begin(&admitted), self.app.stopping.clone());
+        let (mut measured, stopping) = (Opened::begin(&admitted), self.app.stopping.clone());
         let replies = self.executor.subscribe(caller, admitted).inspect(move |reply| {
             // Those that end because the server does are no failure.
-            if reply.outcome() == "error" && !stopping.is_cancelled() {
-                measured.failed();
-            }
+            measured.told(reply.outcome() == "error" && !stopping.is_cancelled());
         });
         Ok(held(place, replies).boxed())
     }
@@ -196,24 +194,33 @@ impl Drop for Measured {
     }
 }
 
-/// A subscription, for metrics: counted when it begins, and again if it ends because of a failure.
+/// A subscription, for metrics: counted when it begins, and again if a failure is the last that it tells.
 struct Opened {
     fields: Vec<String>,
+    failed: bool,
 }
 
 impl Opened {
     fn begin(admitted: &Admitted) -> Self {
-        let opened = Self { fields: admitted.fields.clone() };
+        let opened = Self { fields: admitted.fields.clone(), failed: false };
         opened.count("ok");
         opened
     }
 
-    fn failed(&self) {
-        self.count("error");
+    fn told(&mut self, failure: bool) {
+        self.failed = failure;
     }
 
     fn count(&self, outcome: &'static str) {
         self.fields.iter().for_each(|field| count(OperationKind::Subscription.as_str(), field, outcome));
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        if self.failed {
+            self.count("error");
+        }
     }
 }
 

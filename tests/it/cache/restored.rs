@@ -6,6 +6,7 @@ use super::{metric, node, number};
 use crate::support::postgres::Postgres;
 use crate::support::redis::Redis;
 use crate::support::shop::Shop;
+use crate::support::websocket::PATIENCE;
 
 /// Under the same customers and versions, other things happen after the restore than before it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,13 +53,6 @@ async fn what_was_undone_is_shown_to_nobody() {
     assert!(shop.server.terminate().success());
 }
 
-/// Until the node has new connections to its database.
-async fn recovered(shop: &Shop) {
-    while !shop.is_back().await {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
-}
-
 /// The database goes back while nodes run, which have known campaigns and customers that it now has never had; what comes next
 /// has the same revisions and versions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -78,9 +72,12 @@ async fn running_nodes_forget_what_was_undone() {
     let ada = crate::support::server::token(windfall::http::auth::Role::Customer, "ada");
     let seen = async |shop: &Shop| shop.data(&ada, home, json!({})).await["me"].take();
     let comes_to = async |shop: &Shop, available: i64| {
-        while seen(shop).await["balance"]["available"] != available {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
+        let comes = async {
+            while seen(shop).await["balance"]["available"] != available {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, comes).await.expect("the balance comes to it");
     };
     let progress = |newest: &str| json!([{ "campaign": { "name": newest } }, { "campaign": { "name": "each" } }]);
     let expected = |available: i64, version: i64, newest: &str| -> Value {
@@ -92,10 +89,10 @@ async fn running_nodes_forget_what_was_undone() {
     }
 
     postgres.rewind_database(&url, &copy).await;
-    recovered(&one).await;
+    one.is_back().await;
     one.campaign(json!({ "name": "instead", "award": { "points": 1 } })).await;
     // Not before: what it meets first is another set of campaigns at the revision that it knows.
-    recovered(&two).await;
+    two.is_back().await;
     for (shop, number) in [(&two, 2), (&one, 3)] {
         shop.buy("ada", number).await;
     }

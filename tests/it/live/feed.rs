@@ -17,7 +17,7 @@ use crate::support::app::customer;
 use crate::support::direct::{Engine, HOUR, NOW, TestApp, purchase_input};
 use crate::support::websocket::PATIENCE;
 
-const START: Cursor = Cursor { sequence: 0, version: Some(0), balance: None };
+const START: Cursor = Cursor { sequence: 0, version: Some(0), posted_at: None, stamp: None };
 
 async fn feed(app: &Arc<App>, viewer: &Viewer, expires_at: Instant, after: Option<Cursor>) -> Result<Feed, Error> {
     let after = after.map(Cursor::to_text);
@@ -127,33 +127,36 @@ async fn a_cursor_of_a_later_version_is_unknown() {
     let test = with_campaign(Engine::Sqlite).await;
     test.buy("ada", "p", NOW - HOUR, "5.00").await.unwrap();
     let ada = customer("ada");
-    let open = async |sequence, version, balance| {
-        feed(&test.app, &ada, Instant::FOREVER, Some(Cursor { sequence, version, balance })).await
-    };
-    for (sequence, version, balance) in [
-        (2, None, None),
-        (2, Some(1), None),
-        (1, Some(2), None),
-        (0, Some(2), None),
-        (i64::from(u32::MAX), None, None),
-        (1, Some(0), None),
-        (1, Some(1), Some(11)),
-        (0, Some(0), Some(10)),
+    let row = test.customer("ada").await.unwrap();
+    let cursor = Cursor::of(&row);
+    let (posted_at, stamp) = (cursor.posted_at.unwrap(), cursor.stamp.unwrap());
+    let of = |sequence, version, posted_at, stamp| Cursor { sequence, version, posted_at, stamp };
+    for unknown in [
+        of(2, None, None, None),
+        of(2, Some(1), None, None),
+        of(1, Some(2), None, None),
+        of(0, Some(2), None, None),
+        of(i64::from(u32::MAX), None, None, None),
+        of(1, Some(0), None, None),
+        of(1, Some(1), Some(posted_at - 1), None),
+        of(0, Some(0), Some(posted_at), None),
+        of(1, Some(1), Some(posted_at), Some(stamp - 1)),
     ] {
-        let opened = open(sequence, version, balance).await;
-        assert!(matches!(opened, Err(Error::CursorUnknown)), "{sequence} {version:?} {balance:?}");
+        let opened = feed(&test.app, &ada, Instant::FOREVER, Some(unknown)).await;
+        assert!(matches!(opened, Err(Error::CursorUnknown)), "{unknown:?}");
     }
-    for (sequence, version, balance) in [
-        (0, None, None),
-        (1, None, None),
-        (0, Some(0), None),
-        (0, Some(0), Some(0)),
-        (0, Some(1), None),
-        (1, Some(1), None),
-        (1, Some(1), Some(10)),
+    for known in [
+        of(0, None, None, None),
+        of(1, None, None, None),
+        of(0, Some(0), None, None),
+        of(0, Some(0), Some(0), None),
+        of(0, Some(0), Some(0), Some(0)),
+        of(0, Some(1), None, None),
+        of(1, Some(1), None, None),
+        of(1, Some(1), Some(posted_at), None),
+        cursor,
     ] {
-        let cursor = Cursor { sequence, version, balance };
-        assert_eq!(Cursor::parse(&cursor.to_text()), Some(cursor));
-        assert!(open(sequence, version, balance).await.is_ok(), "{cursor:?}");
+        assert_eq!(Cursor::parse(&known.to_text()), Some(known));
+        assert!(feed(&test.app, &ada, Instant::FOREVER, Some(known)).await.is_ok(), "{known:?}");
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use windfall::http::auth::Role;
 
 use super::{Follower, TRANSPORTS, Told, Transport, entries};
-use crate::cache::metric;
+use crate::cache::{metric, reaches};
 use crate::support::app::text;
 use crate::support::direct::cases;
 use crate::support::postgres::Postgres;
@@ -208,18 +208,14 @@ async fn a_copy_on_the_same_redis_is_not_heard() {
     assert!(shop.server.terminate().success());
     let copy = node(&postgres.copy_database(&url).await, Some(&redis.url())).await;
     let (followed, other) = (node(&url, Some(&redis.url())).await, node(&url, Some(&redis.url())).await);
-    while metric(&followed, "windfall_live_listening").await == 0.0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    reaches(&followed, "windfall_live_listening", 1.0).await;
     let start = text(&followed.balance("ada").await["cursor"]);
     let mut follower = Follower::of(Transport::WebSocket, &followed, "ada", Some(&start)).await;
     // Each goes on from the version that the follower has.
-    copy.buy("ada", 1).await;
+    copy.refund("ada", 0).await;
     other.buy("ada", 2).await;
     let update = follower.update().await;
     assert_eq!(update["entries"].as_array().unwrap(), &entries(&other, "ada").await[1..]);
-    while metric(&followed, "windfall_live_hints_total{direction=\"received\"}").await == 0.0 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    reaches(&followed, "windfall_live_hints_total{direction=\"received\"}", 1.0).await;
     assert_eq!(metric(&followed, "windfall_live_hints_total{direction=\"received\"}").await, 1.0);
 }

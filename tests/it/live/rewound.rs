@@ -1,11 +1,10 @@
 //! A database that goes back under its nodes takes back what followers were told: they are told to load the customer anew, and
 //! never that the ledger goes on.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use super::{Follower, TRANSPORTS, Told, Transport, entries};
+use crate::cache::number;
 use crate::support::app::text;
 use crate::support::postgres::Postgres;
 use crate::support::shop::Shop;
@@ -37,24 +36,31 @@ async fn what_was_undone_ends_who_was_told_of_it() {
             follower.update().await;
         }
     }
-    let undone = text(&shop.balance("ada").await["cursor"]);
+    let undone = async |customer| text(&shop.balance(customer).await["cursor"]);
+    let undone = [("ada", undone("ada").await), ("bob", undone("bob").await)];
     postgres.rewind_database(&url, &copy).await;
-    // Ada comes to the same version and sequence again, Bob and nobody do not.
-    while !shop.is_back().await {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    shop.is_back().await;
+    // Both come to the same version and sequence again, Bob with the same points; nobody does not.
     shop.refund("ada", 0).await;
-    shop.buy("ada", 3).await;
+    for (customer, number) in [("ada", 3), ("bob", 3), ("bob", 4)] {
+        shop.buy(customer, number).await;
+    }
+    for (customer, cursor) in &undone {
+        let now = shop.ledger(customer).await.len();
+        assert_eq!((now, number(&shop.balance(customer).await["version"])), (3, 3), "{cursor}");
+    }
     for (customer, transport, follower) in &mut followers {
         assert_eq!(follower.ending().await, ("CURSOR_UNKNOWN".to_owned(), None), "{customer} {transport:?}");
     }
     // Whoever was away meanwhile is told the same, however far it has come by now.
-    for further in [None, Some(4)] {
-        if let Some(number) = further {
-            shop.buy("ada", number).await;
+    for further in [None, Some(5), Some(6)] {
+        for (customer, cursor) in &undone {
+            if let Some(number) = further {
+                shop.buy(customer, number).await;
+            }
+            let mut late = Follower::of(Transport::WebSocket, &shop, customer, Some(cursor)).await;
+            assert_eq!(late.ending().await.0, "CURSOR_UNKNOWN", "{customer} {further:?}");
         }
-        let mut late = Follower::of(Transport::WebSocket, &shop, "ada", Some(&undone)).await;
-        assert_eq!(late.ending().await.0, "CURSOR_UNKNOWN");
     }
     // What was not undone goes on.
     let ledger = entries(&shop, "ada").await;

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::container::{json_words, only, services, words_of};
 use super::{blocks, program};
-use crate::cache::{metric, node};
+use crate::cache::{metric, node, reaches};
 use crate::support::direct::{Engine, scratch};
 use crate::support::redis::Redis;
 use crate::support::server::Server;
@@ -125,18 +125,13 @@ async fn a_user_of_redis_needs_no_more_rights_than_the_readme_gives() {
     assert_eq!(redis.command(&[&["ACL", "SETUSER"], &user[..]].concat()), "OK");
     let redis_url = format!("redis://{}:{password}@{}", user[0], redis.address());
     let (one, other) = (node(&url, Some(&redis_url), &[]).await, node(&url, Some(&redis_url), &[]).await);
-    let comes = async |shop, what| {
-        while metric(shop, what).await == 0.0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
     for shop in [&one, &other] {
-        comes(shop, "windfall_redis_up").await;
-        comes(shop, "windfall_live_listening").await;
+        reaches(shop, "windfall_redis_up", 1.0).await;
+        reaches(shop, "windfall_live_listening", 1.0).await;
     }
     one.campaign(json!({})).await;
     one.buy("ada", 0).await;
-    comes(&other, "windfall_live_hints_total{direction=\"received\"}").await;
+    reaches(&other, "windfall_live_hints_total{direction=\"received\"}", 1.0).await;
     one.balance("ada").await;
     while redis.command(&["DBSIZE"]) == "0" {
         tokio::time::sleep(Duration::from_millis(5)).await;

@@ -8,6 +8,7 @@ use windfall::engine::time::Instant;
 use windfall::http::auth::Role;
 
 use super::server::{Server, ask, command, token};
+use super::websocket::PATIENCE;
 
 /// 2020-01-01T00:00:00Z.
 const START: i64 = 1_577_836_800_000_000;
@@ -123,11 +124,16 @@ impl Shop {
         }
     }
 
-    /// Whether its database answers again.
-    pub(crate) async fn is_back(&self) -> bool {
+    /// Until its database answers again.
+    pub(crate) async fn is_back(&self) {
         let query = "{ campaigns(first: 1) { nodes { id } } }";
-        let answer = ask(&self.client, self.address(), &self.admin, query, json!({})).await.expect("an answer");
-        answer.get("errors").is_none()
+        let asked = async || ask(&self.client, self.address(), &self.admin, query, json!({})).await.expect("an answer");
+        let back = async {
+            while asked().await.get("errors").is_some() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, back).await.expect("the database answers again");
     }
 
     /// What the customer is shown.
