@@ -24,8 +24,9 @@ impl MigrationTrait for Migration {
         // The revision that is there has no stamp: 0.
         let installation = Table::alter().table("installation").add_column(number("revision_stamp")).take();
         let customer = Table::alter().table("customer").add_column(number("posted_at")).take();
-        manager.alter_table(installation).await?;
+        // In the order in which look-ups lock them.
         manager.alter_table(customer).await?;
+        manager.alter_table(installation).await?;
         manager.get_connection().execute_unprepared(POSTED_AT).await?;
         Ok(())
     }

@@ -127,6 +127,8 @@ impl Database {
     pub async fn migrate(&self) -> Result<(), DbErr> {
         let tx = self.begin().await?;
         if self.backend() == DatabaseBackend::Postgres {
+            // Another node's migration, or this one's, may take longer than a request's statement may.
+            tx.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
             tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATE_LOCK})")).await?;
         }
         Migrator::up(&tx, None).await?;

@@ -233,11 +233,12 @@ impl Feed {
     /// they may be others: what it was told does not exist any more.
     fn is_continued_by(&self, customer: &customer::Model, entries: &[Arc<ledger_entry::Model>]) -> bool {
         let Cursor { sequence, version, posted_at, stamp } = self.reached;
+        if version == Some(customer.version) && stamp == Some(customer.stamp) {
+            // It has this very row.
+            return true;
+        }
         let (last, next) = if sequence > 0 { (entries.first(), entries.get(1)) } else { (None, entries.first()) };
-        let same_version = match version {
-            Some(version) if version == customer.version => stamp.is_none_or(|stamp| stamp == customer.stamp),
-            version => version < Some(customer.version),
-        };
+        let same_version = version < Some(customer.version) || (version == Some(customer.version) && stamp.is_none());
         let same_entry = last.map_or(sequence == 0, |entry| entry.sequence == sequence)
             && posted_at.is_none_or(|posted_at| posted_at == last.map_or(0, |entry| entry.created_at));
         let in_order = version.is_none_or(|version| {

@@ -10,6 +10,7 @@ use entity::customer;
 use sea_orm::{EntityTrait, QueryFilter, QuerySelect};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::App;
 use super::error::Error;
@@ -34,12 +35,16 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
             // Hints were missed, perhaps.
             () = app.resumed() => {}
         }
-        // Where one is broken off, it costs the pool a connection, which was not worth much.
+        // In a task of its own, so that a panic ends one sweep and not all of them. Where it is broken off, it costs the pool a
+        // connection, which was not worth much.
+        let sweeping = Arc::clone(&app);
+        let swept = AbortOnDropHandle::new(tokio::spawn(async move { sweep(&sweeping).await }));
         let failure = tokio::select! {
             () = stop.cancelled() => return,
-            swept = timeout(TIMEOUT, sweep(&app)) => match swept {
-                Ok(Ok(())) => continue,
-                Ok(Err(error)) => error.to_string(),
+            swept = timeout(TIMEOUT, swept) => match swept {
+                Ok(Ok(Ok(()))) => continue,
+                Ok(Ok(Err(error))) => error.to_string(),
+                Ok(Err(panic)) => panic.to_string(),
                 Err(late) => late.to_string(),
             },
         };

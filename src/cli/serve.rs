@@ -80,9 +80,11 @@ impl Server {
         let clockwork = tokio::spawn(clockwork::run(Arc::clone(&app), stop.clone()));
         let sweep = tokio::spawn(sweep::run(Arc::clone(&app), stop.clone()));
         http::serve(router, listener, &config.http, sockets, stop).await;
-        clockwork.await?;
-        sweep.await?;
-        Ok(app.stop().await?)
+        let (clockwork, sweep) = (clockwork.await, sweep.await);
+        // Whatever became of these.
+        app.stop().await?;
+        clockwork?;
+        Ok(sweep?)
     }
 }
 

@@ -90,7 +90,10 @@ impl<T> Hub<T> {
                 return false;
             }
             if mark.version == version {
-                mark.stamp = Some(stamp);
+                // One that replaces another is news; else the wake-up was first.
+                if mark.stamp.replace(stamp).is_some() {
+                    mark.at = Instant::now();
+                }
             } else {
                 // Where a higher one was told: it came after the look-up, or is wrong, or was undone.
                 let stamp = (version > mark.version).then_some(stamp);

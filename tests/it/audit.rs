@@ -200,6 +200,10 @@ const CASES: &[Case] = &[
         &["customer ada: last sequence: recorded 1, expected "],
     ),
     mended(
+        "UPDATE customer SET posted_at = 1 WHERE id = {ada}",
+        &["customer ada: time of the last entry: recorded 1, expected "],
+    ),
+    mended(
         "UPDATE customer SET award_number = 500 WHERE id = {ada}",
         &["customer ada: last award number: recorded 500, expected "],
     ),

@@ -1,5 +1,7 @@
 //! The schema: up and down, two at once, and the same as the entities say.
 
+use std::collections::BTreeMap;
+
 use migration::{Migrator, MigratorTrait};
 use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseConnection, EntityTrait, Schema, Statement};
 use windfall::app::database::Database;
@@ -87,6 +89,30 @@ async fn up_down_up() {
         database.migrate().await.unwrap();
         assert_eq!(columns(database.read()).await, first);
         assert!(!database.is_behind().await.unwrap());
+    }
+}
+
+/// What older programs wrote gets the values that this one would have written.
+#[tokio::test]
+async fn rows_that_are_there_are_brought_along() {
+    for engine in ENGINES {
+        let (database, _kept) = empty(engine).await;
+        let tx = database.begin().await.unwrap();
+        Migrator::up(&tx, Some(1)).await.unwrap();
+        tx.execute_unprepared(
+            "INSERT INTO customer (id, external_id, recorded_at, version, stamp, evaluated_revision, ledger_sequence, \
+             award_number, balance, lifetime, running) VALUES (1, 'ada', 0, 2, 7, 0, 2, 2, 20, 20, '{}'), \
+             (2, 'bob', 0, 0, 0, 0, 0, 0, 0, 0, '{}'); \
+             INSERT INTO ledger_entry (customer_id, sequence, kind, points, balance_after, created_at, version) \
+             VALUES (1, 1, 'adjustment', 10, 10, 111, 1), (1, 2, 'adjustment', 10, 20, 222, 2)",
+        )
+        .await
+        .unwrap();
+        tx.commit().await.unwrap();
+        database.migrate().await.unwrap();
+        let customers = entity::customer::Entity::find().all(database.read()).await.unwrap();
+        let posted = customers.iter().map(|row| (row.external_id.as_str(), row.posted_at));
+        assert_eq!(posted.collect::<BTreeMap<_, _>>(), BTreeMap::from([("ada", 222), ("bob", 0)]), "{engine:?}");
     }
 }
 

@@ -189,7 +189,7 @@ impl Drop for Measured {
         for field in &self.fields {
             histogram!(metrics::REQUEST_SECONDS, "operation" => self.operation, "field" => field.clone())
                 .record(seconds);
-            count(self.operation, field, self.outcome);
+            count(self.operation, field, self.outcome, 1);
         }
     }
 }
@@ -203,7 +203,9 @@ struct Opened {
 impl Opened {
     fn begin(admitted: &Admitted) -> Self {
         let opened = Self { fields: admitted.fields.clone(), failed: false };
-        opened.count("ok");
+        opened.count("ok", 1);
+        // The first failure is then an increase, and not a new series.
+        opened.count("error", 0);
         opened
     }
 
@@ -211,22 +213,22 @@ impl Opened {
         self.failed = failure;
     }
 
-    fn count(&self, outcome: &'static str) {
-        self.fields.iter().for_each(|field| count(OperationKind::Subscription.as_str(), field, outcome));
+    fn count(&self, outcome: &'static str, times: u64) {
+        self.fields.iter().for_each(|field| count(OperationKind::Subscription.as_str(), field, outcome, times));
     }
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
         if self.failed {
-            self.count("error");
+            self.count("error", 1);
         }
     }
 }
 
-fn count(operation: &'static str, field: &str, outcome: &'static str) {
+fn count(operation: &'static str, field: &str, outcome: &'static str, times: u64) {
     counter!(metrics::REQUESTS, "operation" => operation, "field" => field.to_owned(), "outcome" => outcome)
-        .increment(1);
+        .increment(times);
 }
 
 /// There is no room to run a request.
@@ -237,7 +239,7 @@ fn overloaded() -> Reply {
 
 /// A request was not run.
 fn refused() {
-    count("none", "none", "refused");
+    count("none", "none", "refused", 1);
 }
 
 /// Answers as they come.
