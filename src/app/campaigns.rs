@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use entity::{CampaignId, campaign};
-use sea_orm::{ConnectionTrait, FromQueryResult, Statement};
+use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, QueryResult, Statement};
 use serde::{Deserialize, Serialize};
 
 use super::error::Error;
@@ -72,6 +72,13 @@ pub struct Revision {
     pub stamp: i64,
 }
 
+impl Revision {
+    /// From the columns `set_revision` and `revision_stamp`.
+    pub fn of(row: &QueryResult) -> Result<Self, DbErr> {
+        Ok(Self { number: row.try_get("", "set_revision")?, stamp: row.try_get("", "revision_stamp")? })
+    }
+}
+
 /// All campaigns at one revision, activated ones first in activation order, then drafts.
 #[derive(Debug, Default)]
 pub struct CampaignSet {
@@ -90,8 +97,7 @@ impl CampaignSet {
         let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await?;
         let mut set = Self::default();
         for row in rows {
-            set.revision =
-                Revision { number: row.try_get("", "set_revision")?, stamp: row.try_get("", "revision_stamp")? };
+            set.revision = Revision::of(&row)?;
             if row.try_get::<Option<i64>>("", "id")?.is_some() {
                 let limit = row.try_get("", "points_limit")?;
                 let campaign = Campaign::of(campaign::Model::from_query_result(&row, "")?, limit)?;
@@ -156,8 +162,11 @@ impl Campaigns {
 
 /// The campaign-set revision now.
 pub async fn revision(db: &impl ConnectionTrait) -> Result<Revision, Error> {
-    let sql = Statement::from_string(db.get_database_backend(), "SELECT revision, revision_stamp FROM installation");
+    let sql = Statement::from_string(
+        db.get_database_backend(),
+        "SELECT revision AS set_revision, revision_stamp FROM installation",
+    );
     let row = db.query_one_raw(sql).await?;
     let row = row.ok_or_else(|| Error::Internal("the database has no installation row".to_owned()))?;
-    Ok(Revision { number: row.try_get("", "revision")?, stamp: row.try_get("", "revision_stamp")? })
+    Ok(Revision::of(&row)?)
 }

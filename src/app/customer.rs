@@ -101,7 +101,7 @@ pub async fn by_ids(app: &App, ids: Vec<CustomerId>) -> Result<HashMap<CustomerI
 }
 
 /// A customer that was never heard of: no row has its key, so it has nothing.
-fn blank(external_id: &str) -> customer::Model {
+pub(super) fn blank(external_id: &str) -> customer::Model {
     customer::Model {
         id: CustomerId(0),
         external_id: external_id.to_owned(),

@@ -140,15 +140,11 @@ impl Database {
         tx.commit().await
     }
 
-    /// The id that the database was given when it was made.
-    pub async fn installation(&self) -> Result<String, DbErr> {
-        let row = installation::Entity::find().one(&self.read).await?;
-        row.map(|row| row.installation_id).ok_or_else(|| DbErr::Custom("there is no installation row".to_owned()))
-    }
-
     /// What tells this database from all others, those that were made from a dump of it too; a physical copy is not told apart.
     pub async fn identity(&self) -> Result<String, DbErr> {
-        let installation = self.installation().await?;
+        let row = installation::Entity::find().one(&self.read).await?;
+        let row = row.ok_or_else(|| DbErr::Custom("there is no installation row".to_owned()))?;
+        let installation = row.installation_id;
         if self.backend() != DatabaseBackend::Postgres {
             return Ok(installation);
         }

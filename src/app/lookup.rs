@@ -182,7 +182,7 @@ async fn look_up(database: &Database, names: &[&str], at: Instant) -> Result<Hea
     let first = found.first().ok_or_else(|| Error::Internal("a look-up answered nothing".to_owned()))?;
     let mut heads = Heads {
         installation: first.try_get::<String>("", "installation_id")?.into(),
-        revision: Revision { number: first.try_get("", "set_revision")?, stamp: first.try_get("", "revision_stamp")? },
+        revision: Revision::of(first)?,
         customers: HashMap::with_capacity(names.len()),
         at,
     };

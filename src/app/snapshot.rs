@@ -231,12 +231,12 @@ impl Snapshots {
         for (key, Found { value: snapshot, tier }) in found {
             let Some((name, _)) = by_key.get(&key) else { continue };
             // What was loaded is of now, and so may its campaigns be.
-            let Some(campaigns) = campaigns
-                .known(snapshot.revision)
-                .or_else(|| (snapshot.revision == set.revision).then(|| Arc::clone(&set)))
-            else {
-                return Ok(None);
+            let known = if snapshot.revision == set.revision {
+                Some(Arc::clone(&set))
+            } else {
+                campaigns.known(snapshot.revision)
             };
+            let Some(campaigns) = known else { return Ok(None) };
             if tier != Tier::Sql && (self.hits.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(HITS_PER_CHECK) {
                 let (loader, snapshot) = (self.loader.clone(), Arc::clone(&snapshot));
                 tokio::spawn(async move { loader.check(&snapshot).await });

@@ -14,6 +14,7 @@ use super::repair::Repair;
 use super::{Commit, Context, Fact, Recorded, Refusal, UserErrorCode, evaluation, facts, posting, repair};
 use crate::app::adjustment::AdjustPoints;
 use crate::app::campaigns::CampaignSet;
+use crate::app::customer::blank;
 use crate::app::database::CAMPAIGNS_LOCK;
 use crate::app::error::Error;
 use crate::app::rows::{any, insert_new, update};
@@ -110,21 +111,12 @@ async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers,
     // A backfill makes no customers, a repair neither.
     let making = facts.iter().filter(|fact| !matches!(fact, Fact::Evaluation(_) | Fact::Repair(_)));
     let making: BTreeSet<&str> = making.map(|fact| fact.customer()).collect();
-    let blank = |name: &&str| customer::Model {
-        id: entity::CustomerId(0),
-        external_id: (*name).to_owned(),
+    let made = |name: &&str| customer::Model {
         recorded_at: batch.now.0,
-        version: 0,
-        stamp: 0,
         evaluated_revision: batch.campaigns.revision.number,
-        ledger_sequence: 0,
-        posted_at: 0,
-        award_number: 0,
-        balance: 0,
-        lifetime: 0,
-        running: "{}".to_owned(),
+        ..blank(name)
     };
-    let blanks: Vec<customer::Model> = making.iter().map(blank).collect();
+    let blanks: Vec<customer::Model> = making.iter().map(made).collect();
     let without_id = [customer::Column::Id];
     let new = insert_new::<customer::Entity>(batch.tx, &blanks, &without_id, customer::Column::ExternalId).await?;
     let new: BTreeSet<String> = new.into_iter().collect();
