@@ -54,7 +54,7 @@ pub const LIVE_UPDATES: &str = "windfall_live_updates_total";
 pub const LIVE_HINTS: &str = "windfall_live_hints_total";
 /// 1: hints of other nodes are heard; 0: what they commit is found by sweeps.
 pub const LIVE_LISTENING: &str = "windfall_live_listening";
-/// From a commit on this node or its hint to the hand-over to a subscriber.
+/// From a commit on this node, another node's hint or the sweep that found it, to the hand-over to a subscriber.
 pub const LIVE_LAG_SECONDS: &str = "windfall_live_lag_seconds";
 /// Looks for what no hint told.
 pub const LIVE_SWEEPS: &str = "windfall_live_sweeps_total";

@@ -138,24 +138,18 @@ impl Feed {
         };
         // Before the first read: what is committed from here on wakes it.
         let subscription = app.live.subscribe(&customer);
-        let Some(reached) = after else {
-            let Read { customer: row, .. } = read(&app, &customer, None).await?;
-            return Ok(Self::from(app, customer, subscription, expires_at, Cursor::of(&row)));
+        let (behind, woken) = (after.is_some(), None);
+        let reached = match after {
+            Some(cursor) => cursor,
+            None => Cursor::of(&read(&app, &customer, None).await?.customer),
         };
-        let mut feed = Self::from(app, customer, subscription, expires_at, reached);
-        feed.read_on().await?;
-        Ok(feed)
-    }
-
-    fn from(
-        app: Arc<App>,
-        customer: String,
-        subscription: Subscription<Commit>,
-        expires_at: Instant,
-        reached: Cursor,
-    ) -> Self {
         let read = VecDeque::new();
-        Self { app, customer, subscription, reached, behind: false, woken: None, read, expires_at }
+        let mut feed = Self { app, customer, subscription, reached, behind, woken, read, expires_at };
+        if feed.behind {
+            // Whether the cursor is known is told at once.
+            feed.read_on().await?;
+        }
+        Ok(feed)
     }
 
     /// As a stream that ends with its first error.
@@ -193,6 +187,7 @@ impl Feed {
                 () = self.app.clock.sleep_until(self.expires_at) => return Err(Error::Unauthenticated),
                 () = self.app.stopping.cancelled() => return Err(Error::Unavailable),
             };
+            // By what was looked up, else by what was told; where neither is there, it must look itself.
             let known = match (mark.stamp, &mark.news) {
                 (Some(stamp), _) => Some(stamp) == self.reached.stamp,
                 (None, Some(_)) => Some(mark.version) <= self.reached.version,
@@ -233,18 +228,17 @@ impl Feed {
     /// they may be others: what it was told does not exist any more.
     fn is_continued_by(&self, customer: &customer::Model, entries: &[Arc<ledger_entry::Model>]) -> bool {
         let Cursor { sequence, version, posted_at, stamp } = self.reached;
-        if version == Some(customer.version) && stamp == Some(customer.stamp) {
-            // It has this very row.
-            return true;
-        }
         let (last, next) = if sequence > 0 { (entries.first(), entries.get(1)) } else { (None, entries.first()) };
-        let same_version = version < Some(customer.version) || (version == Some(customer.version) && stamp.is_none());
         let same_entry = last.map_or(sequence == 0, |entry| entry.sequence == sequence)
             && posted_at.is_none_or(|posted_at| posted_at == last.map_or(0, |entry| entry.created_at));
         let in_order = version.is_none_or(|version| {
             last.is_none_or(|entry| entry.version <= version) && next.is_none_or(|entry| entry.version >= version)
         });
-        same_version && same_entry && in_order
+        match (version, stamp) {
+            // Of one version the stamp says it all.
+            (Some(version), Some(stamp)) if version == customer.version => stamp == customer.stamp,
+            _ => version <= Some(customer.version) && same_entry && in_order,
+        }
     }
 
     /// What follows the cursor is to be handed on. `whole`: as [`updates`] has it.

@@ -161,22 +161,19 @@ async fn connect(inner: &Weak<Inner>, mut pause: Duration) {
     loop {
         tokio::time::sleep(pause).await;
         let Some(inner) = inner.upgrade() else { return };
-        match timeout(CONNECT_TIMEOUT, inner.dial()).await {
+        let failure = match timeout(CONNECT_TIMEOUT, inner.dial()).await {
             Ok(Ok(connection)) => {
                 let (failures, complained) = (AtomicU32::new(0), AtomicBool::new(false));
                 *inner.lock() = Some(Arc::new(Link { connection, failures, complained }));
                 tracing::info!("Redis is used");
                 return;
             }
-            failed if !complained => {
-                let reason = failed.map_or_else(
-                    |late| late.to_string(),
-                    |refused| refused.err().map(|error| error.to_string()).unwrap_or_default(),
-                );
-                tracing::warn!(reason, "Redis is not there: reads go to the database");
-                complained = true;
-            }
-            _ => {}
+            Ok(Err(error)) => error.to_string(),
+            Err(late) => late.to_string(),
+        };
+        if !complained {
+            tracing::warn!(error = failure, "Redis is not there: reads go to the database");
+            complained = true;
         }
         pause = (pause * 2).clamp(FIRST_PAUSE, MAX_PAUSE);
     }

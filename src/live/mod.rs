@@ -7,6 +7,7 @@
 
 pub mod hints;
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -86,18 +87,17 @@ impl<T> Hub<T> {
     /// [`Self::wake`] by somebody who looked up which version is stored, and its stamp, a moment ago.
     pub fn found(&self, topic: &str, version: i64, stamp: i64) {
         self.mark(topic, |mark| {
-            if mark.version == version && mark.stamp == Some(stamp) {
-                return false;
-            }
-            if mark.version == version {
-                // One that replaces another is news; else the wake-up was first.
-                if mark.stamp.replace(stamp).is_some() {
-                    mark.at = Instant::now();
+            match version.cmp(&mark.version) {
+                Ordering::Greater => *mark = Mark::new(version, Some(stamp), None),
+                // What was told came after the look-up, or is wrong, or was undone: the stamp decides nothing yet.
+                Ordering::Less => *mark = Mark::new(version, None, None),
+                Ordering::Equal if mark.stamp == Some(stamp) => return false,
+                Ordering::Equal => {
+                    // One that replaces another is news; else the wake-up was first.
+                    if mark.stamp.replace(stamp).is_some() {
+                        mark.at = Instant::now();
+                    }
                 }
-            } else {
-                // Where a higher one was told: it came after the look-up, or is wrong, or was undone.
-                let stamp = (version > mark.version).then_some(stamp);
-                *mark = Mark::new(version, stamp, None);
             }
             true
         });

@@ -92,7 +92,7 @@ impl Follower {
     }
 
     /// The code with which it ends now, and the cursor to go on from.
-    async fn ending(&mut self) -> (String, Option<String>) {
+    pub(crate) async fn ending(&mut self) -> (String, Option<String>) {
         let answer = self.next().await.expect("the error before the end");
         assert_eq!(self.next().await, None, "{answer}");
         ended_with(&answer)

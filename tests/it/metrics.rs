@@ -6,11 +6,12 @@ use sea_orm::{ConnectionTrait as _, Database};
 use serde_json::json;
 use windfall::http::auth::Role;
 
-use crate::cache::{metric, node, reaches};
 use crate::live::{Follower, Transport};
 use crate::support::direct::{Engine, scratch};
+use crate::support::node::{metric, metrics, node, reaches};
 use crate::support::server::{ask, token};
 use crate::support::shop::{BALANCE, Shop};
+use crate::support::websocket::PATIENCE;
 
 async fn requests(shop: &Shop, operation: &str, field: &str, outcome: &str) -> f64 {
     let labels = format!("operation=\"{operation}\",field=\"{field}\",outcome=\"{outcome}\"");
@@ -21,7 +22,7 @@ async fn requests(shop: &Shop, operation: &str, field: &str, outcome: &str) -> f
 async fn each_request_is_counted_once() {
     let (url, _) = scratch(Engine::Postgres).await;
     let shop = node(&url, None, &[("WINDFALL__HTTP__REQUEST_TIMEOUT_MS", "1000")]).await;
-    let told = shop.client.get(format!("{}/metrics", shop.address())).send().await.unwrap().text().await.unwrap();
+    let told = metrics(&shop).await;
     for name in ["windfall_write_refused_total 0", "windfall_redis_failures_total{kind=\"timeout\"} 0"] {
         assert!(told.lines().any(|line| line == name), "{name}: {told}");
     }
@@ -65,7 +66,7 @@ async fn each_request_is_counted_once() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn followers_and_what_they_are_told_are_counted() {
     let (url, _) = scratch(Engine::Postgres).await;
-    let shop = node(&url, None, &[]).await;
+    let shop = node(&url, None, &[("WINDFALL__DATABASE__STATEMENT_TIMEOUT_MS", "1000")]).await;
     shop.campaign(json!({})).await;
     shop.buy("ada", 0).await;
     let cursor = shop.balance("ada").await["cursor"].as_str().unwrap().to_owned();
@@ -80,16 +81,28 @@ async fn followers_and_what_they_are_told_are_counted() {
     assert_eq!(metric(&shop, "windfall_live_updates_total{source=\"hub\"}").await, 1.0);
     assert_eq!(metric(&shop, "windfall_live_lag_seconds_count").await, 1.0);
     assert_eq!(requests(&shop, "subscription", "pointsUpdated", "ok").await, 1.0);
-    let told = shop.client.get(format!("{}/metrics", shop.address())).send().await.unwrap().text().await.unwrap();
+    let told = metrics(&shop).await;
     assert!(told.lines().any(|line| {
         line == "windfall_requests_total{operation=\"subscription\",field=\"pointsUpdated\",outcome=\"error\"} 0"
     }));
+    // One that cannot read what it is to tell.
+    let locked = Database::connect(&url).await.unwrap();
+    locked.execute_unprepared("BEGIN; LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let mut failing = Follower::of(Transport::Events, &shop, "ada", Some(&cursor)).await;
+    assert_eq!(failing.ending().await.0, "UNAVAILABLE");
+    locked.close().await.unwrap();
+    reaches(
+        &shop,
+        "windfall_requests_total{operation=\"subscription\",field=\"pointsUpdated\",outcome=\"error\"}",
+        1.0,
+    )
+    .await;
+    assert_eq!(requests(&shop, "subscription", "pointsUpdated", "ok").await, 2.0);
     drop(follower);
-    for _ in 0..1_000 {
-        if metric(&shop, "windfall_live_subscribers").await == 0.0 {
-            return;
+    let gone = async {
+        while metric(&shop, "windfall_live_subscribers").await > 0.0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("it is still counted");
+    };
+    tokio::time::timeout(PATIENCE, gone).await.expect("it is not counted any more");
 }

@@ -1,10 +1,12 @@
 //! The schema: up and down, two at once, and the same as the entities say.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use migration::{Migrator, MigratorTrait};
 use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseConnection, EntityTrait, Schema, Statement};
 use windfall::app::database::Database;
+use windfall::config;
 
 use crate::support::direct::{ENGINES, Engine, open};
 use crate::support::postgres::Postgres;
@@ -114,6 +116,25 @@ async fn rows_that_are_there_are_brought_along() {
         let posted = customers.iter().map(|row| (row.external_id.as_str(), row.posted_at));
         assert_eq!(posted.collect::<BTreeMap<_, _>>(), BTreeMap::from([("ada", 222), ("bob", 0)]), "{engine:?}");
     }
+}
+
+/// A table that others use may be locked for longer than a request's statement may take.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_outlasts_the_statement_time_out() {
+    let url = Postgres::shared().create_database().await;
+    let (statement_timeout, longer) = (Duration::from_millis(100), Duration::from_millis(500));
+    let options = config::Database { url: url.clone().into(), migrate: true, connections: 2, statement_timeout };
+    let database = Database::connect(&options).await.unwrap();
+    let tx = database.begin().await.unwrap();
+    Migrator::up(&tx, Some(1)).await.unwrap();
+    tx.commit().await.unwrap();
+    let locked = open(&url).await.begin().await.unwrap();
+    locked.execute_unprepared("LOCK TABLE customer IN ACCESS SHARE MODE").await.unwrap();
+    let (migrated, ()) = tokio::join!(database.migrate(), async {
+        tokio::time::sleep(longer).await;
+        locked.rollback().await.unwrap();
+    });
+    migrated.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

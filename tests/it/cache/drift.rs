@@ -5,9 +5,9 @@ use std::sync::Arc;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::{metric, node};
 use crate::support::app::{TestApp, customer};
 use crate::support::direct::{ENGINES, Engine, cache, scratch};
+use crate::support::node::{metric, node};
 use crate::support::server::token;
 use windfall::http::auth::Role;
 

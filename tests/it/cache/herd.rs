@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use windfall::cache::{Cache, Loaded, Lost};
 use windfall::http::auth::Role;
 
-use super::{metric, node};
+use crate::support::node::{metric, node};
 use crate::support::postgres::Postgres;
 use crate::support::redis::Redis;
 use crate::support::server::token;

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::process::Stdio;
 use std::time::Duration;
 
-use super::{metric, node};
+use crate::support::node::{metric, node};
 use crate::support::redis::Redis;
 use crate::support::server::{Server, command};
 use crate::support::shop::Shop;

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{metric, node, number};
+use crate::support::node::{metric, node, number};
 use crate::support::postgres::Postgres;
 use crate::support::redis::Redis;
 use crate::support::shop::Shop;

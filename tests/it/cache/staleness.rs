@@ -12,8 +12,8 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::{metric, node, number};
 use crate::support::direct::cases;
+use crate::support::node::{metric, node, number};
 use crate::support::postgres::Postgres;
 use crate::support::proxy::{Garbage, Mode, Proxy};
 use crate::support::redis::Redis;

@@ -108,3 +108,22 @@ async fn where_staleness_is_allowed_a_hit_sends_none() {
     assert_eq!(fresh["me"]["balance"], json!({ "available": 20, "version": 6 }));
     assert_eq!(app.data(&customer("ada"), HOME, json!({})).await["me"]["balance"]["version"], 6);
 }
+
+/// The node may still go by the campaigns of a while ago; an award that it reads of a later one has its campaign all the same.
+#[tokio::test]
+async fn where_staleness_is_allowed_an_award_s_campaign_is_found() {
+    let (url, _sqlite) = scratch(Engine::Sqlite).await;
+    let app = TestApp::with(&url, &cache(Duration::from_secs(60)), None).await;
+    app.campaign(json!({ "goal": { "everyPurchase": "EACH" } })).await;
+    for number in 0..25 {
+        app.purchase(&format!("ada-{number}"), "ada", "2026-11-02T10:00:00Z", "5").await;
+    }
+    // More than a snapshot has, so they are read from the database.
+    let all = "{ me { awards(first: 50) { nodes { campaign { name } } } } }";
+    let names = async || app.data(&customer("ada"), all, json!({})).await["me"]["awards"]["nodes"].to_string();
+    assert!(!names().await.contains("later"));
+    let writer = TestApp::with(&url, &cache(Duration::ZERO), None).await;
+    writer.campaign(json!({ "name": "later", "goal": { "everyPurchase": "EACH" } })).await;
+    writer.purchase("ada-25", "ada", "2026-11-02T11:59:00Z", "5").await;
+    assert!(names().await.contains("later"));
+}

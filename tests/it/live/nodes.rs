@@ -10,21 +10,14 @@ use tokio::time::Instant;
 use windfall::http::auth::Role;
 
 use super::{Follower, TRANSPORTS, Told, Transport, entries};
-use crate::cache::{metric, reaches};
 use crate::support::app::text;
 use crate::support::direct::cases;
+use crate::support::node::{metric, node, reaches};
 use crate::support::postgres::Postgres;
 use crate::support::proxy::{Mode, Proxy};
 use crate::support::redis::Redis;
-use crate::support::server::{Server, command, run, token};
+use crate::support::server::{command, run, token};
 use crate::support::shop::Shop;
-
-/// A node on this database. What it says of a Redis that comes and goes is expected here.
-async fn node(database_url: &str, redis_url: Option<&str>) -> Shop {
-    let mut command = command(database_url);
-    command.envs(redis_url.map(|url| ("WINDFALL__REDIS__URL", url))).env("WINDFALL__LOG__FILTER", "error");
-    Shop::of(Server::start_with(&mut command).await.0)
-}
 
 /// Buys and takes back on the writers' nodes, until it is told to stop.
 async fn buy_and_refund(writers: Arc<[Shop; 2]>, stop: Arc<AtomicBool>) {
@@ -46,16 +39,16 @@ async fn whoever_loses_its_node_goes_on_at_another_and_misses_nothing() {
     let url = Postgres::shared().create_database().await;
     let redis = Redis::start();
     let proxy = Proxy::start(redis.address());
-    let writers = Arc::new([node(&url, Some(&proxy.url())).await, node(&url, Some(&proxy.url())).await]);
+    let writers = Arc::new([node(&url, Some(&proxy.url()), &[]).await, node(&url, Some(&proxy.url()), &[]).await]);
     writers[0].campaign(json!({})).await;
     let mut told = Told::after(text(&writers[0].balance("ada").await["cursor"]));
     let stop = Arc::new(AtomicBool::new(false));
     let writing = tokio::spawn(buy_and_refund(Arc::clone(&writers), Arc::clone(&stop)));
-    let mut followed = node(&url, Some(&proxy.url())).await;
+    let mut followed = node(&url, Some(&proxy.url()), &[]).await;
     for cycle in 0..cycles {
         let next = tokio::spawn({
             let (url, redis) = (url.clone(), proxy.url());
-            async move { node(&url, Some(&redis)).await }
+            async move { node(&url, Some(&redis), &[]).await }
         });
         let seed = u64::try_from(cycle).unwrap();
         proxy.set(match cycle % 3 {
@@ -113,7 +106,7 @@ async fn what_another_node_commits_is_told_with_redis_and_without() {
     let mut medians = Vec::new();
     for shared in [Some(redis.url()), None] {
         let url = Postgres::shared().create_database().await;
-        let (from, to) = (node(&url, shared.as_deref()).await, node(&url, shared.as_deref()).await);
+        let (from, to) = (node(&url, shared.as_deref(), &[]).await, node(&url, shared.as_deref(), &[]).await);
         from.campaign(json!({})).await;
         let (purchases, at_once) = if shared.is_some() { (cases(200, 5_000), 1) } else { (cases(100, 1_000), 50) };
         let (p50, p99) = delays(&from, &to, purchases, at_once).await;
@@ -134,7 +127,7 @@ async fn a_hot_customer_s_ledger_is_exact() {
     let redis = Redis::start();
     let mut nodes = Vec::new();
     for _ in 0..2 {
-        nodes.push(Arc::new(node(&url, Some(&redis.url())).await));
+        nodes.push(Arc::new(node(&url, Some(&redis.url()), &[]).await));
     }
     nodes[0].campaign(json!({})).await;
     let start = text(&nodes[0].balance("ada").await["cursor"]);
@@ -182,11 +175,11 @@ async fn nodes_may_start_at_once() {
         let (one, other) = tokio::join!(
             tokio::spawn({
                 let (url, redis) = (url.clone(), redis_url.clone());
-                async move { node(&url, Some(&redis)).await }
+                async move { node(&url, Some(&redis), &[]).await }
             }),
             tokio::spawn({
                 let (url, redis) = (url.clone(), redis_url.clone());
-                async move { node(&url, Some(&redis)).await }
+                async move { node(&url, Some(&redis), &[]).await }
             }),
         );
         let (one, other) = (one.unwrap(), other.unwrap());
@@ -202,12 +195,12 @@ async fn nodes_may_start_at_once() {
 async fn a_copy_on_the_same_redis_is_not_heard() {
     let (postgres, redis) = (Postgres::shared(), Redis::start());
     let url = postgres.create_database().await;
-    let shop = node(&url, Some(&redis.url())).await;
+    let shop = node(&url, Some(&redis.url()), &[]).await;
     shop.campaign(json!({})).await;
     shop.buy("ada", 0).await;
     assert!(shop.server.terminate().success());
-    let copy = node(&postgres.copy_database(&url).await, Some(&redis.url())).await;
-    let (followed, other) = (node(&url, Some(&redis.url())).await, node(&url, Some(&redis.url())).await);
+    let copy = node(&postgres.copy_database(&url).await, Some(&redis.url()), &[]).await;
+    let (followed, other) = (node(&url, Some(&redis.url()), &[]).await, node(&url, Some(&redis.url()), &[]).await);
     reaches(&followed, "windfall_live_listening", 1.0).await;
     let start = text(&followed.balance("ada").await["cursor"]);
     let mut follower = Follower::of(Transport::WebSocket, &followed, "ada", Some(&start)).await;

@@ -4,8 +4,8 @@
 use serde_json::json;
 
 use super::{Follower, TRANSPORTS, Told, Transport, entries};
-use crate::cache::number;
 use crate::support::app::text;
+use crate::support::node::number;
 use crate::support::postgres::Postgres;
 use crate::support::shop::Shop;
 

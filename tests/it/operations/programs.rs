@@ -10,8 +10,8 @@ use serde_json::json;
 
 use super::container::{json_words, only, services, words_of};
 use super::{blocks, program};
-use crate::cache::{metric, node, reaches};
 use crate::support::direct::{Engine, scratch};
+use crate::support::node::{metric, node, reaches};
 use crate::support::redis::Redis;
 use crate::support::server::Server;
 use crate::support::sqlite::Sqlite;

@@ -1,0 +1,44 @@
+//! Nodes that share a database and perhaps a Redis, and what each tells of itself.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::server::{Server, command};
+use super::shop::Shop;
+use super::websocket::PATIENCE;
+
+/// A node on this database, which shares this Redis.
+pub(crate) async fn node(database_url: &str, redis_url: Option<&str>, more: &[(&str, &str)]) -> Shop {
+    let mut command = command(database_url);
+    command.envs(redis_url.map(|url| ("WINDFALL__REDIS__URL", url))).envs(more.iter().copied());
+    // What it says of Redis is expected here.
+    command.env("WINDFALL__LOG__FILTER", "error");
+    Shop::of(Server::start_with(&mut command).await.0)
+}
+
+/// Until a metric has at least this value.
+pub(crate) async fn reaches(shop: &Shop, name: &str, value: f64) {
+    let reached = async {
+        while metric(shop, name).await < value {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("{name} does not reach {value}"));
+}
+
+/// All that the node tells of itself.
+pub(crate) async fn metrics(shop: &Shop) -> String {
+    shop.client.get(format!("{}/metrics", shop.address())).send().await.unwrap().text().await.unwrap()
+}
+
+/// The value of a metric with these labels, as the node tells it; 0: it has not happened yet.
+pub(crate) async fn metric(shop: &Shop, name: &str) -> f64 {
+    let text = metrics(shop).await;
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.map_or(0.0, |value| value.parse().unwrap())
+}
+
+pub(crate) fn number(value: &Value) -> i64 {
+    value.as_i64().unwrap_or_else(|| panic!("a number, not {value}"))
+}
