@@ -4,6 +4,7 @@
 //! holds defaults), `windfall.toml`, `WINDFALL__…` environment variables. Whatever is wrong stops the start with the key's name
 //! and what is allowed. Values never appear in messages, because a database URL or a secret may be among them.
 
+mod cidr;
 mod source;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use ::config::Environment;
 use tracing_subscriber::EnvFilter;
 
+pub use cidr::Cidr;
 use source::Source;
 
 /// The file that is read where `--config` names none. It need not exist.
@@ -46,6 +48,8 @@ pub struct Config {
 pub struct Http {
     /// `http.listen`
     pub listen: SocketAddr,
+    /// `http.internal_listen`
+    pub internal_listen: Option<SocketAddr>,
     /// `http.request_timeout_ms`
     pub request_timeout: Duration,
     /// `http.head_timeout_ms`
@@ -54,8 +58,16 @@ pub struct Http {
     pub write_timeout: Duration,
     /// `http.body_limit_bytes`
     pub body_limit_bytes: usize,
+    /// `http.unfinished_bytes`
+    pub unfinished_bytes: usize,
     /// `http.connections`
     pub connections: usize,
+    /// `http.sockets_per_subject`
+    pub sockets_per_subject: usize,
+    /// `http.sockets_per_address`
+    pub sockets_per_address: usize,
+    /// `http.trusted_proxies`
+    pub trusted_proxies: Vec<Cidr>,
     /// `http.allowed_origins`
     pub allowed_origins: Vec<String>,
     /// `http.introspection`
@@ -247,6 +259,10 @@ impl Config {
             log: Log::read(source)?,
         };
         source.refuse_unread_keys()?;
+        // One address gets half of it at most, and a body must fit into that while another waits.
+        if config.http.unfinished_bytes / 4 < config.http.body_limit_bytes {
+            return Err(invalid("http.unfinished_bytes", "at least four times `http.body_limit_bytes`"));
+        }
         // With a connection for each writer and none left, reads would wait for writes. SQLite has pools of its own.
         let sqlite = config.database.url.expose().starts_with("sqlite:");
         if !sqlite && config.writer.writers >= config.database.connections {
@@ -260,11 +276,16 @@ impl Http {
     fn read(source: &Source) -> Result<Self, ConfigError> {
         Ok(Self {
             listen: source.parse("http.listen", "an address and a port, such as 127.0.0.1:8080 or [::1]:8080")?,
+            internal_listen: internal_listen(source)?,
             request_timeout: Duration::from_millis(source.number("http.request_timeout_ms", 100, 600_000)?),
             head_timeout: Duration::from_millis(source.number("http.head_timeout_ms", 100, 600_000)?),
             write_timeout: Duration::from_millis(source.number("http.write_timeout_ms", 100, 600_000)?),
             body_limit_bytes: source.number("http.body_limit_bytes", 1_024, 64 << 20)?,
+            unfinished_bytes: source.number("http.unfinished_bytes", 1 << 20, 4 << 30)?,
             connections: source.number("http.connections", 1, 1_000_000)?,
+            sockets_per_subject: source.number("http.sockets_per_subject", 1, 1_000_000)?,
+            sockets_per_address: source.number("http.sockets_per_address", 1, 1_000_000)?,
+            trusted_proxies: trusted_proxies(source)?,
             allowed_origins: origins(source)?,
             introspection: source.boolean("http.introspection")?,
             graphiql: source.boolean("http.graphiql")?,
@@ -273,11 +294,28 @@ impl Http {
     }
 }
 
+fn internal_listen(source: &Source) -> Result<Option<SocketAddr>, ConfigError> {
+    const KEY: &str = "http.internal_listen";
+    let listen = source.optional_text(KEY)?.map(|text| text.parse()).transpose();
+    listen.map_err(|_| invalid(KEY, "an address and a port, such as 127.0.0.1:9090 or [::1]:9090, or empty"))
+}
+
+/// The parts of a text that commas separate, without those that are empty.
+fn listed(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
+fn trusted_proxies(source: &Source) -> Result<Vec<Cidr>, ConfigError> {
+    const KEY: &str = "http.trusted_proxies";
+    let text = source.optional_text(KEY)?.unwrap_or_default();
+    let blocks: Result<_, _> = listed(&text).map(str::parse).collect();
+    blocks.map_err(|_| invalid(KEY, "addresses and CIDR blocks such as 10.0.0.0/8, separated by commas, or empty"))
+}
+
 fn origins(source: &Source) -> Result<Vec<String>, ConfigError> {
     const KEY: &str = "http.allowed_origins";
     let text = source.optional_text(KEY)?.unwrap_or_default();
-    let origins: Vec<String> =
-        text.split(',').map(|origin| origin.trim().to_owned()).filter(|o| !o.is_empty()).collect();
+    let origins: Vec<String> = listed(&text).map(str::to_owned).collect();
     let is_origin = |origin: &String| {
         let host = origin.strip_prefix("https://").or_else(|| origin.strip_prefix("http://"));
         host.is_some_and(|host| !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'/'))

@@ -109,6 +109,12 @@ impl From<redis::RedisError> for Error {
     }
 }
 
+impl From<super::allowance::Limited> for Error {
+    fn from(limited: super::allowance::Limited) -> Self {
+        Self::RateLimited { retry_after_seconds: limited.retry_after_seconds }
+    }
+}
+
 impl From<crate::cache::Lost> for Error {
     fn from(lost: crate::cache::Lost) -> Self {
         Self::Internal(lost.to_string())

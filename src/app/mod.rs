@@ -4,6 +4,7 @@
 //! value ([`viewer`]). SQL lives here and nowhere else.
 
 pub mod adjustment;
+pub mod allowance;
 pub mod audit;
 pub mod award;
 pub mod backfill;
@@ -54,6 +55,8 @@ use crate::live::hints::{Hint, Hints};
 const COMMIT_FORMAT: u32 = 2;
 /// Subscribers that read the ledger at once: after a restart all of them come together.
 const MAX_CATCHING_UP: usize = 4;
+/// Updates read from the ledger that are answered at once.
+const MAX_CATCH_UP_ANSWERS: usize = 16;
 
 /// The application: one a process.
 pub struct App {
@@ -68,6 +71,7 @@ pub struct App {
     /// Is cancelled when the server stops: what is followed live then ends.
     pub stopping: CancellationToken,
     catching_up: Semaphore,
+    catch_up_answers: Arc<Semaphore>,
     recent_stats: stats::Recent,
     campaigns: Arc<Campaigns>,
     snapshots: Snapshots,
@@ -111,6 +115,7 @@ impl App {
             live,
             stopping: CancellationToken::new(),
             catching_up: Semaphore::new(MAX_CATCHING_UP),
+            catch_up_answers: Arc::new(Semaphore::new(MAX_CATCH_UP_ANSWERS)),
             recent_stats: stats::Recent::default(),
             campaigns,
             snapshots,

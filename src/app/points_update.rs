@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -14,8 +15,10 @@ use futures_util::Stream;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
 use ::metrics::{counter, histogram};
+use tokio::sync::{Semaphore, oneshot};
 
 use super::App;
+use super::allowance::Allowance;
 use super::customer::find_or_blank;
 use super::error::{Check, Error};
 use super::ledger;
@@ -27,6 +30,8 @@ use crate::metrics;
 
 /// Ledger entries of one read, and the most of one update: a commit with more comes as several.
 const MAX_ENTRIES: usize = 500;
+/// How long an update that was read from the ledger may hold up those of others.
+const MAX_TURN: Duration = Duration::from_secs(5);
 
 /// How far a subscriber has come. What follows its sequence says of which ledger: a database that went back comes to the same
 /// sequences and versions again.
@@ -94,6 +99,28 @@ pub struct Update {
     pub entries: Vec<Arc<ledger_entry::Model>>,
     /// The customer as it is now: all of these entries are in, and perhaps later ones.
     pub customer: Arc<customer::Model>,
+    /// Catching up; it ends when the update has been answered.
+    turn: Option<Turn>,
+}
+
+/// The right to answer one update that was read from the ledger. The others wait until this is dropped, or until it has
+/// taken too long: a client that does not read must not hold up everybody.
+#[derive(Clone, Debug)]
+struct Turn {
+    _until_dropped: Arc<oneshot::Sender<()>>,
+}
+
+impl Turn {
+    async fn take(answers: &Arc<Semaphore>) -> Result<Self, Error> {
+        let place = Arc::clone(answers).acquire_owned().await.map_err(|_| Error::Unavailable)?;
+        let (until_dropped, dropped) = oneshot::channel::<()>();
+        tokio::spawn(async move {
+            // It does not matter which of the two it was.
+            let _ = tokio::time::timeout(MAX_TURN, dropped).await;
+            drop(place);
+        });
+        Ok(Self { _until_dropped: Arc::new(until_dropped) })
+    }
 }
 
 /// Follows one customer.
@@ -109,6 +136,10 @@ pub struct Feed {
     woken: Option<tokio::time::Instant>,
     /// Read, not handed on yet; each within [`MAX_ENTRIES`] of a read.
     read: VecDeque<Update>,
+    /// Whether these were read from the ledger, and so take turns with those of others.
+    catching_up: bool,
+    /// What it costs is charged elsewhere; while that is in debt, there are no more updates.
+    allowance: Option<Allowance>,
     expires_at: Instant,
 }
 
@@ -144,12 +175,28 @@ impl Feed {
             None => Cursor::of(&read(&app, &customer, None).await?.customer),
         };
         let read = VecDeque::new();
-        let mut feed = Self { app, customer, subscription, reached, behind, woken, read, expires_at };
+        let mut feed = Self {
+            app,
+            customer,
+            subscription,
+            reached,
+            behind,
+            woken,
+            read,
+            catching_up: behind,
+            allowance: None,
+            expires_at,
+        };
         if feed.behind {
             // Whether the cursor is known is told at once.
             feed.read_on().await?;
         }
         Ok(feed)
+    }
+
+    /// Ends while this is in debt.
+    pub fn charged_to(self, allowance: Option<Allowance>) -> Self {
+        Self { allowance, ..self }
     }
 
     /// As a stream that ends with its first error.
@@ -172,11 +219,7 @@ impl Feed {
     async fn next(&mut self) -> Result<Update, Error> {
         loop {
             if let Some(update) = self.read.pop_front() {
-                self.reached = update.cursor;
-                if let Some(woken) = self.woken.take() {
-                    histogram!(metrics::LIVE_LAG_SECONDS).record(woken.elapsed().as_secs_f64());
-                }
-                return Ok(update);
+                return self.hand_on(update).await;
             }
             if self.behind {
                 self.read_on().await?;
@@ -206,6 +249,18 @@ impl Feed {
                 None => self.behind = true,
             }
         }
+    }
+
+    async fn hand_on(&mut self, mut update: Update) -> Result<Update, Error> {
+        self.allowance.as_ref().map_or(Ok(()), Allowance::check)?;
+        if self.catching_up {
+            update.turn = Some(Turn::take(&self.app.catch_up_answers).await?);
+        }
+        self.reached = update.cursor;
+        if let Some(woken) = self.woken.take() {
+            histogram!(metrics::LIVE_LAG_SECONDS).record(woken.elapsed().as_secs_f64());
+        }
+        Ok(update)
     }
 
     /// Reads what follows the cursor, a bounded part at a time.
@@ -249,12 +304,13 @@ impl Feed {
         whole: bool,
         source: &'static str,
     ) {
+        self.catching_up = source == "sql";
         self.read = updates(customer, entries, whole);
         if whole && self.read.is_empty() {
             let cursor = Cursor::of(customer);
             if cursor.version > self.reached.version {
                 // Without an entry it was progress that moved.
-                self.read.push_back(Update { cursor, entries: Vec::new(), customer: Arc::clone(customer) });
+                self.read.push_back(Update { cursor, entries: Vec::new(), customer: Arc::clone(customer), turn: None });
             } else {
                 self.reached = cursor;
             }
@@ -302,7 +358,7 @@ fn updates(customer: &Arc<customer::Model>, entries: Vec<Arc<ledger_entry::Model
                 last.cursor = cursor;
                 last.entries.push(entry);
             }
-            _ => updates.push_back(Update { cursor, entries: vec![entry], customer: Arc::clone(customer) }),
+            _ => updates.push_back(Update { cursor, entries: vec![entry], customer: Arc::clone(customer), turn: None }),
         }
     }
     if !whole && updates.len() > 1 {

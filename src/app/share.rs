@@ -4,39 +4,40 @@
 //! whoever comes next finds room. (Dynamic thresholds: Choudhury and Hahne, 1998, with α = 1.)
 
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::viewer::Who;
 
 /// Places, and who holds how many.
 #[derive(Clone, Debug)]
-pub struct Shares {
-    state: Arc<Mutex<State>>,
+pub struct Shares<K = Who> {
+    state: Arc<Mutex<State<K>>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct State<K> {
     free: usize,
     /// Only those who hold any.
-    held: HashMap<Who, usize>,
+    held: HashMap<K, usize>,
 }
 
 /// Places that are given back when it is dropped.
 #[derive(Debug)]
-pub struct Share {
-    who: Who,
+pub struct Share<K: Eq + Hash = Who> {
+    who: K,
     places: usize,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<State<K>>>,
 }
 
-impl Shares {
+impl<K: Clone + Eq + Hash> Shares<K> {
     /// So many places.
     pub fn new(places: usize) -> Self {
         Self { state: Arc::new(Mutex::new(State { free: places, held: HashMap::new() })) }
     }
 
     /// Takes places; none: this asker would hold more than what is free.
-    pub fn take(&self, who: &Who, places: usize) -> Option<Share> {
+    pub fn take(&self, who: &K, places: usize) -> Option<Share<K>> {
         let mut state = lock(&self.state);
         let held = state.held.get(who).copied().unwrap_or(0);
         if held + places > state.free {
@@ -48,20 +49,20 @@ impl Shares {
     }
 }
 
-impl Drop for Share {
+impl<K: Eq + Hash> Drop for Share<K> {
     fn drop(&mut self) {
         let mut state = lock(&self.state);
         state.free += self.places;
-        let left = state.held.get(&self.who).map_or(0, |held| held - self.places);
-        if left == 0 {
-            state.held.remove(&self.who);
-        } else {
-            state.held.insert(self.who.clone(), left);
+        if let Some(held) = state.held.get_mut(&self.who) {
+            *held -= self.places;
+            if *held == 0 {
+                state.held.remove(&self.who);
+            }
         }
     }
 }
 
-fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
+fn lock<K>(state: &Mutex<State<K>>) -> MutexGuard<'_, State<K>> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -3,6 +3,7 @@
 use std::io::{Write as _, stdout};
 use std::process::ExitCode;
 
+use super::printable::Printable;
 use super::start_app;
 use crate::app::audit;
 use crate::app::viewer::Viewer;
@@ -22,7 +23,7 @@ pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode
     let admin = Viewer::Admin("audit".to_owned()).require_admin()?;
     let mut broken = None;
     let audited = audit::run(&app, args.repair.then_some(&admin), |difference| {
-        if let Err(error) = writeln!(stdout(), "{difference}") {
+        if let Err(error) = writeln!(stdout(), "{}", Printable(difference)) {
             broken = Some(error);
         }
     })

@@ -5,6 +5,7 @@ mod backup;
 mod demo;
 mod import;
 mod migrate;
+mod printable;
 mod schema;
 mod serve;
 mod telemetry;

@@ -43,8 +43,20 @@ pub(super) async fn run(_: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let listener = TcpListener::bind(config.http.listen)
         .await
         .with_context(|| format!("`http.listen`: {} cannot be listened on", config.http.listen))?;
-    let server = Server::new(app, verifier, listener, config)?;
+    let internal = match config.http.internal_listen {
+        Some(address) => Some(
+            TcpListener::bind(address)
+                .await
+                .with_context(|| format!("`http.internal_listen`: {address} cannot be listened on"))?,
+        ),
+        None => None,
+    };
+    let mut server = Server::new(app, verifier, listener, config)?;
     writeln!(stdout(), "listening on http://{}", server.listener.local_addr()?)?;
+    if let Some(internal) = internal {
+        tracing::info!(address = %internal.local_addr()?, "health and metrics have a listener of their own");
+        server.internal = Some(internal);
+    }
     server.run(config).await?;
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
@@ -54,6 +66,8 @@ pub(super) async fn run(_: &Args, config: &Config) -> anyhow::Result<ExitCode> {
 pub(super) struct Server {
     app: Arc<App>,
     listener: TcpListener,
+    /// For health and metrics alone.
+    internal: Option<TcpListener>,
     router: Router,
     sockets: TaskTracker,
 }
@@ -70,16 +84,23 @@ impl Server {
         let router = router(Arc::clone(&app), verifier, config, sockets.clone())?;
         // Before anybody knows that the server is there: who sees its address may stop it.
         tokio::spawn(stop_on_signal(Signals::listen()?, app.stopping.clone()));
-        Ok(Self { app, listener, router, sockets })
+        Ok(Self { app, listener, internal: None, router, sockets })
     }
 
     /// Serves until it is stopped; what was accepted is answered and committed then.
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<()> {
-        let Self { app, listener, router, sockets } = self;
+        let Self { app, listener, internal, router, sockets } = self;
         let stop = app.stopping.clone();
         let clockwork = tokio::spawn(clockwork::run(Arc::clone(&app), stop.clone()));
         let sweep = tokio::spawn(sweep::run(Arc::clone(&app), stop.clone()));
+        let watched = internal.map(|listener| {
+            let (app, http, stop) = (Arc::clone(&app), config.http.clone(), stop.clone());
+            tokio::spawn(async move { http::serve_internal(http::router::internal(app), listener, &http, stop).await })
+        });
         http::serve(router, listener, &config.http, sockets, stop).await;
+        if let Some(watched) = watched {
+            watched.await?;
+        }
         let (clockwork, sweep) = (clockwork.await, sweep.await);
         // Whatever became of these.
         app.stop().await?;

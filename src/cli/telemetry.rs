@@ -1,12 +1,13 @@
 //! What a process tells of itself while it runs: log lines on the standard error and, where it was built with the feature
 //! `otel`, traces to a collector.
 
-use std::io::{IsTerminal as _, stderr};
+use std::io::{self, IsTerminal as _, Write, stderr};
 
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
+use super::printable::Printable;
 use crate::config;
 
 /// Tells what is left to tell when it is dropped.
@@ -18,7 +19,8 @@ pub(super) struct Telemetry {
 impl Telemetry {
     /// From now on. `filter`: what is told.
     pub(super) fn start(filter: &str, config: &config::Log) -> anyhow::Result<Self> {
-        let lines = tracing_subscriber::fmt::layer().with_writer(stderr).with_ansi(stderr().is_terminal());
+        let styled = stderr().is_terminal();
+        let lines = tracing_subscriber::fmt::layer().with_writer(move || Lines { styled }).with_ansi(styled);
         let subscriber = tracing_subscriber::registry().with(EnvFilter::new(filter)).with(lines);
         #[cfg(feature = "otel")]
         {
@@ -59,6 +61,36 @@ fn collector(endpoint: &str) -> anyhow::Result<opentelemetry_sdk::trace::SdkTrac
         .build())
 }
 
+/// Writes each event as one line, whatever it quotes.
+struct Lines {
+    /// The lines have styles, which begin with an escape; of what is quoted the library escapes that itself.
+    styled: bool,
+}
+
+impl Write for Lines {
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        stderr().write_all(line(&String::from_utf8_lossy(event), self.styled).as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        stderr().flush()
+    }
+}
+
+fn line(event: &str, styled: bool) -> String {
+    const ESCAPE: char = '\u{1b}';
+    let text = event.strip_suffix('\n').unwrap_or(event);
+    let mut line = if styled {
+        let parts: Vec<String> = text.split(ESCAPE).map(|part| Printable(part).to_string()).collect();
+        parts.join(&ESCAPE.to_string())
+    } else {
+        Printable(text).to_string()
+    };
+    line.push('\n');
+    line
+}
+
 impl Drop for Telemetry {
     fn drop(&mut self) {
         #[cfg(feature = "otel")]
@@ -67,5 +99,17 @@ impl Drop for Telemetry {
         {
             tracing::warn!(error = %error, "the last spans could not be sent");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::line;
+
+    #[test]
+    fn an_event_is_one_line() {
+        let quoted = "\u{1b}[31mWARN\u{1b}[0m a\nb\u{202e}\n";
+        assert_eq!(line(quoted, false), "\\u{1b}[31mWARN\\u{1b}[0m a\\nb\\u{202e}\n");
+        assert_eq!(line(quoted, true), "\u{1b}[31mWARN\u{1b}[0m a\\nb\\u{202e}\n");
     }
 }

@@ -58,7 +58,8 @@ fn every_key_is_documented() {
 #[test]
 fn every_key_can_come_from_the_environment() {
     let value = |key: &str| match key {
-        "http.listen" => "0.0.0.0:0",
+        "http.listen" | "http.internal_listen" => "0.0.0.0:0",
+        "http.trusted_proxies" => "10.0.0.0/8, ::1",
         "database.url" => "postgres://user:hidden@db.example/shop",
         "database.migrate" => "false",
         "database.connections" => "200",
@@ -79,6 +80,7 @@ fn every_key_can_come_from_the_environment() {
         "redis.url" => "redis://user:hidden@cache.example:6380/3",
         "writer.batch_items" => "500",
         "writer.queue_bytes" => "1048577",
+        "http.unfinished_bytes" => "1048579",
         _ => "2048",
     };
     let variables: Vec<_> = documented().into_keys().map(|key| (variable(&key), value(&key))).collect();
@@ -90,6 +92,10 @@ fn every_key_can_come_from_the_environment() {
     assert_eq!(config.http.head_timeout, Duration::from_millis(2048));
     assert_eq!(config.http.write_timeout, Duration::from_millis(2048));
     assert_eq!((config.http.body_limit_bytes, config.http.connections), (2048, 2048));
+    assert_eq!(config.http.internal_listen.map(|listen| listen.port()), Some(0));
+    assert_eq!(config.http.unfinished_bytes, 1_048_579);
+    assert_eq!((config.http.sockets_per_subject, config.http.sockets_per_address), (2048, 2048));
+    assert_eq!(config.http.trusted_proxies, ["10.0.0.0/8", "::1"].map(|block| block.parse().unwrap()));
     assert_eq!(config.http.allowed_origins, ["https://shop.example", "http://localhost:3000"]);
     assert!(config.http.introspection && config.http.graphiql);
     assert_eq!(config.http.documents.as_deref(), Some(Path::new("documents")));
@@ -143,6 +149,9 @@ fn unknown_keys_are_refused() {
 fn wrong_values_are_refused_by_name_without_the_value() {
     for (name, value, allowed) in [
         ("HTTP__LISTEN", "hidden", "an address and a port"),
+        ("HTTP__INTERNAL_LISTEN", "hidden", "an address and a port"),
+        ("HTTP__TRUSTED_PROXIES", "10.0.0.0/8, hidden", "addresses and CIDR blocks"),
+        ("HTTP__SOCKETS_PER_ADDRESS", "0", "from 1"),
         ("HTTP__REQUEST_TIMEOUT_MS", "99", "from 100 to 600000"),
         ("HTTP__ALLOWED_ORIGINS", "shop.example", "origins such as"),
         ("HTTP__ALLOWED_ORIGINS", "https://shop.example/", "origins such as"),
@@ -174,6 +183,8 @@ fn wrong_values_are_refused_by_name_without_the_value() {
     assert_eq!(short.auth.hs256_secret.unwrap().expose(), "s");
     let busy = refusal("[database]\nurl = 'postgres://host/db'\nconnections = 4", &[]);
     assert!(busy.contains("`writer.writers`") && busy.contains("below `database.connections`"), "{busy}");
+    let small = refusal("[http]\nunfinished_bytes = 1048576", &[]);
+    assert!(small.contains("`http.unfinished_bytes`") && small.contains("four times"), "{small}");
     let both = refusal("[auth]\njwks = 'a.json'\npublic_key_pem = 'b.pem'", &[]);
     assert!(both.contains("auth.public_key_pem"), "{both}");
 }

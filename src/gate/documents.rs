@@ -14,6 +14,7 @@ use sha2::{Digest as _, Sha256};
 use super::document::Document;
 use super::limits::Limits;
 use super::refusal::{Code, Refusal};
+use super::scan::scan;
 use super::{Request, Rights};
 
 /// Memory of a parsed document for each byte of its text: the growth of a process that keeps thousands of them, of 22 to 2 000
@@ -47,6 +48,19 @@ impl Documents {
         }
         self.listed = Some(listed);
         Ok(())
+    }
+
+    /// Tokens that would have to be parsed; 0: the document is known, or the request has only a hash.
+    pub(super) fn unread_tokens(&self, limits: &Limits, text: &str) -> u32 {
+        let is_known = |text| {
+            let hash = hash_of(text);
+            self.listed.as_ref().is_some_and(|listed| listed.contains_key(&hash)) || self.recent.contains_key(&hash)
+        };
+        if text.is_empty() || (text.len() <= limits.text_bytes && is_known(text)) {
+            return 0;
+        }
+        // What the scan refuses is taken for the largest text.
+        scan(text, limits).unwrap_or(limits.tokens)
     }
 
     /// The document that the request means.
@@ -167,6 +181,27 @@ mod tests {
         // Whom it was run for does not list it.
         assert_eq!(ask(&gate, "", Some(&hex(other)), none), Err(Code::PersistedQueryNotFound));
         assert!(gate.list(&["{ nope }".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn tokens_count_until_they_have_been_parsed() {
+        let mut gate = gate();
+        let tokens = |gate: &Gate, query: &str| {
+            gate.unread_tokens(&Request { query, hash: None, operation_name: None, variables: "" })
+        };
+        assert_eq!(tokens(&gate, TEXT), 6);
+        assert!(ask(&gate, TEXT, None, Rights::default()).is_ok());
+        assert_eq!((tokens(&gate, TEXT), tokens(&gate, "")), (0, 0));
+        // What is not valid must be parsed each time.
+        let invalid = "{ me { nothing } }";
+        assert!(ask(&gate, invalid, None, Rights::default()).is_err());
+        assert_eq!(tokens(&gate, invalid), 6);
+        let limits = Limits::default();
+        for unreadable in ["{ \"".to_owned(), "a ".repeat(2_000), " ".repeat(limits.text_bytes + 1)] {
+            assert_eq!(tokens(&gate, &unreadable), limits.tokens);
+        }
+        gate.list(&["{ me { label } }".to_owned()]).unwrap();
+        assert_eq!(tokens(&gate, "{ me { label } }"), 0);
     }
 
     #[test]

@@ -105,7 +105,8 @@ pub struct Admitted {
     /// The values of exactly those variables that `document` uses.
     pub variables: Map<String, Value>,
     /// Points: one for each field that can run, times the items of the lists it stands in. `first` and `last` say how many those
-    /// are, else [`Limits::page_items`]; a list that answers a list argument has that argument's length.
+    /// are, else [`Limits::page_items`]; a list that answers a list argument has that argument's length; any other list is taken to
+    /// have [`Limits::list_items`].
     pub cost: u32,
 }
 
@@ -134,6 +135,11 @@ impl Gate {
         self.documents.list(&self.schema, &self.limits, texts)
     }
 
+    /// Tokens of the request's text that deciding on it would parse: 0 where the document is known. Costs no more than a scan.
+    pub fn unread_tokens(&self, request: &Request<'_>) -> u32 {
+        self.documents.unread_tokens(&self.limits, request.query)
+    }
+
     /// Decides whether the request may run, and as what.
     pub fn admit(&self, request: &Request<'_>, rights: Rights) -> Result<Admitted, Vec<Refusal>> {
         let refused = |refusals: Vec<Refusal>| {
@@ -153,7 +159,7 @@ impl Gate {
         let variables = variables::coerce(schema, operation, &facts.never_null, request.variables, limits)?;
         let selected =
             Normalizer::new(schema, concrete_types, document.executable(), &variables, limits).operation(operation)?;
-        let cost = points::points(&selected, &variables, limits.page_items);
+        let cost = points::points(&selected, &variables, limits);
         if cost > limits.max_cost {
             let message = format!("the operation costs {cost} points; at most {} are allowed", limits.max_cost);
             return Err(Refusal::new(Code::TooExpensive, message));

@@ -3,14 +3,21 @@
 use apollo_compiler::ast::Value;
 use apollo_compiler::response::JsonMap;
 
+use super::limits::Limits;
 use super::normalize::{Field, Selected};
 
 /// Points of what is selected. Of the concrete types an answer can be of, the dearest counts.
-pub(super) fn points(selected: &Selected<'_>, variables: &JsonMap, page_items: u32) -> u32 {
+pub(super) fn points(selected: &Selected<'_>, variables: &JsonMap, limits: &Limits) -> u32 {
+    points_within(selected, false, variables, limits)
+}
+
+/// `page`: it is selected of a page, whose lists have been counted with the field that the page answers.
+fn points_within(selected: &Selected<'_>, page: bool, variables: &JsonMap, limits: &Limits) -> u32 {
     let sum = |fields: &[Field<'_>]| {
         fields.iter().fold(0, |sum: u32, field| {
-            let inside = points(&field.selected, variables, page_items);
-            sum.saturating_add(inside.saturating_mul(items(field, variables, page_items)).saturating_add(1))
+            let inside = points_within(&field.selected, is_paged(field), variables, limits);
+            let items = if page { 1 } else { items(field, variables, limits) };
+            sum.saturating_add(inside.saturating_mul(items).saturating_add(1))
         })
     };
     match selected {
@@ -20,16 +27,21 @@ pub(super) fn points(selected: &Selected<'_>, variables: &JsonMap, page_items: u
     }
 }
 
+fn is_paged(field: &Field<'_>) -> bool {
+    field.definition.argument_by_name("first").is_some()
+}
+
 /// Items that the field can answer: what `first` or `last` asks for; of a list without pages as many as are in its longest list
-/// argument (`nodes(ids:)`). A list that is bounded in neither way is counted as one item.
-fn items(field: &Field<'_>, variables: &JsonMap, page_items: u32) -> u32 {
+/// argument (`nodes(ids:)`); of any other list as many as such lists are taken to have.
+fn items(field: &Field<'_>, variables: &JsonMap, limits: &Limits) -> u32 {
     let arguments = || field.source.arguments.iter();
-    if field.definition.argument_by_name("first").is_some() {
+    if is_paged(field) {
         let page = arguments().filter(|argument| matches!(argument.name.as_str(), "first" | "last"));
-        return page.filter_map(|argument| integer(&argument.value, variables)).max().unwrap_or(page_items);
+        return page.filter_map(|argument| integer(&argument.value, variables)).max().unwrap_or(limits.page_items);
     }
     if field.definition.ty.is_list() {
-        return arguments().map(|argument| length(&argument.value, variables)).max().unwrap_or(1).max(1);
+        let lengths = arguments().filter_map(|argument| length(&argument.value, variables));
+        return lengths.max().unwrap_or(limits.list_items);
     }
     1
 }
@@ -44,13 +56,14 @@ fn integer(value: &Value, variables: &JsonMap) -> Option<u32> {
     Some(u32::try_from(number.max(0)).unwrap_or(u32::MAX))
 }
 
-fn length(value: &Value, variables: &JsonMap) -> u32 {
+/// Items of a list; none: the value is no list.
+fn length(value: &Value, variables: &JsonMap) -> Option<u32> {
     let length = match value {
         Value::List(items) => items.len(),
-        Value::Variable(name) => variables.get(name.as_str()).and_then(|value| value.as_array()).map_or(1, Vec::len),
-        _ => 1,
+        Value::Variable(name) => variables.get(name.as_str())?.as_array()?.len(),
+        _ => return None,
     };
-    u32::try_from(length).unwrap_or(u32::MAX)
+    Some(u32::try_from(length).unwrap_or(u32::MAX).max(1))
 }
 
 #[cfg(test)]
@@ -77,7 +90,8 @@ mod tests {
             ("{ customers(first: -5) { nodes { id } } }", 1),
             ("{ customers(first: 10) { nodes { awards(first: 5) { id label } } } }", 1 + 10 * (1 + 1 + 5 * 2)),
             ("{ nodes(ids: [1, 2, 3]) { id } }", 1 + 3),
-            ("{ goals { __typename } }", 2),
+            ("{ goals { __typename } }", 1 + 5),
+            ("{ customers(first: 3) { edges { node { goals { __typename } } } } }", 1 + 3 * (1 + 1 + 1 + 5)),
         ] {
             assert_eq!(cost(query, json!({})), points, "{query}");
         }

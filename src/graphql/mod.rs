@@ -30,6 +30,7 @@ use futures_util::{Stream, StreamExt};
 
 use self::loaders::{Loaders, Reads, Turns};
 use crate::app::App;
+use crate::app::allowance::Allowance;
 use crate::app::viewer::Viewer;
 use crate::engine::time::Instant;
 
@@ -81,7 +82,7 @@ impl Schema {
     pub async fn execute(&self, caller: Caller, document: String, variables: Variables) -> Response {
         let (turns, reads) = (Turns::default(), Reads::default());
         let tells_reads = caller.tells_reads;
-        let request = self.request(caller, document, variables, turns.clone(), reads.clone());
+        let request = self.request(caller, None, document, variables, turns.clone(), reads.clone());
         let mut response = std::pin::pin!(self.executor.execute(request));
         let response = poll_fn(|cx| {
             let polled = response.as_mut().poll(cx);
@@ -95,15 +96,16 @@ impl Schema {
         response
     }
 
-    /// Runs a subscription that the gate admitted: an answer for each event.
+    /// Runs a subscription that the gate admitted: an answer for each event. It ends when its caller is in debt.
     pub fn subscribe(
         &self,
         caller: Caller,
+        allowance: Allowance,
         document: String,
         variables: Variables,
     ) -> impl Stream<Item = Response> + Send + use<> {
         let turns = Turns::default();
-        let request = self.request(caller, document, variables, turns.clone(), Reads::default());
+        let request = self.request(caller, Some(allowance), document, variables, turns.clone(), Reads::default());
         let mut responses = Box::pin(self.executor.execute_stream(request));
         let responses = futures_util::stream::poll_fn(move |cx| {
             let polled = responses.as_mut().poll_next(cx);
@@ -116,6 +118,7 @@ impl Schema {
     fn request(
         &self,
         caller: Caller,
+        allowance: Option<Allowance>,
         document: String,
         variables: Variables,
         turns: Turns,
@@ -123,7 +126,7 @@ impl Schema {
     ) -> async_graphql::Request {
         let Caller { viewer, expires_at, .. } = caller;
         let loaders = Loaders::start(Arc::clone(&self.app), viewer.clone(), turns, reads);
-        let session = Session { app: Arc::clone(&self.app), viewer, expires_at, loaders };
+        let session = Session { app: Arc::clone(&self.app), viewer, expires_at, allowance, loaders };
         async_graphql::Request::new(document).variables(variables).data(session)
     }
 }
@@ -152,6 +155,8 @@ struct Session {
     app: Arc<App>,
     viewer: Viewer,
     expires_at: Instant,
+    /// What a subscription's events are charged to; none: the request is charged as a whole.
+    allowance: Option<Allowance>,
     loaders: DataLoader<Loaders>,
 }
 

@@ -74,6 +74,7 @@ impl PointsSubscription {
         let reader = session.viewer.require_reader()?;
         let app = Arc::clone(&session.app);
         let feed = Feed::open(app, reader, session.expires_at, customer_external_id, after).await?;
+        let feed = feed.charged_to(session.allowance.clone());
         Ok(feed.stream().map(|update| update.map(PointsUpdate).map_err(ApiError::from)))
     }
 }

@@ -3,21 +3,30 @@
 pub mod auth;
 mod graphiql;
 pub mod graphql;
+pub mod input;
 pub mod limits;
 pub mod metrics;
 pub mod origins;
+pub mod peer;
 pub mod router;
+pub mod sockets;
 mod trace;
 
+use std::convert::Infallible;
 use std::io;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto::Builder;
+use axum::response::Response;
+use hyper::Request;
+use hyper::body::Incoming;
+use hyper::server::conn::http1::Builder;
+use hyper::service::{Service as _, service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
@@ -26,20 +35,22 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::input::{Budget, Input};
+use self::peer::Peer;
 use crate::config;
 
 /// After this long a connection that is still busy is cut at shutdown.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections of the listener for health and metrics.
+const INTERNAL_CONNECTIONS: usize = 64;
 /// The pause after a connection could not be accepted (too many open files, say).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
-
-/// What HTTP/2 begins with. Every request of HTTP/1.1 has more bytes.
-const PREFACE_BYTES: usize = 24;
 
 /// Serves until `stop`; then takes no connection any more and answers what is under way. `sockets`: the WebSockets that
 /// the router opens, which end by themselves.
 ///
-/// By hand rather than by `axum::serve`, which has no time-outs and takes any number of connections.
+/// By hand rather than by `axum::serve`, which has no time-outs and takes any number of connections. HTTP/1.1 alone: HTTP/2 is for
+/// browsers, which speak it to the proxy that ends their TLS, and its streams would need time-outs and budgets of their own.
 pub async fn serve(
     router: Router,
     listener: TcpListener,
@@ -47,11 +58,9 @@ pub async fn serve(
     sockets: TaskTracker,
     stop: CancellationToken,
 ) {
-    let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(config.head_timeout);
-    // Who says nothing on HTTP/2 for that long is asked for a sign of life, and has as long again to give it.
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(config.head_timeout);
-    builder.http2().keep_alive_timeout(config.head_timeout);
+    let mut builder = Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(config.head_timeout);
+    let budget = Budget::new(config.unfinished_bytes);
     let connections = TaskTracker::new();
     let places = Arc::new(Semaphore::new(config.connections));
     loop {
@@ -59,7 +68,7 @@ pub async fn serve(
             () = stop.cancelled() => break,
             accepted = accept(&listener, &places) => accepted,
         };
-        let Some((stream, place)) = accepted else {
+        let Some((stream, address, place)) = accepted else {
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
@@ -67,13 +76,12 @@ pub async fn serve(
         let _ = stream.set_nodelay(true);
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(config.write_timeout));
-        // The library watches the time of heads only once it knows the protocol.
-        stream.set_read_timeout(Some(config.head_timeout));
-        let stream = Connection { stream: Box::pin(stream), undecided_bytes: PREFACE_BYTES, _place: place };
-        let service = TowerToHyperService::new(router.clone());
+        let input = budget.open(peer::subscriber(address));
+        let stream = Connection { stream: Box::pin(stream), input: input.clone(), _place: place };
+        let service = told(router.clone(), Peer { address, input });
         let (builder, stop) = (builder.clone(), stop.clone());
         connections.spawn(async move {
-            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+            let connection = builder.serve_connection(TokioIo::new(stream), service_fn(service)).with_upgrades();
             let mut connection = std::pin::pin!(connection);
             // What fails here has no client left to be told.
             tokio::select! {
@@ -95,32 +103,47 @@ pub async fn serve(
     }
 }
 
-/// The next connection, once there is a place for it; none: it could not be accepted.
-async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, OwnedSemaphorePermit)> {
-    let place = Arc::clone(places).acquire_owned().await.ok()?;
-    let (stream, _) = listener.accept().await.ok()?;
-    Some((stream, place))
+/// Serves operators, over a few connections that nobody else can take.
+pub async fn serve_internal(router: Router, listener: TcpListener, config: &config::Http, stop: CancellationToken) {
+    let config = config::Http { connections: INTERNAL_CONNECTIONS, ..config.clone() };
+    serve(router, listener, &config, TaskTracker::new(), stop).await;
 }
+
+/// The next connection, once there is a place for it; none: it could not be accepted.
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
+    let place = Arc::clone(places).acquire_owned().await.ok()?;
+    let (stream, address) = listener.accept().await.ok()?;
+    Some((stream, address.ip(), place))
+}
+
+/// The router, which is told whom each request comes from.
+fn told(router: Router, peer: Peer) -> impl Fn(Request<Incoming>) -> Answering {
+    let service = TowerToHyperService::new(router);
+    move |mut request| {
+        request.extensions_mut().insert(peer.clone());
+        let (answer, input) = (service.call(request), peer.input.clone());
+        Box::pin(async move {
+            let answer = answer.await;
+            input.finished();
+            answer
+        })
+    }
+}
+
+type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
 /// A connection, be it upgraded or not, and its place.
 struct Connection {
     stream: Pin<Box<TimeoutStream<TcpStream>>>,
-    /// Left to read until the protocol is known for certain.
-    undecided_bytes: usize,
+    input: Input,
     _place: OwnedSemaphorePermit,
 }
 
 impl AsyncRead for Connection {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
-        let polled = self.stream.as_mut().poll_read(cx, buf);
-        if self.undecided_bytes > 0 {
-            self.undecided_bytes = self.undecided_bytes.saturating_sub(buf.filled().len() - before);
-            if self.undecided_bytes == 0 {
-                self.stream.as_mut().set_read_timeout_pinned(None);
-            }
-        }
-        polled
+        ready!(self.stream.as_mut().poll_read(cx, buf))?;
+        Poll::Ready(self.input.read(buf.filled().len() - before))
     }
 }
 

@@ -48,15 +48,19 @@ pub fn router(
     let endpoint = Arc::new(Endpoint::new(Arc::clone(&app), executor, verifier, config, sockets));
     tokio::spawn(Arc::clone(&endpoint).forget_idle_callers());
     let graphql = any(answer).layer(Origins::new(&config.http.allowed_origins).cors());
-    let mut router = Router::new()
-        .route("/graphql", graphql.with_state(endpoint))
-        .route("/healthz", get(async || "ok"))
-        .route("/metrics", get(super::metrics::tell).with_state(Arc::clone(&app)))
-        .route("/readyz", get(ready).with_state(app));
+    let mut router = internal(app).route("/graphql", graphql.with_state(endpoint));
     if config.http.graphiql {
         router = router.merge(super::graphiql::routes());
     }
     Ok(router.layer(map_response(guarded)))
+}
+
+/// What operators watch, and nothing else.
+pub fn internal(app: Arc<App>) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "ok"))
+        .route("/metrics", get(super::metrics::tell).with_state(Arc::clone(&app)))
+        .route("/readyz", get(ready).with_state(app))
 }
 
 /// The texts of a folder's `.graphql` files.

@@ -3,6 +3,7 @@
 
 mod attack;
 mod corpus;
+mod points;
 mod price;
 mod slow;
 mod tokens;

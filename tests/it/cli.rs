@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use entity::purchase;
-use sea_orm::EntityTrait;
+use sea_orm::{ConnectionTrait as _, EntityTrait};
 use serde_json::json;
 use tokio::net::TcpStream;
 use windfall::http::auth::Role;
@@ -31,6 +31,29 @@ async fn stored(url: &str) -> BTreeSet<String> {
     let rows = purchase::Entity::find().all(database.read()).await.unwrap();
     database.close().await.unwrap();
     rows.into_iter().map(|row| row.external_id).collect()
+}
+
+/// What an external id has in it is shown, and not done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_audit_prints_no_control_characters() {
+    let sqlite = Sqlite::new();
+    let server = Server::start(&sqlite.url()).await;
+    let mut input = input("p1");
+    input["input"]["customerExternalId"] = json!("ada\u{1b}[2J\u{9b}31m\r\n\u{202e}0 differences");
+    let shop = token(Role::Storefront, "shop");
+    let answer = ask(&reqwest::Client::new(), &server.address, &shop, RECORD, input).await.unwrap();
+    assert_eq!(answer["data"]["recordPurchase"]["userErrors"], json!([]), "{answer}");
+    assert!(server.terminate().success());
+    let database = open(&sqlite.url()).await;
+    let tx = database.begin().await.unwrap();
+    tx.execute_unprepared("UPDATE customer SET balance = balance + 1").await.unwrap();
+    tx.commit().await.unwrap();
+    database.close().await.unwrap();
+    let audit = run(command(&sqlite.url()).arg("audit"));
+    assert_eq!(audit.code, Some(1), "{audit:?}");
+    let shown = r"customer ada\u{1b}[2J\u{9b}31m\r\n\u{202e}0 differences: ";
+    assert!(audit.stdout.contains(shown), "{audit:?}");
+    assert!(audit.stdout.chars().all(|character| character == '\n' || !character.is_control()), "{audit:?}");
 }
 
 /// The program refuses: exit 1, nothing on its standard output, all of this on the other.

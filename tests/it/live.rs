@@ -34,7 +34,7 @@ pub(crate) enum Transport {
     Events,
 }
 
-const TRANSPORTS: [Transport; 2] = [Transport::WebSocket, Transport::Events];
+pub(crate) const TRANSPORTS: [Transport; 2] = [Transport::WebSocket, Transport::Events];
 
 /// One subscription, over either transport.
 pub(crate) enum Follower {
@@ -52,7 +52,7 @@ impl Follower {
         Self::to(transport, shop, token, UPDATES, variables).await
     }
 
-    async fn to(transport: Transport, shop: &Shop, token: &str, query: &str, variables: Value) -> Self {
+    pub(crate) async fn to(transport: Transport, shop: &Shop, token: &str, query: &str, variables: Value) -> Self {
         match transport {
             Transport::WebSocket => {
                 let mut socket = Socket::open(shop.address(), token).await;
@@ -66,7 +66,7 @@ impl Follower {
     }
 
     /// The next answer; none: there are no more.
-    async fn next(&mut self) -> Option<Value> {
+    pub(crate) async fn next(&mut self) -> Option<Value> {
         match self {
             Self::Socket(socket) => {
                 let mut message = socket.message().await;

@@ -3,7 +3,7 @@
 
 mod backup;
 mod container;
-mod programs;
+pub(crate) mod programs;
 mod proxy;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -290,7 +290,7 @@ fn prometheus_is_told_where_the_nodes_are() {
     let targets = texts(&prometheus["scrape_configs"][0]["static_configs"][0]["targets"]);
     assert_eq!(targets.len(), 2);
     for target in targets {
-        let node = target.strip_suffix(":8080").expect("the nodes' port");
+        let node = target.strip_suffix(":9090").expect("the nodes' port of metrics");
         assert!(compose["services"].get(node).is_some(), "{node}");
     }
     assert_eq!(prometheus["rule_files"], serde_json::json!(["alerts.yml"]));

@@ -5,6 +5,7 @@ mod crowd;
 mod handshake;
 mod operations;
 mod protocol;
+mod unfinished;
 
 use std::process::Command;
 

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use self::reader::{Line, Record};
+use super::printable::Printable;
 use super::start_app;
 use crate::app::App;
 use crate::app::clock::Clock;
@@ -289,7 +290,7 @@ impl Import<'_> {
         use std::io::Write as _;
         self.counts.skipped += 1;
         // A line that cannot be told is counted all the same.
-        self.bar.suspend(|| drop(writeln!(stderr(), "line {number}: {reason}")));
+        self.bar.suspend(|| drop(writeln!(stderr(), "line {number}: {}", Printable(reason))));
         !self.strict
     }
 }

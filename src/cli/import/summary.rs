@@ -5,6 +5,7 @@ use std::io::{Write as _, stdout};
 use super::{Counts, End};
 use crate::app::App;
 use crate::app::stats;
+use crate::cli::printable::Printable;
 
 /// Prints the summary to the standard output.
 pub(super) async fn print(app: &App, counts: &Counts, seconds: f64, end: &End) -> anyhow::Result<()> {
@@ -24,7 +25,7 @@ pub(super) async fn print(app: &App, counts: &Counts, seconds: f64, end: &End) -
     let rows: Vec<[String; 4]> = activated
         .map(|campaign| {
             let total = totals.get(&campaign.id()).copied().unwrap_or_default();
-            let name = campaign.row.name.clone();
+            let name = Printable(&campaign.row.name).to_string();
             [name, total.awards.to_string(), total.customers.to_string(), total.points_standing.to_string()]
         })
         .collect();

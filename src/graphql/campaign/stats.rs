@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_graphql::{Context, ID, SimpleObject, Subscription};
 use futures_util::{Stream, StreamExt};
 
+use crate::app::allowance::Allowance;
 use crate::app::campaigns;
 use crate::app::error::Error;
 use crate::app::stats::{Stats, follow};
@@ -68,6 +69,17 @@ impl CampaignStatsSubscription {
         let admin = session.viewer.require_admin()?;
         let campaign = GlobalId::campaign(&id).ok_or(Error::NotFound)?;
         let stats = follow(Arc::clone(&session.app), &admin, campaign, session.expires_at);
+        let allowance = session.allowance.clone();
+        let stats = stats.map(move |stats| {
+            allowance.as_ref().map_or(Ok(()), Allowance::check)?;
+            stats
+        });
+        // It ends with its first error.
+        let stats = stats.scan(false, |failed, stats| {
+            let stats = (!*failed).then_some(stats);
+            *failed = stats.as_ref().is_some_and(Result::is_err);
+            std::future::ready(stats)
+        });
         Ok(stats.map(|stats| stats.map(CampaignStats::from).map_err(ApiError::from)))
     }
 }

@@ -10,11 +10,11 @@ use serde_json::Value;
 
 use super::GraphqlRequest;
 use crate::app::App;
+use crate::app::allowance::{Allowance, Limited};
 use crate::app::error::Error;
 use crate::gate::{self, Admitted, Gate, Limits, OperationKind, Refusal, Rights, SchemaError};
 use crate::graphql::{self, Caller, Schema};
 use crate::http::auth::AuthError;
-use crate::http::limits::Limited;
 
 /// Decides whether requests may run, and runs them.
 pub struct Executor {
@@ -44,6 +44,17 @@ impl Executor {
         self.gate.list(documents)
     }
 
+    /// Tokens that deciding on a request would parse.
+    pub fn unread_tokens(&self, request: &GraphqlRequest) -> u32 {
+        let GraphqlRequest { query, hash, operation_name, variables } = request;
+        self.gate.unread_tokens(&gate::Request {
+            query,
+            hash: hash.as_deref(),
+            operation_name: operation_name.as_deref(),
+            variables,
+        })
+    }
+
     /// Decides whether a request may run.
     pub fn admit(&self, request: GraphqlRequest, rights: Rights) -> Result<Admitted, Reply> {
         let GraphqlRequest { query, hash, operation_name, variables } = request;
@@ -65,14 +76,29 @@ impl Executor {
         self.schema.execute(caller, admitted.document, variables(admitted.variables)).await.into()
     }
 
-    /// Runs a subscription: an answer for each event.
-    pub fn subscribe(&self, caller: Caller, admitted: Admitted) -> impl Stream<Item = Reply> + Send + use<> {
-        self.schema.subscribe(caller, admitted.document, variables(admitted.variables)).map(Reply::from)
+    /// Runs a subscription: an answer for each event. It ends when its caller is in debt.
+    pub fn subscribe(
+        &self,
+        caller: Caller,
+        allowance: Allowance,
+        admitted: Admitted,
+    ) -> impl Stream<Item = Reply> + Send + use<> {
+        self.schema.subscribe(caller, allowance, admitted.document, variables(admitted.variables)).map(Reply::from)
     }
 }
 
 fn variables(variables: serde_json::Map<String, Value>) -> Variables {
     Variables::from_json(Value::Object(variables))
+}
+
+/// A point for each field of each object.
+fn points(value: &GraphqlValue) -> u32 {
+    let inside = |sum: u32, value| sum.saturating_add(points(value));
+    match value {
+        GraphqlValue::Object(fields) => fields.values().fold(u32::try_from(fields.len()).unwrap_or(u32::MAX), inside),
+        GraphqlValue::List(items) => items.iter().fold(0, inside),
+        _ => 0,
+    }
 }
 
 impl From<Response> for Reply {
@@ -98,7 +124,7 @@ impl Reply {
 
     /// The caller has asked for more than its limits allow.
     pub fn limited(limited: Limited) -> Self {
-        Self::error(Error::RateLimited { retry_after_seconds: limited.retry_after_seconds })
+        Self::error(limited.into())
     }
 
     /// What the gate refused, with its places in the text as it was sent.
@@ -116,6 +142,11 @@ impl Reply {
     /// Whether the request was run at all.
     pub fn was_run(&self) -> bool {
         self.data.is_some()
+    }
+
+    /// Points, as the gate counts them, of what is really in the answer.
+    pub fn points(&self) -> u32 {
+        self.data.as_ref().map_or(0, points)
     }
 
     /// The errors, where nothing was run.

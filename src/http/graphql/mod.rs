@@ -29,8 +29,10 @@ use self::accept::Format;
 use super::auth::{AuthError, Role, Token, Verifier};
 use super::limits::Limits;
 use super::origins::Origins;
+use super::sockets::Sockets;
 use super::trace;
 use crate::app::App;
+use crate::app::allowance::Limited;
 use crate::app::error::Error;
 use crate::app::share::Share;
 use crate::app::viewer::Viewer;
@@ -45,6 +47,10 @@ pub use self::request::GraphqlRequest;
 
 /// With this header a client asks to be told more than was asked for: `reads`, where its customers were found.
 const TELL: &str = "windfall-tell";
+/// When to try again to open a WebSocket where too many are open.
+const SOCKET_RETRY_SECONDS: u64 = 10;
+/// Tokens of a document that is parsed for whoever has no token: enough to look whether the endpoint is there.
+const MAX_ANONYMOUS_TOKENS: u32 = 40;
 /// How often callers are forgotten that have all their points again.
 const FORGET_PERIOD: Duration = Duration::from_mins(1);
 
@@ -57,6 +63,9 @@ pub struct Endpoint {
     origins: Origins,
     /// Open WebSockets: the shutdown waits for them.
     sockets: TaskTracker,
+    /// How many of them are whose.
+    open_sockets: Sockets,
+    trusted_proxies: Vec<config::Cidr>,
     introspection: bool,
     body_limit_bytes: usize,
     timeout: Duration,
@@ -79,6 +88,8 @@ impl Endpoint {
             limits: Limits::new(limits),
             origins: Origins::new(&http.allowed_origins),
             sockets,
+            open_sockets: Sockets::new(http.sockets_per_address, http.sockets_per_subject),
+            trusted_proxies: http.trusted_proxies.clone(),
             introspection: http.introspection,
             body_limit_bytes: http.body_limit_bytes,
             timeout: http.request_timeout,
@@ -113,25 +124,34 @@ impl Endpoint {
     }
 
     fn decide(&self, caller: &Caller, request: GraphqlRequest) -> Result<Admitted, Reply> {
-        let who = caller.viewer.who();
+        let allowance = self.limits.allowance(&caller.viewer);
         // What is refused takes time too.
-        self.limits.charge(&caller.viewer, &who, 1).map_err(Reply::limited)?;
+        allowance.charge(1).map_err(Reply::limited)?;
+        let tokens = self.executor.unread_tokens(&request);
+        // Nothing but introspection is of use without a token.
+        if caller.viewer == Viewer::Anonymous && !self.introspection && tokens > MAX_ANONYMOUS_TOKENS {
+            return Err(Reply::error(Error::Unauthenticated));
+        }
+        allowance.charge(tokens).map_err(Reply::limited)?;
         let is_admin = matches!(caller.viewer, Viewer::Admin(_));
         let rights = Rights { introspection: self.introspection || is_admin, unlisted: is_admin };
         let admitted = self.executor.admit(request, rights)?;
-        self.limits.charge(&caller.viewer, &who, admitted.cost).map_err(Reply::limited)?;
+        allowance.charge(admitted.cost).map_err(Reply::limited)?;
         Ok(admitted)
     }
 
     /// Runs a query or a mutation to its end in a task of its own; its caller waits until the deadline.
     async fn execute(&self, caller: Caller, admitted: Admitted) -> Reply {
         let Some(turn) = self.limits.turn(&caller.viewer.who()) else { return overloaded() };
-        let executor = Arc::clone(&self.executor);
+        let (executor, allowance) = (Arc::clone(&self.executor), self.limits.allowance(&caller.viewer));
+        let cost = admitted.cost;
         let (measured, deadline) = (Measured::begin(&admitted), self.timeout);
         let span = tracing::info_span!("execute", operation = measured.operation, fields = ?measured.fields);
         let run = async move {
             let reply = executor.execute(caller, admitted).await;
             measured.end(&reply, deadline);
+            // Lists may have had more items than they were taken to have.
+            allowance.debit(reply.points().saturating_sub(cost));
             drop(turn);
             reply
         };
@@ -151,7 +171,9 @@ impl Endpoint {
         }
         let Some(place) = self.limits.stream(&caller.viewer.who()) else { return Err(overloaded()) };
         let (mut measured, stopping) = (Opened::begin(&admitted), self.app.stopping.clone());
-        let replies = self.executor.subscribe(caller, admitted).inspect(move |reply| {
+        let allowance = self.limits.allowance(&caller.viewer);
+        let replies = self.executor.subscribe(caller, allowance.clone(), admitted).inspect(move |reply| {
+            allowance.debit(reply.points());
             // Those that end because the server does are no failure.
             measured.told(reply.outcome() == "error" && !stopping.is_cancelled());
         });
@@ -314,6 +336,13 @@ fn wants_websocket(headers: &HeaderMap) -> bool {
 /// What is no GraphQL request, told as a GraphQL error whatever was to be answered.
 fn malformed(status: StatusCode, message: String) -> Response {
     Format::Json.respond(status, &Reply::error(Error::BadUserInput(message)))
+}
+
+/// The client's address has as many WebSockets open as it may.
+fn too_many_sockets() -> Response {
+    refused();
+    let limited = Limited { retry_after_seconds: SOCKET_RETRY_SECONDS };
+    Format::Json.respond(StatusCode::TOO_MANY_REQUESTS, &Reply::limited(limited))
 }
 
 fn unauthenticated(error: &AuthError) -> Response {

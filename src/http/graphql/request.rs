@@ -12,6 +12,8 @@ use serde_json::value::RawValue;
 
 use super::Endpoint;
 use crate::app::viewer::Viewer;
+use crate::http::input::Input;
+use crate::http::peer::Peer;
 
 /// A GraphQL request as it came.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +57,8 @@ struct PersistedQuery<'a> {
 
 /// Bytes of a body from whoever may not record: a query of the largest text and as much of variables.
 const MAX_QUERY_BYTES: usize = 128 * 1024;
+/// And from whoever has no token.
+const MAX_ANONYMOUS_BYTES: usize = 8 * 1024;
 /// Of a body that is too large so many times the limit is read.
 const MAX_DISCARDED: usize = 4;
 
@@ -83,9 +87,10 @@ pub(super) async fn read(
     }
     let limit = match viewer {
         Viewer::Storefront(_) | Viewer::Admin(_) => endpoint.body_limit_bytes,
-        Viewer::Anonymous | Viewer::Customer(_) => endpoint.body_limit_bytes.min(MAX_QUERY_BYTES),
+        Viewer::Customer(_) => endpoint.body_limit_bytes.min(MAX_QUERY_BYTES),
+        Viewer::Anonymous => endpoint.body_limit_bytes.min(MAX_ANONYMOUS_BYTES),
     };
-    let whole = whole(body.into_data_stream(), limit);
+    let whole = whole(body.into_data_stream(), limit, Peer::of(head).input);
     let bytes = match tokio::time::timeout(endpoint.timeout, whole).await {
         Ok(bytes) => bytes?,
         Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned())),
@@ -104,7 +109,7 @@ pub(super) async fn read(
 ///
 /// What a larger one has more is thrown away up to a bound: a connection that is closed with something unread is reset,
 /// and the client would not hear why.
-async fn whole(mut body: BodyDataStream, limit: usize) -> Result<Vec<u8>, Malformed> {
+async fn whole(mut body: BodyDataStream, limit: usize, input: Input) -> Result<Vec<u8>, Malformed> {
     let mut bytes = Vec::new();
     let mut total = 0;
     while total <= limit.saturating_mul(MAX_DISCARDED) {
@@ -115,6 +120,7 @@ async fn whole(mut body: BodyDataStream, limit: usize) -> Result<Vec<u8>, Malfor
                     bytes.extend_from_slice(&chunk);
                 } else {
                     bytes = Vec::new();
+                    input.finished();
                 }
             }
             Some(Err(_)) => return Err((StatusCode::BAD_REQUEST, "the body does not come to its end".to_owned())),

@@ -38,6 +38,7 @@ pub(super) fn use_post() -> Response {
 fn status(reply: &Reply, format: Format) -> StatusCode {
     match reply.code() {
         _ if reply.was_run() => StatusCode::OK,
+        Some("UNAUTHENTICATED") => StatusCode::UNAUTHORIZED,
         Some("RATE_LIMITED") => StatusCode::TOO_MANY_REQUESTS,
         Some("OVERLOADED" | "UNAVAILABLE") => StatusCode::SERVICE_UNAVAILABLE,
         Some("INTERNAL") => StatusCode::INTERNAL_SERVER_ERROR,

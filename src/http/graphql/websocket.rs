@@ -2,8 +2,8 @@
 //!
 //! A socket is one task: it reads messages, polls its operations and writes what they answer, one message at a time, so
 //! a client that does not read stops its own operations and nothing else; the connection's write time-out then ends it.
-//! What it holds is bounded: the size of a message, the number of operations, and a time to say who it is. The socket ends with
-//! its token, after its subscriptions have told the cursors to go on from.
+//! What it holds is bounded: the size of a message, the time that one may take, the number of operations, and a time to say
+//! who it is. Nobody is served without a token. The socket ends with its token, after its subscriptions have told the cursors to go on from.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,8 +20,11 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio_stream::StreamMap;
 
-use super::{Endpoint, Reply, malformed, request, unauthenticated};
+use super::{Endpoint, Reply, malformed, request, too_many_sockets, unauthenticated};
+use crate::app::viewer::Viewer;
 use crate::graphql::Caller;
+use crate::http::input::{Input, Refused};
+use crate::http::peer::{self, Peer};
 
 /// The one sub-protocol that is spoken. Its predecessor, `graphql-ws`, is not.
 const PROTOCOL: &str = "graphql-transport-ws";
@@ -33,6 +36,10 @@ const PING_PERIOD: Duration = Duration::from_secs(30);
 const MAX_UNANSWERED: u32 = 2;
 /// Bytes of one message.
 const MAX_MESSAGE_BYTES: usize = 256 * 1024;
+/// Bytes that may come before a token is accepted: more than the longest token.
+const MAX_INIT_BYTES: usize = 12 * 1024;
+/// Bytes of a client's control frame beside its payload.
+const CONTROL_HEAD_BYTES: usize = 6;
 /// Bytes that are read at once: each socket holds a buffer of this size.
 const READ_BUFFER_BYTES: usize = 2 * 1024;
 /// Operations of one socket at once.
@@ -60,7 +67,13 @@ pub(super) async fn upgrade(endpoint: Arc<Endpoint>, mut head: Parts) -> Respons
         Ok(caller) => caller,
         Err(error) => return unauthenticated(&error),
     };
-    let sockets = endpoint.sockets.clone();
+    let peer = Peer::of(&head);
+    let address = peer::client(&endpoint.trusted_proxies, peer.address, &head.headers);
+    let Some(place) = endpoint.open_sockets.from_address(peer::subscriber(address)) else {
+        return too_many_sockets();
+    };
+    let (sockets, input) = (endpoint.sockets.clone(), peer.input);
+    input.limit(MAX_INIT_BYTES);
     upgrade
         .protocols([PROTOCOL])
         .max_message_size(MAX_MESSAGE_BYTES)
@@ -68,7 +81,13 @@ pub(super) async fn upgrade(endpoint: Arc<Endpoint>, mut head: Parts) -> Respons
         .read_buffer_size(READ_BUFFER_BYTES)
         // A message goes out as soon as it is there.
         .write_buffer_size(0)
-        .on_upgrade(move |socket| sockets.track_future(serve(endpoint, handshake, socket)))
+        .on_upgrade(move |socket| {
+            sockets.track_future(async move {
+                let connection = Connection { endpoint, socket, input, operations: StreamMap::new() };
+                serve(connection, handshake).await;
+                drop(place);
+            })
+        })
 }
 
 /// Why a socket is closed, in the words of the protocol.
@@ -103,8 +122,7 @@ impl From<Close> for End {
     }
 }
 
-async fn serve(endpoint: Arc<Endpoint>, handshake: Caller, socket: WebSocket) {
-    let mut connection = Connection { endpoint, socket, operations: StreamMap::new() };
+async fn serve(mut connection: Connection, handshake: Caller) {
     let end = match connection.socket.protocol() {
         Some(_) => connection.run(handshake).await.unwrap_or_else(|end| end),
         None => Close::new(4406, "Subprotocol not acceptable").into(),
@@ -128,6 +146,8 @@ async fn serve(endpoint: Arc<Endpoint>, handshake: Caller, socket: WebSocket) {
 struct Connection {
     endpoint: Arc<Endpoint>,
     socket: WebSocket,
+    /// Of the connection below it.
+    input: Input,
     operations: StreamMap<String, Events>,
 }
 
@@ -171,6 +191,17 @@ enum Outgoing<'a> {
     },
 }
 
+/// The next message of the protocol; none: a frame that is not for us.
+async fn receive(socket: &mut WebSocket, input: &Input) -> Result<Option<Incoming>, End> {
+    let received = socket.recv().await;
+    match &received {
+        // These may come amid the frames of a message that is not complete.
+        Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => input.let_go(payload.len() + CONTROL_HEAD_BYTES),
+        _ => input.finished(),
+    }
+    read(received)
+}
+
 /// A message of the protocol; none: a frame that is not for us.
 fn read(received: Option<Result<Message, axum::Error>>) -> Result<Option<Incoming>, End> {
     match received {
@@ -186,6 +217,11 @@ fn read(received: Option<Result<Message, axum::Error>>) -> Result<Option<Incomin
             Some(tungstenite::Error::Capacity(_)) => Close::new(1009, "Message too big").into(),
             Some(tungstenite::Error::Protocol(_)) => Close::new(1002, "Protocol error").into(),
             Some(tungstenite::Error::Utf8(_)) => Close::new(1007, "Not UTF-8").into(),
+            Some(tungstenite::Error::Io(error)) => match error.get_ref().and_then(|error| error.downcast_ref()) {
+                Some(Refused::TooLarge) => Close::new(1009, "Message too big to come before a token").into(),
+                Some(Refused::NoRoom) => Close::new(1013, "Try again later: too many unfinished messages").into(),
+                None => End::Gone,
+            },
             _ => End::Gone,
         }),
     }
@@ -218,16 +254,22 @@ impl Connection {
             }
             () = app.stopping.cancelled() => return Ok(Close::going_away().into()),
         };
+        let Some(_place) = self.endpoint.open_sockets.of_subject(caller.viewer.who()) else {
+            return Ok(Close::new(1013, "Try again later: this token's subject has too many sockets open").into());
+        };
+        self.input.limit(usize::MAX);
         self.send(&Outgoing::ConnectionAck).await?;
         let mut expired = std::pin::pin!(app.clock.sleep_until(caller.expires_at));
         let mut pings = tokio::time::interval(PING_PERIOD);
         pings.reset();
+        let message_timeout = self.endpoint.timeout;
+        let mut checks = tokio::time::interval(message_timeout);
         let mut unanswered = 0;
         loop {
             tokio::select! {
-                received = self.socket.recv() => {
+                received = receive(&mut self.socket, &self.input) => {
                     unanswered = 0;
-                    if let Some(message) = read(received)? {
+                    if let Some(message) = received? {
                         self.take(&caller, message).await?;
                     }
                 }
@@ -240,6 +282,11 @@ impl Connection {
                     }
                     unanswered += 1;
                     self.socket.send(Message::Ping(Bytes::new())).await.map_err(|_| End::Gone)?;
+                }
+                _ = checks.tick() => {
+                    if self.input.is_overdue(message_timeout) {
+                        return Ok(Close::new(4408, "Request timeout: the message does not come to its end").into());
+                    }
                 }
                 // Subscriptions end by themselves, each with its cursor.
                 () = expired.as_mut() => {
@@ -257,7 +304,7 @@ impl Connection {
     /// Waits until the client says who it is.
     async fn initialize(&mut self, handshake: Caller) -> Result<Caller, End> {
         let Initialization { authorization } = loop {
-            let Some(message) = read(self.socket.recv().await)? else { continue };
+            let Some(message) = receive(&mut self.socket, &self.input).await? else { continue };
             match message.kind.as_str() {
                 "connection_init" => {
                     break match message.optional_object()? {
@@ -270,6 +317,9 @@ impl Connection {
             }
         };
         match authorization {
+            None if handshake.viewer == Viewer::Anonymous => {
+                Err(Close::new(4403, "Forbidden: `connection_init` must bring `authorization`, with a token").into())
+            }
             None => Ok(handshake),
             Some(Value::String(authorization)) => {
                 let caller = self.endpoint.caller_of(&authorization).await;

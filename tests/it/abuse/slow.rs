@@ -8,18 +8,16 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
+use crate::operations::programs::free_port;
 use crate::support::direct::cases;
 use crate::support::process::open_sockets;
 use crate::support::server::command;
 use crate::support::shop::Shop;
 use crate::support::sqlite::Sqlite;
-use crate::support::websocket::{PATIENCE, host};
+use crate::support::websocket::{PATIENCE, Socket, host};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// An empty SETTINGS frame.
-const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
-/// The head of a HEADERS frame of 100 bytes, and two of those.
-const HALF_HEADERS: &[u8] = &[0, 0, 100, 1, 4, 0, 0, 0, 1, 0x82, 0x84];
+/// HTTP/2's first bytes, and an empty SETTINGS frame.
+const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const SLOW_BODY: &[u8] =
     b"POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{\"query\":";
 
@@ -43,13 +41,11 @@ async fn heads_that_do_not_come_to_their_end_are_cut() {
     let sqlite = Sqlite::new();
     let shop = Shop::open_with(&mut impatient(&sqlite)).await;
     let idle = open_sockets(shop.server.pid());
-    let beginnings: [&[u8]; 10] = [
+    let beginnings: [&[u8]; 8] = [
         b"",
         b"P",
         b"PRI * HTTP/2.0\r\n",
-        PREFACE,
-        &[PREFACE, SETTINGS].concat(),
-        &[PREFACE, SETTINGS, HALF_HEADERS].concat(),
+        HTTP_2,
         b"G",
         b"GET /gra",
         b"POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-le",
@@ -81,6 +77,45 @@ async fn heads_that_do_not_come_to_their_end_are_cut() {
         }
     };
     tokio::time::timeout(PATIENCE, let_go).await.expect("no socket is left");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn health_and_metrics_are_answered_when_no_connection_is_left() {
+    let sqlite = Sqlite::new();
+    let internal = format!("127.0.0.1:{}", free_port());
+    let mut command = command(&sqlite.url());
+    command.env("WINDFALL__HTTP__CONNECTIONS", "4").env("WINDFALL__HTTP__INTERNAL_LISTEN", &internal);
+    let shop = Shop::open_with(&mut command).await;
+    let mut sockets = Vec::new();
+    // The client that waited for the server may have one for a while.
+    while sockets.len() < 3 {
+        sockets.push(Socket::open(shop.address(), &shop.storefront).await);
+    }
+    let mut waiting = TcpStream::connect(host(shop.address())).await.unwrap();
+    waiting.write_all(b"GET /graphql HTTP/1.1\r\nhost: x\r\n").await.unwrap();
+    let get = async |path: &str| {
+        let answer = reqwest::get(format!("http://{internal}{path}")).await.unwrap();
+        (answer.status().as_u16(), answer.text().await.unwrap())
+    };
+    for path in ["/healthz", "/readyz"] {
+        assert_eq!(get(path).await, (200, "ok".to_owned()));
+    }
+    let (status, metrics) = get("/metrics").await;
+    assert!(status == 200 && metrics.contains("windfall_live_subscribers"), "{metrics}");
+    assert_eq!(get("/graphql").await.0, 404, "nothing else is there");
+    drop(sockets);
+    assert!(shop.server.terminate().success());
+}
+
+/// Its streams would escape the time-outs of HTTP/1.1.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_2_is_not_spoken() {
+    let sqlite = Sqlite::new();
+    let shop = Shop::open(&sqlite.url()).await;
+    let mut stream = TcpStream::connect(host(shop.address())).await.unwrap();
+    stream.write_all(HTTP_2).await.unwrap();
+    let answered = read_to_end(&mut stream).await;
+    assert!(answered.is_empty() || answered.starts_with("HTTP/1.1 4"), "{answered:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

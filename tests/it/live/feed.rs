@@ -160,3 +160,32 @@ async fn a_cursor_of_a_later_version_is_unknown() {
         assert!(feed(&test.app, &ada, Instant::FOREVER, Some(known)).await.is_ok(), "{known:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn updates_that_are_caught_up_with_take_turns() {
+    const TURNS: usize = 16;
+    let test = with_campaign(Engine::Sqlite).await;
+    for number in 0..2 {
+        test.buy("ada", &format!("p{number}"), NOW - HOUR * (number + 1), "5.00").await.unwrap();
+    }
+    let ada = customer("ada");
+    let mut held = Vec::new();
+    for _ in 0..TURNS {
+        let mut stream = Box::pin(feed(&test.app, &ada, Instant::FOREVER, Some(START)).await.unwrap().stream());
+        held.push((next(&mut stream).await.unwrap(), stream));
+    }
+    let mut waits = Box::pin(feed(&test.app, &ada, Instant::FOREVER, Some(START)).await.unwrap().stream());
+    let early = tokio::time::timeout(Duration::from_millis(100), waits.next()).await;
+    assert!(early.is_err(), "{early:?}");
+    // What comes live does not wait.
+    let mut live = Box::pin(feed(&test.app, &ada, Instant::FOREVER, None).await.unwrap().stream());
+    test.buy("ada", "p2", NOW, "5.00").await.unwrap();
+    assert_eq!(next(&mut live).await.unwrap().entries.len(), 1);
+    // An update that was answered makes room.
+    drop(held.pop());
+    assert_eq!(next(&mut waits).await.unwrap().entries[0].sequence, 1);
+    for _ in 0..TURNS {
+        let mut stream = Box::pin(feed(&test.app, &ada, Instant::FOREVER, Some(START)).await.unwrap().stream());
+        assert_eq!(next(&mut stream).await.unwrap().entries[0].sequence, 1);
+    }
+}

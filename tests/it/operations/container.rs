@@ -137,6 +137,7 @@ fn the_program_takes_its_containers_configuration() {
     assert_eq!(value("WINDFALL__DATABASE__URL"), Some(url.as_str()));
     assert_eq!(value("WINDFALL__REDIS__URL"), Some("redis://redis:6379"));
     assert_eq!(value("WINDFALL__HTTP__LISTEN"), Some("0.0.0.0:8080"));
+    assert_eq!(value("WINDFALL__HTTP__INTERNAL_LISTEN"), Some("0.0.0.0:9090"));
     let password = pairs(&database).into_iter().find(|(name, _)| name == "POSTGRES_PASSWORD").unwrap().1;
     let in_url = text(&services()["windfall-1"]["environment"]["WINDFALL__DATABASE__URL"]).to_owned();
     assert!(in_url.contains(&password), "one variable for both");

@@ -17,7 +17,7 @@ use crate::support::server::Server;
 use crate::support::sqlite::Sqlite;
 
 /// Below the ports that outgoing connections are given: who leaves it finds it free again.
-pub(super) fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Another process of tests begins elsewhere.
     let begin = std::process::id() % 5_000;
@@ -61,19 +61,19 @@ async fn a_node_s_and_the_proxy_s_checks() {
     let server = Server::start(&sqlite.url()).await;
     let port: u16 = server.address.rsplit(':').next().unwrap().parse().unwrap();
     let checks = [
-        (json_words(&only("HEALTHCHECK")), "/healthz"),
-        (words_of(&services["windfall-1"]["healthcheck"]["test"]), "/readyz"),
-        (words_of(&services["proxy"]["healthcheck"]["test"]), "/healthz"),
+        (json_words(&only("HEALTHCHECK")), "/healthz", "8080"),
+        (words_of(&services["windfall-1"]["healthcheck"]["test"]), "/readyz", "9090"),
+        (words_of(&services["proxy"]["healthcheck"]["test"]), "/healthz", "8080"),
     ];
-    for (words, path) in &checks {
+    for (words, path, own_port) in &checks {
         assert!(words.join(" ").contains(path), "{words:?}");
-        assert!(is_well(words, "8080", port), "{words:?}");
-        assert!(!is_well(words, "8080", answer_once("503 Service Unavailable")), "{words:?}");
-        assert!(is_well(words, "8080", answer_once("200 OK")), "{words:?}");
+        assert!(is_well(words, own_port, port), "{words:?}");
+        assert!(!is_well(words, own_port, answer_once("503 Service Unavailable")), "{words:?}");
+        assert!(is_well(words, own_port, answer_once("200 OK")), "{words:?}");
     }
     assert!(server.terminate().success());
-    for (words, _) in &checks {
-        assert!(!is_well(words, "8080", port), "{words:?}");
+    for (words, _, own_port) in &checks {
+        assert!(!is_well(words, own_port, port), "{words:?}");
     }
 }
 

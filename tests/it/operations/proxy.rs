@@ -17,6 +17,7 @@ use crate::support::events::{Event, Events};
 use crate::support::redis::Redis;
 use crate::support::server::{Server, ask, command, token};
 use crate::support::shop::Shop;
+use crate::support::sqlite::Sqlite;
 use crate::support::websocket::{PATIENCE, PROTOCOL, Socket, host};
 
 const FOLLOW: &str = "subscription { pointsUpdated { change balance { available } } }";
@@ -125,11 +126,39 @@ async fn node(url: &str, redis: &Redis, listen: &str) -> Server {
         match name.as_str() {
             "WINDFALL__DATABASE__URL" | "WINDFALL__AUTH__HS256_SECRET" => {}
             "WINDFALL__HTTP__LISTEN" => drop(command.env(name, listen)),
+            "WINDFALL__HTTP__INTERNAL_LISTEN" => drop(command.env(name, "127.0.0.1:0")),
+            "WINDFALL__HTTP__TRUSTED_PROXIES" => drop(command.env(name, "127.0.0.1")),
             "WINDFALL__REDIS__URL" => drop(command.env(name, redis.url())),
             _ => drop(command.env(name, text(value))),
         }
     }
     Server::start_with(&mut command).await.0
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_behind_the_proxy_are_told_apart() {
+    const FIRST: [u8; 4] = [127, 0, 0, 2];
+    const SECOND: [u8; 4] = [127, 0, 0, 3];
+    let sqlite = Sqlite::new();
+    let mut node = command(&sqlite.url());
+    node.env("WINDFALL__HTTP__TRUSTED_PROXIES", "127.0.0.1/32").env("WINDFALL__HTTP__SOCKETS_PER_ADDRESS", "2");
+    let node = Server::start_with(&mut node).await.0;
+    let proxy = Proxy::start([&node.address, &node.address]).await;
+    let mut open = Vec::new();
+    let opened = async |source, headers: &[(&str, &str)]| Socket::connect_from(source, &proxy.address, headers).await;
+    for source in [FIRST, FIRST, SECOND, SECOND] {
+        let socket = opened(source, &[]).await.expect("a WebSocket");
+        open.push(socket.initialized(&token(Role::Customer, "ada")).await);
+    }
+    // Whatever a client says itself stands left of what the proxy adds.
+    for headers in [&[][..], &[("x-forwarded-for", "203.0.113.9")], &[("x-forwarded-for", "203.0.113.9, 127.0.0.1")]] {
+        for source in [FIRST, SECOND] {
+            let refused = opened(source, headers).await.err().expect("no WebSocket");
+            assert_eq!(refused.status, 429, "{source:?} {headers:?}");
+        }
+    }
+    let other = opened([127, 0, 0, 4], &[]).await.expect("a WebSocket");
+    drop(other.initialized(&token(Role::Customer, "ada")).await);
 }
 
 /// Records a purchase through an address; whether it was answered as it should be.

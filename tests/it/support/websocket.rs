@@ -67,6 +67,18 @@ impl Socket {
         Self::handshake(stream, host(address), &[&HANDSHAKE[..], &[PROTOCOL]].concat()).await.expect("a WebSocket")
     }
 
+    /// From this address of the machine.
+    pub(crate) async fn connect_from(
+        source: [u8; 4],
+        address: &str,
+        headers: &[(&str, &str)],
+    ) -> Result<Self, Refused> {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((source, 0).into()).unwrap();
+        let stream = socket.connect(host(address).parse().unwrap()).await.expect("a server that listens");
+        Self::handshake(stream, host(address), &[&HANDSHAKE[..], &[PROTOCOL], headers].concat()).await
+    }
+
     /// With these headers alone.
     pub(crate) async fn handshake(
         mut stream: TcpStream,
@@ -142,6 +154,21 @@ impl Socket {
             Heard::Message(message) => message,
             end => panic!("a message is expected, not {end:?}"),
         }
+    }
+
+    /// Whether the server still takes what is sent, and has read all of it up to now.
+    pub(crate) async fn is_open(&mut self) -> bool {
+        self.send_raw(Message::Ping("open?".into())).await;
+        let answered = async {
+            loop {
+                match self.stream.next().await {
+                    Some(Ok(Message::Pong(payload))) if payload == "open?" => return true,
+                    Some(Ok(Message::Close(_)) | Err(_)) | None => return false,
+                    Some(Ok(_)) => {}
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, answered).await.expect("something within the time that counts as never")
     }
 
     /// The code with which the server closes the socket now.

@@ -5,11 +5,12 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use windfall::http::auth::Role;
 
-use super::shop;
+use super::shop_with;
 use crate::support::direct::cases;
 use crate::support::process::{open_files_max, open_sockets, resident_bytes};
 use crate::support::server::token;
 use crate::support::shop::Shop;
+use crate::support::sqlite::Sqlite;
 use crate::support::websocket::{PATIENCE, Socket};
 
 /// Files that the rest of this process and the server may have open.
@@ -20,6 +21,15 @@ fn files_suffice(sockets: usize) {
     let max = open_files_max(std::process::id());
     let needed = sockets + OTHER_FILES;
     assert!(max >= needed, "this test opens {sockets} sockets: run it with `ulimit -n` of {needed} or more, not {max}");
+}
+
+/// A server that takes them all, though they are one client's.
+async fn crowded() -> (Shop, Sqlite) {
+    shop_with(|command| {
+        command.env("WINDFALL__HTTP__SOCKETS_PER_SUBJECT", "10000");
+        command.env("WINDFALL__HTTP__SOCKETS_PER_ADDRESS", "10000");
+    })
+    .await
 }
 
 async fn until_let_go(shop: &Shop, sockets: usize) {
@@ -65,7 +75,7 @@ fn are_bounded(waves: &[Wave], sockets: usize, bytes_each: u64) {
 async fn sockets_that_never_say_who_they_are_are_closed() {
     const COUNT: usize = 2_000;
     files_suffice(COUNT);
-    let (shop, _sqlite) = shop().await;
+    let (shop, _sqlite) = crowded().await;
     let (pid, idle) = (shop.server.pid(), open_sockets(shop.server.pid()));
     let mut waves = Vec::new();
     for _ in 0..cases(3, 10) {
@@ -86,7 +96,7 @@ async fn sockets_that_never_say_who_they_are_are_closed() {
 async fn sockets_that_subscribe_and_never_read_disturb_nobody() {
     const COUNT: usize = 500;
     files_suffice(COUNT);
-    let (shop, _sqlite) = shop().await;
+    let (shop, _sqlite) = crowded().await;
     let (pid, idle) = (shop.server.pid(), open_sockets(shop.server.pid()));
     let ada = token(Role::Customer, "ada");
     let updates =

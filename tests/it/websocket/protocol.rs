@@ -130,7 +130,7 @@ async fn whoever_does_not_say_who_it_is_is_closed() {
         json!(format!("Basic {}", shop.storefront)),
         json!(format!("Bearer {}x", shop.storefront)),
         json!(format!("Bearer {expired}")),
-        json!(format!("Bearer {}", "x".repeat(100_000))),
+        json!(format!("Bearer {}", "x".repeat(10_000))),
         json!(7),
         json!(true),
         json!([]),
@@ -144,13 +144,10 @@ async fn whoever_does_not_say_who_it_is_is_closed() {
     is_quiet(&mut late).await;
     assert_eq!(late.closed().await, 4408);
 
-    // Without a token it is anonymous, and that is somebody.
+    // Without a token it is nobody.
     for payload in [json!(null), json!({}), json!({ "authorization": null }), json!({ "other": 7 })] {
-        let mut socket = Socket::connect(shop.address()).await;
-        socket.send(json!({ "type": "connection_init", "payload": payload })).await;
-        assert_eq!(socket.message().await, json!({ "type": "connection_ack" }));
-        socket.subscribe("1", "{ __typename }", Value::Null).await;
-        assert_eq!(socket.message().await["payload"], json!({ "data": { "__typename": "Query" } }));
+        let init = json!({ "type": "connection_init", "payload": payload });
+        assert_eq!(closed_by(Socket::connect(shop.address()).await, message(&init)).await, 4403, "{payload}");
     }
     let init = json!({ "type": "connection_init" });
     assert_eq!(closed_by(initialized(&shop).await, message(&init)).await, 4429);

@@ -1,0 +1,92 @@
+//! How many WebSockets one client may have open on this node: by its address, and by its token's subject.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::app::viewer::Who;
+
+/// The open ones.
+#[derive(Clone, Debug)]
+pub struct Sockets {
+    per_address: usize,
+    per_subject: usize,
+    open: Arc<Mutex<HashMap<Holder, usize>>>,
+}
+
+/// Whose they are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Holder {
+    Address(IpAddr),
+    Subject(Who),
+}
+
+/// One of them, until it is dropped.
+#[derive(Debug)]
+pub struct Place {
+    holder: Holder,
+    open: Arc<Mutex<HashMap<Holder, usize>>>,
+}
+
+impl Sockets {
+    /// None are open.
+    pub fn new(per_address: usize, per_subject: usize) -> Self {
+        Self { per_address, per_subject, open: Arc::default() }
+    }
+
+    /// One more from this address; none: it has as many as it may.
+    pub fn from_address(&self, address: IpAddr) -> Option<Place> {
+        self.take(Holder::Address(address), self.per_address)
+    }
+
+    /// One more of this subject; none: it has as many as it may.
+    pub fn of_subject(&self, who: Who) -> Option<Place> {
+        self.take(Holder::Subject(who), self.per_subject)
+    }
+
+    fn take(&self, holder: Holder, max: usize) -> Option<Place> {
+        let mut open = lock(&self.open);
+        let count = open.get(&holder).copied().unwrap_or(0);
+        if count >= max {
+            return None;
+        }
+        open.insert(holder.clone(), count + 1);
+        Some(Place { holder, open: Arc::clone(&self.open) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = lock(&self.open);
+        if let Some(count) = open.get_mut(&self.holder) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.holder);
+            }
+        }
+    }
+}
+
+fn lock(open: &Mutex<HashMap<Holder, usize>>) -> MutexGuard<'_, HashMap<Holder, usize>> {
+    open.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::app::viewer::Viewer;
+
+    #[test]
+    fn each_has_places_of_its_own_and_gives_them_back() {
+        let sockets = Sockets::new(2, 1);
+        let (here, there): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
+        let ada = || Viewer::Customer("ada".to_owned()).who();
+        let held = (sockets.from_address(here), sockets.from_address(here), sockets.of_subject(ada()));
+        assert!(held.0.is_some() && held.1.is_some() && held.2.is_some());
+        assert!(sockets.from_address(here).is_none() && sockets.of_subject(ada()).is_none());
+        assert!(sockets.from_address(there).is_some());
+        assert!(sockets.of_subject(Viewer::Storefront("ada".to_owned()).who()).is_some());
+        drop(held);
+        assert!(lock(&sockets.open).is_empty());
+    }
+}
