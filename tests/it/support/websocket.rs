@@ -91,6 +91,8 @@ impl Socket {
         let head = head(&mut stream).await;
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
         if status != 101 {
+            // A proxy may write names in capitals.
+            let head = head.to_ascii_lowercase();
             let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
             let mut body = vec![0; length.parse().unwrap()];
             stream.read_exact(&mut body).await.unwrap();
