@@ -110,6 +110,8 @@ pub struct Writer {
     pub queue_bytes: usize,
     /// `writer.batch_items`
     pub batch_items: usize,
+    /// `writer.fold_purchases`
+    pub fold_purchases: usize,
     /// `writer.writers`
     pub writers: u32,
 }
@@ -339,6 +341,7 @@ impl Writer {
             queue_items: source.number("writer.queue_items", 500, 1_000_000)?,
             queue_bytes: source.number("writer.queue_bytes", 1 << 20, 4 << 30)?,
             batch_items: source.number("writer.batch_items", 1, 1_000)?,
+            fold_purchases: source.number("writer.fold_purchases", 1, 100_000)?,
             writers: source.number("writer.writers", 1, 64)?,
         })
     }

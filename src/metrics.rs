@@ -22,6 +22,13 @@ pub const WRITE_QUEUE_BYTES: &str = "windfall_write_queue_bytes";
 /// Facts that found no room in the queue.
 pub const WRITE_REFUSED: &str = "windfall_write_refused_total";
 
+/// Jobs of the whole database that are not done, by `kind` (`evaluation`, `settlement`) and `state` (`waiting`, `running`, `dead`).
+pub const JOBS: &str = "windfall_jobs";
+/// How long the oldest job that is due has been waiting.
+pub const JOB_WAIT_SECONDS: &str = "windfall_job_wait_seconds";
+/// Attempts that failed on this node.
+pub const JOB_FAILURES: &str = "windfall_job_failures_total";
+
 /// Snapshots that were read, by `tier`: `l1`, `l2`, `sql`.
 pub const CACHE_READS: &str = "windfall_cache_reads_total";
 /// What the entries of this process weigh.

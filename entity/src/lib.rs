@@ -12,6 +12,7 @@ pub mod checkpoint;
 pub mod customer;
 pub mod idempotency_key;
 pub mod installation;
+pub mod job;
 pub mod ledger_entry;
 pub mod purchase;
 pub mod refund;
@@ -20,4 +21,4 @@ mod id;
 mod stored;
 
 pub use id::{CampaignId, CustomerId};
-pub use stored::{AwardStatus, BudgetDecisionKind, LedgerEntryKind};
+pub use stored::{AwardStatus, BudgetDecisionKind, JobKind, JobState, LedgerEntryKind};

@@ -87,6 +87,11 @@ impl Database {
         &self.read
     }
 
+    /// For single statements that write outside any transaction.
+    pub fn write(&self) -> &DatabaseConnection {
+        &self.write
+    }
+
     /// Whether it answers.
     pub async fn ping(&self) -> Result<(), DbErr> {
         self.read.ping().await
@@ -258,6 +263,11 @@ pub fn is_data_error(error: &DbErr) -> bool {
         let sqlite = code.parse::<u32>().is_ok_and(|code| code < 10_000 && matches!(code & 0xff, 18..=20));
         sqlite || (code.len() == 5 && (code.starts_with("22") || code.starts_with("23")))
     })
+}
+
+/// Whether a statement took longer than it may (PostgreSQL).
+pub fn is_statement_timeout(error: &DbErr) -> bool {
+    code(error).as_deref() == Some("57014")
 }
 
 /// Whether the server did not carry the statement out, for reasons that pass: it is starting or stopping (class 57),

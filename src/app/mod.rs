@@ -6,16 +6,15 @@
 pub mod adjustment;
 pub mod audit;
 pub mod award;
-pub mod backfill;
 pub mod campaign;
 pub mod campaigns;
 pub mod clock;
-pub mod clockwork;
 pub mod customer;
 pub mod database;
 pub mod error;
 pub mod evidence;
 pub mod history;
+pub mod jobs;
 pub mod ledger;
 pub mod lookup;
 pub mod model;
@@ -27,7 +26,6 @@ pub mod recorder;
 pub mod refund;
 pub mod rows;
 pub mod running;
-pub mod settlement;
 pub mod share;
 pub mod snapshot;
 pub mod stats;
@@ -73,8 +71,8 @@ pub struct App {
     snapshots: Snapshots,
     /// To and from the other nodes; none: without Redis the sweep finds what they commit.
     hints: Option<Arc<Hints>>,
-    /// An activation wants the past counted.
-    backfill_wanted: Notify,
+    /// Somebody on this node asked for a job.
+    job_wanted: Arc<Notify>,
 }
 
 impl App {
@@ -88,6 +86,7 @@ impl App {
     ) -> Result<Arc<Self>, Error> {
         let campaigns = Arc::new(Campaigns::default());
         let live = Hub::default();
+        let job_wanted = Arc::new(Notify::new());
         let (shared, hints) = match &redis.url {
             Some(url) => {
                 let hints = hints(url.expose(), &database.identity().await?, live.clone())?;
@@ -101,6 +100,8 @@ impl App {
             clock: clock.clone(),
             live: live.clone(),
             hints: hints.clone(),
+            fold_purchases: writer.fold_purchases,
+            job_wanted: Arc::clone(&job_wanted),
         };
         let recorder = Recorder::start(&context, writer);
         let snapshots = Snapshots::start(&database, &clock, &campaigns, cache, writer.writers, shared);
@@ -114,7 +115,7 @@ impl App {
             recent_stats: stats::Recent::default(),
             campaigns,
             snapshots,
-            backfill_wanted: Notify::new(),
+            job_wanted,
             hints,
         }))
     }

@@ -25,6 +25,8 @@ pub struct CampaignProgress {
     pub campaign: Arc<Campaign>,
     /// As of now.
     pub progress: Progress,
+    /// The past is still being counted: this is how far it has come.
+    pub evaluating: bool,
 }
 
 /// Where the customer stands at `now` in each running campaign, or in the one that is named, newest first; none: the clock
@@ -33,7 +35,7 @@ pub fn of_view(view: &View, only: Option<CampaignId>, now: Instant) -> Option<Ve
     let snapshot = &view.snapshot;
     let of = |campaign: Arc<Campaign>| {
         let loaded = snapshot.purchases(&campaign, now)?;
-        Some(tell(&snapshot.running, campaign, &loaded, now))
+        Some(tell(&snapshot.customer, &snapshot.running, campaign, &loaded, now))
     };
     running(&view.campaigns, only, now).into_iter().map(of).collect()
 }
@@ -82,7 +84,7 @@ fn of_row(
         if standing.is_some_and(|standing| reads(campaign.engine(), &standing.state, now).is_some()) {
             return Ok(None);
         }
-        told.push(tell(&running, Arc::clone(campaign), &[], now));
+        told.push(tell(customer, &running, Arc::clone(campaign), &[], now));
     }
     Ok(Some(told))
 }
@@ -92,8 +94,20 @@ fn running(set: &CampaignSet, only: Option<CampaignId>, now: Instant) -> Vec<Arc
     newest_first(set.all().iter().filter(wanted))
 }
 
-fn tell(running: &Running, campaign: Arc<Campaign>, loaded: &[Eligible], now: Instant) -> CampaignProgress {
+fn tell(
+    customer: &customer::Model,
+    running: &Running,
+    campaign: Arc<Campaign>,
+    loaded: &[Eligible],
+    now: Instant,
+) -> CampaignProgress {
     let standing = running.of(campaign.id());
     let progress = progress(campaign.engine(), &standing.state, standing.reached(), loaded, now);
-    CampaignProgress { campaign, progress }
+    let evaluating = standing.mark.is_some() || is_to_be_reached(customer, &campaign);
+    CampaignProgress { campaign, progress, evaluating }
+}
+
+/// The campaign's backfill has not come to the customer.
+fn is_to_be_reached(customer: &customer::Model, campaign: &Campaign) -> bool {
+    campaign.row.backfilled_to.is_some() && campaign.row.activated_revision > Some(customer.evaluated_revision)
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Error;
 use crate::engine::evaluate::Tail;
+use crate::engine::purchase::Key;
 use crate::engine::state::State;
 
 /// By campaign. One that never counted anything of the customer has no entry.
@@ -33,6 +34,10 @@ pub struct Standing {
     /// Declined awards.
     #[serde(rename = "d")]
     pub declined: i64,
+    /// The history up to here is evaluated, and all of the above is as of here; what lies after it waits for a job. None: all of
+    /// the history is evaluated.
+    #[serde(rename = "m", skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Key>,
 }
 
 impl Standing {
@@ -71,6 +76,16 @@ impl Running {
     /// Changes an entry, and makes it if need be.
     pub fn entry(&mut self, campaign: CampaignId) -> &mut Standing {
         self.campaigns.entry(campaign).or_default()
+    }
+
+    /// Whether something of the campaign waits to be evaluated.
+    pub fn is_deferred(&self, campaign: CampaignId) -> bool {
+        self.get(campaign).is_some_and(|standing| standing.mark.is_some())
+    }
+
+    /// Whether something of any campaign waits to be evaluated.
+    pub fn has_deferred(&self) -> bool {
+        self.campaigns.values().any(|standing| standing.mark.is_some())
     }
 
     /// Forgets campaigns that can change no more.

@@ -307,9 +307,7 @@ impl Loader {
         let keyed = any(self.database.backend(), customer::Column::Id, ids.iter().map(|id| id.0));
         let rows = customer::Entity::find().filter(keyed).all(&tx).await?;
         let mut snapshots = HashMap::with_capacity(rows.len());
-        for mut row in rows {
-            // The writers' own mark, which a backfill moves within a version: no entry may depend on it.
-            row.evaluated_revision = 0;
+        for row in rows {
             let running = Running::parse(&row.running)?;
             let extra = needs(&running, &set, now);
             let (id, customer) = (row.id, Arc::new(row));

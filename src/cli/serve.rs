@@ -15,7 +15,8 @@ use tokio_util::task::TaskTracker;
 
 use super::{sqlite_file, start_app};
 use crate::app::clock::Clock;
-use crate::app::{App, clockwork, sweep};
+use crate::app::jobs::runner;
+use crate::app::{App, sweep};
 use crate::config::{self, Config};
 use crate::http;
 use crate::http::auth::Verifier;
@@ -77,13 +78,13 @@ impl Server {
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<()> {
         let Self { app, listener, router, sockets } = self;
         let stop = app.stopping.clone();
-        let clockwork = tokio::spawn(clockwork::run(Arc::clone(&app), stop.clone()));
+        let jobs = tokio::spawn(runner::run(Arc::clone(&app), stop.clone()));
         let sweep = tokio::spawn(sweep::run(Arc::clone(&app), stop.clone()));
         http::serve(router, listener, &config.http, sockets, stop).await;
-        let (clockwork, sweep) = (clockwork.await, sweep.await);
+        let (jobs, sweep) = (jobs.await, sweep.await);
         // Whatever became of these.
         app.stop().await?;
-        clockwork?;
+        jobs?;
         Ok(sweep?)
     }
 }

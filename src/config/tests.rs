@@ -78,6 +78,7 @@ fn every_key_can_come_from_the_environment() {
         "log.otlp_endpoint" => "http://collector.example:4318/v1/traces",
         "redis.url" => "redis://user:hidden@cache.example:6380/3",
         "writer.batch_items" => "500",
+        "writer.fold_purchases" => "501",
         "writer.queue_bytes" => "1048577",
         _ => "2048",
     };
@@ -103,6 +104,7 @@ fn every_key_can_come_from_the_environment() {
     assert_eq!(config.writer.queue_items, 2048);
     assert_eq!(config.writer.queue_bytes, 1_048_577);
     assert_eq!(config.writer.batch_items, 500);
+    assert_eq!(config.writer.fold_purchases, 501);
     assert_eq!(config.writer.writers, 3);
     assert_eq!((config.cache.l1_bytes, config.cache.max_staleness), (1_048_578, Duration::from_millis(250)));
     assert_eq!(config.redis.url.unwrap().expose(), "redis://user:hidden@cache.example:6380/3");

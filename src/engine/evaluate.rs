@@ -132,6 +132,13 @@ pub struct Outcome {
     pub tail: Option<Tail>,
 }
 
+impl Outcome {
+    /// Nothing was folded.
+    pub fn unchanged() -> Self {
+        Self { appended: true, ..Self::default() }
+    }
+}
+
 /// A fold of new purchases into the tail.
 #[derive(Clone, Debug)]
 pub struct Append<'a> {
@@ -145,7 +152,8 @@ pub struct Append<'a> {
 }
 
 impl<'a> Append<'a> {
-    fn new(campaign: Campaign<'a>, tail: Tail, mut purchases: Vec<Eligible>) -> Self {
+    /// Folds these purchases, all after the tail's last, into the tail.
+    pub fn new(campaign: Campaign<'a>, tail: Tail, mut purchases: Vec<Eligible>) -> Self {
         sort(&mut purchases);
         let from = tail.state.last.clone();
         let fold = Fold::new(campaign, tail);

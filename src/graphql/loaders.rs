@@ -374,6 +374,21 @@ impl Loader<BudgetOf> for Loaders {
     }
 }
 
+/// How far a campaign's backfill is: customers done, of how many; none: its past is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BackfillOf(pub CampaignId);
+
+impl Loader<BackfillOf> for Loaders {
+    type Value = (i64, i64);
+    type Error = Error;
+
+    async fn load(&self, keys: &[BackfillOf]) -> Loaded<BackfillOf, (i64, i64)> {
+        let campaigns: Vec<CampaignId> = keys.iter().map(|key| key.0).collect();
+        let found = app::jobs::evaluation::load_backfills(&self.app, &campaigns).await?;
+        Ok(found.into_iter().map(|(id, progress)| (BackfillOf(id), progress)).collect())
+    }
+}
+
 /// A campaign's totals; none: it awarded nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StatsOf(pub CampaignId);

@@ -3,9 +3,9 @@
 use sea_orm::{ConnectionTrait, EntityTrait};
 use serde_json::json;
 use windfall::app::audit::{self, Difference};
+use windfall::app::jobs::settlement;
 use windfall::app::recorder::Fact;
 use windfall::app::refund::{self, RecordRefund};
-use windfall::app::settlement;
 use windfall::engine::lifecycle::Status;
 use windfall::engine::time::Instant;
 

@@ -13,6 +13,7 @@ mod demo;
 mod engine;
 mod graphql;
 mod import;
+mod jobs;
 mod life;
 mod live;
 mod metrics;

@@ -68,6 +68,7 @@ async fn entities_equal_migrations() {
         create(db, entity::customer::Entity).await;
         create(db, entity::idempotency_key::Entity).await;
         create(db, entity::installation::Entity).await;
+        create(db, entity::job::Entity).await;
         create(db, entity::ledger_entry::Entity).await;
         create(db, entity::purchase::Entity).await;
         create(db, entity::refund::Entity).await;

@@ -100,7 +100,11 @@ pub(super) fn differences(set: &CampaignSet, history: &History) -> Result<Vec<Di
     for campaign in set.all().iter().filter(|campaign| campaign.life.activated) {
         // Not evaluated yet: nothing is recorded.
         let evaluated = campaign.row.activated_revision <= Some(history.row.evaluated_revision);
-        let eligible = if evaluated { eligible(campaign, history)? } else { Vec::new() };
+        let mut eligible = if evaluated { eligible(campaign, history)? } else { Vec::new() };
+        // What lies behind the mark is still to be evaluated: open, and no difference.
+        if let Some(mark) = running.get(campaign.id()).and_then(|standing| standing.mark.as_ref()) {
+            eligible.retain(|purchase| purchase.key <= *mark);
+        }
         let (states, reached) = fold(campaign, &eligible);
         compare_awards(&mut found, campaign, history, reached);
         if campaign.counts() {

@@ -20,6 +20,7 @@ use super::App;
 use super::campaigns::{Campaign, revision};
 use super::database::CAMPAIGNS_LOCK;
 use super::error::{Check, Error, UserErrorCode};
+use super::jobs::evaluation;
 use super::rows::{OnConflict, insert};
 use super::viewer::Admin;
 use crate::engine::lifecycle::{Life, Refusal, Status};
@@ -42,6 +43,11 @@ impl<'a> Change<'a> {
         }
         let revision = revision(&tx).await?.number + 1;
         Ok(Self { app, tx, revision, now: app.clock.now() })
+    }
+
+    /// For what must be read under the lock.
+    pub(super) fn transaction(&self) -> &DatabaseTransaction {
+        &self.tx
     }
 
     /// Reads the campaign under the lock.
@@ -345,12 +351,12 @@ pub async fn activate(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campai
     }
     let has_past = change.latest_purchase().await?.is_some_and(|latest| latest >= campaign.life.period.starts_at);
     if has_past {
-        super::backfill::open(&change.tx, id).await?;
+        evaluation::open(&change.tx, id, change.now).await?;
     }
     let row = campaign::Model { activated_revision: Some(change.revision), ..campaign.row };
     let campaign = change.finish(row).await?;
     if has_past {
-        app.backfill_wanted.notify_one();
+        app.job_wanted.notify_one();
     }
     Ok(campaign)
 }

@@ -10,6 +10,7 @@ use entity::{CampaignId, CustomerId, award, checkpoint, purchase, refund};
 use sea_orm::{EntityTrait, FromQueryResult, QueryFilter};
 
 use super::batch::{Batch, Customers, Touched};
+use super::deferred::{self, Stretches};
 use super::repair::restore_points;
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
@@ -17,7 +18,7 @@ use crate::app::history::{Lines, Span};
 use crate::app::rows::{Kind, Rows, any, join};
 use crate::app::{award as awards, history, purchase as purchases, refund as refunds};
 use crate::engine::diff::{Diff, diff};
-use crate::engine::evaluate::{Append, Change, Outcome, Plan, Range, Refold, plan};
+use crate::engine::evaluate::{Append, Change, Outcome, Plan, Range, Refold, Tail, plan};
 use crate::engine::purchase::{Key, Purchase};
 use crate::engine::rule::Eligible;
 use crate::engine::state::State;
@@ -35,6 +36,10 @@ pub(super) struct Evaluated {
     pub(super) outcome: Outcome,
     /// Rows of recorded awards that a repair gave their points back.
     pub(super) restored: Vec<award::Model>,
+    /// Up to where the history is evaluated now; none: all of it is.
+    pub(super) mark: Option<Key>,
+    /// The customer meets the campaign for the first time.
+    pub(super) first: bool,
 }
 
 /// A fold under way.
@@ -43,6 +48,12 @@ struct Job<'a> {
     customer_id: CustomerId,
     campaign: &'a Arc<Campaign>,
     fold: Fold<'a>,
+    /// What lies after it is deferred, and not looked at.
+    until: Option<Key>,
+    /// Up to where the history is evaluated once this is done; none: all of it is.
+    mark: Option<Key>,
+    /// The customer meets the campaign for the first time.
+    first: bool,
 }
 
 enum Fold<'a> {
@@ -61,7 +72,8 @@ pub(super) async fn evaluate(batch: &Batch<'_>, customers: &Customers) -> Result
         let Fold::Done(outcome) = job.fold else { return None };
         let rows = recorded.remove(&(job.customer_id, job.campaign.id())).unwrap_or_default();
         let repair = customers.get(job.customer).is_some_and(|customer| customer.repair.is_some());
-        Some(compare(job.customer.to_owned(), Arc::clone(job.campaign), *outcome, rows, repair))
+        let evaluated = compare(job.customer.to_owned(), Arc::clone(job.campaign), *outcome, rows, repair);
+        Some(Evaluated { mark: job.mark, first: job.first, ..evaluated })
     });
     Ok(evaluated.collect())
 }
@@ -83,7 +95,7 @@ fn compare(
     let timed = campaign.rule.hold_for.is_some() || campaign.rule.expires_after.is_some();
     let diff = diff(recorded, std::mem::take(&mut outcome.awards), timed);
     let recorded = rows.into_iter().map(|row| (row.number, row)).collect();
-    Evaluated { customer, campaign, diff, recorded, outcome, restored }
+    Evaluated { customer, campaign, diff, recorded, outcome, restored, mark: None, first: false }
 }
 
 /// The purchases that the batch's refunds name, with all their refunds.
@@ -142,6 +154,7 @@ async fn plan_jobs<'a>(
     customers: &'a Customers,
     refunded: &HashMap<String, (purchase::Model, Vec<refund::Model>)>,
 ) -> Result<Vec<Job<'a>>, Error> {
+    let waiting = load_waiting(batch, customers).await?;
     let mut jobs = Vec::new();
     let mut late = Vec::new();
     for (name, customer) in customers.iter().filter(|(_, customer)| customer.is_evaluated()) {
@@ -150,26 +163,11 @@ async fn plan_jobs<'a>(
         let evaluated =
             |campaign: &&Arc<Campaign>| campaign.counts() || (customer.repair.is_some() && campaign.life.activated);
         for campaign in batch.campaigns.all().iter().filter(evaluated) {
-            let running = customer.running.of(campaign.id());
-            let unevaluated = campaign.row.activated_revision > Some(customer.row.evaluated_revision);
-            let fold = if unevaluated || customer.repair.is_some() {
-                Fold::Refold(Box::new(Refold::whole(campaign.engine())))
-            } else {
-                let eligible = |purchase: &Purchase| campaign.engine().eligible(purchase);
-                let change = |touch: &Touch| Change {
-                    before: touch.before.as_ref().and_then(eligible),
-                    after: eligible(&touch.after),
-                };
-                match plan(campaign.engine(), &running.tail(), touches.iter().map(change).collect()) {
-                    Plan::Unaffected => continue,
-                    Plan::Append(append) => Fold::Append(append),
-                    Plan::Refold { first, last } => {
-                        late.push((jobs.len(), first, last));
-                        Fold::Refold(Box::new(Refold::whole(campaign.engine())))
-                    }
-                }
-            };
-            jobs.push(Job { customer: name, customer_id: customer.row.id, campaign, fold });
+            let Some(planned) = plan_one(customer, campaign, &touches, &waiting) else { continue };
+            let Planned { fold, until, mark, refold } = planned;
+            late.extend(refold.map(|(first, last)| (jobs.len(), first, last)));
+            let first = deferred::is_unevaluated(customer, campaign);
+            jobs.push(Job { customer: name, customer_id: customer.row.id, campaign, fold, until, mark, first });
         }
     }
     let pairs = late.iter().map(|(index, ..)| (jobs[*index].customer_id, jobs[*index].campaign.id())).collect();
@@ -180,6 +178,108 @@ async fn plan_jobs<'a>(
         job.fold = Fold::Refold(Box::new(Refold::new(job.campaign.engine(), stored, &first, &last)));
     }
     Ok(jobs)
+}
+
+/// What a batch means for one customer and campaign.
+struct Planned<'a> {
+    fold: Fold<'a>,
+    /// See [`Job::until`].
+    until: Option<Key>,
+    /// See [`Job::mark`].
+    mark: Option<Key>,
+    /// The first and the last key to fold again from checkpoints, which are still to be loaded.
+    refold: Option<(Key, Key)>,
+}
+
+/// None: nothing can differ.
+fn plan_one<'a>(
+    customer: &Touched,
+    campaign: &'a Arc<Campaign>,
+    touches: &[Touch],
+    waiting: &Waiting,
+) -> Option<Planned<'a>> {
+    let whole = || Fold::Refold(Box::new(Refold::whole(campaign.engine())));
+    if customer.repair.is_some() {
+        return Some(Planned { fold: whole(), until: None, mark: None, refold: None });
+    }
+    let mark = deferred::mark(customer, campaign);
+    let tail = customer.running.of(campaign.id()).tail();
+    let up_to_mark = |fold, refold| Some(Planned { fold, until: mark.clone(), mark: mark.clone(), refold });
+    match plan(campaign.engine(), &tail, changes(campaign, touches, mark.as_ref())) {
+        Plan::Append(append) => up_to_mark(Fold::Append(append), None),
+        Plan::Refold { first, last } => up_to_mark(whole(), Some((first, last))),
+        Plan::Unaffected => match waiting.fold_on(customer, campaign, tail) {
+            Some((append, mark)) => {
+                Some(Planned { fold: Fold::Append(Box::new(append)), until: None, mark, refold: None })
+            }
+            // The mark is stored from now on.
+            None if deferred::is_unevaluated(customer, campaign) => {
+                up_to_mark(Fold::Done(Box::new(Outcome::unchanged())), None)
+            }
+            None => None,
+        },
+    }
+}
+
+/// The changes as the campaign sees them, as far as its mark.
+fn changes(campaign: &Campaign, touches: &[Touch], mark: Option<&Key>) -> Vec<Change> {
+    let eligible = |purchase: &Purchase| campaign.engine().eligible(purchase);
+    let evaluated = touches.iter().filter(|touch| mark.is_none_or(|mark| touch.after.key <= *mark));
+    let change =
+        |touch: &Touch| Change { before: touch.before.as_ref().and_then(eligible), after: eligible(&touch.after) };
+    evaluated.map(change).collect()
+}
+
+/// What waits behind the marks and is folded in by this batch.
+struct Waiting {
+    stretches: Stretches,
+    history: HashMap<(CustomerId, Lines), Vec<Recorded>>,
+}
+
+async fn load_waiting(batch: &Batch<'_>, customers: &Customers) -> Result<Waiting, Error> {
+    let stretches = deferred::stretches(batch, customers).await?;
+    let mut ranges = Vec::new();
+    for customer in customers.values() {
+        let Some(end) = stretches.get(&customer.row.id) else { continue };
+        for campaign in batch.campaigns.counting() {
+            let Some(mark) = deferred::mark(customer, campaign) else { continue };
+            ranges.push((customer.row.id, campaign, Range { after: Some(mark), to: end.clone() }));
+        }
+    }
+    let wanted = ranges.iter().map(|(customer, campaign, range)| (*customer, *campaign, range));
+    let history = load_history(batch, wanted).await?;
+    Ok(Waiting { stretches, history })
+}
+
+impl Waiting {
+    /// What of the customer's stretch lies behind the campaign's mark, folded into the tail, with the mark that this leaves.
+    fn fold_on<'a>(&self, customer: &Touched, campaign: &'a Campaign, tail: Tail) -> Option<(Append<'a>, Option<Key>)> {
+        let end = self.stretches.get(&customer.row.id)?;
+        let mark = deferred::mark(customer, campaign)?;
+        if end.as_ref().is_some_and(|end| *end <= mark) {
+            return None;
+        }
+        let stretch = Range { after: Some(mark), to: end.clone() };
+        let history = self.history.get(&(customer.row.id, Lines::of(&campaign.rule)));
+        let purchases = eligible_in(campaign, history, &stretch, None);
+        Some((Append::new(campaign.engine(), tail, purchases), end.clone()))
+    }
+}
+
+/// The purchases of the range that count for the campaign, as far as its mark.
+fn eligible_in(
+    campaign: &Campaign,
+    history: Option<&Vec<Recorded>>,
+    range: &Range,
+    until: Option<&Key>,
+) -> Vec<Eligible> {
+    let history = history.map(Vec::as_slice).unwrap_or_default();
+    let inside = |recorded: &&Recorded| {
+        let key = &recorded.purchase.key;
+        range.contains(key) && until.is_none_or(|until| key <= until)
+    };
+    let eligible = |recorded: &Recorded| campaign.engine().eligible(recorded.counted_by(campaign)?.as_ref());
+    history.iter().filter(inside).filter_map(eligible).collect()
 }
 
 /// Stored states by customer and campaign, in the customer's order.
@@ -208,7 +308,7 @@ async fn load_checkpoints(
 
 /// Loads, in one go, what all folds ask for, and folds it in. False: all are done.
 async fn fold_what_is_loaded(batch: &Batch<'_>, jobs: &mut [Job<'_>]) -> Result<bool, Error> {
-    let wanted: Vec<Option<Range>> = jobs.iter().map(|job| job.fold.load()).collect();
+    let wanted: Vec<Option<Range>> = jobs.iter().map(Job::load).collect();
     let ranges =
         jobs.iter().zip(&wanted).filter_map(|(job, range)| Some((job.customer_id, job.campaign, range.as_ref()?)));
     let history = load_history(batch, ranges).await?;
@@ -216,14 +316,23 @@ async fn fold_what_is_loaded(batch: &Batch<'_>, jobs: &mut [Job<'_>]) -> Result<
     for (job, range) in jobs.iter_mut().zip(wanted) {
         let loaded = range.map(|range| {
             let history = history.get(&(job.customer_id, Lines::of(&job.campaign.rule)));
-            let history = history.map(Vec::as_slice).unwrap_or_default();
-            let eligible =
-                |recorded: &Recorded| job.campaign.engine().eligible(recorded.counted_by(job.campaign)?.as_ref());
-            history.iter().filter(|recorded| range.contains(&recorded.purchase.key)).filter_map(eligible).collect()
+            eligible_in(job.campaign, history, &range, job.until.as_ref())
         });
         more |= job.fold.feed(loaded);
     }
     Ok(more)
+}
+
+impl Job<'_> {
+    /// What is to be loaded: nothing that lies behind the mark.
+    fn load(&self) -> Option<Range> {
+        let range = self.fold.load()?;
+        let to = match (range.to, self.until.clone()) {
+            (Some(to), Some(until)) => Some(to.min(until)),
+            (to, until) => to.or(until),
+        };
+        Some(Range { to, ..range })
+    }
 }
 
 impl Fold<'_> {

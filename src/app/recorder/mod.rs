@@ -9,6 +9,7 @@
 //! A caller that goes away cancels nothing: writers run in tasks of their own.
 
 mod batch;
+mod deferred;
 mod evaluation;
 mod facts;
 mod posting;
@@ -21,14 +22,14 @@ use std::time::Duration;
 use ::metrics::{counter, histogram};
 use entity::{award, customer, ledger_entry};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::adjustment::AdjustPoints;
 use super::campaigns::Campaigns;
 use super::clock::Clock;
-use super::database::{Database, is_conflict, is_data_error};
+use super::database::{Database, is_conflict, is_data_error, is_statement_timeout};
 use super::error::{Error, UserError, UserErrorCode};
 use super::purchase::NewPurchase;
 use super::refund::NewRefund;
@@ -53,7 +54,7 @@ pub enum Fact {
     Refund(NewRefund),
     /// Points by hand.
     Adjustment(AdjustPoints),
-    /// Nothing happened, but campaigns were activated that this customer (by external id) has not been evaluated for.
+    /// Nothing happened, but something of this customer (by external id) was deferred: it is evaluated as far as one commit may.
     Evaluation(String),
     /// Nothing happened, but what is recorded of this customer (by external id) is not what it should be: everything
     /// is evaluated anew, and the difference is posted.
@@ -91,6 +92,8 @@ pub struct Recorded {
     pub awards: Arc<[award::Model]>,
     /// What an adjustment posted.
     pub entry: Option<ledger_entry::Model>,
+    /// Something of the customer waits for a job still.
+    pub deferred: bool,
 }
 
 /// What a commit changed of one customer: what its subscribers are told.
@@ -143,6 +146,10 @@ pub(super) struct Context {
     pub(super) clock: Clock,
     pub(super) live: Hub<Commit>,
     pub(super) hints: Option<Arc<Hints>>,
+    /// Purchases of the past that one commit evaluates at most.
+    pub(super) fold_purchases: usize,
+    /// Is notified when a commit asked for a job.
+    pub(super) job_wanted: Arc<Notify>,
 }
 
 impl Context {
@@ -325,8 +332,8 @@ async fn write(context: &Context, shard: i32, items: Vec<Item>) {
                     let _ = item.reply.send(Ok(answer));
                 }
             }
-            // Data that the database refuses: find the guilty item, and let the others pass.
-            Err(Error::Database(error)) if is_data_error(&error) && items.len() > 1 => {
+            // Find the item at fault, and let the others pass.
+            Err(error) if is_of_one_item(&error) && items.len() > 1 => {
                 ended("split");
                 let rest = items.split_off(items.len() / 2);
                 batches.push(rest);
@@ -339,6 +346,16 @@ async fn write(context: &Context, shard: i32, items: Vec<Item>) {
                 }
             }
         }
+    }
+}
+
+/// Whether the error may come from one item alone: data that the database refuses, a statement that takes too long, stored data that
+/// cannot be read.
+fn is_of_one_item(error: &Error) -> bool {
+    match error {
+        Error::Database(error) => is_data_error(error) || is_statement_timeout(error),
+        Error::Internal(_) => true,
+        _ => false,
     }
 }
 

@@ -38,17 +38,22 @@ async fn a_difference_is_found() {
     }
 }
 
-/// A backfill that finds nothing to change marks the customer as evaluated, and nothing else.
+/// A backfill that finds nothing to award changes that the customer is still to be evaluated, which readers see.
 #[tokio::test]
-async fn a_backfill_without_effect_is_no_difference() {
+async fn a_backfill_without_effect_is_a_version_of_its_own() {
     for engine in ENGINES {
         let (url, _sqlite) = scratch(engine).await;
         let app = TestApp::with(&url, &cache(), None).await;
         app.purchase("p1", "ada", "2026-11-02T10:00:00Z", "5").await;
         app.campaign(json!({ "filter": { "channels": ["nowhere"] } })).await;
-        let found = app.app.snapshots().find(&[("ada".to_owned(), None)]).await.unwrap().remove("ada").unwrap();
-        windfall::app::backfill::run(&app.app).await.unwrap();
-        assert_eq!(app.app.snapshots().check(&found).await, Some(true), "{engine:?}");
+        let find = async || app.app.snapshots().find(&[("ada".to_owned(), None)]).await.unwrap().remove("ada").unwrap();
+        let evaluating = async || app.data(&customer("ada"), "{ me { progress { evaluating } } }", json!({})).await;
+        let before = find().await;
+        assert_eq!(evaluating().await["me"]["progress"], json!([{ "evaluating": true }]));
+        windfall::app::jobs::evaluation::finish(&app.app).await.unwrap();
+        assert_eq!(evaluating().await["me"]["progress"], json!([{ "evaluating": false }]));
+        assert_eq!(app.app.snapshots().check(&before).await, None, "{engine:?}: a version of its own");
+        assert_eq!(app.app.snapshots().check(&find().await).await, Some(true), "{engine:?}");
     }
 }
 

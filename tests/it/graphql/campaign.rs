@@ -233,7 +233,7 @@ on_both! {
             app.purchase(&format!("p{n}"), "ada", &format!("2026-11-02T10:0{n}:00Z"), "5").await;
         }
         app.set_clock("2026-11-03T01:00:00Z");
-        assert_eq!(windfall::app::settlement::run(&app.app).await.unwrap(), 1);
+        assert_eq!(windfall::app::jobs::settlement::run(&app.app).await.unwrap(), 1);
         let refund = "mutation { recordRefund(input: {externalId: \"r\", purchaseExternalId: \"p2\", \
             refundedAt: \"2026-11-03T00:30:00Z\"}) { purchase { net { amount } } awards { id } userErrors { code } } }";
         let answer = app.data(&admin(), refund, json!({})).await;

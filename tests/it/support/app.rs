@@ -86,7 +86,8 @@ impl TestApp {
         let database = Database::connect(&options).await.expect("a database");
         database.migrate().await.expect("a migrated database");
         let clock = Arc::new(AtomicI64::new(parse_instant(NOW).expect("an instant").0));
-        let writer = config::Writer { queue_items, queue_bytes: 64 << 20, batch_items: 256, writers: 2 };
+        let writer =
+            config::Writer { queue_items, queue_bytes: 64 << 20, batch_items: 256, fold_purchases: 2_048, writers: 2 };
         let app =
             App::start(database, Clock::Fixed(Arc::clone(&clock)), &writer, cache, &redis(redis_url)).await.unwrap();
         let executor = Arc::new(Executor::new(Arc::clone(&app)).expect("a valid schema"));

@@ -61,7 +61,7 @@ pub(crate) fn cases(some: usize, many: usize) -> usize {
 
 /// As `config/default.toml` has it.
 pub(crate) fn writer() -> config::Writer {
-    config::Writer { queue_items: 10_000, queue_bytes: 64 << 20, batch_items: 256, writers: 4 }
+    config::Writer { queue_items: 10_000, queue_bytes: 64 << 20, batch_items: 256, fold_purchases: 2_048, writers: 4 }
 }
 
 /// As `config/default.toml` has it.
@@ -89,9 +89,14 @@ impl TestApp {
         let (url, sqlite) = scratch(engine).await;
         let database = open(&url).await;
         database.migrate().await.unwrap();
+        Self { _sqlite: sqlite, ..Self::on(database, url, writer).await }
+    }
+
+    /// On a migrated database.
+    pub(crate) async fn on(database: Database, url: String, writer: &config::Writer) -> Self {
         let now = Arc::new(AtomicI64::new(NOW));
         let app = App::start(database, Clock::Fixed(Arc::clone(&now)), writer, &cache(), &redis(None)).await.unwrap();
-        Self { app, now, url, _sqlite: sqlite }
+        Self { app, now, url, _sqlite: None }
     }
 
     /// Another server on the same database.
@@ -142,7 +147,7 @@ impl TestApp {
 
     pub(crate) async fn activate(&self, id: CampaignId) {
         windfall::app::campaign::activate(&self.app, &Self::admin(), id).await.unwrap();
-        windfall::app::backfill::run(&self.app).await.unwrap();
+        windfall::app::jobs::evaluation::finish(&self.app).await.unwrap();
     }
 
     pub(crate) async fn record(&self, facts: Vec<Fact>) -> Vec<Recorded> {
