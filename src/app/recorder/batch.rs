@@ -9,6 +9,7 @@ use sea_orm::{
     QueryTrait, Select,
 };
 
+use super::changed::ChangedAwards;
 use super::facts::Verdict;
 use super::repair::Repair;
 use super::{Commit, Context, Fact, Recorded, Refusal, UserErrorCode, evaluation, facts, posting, repair};
@@ -46,7 +47,7 @@ pub(super) struct Touched {
     pub(super) refunds: Vec<refund::Model>,
     pub(super) adjustments: Vec<AdjustPoints>,
     /// What the batch posted.
-    pub(super) awards: Vec<award::Model>,
+    pub(super) awards: ChangedAwards,
     pub(super) entries: Vec<ledger_entry::Model>,
     /// Something of the customer changed, if only progress.
     pub(super) changed: bool,
@@ -141,7 +142,7 @@ async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers,
                 purchases: Vec::new(),
                 refunds: Vec::new(),
                 adjustments: Vec::new(),
-                awards: Vec::new(),
+                awards: ChangedAwards::default(),
                 entries: Vec::new(),
                 changed: false,
                 repair: repair.then(Repair::default),
@@ -200,7 +201,7 @@ async fn save_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result<
 fn answer(facts: &[&Fact], verdicts: Vec<Verdict>, customers: &Customers) -> Vec<Result<Recorded, Refusal>> {
     // Shared: many facts of one customer may be in a batch.
     let awards: BTreeMap<&str, Arc<[award::Model]>> =
-        customers.iter().map(|(name, customer)| (name.as_str(), customer.awards.clone().into())).collect();
+        customers.iter().map(|(name, customer)| (name.as_str(), customer.awards.newest().into())).collect();
     // Only a backfill meets a customer that is not there.
     let gone = Refusal { code: UserErrorCode::NotFound, path: "customerExternalId", message: "no such customer" };
     let answer = |(fact, verdict): (&&Fact, Verdict)| {
@@ -215,7 +216,14 @@ fn answer(facts: &[&Fact], verdicts: Vec<Verdict>, customers: &Customers) -> Vec
             Fact::Adjustment(adjustment) => earlier.or_else(|| posted_by(customer, adjustment)),
             _ => None,
         };
-        Ok(Recorded { replayed, customer: customer.row.clone(), awards: awards.unwrap_or_default(), entry })
+        let awards_changed = if replayed { 0 } else { customer.awards.count() };
+        Ok(Recorded {
+            replayed,
+            customer: customer.row.clone(),
+            awards: awards.unwrap_or_default(),
+            awards_changed,
+            entry,
+        })
     };
     facts.iter().zip(verdicts).map(answer).collect()
 }
