@@ -6,7 +6,7 @@ use entity::{CustomerId, purchase, refund};
 use sea_orm::{ConnectionTrait, EntityTrait, FromQueryResult, IdenStatic, Iterable, QueryFilter};
 
 use super::error::Error;
-use super::rows::{Kind, Rows, any, join};
+use super::rows::{Kind, Rows, any, first_of_each, join};
 use crate::engine::purchase::{Key, Purchase};
 use crate::engine::rule::Rule;
 use crate::engine::time::Instant;
@@ -62,13 +62,63 @@ pub async fn purchases(
         AND t.purchased_at >= r.after_at AND t.purchased_at <= r.to_at \
         AND (t.purchased_at > r.after_at OR t.external_id > COALESCE(r.after_id, '')) \
         AND (t.purchased_at < r.to_at OR t.external_id <= COALESCE(r.to_id, ''))";
-    let what = |column: &purchase::Column| match column {
+    let found = join(db, &columns_read(lines), "purchase", rows, on, "").await?;
+    Ok(found.iter().map(|row| purchase::Model::from_query_result(row, "")).collect::<Result<_, _>>()?)
+}
+
+/// Of each span the first `most` purchases, in no order.
+pub async fn first_purchases(
+    db: &impl ConnectionTrait,
+    spans: &[(CustomerId, Span)],
+    lines: Lines,
+    most: usize,
+) -> Result<Vec<Vec<purchase::Model>>, Error> {
+    let columns = [
+        ("span", Kind::Int),
+        ("customer_id", Kind::Int),
+        ("after_at", Kind::Int),
+        ("after_id", Kind::Text),
+        ("to_at", Kind::Int),
+        ("to_id", Kind::Text),
+    ];
+    let mut rows = Rows::new(db.get_database_backend(), &columns);
+    for (index, (customer, (after, to))) in (0_i64..).zip(spans.iter().cloned()) {
+        let to = to.unwrap_or_else(|| Key::before(Instant::FOREVER));
+        rows.push(vec![
+            index.into(),
+            customer.0.into(),
+            after.at.0.into(),
+            after.external_id.into(),
+            to.at.0.into(),
+            to.external_id.into(),
+        ]);
+    }
+    let mut found = vec![Vec::new(); spans.len()];
+    if rows.is_empty() {
+        return Ok(found);
+    }
+    let conditions = "s.customer_id = r.customer_id \
+        AND s.purchased_at >= r.after_at AND s.purchased_at <= r.to_at \
+        AND (s.purchased_at > r.after_at OR s.external_id > COALESCE(r.after_id, '')) \
+        AND (s.purchased_at < r.to_at OR s.external_id <= COALESCE(r.to_id, ''))";
+    let what = format!("r.span, {}", columns_read(lines));
+    let order = "s.purchased_at, s.external_id";
+    for row in first_of_each(db, &what, "purchase", rows, conditions, order, most).await? {
+        let index: i64 = row.try_get("", "span")?;
+        if let Some(of_span) = usize::try_from(index).ok().and_then(|index| found.get_mut(index)) {
+            of_span.push(purchase::Model::from_query_result(&row, "")?);
+        }
+    }
+    Ok(found)
+}
+
+/// Of a purchase `t`.
+fn columns_read(lines: Lines) -> String {
+    let what = |column: purchase::Column| match column {
         purchase::Column::Lines if lines == Lines::LeftOut => "'[]' AS \"lines\"".to_owned(),
         column => format!("t.\"{}\"", column.as_str()),
     };
-    let what: Vec<String> = purchase::Column::iter().map(|column| what(&column)).collect();
-    let found = join(db, &what.join(", "), "purchase", rows, on, "").await?;
-    Ok(found.iter().map(|row| purchase::Model::from_query_result(row, "")).collect::<Result<_, _>>()?)
+    purchase::Column::iter().map(what).collect::<Vec<_>>().join(", ")
 }
 
 /// [`purchases`] with their refunds, in no order.

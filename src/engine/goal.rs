@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The most that a [`Goal::Distinct`] can ask for: what was counted so far is a part of each stored state.
+pub const MAX_DISTINCT: i32 = 1_000;
+
 /// Counted over a window's eligible purchases in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -26,7 +29,7 @@ pub enum Goal {
     Distinct {
         /// What must differ.
         of: DistinctOf,
-        /// n ≥ 1.
+        /// 1 to [`MAX_DISTINCT`].
         at_least: i32,
     },
     /// Reached by the k-th purchase of the n-th of n consecutive windows with at least k each.

@@ -4,7 +4,7 @@ use super::award::Reached;
 use super::evaluate::Range;
 use super::goal::Goal;
 use super::purchase::Key;
-use super::rule::{Campaign, Eligible, Rule};
+use super::rule::{Campaign, Eligible};
 use super::state::{State, too_old};
 use super::time::Instant;
 use super::window::{Interval, WindowRule};
@@ -111,8 +111,8 @@ pub fn progress(
     let awards_left = cap(campaign).map(|cap| (cap - awards_earned).max(0));
     let closed_for_good =
         matches!(rule.window, WindowRule::Timer { reopens: false, .. }) && window.is_none() && state.window.is_some();
-    let full = window.is_some() && window_is_full(campaign, state, window);
-    let only_window = matches!(rule.window, WindowRule::Campaign | WindowRule::Timer { reopens: false, .. });
+    let only_window = rule.window.is_only_one();
+    let full = window.is_some() && window_is_full(campaign, state, window, awards_earned);
     let standing = if awards_left == Some(0) || closed_for_good || (full && only_window) {
         Standing::Exhausted
     } else if window.is_none() {
@@ -164,8 +164,7 @@ fn unused<'a>(campaign: Campaign<'_>, tail: &State, loaded: &'a [Eligible], at: 
 
 /// Rolling: the first and the last purchase of each completion, those beyond the cap too.
 fn completions(campaign: Campaign<'_>, purchases: &[Eligible]) -> Vec<(Key, Key)> {
-    let rule = Rule { max_per_customer: None, ..campaign.rule.clone() };
-    let (_, awards) = fold(Campaign { rule: &rule, ..campaign }, purchases);
+    let (_, awards) = fold(campaign, purchases);
     awards.into_iter().map(|award| (award.evidence_from, award.by)).collect()
 }
 
@@ -189,8 +188,9 @@ fn is_in(campaign: Campaign<'_>, state: &State, window: Interval) -> bool {
 }
 
 /// No further award can come of the window: its goal does not repeat and is reached, or its cap is.
-fn window_is_full(campaign: Campaign<'_>, state: &State, window: Option<Interval>) -> bool {
-    let capped = campaign.rule.max_per_window.is_some_and(|cap| state.kept >= i64::from(cap));
+fn window_is_full(campaign: Campaign<'_>, state: &State, window: Option<Interval>, awards_earned: i64) -> bool {
+    let kept = if campaign.rule.window.is_only_one() { awards_earned } else { state.kept };
+    let capped = campaign.rule.max_per_window.is_some_and(|cap| kept >= i64::from(cap));
     window.is_some_and(|window| is_in(campaign, state, window)) && (state.done || capped)
 }
 
@@ -235,7 +235,7 @@ fn target(goal: &Goal) -> (Unit, i64) {
 /// `maxPerCustomer`, or 1 where the goal can be reached once in all.
 fn cap(campaign: Campaign<'_>) -> Option<i64> {
     let rule = campaign.rule;
-    let only_window = matches!(rule.window, WindowRule::Campaign | WindowRule::Timer { reopens: false, .. });
+    let only_window = rule.window.is_only_one();
     let streak = matches!(rule.goal, Goal::Streak { .. });
     let once = (only_window || streak) && !rule.goal.repeats();
     if once { Some(1) } else { rule.max_per_customer.map(i64::from) }

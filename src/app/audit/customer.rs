@@ -169,6 +169,9 @@ fn fold(campaign: &Campaign, eligible: &[Eligible]) -> (BTreeMap<Key, State>, Ve
             states.insert(last.clone(), state.clone());
         }
     }
+    if let Some(most) = campaign.rule.most_awards() {
+        reached.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+    }
     (states, reached)
 }
 

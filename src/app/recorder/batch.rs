@@ -9,6 +9,7 @@ use sea_orm::{
     QueryTrait, Select,
 };
 
+use super::changed::ChangedAwards;
 use super::facts::Verdict;
 use super::repair::Repair;
 use super::{Commit, Context, Fact, Recorded, Refusal, UserErrorCode, evaluation, facts, posting, repair};
@@ -49,7 +50,7 @@ pub(super) struct Touched {
     pub(super) refunds: Vec<refund::Model>,
     pub(super) adjustments: Vec<AdjustPoints>,
     /// What the batch posted.
-    pub(super) awards: Vec<award::Model>,
+    pub(super) awards: ChangedAwards,
     pub(super) entries: Vec<ledger_entry::Model>,
     /// Something of the customer changed, if only progress.
     pub(super) changed: bool,
@@ -157,7 +158,7 @@ async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers,
                 purchases: Vec::new(),
                 refunds: Vec::new(),
                 adjustments: Vec::new(),
-                awards: Vec::new(),
+                awards: ChangedAwards::default(),
                 entries: Vec::new(),
                 changed: false,
                 repair: repair.then(Repair::default),
@@ -221,7 +222,7 @@ async fn request_jobs(batch: &Batch<'_>, customers: &Customers) -> Result<bool, 
 fn answer(facts: &[&Fact], verdicts: Vec<Verdict>, customers: &Customers) -> Vec<Result<Recorded, Refusal>> {
     // Shared: many facts of one customer may be in a batch.
     let awards: BTreeMap<&str, Arc<[award::Model]>> =
-        customers.iter().map(|(name, customer)| (name.as_str(), customer.awards.clone().into())).collect();
+        customers.iter().map(|(name, customer)| (name.as_str(), customer.awards.newest().into())).collect();
     // Only a job meets a customer that is not there.
     let gone = Refusal { code: UserErrorCode::NotFound, path: "customerExternalId", message: "no such customer" };
     let answer = |(fact, verdict): (&&Fact, Verdict)| {
@@ -236,8 +237,15 @@ fn answer(facts: &[&Fact], verdicts: Vec<Verdict>, customers: &Customers) -> Vec
             Fact::Adjustment(adjustment) => earlier.or_else(|| posted_by(customer, adjustment)),
             _ => None,
         };
-        let (deferred, row) = (customer.running.has_deferred(), customer.row.clone());
-        Ok(Recorded { replayed, customer: row, awards: awards.unwrap_or_default(), entry, deferred })
+        let awards_changed = if replayed { 0 } else { customer.awards.count() };
+        Ok(Recorded {
+            replayed,
+            customer: customer.row.clone(),
+            awards: awards.unwrap_or_default(),
+            awards_changed,
+            entry,
+            deferred: customer.running.has_deferred(),
+        })
     };
     facts.iter().zip(verdicts).map(answer).collect()
 }

@@ -1,8 +1,8 @@
 //! Folding on from a mark, in commits that are bounded in rows and bytes.
 //!
 //! A customer's history may be longer than one commit should take: a campaign is activated over its past, say. The running state
-//! then carries a *mark* (`app::running`): up to it the history is evaluated, and what lies after it waits. [`stretches`] says how
-//! far this batch folds on.
+//! then carries a *mark* (`app::running`): up to it the history is evaluated, and what lies after it waits. [`load_waiting`] loads
+//! what this batch folds on.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -11,20 +11,22 @@ use entity::CustomerId;
 use sea_orm::FromQueryResult;
 
 use super::batch::{Batch, Customers, Touched};
+use super::folding::Recorded;
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
-use crate::app::history::Lines;
+use crate::app::history::{self, Lines, Span};
 use crate::app::rows::{Kind, Rows, first_of_each};
+use crate::engine::evaluate::{Append, Range, Tail};
 use crate::engine::purchase::Key;
 use crate::engine::time::Instant;
 
 /// Purchases that each customer folds on by, at the least, where many of them share what one commit may take.
 const MIN_PURCHASES: usize = 16;
-/// Bytes of purchases' lines that one customer folds on by, unless the first purchase alone has more.
-const MAX_LINES_BYTES: i64 = 4 << 20;
+/// Bytes of purchases' lines that all customers of one batch fold on by. Each gets an equal part, and one purchase at the least.
+const MAX_LINES_BYTES: usize = 16 << 20;
 
 /// How far a customer is folded on in this batch: to this key; none: to the end of its history.
-pub(super) type Stretches = HashMap<CustomerId, Option<Key>>;
+type Stretches = HashMap<CustomerId, Option<Key>>;
 
 /// Where the campaign's evaluation of the customer stands, if something of it is deferred.
 pub(super) fn mark(customer: &Touched, campaign: &Campaign) -> Option<Key> {
@@ -52,7 +54,7 @@ struct Deferred {
 
 /// How far each customer is folded on of whom something is deferred: those that a job asks for, and those that meet a campaign
 /// for the first time.
-pub(super) async fn stretches(batch: &Batch<'_>, customers: &Customers) -> Result<Stretches, Error> {
+async fn load_stretches(batch: &Batch<'_>, customers: &Customers) -> Result<Stretches, Error> {
     let deferred: Vec<Deferred> = customers.values().filter_map(|customer| deferred(batch, customer)).collect();
     if deferred.is_empty() {
         return Ok(Stretches::new());
@@ -60,12 +62,64 @@ pub(super) async fn stretches(batch: &Batch<'_>, customers: &Customers) -> Resul
     // All of them together, each campaign counted by itself, take what one commit may take.
     let campaigns: usize = deferred.iter().map(|one| one.campaigns).sum();
     let limit = (batch.fold_purchases / campaigns).max(MIN_PURCHASES.min(batch.fold_purchases));
+    let max_bytes = i64::try_from(MAX_LINES_BYTES / deferred.len()).unwrap_or(i64::MAX);
     let mut sizes = load_sizes(batch, &deferred, limit).await?;
     let ends = deferred.iter().map(|one| {
         let sizes = sizes.remove(&one.customer).unwrap_or_default();
-        (one.customer, end(&sizes, limit, one.lines))
+        (one.customer, end(&sizes, limit, max_bytes, one.lines))
     });
     Ok(ends.collect())
+}
+
+/// What waits behind the marks and is folded in by this batch.
+pub(super) struct Waiting {
+    stretches: Stretches,
+    history: HashMap<(CustomerId, Lines), Vec<Recorded>>,
+}
+
+/// Loads it, each customer's once with lines and once without, as the campaigns need it.
+pub(super) async fn load_waiting(batch: &Batch<'_>, customers: &Customers) -> Result<Waiting, Error> {
+    let stretches = load_stretches(batch, customers).await?;
+    let mut spans: HashMap<Lines, HashMap<CustomerId, Span>> = HashMap::new();
+    for customer in customers.values() {
+        let Some(end) = stretches.get(&customer.row.id) else { continue };
+        for campaign in batch.campaigns.counting() {
+            let Some(mark) = mark(customer, campaign) else { continue };
+            let spans = spans.entry(Lines::of(&campaign.rule)).or_default();
+            let span = spans.entry(customer.row.id).or_insert_with(|| (mark.clone(), end.clone()));
+            span.0 = span.0.clone().min(mark);
+        }
+    }
+    let mut history: HashMap<(CustomerId, Lines), Vec<Recorded>> = HashMap::new();
+    for (lines, spans) in spans {
+        let rows = history::purchases(batch.tx, spans, lines).await?;
+        let refunds = history::refunds(batch.tx, rows.iter().map(|row| row.external_id.clone())).await?;
+        for row in rows {
+            let of_row = refunds.get(&row.external_id).map(Vec::as_slice).unwrap_or_default();
+            history.entry((row.customer_id, lines)).or_default().push(Recorded::of(&row, of_row)?);
+        }
+    }
+    Ok(Waiting { stretches, history })
+}
+
+impl Waiting {
+    /// What of the customer's stretch lies behind the campaign's mark, folded into the tail, with the mark that this leaves; none:
+    /// nothing of the campaign waits here. Where the stretch ends before the mark, the mark stays, and nothing is folded.
+    pub(super) fn fold_on<'a>(
+        &self,
+        customer: &Touched,
+        campaign: &'a Campaign,
+        tail: Tail,
+    ) -> Option<(Append<'a>, Option<Key>)> {
+        let end = self.stretches.get(&customer.row.id)?;
+        let mark = mark(customer, campaign)?;
+        let end = end.clone().map(|end| end.max(mark.clone()));
+        let stretch = Range { after: Some(mark), to: end.clone() };
+        let history = self.history.get(&(customer.row.id, Lines::of(&campaign.rule)));
+        let waiting = history.into_iter().flatten().filter(|recorded| stretch.contains(&recorded.purchase.key));
+        let purchases = waiting.filter_map(|recorded| recorded.eligible_for(campaign)).collect();
+        Some((Append::new(campaign.engine(), tail, purchases), end))
+    }
 }
 
 fn deferred(batch: &Batch<'_>, customer: &Touched) -> Option<Deferred> {
@@ -123,12 +177,12 @@ async fn load_sizes(
 }
 
 /// The last of these purchases that fits; none: they are all that there are, and they fit.
-fn end(sizes: &BTreeMap<Key, i64>, limit: usize, lines: Lines) -> Option<Key> {
+fn end(sizes: &BTreeMap<Key, i64>, limit: usize, max_bytes: i64, lines: Lines) -> Option<Key> {
     let mut bytes = 0;
     let mut last = None;
     for (key, lines_bytes) in sizes {
         bytes += if lines == Lines::Loaded { *lines_bytes } else { 0 };
-        if bytes > MAX_LINES_BYTES && last.is_some() {
+        if bytes > max_bytes && last.is_some() {
             return last;
         }
         last = Some(key.clone());

@@ -3,15 +3,19 @@
 //! Facts wait in a queue that is bounded in items and bytes. A writer takes whatever waits, so batches grow with load
 //! and an idle server answers at once. Customers are spread over writers by hash: on one node a customer has one
 //! writer. One batch is one transaction (`batch`); its number of statements does not depend on its size:
-//! `facts` inserts what is new, `evaluation` loads what can change and folds, `posting` writes the difference.
+//! `facts` inserts what is new, `evaluation` plans what must be folded again (`folding` loads and folds, `capping` applies
+//! the customers' caps; `deferred` says what must wait for a job), `posting` writes the difference.
 //! `repair` is `audit`'s.
 //!
 //! A caller that goes away cancels nothing: writers run in tasks of their own.
 
 mod batch;
+mod capping;
+mod changed;
 mod deferred;
 mod evaluation;
 mod facts;
+mod folding;
 mod posting;
 mod repair;
 
@@ -39,6 +43,7 @@ use crate::config;
 use crate::live::Hub;
 use crate::live::hints::Hints;
 use crate::metrics;
+pub use changed::MAX_CHANGED_AWARDS;
 
 /// How often a batch is repeated after a deadlock or a serialisation failure.
 const MAX_REPEATS: u32 = 10;
@@ -88,8 +93,10 @@ pub struct Recorded {
     pub replayed: bool,
     /// The customer after the commit.
     pub customer: customer::Model,
-    /// Awards that the commit created, moved, shrank or reversed. Empty on a replay.
+    /// Awards that the commit created, moved, shrank or reversed: the newest, newest first. Empty on a replay.
     pub awards: Arc<[award::Model]>,
+    /// How many there are in all.
+    pub awards_changed: i64,
     /// What an adjustment posted.
     pub entry: Option<ledger_entry::Model>,
     /// Something of the customer waits for a job still.

@@ -57,6 +57,33 @@ on_both! {
         }));
     }
 
+    async fn a_payload_tells_the_newest_hundred_awards_and_how_many_changed(app: &TestApp) {
+        app.campaign(json!({ "goal": { "purchases": { "atLeast": 1, "repeat": true } } })).await;
+        let inputs: Vec<Value> = (10..130)
+            .map(|n| input(json!({ "externalId": format!("p{n:03}"), "purchasedAt": format!("2026-11-02T09:{:02}:{:02}Z", n / 10, n % 10) })))
+            .collect();
+        let many = "mutation($inputs: [RecordPurchaseInput!]!) { recordPurchases(inputs: $inputs) { \
+            awardsChanged awards { earnedAt } userErrors { code } } }";
+        let answer = app.data(&storefront(), many, json!({ "inputs": inputs })).await;
+        let last = &answer["recordPurchases"][119];
+        assert_eq!((&last["awardsChanged"], last["awards"].as_array().unwrap().len()), (&json!(120), 100));
+        assert_eq!(last["awards"][0]["earnedAt"], "2026-11-02T09:12:09Z", "newest first");
+        assert_eq!(last["awards"][99]["earnedAt"], "2026-11-02T09:03:00Z");
+        let one = "mutation($input: RecordPurchaseInput!) { recordPurchase(input: $input) { \
+            replayed awardsChanged awards { earnedAt } userErrors { code } } }";
+        let again = app.data(&storefront(), one, json!({ "input": inputs[7] })).await;
+        assert_eq!(again["recordPurchase"], json!({
+            "replayed": true, "awardsChanged": 1, "awards": [{ "earnedAt": "2026-11-02T09:01:07Z" }], "userErrors": [],
+        }));
+        let refused = app.data(&storefront(), one, json!({ "input": input(json!({ "externalId": "p010", "total": "1" })) })).await;
+        assert_eq!(refused["recordPurchase"]["awardsChanged"], 0);
+        // One that no other award goes by its place changes none but its own.
+        let refund = "mutation($input: RecordRefundInput!) { recordRefund(input: $input) { awardsChanged awards { status } } }";
+        let input = json!({ "externalId": "r", "purchaseExternalId": "p129", "refundedAt": "2026-11-02T11:00:00Z" });
+        let answer = app.data(&storefront(), refund, json!({ "input": input })).await;
+        assert_eq!(answer["recordRefund"], json!({ "awardsChanged": 1, "awards": [{ "status": "REVERSED" }] }));
+    }
+
     async fn what_is_recorded_is_answered(app: &TestApp) {
         let lines = json!([
             { "sku": "a", "category": "c", "quantity": 2, "amount": "1.5" },

@@ -50,7 +50,7 @@ pub(crate) async fn scratch(engine: Engine) -> (String, Option<Sqlite>) {
 pub(crate) struct TestApp {
     pub(crate) app: Arc<App>,
     now: Arc<AtomicI64>,
-    url: String,
+    pub(crate) url: String,
     _sqlite: Option<Sqlite>,
 }
 
@@ -103,6 +103,11 @@ impl TestApp {
     pub(crate) async fn another(&self) -> Arc<App> {
         let database = open(&self.url).await;
         App::start(database, Clock::Fixed(Arc::clone(&self.now)), &writer(), &cache(), &redis(None)).await.unwrap()
+    }
+
+    /// The same database, with a new server in place of one that was stopped.
+    pub(crate) async fn again(self) -> Self {
+        Self { app: self.another().await, ..self }
     }
 
     pub(crate) fn set_now(&self, now: i64) {
