@@ -257,6 +257,11 @@ impl Answer {
         }
     }
 
+    /// Of the same version as the balance. Null where it was refused.
+    pub fn customer(&self) -> Option<Customer> {
+        Some(Arc::new(self.recorded.as_ref()?.customer.clone()).into())
+    }
+
     /// Null where it was refused.
     pub fn balance(&self, ctx: &Context<'_>) -> Option<Balance> {
         self.recorded.as_ref().map(|recorded| Balance::of(ctx, &recorded.customer))
@@ -288,6 +293,11 @@ impl RecordPurchasePayload {
     /// reached. Newest first.
     async fn awards(&self, ctx: &Context<'_>) -> Result<Vec<Award>, ApiError> {
         self.0.awards(ctx).await
+    }
+
+    /// Whose purchase, of the same version as the balance; null: it was refused.
+    async fn customer(&self) -> Option<Customer> {
+        self.0.customer()
     }
 
     /// The customer's points as they are now.

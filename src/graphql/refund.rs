@@ -4,7 +4,7 @@ use async_graphql::{Context, Description, InputObject, Object, SimpleObject};
 
 use super::ContextExt;
 use super::award::Award;
-use super::customer::Balance;
+use super::customer::{Balance, Customer};
 use super::error::{ApiError, UserError};
 use super::money::Money;
 use super::purchase::{Answer, Purchase};
@@ -88,6 +88,11 @@ impl RecordRefundPayload {
     /// purchase reached. Newest first.
     async fn awards(&self, ctx: &Context<'_>) -> Result<Vec<Award>, ApiError> {
         self.0.awards(ctx).await
+    }
+
+    /// Whose purchase, of the same version as the balance; null: the refund was refused.
+    async fn customer(&self) -> Option<Customer> {
+        self.0.customer()
     }
 
     /// The customer's points as they are now.
