@@ -105,7 +105,6 @@ impl Feed {
                 tokio::select! {
                     () = tokio::time::sleep(PERIOD) => {}
                     () = self.app.clock.sleep_until(self.expires_at) => return Err(Error::Unauthenticated),
-                    () = self.app.stopping.cancelled() => return Err(Error::Unavailable),
                 }
             }
             wait = true;

@@ -108,10 +108,10 @@ impl Customer {
         #[graphql(desc = "The last so many, at most 100.")] last: Option<i32>,
         #[graphql(desc = "Only what precedes this cursor.")] before: Option<String>,
     ) -> Result<Connection<LedgerEntry>, ApiError> {
-        let page = model::LedgerEntry::LIST.page(PageArgs { first, after, last, before })?;
+        let page = app::ledger::page(PageArgs { first, after, last, before })?;
         let slice = ctx.loaders().load_one(LedgerOf(self.row.id, page.clone())).await?;
         let slice = slice.unwrap_or_else(|| page.cut(Vec::new()));
-        Ok(Connection::new(slice, Listed::cursor, |row| LedgerEntry(Arc::new(row))))
+        Ok(Connection::new(slice, Listed::cursor, |row| LedgerEntry::of(self.clone(), Arc::new(row))))
     }
 
     /// The customer's purchases, newest first.

@@ -136,7 +136,7 @@ async fn find(ctx: &Context<'_>, id: ID) -> Result<Option<Node>, ApiError> {
         }
         Some(GlobalId::LedgerEntry(customer, sequence)) => {
             let entry = loaders.load_one(FindLedgerEntry(customer, sequence)).await?;
-            entry.map(|row| LedgerEntry(row).into())
+            entry.map(|row| LedgerEntry::from(row).into())
         }
         None => None,
     })

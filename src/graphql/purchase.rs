@@ -271,6 +271,11 @@ impl Answer {
         }
     }
 
+    /// Of the same version as the balance. Null where it was refused.
+    pub fn customer(&self) -> Option<Customer> {
+        Some(Arc::new(self.recorded.as_ref()?.customer.clone()).into())
+    }
+
     /// Null where it was refused.
     pub fn balance(&self, ctx: &Context<'_>) -> Option<Balance> {
         self.recorded.as_ref().map(|recorded| Balance::of(ctx, &recorded.customer))
@@ -307,6 +312,11 @@ impl RecordPurchasePayload {
     /// How many there are; on a replay, how many it reached.
     async fn awards_changed(&self, ctx: &Context<'_>) -> Result<Count, ApiError> {
         self.0.awards_changed(ctx).await
+    }
+
+    /// Whose purchase, of the same version as the balance; null: it was refused.
+    async fn customer(&self) -> Option<Customer> {
+        self.0.customer()
     }
 
     /// The customer's points as they are now.

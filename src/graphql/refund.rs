@@ -4,7 +4,7 @@ use async_graphql::{Context, Description, InputObject, Object, SimpleObject};
 
 use super::ContextExt;
 use super::award::Award;
-use super::customer::Balance;
+use super::customer::{Balance, Customer};
 use super::error::{ApiError, UserError};
 use super::money::Money;
 use super::purchase::{Answer, Purchase};
@@ -93,6 +93,11 @@ impl RecordRefundPayload {
     /// How many there are; on a replay, how many the purchase reached.
     async fn awards_changed(&self, ctx: &Context<'_>) -> Result<Count, ApiError> {
         self.0.awards_changed(ctx).await
+    }
+
+    /// Whose purchase, of the same version as the balance; null: the refund was refused.
+    async fn customer(&self) -> Option<Customer> {
+        self.0.customer()
     }
 
     /// The customer's points as they are now.

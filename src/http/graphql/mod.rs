@@ -144,18 +144,19 @@ impl Endpoint {
     }
 
     /// An answer for each event of a subscription; one answer of anything else.
-    fn stream(self: &Arc<Self>, caller: Caller, admitted: Admitted) -> Result<Replies, Reply> {
+    fn stream(self: &Arc<Self>, caller: Caller, admitted: Admitted) -> Result<Events, Reply> {
         if admitted.operation != OperationKind::Subscription {
             let endpoint = Arc::clone(self);
-            return Ok(futures_util::stream::once(async move { endpoint.execute(caller, admitted).await }).boxed());
+            let reply = futures_util::stream::once(async move { endpoint.execute(caller, admitted).await });
+            return Ok(completed(reply).boxed());
         }
         let Some(place) = self.limits.stream(&caller.viewer.who()) else { return Err(overloaded()) };
-        let (mut measured, stopping) = (Opened::begin(&admitted), self.app.stopping.clone());
-        let replies = self.executor.subscribe(caller, admitted).inspect(move |reply| {
-            // Those that end because the server does are no failure.
-            measured.told(reply.outcome() == "error" && !stopping.is_cancelled());
-        });
-        Ok(held(place, replies).boxed())
+        let mut measured = Opened::begin(&admitted);
+        let replies = self.executor.subscribe(caller, admitted);
+        let replies = replies.inspect(move |reply| measured.told(reply.outcome() == "error"));
+        // A client does not come back to a subscription that is complete. So one that the server leaves is cut off instead.
+        let stopping = self.app.stopping.clone().cancelled_owned();
+        Ok(completed(held(place, replies)).take_until(stopping).boxed())
     }
 }
 
@@ -242,8 +243,21 @@ fn refused() {
     count("none", "none", "refused", 1);
 }
 
-/// Answers as they come.
-type Replies = std::pin::Pin<Box<dyn Stream<Item = Reply> + Send>>;
+/// What an operation tells its client.
+enum Event {
+    /// An answer.
+    Next(Reply),
+    /// There are no more answers, and never will be.
+    Complete,
+}
+
+/// Events as they come. A stream that ends without [`Event::Complete`] was cut off: the server is stopping.
+type Events = std::pin::Pin<Box<dyn Stream<Item = Event> + Send>>;
+
+/// All answers of an operation, to its end.
+fn completed(replies: impl Stream<Item = Reply> + Send) -> impl Stream<Item = Event> + Send {
+    replies.map(Event::Next).chain(futures_util::stream::iter([Event::Complete]))
+}
 
 /// The stream; the place is free again when it ends.
 fn held(place: Share, stream: impl Stream<Item = Reply> + Send) -> impl Stream<Item = Reply> + Send {

@@ -3,7 +3,9 @@
 //! A socket is one task: it reads messages, polls its operations and writes what they answer, one message at a time, so
 //! a client that does not read stops its own operations and nothing else; the connection's write time-out then ends it.
 //! What it holds is bounded: the size of a message, the number of operations, and a time to say who it is. The socket ends with
-//! its token, after its subscriptions have told the cursors to go on from.
+//! its token, after its subscriptions have told the cursors to go on from. When the server stops, queries and mutations are
+//! answered, and the socket is closed without a word to its subscriptions: a client that hears nothing but the close connects
+//! again and subscribes again by itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +16,13 @@ use axum::extract::FromRequestParts as _;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
-use futures_util::{Stream, StreamExt as _};
+use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio_stream::StreamMap;
 
-use super::{Endpoint, Reply, malformed, request, unauthenticated};
+use super::{Endpoint, Event, Events, Reply, malformed, request, unauthenticated};
 use crate::graphql::Caller;
 
 /// The one sub-protocol that is spoken. Its predecessor, `graphql-ws`, is not.
@@ -130,9 +132,6 @@ struct Connection {
     socket: WebSocket,
     operations: StreamMap<String, Events>,
 }
-
-/// What an operation answers; at last that it is complete.
-type Events = std::pin::Pin<Box<dyn Stream<Item = Option<Reply>> + Send>>;
 
 /// A message from the client.
 #[derive(Deserialize)]
@@ -310,26 +309,25 @@ impl Connection {
         if self.operations.contains_key(&id) {
             return Err(Close::new(4409, format!("Subscriber for {id} already exists")).into());
         }
-        let replies = if self.operations.len() < MAX_OPERATIONS {
+        let events = if self.operations.len() < MAX_OPERATIONS {
             let admitted = self.endpoint.admit(caller, request);
             admitted.and_then(|admitted| self.endpoint.stream(caller.clone(), admitted))
         } else {
             Err(super::overloaded())
         };
-        match replies {
-            Ok(replies) => {
-                let events = replies.map(Some).chain(futures_util::stream::iter([None]));
-                self.operations.insert(id, events.boxed());
+        match events {
+            Ok(events) => {
+                self.operations.insert(id, events);
                 Ok(())
             }
             Err(refused) => self.send(&Outgoing::Error { id: &id, payload: refused.errors() }).await,
         }
     }
 
-    async fn tell(&mut self, id: &str, event: Option<Reply>) -> Result<(), End> {
+    async fn tell(&mut self, id: &str, event: Event) -> Result<(), End> {
         match event {
-            Some(reply) => self.send(&Outgoing::Next { id, payload: &reply }).await,
-            None => {
+            Event::Next(reply) => self.send(&Outgoing::Next { id, payload: &reply }).await,
+            Event::Complete => {
                 // The map would let go of it when it is polled next; the client may use the id again as soon as it hears this.
                 self.operations.remove(id);
                 self.send(&Outgoing::Complete { id }).await

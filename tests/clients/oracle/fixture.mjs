@@ -4,7 +4,7 @@ const CUSTOMER = "id externalId balance { available pending lifetime version cur
 const MONEY = "{ amount currency }";
 const WINDOW = "{ opensAt closesAt }";
 const PROGRESS = `campaign { id } window ${WINDOW} nextWindow ${WINDOW} state unit current target awardsEarned awardsLeft`;
-const ENTRY = `id sequence kind points balanceAfter availableAt expiresAt award { id } purchase { id } reason createdAt`;
+const ENTRY = `id customer { id } sequence kind points balanceAfter availableAt expiresAt award { id } purchase { id } reason createdAt`;
 const AWARD = `id campaign { id } customer { id } window ${WINDOW} ordinal points status earnedAt
   purchases(first: 100) { edges { cursor node { id } } pageInfo { hasNextPage } }`;
 const PURCHASE = `id externalId customer { id } purchasedAt recordedAt total ${MONEY} net ${MONEY} channel

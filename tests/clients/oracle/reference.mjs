@@ -95,7 +95,7 @@ const resolvers = {
   CampaignProgress: { campaign: ref("campaign") },
   Purchase: { customer: ref("customer"), awards: refs("awards") },
   Award: { campaign: ref("campaign"), customer: ref("customer"), purchases: connection("purchases") },
-  LedgerEntry: { award: ref("award"), purchase: ref("purchase") },
+  LedgerEntry: { customer: ref("customer"), award: ref("award"), purchase: ref("purchase") },
 };
 
 /** Whole numbers that fit a double; see the scalars' descriptions. */

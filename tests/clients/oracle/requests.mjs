@@ -68,6 +68,7 @@ export function requests(fixture) {
       variables: { ids: [...ids, "", "nothing", purchase.id, campaign.id] } },
     { query: `{ nodes(ids: [${id(award.id)}, ${id(me.id)}]) {
         id ... on Award { id customer { id } } ... on Node { __typename id } ... on Customer { externalId } } }` },
+    { query: "{ me { ledger(first: 3) { nodes { customer { externalId balance { version } ledger(first: 1) { nodes { id } } } } } } }" },
     { query: `{ nodes(ids: [${ids.map(id)}]) {
         ... on Customer { name: externalId } ... on Purchase { name: externalId } ... on Campaign { name } } }` },
     { query: "{ nodes(ids: []) { id } }" },

@@ -25,6 +25,10 @@ pub(crate) fn other_build() -> Option<PathBuf> {
     std::env::var_os("WINDFALL_BINARY").map(PathBuf::from)
 }
 
+/// How long a server waits for a request that its client has not sent yet. On a busy machine a client of these tests may get its
+/// turn late; a server that gave up on it in the meantime would fail a test that is about something else.
+const HEAD_TIMEOUT_MS: &str = "600000";
+
 /// The program under test, on a database.
 pub(crate) fn command(database_url: &str) -> Command {
     let mut command = Command::new(other_build().unwrap_or(env!("CARGO_BIN_EXE_windfall").into()));
@@ -32,6 +36,7 @@ pub(crate) fn command(database_url: &str) -> Command {
         .env("WINDFALL__DATABASE__URL", database_url)
         .env("WINDFALL__AUTH__HS256_SECRET", SECRET)
         .env("WINDFALL__HTTP__LISTEN", "127.0.0.1:0")
+        .env("WINDFALL__HTTP__HEAD_TIMEOUT_MS", HEAD_TIMEOUT_MS)
         .env("WINDFALL__LOG__FILTER", "warn")
         .current_dir(std::env::temp_dir())
         .stdin(Stdio::null());
