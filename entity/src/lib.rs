@@ -15,6 +15,7 @@ pub mod installation;
 pub mod ledger_entry;
 pub mod purchase;
 pub mod refund;
+pub mod write_probe;
 
 mod id;
 mod stored;
