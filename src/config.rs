@@ -52,6 +52,8 @@ pub struct Http {
     pub head_timeout: Duration,
     /// `http.write_timeout_ms`
     pub write_timeout: Duration,
+    /// `http.stop_timeout_ms`
+    pub stop_timeout: Duration,
     /// `http.body_limit_bytes`
     pub body_limit_bytes: usize,
     /// `http.connections`
@@ -99,6 +101,8 @@ pub struct Database {
     pub connections: u32,
     /// `database.statement_timeout_ms`
     pub statement_timeout: Duration,
+    /// `database.idle_transaction_timeout_ms`
+    pub idle_transaction_timeout: Duration,
 }
 
 /// Limits of the write queue.
@@ -265,6 +269,7 @@ impl Http {
             request_timeout: Duration::from_millis(source.number("http.request_timeout_ms", 100, 600_000)?),
             head_timeout: Duration::from_millis(source.number("http.head_timeout_ms", 100, 600_000)?),
             write_timeout: Duration::from_millis(source.number("http.write_timeout_ms", 100, 600_000)?),
+            stop_timeout: Duration::from_millis(source.number("http.stop_timeout_ms", 1_000, 600_000)?),
             body_limit_bytes: source.number("http.body_limit_bytes", 1_024, 64 << 20)?,
             connections: source.number("http.connections", 1, 1_000_000)?,
             allowed_origins: origins(source)?,
@@ -325,11 +330,13 @@ impl Database {
         if !known || in_memory {
             return Err(invalid(URL, "sqlite://FILE or postgres://USER:PASSWORD@HOST:PORT/DATABASE"));
         }
+        let millis = |key, least, most| Ok(Duration::from_millis(source.number(key, least, most)?));
         Ok(Self {
             url: Secret(url),
             migrate: source.boolean("database.migrate")?,
             connections: source.number("database.connections", 2, 200)?,
-            statement_timeout: Duration::from_millis(source.number("database.statement_timeout_ms", 100, 3_600_000)?),
+            statement_timeout: millis("database.statement_timeout_ms", 100, 3_600_000)?,
+            idle_transaction_timeout: millis("database.idle_transaction_timeout_ms", 1_000, 600_000)?,
         })
     }
 }

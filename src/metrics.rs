@@ -70,5 +70,7 @@ pub const LIVE_SWEEPS: &str = "windfall_live_sweeps_total";
 pub const DATABASE_CONNECTIONS: &str = "windfall_database_connections";
 /// As many as may be open.
 pub const DATABASE_MAX_CONNECTIONS: &str = "windfall_database_max_connections";
+/// 1: the database takes writes; 0: the last one met that it takes none.
+pub const DATABASE_WRITABLE: &str = "windfall_database_writable";
 /// Statements that were sent.
 pub const DATABASE_STATEMENTS: &str = "windfall_database_statements_total";

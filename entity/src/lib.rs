@@ -16,6 +16,7 @@ pub mod job;
 pub mod ledger_entry;
 pub mod purchase;
 pub mod refund;
+pub mod write_probe;
 
 mod id;
 mod stored;

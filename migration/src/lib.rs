@@ -2,6 +2,7 @@
 
 mod m20261123_000001_create_schema;
 mod m20261125_000001_tell_histories_apart;
+mod m20261128_000001_add_write_probe;
 mod m20261128_000003_create_job;
 mod m20261128_000007_index_awards_by_campaign;
 
@@ -16,6 +17,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m20261123_000001_create_schema::Migration),
             Box::new(m20261125_000001_tell_histories_apart::Migration),
+            Box::new(m20261128_000001_add_write_probe::Migration),
             Box::new(m20261128_000003_create_job::Migration),
             Box::new(m20261128_000007_index_awards_by_campaign::Migration),
         ]

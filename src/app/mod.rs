@@ -31,6 +31,7 @@ pub mod snapshot;
 pub mod stats;
 pub mod sweep;
 pub mod viewer;
+pub mod writes;
 
 use std::sync::Arc;
 

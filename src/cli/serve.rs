@@ -74,8 +74,24 @@ impl Server {
         Ok(Self { app, listener, router, sockets })
     }
 
-    /// Serves until it is stopped; what was accepted is answered and committed then.
+    /// Serves until it is stopped; what was accepted is answered and committed then. Fails where that takes too long: a
+    /// database that does not answer would hold the process for ever.
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<()> {
+        let (stop, stop_timeout) = (self.app.stopping.clone(), config.http.stop_timeout);
+        let late = async {
+            stop.cancelled().await;
+            tokio::time::sleep(stop_timeout).await;
+        };
+        tokio::select! {
+            stopped = self.serve(config) => stopped,
+            () = late => {
+                tracing::error!("the stop takes longer than {stop_timeout:?}: what is not finished is given up");
+                anyhow::bail!("the server did not stop within {stop_timeout:?} (`http.stop_timeout_ms`)")
+            }
+        }
+    }
+
+    async fn serve(self, config: &Config) -> anyhow::Result<()> {
         let Self { app, listener, router, sockets } = self;
         let stop = app.stopping.clone();
         let jobs = tokio::spawn(runner::run(Arc::clone(&app), stop.clone()));

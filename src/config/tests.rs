@@ -90,6 +90,7 @@ fn every_key_can_come_from_the_environment() {
     assert_eq!(config.http.request_timeout, Duration::from_millis(2048));
     assert_eq!(config.http.head_timeout, Duration::from_millis(2048));
     assert_eq!(config.http.write_timeout, Duration::from_millis(2048));
+    assert_eq!(config.http.stop_timeout, Duration::from_millis(2048));
     assert_eq!((config.http.body_limit_bytes, config.http.connections), (2048, 2048));
     assert_eq!(config.http.allowed_origins, ["https://shop.example", "http://localhost:3000"]);
     assert!(config.http.introspection && config.http.graphiql);
@@ -101,6 +102,7 @@ fn every_key_can_come_from_the_environment() {
     assert!(!config.database.migrate);
     assert_eq!(config.database.connections, 200);
     assert_eq!(config.database.statement_timeout, Duration::from_millis(2048));
+    assert_eq!(config.database.idle_transaction_timeout, Duration::from_millis(2048));
     assert_eq!(config.writer.queue_items, 2048);
     assert_eq!(config.writer.queue_bytes, 1_048_577);
     assert_eq!(config.writer.batch_items, 500);

@@ -92,5 +92,6 @@ fn look(app: &App) {
     gauge!(metrics::DATABASE_MAX_CONNECTIONS).set(app.database.max_connections() as f64);
     gauge!(metrics::DATABASE_CONNECTIONS, "state" => "idle").set(idle as f64);
     gauge!(metrics::DATABASE_CONNECTIONS, "state" => "used").set(used as f64);
+    gauge!(metrics::DATABASE_WRITABLE).set(f64::from(u8::from(app.database.writes().obstacle().is_none())));
     counter!(metrics::DATABASE_STATEMENTS).absolute(app.database.statements());
 }

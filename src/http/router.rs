@@ -76,14 +76,17 @@ fn documents(folder: &Path) -> Result<Vec<String>, RouterError> {
     Ok(texts)
 }
 
-/// Whether requests can be served: the database answers. Without Redis they are, only slower.
-async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
-    let degraded = app.snapshots().cache().shared().is_some_and(|redis| !redis.is_up());
-    match tokio::time::timeout(READY_TIMEOUT, app.database.ping()).await {
-        Ok(Ok(())) if degraded => (StatusCode::OK, "degraded: Redis is not used"),
-        Ok(Ok(())) => (StatusCode::OK, "ok"),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer"),
+/// Whether requests can be served: the database answers, and it takes writes. Without Redis they are, only slower.
+async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
+    let answers = tokio::time::timeout(READY_TIMEOUT, app.database.ping()).await;
+    if !matches!(answers, Ok(Ok(()))) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer".to_owned());
     }
+    if let Some(obstacle) = app.database.obstacle().await {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("the database takes no writes: {obstacle}"));
+    }
+    let degraded = app.snapshots().cache().shared().is_some_and(|redis| !redis.is_up());
+    (StatusCode::OK, if degraded { "degraded: Redis is not used" } else { "ok" }.to_owned())
 }
 
 /// What a browser may do with an answer: nothing but read it. A page of our own says what it needs.

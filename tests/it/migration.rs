@@ -8,7 +8,7 @@ use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseConnection, EntityTrait,
 use windfall::app::database::Database;
 use windfall::config;
 
-use crate::support::direct::{ENGINES, Engine, open};
+use crate::support::direct::{ENGINES, Engine, open, options};
 use crate::support::postgres::Postgres;
 use crate::support::sqlite::Sqlite;
 
@@ -72,6 +72,7 @@ async fn entities_equal_migrations() {
         create(db, entity::ledger_entry::Entity).await;
         create(db, entity::purchase::Entity).await;
         create(db, entity::refund::Entity).await;
+        create(db, entity::write_probe::Entity).await;
         let expected = columns(migrated.read()).await;
         assert!(expected.len() > 60, "{expected:#?}");
         assert_eq!(columns(db).await, expected, "{engine:?}");
@@ -124,7 +125,7 @@ async fn rows_that_are_there_are_brought_along() {
 async fn a_migration_outlasts_the_statement_time_out() {
     let url = Postgres::shared().create_database().await;
     let (statement_timeout, longer) = (Duration::from_millis(100), Duration::from_millis(500));
-    let options = config::Database { url: url.clone().into(), migrate: true, connections: 2, statement_timeout };
+    let options = config::Database { statement_timeout, ..options(&url) };
     let database = Database::connect(&options).await.unwrap();
     let tx = database.begin().await.unwrap();
     Migrator::up(&tx, Some(1)).await.unwrap();
@@ -136,6 +137,41 @@ async fn a_migration_outlasts_the_statement_time_out() {
         locked.rollback().await.unwrap();
     });
     migrated.unwrap();
+}
+
+/// A statement that waits for a table's lock holds up whoever asks for the table later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_that_waits_for_a_dump_holds_up_no_read() {
+    let url = Postgres::shared().create_database().await;
+    let options = config::Database { statement_timeout: Duration::from_secs(5), ..options(&url) };
+    let database = Database::connect(&options).await.unwrap();
+    let tx = database.begin().await.unwrap();
+    Migrator::up(&tx, Some(1)).await.unwrap();
+    tx.commit().await.unwrap();
+    let dump = sea_orm::Database::connect(&url).await.unwrap();
+    dump.execute_unprepared("BEGIN; LOCK TABLE customer IN ACCESS SHARE MODE").await.unwrap();
+    let migrating = {
+        let database = database.clone();
+        tokio::spawn(async move { database.migrate().await })
+    };
+    let read = async |sql: &str| -> i64 {
+        let row = database.read().query_one_raw(Statement::from_string(DatabaseBackend::Postgres, sql)).await;
+        row.unwrap().unwrap().try_get_by_index(0).unwrap()
+    };
+    for _ in 0..3 {
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'relation'";
+        while read(waiting).await == 0 {
+            assert!(!migrating.is_finished());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for _ in 0..20 {
+            assert_eq!(read("SELECT count(*) FROM customer").await, 0);
+        }
+    }
+    dump.close().await.unwrap();
+    migrating.await.unwrap().unwrap();
+    assert!(!database.is_behind().await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -11,14 +11,13 @@ use entity::{
     BudgetDecisionKind, CampaignId, budget, budget_decision, campaign, campaign_stat, idempotency_key, purchase,
 };
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, IntoActiveModel,
-    NotSet, QueryFilter, QuerySelect, Set,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, NotSet,
+    QueryFilter, QuerySelect, Set,
 };
 
 use self::input::{CampaignInput, CampaignUpdate, Checked};
 use super::App;
 use super::campaigns::{Campaign, revision};
-use super::database::CAMPAIGNS_LOCK;
 use super::error::{Check, Error, UserErrorCode};
 use super::jobs::evaluation;
 use super::rows::{OnConflict, insert};
@@ -37,10 +36,7 @@ pub(super) struct Change<'a> {
 impl<'a> Change<'a> {
     /// Waits for the lock.
     pub(super) async fn begin(app: &'a App) -> Result<Self, Error> {
-        let tx = app.database.begin().await?;
-        if tx.get_database_backend() == DatabaseBackend::Postgres {
-            tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({CAMPAIGNS_LOCK})")).await?;
-        }
+        let tx = app.database.begin_alone().await?;
         let revision = revision(&tx).await?.number + 1;
         Ok(Self { app, tx, revision, now: app.clock.now() })
     }

@@ -330,7 +330,9 @@ async fn write(context: &Context, shard: i32, items: Vec<Item>) {
     while let Some(mut items) = batches.pop() {
         let facts: Vec<&Fact> = items.iter().map(|item| &item.fact).collect();
         let began = tokio::time::Instant::now();
-        match commit(context, shard, &facts).await {
+        let committed = commit(context, shard, &facts).await;
+        context.database.writes().note(committed.as_ref().map(|answers| answers.iter().any(is_new)));
+        match committed {
             Ok(answers) => {
                 ended("committed");
                 histogram!(metrics::WRITE_BATCH_ITEMS).record(facts.len() as f64);
@@ -364,6 +366,11 @@ fn is_of_one_item(error: &Error) -> bool {
         Error::Internal(_) => true,
         _ => false,
     }
+}
+
+/// Whether the fact was recorded, and not only found.
+fn is_new(answer: &Result<Recorded, Refusal>) -> bool {
+    answer.as_ref().is_ok_and(|recorded| !recorded.replayed)
 }
 
 fn ended(outcome: &'static str) {

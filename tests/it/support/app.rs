@@ -82,6 +82,7 @@ impl TestApp {
             migrate: true,
             connections: 4,
             statement_timeout: Duration::from_secs(30),
+            idle_transaction_timeout: Duration::from_secs(5),
         };
         let database = Database::connect(&options).await.expect("a database");
         database.migrate().await.expect("a migrated database");

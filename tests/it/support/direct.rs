@@ -74,10 +74,19 @@ pub(crate) fn redis(url: Option<String>) -> config::Redis {
     config::Redis { url: url.map(Into::into), timeout: Duration::from_millis(30) }
 }
 
+/// As `config/default.toml` has it, but for the URL.
+pub(crate) fn options(url: &str) -> config::Database {
+    config::Database {
+        url: url.to_owned().into(),
+        migrate: true,
+        connections: 8,
+        statement_timeout: Duration::from_secs(30),
+        idle_transaction_timeout: Duration::from_secs(5),
+    }
+}
+
 pub(crate) async fn open(url: &str) -> Database {
-    let statement_timeout = Duration::from_secs(30);
-    let options = config::Database { url: url.to_owned().into(), migrate: true, connections: 8, statement_timeout };
-    Database::connect(&options).await.unwrap()
+    Database::connect(&options(url)).await.unwrap()
 }
 
 impl TestApp {

@@ -29,6 +29,7 @@ server=
 while read -r line; do server=$line; done
 if [ -n "$server" ]; then
     kill -QUIT "$server"
+    kill -CONT "$server" # It may be frozen. It kills its own processes, frozen or not.
     for _ in $(seq 100); do kill -0 "$server" || break; sleep 0.1; done
 fi
 rm -rf "$1"
@@ -122,6 +123,18 @@ impl Postgres {
         // The first attempts may find that processes of the killed server have not ended yet.
         let started = (0..50).any(|_| self.try_start());
         assert!(started, "PostgreSQL does not start again:\n{}", self.cluster.log());
+    }
+
+    /// Stops the server and all its processes until the test ends. Its connections stay open.
+    pub(crate) fn freeze(&self) {
+        let server = self.server.as_ref().expect("it runs").id();
+        let stop =
+            |pid: u32| Command::new("kill").args(["-STOP", &pid.to_string()]).status().expect("kill can be executed");
+        // First the one that starts others.
+        stop(server);
+        children(server).into_iter().for_each(|pid| {
+            stop(pid);
+        });
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -285,6 +298,19 @@ fn id(which: &str) -> u32 {
     let output = Command::new("id").args([which, "postgres"]).output().expect("id can be executed");
     let text = String::from_utf8_lossy(&output.stdout);
     text.trim().parse().expect("PostgreSQL refuses to run as root, and there is no user `postgres` to run as")
+}
+
+/// The processes that a process has started.
+fn children(parent: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").expect("a list of processes").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    // The parent's id is the second field behind the name, which may contain anything.
+    let is_child = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let fields = stat.rsplit_once(") ").map(|(_, fields)| fields.split(' ').nth(1) == Some(&parent.to_string()));
+        fields.unwrap_or(false)
+    };
+    pids.filter(is_child).collect()
 }
 
 fn free_port() -> u16 {

@@ -121,7 +121,11 @@ impl Server {
     }
 
     pub(crate) fn ask_to_stop(&self) {
-        signal(&self.child, "TERM");
+        self.signal("TERM");
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        signal(&self.child, name);
     }
 
     /// Waits until the process has ended.
