@@ -13,6 +13,7 @@ pub mod customer;
 pub mod idempotency_key;
 pub mod installation;
 pub mod ledger_entry;
+pub mod node;
 pub mod purchase;
 pub mod refund;
 

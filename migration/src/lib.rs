@@ -2,8 +2,10 @@
 
 mod m20261123_000001_create_schema;
 mod m20261125_000001_tell_histories_apart;
+mod m20261128_000002_fence_formats;
+pub mod online;
 
-pub use sea_orm_migration::prelude::{MigrationTrait, MigratorTrait};
+pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
 
 /// All migrations. Takes no lock: `app::database::migrate` does, so that two at once are safe.
 pub struct Migrator;
@@ -14,6 +16,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m20261123_000001_create_schema::Migration),
             Box::new(m20261125_000001_tell_histories_apart::Migration),
+            Box::new(m20261128_000002_fence_formats::Migration),
         ]
     }
 }

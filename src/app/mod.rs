@@ -19,6 +19,7 @@ pub mod history;
 pub mod ledger;
 pub mod lookup;
 pub mod model;
+pub mod node;
 pub mod page;
 pub mod points_update;
 pub mod progress;
@@ -40,9 +41,10 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use self::campaigns::{CampaignSet, Campaigns};
-use self::clock::Clock;
+use self::clock::{Clock, Steadiness};
 use self::database::Database;
 use self::error::Error;
+use self::node::Node;
 use self::recorder::{Commit, Context, Recorder};
 use self::snapshot::Snapshots;
 use crate::cache::redis::Redis;
@@ -75,6 +77,8 @@ pub struct App {
     hints: Option<Arc<Hints>>,
     /// An activation wants the past counted.
     backfill_wanted: Notify,
+    steadiness: Steadiness,
+    node: Node,
 }
 
 impl App {
@@ -115,6 +119,8 @@ impl App {
             campaigns,
             snapshots,
             backfill_wanted: Notify::new(),
+            steadiness: Steadiness::default(),
+            node: Node::default(),
             hints,
         }))
     }

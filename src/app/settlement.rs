@@ -8,7 +8,7 @@ use super::error::Error;
 
 /// Settles every campaign that is due and has no open backfill; answers how many.
 pub async fn run(app: &App) -> Result<u64, Error> {
-    let now = app.clock.now();
+    let Some(now) = app.certain_now().await? else { return Ok(0) };
     let set = app.campaigns().await?;
     let due = |campaign: &super::campaigns::Campaign| campaign.life.may_settle(now, campaign.rule.lateness.micros());
     let mut settled = 0;

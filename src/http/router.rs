@@ -77,13 +77,30 @@ fn documents(folder: &Path) -> Result<Vec<String>, RouterError> {
 }
 
 /// Whether requests can be served: the database answers. Without Redis they are, only slower.
-async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
-    let degraded = app.snapshots().cache().shared().is_some_and(|redis| !redis.is_up());
+async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
+    let degraded = degraded(&app);
     match tokio::time::timeout(READY_TIMEOUT, app.database.ping()).await {
-        Ok(Ok(())) if degraded => (StatusCode::OK, "degraded: Redis is not used"),
-        Ok(Ok(())) => (StatusCode::OK, "ok"),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer"),
+        Ok(Ok(())) if degraded.is_empty() => (StatusCode::OK, "ok".to_owned()),
+        Ok(Ok(())) => (StatusCode::OK, format!("degraded: {}", degraded.join("; "))),
+        _ => (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer".to_owned()),
     }
+}
+
+/// What is not as it should be, though requests are served.
+fn degraded(app: &App) -> Vec<String> {
+    let mut degraded = Vec::new();
+    if app.snapshots().cache().shared().is_some_and(|redis| !redis.is_up()) {
+        degraded.push("Redis is not used".to_owned());
+    }
+    if let Some(skew) = app.clock.skew().filter(|_| app.clock.is_in_doubt()) {
+        let (seconds, side) = ((skew.abs() + 500_000) / 1_000_000, if skew > 0 { "ahead of" } else { "behind" });
+        degraded.push(format!("this node's clock is {seconds} s {side} the database's"));
+    }
+    let versions = app.zone_data_versions();
+    if versions > 1 {
+        degraded.push(format!("nodes with {versions} versions of the time zone database share this database"));
+    }
+    degraded
 }
 
 /// What a browser may do with an answer: nothing but read it. A page of our own says what it needs.
