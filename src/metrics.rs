@@ -74,3 +74,8 @@ pub const DATABASE_MAX_CONNECTIONS: &str = "windfall_database_max_connections";
 pub const DATABASE_WRITABLE: &str = "windfall_database_writable";
 /// Statements that were sent.
 pub const DATABASE_STATEMENTS: &str = "windfall_database_statements_total";
+
+/// By how much the node's own clock is ahead of the database's (PostgreSQL).
+pub const CLOCK_SKEW_SECONDS: &str = "windfall_clock_skew_seconds";
+/// Versions of the time zone database among the programs on this database.
+pub const ZONE_DATA_VERSIONS: &str = "windfall_zone_data_versions";

@@ -9,12 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use entity::installation;
-use migration::{Migrator, MigratorTrait};
+use migration::{MigrationTrait, Migrator, MigratorTrait};
+use sea_orm::sqlx::postgres::PgPoolOptions;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::sqlx::{Connection as _, Executor as _};
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr,
-    EntityTrait, IsolationLevel, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+    EntityTrait, IsolationLevel, RuntimeErr, SqliteTransactionMode, SqlxPostgresConnector, Statement,
+    TransactionOptions, TransactionTrait,
 };
 use tokio::time::{Instant, sleep, timeout};
 
@@ -33,6 +35,10 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CAMPAIGNS_LOCK: i64 = 0x57_46_43_41;
 /// Advisory lock (PostgreSQL): held by whoever migrates.
 const MIGRATE_LOCK: i64 = 0x57_46_4d_49;
+/// Advisory lock (PostgreSQL): held by whoever applies a migration that runs online.
+const ONLINE_LOCK: i64 = 0x57_46_4f_4e;
+/// Between two attempts to take it.
+const ONLINE_LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// How much longer than a statement a connection may take to be given back; then it is closed. A server that is gone never
 /// answers.
@@ -199,14 +205,18 @@ impl Database {
             .await
     }
 
-    /// Applies pending migrations under a lock: two at once are safe, the second finds nothing to do. Where others use the
-    /// tables that it changes (a dump does, while it runs), it lets go and tries again: a statement that waits for such a
-    /// lock holds up every read that comes later.
+    /// Applies pending migrations under locks: two at once are safe, the second finds nothing to do.
     pub async fn migrate(&self) -> Result<(), DbErr> {
+        self.migrate_with::<Migrator>().await
+    }
+
+    /// Applies what is pending of a history, in order. Where others use the tables that it changes (a dump does, while it runs),
+    /// it lets go and tries again: a statement that waits for such a lock holds up every read that comes later.
+    pub async fn migrate_with<M: MigratorTrait>(&self) -> Result<(), DbErr> {
         let began = Instant::now();
         let mut told = false;
         loop {
-            match self.try_migrate().await {
+            match self.try_migrate::<M>().await {
                 Err(error) if is_lock_timeout(&error) && began.elapsed() < MIGRATE_PATIENCE => {
                     if !std::mem::replace(&mut told, true) {
                         tracing::warn!(
@@ -220,7 +230,15 @@ impl Database {
         }
     }
 
-    async fn try_migrate(&self) -> Result<(), DbErr> {
+    async fn try_migrate<M: MigratorTrait>(&self) -> Result<(), DbErr> {
+        while !self.migrate_at_once::<M>().await? {
+            self.migrate_online::<M>().await?;
+        }
+        Ok(())
+    }
+
+    /// Applies, in one transaction, what is pending up to the first migration that runs online; whether that was all.
+    async fn migrate_at_once<M: MigratorTrait>(&self) -> Result<bool, DbErr> {
         let tx = self.begin().await?;
         if self.backend() == DatabaseBackend::Postgres {
             // Another node's migration, or this one's, may take longer than a request's statement may.
@@ -228,13 +246,52 @@ impl Database {
             tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATE_LOCK})")).await?;
             set_lock_timeout(&tx, MIGRATE_LOCK_WAIT).await?;
         }
-        Migrator::up(&tx, None).await?;
+        let pending = pending::<M>(&tx).await?;
+        let count = pending.iter().take_while(|next| !self.is_online(next.as_ref())).count();
+        if count > 0 {
+            M::up(&tx, Some(u32::try_from(count).unwrap_or(u32::MAX))).await?;
+        }
         let id = format!("{:032x}", rand::random::<u128>());
         tx.execute_unprepared(&format!(
-            "INSERT INTO installation (id, installation_id, revision) VALUES (1, '{id}', 0) ON CONFLICT (id) DO NOTHING"
+            "INSERT INTO installation (id, installation_id, set_revision) VALUES (1, '{id}', 0) ON CONFLICT (id) DO NOTHING"
         ))
         .await?;
-        tx.commit().await
+        tx.commit().await?;
+        Ok(count == pending.len())
+    }
+
+    /// Applies the next pending migration while others read and write, on a connection that holds a lock of its own.
+    ///
+    /// It only tries to take the lock, again and again: a concurrent index waits for all statements that are under way, and so
+    /// would wait for ever for one that waits for its lock.
+    async fn migrate_online<M: MigratorTrait>(&self) -> Result<(), DbErr> {
+        let online = self.connect_for_long().await?;
+        let take = format!("SELECT pg_try_advisory_lock({ONLINE_LOCK})");
+        let take = Statement::from_string(DatabaseBackend::Postgres, take);
+        while !online.query_one_raw(take.clone()).await?.is_some_and(|row| row.try_get_by_index(0).unwrap_or(false)) {
+            tokio::time::sleep(ONLINE_LOCK_PAUSE).await;
+        }
+        // Whoever had the lock may have applied it.
+        if pending::<M>(&online).await?.first().is_some_and(|next| self.is_online(next.as_ref())) {
+            M::up(&online, Some(1)).await?;
+        }
+        // The lock goes with the connection.
+        online.close().await
+    }
+
+    /// On SQLite nothing can be done while others write.
+    fn is_online(&self, migration: &dyn MigrationTrait) -> bool {
+        self.backend() == DatabaseBackend::Postgres && migration.use_transaction() == Some(false)
+    }
+
+    /// One connection of its own, for statements that may take their time (PostgreSQL).
+    async fn connect_for_long(&self) -> Result<DatabaseConnection, DbErr> {
+        let options = self.write.get_postgres_connection_pool().connect_options();
+        let options = options.as_ref().clone().options([("statement_timeout", "0")]);
+        let pool = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
+        let pool = pool.connect_with(options).await;
+        let pool = pool.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error))))?;
+        Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
     }
 
     /// What tells this database from all others, those that were made from a dump of it too; a physical copy is not told apart.
@@ -260,7 +317,7 @@ impl Database {
 
     /// Whether the schema is older than this program.
     pub async fn is_behind(&self) -> Result<bool, DbErr> {
-        Ok(!Migrator::get_pending_migrations(&self.write).await?.is_empty())
+        Ok(!pending::<Migrator>(&self.write).await?.is_empty())
     }
 
     /// Copies the database into a new file while others write (SQLite).
@@ -284,6 +341,14 @@ impl Database {
 async fn set_lock_timeout(tx: &DatabaseTransaction, wait: Duration) -> Result<(), DbErr> {
     tx.execute_unprepared(&format!("SET LOCAL lock_timeout = {}", wait.as_millis())).await?;
     Ok(())
+}
+
+/// The migrations that a history has and the database has not, in order. What newer programs have applied is no matter: whether
+/// this one may run beside them, the database's format says.
+async fn pending<M: MigratorTrait>(db: &impl ConnectionTrait) -> Result<Vec<Box<dyn MigrationTrait>>, DbErr> {
+    let applied = M::get_migration_models(db).await?;
+    let is_applied = |name: &str| applied.iter().any(|row| row.version == name);
+    Ok(M::migrations().into_iter().filter(|migration| !is_applied(migration.name())).collect())
 }
 
 fn postgres_options(options: &config::Database, writes: &Writes) -> ConnectOptions {

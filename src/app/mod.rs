@@ -18,6 +18,7 @@ pub mod jobs;
 pub mod ledger;
 pub mod lookup;
 pub mod model;
+pub mod node;
 pub mod page;
 pub mod points_update;
 pub mod progress;
@@ -39,9 +40,10 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use self::campaigns::{CampaignSet, Campaigns};
-use self::clock::Clock;
+use self::clock::{Clock, Steadiness};
 use self::database::Database;
 use self::error::Error;
+use self::node::Node;
 use self::recorder::{Commit, Context, Recorder};
 use self::snapshot::Snapshots;
 use crate::cache::redis::Redis;
@@ -74,6 +76,8 @@ pub struct App {
     hints: Option<Arc<Hints>>,
     /// Somebody on this node asked for a job.
     job_wanted: Arc<Notify>,
+    steadiness: Steadiness,
+    node: Node,
 }
 
 impl App {
@@ -117,6 +121,8 @@ impl App {
             campaigns,
             snapshots,
             job_wanted,
+            steadiness: Steadiness::default(),
+            node: Node::default(),
             hints,
         }))
     }

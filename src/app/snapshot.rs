@@ -184,7 +184,7 @@ impl Snapshots {
     pub async fn find(&self, names: &[(String, Option<i64>)]) -> Result<HashMap<String, View>, Error> {
         for attempt in 0..MAX_ATTEMPTS {
             let remembered = (attempt == 0).then(|| self.loader.campaigns.last().revision);
-            let heads = self.lookups.of(names, remembered).await?;
+            let heads = self.loader.campaigns.noticed(self.lookups.of(names, remembered).await)?;
             if heads.customers.is_empty() {
                 return Ok(HashMap::new());
             }

@@ -98,10 +98,12 @@ impl Server {
         let sweep = tokio::spawn(sweep::run(Arc::clone(&app), stop.clone()));
         http::serve(router, listener, &config.http, sockets, stop).await;
         let (jobs, sweep) = (jobs.await, sweep.await);
+        let format = if app.is_outdated() { app.check_format().await } else { Ok(()) };
         // Whatever became of these.
         app.stop().await?;
         jobs?;
-        Ok(sweep?)
+        sweep?;
+        Ok(format?)
     }
 }
 

@@ -29,7 +29,7 @@ impl From<ApiError> for async_graphql::Error {
         };
         let message = match code {
             "INTERNAL" => "internal error".to_owned(),
-            "UNAVAILABLE" => app::Error::Unavailable.to_string(),
+            "UNAVAILABLE" if !matches!(error, app::Error::ClockInDoubt) => app::Error::Unavailable.to_string(),
             _ => message(&error),
         };
         // Logged here and nowhere else: each failed field becomes an answer once.
@@ -64,7 +64,7 @@ fn code(error: &app::Error) -> &'static str {
         app::Error::Interrupted { cause, .. } => code(cause),
         app::Error::RateLimited { .. } => "RATE_LIMITED",
         app::Error::Overloaded => "OVERLOADED",
-        app::Error::Unavailable => "UNAVAILABLE",
+        app::Error::Unavailable | app::Error::ClockInDoubt | app::Error::Outdated { .. } => "UNAVAILABLE",
         app::Error::Database(_) if error.is_retryable() => "UNAVAILABLE",
         app::Error::Database(_) | app::Error::Internal(_) => "INTERNAL",
     }

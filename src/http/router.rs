@@ -85,8 +85,26 @@ async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
     if let Some(obstacle) = app.database.obstacle().await {
         return (StatusCode::SERVICE_UNAVAILABLE, format!("the database takes no writes: {obstacle}"));
     }
-    let degraded = app.snapshots().cache().shared().is_some_and(|redis| !redis.is_up());
-    (StatusCode::OK, if degraded { "degraded: Redis is not used" } else { "ok" }.to_owned())
+    let degraded = degraded(&app);
+    let words = if degraded.is_empty() { "ok".to_owned() } else { format!("degraded: {}", degraded.join("; ")) };
+    (StatusCode::OK, words)
+}
+
+/// What is not as it should be, though requests are served.
+fn degraded(app: &App) -> Vec<String> {
+    let mut degraded = Vec::new();
+    if app.snapshots().cache().shared().is_some_and(|redis| !redis.is_up()) {
+        degraded.push("Redis is not used".to_owned());
+    }
+    if let Some(skew) = app.clock.skew().filter(|_| app.clock.is_in_doubt()) {
+        let (seconds, side) = ((skew.abs() + 500_000) / 1_000_000, if skew > 0 { "ahead of" } else { "behind" });
+        degraded.push(format!("this node's clock is {seconds} s {side} the database's"));
+    }
+    let versions = app.zone_data_versions();
+    if versions > 1 {
+        degraded.push(format!("nodes with {versions} versions of the time zone database share this database"));
+    }
+    degraded
 }
 
 /// What a browser may do with an answer: nothing but read it. A page of our own says what it needs.

@@ -14,7 +14,7 @@ use windfall::app::recorder::{Fact, Recorded};
 use windfall::app::refund::{self, RecordRefund};
 use windfall::config;
 
-use crate::support::direct::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, purchase_input, writer};
+use crate::support::direct::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, options, purchase_input, writer};
 
 /// Purchases that one commit may evaluate in these tests.
 const FOLD: usize = 40;
@@ -258,7 +258,7 @@ async fn a_customer_that_fails_stops_nobody() {
 async fn who_takes_too_long_is_alone_with_it() {
     let (url, _) = crate::support::direct::scratch(Engine::Postgres).await;
     let statement_timeout = Duration::from_millis(200);
-    let options = config::Database { url: url.clone().into(), migrate: true, connections: 4, statement_timeout };
+    let options = config::Database { connections: 4, statement_timeout, ..options(&url) };
     let database = Database::connect(&options).await.unwrap();
     database.migrate().await.unwrap();
     let test = TestApp::on(database, url, &config::Writer { writers: 1, ..writer() }).await;

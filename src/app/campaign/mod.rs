@@ -17,7 +17,7 @@ use sea_orm::{
 
 use self::input::{CampaignInput, CampaignUpdate, Checked};
 use super::App;
-use super::campaigns::{Campaign, revision};
+use super::campaigns::Campaign;
 use super::error::{Check, Error, UserErrorCode};
 use super::jobs::evaluation;
 use super::rows::{OnConflict, insert};
@@ -37,8 +37,9 @@ impl<'a> Change<'a> {
     /// Waits for the lock.
     pub(super) async fn begin(app: &'a App) -> Result<Self, Error> {
         let tx = app.database.begin_alone().await?;
-        let revision = revision(&tx).await?.number + 1;
-        Ok(Self { app, tx, revision, now: app.clock.now() })
+        let revision = app.campaigns.revision(&tx).await?.number + 1;
+        let now = app.clock.ask(&tx).await?;
+        Ok(Self { app, tx, revision, now })
     }
 
     /// For what must be read under the lock.
@@ -109,9 +110,17 @@ impl<'a> Change<'a> {
         self.commit().await
     }
 
+    /// Moves the database on to a format: no batch is under way, and the next one reads it.
+    pub(super) async fn raise_format(self, format: i64) -> Result<(), Error> {
+        self.tx
+            .execute_unprepared(&format!("UPDATE installation SET format = {format} WHERE format < {format}"))
+            .await?;
+        Ok(self.tx.commit().await?)
+    }
+
     async fn commit(self) -> Result<(), Error> {
         let stamp: i64 = rand::random();
-        let sql = format!("UPDATE installation SET revision = {}, revision_stamp = {stamp}", self.revision);
+        let sql = format!("UPDATE installation SET set_revision = {}, revision_stamp = {stamp}", self.revision);
         self.tx.execute_unprepared(&sql).await?;
         Ok(self.tx.commit().await?)
     }

@@ -25,7 +25,7 @@ pub(super) async fn run_periodic(app: &App) -> Result<End, Error> {
 
 /// Settles every campaign that is due and whose past is counted for every customer; returns how many.
 pub async fn run(app: &App) -> Result<u64, Error> {
-    let now = app.clock.now();
+    let Some(now) = app.certain_now().await? else { return Ok(0) };
     let set = app.campaigns().await?;
     let due = |campaign: &Campaign| campaign.life.may_settle(now, campaign.rule.lateness.micros());
     let mut settled = 0;

@@ -3,6 +3,7 @@
 pub(crate) mod app;
 pub(crate) mod direct;
 pub(crate) mod events;
+pub(crate) mod faketime;
 pub(crate) mod node;
 pub(crate) mod postgres;
 pub(crate) mod process;
