@@ -6,8 +6,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use sea_orm::{ConnectionTrait as _, EntityTrait as _};
 use serde_json::{Value, json};
-use windfall::app::clock::Clock;
 use windfall::app::App;
+use windfall::app::clock::Clock;
 use windfall::app::jobs::settlement;
 use windfall::engine::time::Instant;
 

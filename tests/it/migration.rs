@@ -10,7 +10,7 @@ use sea_orm_migration::prelude::async_trait::async_trait;
 use windfall::app::database::Database;
 use windfall::config;
 
-use crate::support::direct::{ENGINES, Engine, open, options, options};
+use crate::support::direct::{ENGINES, Engine, open, options};
 use crate::support::postgres::Postgres;
 use crate::support::sqlite::Sqlite;
 

@@ -1,6 +1,7 @@
 //! What the customer's cap leaves of what was reached: see [`crate::engine::cap`]. Of the awards behind a folded stretch
 //! the last ones are loaded, as many as may have to go, or the search for those that may come in begins there.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use entity::award;
@@ -71,8 +72,8 @@ async fn load_last(
         let of_index = last.entry(usize::try_from(index).unwrap_or(usize::MAX)).or_default();
         of_index.push(award::Model::from_query_result(&row, "")?);
     }
-    let place = |row: &award::Model| (awards::reaching_key(row), row.nth);
-    last.values_mut().for_each(|rows| rows.sort_by(|a, b| place(b).cmp(&place(a))));
+    let latest_first = |row: &award::Model| Reverse((awards::reaching_key(row), row.nth));
+    last.values_mut().for_each(|rows| rows.sort_by_key(latest_first));
     Ok(last)
 }
 

@@ -228,7 +228,7 @@ pub struct SpendGoalInput {
 pub struct DistinctGoalInput {
     /// What must differ.
     of: DistinctOf,
-    /// How many.
+    /// How many, 1 to 1000.
     at_least: i32,
 }
 
