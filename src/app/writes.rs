@@ -11,10 +11,12 @@ use tokio::time::{Instant, timeout};
 use super::database::{Database, code};
 use super::error::Error;
 
-/// For this long, the next write is expected to meet what the last one met. Bounds how often the probe writes.
-const FRESH: Duration = Duration::from_secs(2);
+/// For this long after a write was taken, the next one is expected to be taken too. Bounds how often an idle node writes.
+const TAKEN_FRESH: Duration = Duration::from_secs(5);
+/// For this long after a write was refused, the next one is expected to be refused too.
+const REFUSED_FRESH: Duration = Duration::from_secs(2);
 /// How long a probe may take. One that waits for a batch finds out nothing, and the batch will tell.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(2);
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 /// What a probe writes once there is an obstacle, at least what a batch does: a disk that is full often has room for a
 /// single row.
 const PROBE_BYTES: usize = 1 << 20;
@@ -86,6 +88,12 @@ struct Met {
     read_only_at: Option<Instant>,
 }
 
+impl Met {
+    fn is_fresh(&self) -> bool {
+        self.at.elapsed() < if self.obstacle.is_some() { REFUSED_FRESH } else { TAKEN_FRESH }
+    }
+}
+
 impl Writes {
     /// Notes what a write met: whether it changed anything, or why it failed. One that changed nothing did not reach the
     /// disk, and a failure of another kind does not tell of the next write.
@@ -109,7 +117,7 @@ impl Writes {
     /// The obstacle that a write would meet now, by a probe where no write was made lately.
     pub async fn look(&self, database: &Database) -> Option<Obstacle> {
         let _one_at_a_time = self.probing.lock().await;
-        if self.last().is_none_or(|met| met.at.elapsed() >= FRESH) {
+        if !self.last().is_some_and(|met| met.is_fresh()) {
             let known = self.obstacle();
             let bytes = if known.is_some() { PROBE_BYTES } else { 0 };
             let found = match timeout(PROBE_TIMEOUT, probe(database, bytes)).await {
@@ -165,4 +173,89 @@ async fn probe(database: &Database, bytes: usize) -> Result<bool, DbErr> {
     let changed = tx.execute_unprepared(&sql).await?.rows_affected() > 0;
     tx.commit().await?;
     Ok(changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+    use std::error::Error as StdError;
+
+    use sea_orm::RuntimeErr;
+    use sea_orm::sqlx::error::{DatabaseError, ErrorKind};
+
+    use super::*;
+
+    /// An error of either database, as the driver reports it.
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Reported(&'static str);
+
+    impl DatabaseError for Reported {
+        fn message(&self) -> &str {
+            self.0
+        }
+
+        fn code(&self) -> Option<Cow<'_, str>> {
+            Some(self.0.into())
+        }
+
+        fn kind(&self) -> ErrorKind {
+            ErrorKind::Other
+        }
+
+        fn as_error(&self) -> &(dyn StdError + Send + Sync + 'static) {
+            self
+        }
+
+        fn as_error_mut(&mut self) -> &mut (dyn StdError + Send + Sync + 'static) {
+            self
+        }
+
+        fn into_error(self: Box<Self>) -> Box<dyn StdError + Send + Sync + 'static> {
+            self
+        }
+    }
+
+    fn error(code: &'static str) -> DbErr {
+        let error = sea_orm::sqlx::Error::Database(Box::new(Reported(code)));
+        DbErr::Exec(RuntimeErr::SqlxError(error.into()))
+    }
+
+    #[test]
+    fn what_takes_no_writes_can_be_tried_again() {
+        for (codes, obstacle) in [
+            (&["13", "53100"][..], Obstacle::DiskFull),
+            // IOERR with its extended codes, CANTOPEN.
+            (&["10", "778", "1034", "14", "526", "58030"], Obstacle::DiskFails),
+            (&["8", "1032", "25006"], Obstacle::ReadOnly),
+            (&["7", "53200"], Obstacle::OutOfMemory),
+            (&["53000", "53300", "53400"], Obstacle::OutOfResources),
+        ] {
+            for code in codes {
+                assert_eq!(Obstacle::of(&error(code)), Some(obstacle), "{code}");
+                assert!(Error::from(error(code)).is_retryable(), "{code}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_errors_tell_nothing_of_the_next_write() {
+        // Constraints, corrupt files and wrong statements stay what they are.
+        for code in ["1", "11", "19", "1555", "2067", "23505", "42P01", "XX001"] {
+            assert_eq!(Obstacle::of(&error(code)), None, "{code}");
+            assert!(!Error::from(error(code)).is_retryable(), "{code}");
+        }
+        // Others may be tried again for other reasons: a busy file, a time-out of a transaction that fell silent.
+        for code in ["5", "57P01", "25P03", "08006"] {
+            assert_eq!(Obstacle::of(&error(code)), None, "{code}");
+            assert!(Error::from(error(code)).is_retryable(), "{code}");
+        }
+        let writes = Writes::default();
+        writes.note(Err(&error("13").into()));
+        writes.note(Err(&error("23505").into()));
+        writes.note(Ok(false));
+        assert_eq!(writes.obstacle(), Some(Obstacle::DiskFull));
+        writes.note(Ok(true));
+        assert_eq!(writes.obstacle(), None);
+    }
 }
