@@ -433,9 +433,9 @@ async fn what_cannot_be_read_is_refused_before_anything_is_made() {
     let text = files.put("text.json", "[{\"name\": 1}]");
     refused(run(&mut with_campaigns(&url, &good, &text)), &["text.json is not an array of campaigns", "line 1"]);
     let mut illegal: serde_json::Value = serde_json::from_str(&campaigns()).unwrap();
-    illegal[1]["goal"] = json!({"spend": {"atLeast": "0.001"}});
+    illegal[1]["goal"] = json!({"spend": {"amount": "0.001"}});
     let illegal = files.put("illegal.json", illegal.to_string());
-    let reasons = ["campaign `euros`: goal.spend.atLeast: has more decimals than the currency"];
+    let reasons = ["campaign `euros`: goal.spend.amount: has more decimals than the currency"];
     refused(run(&mut with_campaigns(&url, &good, &illegal)), &reasons);
     assert!(!sqlite.unwrap().path().exists(), "not even a database");
 }

@@ -1,5 +1,6 @@
 //! The schema's text: equal to the code's, and holding all that the public contract promises.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use apollo_compiler::Schema;
@@ -147,4 +148,23 @@ fn everything_is_described() {
         }
     }
     assert!(bare.is_empty(), "without a description: {bare:#?}");
+}
+
+/// Else a client needs an alias to ask for both at once.
+#[test]
+fn fields_of_one_name_in_a_union_have_one_type() {
+    let schema = parse(&windfall::graphql::sdl(), "schema.graphql");
+    let mut conflicts = Vec::new();
+    for (name, ty) in &schema.types {
+        let ExtendedType::Union(union) = ty else { continue };
+        let members = union.members.iter().filter_map(|member| schema.get_object(member));
+        let mut types = HashMap::new();
+        for (field, definition) in members.flat_map(|member| &member.fields) {
+            let ty = types.entry(field.clone()).or_insert_with(|| definition.ty.clone());
+            if *ty != definition.ty {
+                conflicts.push(format!("{name}: `{field}` is {ty} and {}", definition.ty));
+            }
+        }
+    }
+    assert!(conflicts.is_empty(), "{conflicts:#?}");
 }

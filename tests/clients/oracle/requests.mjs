@@ -78,7 +78,7 @@ export function requests(fixture) {
           ... on RollingWindow { duration } }
         goal {
           ... on EveryPurchaseGoal { atLeast } ... on PurchasesGoal { atLeast repeat }
-          ... on SpendGoal { money: atLeast { currency amount } repeat } ... on DistinctGoal { atLeast of }
+          ... on SpendGoal { amount { currency amount } repeat } ... on DistinctGoal { atLeast of }
           ... on StreakGoal { repeat length purchasesPerWindow } }
         award { ... on FixedPoints { points } ... on PointsPerUnit { rate } } } } }` },
     { query: `{ campaigns { nodes { window { ...W __typename } goal { ... on StreakGoal { length } } } } }
@@ -203,7 +203,7 @@ export function requests(fixture) {
       "{ me { id @include(if: true) @include(if: true) } }", "{ me { id @include(if: \"yes\") } }",
       "{ me { x: id x: externalId } }", "{ me { ledger(first: 1) { nodes { id } } ledger(first: 2) { nodes { id } } } }",
       "{ me { ledger { nodes { id } } ledger(first: 20) { nodes { id } } } }",
-      "{ campaigns { nodes { goal { ... on PurchasesGoal { atLeast } ... on SpendGoal { atLeast { amount } } } } } }",
+      "{ campaigns { nodes { goal { ... on PurchasesGoal { x: atLeast } ... on SpendGoal { x: amount { amount } } } } } }",
       "{ campaigns { nodes { goal { ... on EveryPurchaseGoal { x: atLeast } ... on StreakGoal { x: repeat } } } } }",
       "{ me { ...F } }", "{ me { id } } fragment F on Customer { id }", "{ me { ...F } } fragment F on Customer { ...F }",
       "{ me { ...F } } fragment F on Customer { ...G } fragment G on Customer { ...F }",

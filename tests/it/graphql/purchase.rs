@@ -153,7 +153,7 @@ on_both! {
     }
 
     async fn a_customer_without_purchases_is_there_for_itself(app: &TestApp) {
-        app.campaign(json!({ "goal": { "spend": { "atLeast": "20" } } })).await;
+        app.campaign(json!({ "goal": { "spend": { "amount": "20" } } })).await;
         let me = "{ me { id externalId balance { available pending lifetime version cursor } \
             progress { unit current target state awardsLeft } \
             awards { nodes { id } } ledger { nodes { id } } purchases { nodes { id } pageInfo { hasNextPage } } } }";
