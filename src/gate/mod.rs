@@ -22,25 +22,30 @@ mod normalize;
 mod points;
 mod print;
 mod refusal;
+mod scalars;
 mod scan;
 mod suggest;
 #[cfg(test)]
 mod tests;
 mod values;
 mod variables;
+mod wording;
 
 use apollo_compiler::Schema;
-use apollo_compiler::executable::OperationType;
+use apollo_compiler::executable::{Operation, OperationType};
+use apollo_compiler::response::JsonMap;
 use apollo_compiler::validation::Valid;
 use serde_json::{Map, Value};
 
-use document::Document;
+use coercion::Context;
+use document::{Document, Rules};
 use documents::Documents;
 use normalize::{ConcreteTypes, Normalizer, Selected};
 use suggest::suggest;
 
 pub use limits::Limits;
 pub use refusal::{Code, Refusal};
+pub use scalars::{Scalar, Scalars};
 
 /// The executor answers this field of `__Type`, but its SDL leaves introspection types out and the validator's lack it.
 const IS_ONE_OF: &str = "extend type __Type { isOneOf: Boolean }";
@@ -48,6 +53,7 @@ const IS_ONE_OF: &str = "extend type __Type { isOneOf: Boolean }";
 /// The schema and the limits that requests are held against.
 pub struct Gate {
     schema: Valid<Schema>,
+    scalars: Scalars,
     concrete_types: ConcreteTypes,
     documents: Documents,
     limits: Limits,
@@ -122,16 +128,17 @@ impl OperationKind {
 
 impl Gate {
     /// A gate for the schema of that SDL, as the executor prints it.
-    pub fn new(sdl: &str, limits: Limits) -> Result<Self, SchemaError> {
+    pub fn new(sdl: &str, scalars: Scalars, limits: Limits) -> Result<Self, SchemaError> {
         let schema = Schema::parse_and_validate(format!("{sdl}\n{IS_ONE_OF}\n"), "schema.graphql")
             .map_err(|failed| SchemaError(failed.errors.to_string()))?;
         let concrete_types = normalize::concrete_types(&schema);
-        Ok(Self { schema, concrete_types, documents: Documents::new(&limits), limits })
+        Ok(Self { schema, scalars, concrete_types, documents: Documents::new(&limits), limits })
     }
 
     /// From now on only the documents with these texts may run, but for those who have the right to others.
     pub fn list(&mut self, texts: &[String]) -> Result<(), Refusal> {
-        self.documents.list(&self.schema, &self.limits, texts)
+        let Self { schema, scalars, limits, .. } = self;
+        self.documents.list(&Rules { schema, scalars, limits }, texts)
     }
 
     /// Decides whether the request may run, and as what.
@@ -140,25 +147,35 @@ impl Gate {
             let suggested = |refusal| if rights.introspection { suggest(&self.schema, refusal) } else { refusal };
             refusals.into_iter().map(suggested).collect::<Vec<_>>()
         };
-        let document = self.documents.find(&self.schema, &self.limits, request, rights).map_err(refused)?;
-        self.admit_document(&document, request, rights).map_err(|refusal| vec![refusal])
+        let document = self.documents.find(&self.rules(), request, rights).map_err(refused)?;
+        let (operation, facts) = document.operation(request.operation_name).map_err(|refusal| vec![refusal])?;
+        if facts.introspects && !rights.introspection {
+            return Err(vec![Refusal::new(Code::Forbidden, "introspection is not allowed here")]);
+        }
+        let context = Context::new(&self.schema, &self.scalars, self.limits.variables_levels);
+        let variables = variables::coerce(context, operation, &facts.never_null, request.variables)?;
+        self.admit_operation(&document, operation, &variables).map_err(|refusal| vec![refusal])
     }
 
-    fn admit_document(&self, document: &Document, request: &Request<'_>, rights: Rights) -> Result<Admitted, Refusal> {
+    fn rules(&self) -> Rules<'_> {
+        Rules { schema: &self.schema, scalars: &self.scalars, limits: &self.limits }
+    }
+
+    fn admit_operation(
+        &self,
+        document: &Document,
+        operation: &Operation,
+        variables: &JsonMap,
+    ) -> Result<Admitted, Refusal> {
         let Self { schema, concrete_types, limits, .. } = self;
-        let (operation, facts) = document.operation(request.operation_name)?;
-        if facts.introspects && !rights.introspection {
-            return Err(Refusal::new(Code::Forbidden, "introspection is not allowed here"));
-        }
-        let variables = variables::coerce(schema, operation, &facts.never_null, request.variables, limits)?;
         let selected =
-            Normalizer::new(schema, concrete_types, document.executable(), &variables, limits).operation(operation)?;
-        let cost = points::points(&selected, &variables, limits.page_items);
+            Normalizer::new(schema, concrete_types, document.executable(), variables, limits).operation(operation)?;
+        let cost = points::points(&selected, variables, limits.page_items);
         if cost > limits.max_cost {
             let message = format!("the operation costs {cost} points; at most {} are allowed", limits.max_cost);
             return Err(Refusal::new(Code::TooExpensive, message));
         }
-        let (text, used) = print::print(operation, &selected, &variables, limits)?;
+        let (text, used) = print::print(operation, &selected, variables, limits)?;
         let used = used.into_iter().filter_map(|name| {
             let value = serde_json::to_value(variables.get(name.as_str())?).ok()?;
             Some((name.to_string(), value))

@@ -200,7 +200,11 @@ fn damaged() -> (Vec<u8>, Vec<(usize, &'static str)>) {
     bad(&mut text, change("total", json!("3.001")), "total: has more decimals than the currency");
     bad(&mut text, change("total", json!("three")), "total: must be a decimal such as 19.99");
     bad(&mut text, change("total", json!("-3.00")), "total: must not be negative");
-    bad(&mut text, change("currency", json!("EURO")), "currency: is not an ISO 4217 currency");
+    bad(
+        &mut text,
+        change("currency", json!("EURO")),
+        "currency: must be an ISO 4217 currency in upper case, such as EUR",
+    );
     bad(
         &mut text,
         change("purchasedAt", json!("2090-01-01T00:00:00Z")),

@@ -6,6 +6,7 @@ use std::path::Path;
 use apollo_compiler::Schema;
 use apollo_compiler::ast::{FieldDefinition, InputValueDefinition};
 use apollo_compiler::schema::ExtendedType;
+use windfall::graphql::scalar::FORMS;
 
 const CONTRACT: &str = include_str!("schema/contract.graphql");
 
@@ -167,4 +168,14 @@ fn fields_of_one_name_in_a_union_have_one_type() {
         }
     }
     assert!(conflicts.is_empty(), "{conflicts:#?}");
+}
+
+/// Else one of them would first be looked at while the operation runs.
+#[test]
+fn every_custom_scalar_has_a_form_and_a_specification() {
+    let schema = parse(&windfall::graphql::sdl(), "schema.graphql");
+    for (name, ty) in schema.types.iter().filter(|(_, ty)| ty.is_scalar() && !ty.is_built_in()) {
+        assert!(FORMS.iter().any(|form| form.scalar == name.as_str()), "{name} has no form");
+        assert!(ty.directives().has("specifiedBy"), "{name} has no specification");
+    }
 }

@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::GraphqlRequest;
 use crate::app::App;
 use crate::app::error::Error;
-use crate::gate::{self, Admitted, Gate, Limits, OperationKind, Refusal, Rights, SchemaError};
+use crate::gate::{self, Admitted, Gate, Limits, OperationKind, Refusal, Rights, Scalar, Scalars, SchemaError};
+use crate::graphql::scalar::FORMS;
 use crate::graphql::{self, Caller, Schema};
 use crate::http::auth::AuthError;
 use crate::http::limits::Limited;
@@ -36,7 +37,8 @@ pub struct Reply {
 impl Executor {
     /// Over an application.
     pub fn new(app: Arc<App>) -> Result<Self, SchemaError> {
-        Ok(Self { gate: Gate::new(&graphql::sdl(), Limits::default())?, schema: graphql::schema(app) })
+        let gate = Gate::new(&graphql::sdl(), scalars(), Limits::default())?;
+        Ok(Self { gate, schema: graphql::schema(app) })
     }
 
     /// From now on only these documents may run, but for admins.
@@ -69,6 +71,10 @@ impl Executor {
     pub fn subscribe(&self, caller: Caller, admitted: Admitted) -> impl Stream<Item = Reply> + Send + use<> {
         self.schema.subscribe(caller, admitted.document, variables(admitted.variables)).map(Reply::from)
     }
+}
+
+fn scalars() -> Scalars {
+    FORMS.iter().map(|form| (form.scalar, Scalar { fits: form.fits, expected: form.expected })).collect()
 }
 
 fn variables(variables: serde_json::Map<String, Value>) -> Variables {
