@@ -11,7 +11,7 @@ use super::cost::Counter;
 use super::limits::Limits;
 use super::refusal::{Code, MAX_REFUSALS, Refusal};
 use super::scalars::Scalars;
-use super::scan::scan;
+use super::scan::{scan, without};
 use super::values::{self, NeverNull};
 use super::wording;
 
@@ -42,7 +42,8 @@ impl Document {
     /// Every operation of the text must pass, not only the one that will be asked for.
     pub(super) fn parse(rules: &Rules<'_>, text: &str) -> Result<Self, Vec<Refusal>> {
         let Rules { schema, scalars, limits } = *rules;
-        scan(text, limits).map_err(|refusal| vec![refusal])?;
+        let descriptions = scan(text, limits).map_err(|refusal| vec![refusal])?;
+        let text = &*without(text, &descriptions);
         // Second line behind the scan; in the parser's units, which are more than one for a bracket.
         let mut parser = Parser::new().recursion_limit(8 * limits.levels as usize);
         let ast = parser.parse_ast(text, SOURCE_NAME).map_err(|failed| vec![wording::syntax(text, &failed.errors)])?;

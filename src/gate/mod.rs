@@ -19,6 +19,7 @@ mod documents;
 mod fixture;
 mod limits;
 mod normalize;
+mod places;
 mod points;
 mod print;
 mod refusal;
@@ -41,9 +42,11 @@ use coercion::Context;
 use document::{Document, Rules};
 use documents::Documents;
 use normalize::{ConcreteTypes, Normalizer, Selected};
+use print::Printed;
 use suggest::suggest;
 
 pub use limits::Limits;
+pub use places::Places;
 pub use refusal::{Code, Refusal};
 pub use scalars::{Scalar, Scalars};
 
@@ -98,7 +101,7 @@ pub enum OperationKind {
 }
 
 /// A request that may run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Admitted {
     /// What the operation does.
     pub operation: OperationKind,
@@ -108,6 +111,8 @@ pub struct Admitted {
     pub operation_name: Option<String>,
     /// The normalised operation: the text to run in place of the one that came.
     pub document: String,
+    /// Where its fields stand in the text that came.
+    pub places: Places,
     /// The values of exactly those variables that `document` uses.
     pub variables: Map<String, Value>,
     /// Points: one for each field that can run, times the items of the lists it stands in. `first` and `last` say how many those
@@ -172,10 +177,14 @@ impl Gate {
             Normalizer::new(schema, concrete_types, document.executable(), variables, limits).operation(operation)?;
         let cost = points::points(&selected, variables, limits.page_items);
         if cost > limits.max_cost {
-            let message = format!("the operation costs {cost} points; at most {} are allowed", limits.max_cost);
+            let message = format!(
+                "the operation costs {cost} points, and at most {} are allowed: select fewer fields, or fewer items by `first` and \
+                 `last`, of which a page has at most {}",
+                limits.max_cost, limits.max_page_items
+            );
             return Err(Refusal::new(Code::TooExpensive, message));
         }
-        let (text, used) = print::print(operation, &selected, variables, limits)?;
+        let Printed { text, used, fields: printed } = print::print(operation, &selected, variables, limits)?;
         let used = used.into_iter().filter_map(|name| {
             let value = serde_json::to_value(variables.get(name.as_str())?).ok()?;
             Some((name.to_string(), value))
@@ -198,6 +207,7 @@ impl Gate {
             },
             operation_name: operation.name.as_ref().map(ToString::to_string),
             document: text,
+            places: Places::new(printed, &document.executable().sources),
             variables: used.collect(),
             cost,
         })

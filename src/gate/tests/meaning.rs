@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::super::fixture::{SDL, admit_with};
-use super::super::{Gate, Limits, Request, Rights, Scalars};
+use super::super::{Admitted, Gate, Limits, Request, Rights, Scalars};
 
 /// An object of some type. `seed` chooses which concrete type an abstract answer is of.
 struct Object<'a> {
@@ -193,7 +193,8 @@ fn assert_same_meaning(schema: &Valid<Schema>, query: &str, variables: &Value) {
         assert_eq!(sent, kept, "{query}\n{}", admitted.document);
     }
     let again = admit(&admitted.document, kept_variables).unwrap();
-    assert_eq!(again, admitted, "normalising twice changes nothing");
+    let told = |of: &Admitted| (of.operation, of.fields.clone(), of.document.clone(), of.variables.clone(), of.cost);
+    assert_eq!(told(&again), told(&admitted), "normalising twice changes nothing");
 }
 
 /// Writes an operation by choices that are given.

@@ -14,8 +14,21 @@ on_both! {
         let answer = app.run(&customer("ada"), query, json!({})).await;
         assert_eq!(answer["data"], json!({ "me": null, "campaigns": { "totalCount": 0 }, "again": { "externalId": "ada" } }));
         assert_eq!(answer["errors"], json!([{
-            "message": "the customer has no such version", "path": ["me"], "extensions": { "code": "BAD_USER_INPUT" },
+            "message": "the customer has no such version", "locations": [{ "line": 1, "column": 3 }], "path": ["me"],
+            "extensions": { "code": "BAD_USER_INPUT" },
         }]));
+    }
+
+    async fn errors_of_fields_tell_where_these_stand_in_what_was_sent(app: &TestApp) {
+        app.purchase("p", "ada", "2026-11-02T10:00:00Z", "5").await;
+        let query = "# Größe\n\"What I have\"\nquery Mine($first: Int) {\n  me { externalId }\n  ...Lists\n}\n\
+            fragment Lists on Query {\n\tcampaigns { totalCount }\n  wide: me {\n    bought: purchases(first: $first) { nodes { id } }\n  }\n}";
+        let answer = app.run(&customer("ada"), query, json!({ "first": 101 })).await;
+        let error = &answer["errors"][0];
+        assert_eq!(error["path"], json!(["wide", "bought"]));
+        assert_eq!(error["locations"], json!([{ "line": 10, "column": 5 }]));
+        let refused = app.run(&customer("ada"), "{ me { id } ... { customers { totals } } }", json!({})).await;
+        assert_eq!(refused["errors"][0]["locations"], json!([{ "line": 1, "column": 31 }]));
     }
 
     async fn a_value_that_fits_no_scalar_is_bad_input(app: &TestApp) {
