@@ -79,6 +79,14 @@ pub struct Limits {
     pub concurrent_requests: usize,
     /// `limits.streams`
     pub streams: usize,
+    /// `limits.document_tokens`
+    pub document_tokens: u32,
+    /// `limits.document_aliases`
+    pub document_aliases: u32,
+    /// `limits.document_directives`
+    pub document_directives: u32,
+    /// `limits.document_depth`
+    pub document_depth: u32,
 }
 
 /// Points that come back to a caller.
@@ -316,6 +324,10 @@ impl Limits {
             },
             concurrent_requests: source.number("limits.concurrent_requests", 2, 1_000_000)?,
             streams: source.number("limits.streams", 1, 1_000_000)?,
+            document_tokens: source.number("limits.document_tokens", 500, 6_000)?,
+            document_aliases: source.number("limits.document_aliases", 1, 300)?,
+            document_directives: source.number("limits.document_directives", 1, 300)?,
+            document_depth: source.number("limits.document_depth", 5, 24)?,
         })
     }
 }

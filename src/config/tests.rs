@@ -66,6 +66,9 @@ fn every_key_can_come_from_the_environment() {
         "http.introspection" | "http.graphiql" => "true",
         "http.documents" => "documents",
         "limits.customer_burst_points" | "limits.shop_burst_points" => "60001",
+        "limits.document_aliases" => "60",
+        "limits.document_directives" => "40",
+        "limits.document_depth" => "20",
         "writer.writers" => "3",
         "auth.hs256_secret" => "01234567890123456789012345678901",
         "auth.jwks" => "https://issuer.example/keys",
@@ -99,6 +102,8 @@ fn every_key_can_come_from_the_environment() {
         assert_eq!((rate.points_per_second.get(), rate.burst_points.get()), (2048, 60_001));
     }
     assert_eq!((config.limits.concurrent_requests, config.limits.streams), (2048, 2048));
+    assert_eq!((config.limits.document_tokens, config.limits.document_aliases), (2048, 60));
+    assert_eq!((config.limits.document_directives, config.limits.document_depth), (40, 20));
     assert!(!config.database.migrate);
     assert_eq!(config.database.connections, 200);
     assert_eq!(config.database.statement_timeout, Duration::from_millis(2048));

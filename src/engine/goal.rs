@@ -63,3 +63,29 @@ impl Goal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Campaigns are stored with it, and keys of requests that may come again.
+    #[test]
+    fn the_stored_form_is_for_ever() {
+        let (at_least, repeat) = (2_000, true);
+        for (goal, stored) in [
+            (Goal::EveryPurchase, json!("every_purchase")),
+            (Goal::Purchases { at_least: 3, repeat }, json!({"purchases": {"at_least": 3, "repeat": true}})),
+            (Goal::Spend { at_least, repeat }, json!({"spend": {"at_least": 2_000, "repeat": true}})),
+            (Goal::Distinct { of: DistinctOf::Sku, at_least: 2 }, json!({"distinct": {"of": "SKU", "at_least": 2}})),
+            (
+                Goal::Streak { length: 4, purchases_per_window: 1, repeat },
+                json!({"streak": {"length": 4, "purchases_per_window": 1, "repeat": true}}),
+            ),
+        ] {
+            assert_eq!(serde_json::to_value(&goal).unwrap(), stored);
+            assert_eq!(serde_json::from_value::<Goal>(stored).unwrap(), goal);
+        }
+    }
+}

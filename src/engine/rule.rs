@@ -225,7 +225,7 @@ pub fn faults(rule: &Rule, period: &Period) -> Vec<Fault> {
     match &rule.goal {
         Goal::EveryPurchase => {}
         Goal::Purchases { at_least, .. } => range(*at_least >= 1, &["goal", "purchases", "atLeast"], ONE),
-        Goal::Spend { at_least, .. } => range(money(*at_least), &["goal", "spend", "atLeast"], MONEY),
+        Goal::Spend { at_least, .. } => range(money(*at_least), &["goal", "spend", "amount"], MONEY),
         Goal::Distinct { at_least, .. } => {
             let legal = (1..=super::goal::MAX_DISTINCT).contains(at_least);
             range(legal, &["goal", "distinct", "atLeast"], "must be 1 to 1000");
@@ -277,7 +277,7 @@ fn unsupported(rule: &Rule) -> Vec<Fault> {
             "a streak takes a calendar window",
         ),
         (streak && rule.max_per_window.is_some(), &["maxPerWindow"], "a streak does not take maxPerWindow"),
-        (small_repeat, &["goal", "spend", "atLeast"], "a repeated spend goal takes at least one major unit"),
+        (small_repeat, &["goal", "spend", "amount"], "a repeated spend goal takes at least one major unit"),
         (per_unit, &["award"], "pointsPerUnit takes the goal everyPurchase"),
     ];
     rules

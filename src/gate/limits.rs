@@ -27,6 +27,8 @@ pub struct Limits {
     pub normalized_bytes: usize,
     /// Items that a field with a `first` argument is taken to answer when it is given neither `first` nor `last`.
     pub page_items: u32,
+    /// The most items that `first` and `last` can ask for; told to whoever asks for too much.
+    pub max_page_items: u32,
     /// Points, as [`Admitted::cost`](super::Admitted::cost) counts them.
     pub max_cost: u32,
     /// Bytes of parsed documents that are kept.
@@ -48,6 +50,7 @@ impl Default for Limits {
             normalized_fields: 12_000,
             normalized_bytes: 256 * 1024,
             page_items: 20,
+            max_page_items: 100,
             max_cost: 50_000,
             documents_bytes: 32 << 20,
         }

@@ -3,6 +3,7 @@
 pub mod auth;
 mod graphiql;
 pub mod graphql;
+mod index;
 pub mod limits;
 pub mod metrics;
 pub mod origins;

@@ -41,19 +41,22 @@ pub fn router(
     config: &config::Config,
     sockets: TaskTracker,
 ) -> Result<Router, RouterError> {
-    let mut executor = Executor::new(Arc::clone(&app))?;
+    let mut executor = Executor::new(Arc::clone(&app), &config.limits)?;
     if let Some(folder) = &config.http.documents {
         executor.list(&documents(folder)?).map_err(|refusal| RouterError::Documents(refusal.message))?;
     }
     let endpoint = Arc::new(Endpoint::new(Arc::clone(&app), executor, verifier, config, sockets));
     tokio::spawn(Arc::clone(&endpoint).forget_idle_callers());
-    let graphql = any(answer).layer(Origins::new(&config.http.allowed_origins).cors());
+    let graphql = any(answer).layer(Origins::new(&config.http.allowed_origins).cors()).with_state(endpoint);
+    let graphiql = config.http.graphiql;
     let mut router = Router::new()
-        .route("/graphql", graphql.with_state(endpoint))
+        .route("/", get(async move || super::index::tell(graphiql)))
+        .route("/graphql", graphql.clone())
+        .route("/graphql/", graphql)
         .route("/healthz", get(async || "ok"))
         .route("/metrics", get(super::metrics::tell).with_state(Arc::clone(&app)))
         .route("/readyz", get(ready).with_state(app));
-    if config.http.graphiql {
+    if graphiql {
         router = router.merge(super::graphiql::routes());
     }
     Ok(router.layer(map_response(guarded)))

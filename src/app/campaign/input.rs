@@ -128,7 +128,7 @@ pub enum GoalInput {
         repeat: bool,
     },
     Spend {
-        at_least: String,
+        amount: String,
         #[serde(default)]
         repeat: bool,
     },
@@ -419,8 +419,8 @@ fn check_goal(check: &mut Check, goal: GoalInput, currency: Option<Currency>) ->
     Some(match goal {
         GoalInput::EveryPurchase(EveryPurchase::Each) => Goal::EveryPurchase,
         GoalInput::Purchases { at_least, repeat } => Goal::Purchases { at_least, repeat },
-        GoalInput::Spend { at_least, repeat } => {
-            let at_least = check.amount(&["goal", "spend", "atLeast"], currency?, &at_least)?;
+        GoalInput::Spend { amount, repeat } => {
+            let at_least = check.amount(&["goal", "spend", "amount"], currency?, &amount)?;
             Goal::Spend { at_least, repeat }
         }
         GoalInput::Distinct { of, at_least } => Goal::Distinct { of, at_least },
@@ -465,7 +465,7 @@ fn goal_input(goal: &Goal, currency: Currency) -> GoalInput {
         Goal::EveryPurchase => GoalInput::EveryPurchase(EveryPurchase::Each),
         Goal::Purchases { at_least, repeat } => GoalInput::Purchases { at_least: *at_least, repeat: *repeat },
         Goal::Spend { at_least, repeat } => {
-            GoalInput::Spend { at_least: currency.format(i128::from(*at_least)), repeat: *repeat }
+            GoalInput::Spend { amount: currency.format(i128::from(*at_least)), repeat: *repeat }
         }
         Goal::Distinct { of, at_least } => GoalInput::Distinct { of: *of, at_least: *at_least },
         Goal::Streak { length, purchases_per_window, repeat } => {

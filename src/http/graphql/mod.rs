@@ -6,6 +6,7 @@
 
 mod accept;
 mod executor;
+mod initialization;
 mod request;
 mod single;
 mod sse;
@@ -287,29 +288,32 @@ pub async fn answer(State(endpoint): State<Arc<Endpoint>>, request: axum::extrac
 }
 
 async fn answer_to(endpoint: Arc<Endpoint>, head: Parts, body: Body) -> Response {
+    let accepted = Format::accepted_by(&head.headers);
+    // For what is refused before a format is needed.
+    let told = accepted.unwrap_or(Format::Json);
     if wants_websocket(&head.headers) {
         // A browser sends the origin and would show a foreign page what it gets here.
         if !endpoint.origins.allow(head.headers.get(ORIGIN), &head.headers) {
-            return Format::Json.respond(StatusCode::FORBIDDEN, &Reply::error(Error::Forbidden));
+            return told.respond(StatusCode::FORBIDDEN, &Reply::error(Error::Forbidden));
         }
-        return websocket::upgrade(endpoint, head).await;
+        return websocket::upgrade(endpoint, head, told).await;
     }
     if ![Method::GET, Method::HEAD, Method::POST].contains(&head.method) {
-        let mut response = malformed(StatusCode::METHOD_NOT_ALLOWED, "use POST, or GET for queries".to_owned());
+        let mut response = malformed(told, StatusCode::METHOD_NOT_ALLOWED, "use POST, or GET for queries".to_owned());
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
         return response;
     }
-    let Some(format) = Format::accepted_by(&head.headers) else {
+    let Some(format) = accepted else {
         let message = "application/graphql-response+json, application/json and text/event-stream can be answered";
-        return malformed(StatusCode::NOT_ACCEPTABLE, message.to_owned());
+        return malformed(told, StatusCode::NOT_ACCEPTABLE, message.to_owned());
     };
     let caller = match endpoint.caller(&head.headers).await {
         Ok(caller) => caller,
-        Err(error) => return unauthenticated(&error),
+        Err(error) => return unauthenticated(format, &error),
     };
     let request = match request::read(&endpoint, &caller.viewer, &head, body).await {
         Ok(request) => request,
-        Err((status, message)) => return malformed(status, message),
+        Err((status, message)) => return malformed(format, status, message),
     };
     match format {
         Format::EventStream => sse::answer(&endpoint, caller, request, &head.method),
@@ -325,13 +329,13 @@ fn wants_websocket(headers: &HeaderMap) -> bool {
     offered.flat_map(|value| value.split(',')).any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
 }
 
-/// What is no GraphQL request, told as a GraphQL error whatever was to be answered.
-fn malformed(status: StatusCode, message: String) -> Response {
-    Format::Json.respond(status, &Reply::error(Error::BadUserInput(message)))
+/// What is no GraphQL request, told as a GraphQL error. No stream begins with one: it is told as JSON.
+fn malformed(format: Format, status: StatusCode, message: String) -> Response {
+    format.respond(status, &Reply::error(Error::BadUserInput(message)))
 }
 
-fn unauthenticated(error: &AuthError) -> Response {
-    let mut response = Format::Json.respond(StatusCode::UNAUTHORIZED, &Reply::unauthenticated(error));
+fn unauthenticated(format: Format, error: &AuthError) -> Response {
+    let mut response = format.respond(StatusCode::UNAUTHORIZED, &Reply::unauthenticated(error));
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
 }

@@ -12,6 +12,7 @@ use axum::http::{HeaderValue, Method};
 use axum::response::Response;
 use futures_util::StreamExt;
 
+use super::accept::Format;
 use super::{Endpoint, Event, Events, GraphqlRequest, Reply, completed, single};
 use crate::gate::OperationKind;
 use crate::graphql::Caller;
@@ -22,7 +23,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(12);
 pub(super) fn answer(endpoint: &Arc<Endpoint>, caller: Caller, request: GraphqlRequest, method: &Method) -> Response {
     let events = match endpoint.admit(&caller, request) {
         Ok(admitted) if *method != Method::POST && admitted.operation == OperationKind::Mutation => {
-            return single::use_post();
+            return single::use_post(Format::EventStream);
         }
         Ok(admitted) => endpoint.stream(caller, admitted),
         Err(refused) => Err(refused),

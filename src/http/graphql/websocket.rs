@@ -22,7 +22,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio_stream::StreamMap;
 
+use super::accept::Format;
+use super::initialization::{Credentials, EXPECTED, credentials};
 use super::{Endpoint, Event, Events, Reply, malformed, request, unauthenticated};
+use crate::app::viewer::Viewer;
 use crate::graphql::Caller;
 
 /// The one sub-protocol that is spoken. Its predecessor, `graphql-ws`, is not.
@@ -49,18 +52,18 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Takes over the connection.
-pub(super) async fn upgrade(endpoint: Arc<Endpoint>, mut head: Parts) -> Response {
+pub(super) async fn upgrade(endpoint: Arc<Endpoint>, mut head: Parts, format: Format) -> Response {
     let upgrade = match WebSocketUpgrade::from_request_parts(&mut head, &()).await {
         Ok(upgrade) => upgrade,
         Err(rejection) => {
             let status = rejection.into_response().status();
-            return malformed(status, "this is no WebSocket handshake that can be taken".to_owned());
+            return malformed(format, status, "this is no WebSocket handshake that can be taken".to_owned());
         }
     };
     // For clients that can send one: a token in the handshake's header stands in for that of `connection_init`.
     let handshake = match endpoint.caller(&head.headers).await {
         Ok(caller) => caller,
-        Err(error) => return unauthenticated(&error),
+        Err(error) => return unauthenticated(format, &error),
     };
     let sockets = endpoint.sockets.clone();
     upgrade
@@ -140,12 +143,6 @@ struct Incoming {
     kind: String,
     id: Option<Value>,
     payload: Option<Box<RawValue>>,
-}
-
-/// What `connection_init` brings.
-#[derive(Default, Deserialize)]
-struct Initialization {
-    authorization: Option<Value>,
 }
 
 /// A message to the client.
@@ -255,26 +252,25 @@ impl Connection {
 
     /// Waits until the client says who it is.
     async fn initialize(&mut self, handshake: Caller) -> Result<Caller, End> {
-        let Initialization { authorization } = loop {
+        let credentials = loop {
             let Some(message) = read(self.socket.recv().await)? else { continue };
             match message.kind.as_str() {
                 "connection_init" => {
-                    break match message.optional_object()? {
-                        Some(payload) => request::object(payload.get()).ok_or_else(Close::bad_message)?,
-                        None => Initialization::default(),
-                    };
+                    let payload = message.optional_object()?.map_or("{}", RawValue::get);
+                    break credentials(&request::object(payload).ok_or_else(Close::bad_message)?);
                 }
                 "subscribe" => return Err(Close::new(4401, "Unauthorized").into()),
                 _ => self.keep_alive(&message).await?,
             }
         };
-        match authorization {
-            None => Ok(handshake),
-            Some(Value::String(authorization)) => {
+        match credentials {
+            Credentials::Authorization(authorization) => {
                 let caller = self.endpoint.caller_of(&authorization).await;
                 Ok(caller.map_err(|error| Close::new(4403, format!("Forbidden: {error}")))?)
             }
-            Some(_) => Err(Close::new(4403, "Forbidden: `authorization` must be a string").into()),
+            // What the handshake proved needs no more.
+            Credentials::Unknown if handshake.viewer == Viewer::Anonymous => Err(Close::new(4403, EXPECTED).into()),
+            Credentials::None | Credentials::Unknown => Ok(handshake),
         }
     }
 

@@ -104,6 +104,14 @@ function whole(value, least) {
   return value;
 }
 
+/** Scalars that are written as text. */
+const FORMS = { DateTime: /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/, Decimal: /^-?\d+(\.\d+)?$/ };
+
+function written(value, form) {
+  if (typeof value !== "string" || !form.test(value)) throw new GraphQLError("form");
+  return value;
+}
+
 /** A function that executes a request over a fixture; null in its place: without a token. */
 export function reference(sdl) {
   const schema = buildSchema(sdl);
@@ -116,6 +124,11 @@ export function reference(sdl) {
   const count = schema.getType("Count");
   count.parseValue = (value) => whole(value, 0);
   count.parseLiteral = (node) => whole(node.kind === "IntValue" ? Number(node.value) : NaN, 0);
+  for (const [name, form] of Object.entries(FORMS)) {
+    const scalar = schema.getType(name);
+    scalar.parseValue = (value) => written(value, form);
+    scalar.parseLiteral = (node) => written(node.kind === "StringValue" ? node.value : null, form);
+  }
   return (fixture, { query: source, variables: variableValues, operationName }) =>
     graphql({ schema, source, variableValues, operationName, contextValue: fixture });
 }

@@ -135,15 +135,13 @@ on_both! {
             (json!({ "externalId": "" }), "REQUIRED", vec!["externalId"]),
             (json!({ "externalId": long }), "TOO_LONG", vec!["externalId"]),
             (json!({ "customerExternalId": "a\u{0}b" }), "INVALID", vec!["customerExternalId"]),
-            (json!({ "purchasedAt": "yesterday" }), "INVALID", vec!["purchasedAt"]),
-            (json!({ "purchasedAt": "2026-11-02T10:00:00" }), "INVALID", vec!["purchasedAt"]),
             (json!({ "purchasedAt": "1969-12-31T23:59:59Z" }), "OUT_OF_RANGE", vec!["purchasedAt"]),
             (json!({ "purchasedAt": "2026-11-02T12:05:01Z" }), "PURCHASED_IN_FUTURE", vec!["purchasedAt"]),
-            (json!({ "total": "twenty" }), "INVALID", vec!["total"]),
             (json!({ "total": "1.005" }), "TOO_MANY_DECIMALS", vec!["total"]),
             (json!({ "total": "-1" }), "OUT_OF_RANGE", vec!["total"]),
             (json!({ "total": "100000000000.01" }), "OUT_OF_RANGE", vec!["total"]),
             (json!({ "currency": "XXX" }), "UNKNOWN_CURRENCY", vec!["currency"]),
+            (json!({ "currency": "eur" }), "UNKNOWN_CURRENCY", vec!["currency"]),
             (json!({ "channel": "" }), "REQUIRED", vec!["channel"]),
             (line(json!({ "sku": "" })), "REQUIRED", vec!["lines", "1", "sku"]),
             (line(json!({ "quantity": 0 })), "OUT_OF_RANGE", vec!["lines", "1", "quantity"]),
@@ -154,7 +152,7 @@ on_both! {
             assert_eq!(answer["userErrors"], json!([{ "code": code, "path": path }]), "{over}");
             assert_eq!(answer["purchase"], Value::Null);
         }
-        let many = record(app, json!({ "externalId": "", "total": "x", "currency": "nope" })).await;
+        let many = record(app, json!({ "externalId": "", "total": "-1", "currency": "nope" })).await;
         assert_eq!(many["userErrors"].as_array().unwrap().len(), 2, "{many}");
     }
 
@@ -163,14 +161,14 @@ on_both! {
             purchase { externalId } replayed userErrors { code path } } }";
         let inputs = json!([
             input(json!({ "externalId": "a" })),
-            input(json!({ "externalId": "b", "total": "x" })),
+            input(json!({ "externalId": "b", "total": "1.005" })),
             input(json!({ "externalId": "a" })),
         ]);
         let answer = app.data(&admin(), query, json!({ "inputs": inputs })).await;
         assert_eq!(answer["recordPurchases"], json!([
             { "purchase": { "externalId": "a" }, "replayed": false, "userErrors": [] },
             { "purchase": null, "replayed": false,
-              "userErrors": [{ "code": "INVALID", "path": ["inputs", "1", "total"] }] },
+              "userErrors": [{ "code": "TOO_MANY_DECIMALS", "path": ["inputs", "1", "total"] }] },
             { "purchase": { "externalId": "a" }, "replayed": true, "userErrors": [] },
         ]));
         let many: Vec<Value> = (0..501).map(|n| input(json!({ "externalId": format!("m{n}") }))).collect();
@@ -180,7 +178,7 @@ on_both! {
     }
 
     async fn a_customer_without_purchases_is_there_for_itself(app: &TestApp) {
-        app.campaign(json!({ "goal": { "spend": { "atLeast": "20" } } })).await;
+        app.campaign(json!({ "goal": { "spend": { "amount": "20" } } })).await;
         let me = "{ me { id externalId balance { available pending lifetime version cursor } \
             progress { unit current target state awardsLeft } \
             awards { nodes { id } } ledger { nodes { id } } purchases { nodes { id } pageInfo { hasNextPage } } } }";

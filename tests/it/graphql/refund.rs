@@ -70,7 +70,6 @@ on_both! {
         for (over, code, path) in [
             (json!({ "externalId": "" }), "REQUIRED", vec!["externalId"]),
             (json!({ "purchaseExternalId": "none" }), "PURCHASE_NOT_FOUND", vec!["purchaseExternalId"]),
-            (json!({ "refundedAt": "x" }), "INVALID", vec!["refundedAt"]),
             (json!({ "amount": "0" }), "OUT_OF_RANGE", vec!["amount"]),
             (json!({ "amount": "5.01" }), "REFUND_TOO_LARGE", vec!["amount"]),
             (json!({ "amount": "1.001" }), "TOO_MANY_DECIMALS", vec!["amount"]),

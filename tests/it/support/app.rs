@@ -91,7 +91,8 @@ impl TestApp {
             config::Writer { queue_items, queue_bytes: 64 << 20, batch_items: 256, fold_purchases: 2_048, writers: 2 };
         let app =
             App::start(database, Clock::Fixed(Arc::clone(&clock)), &writer, cache, &redis(redis_url)).await.unwrap();
-        let executor = Arc::new(Executor::new(Arc::clone(&app)).expect("a valid schema"));
+        let limits = config::Config::defaults().expect("valid defaults").limits;
+        let executor = Arc::new(Executor::new(Arc::clone(&app), &limits).expect("a valid schema"));
         Self { app, executor, clock, _sqlite: sqlite }
     }
 

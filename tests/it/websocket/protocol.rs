@@ -145,7 +145,7 @@ async fn whoever_does_not_say_who_it_is_is_closed() {
     assert_eq!(late.closed().await, 4408);
 
     // Without a token it is anonymous, and that is somebody.
-    for payload in [json!(null), json!({}), json!({ "authorization": null }), json!({ "other": 7 })] {
+    for payload in [json!(null), json!({}), json!({ "authorization": null })] {
         let mut socket = Socket::connect(shop.address()).await;
         socket.send(json!({ "type": "connection_init", "payload": payload })).await;
         assert_eq!(socket.message().await, json!({ "type": "connection_ack" }));
