@@ -607,7 +607,7 @@ fn progress_in_the_window_campaign() {
     c.goal = Goal::Purchases { n: 2, repeat: true };
     assert_eq!(standing(&c, &[a.clone(), b.clone()], t), (State::InProgress, 0, 2, whole, 1, None));
     c.max_per_window = Some(1);
-    assert_eq!(standing(&c, &[a, b], t), (State::Exhausted, 0, 2, whole, 1, None));
+    assert_eq!(standing(&c, &[a, b], t), (State::Exhausted, 0, 2, whole, 1, Some(0)));
 }
 
 #[test]
@@ -628,11 +628,13 @@ fn progress_in_a_calendar_day() {
 }
 
 #[test]
-fn every_purchase_is_never_reached() {
+fn every_purchase_is_reached_by_a_cap_alone() {
     let mut c = campaign(days(), Goal::EveryPurchase);
     c.max_per_window = Some(1);
     let (t, today) = (at("2024-01-03T12:00Z"), Some((at("2024-01-03"), Some(at("2024-01-04")))));
     let history = [buy("a", at("2024-01-03"), 70)];
+    assert_eq!(standing(&c, &history, t), (State::Reached, 0, 1, today, 1, None));
+    c.max_per_window = Some(2);
     assert_eq!(standing(&c, &history, t), (State::InProgress, 0, 1, today, 1, None));
     c.max_per_customer = Some(1);
     assert_eq!(standing(&c, &history, t), (State::Exhausted, 0, 1, today, 1, Some(0)));
@@ -671,7 +673,7 @@ fn progress_in_sessions_and_timers() {
     let c = campaign(Window::Timer { duration: HOUR, reopens: false }, purchases(3));
     assert_eq!(standing(&c, &[], noon), (State::NotStarted, 0, 3, None, 0, Some(1)));
     assert_eq!(standing(&c, &history, noon + HOUR - 1), (State::InProgress, 2, 3, window(HOUR), 0, Some(1)));
-    assert_eq!(standing(&c, &history, noon + HOUR), (State::Exhausted, 0, 3, None, 0, Some(1)));
+    assert_eq!(standing(&c, &history, noon + HOUR), (State::Exhausted, 0, 3, None, 0, Some(0)));
 }
 
 #[test]
@@ -703,6 +705,10 @@ fn progress_of_a_streak_lives_until_its_next_window_closes() {
     assert_eq!(standing(&c, &history, day(3)), (State::InProgress, 0, 3, window(3), 1, None));
     c.goal = Goal::Streak { length: 3, per_window: 1, repeat: false };
     assert_eq!(standing(&c, &history, day(3)), (State::Exhausted, 3, 3, window(3), 1, Some(0)));
+    // However long ago, and although no run is alive.
+    assert_eq!(standing(&c, &history, day(40)), (State::Exhausted, 3, 3, window(40), 1, Some(0)));
+    history.truncate(2);
+    assert_eq!(standing(&c, &history, day(40)), (State::InProgress, 0, 3, window(40), 0, Some(1)));
 }
 
 // ── When history changes ──
@@ -875,7 +881,8 @@ fn progress_agrees_with_the_awards() {
         for t in generate::instants(&case) {
             let p = progress(c, &case.purchases, t);
             assert!((0..=p.target).contains(&p.current), "{t} {p:?} {case:#?}");
-            assert!(p.awards_left != Some(0) || p.state == State::Exhausted);
+            assert_eq!(p.awards_left == Some(0), p.state == State::Exhausted);
+            assert!(p.state != State::Reached || !matches!(c.goal, Goal::Streak { .. }));
             assert!(p.awards_left.is_none_or(|left| left >= 0));
             assert!(p.window.is_none() || p.next_window.is_none());
             assert!(p.state != State::InProgress || p.window.is_some());
