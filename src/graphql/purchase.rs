@@ -284,7 +284,7 @@ impl RecordPurchasePayload {
         self.0.purchase(ctx).await.transpose()
     }
 
-    /// Awards of this customer that the commit which recorded it created, moved or reversed; on a replay those that it
+    /// Awards of this customer that the commit which recorded it created, changed or reversed; on a replay those that it
     /// reached. Newest first.
     async fn awards(&self, ctx: &Context<'_>) -> Result<Vec<Award>, ApiError> {
         self.0.awards(ctx).await

@@ -84,7 +84,7 @@ impl RecordRefundPayload {
         self.0.purchase(ctx).await.transpose()
     }
 
-    /// Awards of this customer that the commit which recorded it created, moved or reversed; on a replay those that the
+    /// Awards of this customer that the commit which recorded it created, changed or reversed; on a replay those that the
     /// purchase reached. Newest first.
     async fn awards(&self, ctx: &Context<'_>) -> Result<Vec<Award>, ApiError> {
         self.0.awards(ctx).await

@@ -87,7 +87,7 @@ pub struct Recorded {
     pub replayed: bool,
     /// The customer after the commit.
     pub customer: customer::Model,
-    /// Awards that the commit created, moved, shrank or reversed. Empty on a replay.
+    /// Awards that the commit created, reversed or changed in any way. Empty on a replay.
     pub awards: Arc<[award::Model]>,
     /// What an adjustment posted.
     pub entry: Option<ledger_entry::Model>,

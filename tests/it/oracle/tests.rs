@@ -228,6 +228,26 @@ fn the_eligible_amount_is_floored_line_by_line() {
 }
 
 #[test]
+fn a_refund_takes_from_the_same_lines_whatever_order_they_came_in() {
+    let lines = [("a", "toys", 30), ("b", "toys", 40), ("a", "food", 20), ("a", "toys", 10)];
+    let refunded_lines = |lines: &[(&str, &str, i64)]| {
+        let p = refunded(with_lines(buy("p", at("2024-01-02"), 100), lines), 25, &[("a", 25)]);
+        p.lines
+            .iter()
+            .zip(line_nets(&p))
+            .map(|(line, net)| (line.category.clone(), line.amount, net))
+            .collect::<Vec<_>>()
+    };
+    // Food comes before toys, and 10 before 30.
+    assert_eq!(refunded_lines(&lines).iter().map(|(.., net)| *net).collect::<Vec<_>>(), [30, 40, 0, 5]);
+    let mut others = lines;
+    others.reverse();
+    let mut reversed = refunded_lines(&others);
+    reversed.reverse();
+    assert_eq!(refunded_lines(&lines), reversed);
+}
+
+#[test]
 fn the_eligible_amount_is_at_most_the_net() {
     let mut c = campaign(Window::Campaign, Goal::EveryPurchase);
     c.filter.skus = Some(vec!["a".to_owned()]);
