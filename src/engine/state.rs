@@ -134,8 +134,9 @@ impl State {
         *self = Self { last: self.last.take(), awarded: self.awarded, ..Self::default() };
     }
 
-    /// Rolling: takes back what is too old to count from now on: all before `used_to`.
-    fn expire(&mut self, goal: &Goal, earlier: &[Eligible], used_to: Key) {
+    /// Rolling: takes back what is too old to count from now on: all before `used_to`. `earlier`: the unused ones, or the
+    /// oldest of them, where it is called for one part after the other.
+    pub fn expire(&mut self, goal: &Goal, earlier: &[Eligible], used_to: Key) {
         if self.used_to.as_ref().is_some_and(|before| *before >= used_to) {
             return;
         }
@@ -295,7 +296,7 @@ impl State {
 }
 
 /// Rolling: between what is too old beside a purchase at `at` and what is not: `at − duration` itself is.
-pub(super) fn too_old(at: Instant, duration: i64) -> Key {
+pub fn too_old(at: Instant, duration: i64) -> Key {
     Key::before(at.minus(duration).plus(1))
 }
 

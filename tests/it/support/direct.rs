@@ -87,6 +87,11 @@ impl TestApp {
 
     pub(crate) async fn start_with(engine: Engine, writer: &config::Writer) -> Self {
         let (url, sqlite) = scratch(engine).await;
+        Self::on(url, sqlite, writer).await
+    }
+
+    /// On this database, which goes with the second value.
+    pub(crate) async fn on(url: String, sqlite: Option<Sqlite>, writer: &config::Writer) -> Self {
         let database = open(&url).await;
         database.migrate().await.unwrap();
         let now = Arc::new(AtomicI64::new(NOW));
@@ -98,6 +103,11 @@ impl TestApp {
     pub(crate) async fn another(&self) -> Arc<App> {
         let database = open(&self.url).await;
         App::start(database, Clock::Fixed(Arc::clone(&self.now)), &writer(), &cache(), &redis(None)).await.unwrap()
+    }
+
+    /// As the configuration key `database.url` takes it.
+    pub(crate) fn url(&self) -> String {
+        self.url.clone()
     }
 
     pub(crate) fn set_now(&self, now: i64) {
