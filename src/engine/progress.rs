@@ -26,7 +26,7 @@ pub struct Progress {
     pub next_window: Option<Interval>,
     /// The customer's reached awards in the campaign.
     pub awards_earned: i64,
-    /// How many more the caps leave; none: no bound.
+    /// How many more the customer can earn; none: no bound. 0 if it is [`Standing::Exhausted`].
     pub awards_left: Option<i64>,
 }
 
@@ -108,22 +108,28 @@ pub fn progress(
     let Campaign { rule, period } = campaign;
     let unused = unused(campaign, tail, loaded, at);
     let window = current_window(campaign, state, &unused, at);
-    let awards_left = cap(campaign).map(|cap| (cap - awards_earned).max(0));
+    let left = cap(campaign).map(|cap| (cap - awards_earned).max(0));
     let closed_for_good =
         matches!(rule.window, WindowRule::Timer { reopens: false, .. }) && window.is_none() && state.window.is_some();
     let only_window = rule.window.is_only_one();
     let full = window.is_some() && window_is_full(campaign, state, window, awards_earned);
-    let standing = if awards_left == Some(0) || closed_for_good || (full && only_window) {
+    let exhausted = left == Some(0) || closed_for_good || (full && only_window);
+    let standing = if exhausted {
         Standing::Exhausted
     } else if window.is_none() {
         Standing::NotStarted
-    } else if full && rule.goal != Goal::EveryPurchase {
+    } else if full {
         Standing::Reached
     } else {
         Standing::InProgress
     };
     let (unit, target) = target(&rule.goal);
-    let current = window.map_or(0, |window| current(campaign, state, &unused, window)).min(target);
+    let reached_for_good = exhausted && matches!(rule.goal, Goal::Streak { repeat: false, .. });
+    let current = match window {
+        _ if reached_for_good => target,
+        Some(window) => current(campaign, state, &unused, window).min(target),
+        None => 0,
+    };
     let next_window = match (&rule.window, window) {
         (WindowRule::Recurring(recurring), None) => {
             recurring.next_window(&rule.time_zone, at).filter(|next| next.opens < period.interval().closes)
@@ -139,7 +145,7 @@ pub fn progress(
         window: window.map(clip),
         next_window: next_window.map(clip),
         awards_earned,
-        awards_left,
+        awards_left: if exhausted { Some(0) } else { left },
     }
 }
 
@@ -187,8 +193,12 @@ fn is_in(campaign: Campaign<'_>, state: &State, window: Interval) -> bool {
     state.window.is_some_and(|counted| whole || counted.opens == window.opens)
 }
 
-/// No further award can come of the window: its goal does not repeat and is reached, or its cap is.
+/// No further award can come of the window: its goal does not repeat and is reached, or its cap is. A streak has no
+/// window that could be full: one that does not repeat is reached for good, or not at all.
 fn window_is_full(campaign: Campaign<'_>, state: &State, window: Option<Interval>, awards_earned: i64) -> bool {
+    if matches!(campaign.rule.goal, Goal::Streak { .. }) {
+        return false;
+    }
     let kept = if campaign.rule.window.is_only_one() { awards_earned } else { state.kept };
     let capped = campaign.rule.max_per_window.is_some_and(|cap| kept >= i64::from(cap));
     window.is_some_and(|window| is_in(campaign, state, window)) && (state.done || capped)

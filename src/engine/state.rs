@@ -153,8 +153,9 @@ impl State {
         }
     }
 
-    /// Rolling: takes back what is too old to count from now on: all up to `used_to`.
-    pub(super) fn expire(&mut self, goal: &Goal, earlier: &[Eligible], used_to: Key) {
+    /// Rolling: takes back what is too old to count from now on: all up to `used_to`. `earlier`: the unused ones, or the oldest of
+    /// them, where it is called for one part after the other.
+    pub fn expire(&mut self, goal: &Goal, earlier: &[Eligible], used_to: Key) {
         if self.used_to.as_ref().is_some_and(|before| *before >= used_to) {
             return;
         }
@@ -308,7 +309,7 @@ impl State {
 }
 
 /// Rolling: between what is too old beside a purchase at `at` and what is not: `at − duration` itself is.
-pub(super) fn too_old(at: Instant, duration: i64) -> Key {
+pub fn too_old(at: Instant, duration: i64) -> Key {
     Key::before(at.minus(duration).plus(1))
 }
 

@@ -36,7 +36,7 @@ pub struct CampaignProgress {
     target: Decimal,
     /// The customer's awards in this campaign, those included that its budget had no room for.
     awards_earned: Count,
-    /// How many more the campaign's caps leave; null: no bound.
+    /// How many more the customer can earn; null: no bound. 0 when it is EXHAUSTED.
     awards_left: Option<Count>,
 }
 

@@ -84,7 +84,7 @@ impl RecordRefundPayload {
         self.0.purchase(ctx).await.transpose()
     }
 
-    /// The newest 100 awards of this customer that the commit which recorded it created, moved, changed or reversed; on a
+    /// The newest 100 awards of this customer that the commit which recorded it created, changed in any way or reversed; on a
     /// replay those that the purchase reached. Newest first.
     async fn awards(&self, ctx: &Context<'_>) -> Result<Vec<Award>, ApiError> {
         self.0.awards(ctx).await

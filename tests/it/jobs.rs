@@ -261,7 +261,7 @@ async fn who_takes_too_long_is_alone_with_it() {
     let options = config::Database { connections: 4, statement_timeout, ..options(&url) };
     let database = Database::connect(&options).await.unwrap();
     database.migrate().await.unwrap();
-    let test = TestApp::on(database, url, &config::Writer { writers: 1, ..writer() }).await;
+    let test = TestApp::over(database, url, &config::Writer { writers: 1, ..writer() }).await;
     for customer in ["a", "b", "c"] {
         test.buy(customer, customer, NOW, "1.00").await.unwrap();
     }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::app::adjustment::MAX_BALANCE;
+use crate::app::adjustment::MAX_POINTS;
 use crate::app::campaigns::Campaign;
 use crate::app::error::{Check, Error, UserErrorCode};
 use crate::engine::award::{AwardRule, RATE_DECIMALS, Rate};
@@ -219,7 +219,7 @@ impl CampaignInput {
         if let Some(description) = &self.description {
             check.text(&["description"], description);
         }
-        if self.budget.is_some_and(|budget| !(0..=MAX_BALANCE).contains(&budget)) {
+        if self.budget.is_some_and(|budget| !(0..=MAX_POINTS).contains(&budget)) {
             check.fail(&["budget"], UserErrorCode::OutOfRange, "must be 0 to 2^53 − 1");
         }
         let starts_at = check.instant(&["startsAt"], &self.starts_at);

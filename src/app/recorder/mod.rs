@@ -93,7 +93,7 @@ pub struct Recorded {
     pub replayed: bool,
     /// The customer after the commit.
     pub customer: customer::Model,
-    /// Awards that the commit created, moved, shrank or reversed: the newest, newest first. Empty on a replay.
+    /// Awards that the commit created, reversed or changed in any way: the newest, newest first. Empty on a replay.
     pub awards: Arc<[award::Model]>,
     /// How many there are in all.
     pub awards_changed: i64,

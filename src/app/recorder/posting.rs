@@ -125,11 +125,7 @@ impl Posting<'_> {
         for changed in &diff.changed {
             if let Some(row) = recorded.remove(&changed.recorded.number) {
                 let row = awards::moved_to(&row, &changed.reached, customer.next_version());
-                if changed.how == How::Adjusted {
-                    self.writes.changed_awards.push(row);
-                } else {
-                    self.changed(customer, row);
-                }
+                self.changed(customer, row);
             }
         }
         // Awards, in award order.

@@ -124,6 +124,37 @@ on_both! {
         }
     }
 
+    async fn lines_in_another_order_are_the_same(app: &TestApp) {
+        let (a, b) = (json!({ "sku": "a", "category": "c", "amount": "2" }), json!({ "sku": "a", "amount": "2" }));
+        let first = record(app, json!({ "lines": [a, b, a] })).await;
+        assert_eq!((&first["replayed"], &first["userErrors"]), (&json!(false), &json!([])));
+        let again = record(app, json!({ "lines": [b, a, a] })).await;
+        assert_eq!((&again["replayed"], &again["userErrors"]), (&json!(true), &json!([])));
+        // As it was sent first.
+        assert_eq!(again["purchase"]["lines"], first["purchase"]["lines"]);
+        let twice = json!({ "sku": "a", "category": "c", "amount": "2", "quantity": 2 });
+        for other in [json!([a, b, b]), json!([a, b]), json!([a, b, twice])] {
+            let refused = record(app, json!({ "lines": other })).await;
+            assert_eq!(refused["userErrors"][0]["code"], "IDEMPOTENCY_CONFLICT", "{other}");
+        }
+    }
+
+    async fn an_award_that_rests_on_other_purchases_is_answered(app: &TestApp) {
+        app.campaign(json!({
+            "window": { "session": { "gap": "PT1H" } }, "goal": { "spend": { "atLeast": "100" } },
+        })).await;
+        let of = |total: &str, at: &str| {
+            json!({ "externalId": at, "total": total, "purchasedAt": format!("2026-11-02T{at}:00Z") })
+        };
+        record(app, of("10", "09:00")).await;
+        let reached = record(app, of("95", "09:30")).await;
+        assert_eq!(reached["awards"], json!([{ "points": 10, "status": "STANDING" }]));
+        // The same purchase reaches it for as many points, in a window that opens earlier.
+        let late = record(app, of("1", "08:30")).await;
+        assert_eq!(late["awards"], json!([{ "points": 10, "status": "STANDING" }]));
+        assert_eq!(late["balance"]["available"], reached["balance"]["available"]);
+    }
+
     async fn each_fault_is_told_with_its_path(app: &TestApp) {
         let line = |over: Value| {
             let mut whole = json!({ "sku": "a", "amount": "1" });

@@ -96,13 +96,18 @@ impl TestApp {
 
     pub(crate) async fn start_with(engine: Engine, writer: &config::Writer) -> Self {
         let (url, sqlite) = scratch(engine).await;
+        Self::on(url, sqlite, writer).await
+    }
+
+    /// On this database, which goes with the second value.
+    pub(crate) async fn on(url: String, sqlite: Option<Sqlite>, writer: &config::Writer) -> Self {
         let database = open(&url).await;
         database.migrate().await.unwrap();
-        Self { _sqlite: sqlite, ..Self::on(database, url, writer).await }
+        Self { _sqlite: sqlite, ..Self::over(database, url, writer).await }
     }
 
     /// On a migrated database.
-    pub(crate) async fn on(database: Database, url: String, writer: &config::Writer) -> Self {
+    pub(crate) async fn over(database: Database, url: String, writer: &config::Writer) -> Self {
         let now = Arc::new(AtomicI64::new(NOW));
         let app = App::start(database, Clock::Fixed(Arc::clone(&now)), writer, &cache(), &redis(None)).await.unwrap();
         Self { app, now, url, _sqlite: None }
@@ -117,6 +122,11 @@ impl TestApp {
     /// The same database, with a new server in place of one that was stopped.
     pub(crate) async fn again(self) -> Self {
         Self { app: self.another().await, ..self }
+    }
+
+    /// As the configuration key `database.url` takes it.
+    pub(crate) fn url(&self) -> String {
+        self.url.clone()
     }
 
     pub(crate) fn set_now(&self, now: i64) {

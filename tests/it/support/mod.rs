@@ -1,5 +1,6 @@
 //! What tests stand on: throwaway servers, and an application over them.
 
+pub(crate) mod alloc;
 pub(crate) mod app;
 pub(crate) mod direct;
 pub(crate) mod events;
@@ -9,6 +10,7 @@ pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod proxy;
 pub(crate) mod redis;
+pub(crate) mod rows;
 pub(crate) mod server;
 pub(crate) mod shop;
 pub(crate) mod sqlite;
