@@ -2,6 +2,7 @@
 
 mod m20261123_000001_create_schema;
 mod m20261125_000001_tell_histories_apart;
+mod m20261128_000008_index_awards_by_status;
 
 pub use sea_orm_migration::prelude::{MigrationTrait, MigratorTrait};
 
@@ -14,6 +15,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m20261123_000001_create_schema::Migration),
             Box::new(m20261125_000001_tell_histories_apart::Migration),
+            Box::new(m20261128_000008_index_awards_by_status::Migration),
         ]
     }
 }

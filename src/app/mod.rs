@@ -17,6 +17,7 @@ pub mod error;
 pub mod evidence;
 pub mod history;
 pub mod ledger;
+pub mod lookback;
 pub mod lookup;
 pub mod model;
 pub mod page;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use entity::CampaignId;
 use serde::{Deserialize, Serialize};
 
+use super::campaigns::CampaignSet;
 use super::error::Error;
 use crate::engine::evaluate::Tail;
 use crate::engine::state::State;
@@ -73,8 +74,10 @@ impl Running {
         self.campaigns.entry(campaign).or_default()
     }
 
-    /// Forgets campaigns that can change no more.
-    pub fn retain(&mut self, counts: impl Fn(CampaignId) -> bool) {
-        self.campaigns.retain(|id, _| counts(*id));
+    /// Forgets campaigns that can change no more; whether there were such.
+    pub fn retain_counting(&mut self, set: &CampaignSet) -> bool {
+        let before = self.campaigns.len();
+        self.campaigns.retain(|id, _| set.get(*id).is_some_and(|campaign| campaign.counts()));
+        self.campaigns.len() < before
     }
 }

@@ -7,7 +7,7 @@
 //! [`window`], [`goal`], [`award`] (the vocabulary of a rule) → [`rule`] (a campaign's rule; what is legal and what
 //! is eligible) → [`state`] (the fold over a customer's eligible purchases) → [`evaluate`] (what a change can affect,
 //! and the fold from there) → [`diff`] (recorded against reached) → [`evidence`] (the purchases an award rests on) →
-//! [`budget`] (decisions) → [`progress`] → [`lifecycle`] (transitions of a campaign).
+//! [`budget`] (decisions) → [`lookback`] → [`progress`] → [`lifecycle`] (transitions of a campaign).
 
 pub mod award;
 pub mod budget;
@@ -16,6 +16,7 @@ pub mod evaluate;
 pub mod evidence;
 pub mod goal;
 pub mod lifecycle;
+pub mod lookback;
 pub mod money;
 pub mod progress;
 pub mod purchase;

@@ -184,7 +184,7 @@ async fn save_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result<
         if customer.changed {
             customer.row.version = customer.next_version();
             customer.row.stamp = rand::random();
-            customer.running.retain(|id| batch.campaigns.get(id).is_some_and(|campaign| campaign.counts()));
+            customer.running.retain_counting(&batch.campaigns);
             customer.row.running = customer.running.to_text()?;
         }
         saved.push(customer.row.clone());

@@ -7,6 +7,7 @@ pub(crate) mod node;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod reads;
 pub(crate) mod redis;
 pub(crate) mod server;
 pub(crate) mod shop;
