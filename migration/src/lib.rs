@@ -7,6 +7,7 @@ mod m20261128_000002_fence_formats;
 mod m20261128_000003_create_job;
 mod m20261128_000006_order_checkpoints;
 mod m20261128_000007_index_awards_by_campaign;
+mod m20261128_000008_index_awards_by_status;
 pub mod online;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
@@ -25,6 +26,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261128_000003_create_job::Migration),
             Box::new(m20261128_000006_order_checkpoints::Migration),
             Box::new(m20261128_000007_index_awards_by_campaign::Migration),
+            Box::new(m20261128_000008_index_awards_by_status::Migration),
         ]
     }
 }

@@ -16,6 +16,7 @@ pub mod evidence;
 pub mod history;
 pub mod jobs;
 pub mod ledger;
+pub mod lookback;
 pub mod lookup;
 pub mod model;
 pub mod node;

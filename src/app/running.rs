@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use entity::CampaignId;
 use serde::{Deserialize, Serialize};
 
+use super::campaigns::CampaignSet;
 use super::error::Error;
 use crate::engine::evaluate::Tail;
 use crate::engine::purchase::Key;
@@ -88,8 +89,10 @@ impl Running {
         self.campaigns.values().any(|standing| standing.mark.is_some())
     }
 
-    /// Forgets campaigns that can change no more.
-    pub fn retain(&mut self, counts: impl Fn(CampaignId) -> bool) {
-        self.campaigns.retain(|id, _| counts(*id));
+    /// Forgets campaigns that can change no more; whether there were such.
+    pub fn retain_counting(&mut self, set: &CampaignSet) -> bool {
+        let before = self.campaigns.len();
+        self.campaigns.retain(|id, _| set.get(*id).is_some_and(|campaign| campaign.counts()));
+        self.campaigns.len() < before
     }
 }

@@ -13,8 +13,6 @@
 //!
 //! So the cost of a change follows from what it can affect, never from the length of the customer's history.
 
-use serde::{Deserialize, Serialize};
-
 use super::award::Reached;
 use super::fold::{Fold, Ran};
 use super::purchase::Key;
@@ -37,7 +35,7 @@ pub struct Change {
 }
 
 /// Purchases of one customer with `after < key <= to`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Range {
     /// Exclusive; none: from the period's start.
     pub after: Option<Key>,
@@ -46,21 +44,6 @@ pub struct Range {
 }
 
 impl Range {
-    /// The least range that covers both.
-    pub fn hull(self, other: Self) -> Self {
-        Self {
-            after: self.after.zip(other.after).map(|(one, other)| one.min(other)),
-            to: self.to.zip(other.to).map(|(one, other)| one.max(other)),
-        }
-    }
-
-    /// Whether all of the other range lies inside.
-    pub fn covers(&self, other: &Self) -> bool {
-        let starts = |after: &Key| other.after.as_ref().is_some_and(|other| other >= after);
-        let ends = |to: &Key| other.to.as_ref().is_some_and(|other| other <= to);
-        self.after.as_ref().is_none_or(starts) && self.to.as_ref().is_none_or(ends)
-    }
-
     /// Whether the purchase lies inside.
     pub fn contains(&self, key: &Key) -> bool {
         self.after.as_ref().is_none_or(|after| key > after) && self.to.as_ref().is_none_or(|to| key <= to)

@@ -94,7 +94,7 @@ pub struct Campaign<'a> {
 }
 
 /// What an eligible purchase contributes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eligible {
     /// Its place in the customer's order.
     pub key: Key,

@@ -199,7 +199,7 @@ async fn save_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result<
         customer.row.evaluated_revision = batch.campaigns.revision.number;
         customer.row.version = customer.next_version();
         customer.row.stamp = rand::random();
-        customer.running.retain(|id| batch.campaigns.get(id).is_some_and(|campaign| campaign.counts()));
+        customer.running.retain_counting(&batch.campaigns);
         customer.row.running = customer.running.to_text()?;
         saved.push(customer.row.clone());
     }

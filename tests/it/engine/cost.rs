@@ -2,11 +2,13 @@
 //! history.
 
 use windfall::engine::evaluate::{CHECKPOINT_EVERY, Change, MAX_STRIDE};
+use windfall::engine::progress::need;
 use windfall::engine::purchase::Key;
 use windfall::engine::rule::Eligible;
 use windfall::engine::time::Instant;
 
 use super::Owned;
+use super::progress::{Stored, Way};
 use super::store::{Loads, Store};
 use crate::oracle::{AwardRule, Campaign, DAY, Filter, Goal, HOUR, MINUTE, Unit, Window};
 
@@ -330,5 +332,56 @@ fn changes_that_balance_each_other_in_a_rolling_window_are_folded_to_the_end_of_
         let comes = Change { before: None, after: Some(bought((100 + apart) * HOUR)) };
         store.commit_unlimited(vec![goes, comes]);
         store.assert_as_folded_whole();
+    }
+}
+
+/// What a look at the progress loads, and the bytes of what it keeps.
+fn look(store: &Store<'_>, at: Instant) -> (usize, usize) {
+    let stored = Stored {
+        campaign: store.campaign,
+        eligible: store.eligible.clone(),
+        tail: store.tail.state.clone(),
+        checkpoints: store.checkpoints.clone(),
+        awards: 0,
+    };
+    let need = need(stored.campaign, &stored.tail, at).expect("more than the tail");
+    let (found, loaded) = stored.look(need, at, Way { page: 32, max_steps: 16, margin: MINUTE }, None);
+    (loaded, serde_json::to_string(&found).expect("plain data").len())
+}
+
+#[test]
+fn progress_costs_the_same_however_much_a_window_holds() {
+    let distinct = Goal::Distinct { of_category: false, n: 3 };
+    let spend = Goal::Spend { minor: 1_000_000_000, repeat: false };
+    let purchases = Goal::Purchases { n: 1_000_000, repeat: false };
+    let rolling = |hours: i64| Window::Rolling { duration: hours * HOUR };
+    let years = Window::Calendar { unit: Unit::Year, every: 1, week_starts_on: 0 };
+    // A window that loses nothing, and one that is as long as the history and loses a purchase an hour.
+    let cases: [(fn(i64) -> i64, Goal); 4] = [
+        (|_| 80_000, purchases.clone()),
+        (|_| 80_000, spend),
+        (|_| 80_000, distinct),
+        (|hours| hours, purchases.clone()),
+    ];
+    for (hours, goal) in cases {
+        // When the last purchase was made, a second before, and ten hours later.
+        for after_last in [0, -1_000_000, 10 * HOUR] {
+            let cost = |purchases: i64| {
+                let owned = owned(rolling(hours(purchases)), goal.clone());
+                look(&hourly(&owned, purchases), Instant(START + (purchases - 1) * HOUR + after_last))
+            };
+            let (few, many) = (cost(200), cost(1_600));
+            assert!(many.0 * 10 <= few.0 * 13 && many.0 <= 80, "{goal:?}: {few:?} {many:?}");
+            assert!(many.1 * 10 <= few.1 * 13, "{goal:?}: {few:?} {many:?}");
+        }
+    }
+    // The clock is behind: it shows the year before the last purchase's.
+    for purchases in [200, 1_600] {
+        let owned = owned(years.clone(), THREE);
+        let new_year = 19_358 * DAY;
+        let mut store = hourly(&owned, purchases);
+        store.commit_unlimited(comes(bought(new_year - START + HOUR)));
+        let (loaded, bytes) = look(&store, Instant(new_year - 2 * HOUR));
+        assert!(loaded < STEP && bytes < 400, "{loaded} {bytes}");
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod node;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod reads;
 pub(crate) mod redis;
 pub(crate) mod rows;
 pub(crate) mod server;
