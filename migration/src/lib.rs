@@ -2,7 +2,7 @@
 
 mod m20261123_000001_create_schema;
 mod m20261125_000001_tell_histories_apart;
-mod m20261128_000006_order_checkpoints;
+mod m20261128_000006_order_awards_and_checkpoints;
 
 pub use sea_orm_migration::prelude::{MigrationTrait, MigratorTrait};
 
@@ -15,7 +15,7 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m20261123_000001_create_schema::Migration),
             Box::new(m20261125_000001_tell_histories_apart::Migration),
-            Box::new(m20261128_000006_order_checkpoints::Migration),
+            Box::new(m20261128_000006_order_awards_and_checkpoints::Migration),
         ]
     }
 }
