@@ -5,7 +5,7 @@ mod m20261125_000001_tell_histories_apart;
 mod m20261128_000001_add_write_probe;
 mod m20261128_000002_fence_formats;
 mod m20261128_000003_create_job;
-mod m20261128_000006_order_checkpoints;
+mod m20261128_000006_order_awards_and_checkpoints;
 mod m20261128_000007_index_awards_by_campaign;
 mod m20261128_000008_index_awards_by_status;
 pub mod online;
@@ -24,7 +24,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261128_000001_add_write_probe::Migration),
             Box::new(m20261128_000002_fence_formats::Migration),
             Box::new(m20261128_000003_create_job::Migration),
-            Box::new(m20261128_000006_order_checkpoints::Migration),
+            Box::new(m20261128_000006_order_awards_and_checkpoints::Migration),
             Box::new(m20261128_000007_index_awards_by_campaign::Migration),
             Box::new(m20261128_000008_index_awards_by_status::Migration),
         ]

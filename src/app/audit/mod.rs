@@ -182,4 +182,4 @@ async fn snapshot(app: &App) -> Result<DatabaseTransaction, Error> {
 /// tables that have grown since it analysed them.
 const SNAPSHOT: &str = "SET LOCAL statement_timeout = 0; SET LOCAL enable_hashjoin = off; \
     SET LOCAL enable_mergejoin = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off; \
-    SET LOCAL enable_sort = off";
+    SET LOCAL enable_sort = off; SET LOCAL enable_incremental_sort = off";
