@@ -74,7 +74,8 @@ async fn a_clock_that_is_weeks_ahead_settles_nothing() {
     for engine in ENGINES {
         let (url, _kept) = scratch(engine).await;
         let id = campaign(&url).await;
-        let shop = with_clock(&url, &WrongClock::by(60 * DAY / SECOND)).await;
+        let clock = WrongClock::by(60 * DAY / SECOND);
+        let shop = with_clock(&url, &clock).await;
         // Long after the first look.
         for number in 0..20 {
             shop.buy("ada", number).await;
@@ -95,7 +96,8 @@ async fn boundaries_are_placed_by_the_database_s_clock() {
     let (url, _) = scratch(Engine::Postgres).await;
     let id = campaign(&url).await;
     for wrong_by in [-HOUR, HOUR] {
-        let shop = with_clock(&url, &WrongClock::by(wrong_by / SECOND)).await;
+        let clock = WrongClock::by(wrong_by / SECOND);
+        let shop = with_clock(&url, &clock).await;
         let before = now();
         transition(&shop, "pauseCampaign", &id).await;
         let paused = boundary(&url).await;
