@@ -9,11 +9,12 @@ use serde_json::{Value, json};
 use windfall::app::clock::Clock;
 use windfall::app::{App, settlement};
 use windfall::engine::time::Instant;
+use windfall::http::auth::Role;
 
 use crate::support::direct::{DAY, ENGINES, Engine, HOUR, cache, cases, open, redis, scratch, writer};
 use crate::support::faketime::WrongClock;
 use crate::support::node::metric;
-use crate::support::server::{Server, ask, command};
+use crate::support::server::{Server, ask, command, token_for};
 use crate::support::shop::Shop;
 use crate::support::websocket::PATIENCE;
 
@@ -31,7 +32,10 @@ fn at(micros: i64) -> String {
 async fn with_clock(url: &str, clock: &WrongClock) -> Shop {
     let mut command = command(url);
     clock.give_to(&mut command);
-    Shop::of(Server::start_with(&mut command).await.0)
+    let shop = Shop::of(Server::start_with(&mut command).await.0);
+    // By whichever clock.
+    let token = |role| token_for(role, "shop", Duration::from_hours(24 * 100));
+    Shop { admin: token(Role::Admin), storefront: token(Role::Storefront), ..shop }
 }
 
 /// Makes and activates a campaign that is settled in eleven days.
