@@ -10,11 +10,12 @@ use windfall::app::App;
 use windfall::app::clock::Clock;
 use windfall::app::jobs::settlement;
 use windfall::engine::time::Instant;
+use windfall::http::auth::Role;
 
 use crate::support::direct::{DAY, ENGINES, Engine, HOUR, cache, cases, open, redis, scratch, writer};
 use crate::support::faketime::WrongClock;
 use crate::support::node::metric;
-use crate::support::server::{Server, ask, command};
+use crate::support::server::{Server, ask, command, token_for};
 use crate::support::shop::Shop;
 use crate::support::websocket::PATIENCE;
 
@@ -32,7 +33,10 @@ fn at(micros: i64) -> String {
 async fn with_clock(url: &str, clock: &WrongClock) -> Shop {
     let mut command = command(url);
     clock.give_to(&mut command);
-    Shop::of(Server::start_with(&mut command).await.0)
+    let shop = Shop::of(Server::start_with(&mut command).await.0);
+    // By whichever clock.
+    let token = |role| token_for(role, "shop", Duration::from_hours(24 * 100));
+    Shop { admin: token(Role::Admin), storefront: token(Role::Storefront), ..shop }
 }
 
 /// Makes and activates a campaign that is settled in eleven days.
@@ -75,7 +79,8 @@ async fn a_clock_that_is_weeks_ahead_settles_nothing() {
     for engine in ENGINES {
         let (url, _kept) = scratch(engine).await;
         let id = campaign(&url).await;
-        let shop = with_clock(&url, &WrongClock::by(60 * DAY / SECOND)).await;
+        let clock = WrongClock::by(60 * DAY / SECOND);
+        let shop = with_clock(&url, &clock).await;
         // Long after the first look.
         for number in 0..20 {
             shop.buy("ada", number).await;
@@ -96,7 +101,8 @@ async fn boundaries_are_placed_by_the_database_s_clock() {
     let (url, _) = scratch(Engine::Postgres).await;
     let id = campaign(&url).await;
     for wrong_by in [-HOUR, HOUR] {
-        let shop = with_clock(&url, &WrongClock::by(wrong_by / SECOND)).await;
+        let clock = WrongClock::by(wrong_by / SECOND);
+        let shop = with_clock(&url, &clock).await;
         let before = now();
         transition(&shop, "pauseCampaign", &id).await;
         let paused = boundary(&url).await;

@@ -13,6 +13,7 @@ use windfall::config;
 use crate::support::direct::{ENGINES, Engine, open, options};
 use crate::support::postgres::Postgres;
 use crate::support::sqlite::Sqlite;
+use crate::support::websocket::PATIENCE;
 
 /// An empty database, and what keeps it.
 async fn empty(engine: Engine) -> (Database, Option<Sqlite>) {
@@ -243,12 +244,15 @@ const BUILDER: &str = "SELECT pid::text FROM pg_stat_activity WHERE query LIKE '
 
 /// The process that builds the index, once it waits for somebody.
 async fn builder(database: &Database) -> String {
-    loop {
-        if let Some(pid) = ask(database, BUILDER).await {
-            return pid;
+    let waits = async {
+        loop {
+            if let Some(pid) = ask(database, BUILDER).await {
+                return pid;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    };
+    tokio::time::timeout(PATIENCE, waits).await.expect("the index is being made")
 }
 
 const BUY: &str = "INSERT INTO purchase (external_id, customer_id, purchased_at, recorded_at, total, currency, lines, revision, \

@@ -83,7 +83,7 @@ async fn an_older_node_stops_under_load_and_loses_nothing() {
         let database = open(&url).await;
         let recorded = set_format(&database, FORMAT + 1).await;
         for (server, mut stderr) in servers {
-            assert_eq!(server.end().code(), Some(OUTDATED), "{engine:?}");
+            assert_eq!(server.stops().await.code(), Some(OUTDATED), "{engine:?}");
             let mut said = String::new();
             stderr.read_to_string(&mut said).unwrap();
             let word = format!("this program is outdated: the database has format {}", FORMAT + 1);
@@ -134,8 +134,8 @@ async fn an_older_node_that_only_reads_stops_too() {
     let ada = token(Role::Customer, "ada");
     let answer = ask(&shop.client, shop.address(), &ada, "{ me { balance { available } } }", json!({})).await.unwrap();
     assert_eq!(answer["errors"][0]["extensions"]["code"], "UNAVAILABLE", "{answer}");
-    assert_eq!(shop.server.end().code(), Some(OUTDATED));
-    assert_eq!(idle.end().code(), Some(OUTDATED));
+    assert_eq!(shop.server.stops().await.code(), Some(OUTDATED));
+    assert_eq!(idle.stops().await.code(), Some(OUTDATED));
 }
 
 /// A program as another says that it is there.

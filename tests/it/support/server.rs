@@ -11,6 +11,8 @@ use windfall::cli::token::mint;
 use windfall::config::Auth;
 use windfall::http::auth::Role;
 
+use super::websocket::PATIENCE;
+
 const SECRET: &str = "a secret of this test alone, with more than 32 bytes";
 
 pub(crate) struct Server {
@@ -126,6 +128,19 @@ impl Server {
 
     pub(crate) fn signal(&self, name: &str) {
         signal(&self.child, name);
+    }
+
+    /// Waits until the process has stopped by itself.
+    pub(crate) async fn stops(mut self) -> std::process::ExitStatus {
+        let stopped = async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, stopped).await.expect("it stops by itself")
     }
 
     /// Waits until the process has ended.
