@@ -16,7 +16,9 @@ use windfall::config;
 use windfall::engine::time::Instant;
 
 use crate::support::alloc;
-use crate::support::direct::{DAY, Engine, HOUR, NOW, TestApp, cache, cases, purchase_input, redis, scratch, writer};
+use crate::support::direct::{
+    DAY, Engine, HOUR, NOW, TestApp, cache, cases, options, purchase_input, redis, scratch, writer,
+};
 use crate::support::rows::rows_read;
 
 const SMALL: usize = 1_000;
@@ -109,7 +111,6 @@ async fn measure(engine: Engine, count: usize, lines: usize) -> [u64; 3] {
     let mut too_often = 0;
     for (table, allowed) in allowed {
         let read = after.get(table).unwrap_or(&0) - before.get(table).unwrap_or(&0);
-        eprintln!("{engine:?} {count} {lines}: {table}: {read} rows read, {allowed} allowed");
         too_often += u64::from(read > allowed);
         assert!(engine == Engine::Sqlite || read > 0, "{table} was not read");
     }
@@ -124,7 +125,6 @@ fn engine(name: &str) -> Engine {
 fn compare(test: &str, engine: &str, count: usize, lines: usize) {
     let measured = |count: usize| alloc::alone::<3>(test, &format!("{engine} {count} {lines}"));
     let ([small, few, read_small], [big, many, read_big]) = (measured(count), measured(8 * count));
-    println!("{engine}, {count} and {} purchases: {small} and {big} bytes, {few} and {many} statements", 8 * count);
     assert!(big * 10 <= small * 13, "{engine}: {small} bytes, {big} for eight times as many purchases");
     assert!(many <= 8 * few, "{engine}: {few} statements, {many} for eight times as many purchases");
     assert_eq!((read_small, read_big), (0, 0), "{engine}: rows were read too often");
@@ -173,7 +173,7 @@ async fn an_audit_outlasts_the_statement_time_out() {
     .unwrap();
     tx.commit().await.unwrap();
     let statement_timeout = Duration::from_secs(2);
-    let options = config::Database { url: test.url().into(), migrate: false, connections: 2, statement_timeout };
+    let options = config::Database { migrate: false, connections: 2, statement_timeout, ..options(&test.url()) };
     let database = Database::connect(&options).await.unwrap();
     let app = App::start(database, Clock::System, &writer(), &cache(), &redis(None)).await.unwrap();
     let audited = audit::run(&app, None, |found| panic!("{found}")).await.unwrap();

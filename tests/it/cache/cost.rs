@@ -9,10 +9,10 @@ use sea_orm::ConnectionTrait as _;
 use serde_json::json;
 use windfall::app::App;
 use windfall::app::award::{AwardFilter, Status, of_customers_by_page};
+use windfall::app::jobs::settlement;
 use windfall::app::model;
 use windfall::app::page::{Listed as _, PageArgs};
 use windfall::app::progress::of_view;
-use windfall::app::settlement;
 use windfall::app::snapshot::{Extent, View};
 use windfall::engine::time::Instant;
 
@@ -156,9 +156,12 @@ async fn awarded(test: &TestApp, customer: &str, awards: i64) {
     tx.commit().await.unwrap();
 }
 
+/// Statuses and campaign that are asked for, and how many awards are on the first page then.
+type Asked = (Option<&'static [Status]>, Option<i64>, usize);
+
 #[tokio::test]
 async fn a_page_of_awards_costs_the_same_however_many_there_are() {
-    let filters: [(Option<&[Status]>, Option<i64>, usize); 7] = [
+    let filters: [Asked; 7] = [
         (Some(&[Status::Standing]), None, 21),
         (Some(&[Status::Declined]), None, 21),
         (Some(&[Status::Reversed]), Some(2), 15),

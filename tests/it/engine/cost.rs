@@ -357,7 +357,8 @@ fn progress_costs_the_same_however_much_a_window_holds() {
     let rolling = |hours: i64| Window::Rolling { duration: hours * HOUR };
     let years = Window::Calendar { unit: Unit::Year, every: 1, week_starts_on: 0 };
     // A window that loses nothing, and one that is as long as the history and loses a purchase an hour.
-    let cases: [(fn(i64) -> i64, Goal); 4] = [
+    type Hours = fn(i64) -> i64;
+    let cases: [(Hours, Goal); 4] = [
         (|_| 80_000, purchases.clone()),
         (|_| 80_000, spend),
         (|_| 80_000, distinct),

@@ -43,7 +43,7 @@ on_both! {
     async fn a_wrong_scalar_refuses_the_request_before_anything_runs(app: &TestApp) {
         let two = "mutation($x: RecordPurchaseInput!, $y: RecordPurchaseInput!) { a: recordPurchase(input: $x) { replayed } \
             b: recordPurchase(input: $y) { replayed } }";
-        let wrong = app.run(&admin(), two, json!({ "x": purchase(json!({})), "y": purchase(json!({ "total": 12.5 })) })).await;
+        let wrong = app.run(&admin(), two, json!({ "x": purchase(&json!({})), "y": purchase(&json!({ "total": 12.5 })) })).await;
         assert_eq!(wrong, refused("BAD_USER_INPUT", &["variable `$y.total`: write a decimal as a string, such as \"19.99\""]));
         let literal = format!("mutation {{ a: {RECORD} {{ replayed }} b: recordRefund(input: {{externalId: \"r\", \
             purchaseExternalId: \"p\", refundedAt: \"now\"}}) {{ replayed }} }}");
@@ -86,7 +86,7 @@ on_both! {
             (draft, json!({ "award": { "points": "10" } }), "award.points", points),
             (draft, json!({ "budget": 1_u64 << 53 }), "budget", points),
         ] {
-            let input = if query == record { purchase(over) } else { campaign_input(over) };
+            let input = if query == record { purchase(&over) } else { campaign_input(over) };
             let answer = app.run(&admin(), query, json!({ "i": input })).await;
             assert_eq!(answer, refused("BAD_USER_INPUT", &[&format!("variable `$i.{field}`: {told}")]));
         }
@@ -94,7 +94,7 @@ on_both! {
 
     async fn a_wrong_scalar_of_several_inputs_refuses_all_and_ten_are_told(app: &TestApp) {
         let query = "mutation($i: [RecordPurchaseInput!]!) { recordPurchases(inputs: $i) { replayed } }";
-        let input = |n: usize, total: Value| purchase(json!({ "externalId": format!("p{n}"), "total": total }));
+        let input = |n: usize, total: Value| purchase(&json!({ "externalId": format!("p{n}"), "total": total }));
         let inputs: Vec<Value> = (0..5).map(|n| input(n, if n % 3 == 1 { json!(n) } else { json!("1") })).collect();
         let told = |n: usize| format!("variable `$i[{n}].total`: write a decimal as a string, such as \"19.99\"");
         let answer = app.run(&storefront(), query, json!({ "i": inputs })).await;
@@ -184,7 +184,7 @@ async fn what_does_not_fit_the_queue_is_refused_whole() {
     assert_eq!(answer["recordPurchases"], json!([{ "replayed": false }, { "replayed": false }]));
 }
 
-fn purchase(over: Value) -> Value {
+fn purchase(over: &Value) -> Value {
     let mut input = json!({
         "externalId": "p", "customerExternalId": "ada", "purchasedAt": "2026-11-02T10:00:00Z", "total": "1", "currency": "EUR",
     });

@@ -23,6 +23,7 @@
 //! }
 //! ```
 
+use std::io::Write as _;
 use std::process::Command;
 
 use peak_alloc::PeakAlloc;
@@ -56,7 +57,7 @@ pub(crate) fn alone<const N: usize>(test: &str, case: &str) -> [u64; N] {
 /// Hands the figures to the process that runs this one [`alone`].
 pub(crate) fn tell(figures: &[u64]) {
     let figures: Vec<String> = figures.iter().map(u64::to_string).collect();
-    println!("{FIGURES} {}", figures.join(" "));
+    writeln!(std::io::stdout(), "{FIGURES} {}", figures.join(" ")).expect("an output");
 }
 
 /// How many bytes more than before are allocated at once while the work is done, at most, by all threads of the process.
