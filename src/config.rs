@@ -56,6 +56,8 @@ pub struct Http {
     pub head_timeout: Duration,
     /// `http.write_timeout_ms`
     pub write_timeout: Duration,
+    /// `http.stop_timeout_ms`
+    pub stop_timeout: Duration,
     /// `http.body_limit_bytes`
     pub body_limit_bytes: usize,
     /// `http.unfinished_bytes`
@@ -89,6 +91,14 @@ pub struct Limits {
     pub concurrent_requests: usize,
     /// `limits.streams`
     pub streams: usize,
+    /// `limits.document_tokens`
+    pub document_tokens: u32,
+    /// `limits.document_aliases`
+    pub document_aliases: u32,
+    /// `limits.document_directives`
+    pub document_directives: u32,
+    /// `limits.document_depth`
+    pub document_depth: u32,
 }
 
 /// Points that come back to a caller.
@@ -111,6 +121,8 @@ pub struct Database {
     pub connections: u32,
     /// `database.statement_timeout_ms`
     pub statement_timeout: Duration,
+    /// `database.idle_transaction_timeout_ms`
+    pub idle_transaction_timeout: Duration,
 }
 
 /// Limits of the write queue.
@@ -122,6 +134,8 @@ pub struct Writer {
     pub queue_bytes: usize,
     /// `writer.batch_items`
     pub batch_items: usize,
+    /// `writer.fold_purchases`
+    pub fold_purchases: usize,
     /// `writer.writers`
     pub writers: u32,
 }
@@ -280,6 +294,7 @@ impl Http {
             request_timeout: Duration::from_millis(source.number("http.request_timeout_ms", 100, 600_000)?),
             head_timeout: Duration::from_millis(source.number("http.head_timeout_ms", 100, 600_000)?),
             write_timeout: Duration::from_millis(source.number("http.write_timeout_ms", 100, 600_000)?),
+            stop_timeout: Duration::from_millis(source.number("http.stop_timeout_ms", 1_000, 600_000)?),
             body_limit_bytes: source.number("http.body_limit_bytes", 1_024, 64 << 20)?,
             unfinished_bytes: source.number("http.unfinished_bytes", 1 << 20, 4 << 30)?,
             connections: source.number("http.connections", 1, 1_000_000)?,
@@ -347,6 +362,10 @@ impl Limits {
             },
             concurrent_requests: source.number("limits.concurrent_requests", 2, 1_000_000)?,
             streams: source.number("limits.streams", 1, 1_000_000)?,
+            document_tokens: source.number("limits.document_tokens", 500, 6_000)?,
+            document_aliases: source.number("limits.document_aliases", 1, 300)?,
+            document_directives: source.number("limits.document_directives", 1, 300)?,
+            document_depth: source.number("limits.document_depth", 5, 24)?,
         })
     }
 }
@@ -361,11 +380,13 @@ impl Database {
         if !known || in_memory {
             return Err(invalid(URL, "sqlite://FILE or postgres://USER:PASSWORD@HOST:PORT/DATABASE"));
         }
+        let millis = |key, least, most| Ok(Duration::from_millis(source.number(key, least, most)?));
         Ok(Self {
             url: Secret(url),
             migrate: source.boolean("database.migrate")?,
             connections: source.number("database.connections", 2, 200)?,
-            statement_timeout: Duration::from_millis(source.number("database.statement_timeout_ms", 100, 3_600_000)?),
+            statement_timeout: millis("database.statement_timeout_ms", 100, 3_600_000)?,
+            idle_transaction_timeout: millis("database.idle_transaction_timeout_ms", 1_000, 600_000)?,
         })
     }
 }
@@ -377,6 +398,7 @@ impl Writer {
             queue_items: source.number("writer.queue_items", 500, 1_000_000)?,
             queue_bytes: source.number("writer.queue_bytes", 1 << 20, 4 << 30)?,
             batch_items: source.number("writer.batch_items", 1, 1_000)?,
+            fold_purchases: source.number("writer.fold_purchases", 1, 100_000)?,
             writers: source.number("writer.writers", 1, 64)?,
         })
     }

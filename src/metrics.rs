@@ -22,6 +22,13 @@ pub const WRITE_QUEUE_BYTES: &str = "windfall_write_queue_bytes";
 /// Facts that found no room in the queue.
 pub const WRITE_REFUSED: &str = "windfall_write_refused_total";
 
+/// Jobs of the whole database that are not done, by `kind` (`evaluation`, `settlement`) and `state` (`waiting`, `running`, `dead`).
+pub const JOBS: &str = "windfall_jobs";
+/// How long the oldest job that is due has been waiting.
+pub const JOB_WAIT_SECONDS: &str = "windfall_job_wait_seconds";
+/// Attempts that failed on this node.
+pub const JOB_FAILURES: &str = "windfall_job_failures_total";
+
 /// Snapshots that were read, by `tier`: `l1`, `l2`, `sql`.
 pub const CACHE_READS: &str = "windfall_cache_reads_total";
 /// What the entries of this process weigh.
@@ -63,5 +70,12 @@ pub const LIVE_SWEEPS: &str = "windfall_live_sweeps_total";
 pub const DATABASE_CONNECTIONS: &str = "windfall_database_connections";
 /// As many as may be open.
 pub const DATABASE_MAX_CONNECTIONS: &str = "windfall_database_max_connections";
+/// 1: the database takes writes; 0: the last one met that it takes none.
+pub const DATABASE_WRITABLE: &str = "windfall_database_writable";
 /// Statements that were sent.
 pub const DATABASE_STATEMENTS: &str = "windfall_database_statements_total";
+
+/// By how much the node's own clock is ahead of the database's (PostgreSQL).
+pub const CLOCK_SKEW_SECONDS: &str = "windfall_clock_skew_seconds";
+/// Versions of the time zone database among the programs on this database.
+pub const ZONE_DATA_VERSIONS: &str = "windfall_zone_data_versions";

@@ -14,9 +14,11 @@ pub struct Model {
     #[sea_orm(column_type = "Text")]
     pub installation_id: String,
     /// The campaign-set revision: grows by one with every transition or edit of a campaign.
-    pub revision: i64,
+    pub set_revision: i64,
     /// Random with every revision: keeps revisions apart that repeat after the database went back.
     pub revision_stamp: i64,
+    /// How far the stored data has moved on: a program that does not know this format must not touch it.
+    pub format: i64,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -12,12 +12,15 @@ pub mod checkpoint;
 pub mod customer;
 pub mod idempotency_key;
 pub mod installation;
+pub mod job;
 pub mod ledger_entry;
+pub mod node;
 pub mod purchase;
 pub mod refund;
+pub mod write_probe;
 
 mod id;
 mod stored;
 
 pub use id::{CampaignId, CustomerId};
-pub use stored::{AwardStatus, BudgetDecisionKind, LedgerEntryKind};
+pub use stored::{AwardStatus, BudgetDecisionKind, JobKind, JobState, LedgerEntryKind};

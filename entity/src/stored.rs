@@ -40,3 +40,27 @@ pub enum BudgetDecisionKind {
     /// The limit was set.
     Limit,
 }
+
+/// What a job does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
+pub enum JobKind {
+    /// Evaluates what was deferred: a campaign's past, or one customer's history.
+    Evaluation,
+    /// Settles the campaigns that are due.
+    Settlement,
+}
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
+pub enum JobState {
+    /// To be run, once its instant has come.
+    Waiting,
+    /// Somebody runs it, as long as the lease holds.
+    Running,
+    /// Done.
+    Done,
+    /// Given up after too many attempts.
+    Dead,
+}

@@ -2,8 +2,15 @@
 
 mod m20261123_000001_create_schema;
 mod m20261125_000001_tell_histories_apart;
+mod m20261128_000001_add_write_probe;
+mod m20261128_000002_fence_formats;
+mod m20261128_000003_create_job;
+mod m20261128_000006_order_awards_and_checkpoints;
+mod m20261128_000007_index_awards_by_campaign;
+mod m20261128_000008_index_awards_by_status;
+pub mod online;
 
-pub use sea_orm_migration::prelude::{MigrationTrait, MigratorTrait};
+pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
 
 /// All migrations. Takes no lock: `app::database::migrate` does, so that two at once are safe.
 pub struct Migrator;
@@ -14,6 +21,12 @@ impl MigratorTrait for Migrator {
         vec![
             Box::new(m20261123_000001_create_schema::Migration),
             Box::new(m20261125_000001_tell_histories_apart::Migration),
+            Box::new(m20261128_000001_add_write_probe::Migration),
+            Box::new(m20261128_000002_fence_formats::Migration),
+            Box::new(m20261128_000003_create_job::Migration),
+            Box::new(m20261128_000006_order_awards_and_checkpoints::Migration),
+            Box::new(m20261128_000007_index_awards_by_campaign::Migration),
+            Box::new(m20261128_000008_index_awards_by_status::Migration),
         ]
     }
 }

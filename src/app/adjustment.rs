@@ -6,7 +6,10 @@ use super::recorder::{Fact, Recorded};
 use super::viewer::Admin;
 
 /// The largest number of points that JSON numbers carry exactly: 2^53 − 1.
-pub const MAX_BALANCE: i64 = (1 << 53) - 1;
+pub const MAX_POINTS: i64 = (1 << 53) - 1;
+/// How far from zero an adjustment may take a balance, in points: awards that come later do not make it too large to be
+/// carried exactly.
+const MAX_ADJUSTED_BALANCE: i64 = 1_000_000_000_000_000;
 
 /// An adjustment as it was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,10 +28,16 @@ impl AdjustPoints {
         check.text(&["customerExternalId"], &self.customer_external_id);
         check.text(&["reason"], &self.reason);
         check.text(&["idempotencyKey"], &self.idempotency_key);
-        if self.points == 0 || self.points.abs() > MAX_BALANCE {
+        if self.points == 0 || self.points.abs() > MAX_POINTS {
             check.fail(&["points"], UserErrorCode::OutOfRange, "must not be zero, and at most 2^53 − 1 either way");
         }
         check.finish(Some(self))
+    }
+
+    /// Whether this balance may be adjusted so: not past the limit, though towards zero from wherever it is.
+    pub fn fits(&self, balance: i64) -> bool {
+        let after = balance.saturating_add(self.points);
+        if self.points > 0 { after <= MAX_ADJUSTED_BALANCE } else { after >= -MAX_ADJUSTED_BALANCE }
     }
 
     /// What a replay must repeat, as text.

@@ -98,7 +98,7 @@ impl Listed for award::Model {
 /// Which of a customer's awards are asked for.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AwardFilter {
-    /// Of one of these; none: of any.
+    /// Of one of these, none of them twice; none: of any.
     pub statuses: Option<Vec<Status>>,
     /// Of this campaign; none: of any.
     pub campaign: Option<CampaignId>,
@@ -124,6 +124,8 @@ impl From<AwardStatus> for Status {
 }
 
 impl Status {
+    const ALL: [Self; 3] = [Self::Standing, Self::Reversed, Self::Declined];
+
     /// As stored.
     const fn stored(self) -> &'static str {
         match self {
@@ -135,18 +137,21 @@ impl Status {
 }
 
 impl AwardFilter {
+    /// One range of an index for each status: of a campaign's awards, or of all.
     fn conditions(&self) -> Filter {
-        let mut sql = String::new();
-        if let Some(statuses) = &self.statuses {
-            let mut quoted: Vec<String> = statuses.iter().map(|status| format!("'{}'", status.stored())).collect();
-            // No status at all matches nothing; an empty list is not SQL.
-            quoted.push("''".to_owned());
-            sql += &format!(" AND s.status IN ({})", quoted.join(", "));
+        if *self == Self::default() {
+            return Filter::default();
         }
-        if let Some(campaign) = self.campaign {
-            sql += &format!(" AND s.campaign_id = {}", campaign.0);
-        }
-        Filter { sql, columns: Vec::new() }
+        let of_campaign = self.campaign.map(|campaign| (" AND s.campaign_id = r.campaign", campaign));
+        let mut columns = vec![("status", Kind::Text)];
+        columns.extend(of_campaign.map(|_| ("campaign", Kind::Int)));
+        let row = |status: &Status| {
+            let campaign = of_campaign.map(|(_, campaign)| campaign.0.into());
+            std::iter::once(status.stored().into()).chain(campaign).collect()
+        };
+        let statuses = self.statuses.as_deref().unwrap_or(&Status::ALL);
+        let sql = " AND s.status = r.status".to_owned() + of_campaign.map_or("", |(sql, _)| sql);
+        Filter { sql, columns, rows: statuses.iter().map(row).collect() }
     }
 }
 

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use entity::{CampaignId, campaign};
-use sea_orm::{ConnectionTrait, DbErr, FromQueryResult, QueryResult, Statement};
+use sea_orm::{ConnectionTrait, FromQueryResult, QueryResult, Statement};
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use super::error::Error;
+use super::node;
 use crate::engine::lifecycle::{Life, Status};
 use crate::engine::rule::{self, Period, Rule};
 use crate::engine::time::Instant;
@@ -73,8 +75,9 @@ pub struct Revision {
 }
 
 impl Revision {
-    /// From the columns `set_revision` and `revision_stamp`.
-    pub fn of(row: &QueryResult) -> Result<Self, DbErr> {
+    /// From the columns `set_revision` and `revision_stamp`, if this program knows the format in the column `format`.
+    pub fn of(row: &QueryResult) -> Result<Self, Error> {
+        node::check_format(row.try_get("", "format")?)?;
         Ok(Self { number: row.try_get("", "set_revision")?, stamp: row.try_get("", "revision_stamp")? })
     }
 }
@@ -91,7 +94,7 @@ pub struct CampaignSet {
 impl CampaignSet {
     /// Reads the set, in one statement: the revision and the rows are of one moment.
     pub async fn load(db: &impl ConnectionTrait) -> Result<Self, Error> {
-        let sql = "SELECT i.revision AS set_revision, i.revision_stamp, b.points_limit, c.* FROM installation i \
+        let sql = "SELECT i.set_revision, i.revision_stamp, i.format, b.points_limit, c.* FROM installation i \
             LEFT JOIN campaign c ON c.id = c.id LEFT JOIN budget b ON b.campaign_id = c.id \
             ORDER BY c.activated_revision IS NULL, c.activated_revision, c.id";
         let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await?;
@@ -128,13 +131,31 @@ impl CampaignSet {
 #[derive(Debug, Default)]
 pub struct Campaigns {
     last: Mutex<Arc<CampaignSet>>,
+    /// Is cancelled when the database was found to have moved on to a format that this program does not know.
+    pub outdated: CancellationToken,
 }
 
 impl Campaigns {
     /// The set at the database's current revision, parsed anew only when that moved on. Inside a transaction that holds
     /// the campaign lock it is the set of that transaction.
     pub async fn current(&self, db: &impl ConnectionTrait) -> Result<Arc<CampaignSet>, Error> {
-        self.at(db, revision(db).await?).await
+        self.at(db, self.revision(db).await?).await
+    }
+
+    /// The campaign-set revision now.
+    pub async fn revision(&self, db: &impl ConnectionTrait) -> Result<Revision, Error> {
+        let sql = "SELECT set_revision, revision_stamp, format FROM installation";
+        let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await?;
+        let row = row.ok_or_else(|| Error::Internal("the database has no installation row".to_owned()))?;
+        self.noticed(Revision::of(&row))
+    }
+
+    /// Notices where a result says that this program is outdated.
+    pub fn noticed<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
+        if matches!(result, Err(Error::Outdated { .. })) {
+            self.outdated.cancel();
+        }
+        result
     }
 
     /// The set that this process has seen last.
@@ -158,15 +179,4 @@ impl Campaigns {
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&set);
         Ok(set)
     }
-}
-
-/// The campaign-set revision now.
-pub async fn revision(db: &impl ConnectionTrait) -> Result<Revision, Error> {
-    let sql = Statement::from_string(
-        db.get_database_backend(),
-        "SELECT revision AS set_revision, revision_stamp FROM installation",
-    );
-    let row = db.query_one_raw(sql).await?;
-    let row = row.ok_or_else(|| Error::Internal("the database has no installation row".to_owned()))?;
-    Ok(Revision::of(&row)?)
 }

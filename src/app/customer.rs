@@ -10,7 +10,7 @@ use super::App;
 use super::error::Error;
 use super::page::{Filter, List, Listed, Page, Part, Position, Slice, of_root};
 use super::rows::{Kind, any};
-use super::snapshot::View;
+use super::snapshot::{Extent, View};
 use super::viewer::{Reader, Shop};
 use crate::engine::time::Instant;
 
@@ -68,10 +68,11 @@ pub async fn find(
     app: &App,
     reader: Reader<'_>,
     names: Vec<(String, Option<i64>)>,
+    extent: Extent,
 ) -> Result<HashMap<String, Current>, Error> {
     let visible: Vec<_> = names.into_iter().filter(|(name, _)| reader.sees(name)).collect();
     let myself = reader.myself().filter(|myself| visible.iter().any(|(visible, _)| visible == myself));
-    let found = if visible.is_empty() { HashMap::new() } else { app.snapshots().find(&visible).await? };
+    let found = if visible.is_empty() { HashMap::new() } else { app.snapshots().find(&visible, extent).await? };
     let current = |view: View| Current { row: Arc::clone(&view.snapshot.customer), view: Some(view) };
     let mut found: HashMap<_, _> = found.into_iter().map(|(name, view)| (name, current(view))).collect();
     if let Some(myself) = myself {
@@ -134,7 +135,7 @@ pub async fn list(app: &App, _: &Shop, page: &Page, prefix: Option<&str>) -> Res
     let filter = match prefix {
         None | Some("") => Filter::default(),
         // No stored text holds U+0000, and PostgreSQL takes no parameter that does.
-        Some(prefix) if prefix.contains('\0') => Filter { sql: " AND false".to_owned(), columns: Vec::new() },
+        Some(prefix) if prefix.contains('\0') => Filter { rows: Vec::new(), ..Filter::default() },
         Some(prefix) => begins_with(prefix),
     };
     of_root(app.database.read(), page, &filter).await
@@ -143,11 +144,13 @@ pub async fn list(app: &App, _: &Shop, page: &Page, prefix: Option<&str>) -> Res
 fn begins_with(prefix: &str) -> Filter {
     let mut filter = Filter {
         sql: " AND s.external_id >= r.prefix".to_owned(),
-        columns: vec![("prefix", Kind::Text, prefix.into())],
+        columns: vec![("prefix", Kind::Text)],
+        rows: vec![vec![prefix.into()]],
     };
     if let Some(end) = successor(prefix) {
         filter.sql += " AND s.external_id < r.prefix_end";
-        filter.columns.push(("prefix_end", Kind::Text, end.into()));
+        filter.columns.push(("prefix_end", Kind::Text));
+        filter.rows.iter_mut().for_each(|row| row.push(end.clone().into()));
     }
     filter
 }

@@ -9,13 +9,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use entity::installation;
-use migration::{Migrator, MigratorTrait};
+use migration::{MigrationTrait, Migrator, MigratorTrait};
+use sea_orm::sqlx::postgres::PgPoolOptions;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
+use sea_orm::sqlx::{Connection as _, Executor as _};
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr,
-    EntityTrait, IsolationLevel, SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+    EntityTrait, IsolationLevel, RuntimeErr, SqliteTransactionMode, SqlxPostgresConnector, Statement,
+    TransactionOptions, TransactionTrait,
 };
+use tokio::time::{Instant, sleep, timeout};
 
+use super::writes::{Obstacle, Writes};
 use crate::config;
 
 /// Readers of an SQLite file beside its one writer.
@@ -30,6 +35,36 @@ const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 pub const CAMPAIGNS_LOCK: i64 = 0x57_46_43_41;
 /// Advisory lock (PostgreSQL): held by whoever migrates.
 const MIGRATE_LOCK: i64 = 0x57_46_4d_49;
+/// Advisory lock (PostgreSQL): held by whoever applies a migration that runs online.
+const ONLINE_LOCK: i64 = 0x57_46_4f_4e;
+/// Between two attempts to take it.
+const ONLINE_LOCK_PAUSE: Duration = Duration::from_millis(100);
+
+/// How much longer than a statement a connection may take to be given back; then it is closed. A server that is gone never
+/// answers.
+const RELEASE_MARGIN: Duration = Duration::from_secs(5);
+/// While the database is read-only, connections that are older are replaced: another server may have become the primary.
+const READ_ONLY_CONNECTION_AGE: Duration = Duration::from_secs(5);
+
+/// After how many seconds, and how many probes that are not answered, PostgreSQL closes the connection of a node that is gone.
+const TCP_KEEPALIVES: [(&str, &str); 3] =
+    [("tcp_keepalives_idle", "10"), ("tcp_keepalives_interval", "5"), ("tcp_keepalives_count", "3")];
+/// After how many milliseconds it closes the connection of a node that does not take what it is sent: a frozen node.
+const TCP_USER_TIMEOUT_MS: &str = "10000";
+
+/// The first wait for the campaign lock, exclusively; it doubles.
+const CAMPAIGNS_LOCK_WAIT: Duration = Duration::from_millis(250);
+/// The longest single wait. Batches that come later wait with it.
+const CAMPAIGNS_LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
+/// After this time the lock is given up. Longer than a frozen node can hold it, shorter than a request may take.
+const CAMPAIGNS_LOCK_PATIENCE: Duration = Duration::from_secs(20);
+
+/// How long a migration's statement waits for a lock. Reads that come later wait with it.
+const MIGRATE_LOCK_WAIT: Duration = Duration::from_millis(200);
+/// The pause before the migration is tried again.
+const MIGRATE_PAUSE: Duration = Duration::from_secs(1);
+/// After this time it is given up. A dump of a large database takes a while.
+const MIGRATE_PATIENCE: Duration = Duration::from_secs(3_600);
 
 /// Connections to the one database.
 #[derive(Clone, Debug)]
@@ -37,6 +72,7 @@ pub struct Database {
     write: DatabaseConnection,
     read: DatabaseConnection,
     statements: Arc<AtomicU64>,
+    writes: Writes,
     max_connections: u32,
 }
 
@@ -44,16 +80,23 @@ impl Database {
     /// Connects. An SQLite file that does not exist is made.
     pub async fn connect(options: &config::Database) -> Result<Self, DbErr> {
         let url = options.url.expose();
+        let writes = Writes::default();
         if !url.starts_with("sqlite:") {
-            let mut pool = sea_orm::Database::connect(postgres_options(options)).await?;
+            let mut pool = sea_orm::Database::connect(postgres_options(options, &writes)).await?;
             let statements = count_statements([&mut pool]);
-            return Ok(Self { write: pool.clone(), read: pool, statements, max_connections: options.connections });
+            return Ok(Self {
+                write: pool.clone(),
+                read: pool,
+                statements,
+                writes,
+                max_connections: options.connections,
+            });
         }
         // One writer: SQLite has one anyway, and waiting in our queue is fairer than waiting for its lock.
         let mut write = sea_orm::Database::connect(sqlite_options(url, 1, true)).await?;
         let mut read = sea_orm::Database::connect(sqlite_options(url, SQLITE_READERS, false)).await?;
         let statements = count_statements([&mut write, &mut read]);
-        Ok(Self { write, read, statements, max_connections: 1 + SQLITE_READERS })
+        Ok(Self { write, read, statements, writes, max_connections: 1 + SQLITE_READERS })
     }
 
     /// How many statements were sent so far: what a request costs does not grow with the rows it answers.
@@ -87,6 +130,21 @@ impl Database {
         &self.read
     }
 
+    /// For single statements that write outside any transaction.
+    pub fn write(&self) -> &DatabaseConnection {
+        &self.write
+    }
+
+    /// What writes met.
+    pub fn writes(&self) -> &Writes {
+        &self.writes
+    }
+
+    /// Why it takes no writes now, if it takes none.
+    pub async fn obstacle(&self) -> Option<Obstacle> {
+        self.writes.look(self).await
+    }
+
     /// Whether it answers.
     pub async fn ping(&self) -> Result<(), DbErr> {
         self.read.ping().await
@@ -110,6 +168,30 @@ impl Database {
             .await
     }
 
+    /// Begins a transaction that holds the campaign lock exclusively. A transaction that waits for this lock holds up all
+    /// later batches on every node, and the lock may be held by a frozen node. So it waits briefly, gives up, and tries
+    /// again: batches pass in between.
+    pub async fn begin_alone(&self) -> Result<DatabaseTransaction, DbErr> {
+        let began = Instant::now();
+        let mut wait = CAMPAIGNS_LOCK_WAIT;
+        loop {
+            match self.try_begin_alone(wait).await {
+                Err(error) if is_lock_timeout(&error) && began.elapsed() < CAMPAIGNS_LOCK_PATIENCE => sleep(wait).await,
+                begun => return begun,
+            }
+            wait = (wait * 2).min(CAMPAIGNS_LOCK_WAIT_MAX);
+        }
+    }
+
+    async fn try_begin_alone(&self, wait: Duration) -> Result<DatabaseTransaction, DbErr> {
+        let tx = self.begin().await?;
+        if self.backend() == DatabaseBackend::Postgres {
+            set_lock_timeout(&tx, wait).await?;
+            tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({CAMPAIGNS_LOCK})")).await?;
+        }
+        Ok(tx)
+    }
+
     /// Begins a transaction that only reads, all of it as of one moment.
     pub async fn snapshot(&self) -> Result<DatabaseTransaction, DbErr> {
         let postgres = self.backend() == DatabaseBackend::Postgres;
@@ -123,21 +205,93 @@ impl Database {
             .await
     }
 
-    /// Applies pending migrations under a lock: two at once are safe, the second finds nothing to do.
+    /// Applies pending migrations under locks: two at once are safe, the second finds nothing to do.
     pub async fn migrate(&self) -> Result<(), DbErr> {
+        self.migrate_with::<Migrator>().await
+    }
+
+    /// Applies what is pending of a history, in order. Where others use the tables that it changes (a dump does, while it runs),
+    /// it lets go and tries again: a statement that waits for such a lock holds up every read that comes later.
+    pub async fn migrate_with<M: MigratorTrait>(&self) -> Result<(), DbErr> {
+        let began = Instant::now();
+        let mut told = false;
+        loop {
+            match self.try_migrate::<M>().await {
+                Err(error) if is_lock_timeout(&error) && began.elapsed() < MIGRATE_PATIENCE => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!(
+                            "the migration waits for a transaction that uses the same tables, such as a dump"
+                        );
+                    }
+                    sleep(MIGRATE_PAUSE).await;
+                }
+                migrated => return migrated,
+            }
+        }
+    }
+
+    async fn try_migrate<M: MigratorTrait>(&self) -> Result<(), DbErr> {
+        while !self.migrate_at_once::<M>().await? {
+            self.migrate_online::<M>().await?;
+        }
+        Ok(())
+    }
+
+    /// Applies, in one transaction, what is pending up to the first migration that runs online; whether that was all.
+    async fn migrate_at_once<M: MigratorTrait>(&self) -> Result<bool, DbErr> {
         let tx = self.begin().await?;
         if self.backend() == DatabaseBackend::Postgres {
             // Another node's migration, or this one's, may take longer than a request's statement may.
             tx.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
             tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATE_LOCK})")).await?;
+            set_lock_timeout(&tx, MIGRATE_LOCK_WAIT).await?;
         }
-        Migrator::up(&tx, None).await?;
+        let pending = pending::<M>(&tx).await?;
+        let count = pending.iter().take_while(|next| !self.is_online(next.as_ref())).count();
+        if count > 0 {
+            M::up(&tx, Some(u32::try_from(count).unwrap_or(u32::MAX))).await?;
+        }
         let id = format!("{:032x}", rand::random::<u128>());
         tx.execute_unprepared(&format!(
-            "INSERT INTO installation (id, installation_id, revision) VALUES (1, '{id}', 0) ON CONFLICT (id) DO NOTHING"
+            "INSERT INTO installation (id, installation_id, set_revision) VALUES (1, '{id}', 0) ON CONFLICT (id) DO NOTHING"
         ))
         .await?;
-        tx.commit().await
+        tx.commit().await?;
+        Ok(count == pending.len())
+    }
+
+    /// Applies the next pending migration while others read and write, on a connection that holds a lock of its own.
+    ///
+    /// It only tries to take the lock, again and again: a concurrent index waits for all statements that are under way, and so
+    /// would wait for ever for one that waits for its lock.
+    async fn migrate_online<M: MigratorTrait>(&self) -> Result<(), DbErr> {
+        let online = self.connect_for_long().await?;
+        let take = format!("SELECT pg_try_advisory_lock({ONLINE_LOCK})");
+        let take = Statement::from_string(DatabaseBackend::Postgres, take);
+        while !online.query_one_raw(take.clone()).await?.is_some_and(|row| row.try_get_by_index(0).unwrap_or(false)) {
+            tokio::time::sleep(ONLINE_LOCK_PAUSE).await;
+        }
+        // Whoever had the lock may have applied it.
+        if pending::<M>(&online).await?.first().is_some_and(|next| self.is_online(next.as_ref())) {
+            M::up(&online, Some(1)).await?;
+        }
+        // The lock goes with the connection.
+        online.close().await
+    }
+
+    /// On SQLite nothing can be done while others write.
+    fn is_online(&self, migration: &dyn MigrationTrait) -> bool {
+        self.backend() == DatabaseBackend::Postgres && migration.use_transaction() == Some(false)
+    }
+
+    /// One connection of its own, for statements that may take their time (PostgreSQL).
+    async fn connect_for_long(&self) -> Result<DatabaseConnection, DbErr> {
+        let options = self.write.get_postgres_connection_pool().connect_options();
+        let options = options.as_ref().clone().options([("statement_timeout", "0")]);
+        let pool = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
+        let pool = pool.connect_with(options).await;
+        let pool = pool.map_err(|error| DbErr::Conn(RuntimeErr::SqlxError(Arc::new(error))))?;
+        Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
     }
 
     /// What tells this database from all others, those that were made from a dump of it too; a physical copy is not told apart.
@@ -163,7 +317,7 @@ impl Database {
 
     /// Whether the schema is older than this program.
     pub async fn is_behind(&self) -> Result<bool, DbErr> {
-        Ok(!Migrator::get_pending_migrations(&self.write).await?.is_empty())
+        Ok(!pending::<Migrator>(&self.write).await?.is_empty())
     }
 
     /// Copies the database into a new file while others write (SQLite).
@@ -183,8 +337,25 @@ impl Database {
     }
 }
 
-fn postgres_options(options: &config::Database) -> ConnectOptions {
+/// A statement of this transaction that waits longer for a lock fails (PostgreSQL).
+async fn set_lock_timeout(tx: &DatabaseTransaction, wait: Duration) -> Result<(), DbErr> {
+    tx.execute_unprepared(&format!("SET LOCAL lock_timeout = {}", wait.as_millis())).await?;
+    Ok(())
+}
+
+/// The migrations that a history has and the database has not, in order. What newer programs have applied is no matter: whether
+/// this one may run beside them, the database's format says.
+async fn pending<M: MigratorTrait>(db: &impl ConnectionTrait) -> Result<Vec<Box<dyn MigrationTrait>>, DbErr> {
+    let applied = M::get_migration_models(db).await?;
+    let is_applied = |name: &str| applied.iter().any(|row| row.version == name);
+    Ok(M::migrations().into_iter().filter(|migration| !is_applied(migration.name())).collect())
+}
+
+fn postgres_options(options: &config::Database, writes: &Writes) -> ConnectOptions {
     let timeout_ms = options.statement_timeout.as_millis().to_string();
+    let release_timeout = options.statement_timeout + RELEASE_MARGIN;
+    let idle_timeout_ms = options.idle_transaction_timeout.as_millis().to_string();
+    let writes = writes.clone();
     let mut connect = ConnectOptions::new(options.url.expose());
     connect
         .max_connections(options.connections)
@@ -192,20 +363,24 @@ fn postgres_options(options: &config::Database) -> ConnectOptions {
         .sqlx_logging(false)
         .record_stmt_in_spans(false)
         .map_sqlx_postgres_opts(move |options| {
-            options.options([
+            options.options(TCP_KEEPALIVES).options([
                 ("statement_timeout", timeout_ms.as_str()),
+                ("idle_in_transaction_session_timeout", idle_timeout_ms.as_str()),
+                ("tcp_user_timeout", TCP_USER_TIMEOUT_MS),
                 ("application_name", "windfall"),
                 // A ROLLBACK outside a transaction (below) is no news.
                 ("client_min_messages", "error"),
             ])
         })
-        .map_sqlx_postgres_pool_opts(|options| {
-            // A `BEGIN` that was cancelled under way leaves a transaction open, which the next borrower would inherit.
-            options.after_release(|connection, _| {
+        .map_sqlx_postgres_pool_opts(move |options| {
+            let writes = writes.clone();
+            options.after_release(move |connection, met| {
+                let outlived = met.age > READ_ONLY_CONNECTION_AGE && writes.was_read_only_within(met.age);
                 Box::pin(async move {
-                    use sea_orm::sqlx::Executor;
-                    connection.execute("ROLLBACK").await?;
-                    Ok(true)
+                    // A `BEGIN` that was cancelled under way leaves a transaction open, which the next borrower would inherit.
+                    let rolled_back = timeout(release_timeout, connection.execute("ROLLBACK")).await;
+                    rolled_back.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
+                    Ok(!outlived)
                 })
             })
         });
@@ -242,6 +417,17 @@ fn sqlite_options(url: &str, connections: u32, create: bool) -> ConnectOptions {
                 .statement_cache_capacity(SQLITE_STATEMENTS)
                 .pragma("cache_size", "-65536")
                 .pragma("temp_store", "MEMORY")
+        })
+        .map_sqlx_sqlite_pool_opts(|options| {
+            // SQLite rolls back by itself when its disk is full or fails. The driver's own rollback then fails, it counts the
+            // transaction as open for ever, and its next `begin` is a savepoint in a transaction that nobody commits.
+            options.after_release(|connection, _| {
+                Box::pin(async move {
+                    // Fails where nothing is open, which is the rule. What was queued has been carried out then.
+                    let _ = connection.execute("ROLLBACK").await;
+                    Ok(!connection.is_in_transaction())
+                })
+            })
         });
     connect
 }
@@ -260,11 +446,23 @@ pub fn is_data_error(error: &DbErr) -> bool {
     })
 }
 
-/// Whether the server did not carry the statement out, for reasons that pass: it is starting or stopping (class 57),
-/// it has no room (53), the connection broke (08).
+/// Whether a statement took longer than it may (PostgreSQL).
+pub fn is_statement_timeout(error: &DbErr) -> bool {
+    code(error).as_deref() == Some("57014")
+}
+
+/// Whether the server did not carry the statement out, for reasons that pass: it is starting or stopping (class 57), it
+/// takes no writes (it has no room, say), it gave the transaction up because this node was silent (25P03), the connection
+/// broke (08).
 pub fn is_transient(error: &DbErr) -> bool {
-    code(error).is_some_and(|code| code.len() == 5 && ["57", "53", "08"].iter().any(|class| code.starts_with(class)))
+    code(error).is_some_and(|code| code.starts_with("57") || code.starts_with("08") || code == "25P03")
+        || Obstacle::of(error).is_some()
         || is_broken_connection(error)
+}
+
+/// Whether a lock was not to be had in the time that was given for it (PostgreSQL).
+fn is_lock_timeout(error: &DbErr) -> bool {
+    code(error).as_deref() == Some("55P03")
 }
 
 fn is_broken_connection(error: &DbErr) -> bool {
@@ -276,7 +474,8 @@ fn is_broken_connection(error: &DbErr) -> bool {
     matches!(**inner, Io(_) | PoolClosed | PoolTimedOut | Protocol(_) | Tls(_) | WorkerCrashed)
 }
 
-fn code(error: &DbErr) -> Option<String> {
+/// What the database calls the error: an SQLSTATE (five characters), or SQLite's extended result code.
+pub(super) fn code(error: &DbErr) -> Option<String> {
     use sea_orm::RuntimeErr::SqlxError;
     let (DbErr::Exec(SqlxError(inner)) | DbErr::Query(SqlxError(inner)) | DbErr::Conn(SqlxError(inner))) = error else {
         return None;

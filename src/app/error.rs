@@ -95,6 +95,22 @@ pub enum Error {
     /// The database did not answer, or the server is stopping. Safe to repeat.
     #[error("temporarily unavailable, try again")]
     Unavailable,
+    /// The clocks of the node and its database differ: whether a purchase lies ahead is not the caller's fault.
+    #[error(
+        "the clocks of the server and its database differ, so that what lies in the future cannot be told: try again"
+    )]
+    ClockInDoubt,
+    /// The database has moved on to a format that this program does not know.
+    #[error(
+        "this program is outdated: the database has format {stored}, and this program knows none above {known}; \
+         a newer one has taken over, start that one in its place"
+    )]
+    Outdated {
+        /// The database's.
+        stored: i64,
+        /// The latest that this program knows.
+        known: i64,
+    },
     /// The database's answer. Never shown to a client.
     #[error("database: {0}")]
     Database(#[from] DbErr),
@@ -132,6 +148,8 @@ impl Error {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Overloaded | Self::Unavailable | Self::RateLimited { .. } => true,
+            // Another node may know better.
+            Self::ClockInDoubt | Self::Outdated { .. } => true,
             Self::Interrupted { cause, .. } => cause.is_retryable(),
             Self::Database(error) => {
                 matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_))

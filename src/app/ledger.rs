@@ -8,7 +8,8 @@ use sea_orm::FromQueryResult;
 use super::App;
 use super::customer::scope;
 use super::error::Error;
-use super::page::{Filter, List, Listed, Page, Part, Position, Slice, of_customers};
+use super::page::{Filter, List, Listed, Page, PageArgs, Part, Position, Slice, of_customers};
+use super::points_update::Cursor;
 use super::rows::{Kind, Rows, join};
 use super::viewer::Reader;
 
@@ -19,14 +20,21 @@ impl Listed for ledger_entry::Model {
     fn position(&self) -> Position {
         [Part::Int(self.sequence)].into()
     }
+
+    /// One that [`points_update::Feed`](super::points_update::Feed) takes too.
+    fn cursor(&self) -> String {
+        Cursor::of_entry(self).to_text()
+    }
 }
 
-/// The sequence of the entry that has this cursor.
-pub fn sequence_of(cursor: &str) -> Option<i64> {
-    match ledger_entry::Model::LIST.position(cursor)?.parts() {
-        [Part::Int(sequence)] if *sequence >= 0 => Some(*sequence),
-        _ => None,
-    }
+/// A page of a ledger. Its cursors say which entry they are of, of which its order needs no more than the sequence.
+pub fn page(args: PageArgs) -> Result<Page, Error> {
+    let list = ledger_entry::Model::LIST;
+    let place = |cursor: String| match Cursor::sequence_of(&cursor) {
+        Some(sequence) => list.cursor(&[Part::Int(sequence)].into()),
+        None => cursor,
+    };
+    list.page(PageArgs { after: args.after.map(place), before: args.before.map(place), ..args })
 }
 
 /// The same page of each customer's ledger.

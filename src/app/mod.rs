@@ -7,19 +7,20 @@ pub mod adjustment;
 pub mod allowance;
 pub mod audit;
 pub mod award;
-pub mod backfill;
 pub mod campaign;
 pub mod campaigns;
 pub mod clock;
-pub mod clockwork;
 pub mod customer;
 pub mod database;
 pub mod error;
 pub mod evidence;
 pub mod history;
+pub mod jobs;
 pub mod ledger;
+pub mod lookback;
 pub mod lookup;
 pub mod model;
+pub mod node;
 pub mod page;
 pub mod points_update;
 pub mod progress;
@@ -28,12 +29,12 @@ pub mod recorder;
 pub mod refund;
 pub mod rows;
 pub mod running;
-pub mod settlement;
 pub mod share;
 pub mod snapshot;
 pub mod stats;
 pub mod sweep;
 pub mod viewer;
+pub mod writes;
 
 use std::sync::Arc;
 
@@ -41,9 +42,10 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use self::campaigns::{CampaignSet, Campaigns};
-use self::clock::Clock;
+use self::clock::{Clock, Steadiness};
 use self::database::Database;
 use self::error::Error;
+use self::node::Node;
 use self::recorder::{Commit, Context, Recorder};
 use self::snapshot::Snapshots;
 use crate::cache::redis::Redis;
@@ -77,8 +79,10 @@ pub struct App {
     snapshots: Snapshots,
     /// To and from the other nodes; none: without Redis the sweep finds what they commit.
     hints: Option<Arc<Hints>>,
-    /// An activation wants the past counted.
-    backfill_wanted: Notify,
+    /// Somebody on this node asked for a job.
+    job_wanted: Arc<Notify>,
+    steadiness: Steadiness,
+    node: Node,
 }
 
 impl App {
@@ -92,6 +96,7 @@ impl App {
     ) -> Result<Arc<Self>, Error> {
         let campaigns = Arc::new(Campaigns::default());
         let live = Hub::default();
+        let job_wanted = Arc::new(Notify::new());
         let (shared, hints) = match &redis.url {
             Some(url) => {
                 let hints = hints(url.expose(), &database.identity().await?, live.clone())?;
@@ -105,6 +110,8 @@ impl App {
             clock: clock.clone(),
             live: live.clone(),
             hints: hints.clone(),
+            fold_purchases: writer.fold_purchases,
+            job_wanted: Arc::clone(&job_wanted),
         };
         let recorder = Recorder::start(&context, writer);
         let snapshots = Snapshots::start(&database, &clock, &campaigns, cache, writer.writers, shared);
@@ -119,7 +126,9 @@ impl App {
             recent_stats: stats::Recent::default(),
             campaigns,
             snapshots,
-            backfill_wanted: Notify::new(),
+            job_wanted,
+            steadiness: Steadiness::default(),
+            node: Node::default(),
             hints,
         }))
     }

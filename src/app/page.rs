@@ -90,13 +90,23 @@ pub trait Listed: FromQueryResult + Send {
     }
 }
 
-/// Rows of a list that are asked for beside the page: a condition on the row `s` and on the columns `r` given here.
-#[derive(Clone, Debug, Default)]
+/// Rows of a list that are asked for beside the page: a condition on the row `s` and on the columns `r` given here. The page
+/// is read for each of `rows` apart and then merged, so that each is one range of an index.
+#[derive(Clone, Debug)]
 pub struct Filter {
     /// `AND …`, or empty.
     pub sql: String,
     /// What it takes.
-    pub columns: Vec<(&'static str, Kind, Value)>,
+    pub columns: Vec<(&'static str, Kind)>,
+    /// Values of these columns; no list row is wanted of two of them. None: no list row at all.
+    pub rows: Vec<Vec<Value>>,
+}
+
+impl Default for Filter {
+    /// All rows.
+    fn default() -> Self {
+        Self { sql: String::new(), columns: Vec::new(), rows: vec![Vec::new()] }
+    }
 }
 
 impl<const N: usize> From<[Part; N]> for Position {
@@ -295,15 +305,20 @@ async fn read<M: Listed>(
         conditions += &format!(" AND ({}) {compare} ({})", ordered.join(", "), names.join(", "));
     }
     conditions += &filter.sql;
-    columns.extend(filter.columns.iter().map(|(name, kind, value)| ((*name).to_owned(), *kind, value.clone())));
     let direction = if list.descending == page.backward { "ASC" } else { "DESC" };
     let order: Vec<String> = ordered.iter().map(|column| format!("{column} {direction}")).collect();
 
-    let names: Vec<(&str, Kind)> = columns.iter().map(|(name, kind, _)| (name.as_str(), *kind)).collect();
+    let of_page = columns.iter().map(|(name, kind, _)| (name.as_str(), *kind));
+    let names: Vec<(&str, Kind)> = of_page.chain(filter.columns.iter().copied()).collect();
     let mut rows = Rows::new(db.get_database_backend(), &names);
     for parent in parents {
-        let rest = columns[1..].iter().map(|(_, _, value)| value.clone());
-        rows.push(std::iter::once(parent.into()).chain(rest).collect());
+        let of_page = || columns[1..].iter().map(|(_, _, value)| value.clone());
+        for of_filter in &filter.rows {
+            rows.push(std::iter::once(parent.into()).chain(of_page()).chain(of_filter.iter().cloned()).collect());
+        }
+    }
+    if rows.is_empty() {
+        return Ok(Vec::new());
     }
     let found = first_of_each(db, "t.*", list.table, rows, &conditions, &order.join(", "), page.fetched()).await?;
     Ok(found.iter().map(|row| M::from_query_result(row, "")).collect::<Result<_, _>>()?)

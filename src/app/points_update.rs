@@ -21,7 +21,6 @@ use super::App;
 use super::allowance::Allowance;
 use super::customer::find_or_blank;
 use super::error::{Check, Error};
-use super::ledger;
 use super::recorder::Commit;
 use super::viewer::Reader;
 use crate::engine::time::Instant;
@@ -39,55 +38,60 @@ const MAX_TURN: Duration = Duration::from_secs(5);
 pub struct Cursor {
     /// It has all ledger entries up to this one.
     pub sequence: i64,
-    /// It has all that was committed up to this version of the customer, progress included; none: not known.
-    pub version: Option<i64>,
-    /// When that entry was posted, µs, 0 where the sequence is; none: not known.
-    pub posted_at: Option<i64>,
+    /// It has all that was committed up to this version of the customer, progress included.
+    pub version: i64,
+    /// When that entry was posted, µs, 0 where the sequence is.
+    pub posted_at: i64,
     /// Of that version; none: not known, or the version has more entries. A commit that changed this very version continues it,
     /// whatever became of the database meanwhile.
     pub stamp: Option<i64>,
 }
 
 impl Cursor {
-    /// Knowing no more than that.
-    const fn at(sequence: i64) -> Self {
-        Self { sequence, version: None, posted_at: None, stamp: None }
-    }
-
     /// The customer exactly as it is in this row.
     pub fn of(customer: &customer::Model) -> Self {
         let customer::Model { ledger_sequence, version, posted_at, stamp, .. } = *customer;
-        Self { sequence: ledger_sequence, version: Some(version), posted_at: Some(posted_at), stamp: Some(stamp) }
+        Self { sequence: ledger_sequence, version, posted_at, stamp: Some(stamp) }
     }
 
     /// Up to this entry, which may not be its commit's last.
-    fn of_entry(entry: &ledger_entry::Model) -> Self {
+    pub fn of_entry(entry: &ledger_entry::Model) -> Self {
         let ledger_entry::Model { sequence, version, created_at, .. } = *entry;
-        Self { version: Some(version), posted_at: Some(created_at), ..Self::at(sequence) }
+        Self { sequence, version, posted_at: created_at, stamp: None }
     }
 
     /// Opaque to clients.
     pub fn to_text(self) -> String {
         let Self { sequence, version, posted_at, stamp } = self;
-        let known = [version, posted_at, stamp].into_iter().map_while(|part| part);
-        let parts: Vec<String> = std::iter::once(sequence).chain(known).map(|part| part.to_string()).collect();
-        URL_SAFE_NO_PAD.encode(format!("points:{}", parts.join(":")))
+        let stamp = stamp.map(|stamp| format!(":{stamp}")).unwrap_or_default();
+        URL_SAFE_NO_PAD.encode(format!("points:{sequence}:{version}:{posted_at}{stamp}"))
     }
 
-    /// Reads what [`Self::to_text`] wrote, or the cursor of a ledger's edge.
-    pub fn parse(text: &str) -> Option<Self> {
-        if let Some(sequence) = ledger::sequence_of(text) {
-            return Some(Self::at(sequence));
+    /// Reads what [`Self::to_text`] wrote.
+    pub fn parse(text: &str) -> Result<Self, Error> {
+        let wrong = || Error::BadUserInput("after: this is no cursor of a ledger or of points".to_owned());
+        match *numbers(text).ok_or_else(wrong)? {
+            [sequence, version, posted_at] => Ok(Self { sequence, version, posted_at, stamp: None }),
+            [sequence, version, posted_at, stamp] => Ok(Self { sequence, version, posted_at, stamp: Some(stamp) }),
+            // Of an earlier release: it does not say of which ledger it is.
+            _ => Err(Error::CursorUnknown),
         }
-        let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-        let parts = text.strip_prefix("points:")?.splitn(4, ':').map(str::parse::<i64>);
-        let parts: Vec<i64> = parts.collect::<Result<_, _>>().ok()?;
-        let part = |index: usize| parts.get(index).copied();
-        let (sequence, version) = (part(0)?, part(1));
-        let is_count = |number: i64| (0..=i64::from(u32::MAX)).contains(&number);
-        let cursor = Self { sequence, version, posted_at: part(2), stamp: part(3) };
-        (is_count(sequence) && version.is_none_or(is_count)).then_some(cursor)
     }
+
+    /// The sequence in what [`Self::to_text`] wrote, in this release or an earlier one.
+    pub fn sequence_of(text: &str) -> Option<i64> {
+        numbers(text)?.first().copied()
+    }
+}
+
+/// What a cursor says, from the sequence on. Earlier releases wrote no more than the sequence into the cursors of a ledger's edges,
+/// under a name of their own.
+fn numbers(cursor: &str) -> Option<Vec<i64>> {
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
+    let numbers = text.strip_prefix("points:").or_else(|| text.strip_prefix("ledger:"))?;
+    let numbers: Vec<i64> = numbers.splitn(4, ':').map(str::parse).collect::<Result<_, _>>().ok()?;
+    let is_count = |number: &i64| (0..=i64::from(u32::MAX)).contains(number);
+    numbers.iter().take(2).all(is_count).then_some(numbers)
 }
 
 /// What a subscriber is told at once.
@@ -160,13 +164,7 @@ impl Feed {
         let mut check = Check::at(&[]);
         check.text(&["customerExternalId"], &customer);
         check.finish(Some(()))?;
-        let after = match after {
-            Some(text) => {
-                let wrong = || Error::BadUserInput("after: this is no cursor of a ledger or of points".to_owned());
-                Some(Cursor::parse(&text).ok_or_else(wrong)?)
-            }
-            None => None,
-        };
+        let after = after.as_deref().map(Cursor::parse).transpose()?;
         // Before the first read: what is committed from here on wakes it.
         let subscription = app.live.subscribe(&customer);
         let (behind, woken) = (after.is_some(), None);
@@ -228,12 +226,11 @@ impl Feed {
             let mark = tokio::select! {
                 mark = self.subscription.next() => mark,
                 () = self.app.clock.sleep_until(self.expires_at) => return Err(Error::Unauthenticated),
-                () = self.app.stopping.cancelled() => return Err(Error::Unavailable),
             };
             // By what was looked up, else by what was told; where neither is there, it must look itself.
             let known = match (mark.stamp, &mark.news) {
                 (Some(stamp), _) => Some(stamp) == self.reached.stamp,
-                (None, Some(_)) => Some(mark.version) <= self.reached.version,
+                (None, Some(_)) => mark.version <= self.reached.version,
                 (None, None) => false,
             };
             if known {
@@ -273,8 +270,6 @@ impl Feed {
         let has = entries.len().min(usize::from(self.reached.sequence > 0));
         self.behind = entries.len() > MAX_ENTRIES;
         let entries = entries.split_off(has);
-        // Of what it is not known to have reached, nothing is told but entries.
-        self.reached.version.get_or_insert(customer.version);
         self.take(&customer, entries, !self.behind, "sql");
         Ok(())
     }
@@ -285,14 +280,13 @@ impl Feed {
         let Cursor { sequence, version, posted_at, stamp } = self.reached;
         let (last, next) = if sequence > 0 { (entries.first(), entries.get(1)) } else { (None, entries.first()) };
         let same_entry = last.map_or(sequence == 0, |entry| entry.sequence == sequence)
-            && posted_at.is_none_or(|posted_at| posted_at == last.map_or(0, |entry| entry.created_at));
-        let in_order = version.is_none_or(|version| {
-            last.is_none_or(|entry| entry.version <= version) && next.is_none_or(|entry| entry.version >= version)
-        });
-        match (version, stamp) {
+            && posted_at == last.map_or(0, |entry| entry.created_at);
+        let in_order =
+            last.is_none_or(|entry| entry.version <= version) && next.is_none_or(|entry| entry.version >= version);
+        match stamp {
             // Of one version the stamp says it all.
-            (Some(version), Some(stamp)) if version == customer.version => stamp == customer.stamp,
-            _ => version <= Some(customer.version) && same_entry && in_order,
+            Some(stamp) if version == customer.version => stamp == customer.stamp,
+            _ => version <= customer.version && same_entry && in_order,
         }
     }
 

@@ -1,5 +1,5 @@
-//! Where customers stand in the running campaigns: their running state, and the few purchases that the engine asks for
-//! beside it.
+//! Where customers stand in the running campaigns: their running state, and the aggregates that the engine asks for beside
+//! it.
 
 use std::sync::Arc;
 
@@ -11,8 +11,8 @@ use super::campaigns::{Campaign, CampaignSet};
 use super::error::Error;
 use super::running::Running;
 use super::snapshot::View;
-use crate::engine::progress::{Progress, progress, reads};
-use crate::engine::rule::Eligible;
+use crate::engine::lookback::Lookback;
+use crate::engine::progress::{Progress, need, progress};
 use crate::engine::time::Instant;
 
 /// How often progress is told anew because the clock asked for more than what had just been loaded.
@@ -25,15 +25,17 @@ pub struct CampaignProgress {
     pub campaign: Arc<Campaign>,
     /// As of now.
     pub progress: Progress,
+    /// The past is still being counted: this is how far it has come.
+    pub evaluating: bool,
 }
 
-/// Where the customer stands at `now` in each running campaign, or in the one that is named, newest first; none: the clock
-/// has moved on, and asks for more than what the snapshot holds.
+/// Where the customer stands at `now` in each running campaign, or in the one that is named, newest first; none: that takes
+/// more than what the snapshot holds, since the clock has moved on or nobody had asked for progress.
 pub fn of_view(view: &View, only: Option<CampaignId>, now: Instant) -> Option<Vec<CampaignProgress>> {
     let snapshot = &view.snapshot;
     let of = |campaign: Arc<Campaign>| {
-        let loaded = snapshot.purchases(&campaign, now)?;
-        Some(tell(&snapshot.running, campaign, &loaded, now))
+        let lookback = snapshot.lookback(&campaign, now)?;
+        Some(tell(&snapshot.customer, &snapshot.running, campaign, lookback, now))
     };
     running(&view.campaigns, only, now).into_iter().map(of).collect()
 }
@@ -79,10 +81,10 @@ fn of_row(
     let mut told = Vec::with_capacity(campaigns.len());
     for campaign in campaigns {
         let standing = running.get(campaign.id());
-        if standing.is_some_and(|standing| reads(campaign.engine(), &standing.state, now).is_some()) {
+        if standing.is_some_and(|standing| need(campaign.engine(), &standing.state, now).is_some()) {
             return Ok(None);
         }
-        told.push(tell(&running, Arc::clone(campaign), &[], now));
+        told.push(tell(customer, &running, Arc::clone(campaign), None, now));
     }
     Ok(Some(told))
 }
@@ -92,8 +94,20 @@ fn running(set: &CampaignSet, only: Option<CampaignId>, now: Instant) -> Vec<Arc
     newest_first(set.all().iter().filter(wanted))
 }
 
-fn tell(running: &Running, campaign: Arc<Campaign>, loaded: &[Eligible], now: Instant) -> CampaignProgress {
+fn tell(
+    customer: &customer::Model,
+    running: &Running,
+    campaign: Arc<Campaign>,
+    lookback: Option<&Lookback>,
+    now: Instant,
+) -> CampaignProgress {
     let standing = running.of(campaign.id());
-    let progress = progress(campaign.engine(), &standing.state, standing.reached(), loaded, now);
-    CampaignProgress { campaign, progress }
+    let progress = progress(campaign.engine(), &standing.state, standing.reached(), lookback, now);
+    let evaluating = standing.mark.is_some() || is_to_be_reached(customer, &campaign);
+    CampaignProgress { campaign, progress, evaluating }
+}
+
+/// The campaign's backfill has not come to the customer.
+fn is_to_be_reached(customer: &customer::Model, campaign: &Campaign) -> bool {
+    campaign.row.backfilled_to.is_some() && campaign.row.activated_revision > Some(customer.evaluated_revision)
 }

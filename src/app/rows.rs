@@ -6,8 +6,8 @@
 
 use sea_orm::sea_query::{ArrayType, SimpleExpr, Value};
 use sea_orm::{
-    ColumnTrait, ConnectionTrait, DatabaseBackend, DbErr, EntityTrait, IdenStatic, Iterable, ModelTrait,
-    PrimaryKeyToColumn, QueryResult, Statement,
+    ColumnTrait, ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, EntityTrait, IdenStatic, Iterable,
+    ModelTrait, PrimaryKeyToColumn, QueryResult, Statement,
 };
 
 /// What a column of [`Rows`] holds.
@@ -357,8 +357,34 @@ pub fn any<C: ColumnTrait, V: Into<Value>>(
     }
 }
 
-/// For each row `r`, the first `limit` rows `t` of `table` that match: one index search each. `conditions` (about `s`
-/// and `r`), `order` (of `s`). The answer's order is not to be relied on.
+/// How much [`first_of_each`] reads for each row.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit {
+    /// At most so many rows.
+    pub rows: usize,
+    /// Of these as many as fill so many bytes of the column, and one that passes them; none: all.
+    pub bytes: Option<(&'static str, usize)>,
+}
+
+impl From<usize> for Limit {
+    fn from(rows: usize) -> Self {
+        Self { rows, bytes: None }
+    }
+}
+
+/// From here on the transaction reads tables in the order of their indexes. PostgreSQL, which does not know how far a range
+/// goes, may otherwise read all of it and sort it, though no more than its beginning is asked for.
+pub async fn read_in_order(tx: &DatabaseTransaction) -> Result<(), DbErr> {
+    if tx.get_database_backend() == DatabaseBackend::Postgres {
+        let in_order =
+            "SELECT set_config('enable_sort', 'off', true), set_config('enable_incremental_sort', 'off', true)";
+        tx.query_one_raw(Statement::from_string(DatabaseBackend::Postgres, in_order)).await?;
+    }
+    Ok(())
+}
+
+/// For each row `r`, the first rows `t` of `table` that match, up to `limit`: one index search each. `conditions` (about `s`
+/// and `r`), `order` (of `s`; with a limit of bytes: its columns alone). The answer's order is not to be relied on.
 pub async fn first_of_each(
     db: &impl ConnectionTrait,
     what: &str,
@@ -366,21 +392,36 @@ pub async fn first_of_each(
     rows: Rows,
     conditions: &str,
     order: &str,
-    limit: usize,
+    limit: impl Into<Limit>,
 ) -> Result<Vec<QueryResult>, DbErr> {
-    let found = |what| format!("SELECT {what} FROM \"{table}\" AS s WHERE {conditions} ORDER BY {order} LIMIT {limit}");
+    let Limit { rows: most, bytes } = limit.into();
+    let found =
+        |what: &str| format!("SELECT {what} FROM \"{table}\" AS s WHERE {conditions} ORDER BY {order} LIMIT {most}");
     let mut answer = Vec::new();
     for part in rows.parts() {
         let backend = part.backend;
         let (select, values) = part.select();
         let sql = if backend == DatabaseBackend::Postgres {
-            format!("SELECT {what} FROM ({select}) AS r CROSS JOIN LATERAL ({}) AS t", found("*"))
+            let found = match bytes {
+                None => found("*"),
+                Some((column, most)) => format!(
+                    "SELECT * FROM (SELECT *, SUM(octet_length({column})) OVER (ORDER BY {order}) AS bytes_to FROM ({}) AS s) \
+                     AS w WHERE bytes_to - octet_length({column}) < {most}",
+                    found("*")
+                ),
+            };
+            format!("SELECT {what} FROM ({select}) AS r CROSS JOIN LATERAL ({found}) AS t")
         } else {
+            let found = match bytes {
+                None => found("s.rowid"),
+                Some((column, most)) => format!(
+                    "SELECT id FROM (SELECT id, bytes, SUM(bytes) OVER (ORDER BY {order}) AS bytes_to FROM ({}) AS s) \
+                     WHERE bytes_to - bytes < {most}",
+                    found(&format!("s.rowid AS id, octet_length(s.{column}) AS bytes, {order}"))
+                ),
+            };
             // CROSS JOIN: SQLite then keeps `r` outside, and searches `s` once for each of them.
-            format!(
-                "SELECT {what} FROM ({select}) AS r CROSS JOIN \"{table}\" AS t WHERE t.rowid IN ({})",
-                found("s.rowid")
-            )
+            format!("SELECT {what} FROM ({select}) AS r CROSS JOIN \"{table}\" AS t WHERE t.rowid IN ({found})")
         };
         answer.extend(db.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await?);
     }

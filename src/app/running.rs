@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use entity::CampaignId;
 use serde::{Deserialize, Serialize};
 
+use super::campaigns::CampaignSet;
 use super::error::Error;
 use crate::engine::evaluate::Tail;
+use crate::engine::purchase::Key;
 use crate::engine::state::State;
 
 /// By campaign. One that never counted anything of the customer has no entry.
@@ -33,6 +35,10 @@ pub struct Standing {
     /// Declined awards.
     #[serde(rename = "d")]
     pub declined: i64,
+    /// The history up to here is evaluated, and all of the above is as of here; what lies after it waits for a job. None: all of
+    /// the history is evaluated.
+    #[serde(rename = "m", skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Key>,
 }
 
 impl Standing {
@@ -73,8 +79,20 @@ impl Running {
         self.campaigns.entry(campaign).or_default()
     }
 
-    /// Forgets campaigns that can change no more.
-    pub fn retain(&mut self, counts: impl Fn(CampaignId) -> bool) {
-        self.campaigns.retain(|id, _| counts(*id));
+    /// Whether something of the campaign waits to be evaluated.
+    pub fn is_deferred(&self, campaign: CampaignId) -> bool {
+        self.get(campaign).is_some_and(|standing| standing.mark.is_some())
+    }
+
+    /// Whether something of any campaign waits to be evaluated.
+    pub fn has_deferred(&self) -> bool {
+        self.campaigns.values().any(|standing| standing.mark.is_some())
+    }
+
+    /// Forgets campaigns that can change no more; whether there were such.
+    pub fn retain_counting(&mut self, set: &CampaignSet) -> bool {
+        let before = self.campaigns.len();
+        self.campaigns.retain(|id, _| set.get(*id).is_some_and(|campaign| campaign.counts()));
+        self.campaigns.len() < before
     }
 }

@@ -2,15 +2,16 @@
 //!
 //! Snapshots are entries of the cache. One never changes: its key contains all that it depends on, so one that is found under
 //! the version that a look-up told is current. It is loaded in one read-only transaction that sees one moment, and kept under
-//! the version that this transaction saw. Where the clock moves on and asks for purchases that were not loaded, the snapshot
-//! does not hold any more and is loaded again.
+//! the version that this transaction saw. Of rolling windows it has aggregates, and these say until when they serve
+//! ([`crate::engine::lookback`]): where the clock moves on beyond that, or where progress is asked for and was not before, the
+//! snapshot does not hold and is loaded again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use entity::{CampaignId, CustomerId, award, customer};
-use sea_orm::{ConnectionTrait, EntityTrait, QueryFilter};
+use sea_orm::{EntityTrait, QueryFilter};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant as Moment;
@@ -20,7 +21,7 @@ use super::campaigns::{Campaign, CampaignSet, Campaigns, Revision};
 use super::clock::Clock;
 use super::database::Database;
 use super::error::Error;
-use super::history::{self, Lines, Span};
+use super::lookback::{self, Memory, Wanted};
 use super::lookup::{self, Head, Heads, Lookups};
 use super::page::{Filter, Listed as _, Page, PageArgs, Slice, of_customers};
 use super::rows::any;
@@ -28,22 +29,18 @@ use super::running::Running;
 use crate::cache::redis::Redis;
 use crate::cache::{Cache, Found, Loaded, Tier};
 use crate::config;
-use crate::engine::evaluate::Range;
-use crate::engine::progress::reads;
-use crate::engine::purchase::Key;
-use crate::engine::rule::Eligible;
+use crate::engine::lookback::Lookback;
+use crate::engine::progress::need;
 use crate::engine::time::Instant;
 use crate::metrics;
 
 /// Changes with the snapshot's fields and with what the engine computes from them: entries of other formats are not found.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 /// Awards of a snapshot: the page that is asked for by default, and one more that tells whether it is the last.
 const RECENT_AWARDS: usize = 21;
 /// Loads at once, at least. There are as many as the connections that writers and look-ups leave: where there are enough of them,
 /// loads take none from these, whatever happens to the cache.
 const MIN_LOADS: usize = 2;
-/// So much earlier than the load's clock the reader's may be, µs: readers that came before, nodes whose clocks differ.
-const CLOCK_MARGIN: i64 = 60_000_000;
 /// Of so many hits, one is held against the database.
 const HITS_PER_CHECK: u64 = 1_000;
 /// How often a read begins anew because campaigns changed under it.
@@ -56,27 +53,21 @@ pub struct Snapshot {
     pub customer: Arc<customer::Model>,
     /// The campaign-set revision of that moment.
     pub revision: Revision,
-    /// Where it stands in each campaign.
+    /// Where it stands in each campaign that still counts.
     pub running: Running,
-    /// What progress needs beside that, by campaign.
-    extra: BTreeMap<CampaignId, Box<Extra>>,
+    /// What progress takes beside that, by campaign; nothing where nobody has asked for progress.
+    lookbacks: BTreeMap<CampaignId, Box<Lookback>>,
     /// The newest, in their list's order.
     awards: Vec<Arc<award::Model>>,
 }
 
-/// Purchases that count in a campaign.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Extra {
-    /// Of the customer's order.
-    range: Range,
-    /// All inside the range, in order.
-    purchases: Vec<Eligible>,
-}
-
-impl Extra {
-    fn within(&self, range: &Range) -> impl Iterator<Item = &Eligible> {
-        self.purchases.iter().filter(|purchase| range.contains(&purchase.key))
-    }
+/// What a reader wants of customers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Extent {
+    /// Balance and awards: what their rows tell.
+    Balance,
+    /// Progress too, which may take a look at purchases.
+    Progress,
 }
 
 /// A snapshot, with the campaigns of its revision.
@@ -96,27 +87,29 @@ impl Snapshot {
     /// Whether all is here that progress at `now` is told from.
     fn holds(&self, campaigns: &CampaignSet, now: Instant) -> bool {
         let mut running = campaigns.all().iter().filter(|campaign| campaign.runs(now));
-        running.all(|campaign| self.purchases(campaign, now).is_some())
+        running.all(|campaign| self.lookback(campaign, now).is_some())
     }
 
-    /// What the engine reads beside the running state to tell the campaign's progress at `now`; none: it is not here.
-    pub fn purchases(&self, campaign: &Campaign, now: Instant) -> Option<Vec<Eligible>> {
-        let state = self.running.get(campaign.id()).map(|standing| &standing.state);
-        let needed = state.and_then(|state| reads(campaign.engine(), state, now));
-        let Some(needed) = needed else { return Some(Vec::new()) };
-        let extra = self.extra.get(&campaign.id()).filter(|extra| extra.range.covers(&needed))?;
-        Some(extra.within(&needed).cloned().collect())
+    /// What the campaign's progress at `now` takes beside the running state, if anything; none: it is not here.
+    pub fn lookback(&self, campaign: &Campaign, now: Instant) -> Option<Option<&Lookback>> {
+        let tail = self.running.get(campaign.id()).map(|standing| &standing.state);
+        if tail.and_then(|tail| need(campaign.engine(), tail, now)).is_none() {
+            return Some(None);
+        }
+        let lookback = self.lookbacks.get(&campaign.id()).filter(|lookback| lookback.holds(now));
+        lookback.map(|lookback| Some(&**lookback))
     }
 
-    /// Whether both say the same, as far as both say anything: the clock decides which purchases were loaded.
+    /// Whether both say the same, as far as both say anything: the clock decides what progress was looked for.
     fn agrees(&self, other: &Self) -> bool {
-        let same_purchases = self.extra.iter().all(|(campaign, mine)| {
-            other.extra.get(campaign).is_none_or(|theirs| mine.within(&theirs.range).eq(theirs.within(&mine.range)))
-        });
+        let same_lookbacks = self
+            .lookbacks
+            .iter()
+            .all(|(campaign, mine)| other.lookbacks.get(campaign).is_none_or(|theirs| mine.agrees(theirs)));
         self.customer == other.customer
             && self.running == other.running
             && self.awards == other.awards
-            && same_purchases
+            && same_lookbacks
     }
 
     /// A page of all the customer's awards; none: it is not among the newest, which are here.
@@ -146,6 +139,7 @@ struct Loader {
     clock: Clock,
     campaigns: Arc<Campaigns>,
     turns: Arc<Semaphore>,
+    memory: Memory,
 }
 
 impl Snapshots {
@@ -170,6 +164,7 @@ impl Snapshots {
                 clock: clock.clone(),
                 campaigns: Arc::clone(campaigns),
                 turns: Arc::new(Semaphore::new(loads)),
+                memory: Memory::default(),
             },
         }
     }
@@ -181,24 +176,24 @@ impl Snapshots {
 
     /// These customers (by external id) as they are now, each at least of the version that stands with it if there is such.
     /// Those that have no row are not there.
-    pub async fn find(&self, names: &[(String, Option<i64>)]) -> Result<HashMap<String, View>, Error> {
+    pub async fn find(&self, names: &[(String, Option<i64>)], extent: Extent) -> Result<HashMap<String, View>, Error> {
         for attempt in 0..MAX_ATTEMPTS {
             let remembered = (attempt == 0).then(|| self.loader.campaigns.last().revision);
-            let heads = self.lookups.of(names, remembered).await?;
+            let heads = self.loader.campaigns.noticed(self.lookups.of(names, remembered).await)?;
             if heads.customers.is_empty() {
                 return Ok(HashMap::new());
             }
-            if let Some(found) = self.views(&heads).await? {
+            if let Some(found) = self.views(&heads, extent).await? {
                 return Ok(found);
             }
         }
         Err(Error::Unavailable)
     }
 
-    /// A customer of which this row was read, as it is now.
+    /// Customers of which these rows were read, as they are now, with their progress.
     pub async fn of_rows(&self, rows: &[Arc<customer::Model>]) -> Result<HashMap<CustomerId, View>, Error> {
         let names: Vec<_> = rows.iter().map(|row| (row.external_id.clone(), Some(row.version))).collect();
-        let found = self.find(&names).await?;
+        let found = self.find(&names, Extent::Progress).await?;
         Ok(found.into_values().map(|view| (view.snapshot.customer.id, view)).collect())
     }
 
@@ -208,9 +203,9 @@ impl Snapshots {
     }
 
     /// None: campaigns changed under it.
-    async fn views(&self, heads: &Heads) -> Result<Option<HashMap<String, View>>, Error> {
-        let Heads { revision, ref installation, ref customers, at } = *heads;
-        let Loader { database, clock, campaigns, .. } = &self.loader;
+    async fn views(&self, heads: &Heads, extent: Extent) -> Result<Option<HashMap<String, View>>, Error> {
+        let Heads { revision, ref customers, at, .. } = *heads;
+        let Loader { database, campaigns, .. } = &self.loader;
         let set = match campaigns.known(revision) {
             Some(set) => set,
             None => {
@@ -219,17 +214,12 @@ impl Snapshots {
                 campaigns.at(database.read(), revision).await?
             }
         };
-        // If campaigns changed since the look-up it is a later one, which is as good: what is found under it is not older.
-        let keyed = |(name, head): (&String, &Head)| (key(installation, *head, set.revision), (name.clone(), head.id));
-        let by_key: Arc<HashMap<String, (String, CustomerId)>> = Arc::new(customers.iter().map(keyed).collect());
-        let (now, held_against) = (clock.now(), Arc::clone(&set));
-        let holds = move |snapshot: &Snapshot| snapshot.holds(&held_against, now);
-        let (loader, installation, wanted) = (self.loader.clone(), Arc::clone(installation), Arc::clone(&by_key));
-        let load = move |missing: Vec<String>| async move { loader.load(&installation, missing, &wanted).await };
-        let found = self.cache.get(by_key.keys().cloned().collect(), holds, load).await?;
+        let found = self.search(heads, &set, extent).await?;
         let mut views = HashMap::with_capacity(found.len());
-        for (key, Found { value: snapshot, tier }) in found {
-            let Some((name, _)) = by_key.get(&key) else { continue };
+        for (name, Found { value: snapshot, tier }) in found {
+            if !customers.contains_key(&name) {
+                continue;
+            }
             // What was loaded is of now, and so may its campaigns be.
             let known = if snapshot.revision == set.revision {
                 Some(Arc::clone(&set))
@@ -241,9 +231,47 @@ impl Snapshots {
                 let (loader, snapshot) = (self.loader.clone(), Arc::clone(&snapshot));
                 tokio::spawn(async move { loader.check(&snapshot).await });
             }
-            views.insert(name.clone(), View { snapshot, campaigns, tier, at });
+            views.insert(name, View { snapshot, campaigns, tier, at });
         }
         Ok(Some(views))
+    }
+
+    /// The snapshots of these customers, by name. If campaigns changed since the look-up it is of a later set, which is as
+    /// good: what is found under it is not older.
+    async fn search(
+        &self,
+        heads: &Heads,
+        set: &Arc<CampaignSet>,
+        extent: Extent,
+    ) -> Result<HashMap<String, Found<Snapshot>>, Error> {
+        let keyed =
+            |(name, head): (&String, &Head)| (key(&heads.installation, *head, set.revision), (name.clone(), head.id));
+        let by_key: Arc<HashMap<String, (String, CustomerId)>> = Arc::new(heads.customers.iter().map(keyed).collect());
+        let mut found = HashMap::with_capacity(by_key.len());
+        let mut wanted: Vec<String> = by_key.keys().cloned().collect();
+        for _ in 0..MAX_ATTEMPTS {
+            let (now, held_against) = (self.loader.clock.now(), Arc::clone(set));
+            let holds = move |snapshot: &Snapshot| extent == Extent::Balance || snapshot.holds(&held_against, now);
+            let (loader, names, by_key) = (self.loader.clone(), Arc::clone(&heads.installation), Arc::clone(&by_key));
+            let cache = Arc::clone(&self.cache);
+            let load = move |missing: Vec<String>| async move {
+                let stale = missing.iter().map(|key| cache.kept(key)).collect();
+                loader.load(&names, missing, stale, &by_key, extent).await
+            };
+            let mut next = self.cache.get(wanted, holds.clone(), load).await?;
+            // Another reader's search may have been for less.
+            let lacks = |found: &Found<Snapshot>| found.value.revision == set.revision && !holds(&found.value);
+            wanted = next.extract_if(|_, found| lacks(found)).map(|(key, _)| key).collect();
+            found.extend(next);
+            if wanted.is_empty() {
+                break;
+            }
+        }
+        if !wanted.is_empty() {
+            return Err(Error::Unavailable);
+        }
+        let named = |(key, found): (String, Found<Snapshot>)| Some((by_key.get(&key)?.0.clone(), found));
+        Ok(found.into_iter().filter_map(named).collect())
     }
 }
 
@@ -261,13 +289,15 @@ impl Loader {
         &self,
         installation: &str,
         missing: Vec<String>,
+        stale: Vec<Option<Arc<Snapshot>>>,
         wanted: &HashMap<String, (String, CustomerId)>,
+        extent: Extent,
     ) -> Result<Vec<Loaded<Snapshot>>, Error> {
         let _turn = self.turns.acquire().await.map_err(|_| Error::Unavailable)?;
         let began = Moment::now();
         let id_of = |key: &String| wanted.get(key).map(|(_, id)| *id);
-        let ids = missing.iter().filter_map(id_of).collect();
-        let mut snapshots = self.read(ids).await?;
+        let customers = missing.iter().zip(stale).filter_map(|(key, stale)| Some((id_of(key)?, stale)));
+        let mut snapshots = self.read(customers.collect(), extent).await?;
         ::metrics::histogram!(metrics::CACHE_LOAD_SECONDS).record(began.elapsed().as_secs_f64());
         let loaded = missing.into_iter().filter_map(|missing| {
             let value = snapshots.remove(&id_of(&missing)?)?;
@@ -283,7 +313,7 @@ impl Loader {
         // What is checked is no reason to let readers wait.
         let _turn = self.turns.try_acquire().ok()?;
         let id = snapshot.customer.id;
-        let now = self.read(vec![id]).await.ok()?.remove(&id)?;
+        let now = self.read(HashMap::from([(id, None)]), Extent::Progress).await.ok()?.remove(&id)?;
         let same_version = now.customer.version == snapshot.customer.version
             && now.customer.stamp == snapshot.customer.stamp
             && now.revision == snapshot.revision;
@@ -300,22 +330,32 @@ impl Loader {
         Some(same)
     }
 
-    async fn read(&self, ids: Vec<CustomerId>) -> Result<HashMap<CustomerId, Snapshot>, Error> {
+    /// These customers, each with an older snapshot of it if there is one.
+    async fn read(
+        &self,
+        customers: HashMap<CustomerId, Option<Arc<Snapshot>>>,
+        extent: Extent,
+    ) -> Result<HashMap<CustomerId, Snapshot>, Error> {
         let tx = self.database.snapshot().await?;
         let set = self.campaigns.current(&tx).await?;
-        let now = self.clock.now();
-        let keyed = any(self.database.backend(), customer::Column::Id, ids.iter().map(|id| id.0));
+        let keyed = any(self.database.backend(), customer::Column::Id, customers.keys().map(|id| id.0));
         let rows = customer::Entity::find().filter(keyed).all(&tx).await?;
         let mut snapshots = HashMap::with_capacity(rows.len());
-        for mut row in rows {
-            // The writers' own mark, which a backfill moves within a version: no entry may depend on it.
-            row.evaluated_revision = 0;
-            let running = Running::parse(&row.running)?;
-            let extra = needs(&running, &set, now);
-            let (id, customer) = (row.id, Arc::new(row));
-            snapshots.insert(id, Snapshot { customer, revision: set.revision, running, extra, awards: Vec::new() });
+        for row in rows {
+            snapshots.insert(row.id, Snapshot::of_row(row, &set)?);
         }
-        fill(&tx, &mut snapshots, &set).await?;
+        if extent == Extent::Progress {
+            let now = self.clock.now();
+            let wanted = snapshots.values().flat_map(|snapshot| {
+                snapshot.wanted(&set, now, customers.get(&snapshot.customer.id).and_then(Option::as_deref))
+            });
+            let found = lookback::look(&tx, &self.memory, now, wanted.collect()).await?;
+            for (customer, campaign, lookback) in found {
+                if let Some(snapshot) = snapshots.get_mut(&customer) {
+                    snapshot.lookbacks.insert(campaign, Box::new(lookback));
+                }
+            }
+        }
         let page =
             award::Model::LIST.page(PageArgs { first: i32::try_from(RECENT_AWARDS).ok(), ..PageArgs::default() })?;
         let owner = |row: &award::Model| row.customer_id;
@@ -329,57 +369,29 @@ impl Loader {
     }
 }
 
-/// The ranges that progress reads now or a little earlier, without their purchases; not earlier than the last purchase, where only
-/// a wrong clock is, and where a rolling window reads the whole history.
-fn needs(running: &Running, set: &CampaignSet, now: Instant) -> BTreeMap<CampaignId, Box<Extra>> {
-    let mut extra = BTreeMap::new();
-    for campaign in set.all().iter().filter(|campaign| campaign.runs(now)) {
-        let Some(standing) = running.get(campaign.id()) else { continue };
-        let range_at = |at| reads(campaign.engine(), &standing.state, at);
-        let last = standing.state.last.as_ref().map_or(now, |last| last.at.min(now));
-        let range = match (range_at(now.minus(CLOCK_MARGIN).max(last)), range_at(now)) {
-            (Some(earlier), Some(now)) => earlier.hull(now),
-            (Some(range), None) | (None, Some(range)) => range,
-            (None, None) => continue,
-        };
-        extra.insert(campaign.id(), Box::new(Extra { range, purchases: Vec::new() }));
+impl Snapshot {
+    /// What the row tells alone.
+    fn of_row(mut row: customer::Model, set: &CampaignSet) -> Result<Self, Error> {
+        let mut running = Running::parse(&row.running)?;
+        if running.retain_counting(set) {
+            row.running = running.to_text()?;
+        }
+        let (revision, lookbacks) = (set.revision, BTreeMap::new());
+        Ok(Self { customer: Arc::new(row), revision, running, lookbacks, awards: Vec::new() })
     }
-    extra
-}
 
-/// Reads what the ranges contain: of each customer the stretch from the earliest start to the latest end.
-async fn fill(
-    db: &impl ConnectionTrait,
-    snapshots: &mut HashMap<CustomerId, Snapshot>,
-    set: &CampaignSet,
-) -> Result<(), Error> {
-    let mut spans: HashMap<CustomerId, Span> = HashMap::new();
-    let mut lines = Lines::LeftOut;
-    for (id, snapshot) in &*snapshots {
-        for (campaign, extra) in &snapshot.extra {
-            let range = &extra.range;
-            let Some(campaign) = set.get(*campaign) else { continue };
-            if Lines::of(&campaign.rule) == Lines::Loaded {
-                lines = Lines::Loaded;
-            }
-            let after = range.after.clone().unwrap_or_else(|| Key::before(campaign.life.period.starts_at));
-            let span = spans.entry(*id).or_insert_with(|| (after.clone(), range.to.clone()));
-            span.0 = after.min(span.0.clone());
-            span.1 = span.1.take().zip(range.to.clone()).map(|(a, b)| a.max(b));
-        }
+    /// What progress at `now` takes beside it. `older`: a snapshot that was found for it, of the same version or not.
+    fn wanted<'a>(&'a self, set: &'a CampaignSet, now: Instant, older: Option<&'a Self>) -> Vec<Wanted<'a>> {
+        let same = |older: &&Self| older.customer == self.customer && older.revision == self.revision;
+        let older = older.filter(same);
+        let of = |campaign: &'a Arc<Campaign>| {
+            let tail = &self.running.get(campaign.id())?.state;
+            let need = need(campaign.engine(), tail, now)?;
+            let earlier = older.and_then(|older| older.lookbacks.get(&campaign.id())).map(Box::as_ref);
+            Some(Wanted { customer: self.customer.id, campaign, tail, need, earlier })
+        };
+        set.all().iter().filter(|campaign| campaign.runs(now)).filter_map(of).collect()
     }
-    let history = history::load(db, spans, lines).await?;
-    for (id, mut purchases) in history {
-        purchases.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        let Some(snapshot) = snapshots.get_mut(&id) else { continue };
-        for (campaign, extra) in &mut snapshot.extra {
-            let Extra { range, purchases: eligible } = &mut **extra;
-            let Some(campaign) = set.get(*campaign) else { continue };
-            let inside = purchases.iter().filter(|purchase| range.contains(&purchase.key));
-            *eligible = inside.filter_map(|purchase| campaign.engine().eligible(purchase)).collect();
-        }
-    }
-    Ok(())
 }
 
 impl App {

@@ -105,7 +105,6 @@ impl Feed {
                 tokio::select! {
                     () = tokio::time::sleep(PERIOD) => {}
                     () = self.app.clock.sleep_until(self.expires_at) => return Err(Error::Unauthenticated),
-                    () = self.app.stopping.cancelled() => return Err(Error::Unavailable),
                 }
             }
             wait = true;
@@ -134,26 +133,30 @@ pub(super) async fn counters(db: &impl ConnectionTrait) -> Result<HashMap<Campai
 /// Totals of every campaign, counted from the awards: what the counters should have.
 pub(super) async fn counted(db: &impl ConnectionTrait) -> Result<HashMap<CampaignId, Totals>, Error> {
     let mut totals: HashMap<CampaignId, Totals> = HashMap::new();
-    for (campaign, awards, customers, points) in by_status(db, AwardStatus::Standing).await? {
+    for (campaign, status, awards, customers, points) in by_status(db).await? {
         let total = totals.entry(campaign).or_default();
-        (total.awards, total.customers, total.points_standing) = (awards, customers, points);
-    }
-    for (campaign, _, _, points) in by_status(db, AwardStatus::Declined).await? {
-        totals.entry(campaign).or_default().points_declined = points;
+        match status {
+            AwardStatus::Standing => {
+                (total.awards, total.customers, total.points_standing) = (awards, customers, points);
+            }
+            AwardStatus::Declined => total.points_declined = points,
+            AwardStatus::Reversed => {}
+        }
     }
     Ok(totals)
 }
 
-/// Awards of a status, their customers and their points, by campaign.
-async fn by_status(db: &impl ConnectionTrait, status: AwardStatus) -> Result<Vec<(CampaignId, i64, i64, i64)>, Error> {
+/// Awards, their customers and their points, by campaign and status. Reads each award once.
+async fn by_status(db: &impl ConnectionTrait) -> Result<Vec<(CampaignId, AwardStatus, i64, i64, i64)>, Error> {
     let rows = award::Entity::find()
         .select_only()
         .column(award::Column::CampaignId)
+        .column(award::Column::Status)
         .column_as(award::Column::Number.count(), "awards")
         .column_as(Expr::col(award::Column::CustomerId).count_distinct(), "customers")
         .column_as(award::Column::Points.sum().cast_as("bigint"), "points")
-        .filter(award::Column::Status.eq(status))
         .group_by(award::Column::CampaignId)
+        .group_by(award::Column::Status)
         .into_tuple()
         .all(db)
         .await?;

@@ -131,6 +131,11 @@ where
         (self.local.entry_count(), self.local.weighted_size())
     }
 
+    /// The entry that this process has, whether it holds or not.
+    pub fn kept(&self, key: &str) -> Option<Arc<T>> {
+        self.local.get(key).map(|entry| entry.value)
+    }
+
     /// The entries of these keys, as far as there are any and `holds` lets them pass. What no tier has is loaded by `load`,
     /// all together; a key that it does not answer has no entry.
     pub async fn get<F>(

@@ -2,11 +2,13 @@
 
 use std::io::{Write as _, stdout};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use super::printable::Printable;
 use super::start_app;
-use crate::app::audit;
+use crate::app::jobs::{evaluation, queue};
 use crate::app::viewer::Viewer;
+use crate::app::{App, audit};
 use crate::config::Config;
 
 /// Recompute all awards, balances and budgets; exit 1 on any difference.
@@ -28,6 +30,7 @@ pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode
         }
     })
     .await?;
+    let revived = if args.repair { revive_jobs(&app).await? } else { 0 };
     app.stop().await?;
     if let Some(error) = broken {
         return Err(error.into());
@@ -37,6 +40,18 @@ pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode
     if campaigns_repaired > 0 {
         write!(stdout(), ", {campaigns_repaired} campaigns repaired")?;
     }
+    if revived > 0 {
+        write!(stdout(), ", {revived} jobs run again")?;
+    }
     writeln!(stdout())?;
     Ok(if differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs the jobs that were given up, to their end; returns how many there were.
+async fn revive_jobs(app: &Arc<App>) -> anyhow::Result<u64> {
+    let revived = queue::revive(app).await?;
+    if revived > 0 {
+        evaluation::finish(app).await?;
+    }
+    Ok(revived)
 }

@@ -11,6 +11,7 @@ mod serve;
 mod telemetry;
 pub mod token;
 
+use std::io::{Write as _, stderr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -19,10 +20,14 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use self::telemetry::Telemetry;
-use crate::app::App;
 use crate::app::clock::Clock;
 use crate::app::database::Database;
+use crate::app::error::Error;
+use crate::app::{App, node};
 use crate::config::{self, Config};
+
+/// The exit code of a program that does not know the database's format.
+const OUTDATED: u8 = 3;
 
 /// A self-hosted GraphQL gamification API server: purchases in, points out.
 #[derive(Debug, Parser)]
@@ -54,15 +59,28 @@ impl Cli {
         // The demo talks to a person by itself.
         let filter = if matches!(self.command, Command::Demo(_)) { "warn" } else { &config.log.filter };
         let _telemetry = Telemetry::start(filter, &config.log)?;
-        match self.command {
-            Command::Demo(args) => demo::run(&args, config).await,
-            Command::Serve(args) => serve::run(&args, &config).await,
-            Command::Migrate(args) => migrate::run(&args, &config).await,
-            Command::Import(args) => import::run(args, &config).await,
-            Command::Audit(args) => audit::run(&args, &config).await,
-            Command::Backup(args) => backup::run(&args, &config).await,
-            Command::Schema(args) => schema::run(&args),
-            Command::Token(args) => {
+        let result = self.command.run(config).await;
+        match result.as_ref().err().and_then(|error| error.downcast_ref()) {
+            Some(outdated @ Error::Outdated { .. }) => {
+                writeln!(stderr(), "Error: {outdated}")?;
+                Ok(ExitCode::from(OUTDATED))
+            }
+            _ => result,
+        }
+    }
+}
+
+impl Command {
+    async fn run(self, config: Config) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Demo(args) => demo::run(&args, config).await,
+            Self::Serve(args) => serve::run(&args, &config).await,
+            Self::Migrate(args) => migrate::run(&args, &config).await,
+            Self::Import(args) => import::run(args, &config).await,
+            Self::Audit(args) => audit::run(&args, &config).await,
+            Self::Backup(args) => backup::run(&args, &config).await,
+            Self::Schema(args) => schema::run(&args),
+            Self::Token(args) => {
                 token::run(&args, &config.auth, Clock::System.now().0)?;
                 Ok(ExitCode::SUCCESS)
             }
@@ -94,8 +112,12 @@ fn sqlite_file(config: &config::Database) -> Option<&str> {
     Some(rest.split('?').next().unwrap_or(rest))
 }
 
-/// The application on the configured database.
+/// The application on the configured database, where it may run.
 async fn start_app(config: &Config) -> anyhow::Result<Arc<App>> {
     let database = open_database(&config.database).await?;
-    Ok(App::start(database, Clock::System, &config.writer, &config.cache, &config.redis).await?)
+    let clock = Clock::of(&database).await?;
+    let app = App::start(database, clock, &config.writer, &config.cache, &config.redis).await?;
+    app.check_format().await?;
+    tokio::spawn(node::run(Arc::clone(&app)));
+    Ok(app)
 }

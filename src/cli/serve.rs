@@ -15,7 +15,8 @@ use tokio_util::task::TaskTracker;
 
 use super::{sqlite_file, start_app};
 use crate::app::clock::Clock;
-use crate::app::{App, clockwork, sweep};
+use crate::app::jobs::runner;
+use crate::app::{App, sweep};
 use crate::config::{self, Config};
 use crate::http;
 use crate::http::auth::Verifier;
@@ -87,11 +88,27 @@ impl Server {
         Ok(Self { app, listener, internal: None, router, sockets })
     }
 
-    /// Serves until it is stopped; what was accepted is answered and committed then.
+    /// Serves until it is stopped; what was accepted is answered and committed then. Fails where that takes too long: a
+    /// database that does not answer would hold the process for ever.
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<()> {
+        let (stop, stop_timeout) = (self.app.stopping.clone(), config.http.stop_timeout);
+        let late = async {
+            stop.cancelled().await;
+            tokio::time::sleep(stop_timeout).await;
+        };
+        tokio::select! {
+            stopped = self.serve(config) => stopped,
+            () = late => {
+                tracing::error!("the stop takes longer than {stop_timeout:?}: what is not finished is given up");
+                anyhow::bail!("the server did not stop within {stop_timeout:?} (`http.stop_timeout_ms`)")
+            }
+        }
+    }
+
+    async fn serve(self, config: &Config) -> anyhow::Result<()> {
         let Self { app, listener, internal, router, sockets } = self;
         let stop = app.stopping.clone();
-        let clockwork = tokio::spawn(clockwork::run(Arc::clone(&app), stop.clone()));
+        let jobs = tokio::spawn(runner::run(Arc::clone(&app), stop.clone()));
         let sweep = tokio::spawn(sweep::run(Arc::clone(&app), stop.clone()));
         let watched = internal.map(|listener| {
             let (app, http, stop) = (Arc::clone(&app), config.http.clone(), stop.clone());
@@ -101,11 +118,13 @@ impl Server {
         if let Some(watched) = watched {
             watched.await?;
         }
-        let (clockwork, sweep) = (clockwork.await, sweep.await);
+        let (jobs, sweep) = (jobs.await, sweep.await);
+        let format = if app.is_outdated() { app.check_format().await } else { Ok(()) };
         // Whatever became of these.
         app.stop().await?;
-        clockwork?;
-        Ok(sweep?)
+        jobs?;
+        sweep?;
+        Ok(format?)
     }
 }
 

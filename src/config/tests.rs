@@ -67,6 +67,9 @@ fn every_key_can_come_from_the_environment() {
         "http.introspection" | "http.graphiql" => "true",
         "http.documents" => "documents",
         "limits.customer_burst_points" | "limits.shop_burst_points" => "60001",
+        "limits.document_aliases" => "60",
+        "limits.document_directives" => "40",
+        "limits.document_depth" => "20",
         "writer.writers" => "3",
         "auth.hs256_secret" => "01234567890123456789012345678901",
         "auth.jwks" => "https://issuer.example/keys",
@@ -79,6 +82,7 @@ fn every_key_can_come_from_the_environment() {
         "log.otlp_endpoint" => "http://collector.example:4318/v1/traces",
         "redis.url" => "redis://user:hidden@cache.example:6380/3",
         "writer.batch_items" => "500",
+        "writer.fold_purchases" => "501",
         "writer.queue_bytes" => "1048577",
         "http.unfinished_bytes" => "1048579",
         _ => "2048",
@@ -91,6 +95,7 @@ fn every_key_can_come_from_the_environment() {
     assert_eq!(config.http.request_timeout, Duration::from_millis(2048));
     assert_eq!(config.http.head_timeout, Duration::from_millis(2048));
     assert_eq!(config.http.write_timeout, Duration::from_millis(2048));
+    assert_eq!(config.http.stop_timeout, Duration::from_millis(2048));
     assert_eq!((config.http.body_limit_bytes, config.http.connections), (2048, 2048));
     assert_eq!(config.http.internal_listen.map(|listen| listen.port()), Some(0));
     assert_eq!(config.http.unfinished_bytes, 1_048_579);
@@ -103,12 +108,16 @@ fn every_key_can_come_from_the_environment() {
         assert_eq!((rate.points_per_second.get(), rate.burst_points.get()), (2048, 60_001));
     }
     assert_eq!((config.limits.concurrent_requests, config.limits.streams), (2048, 2048));
+    assert_eq!((config.limits.document_tokens, config.limits.document_aliases), (2048, 60));
+    assert_eq!((config.limits.document_directives, config.limits.document_depth), (40, 20));
     assert!(!config.database.migrate);
     assert_eq!(config.database.connections, 200);
     assert_eq!(config.database.statement_timeout, Duration::from_millis(2048));
+    assert_eq!(config.database.idle_transaction_timeout, Duration::from_millis(2048));
     assert_eq!(config.writer.queue_items, 2048);
     assert_eq!(config.writer.queue_bytes, 1_048_577);
     assert_eq!(config.writer.batch_items, 500);
+    assert_eq!(config.writer.fold_purchases, 501);
     assert_eq!(config.writer.writers, 3);
     assert_eq!((config.cache.l1_bytes, config.cache.max_staleness), (1_048_578, Duration::from_millis(250)));
     assert_eq!(config.redis.url.unwrap().expose(), "redis://user:hidden@cache.example:6380/3");

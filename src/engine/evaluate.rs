@@ -7,20 +7,23 @@
 //! - anything else is folded again from the last checkpoint before it, chunk by chunk, until a later checkpoint comes
 //!   out unchanged: from there on nothing can differ ([`Refold`]).
 //!
-//! Both say what to load, are fed with it, until they ask for nothing more and give their [`Outcome`].
+//! Both say what to load and are fed with it, until they ask for nothing more and give their [`Outcome`]. Whoever feeds
+//! them may bound what it loads at once: it says up to where it came. What the customer's cap leaves of the awards is
+//! decided afterwards ([`super::cap`]).
 //!
 //! So the cost of a change follows from what it can affect, never from the length of the customer's history.
 
-use serde::{Deserialize, Serialize};
-
 use super::award::Reached;
+use super::fold::{Fold, Ran};
 use super::purchase::Key;
 use super::rule::{Campaign, Eligible};
-use super::state::{State, too_old};
+use super::state::State;
 use super::window::WindowRule;
 
-/// Counted purchases between two checkpoints.
+/// Counted purchases between two checkpoints; more where the states are large.
 pub const CHECKPOINT_EVERY: u32 = 16;
+/// The most checkpoints that a fold asks for at once.
+pub const MAX_STRIDE: usize = 64;
 
 /// How one purchase's contribution changed in a commit; a commit has at most one for each purchase.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +35,7 @@ pub struct Change {
 }
 
 /// Purchases of one customer with `after < key <= to`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Range {
     /// Exclusive; none: from the period's start.
     pub after: Option<Key>,
@@ -41,21 +44,6 @@ pub struct Range {
 }
 
 impl Range {
-    /// The least range that covers both.
-    pub fn hull(self, other: Self) -> Self {
-        Self {
-            after: self.after.zip(other.after).map(|(one, other)| one.min(other)),
-            to: self.to.zip(other.to).map(|(one, other)| one.max(other)),
-        }
-    }
-
-    /// Whether all of the other range lies inside.
-    pub fn covers(&self, other: &Self) -> bool {
-        let starts = |after: &Key| other.after.as_ref().is_some_and(|other| other >= after);
-        let ends = |to: &Key| other.to.as_ref().is_some_and(|other| other <= to);
-        self.after.as_ref().is_none_or(starts) && self.to.as_ref().is_none_or(ends)
-    }
-
     /// Whether the purchase lies inside.
     pub fn contains(&self, key: &Key) -> bool {
         self.after.as_ref().is_none_or(|after| key > after) && self.to.as_ref().is_none_or(|to| key <= to)
@@ -118,7 +106,7 @@ pub struct Tail {
 /// What a fold found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Reached after [`Self::from`], up to [`Self::to`], in award order.
+    /// Reached after [`Self::from`], up to [`Self::to`], in award order; before the customer's cap.
     pub awards: Vec<Reached>,
     /// Exclusive; none: from the beginning.
     pub from: Option<Key>,
@@ -130,6 +118,35 @@ pub struct Outcome {
     pub checkpoints: Vec<State>,
     /// To store in place of the tail; none: it stays.
     pub tail: Option<Tail>,
+    /// The stored state at [`Self::to`].
+    pub met: Option<State>,
+}
+
+/// What a fold asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// Stored states, for [`Refold::feed_checkpoints`].
+    Checkpoints(Checkpoints),
+    /// Purchases, for [`Refold::feed`].
+    Purchases(Range),
+}
+
+/// Stored states of a customer in a campaign, each at the key of its last purchase.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checkpoints {
+    /// The last one before this key, if one is asked for.
+    pub before: Option<Key>,
+    /// And the first ones after this key …
+    pub after: Key,
+    /// … so many, at the most.
+    pub count: usize,
+}
+
+impl Outcome {
+    /// Nothing was folded.
+    pub fn unchanged() -> Self {
+        Self { appended: true, ..Self::default() }
+    }
 }
 
 /// A fold of new purchases into the tail.
@@ -137,21 +154,16 @@ pub struct Outcome {
 pub struct Append<'a> {
     fold: Fold<'a>,
     from: Option<Key>,
-    /// In order: the new purchases and what was loaded beside them.
-    purchases: Vec<Eligible>,
     load: Option<Range>,
-    /// Rolling: what counted beside the tail is loaded up to here.
-    seen_to: Option<Key>,
 }
 
 impl<'a> Append<'a> {
-    fn new(campaign: Campaign<'a>, tail: Tail, mut purchases: Vec<Eligible>) -> Self {
-        sort(&mut purchases);
+    /// Folds these purchases, all after the tail's last, into the tail.
+    pub fn new(campaign: Campaign<'a>, tail: Tail, purchases: Vec<Eligible>) -> Self {
         let from = tail.state.last.clone();
-        let fold = Fold::new(campaign, tail);
-        let mut append = Self { fold, from, purchases, load: None, seen_to: None };
-        append.load = append.too_old().or_else(|| append.used_up());
-        append
+        let mut fold = Fold::new(campaign, tail);
+        fold.go_on(purchases);
+        Self { fold, from, load: None }
     }
 
     /// Stores a checkpoint as often as that, in place of [`CHECKPOINT_EVERY`].
@@ -161,101 +173,117 @@ impl<'a> Append<'a> {
         self
     }
 
-    /// What must be loaded before it can go on; none: done.
-    pub fn load(&self) -> Option<Range> {
+    /// Goes on as far as it can. What must be loaded before it can go further; none: done.
+    pub fn load(&mut self) -> Option<Range> {
+        self.load = match self.fold.run(|_| false) {
+            Ran::Wants(range) => Some(range),
+            Ran::Through | Ran::Stopped => None,
+        };
         self.load.clone()
     }
 
-    /// Takes what [`Self::load`] asked for, in any order; the new ones may be among it.
-    pub fn feed(&mut self, loaded: Vec<Eligible>) {
-        self.purchases.extend(loaded);
-        sort(&mut self.purchases);
-        let asked = self.load.take().and_then(|range| range.to);
-        self.seen_to = self.seen_to.take().max(asked);
-        self.load = self.used_up();
-    }
-
-    /// Rolling: what counted beside the tail and does not beside the last of the new ones.
-    fn too_old(&mut self) -> Option<Range> {
-        let duration = self.fold.rolling()?;
-        let state = &self.fold.tail.state;
-        let after = state.used_to.clone();
-        let to = Some(too_old(self.purchases.last()?.key.at, duration));
-        self.seen_to = after.clone().max(to);
-        (state.count > 0 && after < self.seen_to).then(|| Range { after, to: self.seen_to.clone() })
-    }
-
-    /// Rolling: what the first completion uses up; the first of it opens the award's window. Only if there is one: in a
-    /// window that stays just short of its goal, each append would load all of it.
-    fn used_up(&self) -> Option<Range> {
-        let state = &self.fold.tail.state;
-        if self.fold.rolling().is_none() || state.count == 0 || self.seen_to >= state.last {
-            return None;
+    /// Takes what [`Self::load`] asked for, in any order: all up to `to`, if not all that it asked for.
+    pub fn feed(&mut self, loaded: Vec<Eligible>, to: Option<Key>) {
+        if let Some(to) = to.or(self.load.take().and_then(|range| range.to)) {
+            self.fold.look_back(loaded, to);
         }
-        let mut trial = self.fold.clone();
-        trial.run(&self.purchases, |_| false);
-        let opens = Some(&trial.awards.first()?.evidence_from);
-        (opens > self.seen_to.as_ref()).then(|| Range { after: self.seen_to.clone(), to: state.last.clone() })
     }
 
     /// What it found.
-    pub fn finish(mut self) -> Outcome {
-        self.fold.run(&self.purchases, |_| false);
+    pub fn finish(self) -> Outcome {
         let Fold { tail, awards, checkpoints, .. } = self.fold;
-        Outcome { awards, from: self.from, to: None, appended: true, checkpoints, tail: Some(tail) }
+        Outcome { awards, from: self.from, appended: true, checkpoints, tail: Some(tail), ..Outcome::default() }
     }
 }
 
-/// A fold over what is stored already, chunk by chunk: ask [`Self::load`], answer with [`Self::feed`], until it is
-/// done.
+/// A fold over what is stored already, chunk by chunk: ask [`Self::load`], answer with [`Self::feed_checkpoints`] or
+/// [`Self::feed`], until it is done.
 #[derive(Clone, Debug)]
 pub struct Refold<'a> {
     fold: Fold<'a>,
     from: Option<Key>,
-    /// Stored states at or after the last change, in order: where one comes out unchanged, the rest stands.
-    ahead: Vec<State>,
-    /// How many of `ahead` the next chunk spans: as many as all before it, so that the number of chunks is logarithmic
-    /// and no more than twice what is needed is loaded.
-    stride: usize,
-    /// How many the chunks before it spanned.
-    spanned: usize,
-    /// The last changed key, before the first chunk.
+    /// The first changed key, as long as the checkpoint before it is not loaded.
+    first: Option<Key>,
+    /// The first and the last changed key differ.
+    several: bool,
+    /// Stored states only bound its chunks.
+    searches: bool,
+    /// The last changed key.
     last: Option<Key>,
-    /// Rolling: what is loaded already and unused yet.
-    unused: Vec<Eligible>,
-    /// The key of `ahead` that came out unchanged.
-    met: Option<Key>,
+    /// Stored states after the last change, in order: where one comes out unchanged, the rest stands.
+    ahead: Vec<State>,
+    /// Those after this key are not loaded yet; none: there are no more.
+    unloaded: Option<Key>,
+    /// How many were loaded: the next time as many again, so that the number of chunks is logarithmic and no more than
+    /// twice what is needed is loaded.
+    spanned: usize,
+    /// Up to here purchases were taken to fold in.
+    taken_to: Option<Key>,
+    /// All were taken.
     ended: bool,
+    asked: Option<Asked>,
+    /// The one of `ahead` that came out unchanged.
+    met: bool,
+}
+
+/// Purchases that a fold waits for.
+#[derive(Clone, Debug)]
+enum Asked {
+    /// To fold in.
+    Next(Range),
+    /// To look back on.
+    Past(Range),
 }
 
 impl<'a> Refold<'a> {
-    /// Starts from the last of the stored checkpoints (in order) before `first`.
-    pub fn new(campaign: Campaign<'a>, checkpoints: Vec<State>, first: &Key, last: &Key) -> Self {
-        let at = |state: &State| state.last.clone();
-        let restart = checkpoints.iter().rfind(|state| at(state).is_some_and(|key| key < *first)).cloned();
-        let ahead = checkpoints.into_iter().filter(|state| at(state).is_some_and(|key| key >= *last)).collect();
-        Self { last: Some(last.clone()), ..Self::from_state(campaign, restart.unwrap_or_default(), ahead) }
+    /// Folds again from the last stored checkpoint before `first`.
+    pub fn new(campaign: Campaign<'a>, first: &Key, last: &Key) -> Self {
+        Self {
+            first: Some(first.clone()),
+            several: first != last,
+            last: Some(last.clone()),
+            unloaded: Some(last.clone()),
+            ..Self::onward(campaign, State::default())
+        }
     }
 
     /// Starts from the beginning: the whole period.
     pub fn whole(campaign: Campaign<'a>) -> Self {
-        Self::from_state(campaign, State::default(), Vec::new())
+        Self::onward(campaign, State::default())
     }
 
-    fn from_state(campaign: Campaign<'a>, state: State, ahead: Vec<State>) -> Self {
-        let from = state.last.clone();
-        let tail = Tail { state, since_checkpoint: 0 };
+    /// Starts from a state, and goes on to the end.
+    pub fn onward(campaign: Campaign<'a>, state: State) -> Self {
         Self {
-            fold: Fold::new(campaign, tail),
-            from,
-            ahead,
-            stride: 1,
-            spanned: 0,
+            from: state.last.clone(),
+            first: None,
+            several: false,
+            searches: false,
             last: None,
-            unused: Vec::new(),
-            met: None,
+            ahead: Vec::new(),
+            unloaded: None,
+            spanned: 0,
+            taken_to: state.last.clone(),
             ended: false,
+            asked: None,
+            met: false,
+            fold: Fold::new(campaign, Tail { state, since_checkpoint: 0 }),
         }
+    }
+
+    /// A search from the last stored checkpoint before `key`: it stops at no stored state, stores none and keeps every
+    /// award that it reaches, also those that the customer's cap does not leave.
+    pub(super) fn search_before(campaign: Campaign<'a>, key: Key) -> Self {
+        let search = Self::search_from(campaign, State::default());
+        Self { first: Some(key.clone()), unloaded: Some(key), ..search }
+    }
+
+    /// A search from a state.
+    pub(super) fn search_from(campaign: Campaign<'a>, state: State) -> Self {
+        let unloaded = state.last.clone();
+        let mut search = Self { searches: true, unloaded, ..Self::onward(campaign, state) };
+        search.fold.most_awards = usize::MAX;
+        search.checkpoint_every(u32::MAX)
     }
 
     /// Stores a checkpoint as often as that, in place of [`CHECKPOINT_EVERY`].
@@ -265,23 +293,63 @@ impl<'a> Refold<'a> {
         self
     }
 
-    /// The next purchases to load; none: done.
-    pub fn load(&self) -> Option<Range> {
-        if self.ended || self.met.is_some() {
-            return None;
-        }
-        let state = &self.fold.tail.state;
-        let looks_back = self.fold.rolling().is_some() && self.spanned == 0;
-        let after = if looks_back { &state.used_to } else { &state.last };
-        Some(Range { after: after.clone(), to: self.chunk_end() })
+    /// What it reached so far.
+    pub(super) fn awards(&self) -> &[Reached] {
+        &self.fold.awards
     }
 
-    fn chunk_end(&self) -> Option<Key> {
-        let checkpoint = self.ahead.get(self.stride - 1).and_then(|state| state.last.clone());
-        match (checkpoint, self.horizon()) {
-            (Some(checkpoint), Some(horizon)) => Some(checkpoint.min(horizon)),
-            (checkpoint, horizon) => checkpoint.or(horizon),
+    /// Goes on as far as it can. What must be loaded before it can go further; none: done.
+    pub fn load(&mut self) -> Option<Load> {
+        if let Some(first) = &self.first {
+            let after = self.unloaded.clone().unwrap_or_else(|| first.clone());
+            let count = usize::from(self.unloaded.is_some());
+            return Some(Load::Checkpoints(Checkpoints { before: Some(first.clone()), after, count }));
         }
+        if self.met {
+            return None;
+        }
+        match self.run() {
+            Ran::Wants(range) => return Some(self.ask(Asked::Past(range))),
+            Ran::Stopped => {
+                self.met = true;
+                return None;
+            }
+            Ran::Through => {}
+        }
+        self.ahead.retain(|state| state.last > self.taken_to);
+        let horizon = self.horizon();
+        if self.ended || (horizon.is_some() && self.taken_to >= horizon) {
+            return None;
+        }
+        if let Some(after) = self.unloaded.clone().filter(|_| self.ahead.is_empty()) {
+            return Some(Load::Checkpoints(Checkpoints { before: None, after, count: self.stride() }));
+        }
+        let checkpoint = self.ahead.last().and_then(|state| state.last.clone());
+        let to = checkpoint.into_iter().chain(horizon).min();
+        Some(self.ask(Asked::Next(Range { after: self.taken_to.clone(), to })))
+    }
+
+    /// How many stored states it asks for.
+    fn stride(&self) -> usize {
+        self.spanned.clamp(1, MAX_STRIDE)
+    }
+
+    fn ask(&mut self, asked: Asked) -> Load {
+        let (Asked::Next(range) | Asked::Past(range)) = &asked;
+        let load = Load::Purchases(range.clone());
+        self.asked = Some(asked);
+        load
+    }
+
+    /// Folds in what was taken, until a stored state comes out unchanged. Rolling: of several changes two may balance
+    /// each other in the state, yet become too old at different times; once all are too old or used up, none does.
+    fn run(&mut self) -> Ran {
+        let Self { fold, ahead, last, several, searches, .. } = self;
+        let balanced = *several && matches!(fold.campaign.rule.window, WindowRule::Rolling { .. });
+        fold.run(|state| {
+            let stored = ahead.binary_search_by(|stored| stored.last.cmp(&state.last)).ok().map(|at| &ahead[at]);
+            !*searches && stored == Some(state) && (!balanced || state.used_to >= *last)
+        })
     }
 
     /// How far a timer that does not reopen may count: to its close, or, as long as nothing has opened it, to the last
@@ -289,86 +357,48 @@ impl<'a> Refold<'a> {
     fn horizon(&self) -> Option<Key> {
         let WindowRule::Timer { reopens: false, .. } = &self.fold.campaign.rule.window else { return None };
         let window = self.fold.tail.state.window;
-        window.map(|window| Key::before(window.closes)).or_else(|| self.last.clone())
+        let last = self.last.clone().filter(|last| self.taken_to.as_ref() < Some(last));
+        window.map(|window| Key::before(window.closes)).or(last)
     }
 
-    /// Folds in what [`Self::load`] asked for, in any order.
-    pub fn feed(&mut self, mut purchases: Vec<Eligible>) {
-        purchases.append(&mut self.unused);
-        sort(&mut purchases);
-        let end = self.chunk_end();
-        let ahead = std::mem::take(&mut self.ahead);
-        let met = self.fold.run(&purchases, |state| {
-            ahead.binary_search_by(|stored| stored.last.cmp(&state.last)).is_ok_and(|at| ahead[at] == *state)
-        });
-        if met {
-            self.met = self.fold.tail.state.last.clone();
+    /// Takes the stored states that [`Self::load`] asked for, in order.
+    pub fn feed_checkpoints(&mut self, before: Option<State>, ahead: Vec<State>) {
+        if self.first.take().is_some() {
+            let state = before.unwrap_or_default();
+            self.from.clone_from(&state.last);
+            self.taken_to.clone_from(&state.last);
+            self.fold.restart(state);
         }
-        self.last = None;
-        let horizon = self.horizon();
-        if self.fold.rolling().is_some() {
-            let used_to = &self.fold.tail.state.used_to;
-            purchases.retain(|purchase| Some(&purchase.key) > used_to.as_ref());
-            self.unused = purchases;
+        let more = ahead.len() >= self.stride();
+        self.unloaded = ahead.last().filter(|_| more).and_then(|state| state.last.clone());
+        self.spanned += ahead.len();
+        self.ahead = ahead;
+    }
+
+    /// Takes the purchases that [`Self::load`] asked for, in any order: all up to `to`, if not all that it asked for.
+    pub fn feed(&mut self, purchases: Vec<Eligible>, to: Option<Key>) {
+        match self.asked.take() {
+            Some(Asked::Past(range)) => {
+                if let Some(to) = to.or(range.to) {
+                    self.fold.look_back(purchases, to);
+                }
+            }
+            Some(Asked::Next(range)) => {
+                self.taken_to = to.or(range.to);
+                self.ended = self.taken_to.is_none();
+                self.fold.go_on(purchases);
+            }
+            None => {}
         }
-        self.ended = end.is_none() || (horizon.is_some() && end >= horizon);
-        self.ahead = ahead.into_iter().filter(|state| state.last > end).collect();
-        self.spanned += self.stride;
-        self.stride = self.spanned;
     }
 
     /// What it found.
     pub fn finish(self) -> Outcome {
         let Fold { tail, awards, checkpoints, .. } = self.fold;
-        let tail = self.met.is_none().then_some(tail);
-        Outcome { awards, from: self.from, to: self.met, appended: false, checkpoints, tail }
-    }
-}
-
-fn sort(purchases: &mut Vec<Eligible>) {
-    purchases.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-    purchases.dedup_by(|a, b| a.key == b.key);
-}
-
-#[derive(Clone, Debug)]
-struct Fold<'a> {
-    campaign: Campaign<'a>,
-    checkpoint_every: u32,
-    tail: Tail,
-    awards: Vec<Reached>,
-    checkpoints: Vec<State>,
-}
-
-impl<'a> Fold<'a> {
-    fn new(campaign: Campaign<'a>, tail: Tail) -> Self {
-        Self { campaign, checkpoint_every: CHECKPOINT_EVERY, tail, awards: Vec::new(), checkpoints: Vec::new() }
-    }
-
-    /// How far back a rolling window reaches.
-    fn rolling(&self) -> Option<i64> {
-        match &self.campaign.rule.window {
-            WindowRule::Rolling { duration } => Some(duration.micros()),
-            _ => None,
+        let outcome = Outcome { awards, from: self.from, checkpoints, ..Outcome::default() };
+        if self.met {
+            return Outcome { to: tail.state.last.clone(), met: Some(tail.state), ..outcome };
         }
-    }
-
-    /// Folds in the purchases after the state's last; stops, true, after the first for which `stop` holds.
-    fn run(&mut self, purchases: &[Eligible], stop: impl Fn(&State) -> bool) -> bool {
-        let start = self.tail.state.last.as_ref().map_or(0, |last| purchases.partition_point(|p| p.key <= *last));
-        for next in start..purchases.len() {
-            self.tail.state.step(self.campaign, purchases, next, &mut self.awards);
-            if self.tail.state.last.as_ref() != Some(&purchases[next].key) {
-                continue;
-            }
-            if stop(&self.tail.state) {
-                return true;
-            }
-            self.tail.since_checkpoint += 1;
-            if self.tail.since_checkpoint >= self.checkpoint_every {
-                self.tail.since_checkpoint = 0;
-                self.checkpoints.push(self.tail.state.clone());
-            }
-        }
-        false
+        Outcome { tail: Some(tail), ..outcome }
     }
 }

@@ -6,16 +6,20 @@
 //! Reading order: [`time`] and [`zone`] (instants, spans, local bounds) → [`money`] → [`purchase`] (net amounts) →
 //! [`window`], [`goal`], [`award`] (the vocabulary of a rule) → [`rule`] (a campaign's rule; what is legal and what
 //! is eligible) → [`state`] (the fold over a customer's eligible purchases) → [`evaluate`] (what a change can affect,
-//! and the fold from there) → [`diff`] (recorded against reached) → [`evidence`] (the purchases an award rests on) →
-//! [`budget`] (decisions) → [`progress`] → [`lifecycle`] (transitions of a campaign).
+//! and the `fold` from there) → [`cap`] (which awards the customer's cap leaves) → [`diff`] (recorded against reached) →
+//! [`evidence`] (the purchases an award rests on) → [`budget`] (decisions) → [`lookback`] → [`progress`] → [`lifecycle`] (transitions of
+//! a campaign).
 
 pub mod award;
 pub mod budget;
+pub mod cap;
 pub mod diff;
 pub mod evaluate;
 pub mod evidence;
+mod fold;
 pub mod goal;
 pub mod lifecycle;
+pub mod lookback;
 pub mod money;
 pub mod progress;
 pub mod purchase;

@@ -15,7 +15,7 @@ pub enum MoneyError {
     #[error("must be a decimal such as 19.99")]
     Malformed,
     /// Not in the table.
-    #[error("is not an ISO 4217 currency")]
+    #[error("must be an ISO 4217 currency in upper case, such as EUR")]
     UnknownCurrency,
     /// More decimals than there are minor units.
     #[error("has more decimals than the currency")]
@@ -110,15 +110,23 @@ impl From<Currency> for String {
     }
 }
 
-/// `text × 10^decimals` as a whole number: exact, or an error.
-pub fn scaled(text: &str, decimals: u32) -> Result<i64, MoneyError> {
+/// The whole part and the fraction of a decimal, without its sign.
+fn parts(text: &str) -> Result<(&str, &str), MoneyError> {
     let unsigned = text.strip_prefix('-').unwrap_or(text);
     let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
     // rust_decimal reads more than the contract: underscores, ".5", "5.".
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(whole) || !digits(fraction) {
-        return Err(MoneyError::Malformed);
-    }
+    if digits(whole) && digits(fraction) { Ok((whole, fraction)) } else { Err(MoneyError::Malformed) }
+}
+
+/// Whether it is written as a decimal, whatever its size and its decimals.
+pub fn is_decimal(text: &str) -> bool {
+    parts(text).is_ok()
+}
+
+/// `text × 10^decimals` as a whole number: exact, or an error.
+pub fn scaled(text: &str, decimals: u32) -> Result<i64, MoneyError> {
+    let (_, fraction) = parts(text)?;
     if text.len() > 40 {
         return Err(MoneyError::OutOfRange);
     }

@@ -72,6 +72,13 @@ pub struct RefundLine {
     pub amount: i64,
 }
 
+impl Line {
+    /// Lines of one sku in the order in which refunds that name it take from them; without ties but for equal lines.
+    pub fn order(&self) -> (&str, Option<&str>, i32, i64) {
+        (&self.sku, self.category.as_deref(), self.quantity, self.amount)
+    }
+}
+
 impl Purchase {
     /// `max(0, total − all refunds)`.
     pub fn net(&self) -> i64 {
@@ -88,12 +95,14 @@ impl Purchase {
         }
         let net = self.net();
         let mut remaining: Vec<i64> = self.lines.iter().map(|line| line.amount).collect();
+        // Not in the order given: the same lines in another order are the same purchase.
+        let mut ordered: Vec<usize> = (0..self.lines.len()).collect();
+        ordered.sort_by(|one, other| self.lines[*one].order().cmp(&self.lines[*other].order()));
         for named in by_line.flat_map(|refund| &refund.lines) {
             let mut open = named.amount;
-            let of_sku = self.lines.iter().zip(&mut remaining).filter(|(line, _)| line.sku == named.sku);
-            for (_, remaining) in of_sku {
-                let taken = open.min(*remaining);
-                *remaining -= taken;
+            for at in ordered.iter().filter(|at| self.lines[**at].sku == named.sku) {
+                let taken = open.min(remaining[*at]);
+                remaining[*at] -= taken;
                 open -= taken;
             }
         }
@@ -218,9 +227,11 @@ mod tests {
     }
 
     #[test]
-    fn a_refund_that_names_a_sku_is_spread_over_its_lines_in_order() {
+    fn a_refund_that_names_a_sku_is_spread_over_its_lines_whatever_order_they_came_in() {
         let bought = purchase(100, &[("a", 20), ("b", 50), ("a", 30)], vec![refund(35, &[("a", 35)])]);
         assert_eq!(bought.net_lines(), [0, 50, 15]);
+        let bought = purchase(100, &[("a", 30), ("b", 50), ("a", 20)], vec![refund(35, &[("a", 35)])]);
+        assert_eq!(bought.net_lines(), [15, 50, 0]);
     }
 
     #[test]

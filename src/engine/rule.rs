@@ -94,7 +94,7 @@ pub struct Campaign<'a> {
 }
 
 /// What an eligible purchase contributes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eligible {
     /// Its place in the customer's order.
     pub key: Key,
@@ -105,6 +105,12 @@ pub struct Eligible {
 }
 
 impl Rule {
+    /// The most awards that a customer can have: the lower of the caps that bind all of them.
+    pub fn most_awards(&self) -> Option<i64> {
+        let per_window = self.max_per_window.filter(|_| self.window.is_only_one());
+        self.max_per_customer.into_iter().chain(per_window).min().map(i64::from)
+    }
+
     /// Whether what a purchase contributes depends on its lines.
     pub fn reads_lines(&self) -> bool {
         self.filter.names_lines() || matches!(self.goal, Goal::Distinct { .. })
@@ -219,8 +225,11 @@ pub fn faults(rule: &Rule, period: &Period) -> Vec<Fault> {
     match &rule.goal {
         Goal::EveryPurchase => {}
         Goal::Purchases { at_least, .. } => range(*at_least >= 1, &["goal", "purchases", "atLeast"], ONE),
-        Goal::Spend { at_least, .. } => range(money(*at_least), &["goal", "spend", "atLeast"], MONEY),
-        Goal::Distinct { at_least, .. } => range(*at_least >= 1, &["goal", "distinct", "atLeast"], ONE),
+        Goal::Spend { at_least, .. } => range(money(*at_least), &["goal", "spend", "amount"], MONEY),
+        Goal::Distinct { at_least, .. } => {
+            let legal = (1..=super::goal::MAX_DISTINCT).contains(at_least);
+            range(legal, &["goal", "distinct", "atLeast"], "must be 1 to 1000");
+        }
         Goal::Streak { length, purchases_per_window, .. } => {
             range(*length >= 1, &["goal", "streak", "length"], ONE);
             range(*purchases_per_window >= 1, &["goal", "streak", "purchasesPerWindow"], ONE);
@@ -268,7 +277,7 @@ fn unsupported(rule: &Rule) -> Vec<Fault> {
             "a streak takes a calendar window",
         ),
         (streak && rule.max_per_window.is_some(), &["maxPerWindow"], "a streak does not take maxPerWindow"),
-        (small_repeat, &["goal", "spend", "atLeast"], "a repeated spend goal takes at least one major unit"),
+        (small_repeat, &["goal", "spend", "amount"], "a repeated spend goal takes at least one major unit"),
         (per_unit, &["award"], "pointsPerUnit takes the goal everyPurchase"),
     ];
     rules

@@ -4,6 +4,9 @@
 //! purchases up to its `last` and of nothing else, so two folds that arrive at equal states give equal awards from
 //! there on. On that rest both the O(1) append (fold one more purchase into the stored state) and the late purchase
 //! (fold again from a stored checkpoint until a later checkpoint is met unchanged; see [`super::evaluate`]).
+//!
+//! How many awards the customer has is not part of it: one early award more would keep two folds from ever meeting
+//! again. `maxPerCustomer` is applied to what the fold reached; see [`super::cap`].
 
 use std::collections::BTreeMap;
 
@@ -47,7 +50,7 @@ pub struct State {
     /// Awards of this window before caps.
     #[serde(rename = "o", skip_serializing_if = "is_zero")]
     pub ordinal: i64,
-    /// Awards of this window that `maxPerWindow` left; counted only where there is such a cap.
+    /// Awards of this window that `maxPerWindow` left; counted only where there is such a cap and more than one window.
     #[serde(rename = "k", skip_serializing_if = "is_zero")]
     pub kept: i64,
     /// A goal without `repeat` was reached in this window (streak: in this campaign).
@@ -56,10 +59,6 @@ pub struct State {
     /// Rolling: purchases up to this key are used up or too old.
     #[serde(rename = "u", skip_serializing_if = "Option::is_none")]
     pub used_to: Option<Key>,
-    /// Awards that `maxPerCustomer` left so far. Counted only where there is such a cap: elsewhere it would keep two
-    /// folds that differ by one early award from ever meeting again.
-    #[serde(rename = "a", skip_serializing_if = "is_zero")]
-    pub awarded: i64,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
@@ -131,11 +130,32 @@ impl State {
             self.count = 0;
             return;
         }
-        *self = Self { last: self.last.take(), awarded: self.awarded, ..Self::default() };
+        *self = Self { last: self.last.take(), ..Self::default() };
     }
 
-    /// Rolling: takes back what is too old to count from now on: all before `used_to`.
-    fn expire(&mut self, goal: &Goal, earlier: &[Eligible], used_to: Key) {
+    /// Bytes of the items, which are all of a state that can be large.
+    pub(super) fn item_bytes(&self) -> usize {
+        /// Of an entry as it is stored, beside its name.
+        const ENTRY_BYTES: usize = 6;
+        self.items.keys().map(|item| item.len() + ENTRY_BYTES).sum()
+    }
+
+    /// Rolling: whether the purchase completes the goal, beside what has not expired.
+    pub(super) fn reaches(&self, goal: &Goal, purchase: &Eligible) -> bool {
+        match goal {
+            Goal::Purchases { at_least, .. } => self.count + 1 >= i64::from(*at_least),
+            Goal::Spend { at_least, .. } => self.sum + purchase.amount >= *at_least,
+            Goal::Distinct { at_least, .. } => {
+                let new = purchase.items.iter().filter(|item| !self.items.contains_key(*item)).count();
+                (self.items.len() + new) as i64 >= i64::from(*at_least)
+            }
+            Goal::EveryPurchase | Goal::Streak { .. } => false,
+        }
+    }
+
+    /// Rolling: takes back what is too old to count from now on: all up to `used_to`. `earlier`: the unused ones, or the oldest of
+    /// them, where it is called for one part after the other.
+    pub fn expire(&mut self, goal: &Goal, earlier: &[Eligible], used_to: Key) {
         if self.used_to.as_ref().is_some_and(|before| *before >= used_to) {
             return;
         }
@@ -253,7 +273,7 @@ impl State {
         }
     }
 
-    /// Hands out one award, if it has points and the caps leave it.
+    /// Hands out one award, if it has points and its window's cap leaves it.
     fn award(
         &mut self,
         campaign: Campaign<'_>,
@@ -267,7 +287,7 @@ impl State {
         if points == 0 {
             return;
         }
-        // What no award or cap depends on stays uncounted, for the reason that `awarded` gives.
+        // What no award or cap depends on stays uncounted: it would keep folds from meeting again.
         let ordinal = match (&rule.goal, &rule.window) {
             (Goal::EveryPurchase | Goal::Streak { .. }, _) | (_, WindowRule::Rolling { .. }) => 1,
             _ => {
@@ -275,17 +295,11 @@ impl State {
                 self.ordinal
             }
         };
-        if let Some(cap) = rule.max_per_window {
+        if let Some(cap) = rule.max_per_window.filter(|_| !rule.window.is_only_one()) {
             if self.kept >= i64::from(cap) {
                 return;
             }
             self.kept += 1;
-        }
-        if let Some(cap) = rule.max_per_customer {
-            if self.awarded >= i64::from(cap) {
-                return;
-            }
-            self.awarded += 1;
         }
         let at = purchase.key.at;
         let window = self.window.unwrap_or(Interval { opens: evidence_from.at, closes: at });
@@ -295,18 +309,18 @@ impl State {
 }
 
 /// Rolling: between what is too old beside a purchase at `at` and what is not: `at − duration` itself is.
-pub(super) fn too_old(at: Instant, duration: i64) -> Key {
+pub fn too_old(at: Instant, duration: i64) -> Key {
     Key::before(at.minus(duration).plus(1))
 }
 
-/// Those of the sorted purchases with `after < key < until`.
-fn between<'a>(purchases: &'a [Eligible], after: Option<&Key>, until: &Key) -> &'a [Eligible] {
+/// Those of the sorted purchases with `after < key <= to`.
+fn between<'a>(purchases: &'a [Eligible], after: Option<&Key>, to: &Key) -> &'a [Eligible] {
     let start = after.map_or(0, |after| purchases.partition_point(|purchase| purchase.key <= *after));
-    let end = purchases.partition_point(|purchase| purchase.key < *until);
+    let end = purchases.partition_point(|purchase| purchase.key <= *to);
     &purchases[start.min(end)..end]
 }
 
-fn first_after<'a>(purchases: &'a [Eligible], after: Option<&Key>) -> Option<&'a Eligible> {
+pub(super) fn first_after<'a>(purchases: &'a [Eligible], after: Option<&Key>) -> Option<&'a Eligible> {
     let start = after.map_or(0, |after| purchases.partition_point(|purchase| purchase.key <= *after));
     purchases.get(start)
 }

@@ -39,6 +39,13 @@ pub enum WindowRule {
     },
 }
 
+impl WindowRule {
+    /// Whether a customer has one window in all.
+    pub const fn is_only_one(&self) -> bool {
+        matches!(self, Self::Campaign | Self::Timer { reopens: false, .. })
+    }
+}
+
 /// Blocks of `every` units, counted from the unit that contains the campaign's start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Calendar {

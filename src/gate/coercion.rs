@@ -1,20 +1,21 @@
 //! A value of a type, coerced while it is read, as "Input Coercion" of the specification says for variables.
 //!
-//! What does not fit is refused at its first fault, with the path to it, before anything behind it takes memory. Values of custom
-//! scalars may be anything; whoever runs the operation knows more about them.
+//! What does not fit is noted with the path to it, and null stands in its place, so that a client hears of all its faults at once;
+//! after ten of them reading ends.
 
 use std::cell::RefCell;
 use std::fmt::{self, Display, Formatter};
 
 use apollo_compiler::ast::{Type, Value as Literal};
 use apollo_compiler::response::{JsonMap, JsonValue};
-use apollo_compiler::schema::{ExtendedType, InputObjectType};
+use apollo_compiler::schema::{EnumType, ExtendedType, InputObjectType};
 use apollo_compiler::{Name, Schema};
 use serde::Deserializer;
-use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::Number;
+use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Number, Value};
 
-use super::refusal::{Code, Refusal};
+use super::refusal::{Code, MAX_REFUSALS, Refusal};
+use super::scalars::Scalars;
 use super::values::{is_one_of, one_of_message};
 
 /// Whole numbers from here on are no exact floats: 2^53.
@@ -23,15 +24,20 @@ const MAX_EXACT_FLOAT: f64 = 9_007_199_254_740_992.0;
 /// What all values of one request are read with.
 pub(super) struct Context<'a> {
     schema: &'a Schema,
+    scalars: &'a Scalars,
     /// Of lists and objects in each other.
     max_levels: u32,
-    /// Why reading ended, unless it was for a fault of the JSON.
-    pub(super) refusal: RefCell<Option<Refusal>>,
+    refusals: RefCell<Vec<Refusal>>,
 }
 
 impl<'a> Context<'a> {
-    pub(super) fn new(schema: &'a Schema, max_levels: u32) -> Self {
-        Self { schema, max_levels, refusal: RefCell::new(None) }
+    pub(super) fn new(schema: &'a Schema, scalars: &'a Scalars, max_levels: u32) -> Self {
+        Self { schema, scalars, max_levels, refusals: RefCell::default() }
+    }
+
+    /// What did not fit. None: if reading failed, the JSON was at fault.
+    pub(super) fn into_refusals(self) -> Vec<Refusal> {
+        self.refusals.into_inner()
     }
 }
 
@@ -72,23 +78,37 @@ impl<'a> Place<'a> {
         Self { ty, path, levels: self.levels + 1, ..self }
     }
 
-    fn fail<E: Error>(self, code: Code, message: impl Display) -> E {
+    fn note(self, code: Code, message: impl Display) -> usize {
         let refusal = Refusal::new(code, format!("variable `{}`: {message}", self.path));
-        let error = E::custom(&refusal.message);
-        self.context.refusal.replace(Some(refusal));
-        error
+        let mut refusals = self.context.refusals.borrow_mut();
+        refusals.push(refusal);
+        refusals.len()
     }
 
-    fn unfit<E: Error>(self) -> E {
-        self.fail(Code::BadUserInput, format_args!("this is no value of type {}", self.ty))
+    /// What stands for a value that does not fit; an error when so many were met that reading ends.
+    fn refuse<E: Error>(self, message: impl Display) -> Result<JsonValue, E> {
+        let noted = self.note(Code::BadUserInput, message);
+        if noted < MAX_REFUSALS { Ok(JsonValue::Null) } else { Err(E::custom("too much is wrong")) }
+    }
+
+    fn unfit<E: Error>(self) -> Result<JsonValue, E> {
+        let scalar = self.context.scalars.get(self.ty.inner_named_type().as_str());
+        match (scalar, self.definition()) {
+            (Some(scalar), _) => self.refuse(scalar.expected),
+            (None, Some(ExtendedType::Enum(names))) => {
+                self.refuse(format_args!("this is no value of type {}: {}", self.ty, one_of_names(names)))
+            }
+            (None, _) => self.refuse(format_args!("this is no value of type {}", self.ty)),
+        }
     }
 
     fn enter<E: Error>(self) -> Result<(), E> {
-        if self.levels < self.context.max_levels {
+        let limit = self.context.max_levels;
+        if self.levels < limit {
             return Ok(());
         }
-        let message = format_args!("nested more than {} levels", self.context.max_levels);
-        Err(self.fail(Code::TooExpensive, message))
+        self.note(Code::TooExpensive, format_args!("lists and objects are nested more than {limit} levels deep"));
+        Err(E::custom("too deep"))
     }
 
     /// What a single value is where a list is expected: its only item.
@@ -106,19 +126,34 @@ impl<'a> Place<'a> {
     }
 
     /// A value without parts.
-    fn leaf<E: Error>(self, value: JsonValue) -> Result<JsonValue, E> {
+    fn leaf<E: Error>(self, value: Value) -> Result<JsonValue, E> {
         self.alone(|place| {
             let fits = match place.definition() {
-                Some(ExtendedType::Scalar(scalar)) => is_of_scalar(&scalar.name, &value),
+                Some(ExtendedType::Scalar(scalar)) => match self.context.scalars.get(scalar.name.as_str()) {
+                    Some(scalar) => (scalar.fits)(&value),
+                    None => is_of_scalar(&scalar.name, &value),
+                },
                 Some(ExtendedType::Enum(names)) => value.as_str().is_some_and(|name| names.values.contains_key(name)),
                 _ => false,
             };
-            if fits { Ok(value) } else { Err(place.unfit()) }
+            if fits { Ok(value.into()) } else { place.unfit() }
         })
+    }
+
+    /// Whether it can be anything.
+    fn is_free(self, definition: &ExtendedType) -> bool {
+        let ExtendedType::Scalar(scalar) = definition else { return false };
+        !scalar.is_built_in() && !self.context.scalars.contains_key(scalar.name.as_str())
     }
 }
 
-fn is_of_scalar(name: &Name, value: &JsonValue) -> bool {
+/// What an enum's value can be.
+pub(super) fn one_of_names(names: &EnumType) -> String {
+    let names: Vec<&str> = names.values.keys().map(Name::as_str).collect();
+    format!("it is one of {}", names.join(", "))
+}
+
+fn is_of_scalar(name: &Name, value: &Value) -> bool {
     match name.as_str() {
         "Int" => value.as_i64().is_some_and(|number| i32::try_from(number).is_ok()),
         "Float" => value.is_f64() || value.as_f64().is_some_and(|number| number.abs() < MAX_EXACT_FLOAT),
@@ -145,27 +180,27 @@ impl<'de> Visitor<'de> for Place<'_> {
     }
 
     fn visit_unit<E: Error>(self) -> Result<JsonValue, E> {
-        if self.ty.is_non_null() { Err(self.unfit()) } else { Ok(JsonValue::Null) }
+        if self.ty.is_non_null() { self.unfit() } else { Ok(JsonValue::Null) }
     }
 
     fn visit_bool<E: Error>(self, value: bool) -> Result<JsonValue, E> {
-        self.leaf(JsonValue::Bool(value))
+        self.leaf(Value::Bool(value))
     }
 
     fn visit_i64<E: Error>(self, value: i64) -> Result<JsonValue, E> {
-        self.leaf(JsonValue::Number(value.into()))
+        self.leaf(Value::Number(value.into()))
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<JsonValue, E> {
-        self.leaf(JsonValue::Number(value.into()))
+        self.leaf(Value::Number(value.into()))
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<JsonValue, E> {
-        self.leaf(Number::from_f64(value).map_or(JsonValue::Null, JsonValue::Number))
+        self.leaf(Number::from_f64(value).map_or(Value::Null, Value::Number))
     }
 
     fn visit_str<E: Error>(self, value: &str) -> Result<JsonValue, E> {
-        self.leaf(JsonValue::String(value.into()))
+        self.leaf(Value::String(value.into()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut sent: A) -> Result<JsonValue, A::Error> {
@@ -174,11 +209,14 @@ impl<'de> Visitor<'de> for Place<'_> {
         let item = match self.ty {
             Type::List(item) | Type::NonNullList(item) => item,
             Type::Named(name) | Type::NonNullNamed(name) => match self.definition() {
-                Some(ExtendedType::Scalar(scalar)) if !scalar.is_built_in() => {
+                Some(definition) if self.is_free(definition) => {
                     anything = Type::Named(name.clone());
                     &anything
                 }
-                _ => return Err(self.unfit()),
+                _ => {
+                    while sent.next_element::<IgnoredAny>()?.is_some() {}
+                    return self.unfit();
+                }
             },
         };
         let mut items = Vec::new();
@@ -188,12 +226,15 @@ impl<'de> Visitor<'de> for Place<'_> {
         Ok(JsonValue::Array(items))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, sent: A) -> Result<JsonValue, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut sent: A) -> Result<JsonValue, A::Error> {
         self.enter()?;
         self.alone(|place| match place.definition() {
             Some(ExtendedType::InputObject(input)) => place.object(input, sent),
-            Some(ExtendedType::Scalar(scalar)) if !scalar.is_built_in() => place.any_object(sent),
-            _ => Err(place.unfit()),
+            Some(definition) if place.is_free(definition) => place.any_object(sent),
+            _ => {
+                while sent.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                place.unfit()
+            }
         })
     }
 }
@@ -201,20 +242,32 @@ impl<'de> Visitor<'de> for Place<'_> {
 impl Place<'_> {
     fn object<'de, A: MapAccess<'de>>(self, input: &InputObjectType, mut sent: A) -> Result<JsonValue, A::Error> {
         let mut fields = JsonMap::new();
+        let noted = self.context.refusals.borrow().len();
         while let Some(name) = sent.next_key::<String>()? {
             let path = Path::Field(self.path, &name);
             let Some(field) = input.fields.get(name.as_str()) else {
-                let message = format_args!("{} has no such field", input.name);
-                return Err(Place { path: &path, ..self }.fail(Code::BadUserInput, message));
+                sent.next_value::<IgnoredAny>()?;
+                Place { path: &path, ..self }.refuse(format_args!("{} has no such field", input.name))?;
+                continue;
             };
             let value = sent.next_value_seed(self.inside(&field.ty, &path))?;
             if fields.insert(name.as_str(), value).is_some() {
-                return Err(Place { path: &path, ..self }.fail(Code::BadUserInput, "it is given twice"));
+                Place { path: &path, ..self }.refuse("it is given twice")?;
             }
         }
-        if is_one_of(input) && (fields.len() != 1 || fields.values().any(JsonValue::is_null)) {
-            return Err(self.fail(Code::BadUserInput, one_of_message(&input.name)));
+        if is_one_of(input) {
+            // Null may stand for what did not fit, which has been told.
+            let told = self.context.refusals.borrow().len() > noted;
+            if !told && (fields.len() != 1 || fields.values().any(JsonValue::is_null)) {
+                return self.refuse(one_of_message(&input.name));
+            }
         }
+        self.complete(input, &mut fields)?;
+        Ok(JsonValue::Object(fields))
+    }
+
+    /// Adds the fields that have a default.
+    fn complete<E: Error>(self, input: &InputObjectType, fields: &mut JsonMap) -> Result<(), E> {
         for (name, field) in &input.fields {
             if fields.contains_key(name.as_str()) {
                 continue;
@@ -223,10 +276,10 @@ impl Place<'_> {
                 fields.insert(name.as_str(), json(default));
             } else if field.ty.is_non_null() {
                 let path = Path::Field(self.path, name);
-                return Err(Place { path: &path, ..self }.fail(Code::BadUserInput, "it is missing"));
+                Place { path: &path, ..self }.refuse(format_args!("it is missing: a value of type {}", field.ty))?;
             }
         }
-        Ok(JsonValue::Object(fields))
+        Ok(())
     }
 
     /// Of a custom scalar.

@@ -69,15 +69,17 @@ impl<'a> Counter<'a> {
         cost.directives = cost.directives.saturating_add(count(operation.directives.len() + on_variables));
         self.fields = self.fields.saturating_add(cost.fields);
         let Limits { fields, aliases, directives, depth, introspection_depth, .. } = *self.limits;
-        for (what, actual, limit) in [
-            ("fields", self.fields, fields),
-            ("aliases", cost.aliases, aliases),
-            ("directives", cost.directives, directives),
-            ("levels of fields", cost.depth, depth),
-            ("levels of introspection fields", cost.introspection_depth, introspection_depth),
+        for (what, sent, limit, remedy) in [
+            ("fields", self.fields, fields, "split it into several requests"),
+            ("aliases", cost.aliases, aliases, "split it into several requests"),
+            ("directives", cost.directives, directives, "split it into several requests"),
+            ("levels of fields", cost.depth, depth, "ask for the inner part by its `id`"),
+            ("levels of introspection fields", cost.introspection_depth, introspection_depth, "ask less deep"),
         ] {
-            if actual > limit {
-                let message = format!("the document has more than {limit} {what} when its fragments are expanded");
+            if sent > limit {
+                let message = format!(
+                    "with its fragments expanded the document has {sent} {what}, and at most {limit} are allowed: {remedy}"
+                );
                 return Err(Refusal::new(Code::TooExpensive, message));
             }
         }
@@ -230,13 +232,13 @@ mod tests {
             assert!(message(allowed).is_ok(), "{allowed}");
         }
         for (refused, why) in [
-            ("{ me { id label rank balance } }", "4 fields"),
-            ("{ a: me { b: id } }", "1 aliases"),
-            ("{ me { id @once @once @once } }", "2 directives"),
-            ("query @a @b @c { me { id } }", "2 directives"),
-            ("query ($a: Int @a @b @c) { me { id } }", "2 directives"),
-            ("{ me { friend { id } } }", "2 levels of fields"),
-            ("{ __schema { types { fields { name } } } }", "3 levels of introspection"),
+            ("{ me { id label rank balance } }", "5 fields, and at most 4 are"),
+            ("{ a: me { b: id } }", "2 aliases, and at most 1 are"),
+            ("{ me { id @once @once @once } }", "3 directives, and at most 2 are"),
+            ("query @a @b @c { me { id } }", "3 directives, and at most 2 are"),
+            ("query ($a: Int @a @b @c) { me { id } }", "3 directives, and at most 2 are"),
+            ("{ me { friend { id } } }", "3 levels of fields, and at most 2 are"),
+            ("{ __schema { types { fields { name } } } }", "4 levels of introspection fields, and at most 3 are"),
             ("{ ... { ... { ... { ... { __typename } } } } }", "nested more than 4 levels"),
         ] {
             assert!(message(refused).unwrap_err().contains(why), "{refused}");

@@ -1,20 +1,30 @@
 //! One text, parsed, counted and validated. It depends on the schema and the text alone, not on variables or on who asks.
 
-use apollo_compiler::collections::HashMap;
+use apollo_compiler::collections::{HashMap, HashSet};
 use apollo_compiler::executable::{ExecutableDocument, Operation};
 use apollo_compiler::introspection::check_max_depth;
 use apollo_compiler::parser::Parser;
-use apollo_compiler::validation::{DiagnosticList, Valid};
+use apollo_compiler::validation::Valid;
 use apollo_compiler::{Name, Node, Schema};
 
 use super::cost::Counter;
 use super::limits::Limits;
-use super::refusal::{Code, Refusal};
-use super::scan::scan;
+use super::refusal::{Code, MAX_REFUSALS, Refusal};
+use super::scalars::Scalars;
+use super::scan::{scan, without};
 use super::values::{self, NeverNull};
+use super::wording;
 
 /// Stands for the text in the parser's records; nothing shows it.
 const SOURCE_NAME: &str = "request";
+
+/// What documents are held against.
+#[derive(Clone, Copy)]
+pub(super) struct Rules<'a> {
+    pub(super) schema: &'a Valid<Schema>,
+    pub(super) scalars: &'a Scalars,
+    pub(super) limits: &'a Limits,
+}
 
 pub(super) struct Document {
     text_bytes: usize,
@@ -30,39 +40,42 @@ pub(super) struct Facts {
 
 impl Document {
     /// Every operation of the text must pass, not only the one that will be asked for.
-    pub(super) fn parse(schema: &Valid<Schema>, limits: &Limits, text: &str) -> Result<Self, Vec<Refusal>> {
-        scan(text, limits).map_err(|refusal| vec![refusal])?;
+    pub(super) fn parse(rules: &Rules<'_>, text: &str) -> Result<Self, Vec<Refusal>> {
+        let Rules { schema, scalars, limits } = *rules;
+        let descriptions = scan(text, limits).map_err(|refusal| vec![refusal])?.descriptions;
+        let text = &*without(text, &descriptions);
         // Second line behind the scan; in the parser's units, which are more than one for a bracket.
         let mut parser = Parser::new().recursion_limit(8 * limits.levels as usize);
-        let ast = parser
-            .parse_ast(text, SOURCE_NAME)
-            .map_err(|failed| Refusal::from_diagnostics(Code::GraphqlParseFailed, &failed.errors))?;
+        let ast = parser.parse_ast(text, SOURCE_NAME).map_err(|failed| vec![wording::syntax(text, &failed.errors)])?;
         if ast.definitions.is_empty() {
             return Err(vec![Refusal::new(Code::GraphqlParseFailed, "syntax error: the document is empty")]);
         }
-        let invalid = |errors: &DiagnosticList| Refusal::from_diagnostics(Code::GraphqlValidationFailed, errors);
-        let executable = ast.to_executable(schema).map_err(|failed| invalid(&failed.errors))?;
-
-        let mut counter = Counter::new(&executable, limits);
-        let mut introspects = HashMap::default();
-        for operation in executable.operations.iter() {
-            let cost = counter.count(operation).map_err(|refusal| vec![refusal])?;
-            introspects.insert(operation.name.clone(), cost.introspects());
-        }
-
-        let executable = executable.validate(schema).map_err(|failed| invalid(&failed.errors))?;
+        let mut refusals = Vec::new();
+        let executable = ast.to_executable(schema).unwrap_or_else(|failed| {
+            refusals = wording::invalid(schema, &failed.errors, true);
+            failed.partial
+        });
+        let introspecting = introspecting(&executable, limits).map_err(|refusal| vec![refusal])?;
+        let executable = executable.validate(schema).map(Valid::into_inner).unwrap_or_else(|failed| {
+            refusals.extend(wording::invalid(schema, &failed.errors, refusals.is_empty()));
+            failed.partial
+        });
         let mut facts = HashMap::default();
         for operation in executable.operations.iter() {
-            let never_null = values::check(schema, &executable, operation)?;
-            let introspects = introspects.get(&operation.name).is_some_and(|introspects| *introspects);
-            if introspects {
-                check_max_depth(&executable, operation).map_err(|error| {
-                    let refusal = Refusal::new(Code::TooExpensive, error.message().to_string());
-                    vec![refusal.at_span(error.location(), &executable.sources)]
-                })?;
+            let introspects = introspecting.contains(&operation.name);
+            match values::check(schema, scalars, &executable, operation) {
+                Ok(never_null) => {
+                    facts.insert(operation.name.clone(), Facts { introspects, never_null });
+                }
+                Err(more) => add(&mut refusals, more),
             }
-            facts.insert(operation.name.clone(), Facts { introspects, never_null });
         }
+        if !refusals.is_empty() {
+            refusals.truncate(MAX_REFUSALS);
+            return Err(refusals);
+        }
+        let executable = Valid::assume_valid(executable);
+        check_introspection(&executable, &introspecting)?;
         Ok(Self { text_bytes: text.len(), executable, facts })
     }
 
@@ -85,6 +98,40 @@ impl Document {
         match self.facts.get(&operation.name) {
             Some(facts) => Ok((operation, facts)),
             None => Err(Refusal::new(Code::BadUserInput, "no such operation")),
+        }
+    }
+}
+
+/// Those of the operations that ask for the schema. Each is counted, whichever is going to run.
+fn introspecting(document: &ExecutableDocument, limits: &Limits) -> Result<HashSet<Option<Name>>, Refusal> {
+    let mut counter = Counter::new(document, limits);
+    let mut introspecting = HashSet::default();
+    for operation in document.operations.iter() {
+        if counter.count(operation)?.introspects() {
+            introspecting.insert(operation.name.clone());
+        }
+    }
+    Ok(introspecting)
+}
+
+fn check_introspection(
+    document: &Valid<ExecutableDocument>,
+    introspecting: &HashSet<Option<Name>>,
+) -> Result<(), Vec<Refusal>> {
+    for operation in document.operations.iter().filter(|operation| introspecting.contains(&operation.name)) {
+        check_max_depth(document, operation).map_err(|error| {
+            let refusal = Refusal::new(Code::TooExpensive, error.message().to_string());
+            vec![refusal.at_span(error.location(), &document.sources)]
+        })?;
+    }
+    Ok(())
+}
+
+/// Adds what was not told of the same place already.
+fn add(refusals: &mut Vec<Refusal>, more: Vec<Refusal>) {
+    for refusal in more {
+        if !refusals.iter().any(|told| told.locations == refusal.locations) {
+            refusals.push(refusal);
         }
     }
 }

@@ -6,12 +6,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use apollo_compiler::Schema;
-use apollo_compiler::validation::Valid;
 use moka::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
-use super::document::Document;
+use super::document::{Document, Rules};
 use super::limits::Limits;
 use super::refusal::{Code, Refusal};
 use super::scan::scan;
@@ -40,10 +38,10 @@ impl Documents {
     }
 
     /// From now on only these may run.
-    pub(super) fn list(&mut self, schema: &Valid<Schema>, limits: &Limits, texts: &[String]) -> Result<(), Refusal> {
+    pub(super) fn list(&mut self, rules: &Rules<'_>, texts: &[String]) -> Result<(), Refusal> {
         let mut listed = HashMap::new();
         for text in texts {
-            let document = Document::parse(schema, limits, text).map_err(|mut refusals| refusals.swap_remove(0))?;
+            let document = Document::parse(rules, text).map_err(|mut refusals| refusals.swap_remove(0))?;
             listed.insert(hash_of(text), Arc::new(document));
         }
         self.listed = Some(listed);
@@ -60,14 +58,13 @@ impl Documents {
             return 0;
         }
         // What the scan refuses is taken for the largest text.
-        scan(text, limits).unwrap_or(limits.tokens)
+        scan(text, limits).map_or(limits.tokens, |scanned| scanned.tokens)
     }
 
     /// The document that the request means.
     pub(super) fn find(
         &self,
-        schema: &Valid<Schema>,
-        limits: &Limits,
+        rules: &Rules<'_>,
         request: &Request<'_>,
         rights: Rights,
     ) -> Result<Arc<Document>, Vec<Refusal>> {
@@ -76,8 +73,8 @@ impl Documents {
             (_, Some(None)) => return refuse(Code::BadUserInput, "sha256Hash must be 64 hexadecimal digits"),
             ("", Some(Some(hash))) => hash,
             // Hashing is linear in the text, which must be bounded first.
-            (text, _) if text.is_empty() || text.len() > limits.text_bytes => {
-                return Document::parse(schema, limits, text).map(Arc::new);
+            (text, _) if text.is_empty() || text.len() > rules.limits.text_bytes => {
+                return Document::parse(rules, text).map(Arc::new);
             }
             (text, hash) => {
                 let of_text = hash_of(text);
@@ -101,7 +98,7 @@ impl Documents {
             Some(document) => Ok(document),
             None if request.query.is_empty() => unknown(),
             None => {
-                let document = Arc::new(Document::parse(schema, limits, request.query)?);
+                let document = Arc::new(Document::parse(rules, request.query)?);
                 self.recent.insert(hash, Arc::clone(&document));
                 Ok(document)
             }
@@ -139,7 +136,7 @@ fn parse_hash(text: &str) -> Option<Hash> {
 #[cfg(test)]
 mod tests {
     use super::super::fixture::{SDL, gate};
-    use super::super::{Gate, Limits};
+    use super::super::{Gate, Limits, Scalars};
     use super::*;
 
     const TEXT: &str = "{ me { id } }";
@@ -207,7 +204,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded_in_bytes() {
         let limits = Limits { documents_bytes: 1 << 20, ..Limits::default() };
-        let gate = Gate::new(SDL, limits).unwrap();
+        let gate = Gate::new(SDL, Scalars::default(), limits).unwrap();
         for n in 0..2_000 {
             assert!(ask(&gate, &format!("{{ me {{ a{n}: id }} }}"), None, Rights::default()).is_ok());
         }

@@ -2,12 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Admitted, Code, Gate, Limits, Refusal, Request, Rights};
+use super::{Admitted, Code, Gate, Limits, Refusal, Request, Rights, Scalar};
 
 pub(super) const SDL: &str = r#"
 directive @oneOf on INPUT_OBJECT
 directive @once repeatable on FIELD
 scalar Points
+scalar Even
 interface Node { id: ID! label: String! parent: Node }
 type Query {
   me: Customer
@@ -19,7 +20,7 @@ type Query {
   search: [Hit!]!
   echo(
     text: String, number: Int, page: Int! = 7, ids: [ID!], by: CustomerBy, filter: Filter, points: Points, flag: Boolean,
-    status: Status, ratio: Float
+    status: Status, ratio: Float, even: Even, evens: [Even!]
   ): String
 }
 type CustomerConnection { nodes: [Customer!]! edges: [CustomerEdge!]! pageInfo: PageInfo! }
@@ -51,13 +52,14 @@ type Mutation {
   other: Int
 }
 input RecordInput { externalId: String! points: Points lines: [LineInput!] }
-input LineInput { sku: String! quantity: Int! = 1 }
+input LineInput { sku: String! quantity: Int! = 1 even: Even }
 type RecordPayload { replayed: Boolean! customer: Customer errors: [String!]! }
 type Subscription { ticks(after: String): Int! points: Customer! }
 "#;
 
 pub(super) fn gate() -> Gate {
-    Gate::new(SDL, Limits::default()).unwrap()
+    let even = Scalar { fits: |value| value.as_i64().is_some_and(|number| number % 2 == 0), expected: "write it even" };
+    Gate::new(SDL, [("Even", even)].into(), Limits::default()).unwrap()
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "tests write the values where they are handed over")]

@@ -29,6 +29,8 @@ pub struct Limits {
     pub page_items: u32,
     /// Items that any other list is taken to answer, where no argument says how many.
     pub list_items: u32,
+    /// The most items that `first` and `last` can ask for; told to whoever asks for too much.
+    pub max_page_items: u32,
     /// Points, as [`Admitted::cost`](super::Admitted::cost) counts them.
     pub max_cost: u32,
     /// Bytes of parsed documents that are kept.
@@ -51,6 +53,7 @@ impl Default for Limits {
             normalized_bytes: 256 * 1024,
             page_items: 20,
             list_items: 5,
+            max_page_items: 100,
             max_cost: 50_000,
             documents_bytes: 32 << 20,
         }

@@ -19,28 +19,36 @@ mod documents;
 mod fixture;
 mod limits;
 mod normalize;
+mod places;
 mod points;
 mod print;
 mod refusal;
+mod scalars;
 mod scan;
 mod suggest;
 #[cfg(test)]
 mod tests;
 mod values;
 mod variables;
+mod wording;
 
 use apollo_compiler::Schema;
-use apollo_compiler::executable::OperationType;
+use apollo_compiler::executable::{Operation, OperationType};
+use apollo_compiler::response::JsonMap;
 use apollo_compiler::validation::Valid;
 use serde_json::{Map, Value};
 
-use document::Document;
+use coercion::Context;
+use document::{Document, Rules};
 use documents::Documents;
 use normalize::{ConcreteTypes, Normalizer, Selected};
+use print::Printed;
 use suggest::suggest;
 
 pub use limits::Limits;
+pub use places::Places;
 pub use refusal::{Code, Refusal};
+pub use scalars::{Scalar, Scalars};
 
 /// The executor answers this field of `__Type`, but its SDL leaves introspection types out and the validator's lack it.
 const IS_ONE_OF: &str = "extend type __Type { isOneOf: Boolean }";
@@ -48,6 +56,7 @@ const IS_ONE_OF: &str = "extend type __Type { isOneOf: Boolean }";
 /// The schema and the limits that requests are held against.
 pub struct Gate {
     schema: Valid<Schema>,
+    scalars: Scalars,
     concrete_types: ConcreteTypes,
     documents: Documents,
     limits: Limits,
@@ -92,7 +101,7 @@ pub enum OperationKind {
 }
 
 /// A request that may run.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Admitted {
     /// What the operation does.
     pub operation: OperationKind,
@@ -102,6 +111,8 @@ pub struct Admitted {
     pub operation_name: Option<String>,
     /// The normalised operation: the text to run in place of the one that came.
     pub document: String,
+    /// Where its fields stand in the text that came.
+    pub places: Places,
     /// The values of exactly those variables that `document` uses.
     pub variables: Map<String, Value>,
     /// Points: one for each field that can run, times the items of the lists it stands in. `first` and `last` say how many those
@@ -123,16 +134,17 @@ impl OperationKind {
 
 impl Gate {
     /// A gate for the schema of that SDL, as the executor prints it.
-    pub fn new(sdl: &str, limits: Limits) -> Result<Self, SchemaError> {
+    pub fn new(sdl: &str, scalars: Scalars, limits: Limits) -> Result<Self, SchemaError> {
         let schema = Schema::parse_and_validate(format!("{sdl}\n{IS_ONE_OF}\n"), "schema.graphql")
             .map_err(|failed| SchemaError(failed.errors.to_string()))?;
         let concrete_types = normalize::concrete_types(&schema);
-        Ok(Self { schema, concrete_types, documents: Documents::new(&limits), limits })
+        Ok(Self { schema, scalars, concrete_types, documents: Documents::new(&limits), limits })
     }
 
     /// From now on only the documents with these texts may run, but for those who have the right to others.
     pub fn list(&mut self, texts: &[String]) -> Result<(), Refusal> {
-        self.documents.list(&self.schema, &self.limits, texts)
+        let Self { schema, scalars, limits, .. } = self;
+        self.documents.list(&Rules { schema, scalars, limits }, texts)
     }
 
     /// Tokens of the request's text that deciding on it would parse: 0 where the document is known. Costs no more than a scan.
@@ -146,25 +158,39 @@ impl Gate {
             let suggested = |refusal| if rights.introspection { suggest(&self.schema, refusal) } else { refusal };
             refusals.into_iter().map(suggested).collect::<Vec<_>>()
         };
-        let document = self.documents.find(&self.schema, &self.limits, request, rights).map_err(refused)?;
-        self.admit_document(&document, request, rights).map_err(|refusal| vec![refusal])
+        let document = self.documents.find(&self.rules(), request, rights).map_err(refused)?;
+        let (operation, facts) = document.operation(request.operation_name).map_err(|refusal| vec![refusal])?;
+        if facts.introspects && !rights.introspection {
+            return Err(vec![Refusal::new(Code::Forbidden, "introspection is not allowed here")]);
+        }
+        let context = Context::new(&self.schema, &self.scalars, self.limits.variables_levels);
+        let variables = variables::coerce(context, operation, &facts.never_null, request.variables)?;
+        self.admit_operation(&document, operation, &variables).map_err(|refusal| vec![refusal])
     }
 
-    fn admit_document(&self, document: &Document, request: &Request<'_>, rights: Rights) -> Result<Admitted, Refusal> {
+    fn rules(&self) -> Rules<'_> {
+        Rules { schema: &self.schema, scalars: &self.scalars, limits: &self.limits }
+    }
+
+    fn admit_operation(
+        &self,
+        document: &Document,
+        operation: &Operation,
+        variables: &JsonMap,
+    ) -> Result<Admitted, Refusal> {
         let Self { schema, concrete_types, limits, .. } = self;
-        let (operation, facts) = document.operation(request.operation_name)?;
-        if facts.introspects && !rights.introspection {
-            return Err(Refusal::new(Code::Forbidden, "introspection is not allowed here"));
-        }
-        let variables = variables::coerce(schema, operation, &facts.never_null, request.variables, limits)?;
         let selected =
-            Normalizer::new(schema, concrete_types, document.executable(), &variables, limits).operation(operation)?;
-        let cost = points::points(&selected, &variables, limits);
+            Normalizer::new(schema, concrete_types, document.executable(), variables, limits).operation(operation)?;
+        let cost = points::points(&selected, variables, limits);
         if cost > limits.max_cost {
-            let message = format!("the operation costs {cost} points; at most {} are allowed", limits.max_cost);
+            let message = format!(
+                "the operation costs {cost} points, and at most {} are allowed: select fewer fields, or fewer items by `first` and \
+                 `last`, of which a page has at most {}",
+                limits.max_cost, limits.max_page_items
+            );
             return Err(Refusal::new(Code::TooExpensive, message));
         }
-        let (text, used) = print::print(operation, &selected, &variables, limits)?;
+        let Printed { text, used, fields: printed } = print::print(operation, &selected, variables, limits)?;
         let used = used.into_iter().filter_map(|name| {
             let value = serde_json::to_value(variables.get(name.as_str())?).ok()?;
             Some((name.to_string(), value))
@@ -187,6 +213,7 @@ impl Gate {
             },
             operation_name: operation.name.as_ref().map(ToString::to_string),
             document: text,
+            places: Places::new(printed, &document.executable().sources),
             variables: used.collect(),
             cost,
         })

@@ -10,6 +10,7 @@ use apollo_compiler::Name;
 use apollo_compiler::ast::Value;
 use apollo_compiler::collections::HashSet;
 use apollo_compiler::executable::Operation;
+use apollo_compiler::parser::SourceSpan;
 use apollo_compiler::response::{JsonMap, JsonValue};
 
 use super::limits::Limits;
@@ -19,17 +20,32 @@ use super::refusal::{Code, Refusal};
 /// A selection set of nothing, as text that the parsers accept. Its answer is an empty object.
 const NOTHING: &str = "{...@skip(if:true){__typename}}";
 
-/// The text, and the names of the variables that it uses.
+/// What was printed.
+pub(super) struct Printed<'a> {
+    pub(super) text: String,
+    /// Names of the variables that it uses.
+    pub(super) used: HashSet<&'a Name>,
+    /// The column at which each field begins, in order, and where it stands in the document.
+    pub(super) fields: Vec<(usize, Option<SourceSpan>)>,
+}
+
+/// The operation as text.
 pub(super) fn print<'a>(
     operation: &'a Operation,
     selected: &Selected<'a>,
     variables: &'a JsonMap,
     limits: &Limits,
-) -> Result<(String, HashSet<&'a Name>), Refusal> {
-    let mut printer =
-        Printer { text: String::new(), variables, used: HashSet::default(), limit: limits.normalized_bytes };
+) -> Result<Printed<'a>, Refusal> {
+    let mut printer = Printer {
+        text: String::new(),
+        variables,
+        used: HashSet::default(),
+        fields: Vec::new(),
+        continuation_bytes: 0,
+        limit: limits.normalized_bytes,
+    };
     printer.selected(selected)?;
-    let Printer { text: selection_set, used, .. } = printer;
+    let Printer { text: selection_set, used, mut fields, .. } = printer;
 
     let mut text = operation.operation_type.name().to_owned();
     if let Some(name) = &operation.name {
@@ -48,14 +64,19 @@ pub(super) fn print<'a>(
     if separator == ',' {
         text.push(')');
     }
+    // Names are ASCII.
+    fields.iter_mut().for_each(|(column, _)| *column += text.len());
     text.push_str(&selection_set);
-    Ok((text, used))
+    Ok(Printed { text, used, fields })
 }
 
 struct Printer<'a> {
     text: String,
     variables: &'a JsonMap,
     used: HashSet<&'a Name>,
+    fields: Vec<(usize, Option<SourceSpan>)>,
+    /// Bytes written beyond one for each character.
+    continuation_bytes: usize,
     limit: usize,
 }
 
@@ -84,6 +105,8 @@ impl<'a> Printer<'a> {
         }
         for (index, field) in fields.iter().enumerate() {
             self.text.push(if index == 0 { '{' } else { ' ' });
+            let name = field.source.alias.as_ref().unwrap_or(&field.source.name);
+            self.fields.push((self.text.len() - self.continuation_bytes + 1, name.location()));
             if let Some(alias) = &field.source.alias {
                 push(&mut self.text, format_args!("{alias}:"));
             }
@@ -92,8 +115,10 @@ impl<'a> Printer<'a> {
             self.named('(', arguments, ')');
             self.selected(&field.selected)?;
             if self.text.len() > self.limit {
-                let message =
-                    format!("the operation is larger than {} bytes when its fragments are expanded", self.limit);
+                let message = format!(
+                    "the operation has more than {} bytes with its fragments expanded: split it into several requests",
+                    self.limit
+                );
                 return Err(Refusal::new(Code::TooExpensive, message));
             }
         }
@@ -150,7 +175,10 @@ impl<'a> Printer<'a> {
             match character {
                 '"' | '\\' => self.text.extend(['\\', character]),
                 character if character < ' ' => push(&mut self.text, format_args!("\\u{:04x}", u32::from(character))),
-                character => self.text.push(character),
+                character => {
+                    self.continuation_bytes += character.len_utf8() - 1;
+                    self.text.push(character);
+                }
             }
         }
         self.text.push('"');

@@ -1,7 +1,6 @@
 //! Why a request does not pass, in words that may be shown to whoever sent it.
 
 use apollo_compiler::parser::{SourceMap, SourceSpan};
-use apollo_compiler::validation::DiagnosticList;
 
 /// Errors in one answer. More than that only make the answer to a bad request large.
 pub(super) const MAX_REFUSALS: usize = 10;
@@ -68,17 +67,5 @@ impl Refusal {
             Some(range) => self.at((range.start.line, range.start.column)),
             None => self,
         }
-    }
-
-    pub(super) fn from_diagnostics(code: Code, diagnostics: &DiagnosticList) -> Vec<Self> {
-        let mut refusals = Vec::new();
-        for diagnostic in diagnostics.iter().take(MAX_REFUSALS) {
-            let refusal = Self::new(code, diagnostic.error.to_string());
-            refusals.push(match diagnostic.line_column_range() {
-                Some(range) => refusal.at((range.start.line, range.start.column)),
-                None => refusal,
-            });
-        }
-        refusals
     }
 }

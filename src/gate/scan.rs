@@ -4,20 +4,39 @@
 //! and refuses what no honest client sends. It reads strings exactly as the parser behind it does (a string that the two would
 //! end at different places is refused here), so that no bracket hides from it.
 
+use std::borrow::Cow;
+use std::ops::Range;
+
 use super::limits::Limits;
 use super::refusal::{Code, Refusal};
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// The number of the text's tokens.
-pub(super) fn scan(text: &str, limits: &Limits) -> Result<u32, Refusal> {
+/// What can be described, since September 2025. The parser behind this pass does not know of it.
+const DESCRIBED: [&[u8]; 4] = [b"query", b"mutation", b"subscription", b"fragment"];
+
+/// What a pass over a text found.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Scanned {
+    /// How many tokens it has.
+    pub(super) tokens: u32,
+    /// Where descriptions of its definitions and variables stand, in bytes.
+    pub(super) descriptions: Vec<Range<usize>>,
+}
+
+/// Of a text that passes.
+pub(super) fn scan(text: &str, limits: &Limits) -> Result<Scanned, Refusal> {
     if text.len() > limits.text_bytes {
-        let message = format!("the document is larger than {} bytes", limits.text_bytes);
+        let (sent, limit) = (text.len(), limits.text_bytes);
+        let message =
+            format!("the document has {sent} bytes, and at most {limit} are allowed: send long values as variables");
         return Err(Refusal::new(Code::TooExpensive, message));
     }
+    let mut descriptions = Descriptions::default();
     let bytes = text.as_bytes();
     let refuse = |at, code, message: String| Err(Refusal::new(code, message).at(line_and_column(bytes, at)));
     let (mut at, mut tokens, mut levels) = (0, 0, 0);
+    let mut too_many_at = None;
     while let Some(&byte) = bytes.get(at) {
         let rest = &bytes[at..];
         let length = match byte {
@@ -43,6 +62,7 @@ pub(super) fn scan(text: &str, limits: &Limits) -> Result<u32, Refusal> {
             b'.' if rest.starts_with(b"...") => 3,
             _ => 1,
         };
+        descriptions.meet(at, rest.get(..length).unwrap_or_default(), levels);
         match byte {
             b'(' | b'[' | b'{' => levels += 1,
             b')' | b']' | b'}' => levels = u32::saturating_sub(levels, 1),
@@ -50,14 +70,79 @@ pub(super) fn scan(text: &str, limits: &Limits) -> Result<u32, Refusal> {
         }
         tokens += 1;
         if levels > limits.levels {
-            return refuse(at, Code::TooExpensive, format!("brackets are nested more than {} levels", limits.levels));
+            let message =
+                format!("brackets are nested more than {} levels deep: send nested values as variables", limits.levels);
+            return refuse(at, Code::TooExpensive, message);
         }
-        if tokens > limits.tokens {
-            return refuse(at, Code::TooExpensive, format!("the document has more than {} tokens", limits.tokens));
+        if tokens > limits.tokens && too_many_at.is_none() {
+            too_many_at = Some(at);
         }
         at += length;
     }
-    Ok(tokens)
+    match too_many_at {
+        Some(at) => {
+            let limit = limits.tokens;
+            let message = format!(
+                "the document has {tokens} tokens (names, values, brackets and signs), and at most {limit} are allowed: split \
+                 it into several requests"
+            );
+            refuse(at, Code::TooExpensive, message)
+        }
+        None => Ok(Scanned { tokens, descriptions: descriptions.found }),
+    }
+}
+
+/// The text with spaces in place of its descriptions, so that everything else stays where it is.
+pub(super) fn without<'a>(text: &'a str, descriptions: &[Range<usize>]) -> Cow<'a, str> {
+    if descriptions.is_empty() {
+        return text.into();
+    }
+    let mut blanked = String::with_capacity(text.len());
+    let mut at = 0;
+    for description in descriptions {
+        blanked += text.get(at..description.start).unwrap_or_default();
+        let described = text.get(description.clone()).unwrap_or_default().chars();
+        blanked.extend(described.map(|character| if matches!(character, '\n' | '\r') { character } else { ' ' }));
+        at = description.end;
+    }
+    blanked += text.get(at..).unwrap_or_default();
+    blanked.into()
+}
+
+/// Finds descriptions: strings before an operation, a fragment, or a variable where it is defined.
+#[derive(Default)]
+struct Descriptions {
+    found: Vec<Range<usize>>,
+    /// A string that is one if the next token can be described, and the levels around it.
+    pending: Option<(Range<usize>, u32)>,
+    /// First byte of the token before.
+    previous: Option<u8>,
+    /// First byte of the last token outside of all brackets: the bracket that is open, where one is.
+    outermost: Option<u8>,
+}
+
+impl Descriptions {
+    fn meet(&mut self, at: usize, token: &[u8], levels: u32) {
+        if let Some((string, around)) = self.pending.take()
+            && (around == 0 && DESCRIBED.contains(&token) || around == 1 && token == b"$")
+        {
+            self.found.push(string);
+        }
+        let first = token.first().copied();
+        let is_placed = match levels {
+            0 => matches!(self.previous, None | Some(b'}')),
+            // Behind those two a string is a value.
+            1 => self.outermost == Some(b'(') && !matches!(self.previous, Some(b':' | b'=')),
+            _ => false,
+        };
+        if first == Some(b'"') && is_placed {
+            self.pending = Some((at..at + token.len(), levels));
+        }
+        if levels == 0 {
+            self.outermost = first;
+        }
+        self.previous = first;
+    }
 }
 
 fn length_while(bytes: &[u8], accept: impl Fn(u8) -> bool) -> usize {
@@ -172,5 +257,50 @@ mod tests {
     fn the_text_is_bounded_in_bytes() {
         assert_eq!(code(&" ".repeat(200)), None);
         assert_eq!(code(&" ".repeat(201)), Some(Code::TooExpensive));
+    }
+
+    #[test]
+    fn descriptions_make_room_for_spaces() {
+        let limits = Limits::default();
+        for (text, blanked) in [
+            ("\"Ü\" query Q { a }", "    query Q { a }"),
+            ("\"\"\"a\n b\"\"\"\nfragment F on Q { a }", "    \n     \nfragment F on Q { a }"),
+            ("{ a } # b\n\"c\" mutation { a }", "{ a } # b\n    mutation { a }"),
+            (
+                "query Q(\"a\" $a: Int, \"b\" $b: T = \"c\" \"d\" $d: T) { a }",
+                "query Q(    $a: Int,     $b: T = \"c\"     $d: T) { a }",
+            ),
+        ] {
+            assert_eq!(without(text, &scan(text, &limits).unwrap().descriptions), blanked);
+        }
+        // Where a string is a value, or describes nothing that can be described.
+        for text in [
+            "{ a(b: \"c\") @d(e: \"f\") }",
+            "query @d(e: \"f\" $g: 1) { a }",
+            "query Q($a: T = \"b\" $c: T) { a }",
+            "query Q($a: T = [\"b\" $c]) { a }",
+            "{ a(b: \"c\" $d) }",
+            "query \"a\" Q { a }",
+            "query Q \"a\" { a }",
+            "\"a\" { a }",
+            "\"a\" \"b\" { a }",
+            "\"a\" type T { a: Int }",
+            "\"a\"",
+        ] {
+            assert_eq!(scan(text, &limits).unwrap().descriptions, [], "{text}");
+        }
+        let two = "\"a\" \"b\" query { a }";
+        assert_eq!(scan(two, &limits).unwrap().descriptions, [], "{two}");
+    }
+
+    #[test]
+    fn a_refusal_says_what_was_sent_and_what_is_allowed() {
+        let refusal = scan("a b c d e f g h i j k l", &small()).unwrap_err();
+        assert!(
+            refusal.message.contains("12 tokens") && refusal.message.contains("at most 10 are allowed"),
+            "{refusal:?}"
+        );
+        assert_eq!(refusal.locations, [(1, 21)]);
+        assert!(scan(&" ".repeat(201), &small()).unwrap_err().message.contains("201 bytes, and at most 200"));
     }
 }

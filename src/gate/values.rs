@@ -1,7 +1,7 @@
 //! Rules of the specification about values in the text that the validator behind this gate leaves out.
 //!
 //! It compares variables inside lists and objects by name of type only, takes `= null` for a default that makes a variable
-//! non-null, knows no `@oneOf`, and does not look into the literals of custom scalars.
+//! non-null, knows no `@oneOf`, does not look into the literals of custom scalars, and tells one unknown input field of several.
 
 use apollo_compiler::ast::{DirectiveList, InputValueDefinition, Type, Value};
 use apollo_compiler::collections::HashSet;
@@ -11,19 +11,22 @@ use apollo_compiler::schema::{ExtendedType, InputObjectType};
 use apollo_compiler::{Name, Node, Schema};
 
 use super::refusal::{Code, MAX_REFUSALS, Refusal};
+use super::scalars::{self, Scalars};
 
 /// Names of the variables that stand where null is not allowed although their type allows it: they have a default, but a request
 /// can still send null for them.
 pub(super) type NeverNull = HashSet<Name>;
 
-/// Checks all values of one operation, fragments included. The operation must have passed validation.
+/// Checks all values of one operation, fragments included.
 pub(super) fn check(
     schema: &Schema,
+    scalars: &Scalars,
     document: &ExecutableDocument,
     operation: &Operation,
 ) -> Result<NeverNull, Vec<Refusal>> {
     let mut check = Check {
         schema,
+        scalars,
         document,
         operation,
         fragments: HashSet::default(),
@@ -54,6 +57,7 @@ struct Place<'a> {
 
 struct Check<'a> {
     schema: &'a Schema,
+    scalars: &'a Scalars,
     document: &'a ExecutableDocument,
     operation: &'a Operation,
     fragments: HashSet<&'a Name>,
@@ -101,6 +105,15 @@ impl<'a> Check<'a> {
 
     /// Inside the literal of a custom scalar there is no type to compare with.
     fn value(&mut self, value: &Node<Value>, place: Option<Place<'_>>) {
+        if let Some(place) = place
+            && let Some(scalar) = scalars::of_literal(self.scalars, place.ty, value)
+        {
+            if !scalar.fits_literal(value) {
+                let message = format!("this is no value of type {}: {}", place.ty, scalar.expected);
+                self.refuse(message, value.location());
+            }
+            return;
+        }
         match value.as_ref() {
             Value::Variable(name) => self.variable(name, value.location(), place),
             Value::Int(_) | Value::Float(_) if !is_finite(value) => {
@@ -146,7 +159,11 @@ impl<'a> Check<'a> {
             if !names.insert(name) {
                 self.refuse(format!("there can be only one input field named `{name}`"), location);
             }
-            self.value(value, input.and_then(|input| input.fields.get(name)).map(|definition| Place::of(definition)));
+            let definition = input.and_then(|input| input.fields.get(name));
+            if let (Some(input), None) = (input, definition) {
+                self.refuse(format!("field `{name}` does not exist on `{}`", input.name), value.location());
+            }
+            self.value(value, definition.map(|definition| Place::of(definition)));
         }
         if let Some(input) = input.filter(|input| is_one_of(input)) {
             let allowed = match fields {

@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::fmt::{self, Formatter};
 
-use apollo_compiler::Schema;
 use apollo_compiler::ast::Type;
 use apollo_compiler::executable::Operation;
 use apollo_compiler::response::{JsonMap, JsonValue};
@@ -11,46 +10,52 @@ use serde::Deserializer as _;
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 
 use super::coercion::{Context, Path, Place, json};
-use super::limits::Limits;
-use super::refusal::{Code, Refusal};
+use super::refusal::{Code, MAX_REFUSALS, Refusal};
 use super::values::NeverNull;
 
 /// The value of each variable that the operation defines and that has one, sent or by default. What it does not define is ignored.
 pub(super) fn coerce(
-    schema: &Schema,
+    context: Context<'_>,
     operation: &Operation,
     never_null: &NeverNull,
     sent: &str,
-    limits: &Limits,
-) -> Result<JsonMap, Refusal> {
-    let mut values = read(schema, operation, sent, limits)?;
+) -> Result<JsonMap, Vec<Refusal>> {
+    let (mut values, mut refusals) = read(context, operation, sent)?;
     for variable in &operation.variables {
         let name = variable.name.as_str();
         if !values.contains_key(name) {
             if let Some(default) = &variable.default_value {
                 values.insert(name, json(default));
             } else if variable.ty.is_non_null() {
-                return Err(bad_input(format!("variable `${name}` is missing: a value of type {}", variable.ty)));
+                refusals.push(bad_input(format!("variable `${name}` is missing: a value of type {}", variable.ty)));
             }
         }
-        if never_null.contains(&variable.name) && values.get(name).is_some_and(JsonValue::is_null) {
-            return Err(bad_input(format!("variable `${name}` must not be null")));
+        // Null may stand for what did not fit, which has been told.
+        if refusals.is_empty()
+            && never_null.contains(&variable.name)
+            && values.get(name).is_some_and(JsonValue::is_null)
+        {
+            refusals.push(bad_input(format!("variable `${name}` must not be null")));
         }
     }
-    Ok(values)
+    refusals.truncate(MAX_REFUSALS);
+    if refusals.is_empty() { Ok(values) } else { Err(refusals) }
 }
 
-fn read(schema: &Schema, operation: &Operation, sent: &str, limits: &Limits) -> Result<JsonMap, Refusal> {
+/// What was sent, and what of it does not fit.
+fn read(context: Context<'_>, operation: &Operation, sent: &str) -> Result<(JsonMap, Vec<Refusal>), Vec<Refusal>> {
     if sent.is_empty() {
-        return Ok(JsonMap::new());
+        return Ok((JsonMap::new(), Vec::new()));
     }
-    let context = Context::new(schema, limits.variables_levels);
     let defined = operation.variables.iter().map(|variable| (variable.name.as_str(), &*variable.ty)).collect();
     let read = serde_json::Deserializer::from_str(sent).deserialize_map(Sent { context: &context, defined });
-    read.map_err(|error| {
-        let told = context.refusal.take();
-        told.unwrap_or_else(|| bad_input(format!("the variables cannot be read: {error}")))
-    })
+    match (read, context.into_refusals()) {
+        (Ok(values), refusals) => Ok((values, refusals)),
+        (Err(error), refusals) if refusals.is_empty() => {
+            Err(vec![bad_input(format!("the variables cannot be read: {error}"))])
+        }
+        (Err(_), refusals) => Err(refusals),
+    }
 }
 
 fn bad_input(message: String) -> Refusal {
@@ -184,10 +189,10 @@ mod tests {
         let record = "mutation($i: RecordInput!) { record(input: $i) { replayed } }";
         for (sent, expected) in [
             (json!({}), "variable `$i` is missing: a value of type RecordInput!"),
-            (json!({"i": {}}), "variable `$i.externalId`: it is missing"),
+            (json!({"i": {}}), "variable `$i.externalId`: it is missing: a value of type String!"),
             (
                 json!({"i": {"externalId": "x", "lines": [{"sku": "a"}, {"quantity": 1}]}}),
-                "variable `$i.lines[1].sku`: it is missing",
+                "variable `$i.lines[1].sku`: it is missing: a value of type String!",
             ),
         ] {
             assert_eq!(refused(record, sent), (Code::BadUserInput, expected.to_owned()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_graphql::{Context, Description, InputObject, Object};
 
 use super::ContextExt;
-use super::customer::Balance;
+use super::customer::{Balance, Customer};
 use super::error::{ApiError, UserError, payload};
 use super::ledger::LedgerEntry;
 use super::scalar::Points;
@@ -37,7 +37,12 @@ impl AdjustPointsPayload {
     /// What was posted; null: it was refused.
     async fn entry(&self) -> Option<LedgerEntry> {
         let entry = self.recorded.as_ref()?.entry.clone()?;
-        Some(LedgerEntry(Arc::new(entry)))
+        Some(LedgerEntry::of(self.whose()?, Arc::new(entry)))
+    }
+
+    /// Whose points, of the same version as the balance; null: it was refused.
+    async fn customer(&self) -> Option<Customer> {
+        self.whose()
     }
 
     /// The customer's points as they are now.
@@ -53,6 +58,12 @@ impl AdjustPointsPayload {
     /// Why it was refused; empty: it was not.
     async fn user_errors(&self) -> Vec<UserError> {
         self.user_errors.clone()
+    }
+}
+
+impl AdjustPointsPayload {
+    fn whose(&self) -> Option<Customer> {
+        Some(Arc::new(self.recorded.as_ref()?.customer.clone()).into())
     }
 }
 

@@ -19,7 +19,7 @@ use crate::app::customer::{Current, balance, list, require_version};
 use crate::app::model;
 use crate::app::page::{Listed, PageArgs};
 use crate::app::points_update::Cursor;
-use crate::app::snapshot::View;
+use crate::app::snapshot::{Extent, View};
 use crate::app::{self};
 
 /// Someone who buys, known by the shop's own id.
@@ -108,10 +108,10 @@ impl Customer {
         #[graphql(desc = "The last so many, at most 100.")] last: Option<i32>,
         #[graphql(desc = "Only what precedes this cursor.")] before: Option<String>,
     ) -> Result<Connection<LedgerEntry>, ApiError> {
-        let page = model::LedgerEntry::LIST.page(PageArgs { first, after, last, before })?;
+        let page = app::ledger::page(PageArgs { first, after, last, before })?;
         let slice = ctx.loaders().load_one(LedgerOf(self.row.id, page.clone())).await?;
         let slice = slice.unwrap_or_else(|| page.cut(Vec::new()));
-        Ok(Connection::new(slice, Listed::cursor, |row| LedgerEntry(Arc::new(row))))
+        Ok(Connection::new(slice, Listed::cursor, |row| LedgerEntry::of(self.clone(), Arc::new(row))))
     }
 
     /// The customer's purchases, newest first.
@@ -233,13 +233,20 @@ impl CustomerQuery {
     }
 }
 
+/// What a field that answers a customer is asked for. Balances and awards are told without a look at purchases.
+pub(super) fn extent(ctx: &Context<'_>) -> Extent {
+    if ctx.look_ahead().field("progress").exists() { Extent::Progress } else { Extent::Balance }
+}
+
 async fn find(
     ctx: &Context<'_>,
     external_id: String,
     at_least_version: Option<Count>,
 ) -> Result<Option<Customer>, ApiError> {
     let at_least = at_least_version.map(|version| version.0);
-    let Some(current) = ctx.loaders().load_one(FindCustomer(external_id, at_least)).await? else { return Ok(None) };
+    let Some(current) = ctx.loaders().load_one(FindCustomer(external_id, at_least, extent(ctx))).await? else {
+        return Ok(None);
+    };
     require_version(&current.row, at_least)?;
     Ok(Some(current.into()))
 }

@@ -29,7 +29,7 @@ impl From<ApiError> for async_graphql::Error {
         };
         let message = match code {
             "INTERNAL" => "internal error".to_owned(),
-            "UNAVAILABLE" => app::Error::Unavailable.to_string(),
+            "UNAVAILABLE" if !matches!(error, app::Error::ClockInDoubt) => app::Error::Unavailable.to_string(),
             _ => message(&error),
         };
         // Logged here and nowhere else: each failed field becomes an answer once.
@@ -64,7 +64,7 @@ fn code(error: &app::Error) -> &'static str {
         app::Error::Interrupted { cause, .. } => code(cause),
         app::Error::RateLimited { .. } => "RATE_LIMITED",
         app::Error::Overloaded => "OVERLOADED",
-        app::Error::Unavailable => "UNAVAILABLE",
+        app::Error::Unavailable | app::Error::ClockInDoubt | app::Error::Outdated { .. } => "UNAVAILABLE",
         app::Error::Database(_) if error.is_retryable() => "UNAVAILABLE",
         app::Error::Database(_) | app::Error::Internal(_) => "INTERNAL",
     }
@@ -151,6 +151,7 @@ pub enum UserErrorCode {
 /// For an answer in which nothing was run.
 pub fn server_error(error: app::Error) -> ServerError {
     let mut error = async_graphql::Error::from(ApiError(error)).into_server_error(Pos::default());
+    error.locations.clear();
     finish(&mut error);
     error
 }
@@ -160,14 +161,12 @@ pub const MAX_ERRORS: usize = 10;
 /// Characters of one error: messages of the executor quote the request.
 const MAX_MESSAGE_CHARS: usize = 300;
 
-/// What the executor itself found wrong (a value that fits no scalar) has no code yet; and its places are those of the
-/// normalised text, which the client has never seen.
+/// What the executor itself found wrong has no code yet.
 pub fn finish(error: &mut ServerError) {
     let extensions = error.extensions.get_or_insert_default();
     if extensions.get("code").is_none() {
         extensions.set("code", "BAD_USER_INPUT");
     }
-    error.locations.clear();
     if let Some((end, _)) = error.message.char_indices().nth(MAX_MESSAGE_CHARS) {
         error.message.truncate(end);
     }

@@ -1,7 +1,7 @@
 //! What nested fields load, for all parents of a level together: a request costs as many statements for fifty customers
 //! as for one. Nothing is kept: a mutation's answer shows what it changed.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::app::error::Error;
 use crate::app::model::{Award, CampaignId, Customer, CustomerId, LedgerEntry, Purchase, Refund};
 use crate::app::page::{Page, Slice};
 use crate::app::progress::CampaignProgress;
-use crate::app::snapshot::View;
+use crate::app::snapshot::{Extent, View};
 use crate::app::stats::Totals;
 use crate::app::viewer::Viewer;
 use crate::app::{self, App};
@@ -87,17 +87,27 @@ impl Turns {
 
 type Loaded<K, V> = Result<HashMap<K, V>, Error>;
 
-/// A customer that the viewer names, and the version that it has seen.
+/// A customer that the viewer names, the version that it has seen, and what it asks of the customer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct FindCustomer(pub String, pub Option<i64>);
+pub struct FindCustomer(pub String, pub Option<i64>, pub Extent);
 
 impl Loader<FindCustomer> for Loaders {
     type Value = Current;
     type Error = Error;
 
     async fn load(&self, keys: &[FindCustomer]) -> Loaded<FindCustomer, Current> {
-        let names = keys.iter().map(|key| (key.0.clone(), key.1)).collect();
-        let found = app::customer::find(&self.app, self.viewer.require_reader()?, names).await?;
+        // Asked for twice it is found once: an answer shows one version of it.
+        let with_progress = keys.iter().filter(|key| key.2 == Extent::Progress).map(|key| key.0.as_str());
+        let with_progress: HashSet<&str> = with_progress.collect();
+        let mut found: HashMap<String, Current> = HashMap::new();
+        for extent in [Extent::Balance, Extent::Progress] {
+            let asked =
+                keys.iter().filter(|key| (extent == Extent::Progress) == with_progress.contains(key.0.as_str()));
+            let names: Vec<_> = asked.map(|key| (key.0.clone(), key.1)).collect();
+            if !names.is_empty() {
+                found.extend(app::customer::find(&self.app, self.viewer.require_reader()?, names, extent).await?);
+            }
+        }
         if let Some(view) = found.values().find_map(|current| current.view.as_ref()) {
             let _ = self.campaigns.set(Arc::clone(&view.campaigns));
         }
@@ -371,6 +381,21 @@ impl Loader<BudgetOf> for Loaders {
     async fn load(&self, keys: &[BudgetOf]) -> Loaded<BudgetOf, Budget> {
         let found = app::stats::budgets(&self.app, keys.iter().map(|key| key.0).collect()).await?;
         Ok(found.into_iter().map(|(id, budget)| (BudgetOf(id), budget)).collect())
+    }
+}
+
+/// How far a campaign's backfill is: customers done, of how many; none: its past is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct BackfillOf(pub CampaignId);
+
+impl Loader<BackfillOf> for Loaders {
+    type Value = (i64, i64);
+    type Error = Error;
+
+    async fn load(&self, keys: &[BackfillOf]) -> Loaded<BackfillOf, (i64, i64)> {
+        let campaigns: Vec<CampaignId> = keys.iter().map(|key| key.0).collect();
+        let found = app::jobs::evaluation::load_backfills(&self.app, &campaigns).await?;
+        Ok(found.into_iter().map(|(id, progress)| (BackfillOf(id), progress)).collect())
     }
 }
 

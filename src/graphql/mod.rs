@@ -25,7 +25,7 @@ use std::future::poll_fn;
 use std::sync::Arc;
 
 use async_graphql::dataloader::DataLoader;
-use async_graphql::{Context, MergedObject, MergedSubscription, Response, ValidationMode, Variables};
+use async_graphql::{Context, MergedObject, MergedSubscription, Response, SDLExportOptions, ValidationMode, Variables};
 use futures_util::{Stream, StreamExt};
 
 use self::loaders::{Loaders, Reads, Turns};
@@ -66,7 +66,7 @@ pub fn schema(app: Arc<App>) -> Schema {
 
 /// The schema's text: what `schema.graphql` holds and the gate is made of.
 pub fn sdl() -> String {
-    executor().sdl()
+    executor().sdl_with_options(SDLExportOptions::new().include_specified_by())
 }
 
 fn executor() -> Executor {

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use super::ContextExt;
 use super::award::Award;
 use super::campaign::Campaign;
-use super::customer::Customer;
+use super::customer::{Customer, extent};
 use super::error::ApiError;
 use super::ledger::LedgerEntry;
 use super::loaders::{FindAward, FindCampaign, FindCustomer, FindLedgerEntry, FindPurchase};
@@ -127,7 +127,7 @@ async fn find(ctx: &Context<'_>, id: ID) -> Result<Option<Node>, ApiError> {
     let loaders = ctx.loaders();
     Ok(match GlobalId::parse(&id) {
         Some(GlobalId::Customer(name)) => {
-            loaders.load_one(FindCustomer(name, None)).await?.map(|it| Customer::from(it).into())
+            loaders.load_one(FindCustomer(name, None, extent(ctx))).await?.map(|it| Customer::from(it).into())
         }
         Some(GlobalId::Purchase(name)) => loaders.load_one(FindPurchase(name)).await?.map(|row| Purchase(row).into()),
         Some(GlobalId::Campaign(id)) => loaders.load_one(FindCampaign(id)).await?.map(|row| Campaign(row).into()),
@@ -136,7 +136,7 @@ async fn find(ctx: &Context<'_>, id: ID) -> Result<Option<Node>, ApiError> {
         }
         Some(GlobalId::LedgerEntry(customer, sequence)) => {
             let entry = loaders.load_one(FindLedgerEntry(customer, sequence)).await?;
-            entry.map(|row| LedgerEntry(row).into())
+            entry.map(|row| LedgerEntry::from(row).into())
         }
         None => None,
     })

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_graphql::{Context, Description, ID, Object, Subscription};
 use futures_util::{Stream, StreamExt};
 
-use super::customer::Balance;
+use super::customer::{Balance, Customer};
 use super::error::ApiError;
 use super::ledger::LedgerEntry;
 use super::progress::CampaignProgress;
@@ -23,9 +23,15 @@ impl PointsUpdate {
         self.0.cursor.to_text()
     }
 
+    /// Whose points: of the same version as the balance, so that a cache that knows the customer by its id follows.
+    async fn customer(&self) -> Customer {
+        Arc::clone(&self.0.customer).into()
+    }
+
     /// One commit's entries, in order; empty when only progress moved. A commit with more than 500 comes as several updates.
     async fn entries(&self) -> Vec<LedgerEntry> {
-        self.0.entries.iter().map(|entry| LedgerEntry(Arc::clone(entry))).collect()
+        let entry = |row| LedgerEntry::of(Arc::clone(&self.0.customer).into(), Arc::clone(row));
+        self.0.entries.iter().map(entry).collect()
     }
 
     /// The sum of the entries: what a toast shows.

@@ -18,6 +18,8 @@ use crate::engine::progress::{Standing, Unit};
 /// Where a customer stands in a running campaign.
 #[derive(Clone, SimpleObject)]
 pub struct CampaignProgress {
+    /// The past is still being counted for this customer.
+    evaluating: bool,
     /// In which.
     campaign: Campaign,
     /// The window that is counted now; null: none is open.
@@ -34,7 +36,7 @@ pub struct CampaignProgress {
     target: Decimal,
     /// The customer's awards in this campaign, those included that its budget had no room for.
     awards_earned: Count,
-    /// How many more the campaign's caps leave; null: no bound.
+    /// How many more the customer can earn; null: no bound. 0 when it is EXHAUSTED.
     awards_left: Option<Count>,
 }
 
@@ -63,12 +65,13 @@ impl CampaignProgress {
 }
 
 impl From<app::CampaignProgress> for CampaignProgress {
-    fn from(app::CampaignProgress { campaign, progress }: app::CampaignProgress) -> Self {
+    fn from(app::CampaignProgress { campaign, progress, evaluating }: app::CampaignProgress) -> Self {
         let amount = |counted: i64| match progress.unit {
             Unit::Money => Decimal(campaign.rule.currency.format(i128::from(counted))),
             Unit::Purchases | Unit::Distinct | Unit::Windows => counted.into(),
         };
         Self {
+            evaluating,
             window: progress.window.map(Window::from),
             next_window: progress.next_window.map(Window::from),
             state: progress.standing.into(),

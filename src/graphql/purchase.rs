@@ -12,11 +12,11 @@ use super::loaders::{AwardsReachedBy, CustomerOf, FindPurchase, PurchaseOf, Refu
 use super::money::Money;
 use super::node::GlobalId;
 use super::refund::Refund;
-use super::scalar::{CurrencyCode, DateTime, Decimal};
+use super::scalar::{Count, CurrencyCode, DateTime, Decimal};
 use crate::app::error::Error;
 use crate::app::model;
 use crate::app::purchase::{self as app, Net, key, net};
-use crate::app::recorder::Recorded;
+use crate::app::recorder::{MAX_CHANGED_AWARDS, Recorded};
 use crate::engine::money::Currency;
 use crate::engine::time::Instant;
 
@@ -243,18 +243,37 @@ impl Answer {
         Ok(ctx.loaders().load_one(PurchaseOf(self.purchase.clone())).await?.map(Purchase))
     }
 
-    /// What the commit changed; on a replay what the purchase reached.
+    /// The newest that the commit changed; on a replay those that the purchase reached.
     pub async fn awards(&self, ctx: &Context<'_>) -> Result<Vec<Award>, ApiError> {
         let Some(recorded) = &self.recorded else { return Ok(Vec::new()) };
-        if !recorded.replayed {
-            let mut rows: Vec<&model::Award> = recorded.awards.iter().collect();
-            rows.sort_by_key(|row| std::cmp::Reverse((row.earned_at, row.number)));
-            return Ok(rows.into_iter().map(|row| Award(Arc::new(row.clone()))).collect());
+        if recorded.replayed {
+            let mut reached = self.reached(ctx).await?;
+            reached.truncate(MAX_CHANGED_AWARDS);
+            return Ok(reached);
         }
+        Ok(recorded.awards.iter().map(|row| Award(Arc::new(row.clone()))).collect())
+    }
+
+    /// How many there are.
+    pub async fn awards_changed(&self, ctx: &Context<'_>) -> Result<Count, ApiError> {
+        match &self.recorded {
+            Some(recorded) if recorded.replayed => {
+                Ok(Count(i64::try_from(self.reached(ctx).await?.len()).unwrap_or(i64::MAX)))
+            }
+            recorded => Ok(Count(recorded.as_ref().map_or(0, |recorded| recorded.awards_changed))),
+        }
+    }
+
+    async fn reached(&self, ctx: &Context<'_>) -> Result<Vec<Award>, ApiError> {
         match self.purchase(ctx).await? {
             Some(Purchase(purchase)) => reached_by(ctx, &purchase).await,
             None => Ok(Vec::new()),
         }
+    }
+
+    /// Of the same version as the balance. Null where it was refused.
+    pub fn customer(&self) -> Option<Customer> {
+        Some(Arc::new(self.recorded.as_ref()?.customer.clone()).into())
     }
 
     /// Null where it was refused.
@@ -284,10 +303,20 @@ impl RecordPurchasePayload {
         self.0.purchase(ctx).await.transpose()
     }
 
-    /// Awards of this customer that the commit which recorded it created, moved or reversed; on a replay those that it
-    /// reached. Newest first.
+    /// The newest 100 awards of this customer that the commit which recorded it created, changed in any way or reversed; on a
+    /// replay those that it reached. Newest first.
     async fn awards(&self, ctx: &Context<'_>) -> Result<Vec<Award>, ApiError> {
         self.0.awards(ctx).await
+    }
+
+    /// How many there are; on a replay, how many it reached.
+    async fn awards_changed(&self, ctx: &Context<'_>) -> Result<Count, ApiError> {
+        self.0.awards_changed(ctx).await
+    }
+
+    /// Whose purchase, of the same version as the balance; null: it was refused.
+    async fn customer(&self) -> Option<Customer> {
+        self.0.customer()
     }
 
     /// The customer's points as they are now.

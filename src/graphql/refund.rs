@@ -4,11 +4,11 @@ use async_graphql::{Context, Description, InputObject, Object, SimpleObject};
 
 use super::ContextExt;
 use super::award::Award;
-use super::customer::Balance;
+use super::customer::{Balance, Customer};
 use super::error::{ApiError, UserError};
 use super::money::Money;
 use super::purchase::{Answer, Purchase};
-use super::scalar::{DateTime, Decimal};
+use super::scalar::{Count, DateTime, Decimal};
 use crate::app::model;
 use crate::app::refund as app;
 use crate::engine::money::Currency;
@@ -84,10 +84,20 @@ impl RecordRefundPayload {
         self.0.purchase(ctx).await.transpose()
     }
 
-    /// Awards of this customer that the commit which recorded it created, moved or reversed; on a replay those that the
-    /// purchase reached. Newest first.
+    /// The newest 100 awards of this customer that the commit which recorded it created, changed in any way or reversed; on a
+    /// replay those that the purchase reached. Newest first.
     async fn awards(&self, ctx: &Context<'_>) -> Result<Vec<Award>, ApiError> {
         self.0.awards(ctx).await
+    }
+
+    /// How many there are; on a replay, how many the purchase reached.
+    async fn awards_changed(&self, ctx: &Context<'_>) -> Result<Count, ApiError> {
+        self.0.awards_changed(ctx).await
+    }
+
+    /// Whose purchase, of the same version as the balance; null: the refund was refused.
+    async fn customer(&self) -> Option<Customer> {
+        self.0.customer()
     }
 
     /// The customer's points as they are now.

@@ -1,22 +1,90 @@
-//! Scalars. What comes in as text stays text: a value that is not of its form is told in `userErrors`, with its path,
-//! by whoever checks the input. What is no text at all is refused here.
+//! Scalars. How each is written stands here once; the gate is told ([`FORMS`]) and refuses what is not, before anything runs. What is
+//! wrong with a value of the right form (a currency that does not exist) is told in `userErrors` by whoever checks the input.
 
 use async_graphql::{InputValueError, InputValueResult, Number, Scalar, ScalarType, Value};
+use serde_json::Value as Json;
 
-use crate::engine::money::{Currency, decimal_text};
-use crate::engine::time::Instant;
+use crate::engine::money::{Currency, decimal_text, is_decimal};
+use crate::engine::time::{self, Instant, Span, parse_instant};
+use crate::engine::zone::Zone;
 
 /// The largest whole number that every JSON reader keeps exact: 2^53 − 1.
 const MAX_EXACT: i64 = (1 << 53) - 1;
 
+/// How values of a scalar are written.
+pub struct Form {
+    /// The scalar's name.
+    pub scalar: &'static str,
+    /// Whether a value is written so.
+    pub fits: fn(&Json) -> bool,
+    /// What to do where it is not.
+    pub expected: &'static str,
+}
+
+/// Of all scalars that GraphQL does not know itself.
+pub const FORMS: [Form; 8] = [
+    Form {
+        scalar: "DateTime",
+        fits: |value| text(value).is_some_and(|text| parse_instant(text).is_ok()),
+        expected: "write an instant as RFC 3339 with an offset, such as \"2026-11-02T18:00:00+01:00\"",
+    },
+    Form {
+        scalar: "Duration",
+        fits: |value| text(value).is_some_and(|text| Span::parse(text).is_ok()),
+        expected: "write a duration as ISO 8601 in weeks, days, hours, minutes and seconds, such as \"P7D\" or \"PT30M\"",
+    },
+    Form {
+        scalar: "Decimal",
+        fits: |value| text(value).is_some_and(is_decimal),
+        expected: "write a decimal as a string, such as \"19.99\"",
+    },
+    Form {
+        scalar: "TimeZone",
+        fits: |value| text(value).is_some_and(|text| Zone::parse(text).is_ok()),
+        expected: "write a time zone by its IANA name, such as \"Europe/Vienna\"",
+    },
+    Form {
+        scalar: "LocalTime",
+        fits: |value| text(value).is_some_and(|text| time::LocalTime::parse(text).is_ok()),
+        expected: "write a local time as hours and minutes, such as \"18:00\"",
+    },
+    Form {
+        scalar: "CurrencyCode",
+        fits: |value| text(value).is_some(),
+        expected: "write a currency by its ISO 4217 code in upper case, such as \"EUR\"",
+    },
+    Form {
+        scalar: "Points",
+        fits: |value| value.as_i64().is_some_and(is_points),
+        expected: "write points as a whole number from -9007199254740991 to 9007199254740991",
+    },
+    Form {
+        scalar: "Count",
+        fits: |value| value.as_i64().is_some_and(is_count),
+        expected: "write a count as a whole number from 0 to 9007199254740991",
+    },
+];
+
+fn text(value: &Json) -> Option<&str> {
+    value.as_str()
+}
+
+fn is_points(number: i64) -> bool {
+    (-MAX_EXACT..=MAX_EXACT).contains(&number)
+}
+
+fn is_count(number: i64) -> bool {
+    (0..=MAX_EXACT).contains(&number)
+}
+
 macro_rules! text_scalar {
-    ($(#[$doc:meta])+ $name:ident) => {
+    ($(#[$doc:meta])+ $name:ident, $url:literal) => {
         $(#[$doc])+
         #[derive(Clone, Debug, PartialEq, Eq)]
         pub struct $name(pub String);
 
         $(#[$doc])+
-        #[Scalar]
+        #[Scalar(specified_by_url = $url)]
         impl ScalarType for $name {
             fn parse(value: Value) -> InputValueResult<Self> {
                 match value {
@@ -40,27 +108,27 @@ macro_rules! text_scalar {
 
 text_scalar! {
     /// An instant in RFC 3339 with an offset, such as `2026-11-02T18:00:00+01:00`. Answered in UTC, to the microsecond.
-    DateTime
+    DateTime, "https://www.rfc-editor.org/rfc/rfc3339"
 }
 text_scalar! {
     /// An exact span of time in ISO 8601: weeks, days of 24 hours, hours, minutes and seconds, such as `P7D` or `PT30M`.
-    Duration
+    Duration, "https://www.rfc-editor.org/rfc/rfc3339#appendix-A"
 }
 text_scalar! {
-    /// An exact decimal as a string, such as `"19.99"`.
-    Decimal
+    /// An exact decimal as a string, such as `"19.99"`: digits, and a point only between digits.
+    Decimal, "https://www.w3.org/TR/xmlschema11-2/#decimal"
 }
 text_scalar! {
     /// The IANA name of a time zone, such as `Europe/Vienna`.
-    TimeZone
+    TimeZone, "https://www.iana.org/time-zones"
 }
 text_scalar! {
     /// A time on a local clock, hours and minutes, such as `18:00`.
-    LocalTime
+    LocalTime, "https://html.spec.whatwg.org/multipage/common-microsyntaxes.html#times"
 }
 text_scalar! {
-    /// The ISO 4217 code of a currency, such as `EUR`.
-    CurrencyCode
+    /// The ISO 4217 code of a currency in upper case, such as `EUR`.
+    CurrencyCode, "https://www.iso.org/iso-4217-currency-codes.html"
 }
 
 impl From<Instant> for DateTime {
@@ -86,10 +154,10 @@ impl From<i64> for Decimal {
 pub struct Points(pub i64);
 
 /// Whole points: a JSON number within ±(2^53 − 1).
-#[Scalar]
+#[Scalar(specified_by_url = "https://www.rfc-editor.org/rfc/rfc7493#section-2.2")]
 impl ScalarType for Points {
     fn parse(value: Value) -> InputValueResult<Self> {
-        whole(&value, -MAX_EXACT).map(Self)
+        whole(&value, is_points).map(Self)
     }
 
     fn to_value(&self) -> Value {
@@ -102,10 +170,10 @@ impl ScalarType for Points {
 pub struct Count(pub i64);
 
 /// A whole number that is never negative, up to 2^53 − 1: counters, versions, sequences.
-#[Scalar]
+#[Scalar(specified_by_url = "https://www.rfc-editor.org/rfc/rfc7493#section-2.2")]
 impl ScalarType for Count {
     fn parse(value: Value) -> InputValueResult<Self> {
-        whole(&value, 0).map(Self)
+        whole(&value, is_count).map(Self)
     }
 
     fn to_value(&self) -> Value {
@@ -113,7 +181,7 @@ impl ScalarType for Count {
     }
 }
 
-fn whole<T>(value: &Value, least: i64) -> Result<i64, InputValueError<T>>
+fn whole<T>(value: &Value, is_one: fn(i64) -> bool) -> Result<i64, InputValueError<T>>
 where
     T: async_graphql::InputType,
 {
@@ -121,6 +189,5 @@ where
         Value::Number(number) => Number::as_i64(number),
         _ => None,
     };
-    let number = number.filter(|number| (least..=MAX_EXACT).contains(number));
-    number.ok_or_else(|| InputValueError::custom(format!("a whole number from {least} to {MAX_EXACT} is expected")))
+    number.filter(|number| is_one(*number)).ok_or_else(|| InputValueError::custom("a whole number is expected"))
 }

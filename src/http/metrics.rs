@@ -87,10 +87,15 @@ fn look(app: &App) {
     if let Some(redis) = app.snapshots().cache().shared() {
         gauge!(metrics::REDIS_UP).set(f64::from(u8::from(redis.is_up())));
     }
+    if let Some(skew) = app.clock.skew() {
+        gauge!(metrics::CLOCK_SKEW_SECONDS).set(skew as f64 / 1e6);
+    }
+    gauge!(metrics::ZONE_DATA_VERSIONS).set(app.zone_data_versions() as f64);
     gauge!(metrics::LIVE_SUBSCRIBERS).set(app.live.subscribers() as f64);
     let (idle, used) = app.database.connections();
     gauge!(metrics::DATABASE_MAX_CONNECTIONS).set(app.database.max_connections() as f64);
     gauge!(metrics::DATABASE_CONNECTIONS, "state" => "idle").set(idle as f64);
     gauge!(metrics::DATABASE_CONNECTIONS, "state" => "used").set(used as f64);
+    gauge!(metrics::DATABASE_WRITABLE).set(f64::from(u8::from(app.database.writes().obstacle().is_none())));
     counter!(metrics::DATABASE_STATEMENTS).absolute(app.database.statements());
 }

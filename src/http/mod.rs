@@ -3,6 +3,7 @@
 pub mod auth;
 mod graphiql;
 pub mod graphql;
+mod index;
 pub mod input;
 pub mod limits;
 pub mod metrics;

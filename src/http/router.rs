@@ -41,15 +41,19 @@ pub fn router(
     config: &config::Config,
     sockets: TaskTracker,
 ) -> Result<Router, RouterError> {
-    let mut executor = Executor::new(Arc::clone(&app))?;
+    let mut executor = Executor::new(Arc::clone(&app), &config.limits)?;
     if let Some(folder) = &config.http.documents {
         executor.list(&documents(folder)?).map_err(|refusal| RouterError::Documents(refusal.message))?;
     }
     let endpoint = Arc::new(Endpoint::new(Arc::clone(&app), executor, verifier, config, sockets));
     tokio::spawn(Arc::clone(&endpoint).forget_idle_callers());
-    let graphql = any(answer).layer(Origins::new(&config.http.allowed_origins).cors());
-    let mut router = internal(app).route("/graphql", graphql.with_state(endpoint));
-    if config.http.graphiql {
+    let graphql = any(answer).layer(Origins::new(&config.http.allowed_origins).cors()).with_state(endpoint);
+    let graphiql = config.http.graphiql;
+    let mut router = internal(app)
+        .route("/", get(async move || super::index::tell(graphiql)))
+        .route("/graphql", graphql.clone())
+        .route("/graphql/", graphql);
+    if graphiql {
         router = router.merge(super::graphiql::routes());
     }
     Ok(router.layer(map_response(guarded)))
@@ -80,14 +84,35 @@ fn documents(folder: &Path) -> Result<Vec<String>, RouterError> {
     Ok(texts)
 }
 
-/// Whether requests can be served: the database answers. Without Redis they are, only slower.
-async fn ready(State(app): State<Arc<App>>) -> (StatusCode, &'static str) {
-    let degraded = app.snapshots().cache().shared().is_some_and(|redis| !redis.is_up());
-    match tokio::time::timeout(READY_TIMEOUT, app.database.ping()).await {
-        Ok(Ok(())) if degraded => (StatusCode::OK, "degraded: Redis is not used"),
-        Ok(Ok(())) => (StatusCode::OK, "ok"),
-        _ => (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer"),
+/// Whether requests can be served: the database answers, and it takes writes. Without Redis they are, only slower.
+async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
+    let answers = tokio::time::timeout(READY_TIMEOUT, app.database.ping()).await;
+    if !matches!(answers, Ok(Ok(()))) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer".to_owned());
     }
+    if let Some(obstacle) = app.database.obstacle().await {
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("the database takes no writes: {obstacle}"));
+    }
+    let degraded = degraded(&app);
+    let words = if degraded.is_empty() { "ok".to_owned() } else { format!("degraded: {}", degraded.join("; ")) };
+    (StatusCode::OK, words)
+}
+
+/// What is not as it should be, though requests are served.
+fn degraded(app: &App) -> Vec<String> {
+    let mut degraded = Vec::new();
+    if app.snapshots().cache().shared().is_some_and(|redis| !redis.is_up()) {
+        degraded.push("Redis is not used".to_owned());
+    }
+    if let Some(skew) = app.clock.skew().filter(|_| app.clock.is_in_doubt()) {
+        let (seconds, side) = ((skew.abs() + 500_000) / 1_000_000, if skew > 0 { "ahead of" } else { "behind" });
+        degraded.push(format!("this node's clock is {seconds} s {side} the database's"));
+    }
+    let versions = app.zone_data_versions();
+    if versions > 1 {
+        degraded.push(format!("nodes with {versions} versions of the time zone database share this database"));
+    }
+    degraded
 }
 
 /// What a browser may do with an answer: nothing but read it. A page of our own says what it needs.

@@ -36,8 +36,8 @@ const programs = [
   { run: ["sh", "purchase.sh"], first: /^{"data":{"recordPurchase":{"replayed":(true|false),"userErrors":\[]}}}$/ },
   { run: ["sh", "live.sh"], first: /^data: {"data":{"pointsUpdated":{"cursor":".+","change":-?\d+,"balance":{"available":-?\d+}}}}$/ },
   // A purchase that comes between its two pages is shown with the second, and then not again.
-  { run: [...node, "apollo.mjs"], first: /^-?\d+ available, 2 ledger entries$/, some: /^-?\d+ available, 4 ledger entries$/ },
-  { run: [...node, "urql.mjs"], first: /^-?\d+ available$/, last: /^-?\d+ more: -?\d+ available$/ },
+  { run: [...node, "apollo.mjs"], with: ["resume.mjs"], first: /^-?\d+ available, 2 ledger entries$/, some: /^-?\d+ available, 4 ledger entries$/ },
+  { run: [...node, "urql.mjs"], with: ["keys.mjs"], first: /^-?\d+ available$/, last: /^-?\d+ more: -?\d+ available$/ },
   { run: [...node, "live.mjs"], first: /^0 more: -?\d+ available$/, last: /^[1-9]\d* more: -?\d+ available$/ },
   { run: [need("WINDFALL_PYTHON"), "points.py"], first: /^-?\d+ available$/, last: /^-?\d+ more: -?\d+ available$/ },
   { run: ["sh", "typed.sh"], with: ["codegen.ts", "typed.ts"], last: /^\d+ points on \d{4}-\d\d-\d\d: .+$/ },

@@ -3,13 +3,16 @@
 use sea_orm::{ConnectionTrait, EntityTrait};
 use serde_json::json;
 use windfall::app::audit::{self, Difference};
+use windfall::app::jobs::settlement;
 use windfall::app::recorder::Fact;
 use windfall::app::refund::{self, RecordRefund};
-use windfall::app::settlement;
 use windfall::engine::lifecycle::Status;
 use windfall::engine::time::Instant;
 
 use crate::support::direct::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, cases, purchase_input};
+
+mod beside;
+mod size;
 
 const PAIRS: &str = "pairs";
 const LIMITED: &str = "limited";
@@ -188,6 +191,32 @@ const CASES: &[Case] = &[
               (SELECT max(sequence) FROM ledger_entry WHERE customer_id = {bob})",
         told: &["customer bob: ledger sequence: recorded 900, expected "],
         left: &["customer bob: ledger sequence: recorded 900, expected "],
+    },
+    Case {
+        sql: "UPDATE ledger_entry SET purchase_external_id = 'bob-09' WHERE customer_id = {bob} AND sequence = 3",
+        told: &["customer bob: campaign", "(pairs): purchase of ledger entry 3: recorded bob-09, expected bob-05"],
+        left: &["customer bob: campaign"],
+    },
+    // Of an award that has moved since.
+    Case {
+        sql: "UPDATE ledger_entry SET purchase_external_id = 'bob-09' WHERE customer_id = {ada} AND sequence = 3",
+        told: &["customer ada: campaign", "(pairs): purchase of ledger entry 3: recorded bob-09, expected one of this"],
+        left: &["(pairs): purchase of ledger entry 3"],
+    },
+    Case {
+        sql: "UPDATE ledger_entry SET purchase_external_id = NULL WHERE customer_id = {ada} AND kind = 'reversal'",
+        told: &["customer ada: campaign", "): purchase of ledger entry ", ": recorded none, expected ada-"],
+        left: &["): purchase of ledger entry "],
+    },
+    Case {
+        sql: "UPDATE award SET points = points + 1 WHERE customer_id = {ada} AND status = 'reversed'",
+        told: &["customer ada: campaign", "points of award ", ", which is REVERSED: recorded ", ", expected "],
+        left: &[", which is REVERSED: recorded "],
+    },
+    Case {
+        sql: "UPDATE refund SET customer_id = {bob}",
+        told: &["customer ada: customer of refund r: recorded ", ", expected "],
+        left: &["customer ada: customer of refund r: recorded "],
     },
     // The customer.
     mended(

@@ -1,6 +1,7 @@
 //! Reads are never stale, whatever becomes of Redis, of nodes and of the database; and they are as cheap as promised.
 
 mod clock;
+mod cost;
 mod drift;
 mod herd;
 mod memory;

@@ -1,14 +1,20 @@
 //! Other people's software against a running server: the audits of `graphql-http`, graphql-js as an oracle for execution, the snippets of
-//! docs/clients.md with the libraries that they are for, and `schemathesis` with nonsense.
+//! docs/clients.md with the libraries that they are for, those libraries while the server is restarted, their caches, and
+//! `schemathesis` with nonsense.
 //!
 //! The programs are in tests/clients; `scripts/test` installs what they need there.
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
+use serde_json::json;
 use windfall::http::auth::Role;
 
+use crate::support::direct::cases;
 use crate::support::server::{Server, command, run, token};
+use crate::support::shop::Shop;
+use crate::support::sqlite::Sqlite;
 
 /// Who some tokens speak for; of the sample's customers one with a ledger of some length.
 const CUSTOMER: &str = "emil";
@@ -22,6 +28,12 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+fn are_installed() {
+    for needed in [root().join("tests/clients/node_modules"), python()] {
+        assert!(needed.exists(), "{} is missing: scripts/test installs it", needed.display());
+    }
+}
+
 fn python() -> PathBuf {
     root().join("tests/clients/.venv/bin/python")
 }
@@ -29,9 +41,7 @@ fn python() -> PathBuf {
 impl Clients {
     /// A server with the sample's purchases.
     async fn start() -> Self {
-        for needed in [root().join("tests/clients/node_modules"), python()] {
-            assert!(needed.exists(), "{} is missing: scripts/test installs it", needed.display());
-        }
+        are_installed();
         let folder = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}/windfall.db", folder.path().display());
         let sample = |name: &str| root().join("data").join(name);
@@ -44,22 +54,30 @@ impl Clients {
 
     /// Runs a program of tests/clients for a caller; it must pass, and count what passed.
     fn pass(&self, program: &mut Command, role: Role, subject: &str) {
-        let ran = program
-            .current_dir(root().join("tests/clients"))
-            .env("WINDFALL_URL", format!("{}/graphql", self.server.address))
-            .env("WINDFALL_SCHEMA", root().join("schema.graphql"))
-            .env("WINDFALL_TOKEN", token(role, subject))
-            .env("WINDFALL_ADMIN_TOKEN", token(Role::Admin, "eve"))
-            .env("WINDFALL_SHOP_TOKEN", token(Role::Storefront, "shop"))
-            .env("WINDFALL_PYTHON", python())
-            .stdin(Stdio::null())
-            .output()
-            .unwrap_or_else(|error| panic!("{program:?}: {error}"));
-        let said = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
-        assert!(ran.status.success(), "{program:?}:\n{said}");
-        let counted = said.lines().rev().find_map(|line| line.split_once(" passed, 0 failed"));
-        assert!(counted.is_some_and(|(passed, _)| passed.parse::<u32>().is_ok_and(|passed| passed > 0)), "{said}");
+        let ran = on_behalf(program, &self.server, role, subject).stdin(Stdio::null()).output();
+        passed(&ran.unwrap_or_else(|error| panic!("{program:?}: {error}")));
     }
+}
+
+/// Tells a program of tests/clients where the server is, and who asks.
+fn on_behalf<'a>(program: &'a mut Command, server: &Server, role: Role, subject: &str) -> &'a mut Command {
+    program
+        .current_dir(root().join("tests/clients"))
+        .env("WINDFALL_URL", format!("{}/graphql", server.address))
+        .env("WINDFALL_SCHEMA", root().join("schema.graphql"))
+        .env("WINDFALL_TOKEN", token(role, subject))
+        .env("WINDFALL_ADMIN_TOKEN", token(Role::Admin, "eve"))
+        .env("WINDFALL_SHOP_TOKEN", token(Role::Storefront, "shop"))
+        .env("WINDFALL_PYTHON", python())
+}
+
+/// It has counted what passed, and nothing failed.
+#[track_caller]
+fn passed(ran: &Output) {
+    let said = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    assert!(ran.status.success(), "{said}");
+    let counted = said.lines().rev().find_map(|line| line.split_once(" passed, 0 failed"));
+    assert!(counted.is_some_and(|(passed, _)| passed.parse::<u32>().is_ok_and(|passed| passed > 0)), "{said}");
 }
 
 fn node(program: &str) -> Command {
@@ -81,6 +99,65 @@ async fn what_is_executed_is_what_graphql_js_executes() {
 #[tokio::test]
 async fn the_snippets_of_the_client_documentation_run() {
     Clients::start().await.pass(&mut node("snippets.mjs"), Role::Customer, CUSTOMER);
+}
+
+/// Of a campaign that awards points for each purchase.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_balance_in_a_normalised_cache_follows() {
+    are_installed();
+    let sqlite = Sqlite::new();
+    let shop = Shop::open(&sqlite.url()).await;
+    shop.campaign(json!({})).await;
+    let mut program = node("caches.mjs");
+    passed(&on_behalf(&mut program, &shop.server, Role::Customer, "ada").stdin(Stdio::null()).output().unwrap());
+}
+
+/// A server on this port: one that is started again is where it was.
+async fn shop_on(port: u16, database_url: &str) -> Shop {
+    Shop::open_with(command(database_url).env("WINDFALL__HTTP__LISTEN", format!("127.0.0.1:{port}"))).await
+}
+
+/// Nobody else gets it while the server is down: it is none of those that the system hands out.
+fn free_port() -> u16 {
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let begin = rand::random_range(10_000..30_000);
+    (begin..32_000).find(is_free).expect("a free port")
+}
+
+/// They are told of every entry by each server in turn, those included that were posted before they are back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_come_back_when_the_server_does() {
+    const ENTRIES: usize = 5;
+    are_installed();
+    let (sqlite, port) = (Sqlite::new(), free_port());
+    let mut shop = shop_on(port, &sqlite.url()).await;
+    shop.campaign(json!({})).await;
+    let mut program = node("restart.mjs");
+    let program = on_behalf(&mut program, &shop.server, Role::Customer, "ada");
+    let mut clients = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut count = clients.stdin.take().unwrap();
+    let mut heard = BufReader::new(clients.stdout.take().unwrap()).lines();
+    // From now on there is something to miss.
+    assert_eq!(heard.next().and_then(Result::ok).as_deref(), Some("following"));
+    for round in 1..=cases(4, 40) {
+        shop.buy_many("ada", (round - 1) * ENTRIES..round * ENTRIES).await;
+        // What goes wrong it tells at its end.
+        let said = writeln!(count, "{}", round * ENTRIES).ok().and_then(|()| heard.next()?.ok());
+        if said != Some(format!("heard of {}", round * ENTRIES)) {
+            break;
+        }
+        if round % 4 == 0 {
+            shop.server.kill9();
+        } else {
+            assert!(shop.server.terminate().success());
+        }
+        shop = shop_on(port, &sqlite.url()).await;
+    }
+    drop(count);
+    let rest: Vec<String> = heard.map_while(Result::ok).collect();
+    let mut ran = clients.wait_with_output().unwrap();
+    ran.stdout = rest.join("\n").into_bytes();
+    passed(&ran);
 }
 
 #[tokio::test]

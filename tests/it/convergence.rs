@@ -1,5 +1,6 @@
 //! The promise itself, through the real write path on both databases: whatever the order of arrival, the duplicates,
-//! the batches, the concurrency and the moment of activation, the reached awards are those of the oracle.
+//! the batches, the concurrency, the moment of activation and how much one commit evaluates, the reached awards are those of the
+//! oracle.
 
 use std::sync::Arc;
 
@@ -8,15 +9,18 @@ use proptest::test_runner::{Config, RngSeed, TestRunner};
 use windfall::app::purchase::NewPurchase;
 use windfall::app::recorder::Fact;
 use windfall::app::refund::NewRefund;
+use windfall::config;
 use windfall::engine::time::Instant;
 
 use crate::engine::convert;
 use crate::oracle;
 use crate::oracle::generate::{Case, case_with_commits};
-use crate::support::direct::{DAY, ENGINES, Engine, TestApp, cases};
+use crate::support::direct::{DAY, ENGINES, Engine, TestApp, cases, writer};
 
 /// Clients that record at once.
 const CLIENTS: usize = 16;
+/// Purchases that one commit evaluates where most is to be deferred.
+const FEW_PURCHASES: usize = 3;
 /// Customers with the same history.
 const CUSTOMERS: usize = 3;
 
@@ -76,8 +80,18 @@ fn name(customer: usize) -> String {
     format!("customer-{customer}")
 }
 
-async fn converges(engine: Engine, case: Case, commits: Vec<Vec<oracle::generate::Fact>>, concurrent: bool) {
-    let test = TestApp::start(engine).await;
+/// How a case is recorded.
+#[derive(Clone, Copy)]
+struct How {
+    /// By many clients at once.
+    concurrent: bool,
+    /// One commit evaluates so few purchases of the past that most of it is deferred, and goes on while more is recorded.
+    deferred: bool,
+}
+
+async fn converges(engine: Engine, case: Case, commits: Vec<Vec<oracle::generate::Fact>>, how: How) {
+    let fold_purchases = if how.deferred { FEW_PURCHASES } else { writer().fold_purchases };
+    let test = TestApp::start_with(engine, &config::Writer { fold_purchases, ..writer() }).await;
     let latest = case.purchases.iter().map(|purchase| purchase.at).max().unwrap_or_default();
     test.set_now(latest.max(case.campaign.starts_at) + DAY);
     let mut rule = convert::rule(&case.campaign);
@@ -92,7 +106,7 @@ async fn converges(engine: Engine, case: Case, commits: Vec<Vec<oracle::generate
     test.activate(drafts[0]).await;
     for (index, commit) in commits.iter().enumerate() {
         if index == commits.len() / 2 {
-            test.activate(drafts[1]).await;
+            activate(&test, drafts[1], how).await;
         }
         let facts: Vec<Fact> = (0..CUSTOMERS)
             .flat_map(|customer| commit.iter().map(move |one| (customer, one)))
@@ -102,11 +116,11 @@ async fn converges(engine: Engine, case: Case, commits: Vec<Vec<oracle::generate
         let (refunds, purchases): (Vec<Fact>, Vec<Fact>) =
             facts.into_iter().partition(|fact| matches!(fact, Fact::Refund(_)));
         for facts in [purchases, refunds] {
-            record(&test, facts, concurrent).await;
+            record(&test, facts, how.concurrent).await;
         }
     }
     if commits.is_empty() {
-        test.activate(drafts[1]).await;
+        activate(&test, drafts[1], how).await;
     }
     test.activate(drafts[2]).await;
     let mut total = 0;
@@ -141,6 +155,20 @@ async fn converges(engine: Engine, case: Case, commits: Vec<Vec<oracle::generate
     assert_eq!(points, total);
     test.audit_is_clean().await;
     test.app.stop().await.unwrap();
+}
+
+/// Deferred: each customer is evaluated by no more than one commit.
+async fn activate(test: &TestApp, id: entity::CampaignId, how: How) {
+    if !how.deferred {
+        return test.activate(id).await;
+    }
+    windfall::app::campaign::activate(&test.app, &TestApp::admin(), id).await.unwrap();
+    for customer in (0..CUSTOMERS).map(name) {
+        // A customer of whom nothing is recorded yet is refused.
+        let evaluation = vec![Fact::Evaluation(customer)];
+        test.app.recorder.record(TestApp::shop().who(), evaluation).await.unwrap().remove(0).unwrap().ok();
+    }
+    test.audit_is_clean().await;
 }
 
 async fn record(test: &TestApp, facts: Vec<Fact>, concurrent: bool) {
@@ -179,7 +207,8 @@ async fn any_order_gives_what_the_oracle_reaches() {
         let (case, commits) = case_with_commits().new_tree(&mut runner).unwrap().current();
         awarded += usize::from(!oracle::reached::reached(&case.campaign, &case.purchases).is_empty());
         for engine in ENGINES {
-            converges(engine, case.clone(), commits.clone(), index % 2 == 0).await;
+            let how = How { concurrent: index % 2 == 0, deferred: index % 3 == 0 };
+            converges(engine, case.clone(), commits.clone(), how).await;
         }
     }
     assert!(awarded >= cases(10, 500), "only {awarded} cases awarded anything");

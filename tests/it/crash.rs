@@ -23,10 +23,10 @@ use crate::support::sqlite::Sqlite;
 const CLIENTS: usize = 8;
 /// Purchases acknowledged before the server is killed.
 const LOAD: usize = 40;
-const RECORD: &str = "mutation($input: RecordPurchaseInput!) { \
+pub(crate) const RECORD: &str = "mutation($input: RecordPurchaseInput!) { \
     recordPurchase(input: $input) { purchase { externalId } replayed userErrors { code } } }";
 
-async fn activate_campaign(server: &Server) {
+pub(crate) async fn activate_campaign(server: &Server) {
     let client = reqwest::Client::new();
     let admin = token(Role::Admin, "test");
     let create = "mutation($input: CampaignInput!) { createCampaign(input: $input) { campaign { id } } }";

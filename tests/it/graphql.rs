@@ -2,6 +2,7 @@
 
 mod adjustment;
 mod campaign;
+mod customer;
 mod errors;
 mod hostile;
 mod http;

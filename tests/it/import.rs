@@ -200,7 +200,11 @@ fn damaged() -> (Vec<u8>, Vec<(usize, &'static str)>) {
     bad(&mut text, change("total", json!("3.001")), "total: has more decimals than the currency");
     bad(&mut text, change("total", json!("three")), "total: must be a decimal such as 19.99");
     bad(&mut text, change("total", json!("-3.00")), "total: must not be negative");
-    bad(&mut text, change("currency", json!("EURO")), "currency: is not an ISO 4217 currency");
+    bad(
+        &mut text,
+        change("currency", json!("EURO")),
+        "currency: must be an ISO 4217 currency in upper case, such as EUR",
+    );
     bad(
         &mut text,
         change("purchasedAt", json!("2090-01-01T00:00:00Z")),
@@ -433,9 +437,9 @@ async fn what_cannot_be_read_is_refused_before_anything_is_made() {
     let text = files.put("text.json", "[{\"name\": 1}]");
     refused(run(&mut with_campaigns(&url, &good, &text)), &["text.json is not an array of campaigns", "line 1"]);
     let mut illegal: serde_json::Value = serde_json::from_str(&campaigns()).unwrap();
-    illegal[1]["goal"] = json!({"spend": {"atLeast": "0.001"}});
+    illegal[1]["goal"] = json!({"spend": {"amount": "0.001"}});
     let illegal = files.put("illegal.json", illegal.to_string());
-    let reasons = ["campaign `euros`: goal.spend.atLeast: has more decimals than the currency"];
+    let reasons = ["campaign `euros`: goal.spend.amount: has more decimals than the currency"];
     refused(run(&mut with_campaigns(&url, &good, &illegal)), &reasons);
     assert!(!sqlite.unwrap().path().exists(), "not even a database");
 }

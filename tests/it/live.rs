@@ -25,7 +25,9 @@ use crate::support::websocket::Socket;
 
 const UPDATES: &str = "subscription($customer: String, $after: String) { \
     pointsUpdated(customerExternalId: $customer, after: $after) { cursor change \
-    entries { sequence kind points balanceAfter } balance { available pending lifetime version cursor } \
+    entries { sequence kind points balanceAfter customer { externalId balance { version available } } } \
+    balance { available pending lifetime version cursor } \
+    customer { externalId balance { available pending lifetime version cursor } } \
     progress { current target awardsEarned campaign { name } } } }";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,7 +125,14 @@ impl Told {
 
     /// Takes an update, which must be consistent in itself and with those before it.
     fn hear(&mut self, mut update: Value) {
-        let entries = update["entries"].as_array_mut().expect("a list").split_off(0);
+        let mut entries = update["entries"].as_array_mut().expect("a list").split_off(0);
+        let (customer, balance) = (&update["customer"], &update["balance"]);
+        assert_eq!(&customer["balance"], balance, "{update}");
+        let balance = json!({ "version": balance["version"], "available": balance["available"] });
+        for entry in &mut entries {
+            let whose = entry.as_object_mut().and_then(|entry| entry.remove("customer"));
+            assert_eq!(whose, Some(json!({ "externalId": customer["externalId"], "balance": balance })), "{update}");
+        }
         let change: i64 = entries.iter().map(|entry| entry["points"].as_i64().expect("points")).sum();
         assert_eq!(update["change"], change, "{update}");
         let version = |balance: &Value| balance["version"].as_i64().unwrap_or(0);

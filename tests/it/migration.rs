@@ -3,14 +3,17 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use migration::{Migrator, MigratorTrait};
-use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseConnection, EntityTrait, Schema, Statement};
+use migration::online::{create_index, drop_index};
+use migration::{MigrationName, MigrationTrait, Migrator, MigratorTrait, SchemaManager};
+use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, EntityTrait, Schema, Statement};
+use sea_orm_migration::prelude::async_trait::async_trait;
 use windfall::app::database::Database;
 use windfall::config;
 
-use crate::support::direct::{ENGINES, Engine, open};
+use crate::support::direct::{ENGINES, Engine, open, options};
 use crate::support::postgres::Postgres;
 use crate::support::sqlite::Sqlite;
+use crate::support::websocket::PATIENCE;
 
 /// An empty database, and what keeps it.
 async fn empty(engine: Engine) -> (Database, Option<Sqlite>) {
@@ -68,9 +71,12 @@ async fn entities_equal_migrations() {
         create(db, entity::customer::Entity).await;
         create(db, entity::idempotency_key::Entity).await;
         create(db, entity::installation::Entity).await;
+        create(db, entity::job::Entity).await;
         create(db, entity::ledger_entry::Entity).await;
+        create(db, entity::node::Entity).await;
         create(db, entity::purchase::Entity).await;
         create(db, entity::refund::Entity).await;
+        create(db, entity::write_probe::Entity).await;
         let expected = columns(migrated.read()).await;
         assert!(expected.len() > 60, "{expected:#?}");
         assert_eq!(columns(db).await, expected, "{engine:?}");
@@ -123,7 +129,7 @@ async fn rows_that_are_there_are_brought_along() {
 async fn a_migration_outlasts_the_statement_time_out() {
     let url = Postgres::shared().create_database().await;
     let (statement_timeout, longer) = (Duration::from_millis(100), Duration::from_millis(500));
-    let options = config::Database { url: url.clone().into(), migrate: true, connections: 2, statement_timeout };
+    let options = config::Database { statement_timeout, ..options(&url) };
     let database = Database::connect(&options).await.unwrap();
     let tx = database.begin().await.unwrap();
     Migrator::up(&tx, Some(1)).await.unwrap();
@@ -135,6 +141,41 @@ async fn a_migration_outlasts_the_statement_time_out() {
         locked.rollback().await.unwrap();
     });
     migrated.unwrap();
+}
+
+/// A statement that waits for a table's lock holds up whoever asks for the table later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_migration_that_waits_for_a_dump_holds_up_no_read() {
+    let url = Postgres::shared().create_database().await;
+    let options = config::Database { statement_timeout: Duration::from_secs(5), ..options(&url) };
+    let database = Database::connect(&options).await.unwrap();
+    let tx = database.begin().await.unwrap();
+    Migrator::up(&tx, Some(1)).await.unwrap();
+    tx.commit().await.unwrap();
+    let dump = sea_orm::Database::connect(&url).await.unwrap();
+    dump.execute_unprepared("BEGIN; LOCK TABLE customer IN ACCESS SHARE MODE").await.unwrap();
+    let migrating = {
+        let database = database.clone();
+        tokio::spawn(async move { database.migrate().await })
+    };
+    let read = async |sql: &str| -> i64 {
+        let row = database.read().query_one_raw(Statement::from_string(DatabaseBackend::Postgres, sql)).await;
+        row.unwrap().unwrap().try_get_by_index(0).unwrap()
+    };
+    for _ in 0..3 {
+        let waiting =
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'relation'";
+        while read(waiting).await == 0 {
+            assert!(!migrating.is_finished());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        for _ in 0..20 {
+            assert_eq!(read("SELECT count(*) FROM customer").await, 0);
+        }
+    }
+    dump.close().await.unwrap();
+    migrating.await.unwrap().unwrap();
+    assert!(!database.is_behind().await.unwrap());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -153,4 +194,129 @@ async fn several_migrate_at_once() {
             start.await.unwrap().unwrap();
         }
     }
+}
+
+/// The history with one more, which runs online.
+struct WithIndex;
+
+struct IndexPurchases;
+
+const INDEX: &str = "purchase_by_total";
+
+impl MigrationName for IndexPurchases {
+    fn name(&self) -> &'static str {
+        "m20990101_000001_index_purchases"
+    }
+}
+
+#[async_trait]
+impl MigrationTrait for IndexPurchases {
+    fn use_transaction(&self) -> Option<bool> {
+        Some(false)
+    }
+
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        create_index(manager, INDEX, "purchase (total)").await
+    }
+
+    async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        drop_index(manager, INDEX).await
+    }
+}
+
+#[async_trait]
+impl MigratorTrait for WithIndex {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        Migrator::migrations().into_iter().chain([Box::new(IndexPurchases) as Box<dyn MigrationTrait>]).collect()
+    }
+}
+
+/// Answers of PostgreSQL to a question with one answer, as text.
+async fn ask(database: &Database, sql: &str) -> Option<String> {
+    let row = database.read().query_one_raw(Statement::from_string(DatabaseBackend::Postgres, sql)).await.unwrap();
+    row.map(|row| row.try_get_by_index(0).unwrap())
+}
+
+const IS_VALID: &str =
+    "SELECT (indisvalid AND indisready)::text FROM pg_index WHERE indexrelid = to_regclass('purchase_by_total')";
+const BUILDER: &str = "SELECT pid::text FROM pg_stat_activity WHERE query LIKE '%INDEX CONCURRENTLY%' \
+    AND datname = current_database() AND wait_event_type = 'Lock'";
+
+/// The process that builds the index, once it waits for somebody.
+async fn builder(database: &Database) -> String {
+    let waits = async {
+        loop {
+            if let Some(pid) = ask(database, BUILDER).await {
+                return pid;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waits).await.expect("the index is being made")
+}
+
+const BUY: &str = "INSERT INTO purchase (external_id, customer_id, purchased_at, recorded_at, total, currency, lines, revision, \
+    version) SELECT gen_random_uuid()::text, 1, 0, 0, 1, 'EUR', '[]', 0, 1 FROM generate_series(1, 100)";
+
+/// Killed half-way it leaves an index that nobody can use; the next run makes it anew. Writers wait for neither.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_is_made_while_others_write() {
+    let url = Postgres::shared().create_database().await;
+    // Less than the index takes.
+    let (statement_timeout, longer) = (Duration::from_millis(200), Duration::from_millis(500));
+    let options = config::Database { connections: 2, statement_timeout, ..options(&url) };
+    let database = Database::connect(&options).await.unwrap();
+    database.migrate().await.unwrap();
+    let others = open(&url).await;
+    let write = async || {
+        let tx = others.begin().await.unwrap();
+        tx.execute_unprepared(BUY).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    let customer = "INSERT INTO customer (external_id, recorded_at, version, stamp, evaluated_revision, ledger_sequence, \
+        award_number, balance, lifetime, running) VALUES ('ada', 0, 0, 0, 0, 0, 0, 0, 0, '{}')";
+    let tx = others.begin().await.unwrap();
+    tx.execute_unprepared(customer).await.unwrap();
+    tx.commit().await.unwrap();
+    for killed in [true, false] {
+        // An index waits for who is writing when it begins.
+        let writing = others.begin().await.unwrap();
+        writing.execute_unprepared(BUY).await.unwrap();
+        let building = database.clone();
+        let building = tokio::spawn(async move { building.migrate_with::<WithIndex>().await });
+        let pid = builder(&others).await;
+        write().await;
+        if killed {
+            ask(&others, &format!("SELECT pg_terminate_backend({pid})::text")).await;
+            building.await.unwrap().unwrap_err();
+            writing.commit().await.unwrap();
+            assert_eq!(ask(&others, IS_VALID).await.as_deref(), Some("false"));
+            assert!(WithIndex::get_pending_migrations(others.read()).await.unwrap().len() == 1);
+        } else {
+            // Another node comes meanwhile, and waits without being in the way.
+            let other = others.clone();
+            let other = tokio::spawn(async move { other.migrate_with::<WithIndex>().await });
+            tokio::time::sleep(longer).await;
+            write().await;
+            writing.commit().await.unwrap();
+            building.await.unwrap().unwrap();
+            other.await.unwrap().unwrap();
+            assert_eq!(ask(&others, IS_VALID).await.as_deref(), Some("true"));
+        }
+    }
+    assert!(WithIndex::get_pending_migrations(others.read()).await.unwrap().is_empty());
+    database.migrate_with::<WithIndex>().await.unwrap();
+}
+
+#[tokio::test]
+async fn on_sqlite_an_index_is_made_with_the_rest() {
+    let (database, _kept) = empty(Engine::Sqlite).await;
+    database.migrate_with::<WithIndex>().await.unwrap();
+    let sql = "SELECT count(*) FROM sqlite_master WHERE name = 'purchase_by_total'";
+    let row = database.read().query_one_raw(Statement::from_string(DatabaseBackend::Sqlite, sql)).await.unwrap();
+    assert_eq!(row.unwrap().try_get_by_index::<i64>(0).unwrap(), 1);
+    let tx = database.begin().await.unwrap();
+    WithIndex::down(&tx, None).await.unwrap();
+    tx.commit().await.unwrap();
+    database.migrate_with::<WithIndex>().await.unwrap();
 }

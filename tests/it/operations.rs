@@ -1,6 +1,7 @@
 //! What operators are given (docs/operations, compose.yaml, Dockerfile) against what there is: metrics, configuration, files, and the
 //! programs that it names, which are run as it says.
 
+mod archive;
 mod backup;
 mod container;
 pub(crate) mod programs;

@@ -1,10 +1,12 @@
 //! The schema's text: equal to the code's, and holding all that the public contract promises.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use apollo_compiler::Schema;
 use apollo_compiler::ast::{FieldDefinition, InputValueDefinition};
 use apollo_compiler::schema::ExtendedType;
+use windfall::graphql::scalar::FORMS;
 
 const CONTRACT: &str = include_str!("schema/contract.graphql");
 
@@ -147,4 +149,33 @@ fn everything_is_described() {
         }
     }
     assert!(bare.is_empty(), "without a description: {bare:#?}");
+}
+
+/// Else a client needs an alias to ask for both at once.
+#[test]
+fn fields_of_one_name_in_a_union_have_one_type() {
+    let schema = parse(&windfall::graphql::sdl(), "schema.graphql");
+    let mut conflicts = Vec::new();
+    for (name, ty) in &schema.types {
+        let ExtendedType::Union(union) = ty else { continue };
+        let members = union.members.iter().filter_map(|member| schema.get_object(member));
+        let mut types = HashMap::new();
+        for (field, definition) in members.flat_map(|member| &member.fields) {
+            let ty = types.entry(field.clone()).or_insert_with(|| definition.ty.clone());
+            if *ty != definition.ty {
+                conflicts.push(format!("{name}: `{field}` is {ty} and {}", definition.ty));
+            }
+        }
+    }
+    assert!(conflicts.is_empty(), "{conflicts:#?}");
+}
+
+/// Else one of them would first be looked at while the operation runs.
+#[test]
+fn every_custom_scalar_has_a_form_and_a_specification() {
+    let schema = parse(&windfall::graphql::sdl(), "schema.graphql");
+    for (name, ty) in schema.types.iter().filter(|(_, ty)| ty.is_scalar() && !ty.is_built_in()) {
+        assert!(FORMS.iter().any(|form| form.scalar == name.as_str()), "{name} has no form");
+        assert!(ty.directives().has("specifiedBy"), "{name} has no specification");
+    }
 }

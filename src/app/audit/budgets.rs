@@ -8,7 +8,7 @@ use sea_orm::{
     QuerySelect,
 };
 
-use super::Difference;
+use super::{Difference, Tell};
 use crate::app::campaigns::CampaignSet;
 use crate::app::error::Error;
 use crate::app::rows::{Kind, Rows, join};
@@ -17,9 +17,10 @@ use crate::app::stats::{counted, counters};
 /// Decisions read at a time.
 const PAGE: u64 = 1_000;
 
-pub(super) async fn differences(snapshot: &DatabaseTransaction) -> Result<Vec<Difference>, Error> {
+/// Tells what of the campaigns is not as it should be; how many differences.
+pub(super) async fn audit(snapshot: &DatabaseTransaction, tell: Tell<'_>) -> Result<u64, Error> {
     let set = CampaignSet::load(snapshot).await?;
-    let mut found = Found { set: &set, differences: Vec::new() };
+    let mut found = Found { set: &set, tell, count: 0 };
     let (counted, counters) = (counted(snapshot).await?, counters(snapshot).await?);
     for row in budget::Entity::find().order_by_asc(budget::Column::CampaignId).all(snapshot).await? {
         replay(snapshot, &mut found, &row).await?;
@@ -37,24 +38,26 @@ pub(super) async fn differences(snapshot: &DatabaseTransaction) -> Result<Vec<Di
         found.compare(id, "statistics: points standing", recorded.points_standing, expected.points_standing);
         found.compare(id, "statistics: points declined", recorded.points_declined, expected.points_declined);
     }
-    Ok(found.differences)
+    Ok(found.count)
 }
 
 struct Found<'a> {
     set: &'a CampaignSet,
-    differences: Vec<Difference>,
+    tell: Tell<'a>,
+    count: u64,
 }
 
 impl Found<'_> {
     fn compare(&mut self, id: CampaignId, what: &str, recorded: i64, expected: i64) {
         if recorded != expected {
-            self.note(id, what.to_owned(), recorded.to_string(), expected.to_string());
+            self.note(None, id, what.to_owned(), recorded.to_string(), expected.to_string());
         }
     }
 
-    fn note(&mut self, id: CampaignId, what: String, recorded: String, expected: String) {
+    fn note(&mut self, customer: Option<String>, id: CampaignId, what: String, recorded: String, expected: String) {
         let name = self.set.get(id).map(|campaign| campaign.row.name.clone()).unwrap_or_default();
-        self.differences.push(Difference { customer: None, campaign: Some((id.0, name)), what, recorded, expected });
+        (self.tell)(&Difference { customer, campaign: Some((id.0, name)), what, recorded, expected });
+        self.count += 1;
     }
 }
 
@@ -93,7 +96,7 @@ async fn replay(snapshot: &DatabaseTransaction, found: &mut Found<'_>, row: &bud
     if replay.number > 0 {
         let show = |limit: Option<i64>| limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
         if row.points_limit != replay.limit {
-            found.note(id, "budget".to_owned(), show(row.points_limit), show(replay.limit));
+            found.note(None, id, "budget".to_owned(), show(row.points_limit), show(replay.limit));
         }
         if replay.limit.is_some() {
             found.compare(id, "points out of the budget after the last decision", row.points_used, replay.used);
@@ -118,7 +121,7 @@ impl Replay {
                 let stood = decision.kind == BudgetDecisionKind::Standing;
                 if stood != fits {
                     let status = |stands: bool| if stands { AwardStatus::Standing } else { AwardStatus::Declined };
-                    found.note(id, format!("decision {}", self.number), word(status(stood)), word(status(fits)));
+                    found.note(None, id, format!("decision {}", self.number), word(status(stood)), word(status(fits)));
                 }
                 if stood { self.used + decision.points } else { self.used }
             }
@@ -194,11 +197,10 @@ async fn note_wrong_statuses(
     wrong: BTreeMap<(i64, i64), (AwardStatus, AwardStatus)>,
 ) -> Result<(), Error> {
     for ((customer_id, number), (recorded, decided)) in wrong {
-        found.note(id, format!("award {number}, as its budget was decided"), word(recorded), word(decided));
         let customer = customer::Entity::find_by_id(CustomerId(customer_id)).one(snapshot).await?;
-        if let Some(difference) = found.differences.last_mut() {
-            difference.customer = customer.map(|customer| customer.external_id);
-        }
+        let customer = customer.map(|customer| customer.external_id);
+        let what = format!("award {number}, as its budget was decided");
+        found.note(customer, id, what, word(recorded), word(decided));
     }
     Ok(())
 }

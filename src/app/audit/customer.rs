@@ -1,133 +1,154 @@
-//! One customer, recomputed.
+//! One customer, recomputed: its purchases are folded through every campaign side by side, and what is recorded of them
+//! is compared as it comes, in the same order.
 
-use std::collections::{BTreeMap, HashMap};
+use entity::{AwardStatus, CampaignId, CustomerId, award, checkpoint, customer, ledger_entry};
+use sea_orm::DatabaseTransaction;
+use sea_orm::sea_query::Value;
 
-use entity::{AwardStatus, CustomerId, LedgerEntryKind, award, checkpoint, customer, ledger_entry, purchase, refund};
-use sea_orm::{ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder};
-
-use super::Difference;
-use super::budgets::word;
+use super::fold::Fold;
+use super::history::{Fact, History};
+use super::ledger::{Ledger, Stands};
+use super::pages::{Customers, Pages, Row};
+use super::{Difference, Tell};
 use crate::app::award as awards;
 use crate::app::campaigns::{Campaign, CampaignSet};
 use crate::app::error::Error;
-use crate::app::rows::any;
+use crate::app::rows::Kind;
 use crate::app::running::Running;
 use crate::app::{purchase as purchases, refund as refunds};
 use crate::engine::award::Reached;
 use crate::engine::purchase::Key;
-use crate::engine::rule::Eligible;
 use crate::engine::state::State;
 use crate::engine::time::Instant;
 
-/// Everything recorded of a customer.
-pub(super) struct History {
-    pub(super) row: customer::Model,
-    purchases: Vec<purchase::Model>,
-    refunds: HashMap<String, Vec<refund::Model>>,
-    awards: Vec<award::Model>,
-    entries: Vec<ledger_entry::Model>,
-    checkpoints: Vec<checkpoint::Model>,
+impl Row for award::Model {
+    const SELECT: &'static str = "s.*";
+    const FROM: &'static str = "award AS s";
+    const ORDER: &'static [(&'static str, Kind)] = &[
+        ("customer_id", Kind::Int),
+        ("earned_at", Kind::Int),
+        ("purchase_external_id", Kind::Text),
+        ("nth", Kind::Int),
+        ("number", Kind::Int),
+    ];
+
+    fn position(&self) -> Vec<Value> {
+        let by = self.purchase_external_id.clone();
+        vec![
+            self.customer_id.0.into(),
+            self.earned_at.into(),
+            by.into(),
+            i64::from(self.nth).into(),
+            self.number.into(),
+        ]
+    }
+
+    fn customer(&self) -> CustomerId {
+        self.customer_id
+    }
+
+    fn bytes(&self) -> usize {
+        256 + self.purchase_external_id.len() + self.evidence_from_external_id.len()
+    }
 }
 
-/// Loads the customers' histories, each kind of row in one statement.
-pub(super) async fn load(snapshot: &DatabaseTransaction, chunk: &[customer::Model]) -> Result<Vec<History>, Error> {
-    let backend = snapshot.get_database_backend();
-    let ids = || chunk.iter().map(|customer| customer.id.0);
-    let purchases =
-        purchase::Entity::find().filter(any(backend, purchase::Column::CustomerId, ids())).all(snapshot).await?;
-    let bought = purchases.iter().map(|purchase| purchase.external_id.clone());
-    let refunds =
-        refund::Entity::find().filter(any(backend, refund::Column::PurchaseExternalId, bought)).all(snapshot).await?;
-    let awards = award::Entity::find().filter(any(backend, award::Column::CustomerId, ids())).all(snapshot).await?;
-    let entries = ledger_entry::Entity::find()
-        .filter(any(backend, ledger_entry::Column::CustomerId, ids()))
-        .order_by_asc(ledger_entry::Column::Sequence)
-        .all(snapshot)
-        .await?;
-    let checkpoints =
-        checkpoint::Entity::find().filter(any(backend, checkpoint::Column::CustomerId, ids())).all(snapshot).await?;
-    let mut histories: BTreeMap<CustomerId, History> = chunk
-        .iter()
-        .map(|row| {
-            let history = History {
-                row: row.clone(),
-                purchases: Vec::new(),
-                refunds: HashMap::new(),
-                awards: Vec::new(),
-                entries: Vec::new(),
-                checkpoints: Vec::new(),
-            };
-            (row.id, history)
-        })
-        .collect();
-    let mut of = |id: CustomerId, put: &mut dyn FnMut(&mut History)| {
-        if let Some(history) = histories.get_mut(&id) {
-            put(history);
-        }
-    };
-    for row in purchases {
-        of(row.customer_id, &mut |history| history.purchases.push(row.clone()));
+impl Row for checkpoint::Model {
+    const SELECT: &'static str = "s.*";
+    const FROM: &'static str = "checkpoint AS s";
+    const ORDER: &'static [(&'static str, Kind)] = &[
+        ("customer_id", Kind::Int),
+        ("purchased_at", Kind::Int),
+        ("external_id", Kind::Text),
+        ("campaign_id", Kind::Int),
+    ];
+
+    fn position(&self) -> Vec<Value> {
+        let id = self.external_id.clone();
+        vec![self.customer_id.0.into(), self.purchased_at.into(), id.into(), self.campaign_id.0.into()]
     }
-    for row in refunds {
-        of(row.customer_id, &mut |history| {
-            history.refunds.entry(row.purchase_external_id.clone()).or_default().push(row.clone());
+
+    fn customer(&self) -> CustomerId {
+        self.customer_id
+    }
+
+    fn bytes(&self) -> usize {
+        128 + self.external_id.len() + self.state.len()
+    }
+}
+
+fn checkpoint_key(row: &checkpoint::Model) -> Key {
+    Key { at: Instant(row.purchased_at), external_id: row.external_id.clone() }
+}
+
+/// Everything that is recorded of a range of customers, to be read in order.
+pub(super) struct Records<'a> {
+    snapshot: &'a DatabaseTransaction,
+    history: History<'a>,
+    awards: Pages<'a, award::Model>,
+    checkpoints: Pages<'a, checkpoint::Model>,
+    ledger: Ledger<'a>,
+}
+
+impl<'a> Records<'a> {
+    pub(super) fn of(snapshot: &'a DatabaseTransaction, customers: Customers) -> Self {
+        Self {
+            snapshot,
+            history: History::of(snapshot, customers),
+            awards: Pages::of(snapshot, customers),
+            checkpoints: Pages::of(snapshot, customers),
+            ledger: Ledger::of(snapshot, customers),
+        }
+    }
+
+    /// Tells what of the next customer is not as it should be; how many differences.
+    pub(super) async fn audit(
+        &mut self,
+        set: &'a CampaignSet,
+        row: &customer::Model,
+        tell: Tell<'_>,
+    ) -> Result<u64, Error> {
+        let found = Found { customer: row.external_id.clone(), tell, count: 0 };
+        let activated = set.all().iter().filter(|campaign| campaign.life.activated);
+        // Where they cannot be read, that is told below.
+        let running = Running::parse(&row.running).unwrap_or_default();
+        let campaigns = activated.map(|campaign| OneCampaign {
+            fold: Fold::new(self.snapshot, campaign, evaluated_up_to(campaign, row, &running)),
+            recorded: Vec::new(),
+            standing: 0,
+            declined: 0,
         });
+        let mut audit = Audit { records: self, row, found, campaigns: campaigns.collect(), stands: Stands::new() };
+        audit.walk().await?;
+        audit.compare_running();
+        let Audit { mut found, stands, .. } = audit;
+        self.ledger.compare(set, row, stands, &mut found).await?;
+        Ok(found.count)
     }
-    for row in awards {
-        of(row.customer_id, &mut |history| history.awards.push(row.clone()));
-    }
-    for row in entries {
-        of(row.customer_id, &mut |history| history.entries.push(row.clone()));
-    }
-    for row in checkpoints {
-        of(row.customer_id, &mut |history| history.checkpoints.push(row.clone()));
-    }
-    Ok(histories.into_values().collect())
 }
 
-/// What of the customer is not as it should be.
-pub(super) fn differences(set: &CampaignSet, history: &History) -> Result<Vec<Difference>, Error> {
-    let mut found = Found { customer: history.row.external_id.clone(), differences: Vec::new() };
-    let running = Running::parse(&history.row.running).unwrap_or_else(|_| {
-        found.note(
-            None,
-            "running states".to_owned(),
-            history.row.running.clone(),
-            "states that can be read".to_owned(),
-        );
-        Running::default()
-    });
-    for campaign in set.all().iter().filter(|campaign| campaign.life.activated) {
-        // Not evaluated yet: nothing is recorded.
-        let evaluated = campaign.row.activated_revision <= Some(history.row.evaluated_revision);
-        let eligible = if evaluated { eligible(campaign, history)? } else { Vec::new() };
-        let (states, reached) = fold(campaign, &eligible);
-        compare_awards(&mut found, campaign, history, reached);
-        if campaign.counts() {
-            compare_states(&mut found, campaign, history, &running, &states);
-        }
+/// As far as the customer has been evaluated for the campaign; none: to the end. What lies behind is open, and no difference.
+fn evaluated_up_to(campaign: &Campaign, row: &customer::Model, running: &Running) -> Option<Key> {
+    if campaign.row.activated_revision > Some(row.evaluated_revision) {
+        return Some(Key::before(Instant::EPOCH));
     }
-    let counts = |id| set.get(id).is_some_and(|campaign| campaign.life.activated);
-    for award in history.awards.iter().filter(|award| !counts(award.campaign_id)) {
-        let (what, expected) = (format!("award {}", award.number), "of a campaign that was activated".to_owned());
-        found.note(None, what, format!("of campaign {}", award.campaign_id.0), expected);
-    }
-    compare_ledger(&mut found, set, history);
-    Ok(found.differences)
+    running.get(campaign.id())?.mark.clone()
 }
 
-struct Found {
+/// What of a customer differs is told as it is found.
+pub(super) struct Found<'a> {
     customer: String,
-    differences: Vec<Difference>,
+    tell: Tell<'a>,
+    count: u64,
 }
 
-impl Found {
-    fn note(&mut self, campaign: Option<&Campaign>, what: String, recorded: String, expected: String) {
+impl Found<'_> {
+    pub(super) fn note(&mut self, campaign: Option<&Campaign>, what: String, recorded: String, expected: String) {
         let campaign = campaign.map(|campaign| (campaign.id().0, campaign.row.name.clone()));
-        self.differences.push(Difference { customer: Some(self.customer.clone()), campaign, what, recorded, expected });
+        (self.tell)(&Difference { customer: Some(self.customer.clone()), campaign, what, recorded, expected });
+        self.count += 1;
     }
 
-    fn compare<T: Copy + PartialEq + std::fmt::Display>(
+    pub(super) fn compare<T: Copy + PartialEq + std::fmt::Display>(
         &mut self,
         campaign: Option<&Campaign>,
         what: &str,
@@ -140,59 +161,180 @@ impl Found {
     }
 }
 
-/// What counts for the campaign: facts recorded before it settled.
-fn eligible(campaign: &Campaign, history: &History) -> Result<Vec<Eligible>, Error> {
-    let counts = |revision: i64| campaign.row.settled_revision.is_none_or(|settled| revision < settled);
-    let mut eligible = Vec::new();
-    for row in history.purchases.iter().filter(|row| counts(row.revision)) {
-        let refunds = history.refunds.get(&row.external_id).map(Vec::as_slice).unwrap_or_default();
-        let refunds = refunds.iter().filter(|refund| counts(refund.revision)).map(refunds::from_row);
-        let purchase = purchases::from_row(row, refunds.collect::<Result<_, _>>()?)?;
-        eligible.extend(campaign.engine().eligible(&purchase));
-    }
-    eligible.sort_by(|a, b| a.key.cmp(&b.key));
-    Ok(eligible)
+/// A campaign's fold, and what is recorded beside it.
+struct OneCampaign<'a> {
+    fold: Fold<'a>,
+    /// Awards of the purchase at hand, STANDING and DECLINED.
+    recorded: Vec<Reached>,
+    /// Recorded awards so far.
+    standing: i64,
+    declined: i64,
 }
 
-/// The whole fold: the state after each counted purchase, and the awards.
-fn fold(campaign: &Campaign, eligible: &[Eligible]) -> (BTreeMap<Key, State>, Vec<Reached>) {
-    let mut state = State::default();
-    let mut states = BTreeMap::new();
-    let mut reached = Vec::new();
-    for next in 0..eligible.len() {
-        state.step(campaign.engine(), eligible, next, &mut reached);
-        if let Some(last) = &state.last {
-            states.insert(last.clone(), state.clone());
-        }
-    }
-    (states, reached)
+struct Audit<'a, 'b, 't> {
+    records: &'b mut Records<'a>,
+    row: &'b customer::Model,
+    found: Found<'t>,
+    campaigns: Vec<OneCampaign<'a>>,
+    stands: Stands,
 }
 
-fn compare_awards(found: &mut Found, campaign: &Campaign, history: &History, reached: Vec<Reached>) {
-    let name = |award: &Reached| format!("award of purchase {} (number {})", award.by.external_id, award.nth);
-    let none = || "none".to_owned();
-    let mut recorded: HashMap<(Key, i32), Reached> = HashMap::new();
-    for row in history.awards.iter().filter(|row| row.campaign_id == campaign.id()) {
-        if row.status == AwardStatus::Reversed {
-            continue;
-        }
-        let award = awards::recorded(row).reached;
-        if let Some(twice) = recorded.insert((award.by.clone(), award.nth), award) {
-            found.note(Some(campaign), name(&twice), format!("another: {}", show(&twice)), none());
-        }
-    }
-    for expected in reached {
-        match recorded.remove(&(expected.by.clone(), expected.nth)) {
-            None => found.note(Some(campaign), name(&expected), none(), show(&expected)),
-            Some(award) if award != expected => {
-                found.note(Some(campaign), name(&expected), show(&award), show(&expected));
+impl Audit<'_, '_, '_> {
+    /// Purchase by purchase, in order.
+    async fn walk(&mut self) -> Result<(), Error> {
+        while let Some(fact) = self.records.history.next(self.row.id, None).await? {
+            let key = fact.key();
+            self.tell_surplus(Some(&key)).await?;
+            self.look_at(&fact);
+            let refunds = fact.refunds.iter().map(refunds::from_row).collect::<Result<_, _>>()?;
+            let purchase = purchases::from_row(&fact.row, refunds)?;
+            for campaign in &mut self.campaigns {
+                campaign.fold.step(&fact, &purchase).await?;
             }
-            Some(_) => {}
+            self.read_awards(&key).await?;
+            for campaign in &mut self.campaigns {
+                campaign.compare_awards(&mut self.found);
+            }
+            self.compare_checkpoints(&key).await?;
+        }
+        self.tell_surplus(None).await
+    }
+
+    fn look_at(&mut self, fact: &Fact) {
+        self.stands.see_version(fact.row.version);
+        for refund in &fact.refunds {
+            self.stands.see_version(refund.version);
+            let what = format!("customer of refund {}", refund.external_id);
+            self.found.compare(None, &what, refund.customer_id.0, fact.row.customer_id.0);
         }
     }
-    for award in recorded.into_values() {
-        found.note(Some(campaign), name(&award), show(&award), none());
+
+    /// Tells the awards and checkpoints that are recorded before this key (none: that are left), at purchases that are
+    /// not there.
+    async fn tell_surplus(&mut self, before: Option<&Key>) -> Result<(), Error> {
+        let precedes = |key: Key| before.is_none_or(|before| key < *before);
+        while let Some(row) =
+            self.records.awards.next_if(self.row.id, |row| precedes(awards::reaching_key(row))).await?
+        {
+            if let Some((at, award)) = self.see_award(&row) {
+                self.found.note(Some(self.campaigns[at].fold.campaign), name(&award), show(&award), none());
+            }
+        }
+        while let Some(row) = self.records.checkpoints.next_if(self.row.id, |row| precedes(checkpoint_key(row))).await?
+        {
+            self.compare_checkpoint(&row, false);
+        }
+        Ok(())
     }
+
+    /// The awards that are recorded for the purchase at this key.
+    async fn read_awards(&mut self, key: &Key) -> Result<(), Error> {
+        while let Some(row) = self.records.awards.next_if(self.row.id, |row| awards::reaching_key(row) == *key).await? {
+            if let Some((at, award)) = self.see_award(&row) {
+                self.campaigns[at].recorded.push(award);
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a recorded award. Which campaign's it is, and what of it must be as it was reached; none: a REVERSED one.
+    fn see_award(&mut self, row: &award::Model) -> Option<(usize, Reached)> {
+        self.stands.see(row);
+        let Some(at) = self.position(row.campaign_id) else {
+            let what = format!("award {}", row.number);
+            let (recorded, expected) = (row.campaign_id.0, "of a campaign that was activated".to_owned());
+            self.found.note(None, what, format!("of campaign {recorded}"), expected);
+            return None;
+        };
+        let campaign = &mut self.campaigns[at];
+        match row.status {
+            AwardStatus::Standing => campaign.standing += 1,
+            AwardStatus::Declined => campaign.declined += 1,
+            AwardStatus::Reversed => return None,
+        }
+        Some((at, awards::recorded(row).reached))
+    }
+
+    fn position(&self, id: CampaignId) -> Option<usize> {
+        self.campaigns.iter().position(|campaign| campaign.fold.campaign.id() == id)
+    }
+
+    async fn compare_checkpoints(&mut self, key: &Key) -> Result<(), Error> {
+        while let Some(row) = self.records.checkpoints.next_if(self.row.id, |row| checkpoint_key(row) == *key).await? {
+            self.compare_checkpoint(&row, true);
+        }
+        Ok(())
+    }
+
+    /// `reached`: the fold stands at the checkpoint's purchase.
+    fn compare_checkpoint(&mut self, row: &checkpoint::Model, reached: bool) {
+        let Some(at) = self.position(row.campaign_id) else { return };
+        let Fold { campaign, state, .. } = &self.campaigns[at].fold;
+        if !campaign.counts() {
+            return;
+        }
+        let expected = Some(state).filter(|state| reached && state.last == Some(checkpoint_key(row)));
+        if serde_json::from_str::<State>(&row.state).ok().as_ref() != expected {
+            let what = format!("checkpoint at purchase {}", row.external_id);
+            let expected = expected.map_or_else(none, |state| format!("{state:?}"));
+            self.found.note(Some(campaign), what, row.state.clone(), expected);
+        }
+    }
+
+    /// Where the customer stands in the campaigns that count.
+    fn compare_running(&mut self) {
+        let running = Running::parse(&self.row.running).unwrap_or_else(|_| {
+            let (what, expected) = ("running states".to_owned(), "states that can be read".to_owned());
+            self.found.note(None, what, self.row.running.clone(), expected);
+            Running::default()
+        });
+        for OneCampaign { fold, standing, declined, .. } in &self.campaigns {
+            if !fold.campaign.counts() {
+                continue;
+            }
+            let recorded = running.of(fold.campaign.id());
+            if recorded.state != fold.state {
+                let (recorded, expected) = (format!("{:?}", recorded.state), format!("{:?}", fold.state));
+                self.found.note(Some(fold.campaign), "running state".to_owned(), recorded, expected);
+            }
+            self.found.compare(Some(fold.campaign), "standing awards", recorded.standing, *standing);
+            self.found.compare(Some(fold.campaign), "declined awards", recorded.declined, *declined);
+        }
+    }
+}
+
+impl OneCampaign<'_> {
+    /// What is recorded of the purchase against what it reached.
+    fn compare_awards(&mut self, found: &mut Found<'_>) {
+        let campaign = Some(self.fold.campaign);
+        let mut recorded = std::mem::take(&mut self.recorded);
+        for expected in self.fold.reached.drain(..) {
+            let same = recorded.iter().position(|award| award.nth == expected.nth);
+            match same.map(|at| recorded.remove(at)) {
+                None => found.note(campaign, name(&expected), none(), show(&expected)),
+                Some(award) if award != expected => {
+                    found.note(campaign, name(&expected), show(&award), show(&expected));
+                }
+                Some(_) => {}
+            }
+            // In the order of `nth`: another of the same name comes next.
+            while let Some(at) = recorded.iter().position(|award| award.nth == expected.nth) {
+                let twice = recorded.remove(at);
+                found.note(campaign, name(&twice), format!("another: {}", show(&twice)), none());
+            }
+        }
+        for award in recorded {
+            found.note(campaign, name(&award), show(&award), none());
+        }
+    }
+}
+
+fn name(award: &Reached) -> String {
+    format!("award of purchase {} (number {})", award.by.external_id, award.nth)
+}
+
+fn none() -> String {
+    "none".to_owned()
 }
 
 fn show(award: &Reached) -> String {
@@ -206,96 +348,6 @@ fn show(award: &Reached) -> String {
         award.evidence_from.external_id,
         award.evidence_from.at
     )
-}
-
-fn compare_states(
-    found: &mut Found,
-    campaign: &Campaign,
-    history: &History,
-    running: &Running,
-    states: &BTreeMap<Key, State>,
-) {
-    let standing = running.of(campaign.id());
-    let expected = states.last_key_value().map(|(_, state)| state.clone()).unwrap_or_default();
-    if standing.state != expected {
-        let what = "running state".to_owned();
-        found.note(Some(campaign), what, format!("{:?}", standing.state), format!("{expected:?}"));
-    }
-    let count = |status: AwardStatus| {
-        let rows = history.awards.iter().filter(|row| row.campaign_id == campaign.id());
-        i64::try_from(rows.filter(|row| row.status == status).count()).unwrap_or(i64::MAX)
-    };
-    found.compare(Some(campaign), "standing awards", standing.standing, count(AwardStatus::Standing));
-    found.compare(Some(campaign), "declined awards", standing.declined, count(AwardStatus::Declined));
-    for row in history.checkpoints.iter().filter(|row| row.campaign_id == campaign.id()) {
-        let key = Key { at: Instant(row.purchased_at), external_id: row.external_id.clone() };
-        let expected = states.get(&key);
-        if serde_json::from_str::<State>(&row.state).ok().as_ref() != expected {
-            let what = format!("checkpoint at purchase {}", row.external_id);
-            let expected = expected.map_or_else(|| "none".to_owned(), |state| format!("{state:?}"));
-            found.note(Some(campaign), what, row.state.clone(), expected);
-        }
-    }
-}
-
-fn compare_ledger(found: &mut Found, set: &CampaignSet, history: &History) {
-    let row = &history.row;
-    let (balance, posted) = compare_entries(found, history);
-    let (last, posted_at) = history.entries.last().map_or((0, 0), |entry| (entry.sequence, entry.created_at));
-    found.compare(None, "last sequence", row.ledger_sequence, last);
-    found.compare(None, "time of the last entry", row.posted_at, posted_at);
-    found.compare(None, "balance", row.balance, balance);
-    let lifetime = compare_posted(found, set, history, posted);
-    found.compare(None, "lifetime", row.lifetime, lifetime);
-    found.compare(None, "last award number", row.award_number, last_award(&history.awards, &history.entries));
-    let versions = history.entries.iter().map(|entry| entry.version).chain(history.awards.iter().map(|a| a.version));
-    let versions = versions.chain(history.purchases.iter().map(|purchase| purchase.version));
-    let versions = versions.chain(history.refunds.values().flatten().map(|refund| refund.version));
-    let versions = versions.max().unwrap_or_default();
-    if row.version < versions {
-        found.note(None, "version".to_owned(), row.version.to_string(), format!("at least {versions}"));
-    }
-}
-
-/// The entries among themselves; their sum, and the points that they posted by award.
-fn compare_entries(found: &mut Found, history: &History) -> (i64, BTreeMap<i64, i64>) {
-    let (mut sequence, mut balance) = (0, 0);
-    let mut posted: BTreeMap<i64, i64> = BTreeMap::new();
-    for entry in &history.entries {
-        found.compare(None, "ledger sequence", entry.sequence, sequence + 1);
-        sequence = entry.sequence;
-        balance += entry.points;
-        let what = format!("balance after ledger entry {sequence}");
-        found.compare(None, &what, entry.balance_after, balance);
-        if let Some(award) = entry.award_number {
-            *posted.entry(award).or_default() += entry.points;
-        }
-        let of_an_award = matches!(entry.kind, LedgerEntryKind::Award | LedgerEntryKind::Reversal);
-        let what = format!("award of ledger entry {sequence}");
-        found.compare(None, &what, entry.award_number.is_some(), of_an_award);
-    }
-    (balance, posted)
-}
-
-/// What was posted for each award against its points; the points that stand.
-fn compare_posted(found: &mut Found, set: &CampaignSet, history: &History, mut posted: BTreeMap<i64, i64>) -> i64 {
-    let mut lifetime = 0;
-    for award in &history.awards {
-        let campaign = set.get(award.campaign_id).map(AsRef::as_ref);
-        let stands = if award.status == AwardStatus::Standing { award.points } else { 0 };
-        lifetime += stands;
-        let posted = posted.remove(&award.number).unwrap_or_default();
-        if award.status == AwardStatus::Declined && posted == award.points {
-            // Nothing is ever posted for an award that was declined.
-            let (recorded, expected) = (word(AwardStatus::Declined), word(AwardStatus::Standing));
-            found.note(campaign, format!("status of award {}", award.number), recorded, expected);
-        }
-        found.compare(campaign, &format!("points posted for award {}", award.number), posted, stands);
-    }
-    for (number, posted) in posted {
-        found.compare(None, &format!("points posted for award {number}, which does not exist"), posted, 0);
-    }
-    lifetime
 }
 
 /// The number of the last award that there was.

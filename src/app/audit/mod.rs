@@ -2,7 +2,9 @@
 //!
 //! What is recomputed: reached awards and running states from purchases and refunds, balances and sequences from the
 //! ledger, budgets by replaying their decisions, statistics from the awards. Each chunk of customers is read in one
-//! snapshot, so that it can run beside writers; memory is bounded by the chunk.
+//! snapshot, so that it can run beside writers. Everything is read in order and page by page (`pages`), each customer's
+//! purchases are folded through every campaign side by side (`fold`), and what is recorded is compared as it comes
+//! (`customer`, `ledger`): memory is bounded, whatever one customer has.
 //!
 //! A repair mends what follows from something else: awards, running states, checkpoints and balances of a customer by
 //! evaluating it anew through the write path, which posts what its ledger lacks as entries with a reason; statistics
@@ -12,25 +14,34 @@
 
 pub(super) mod budgets;
 pub(super) mod customer;
+mod fold;
+mod history;
+mod ledger;
+mod pages;
 
 use std::collections::BTreeSet;
 use std::fmt;
 
-use entity::customer as customers;
-use sea_orm::{
-    AccessMode, ColumnTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, IsolationLevel, QueryFilter,
-    QueryOrder, QuerySelect, TransactionTrait,
-};
+use entity::{CustomerId, customer as customers};
+use sea_orm::sea_query::Value;
+use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction};
+
+use self::customer::Records;
+use self::pages::{Customers, Pages, Row};
 
 use super::App;
 use super::campaign::recount::recount;
 use super::campaigns::CampaignSet;
 use super::error::Error;
 use super::recorder::Fact;
+use super::rows::Kind;
 use super::viewer::Admin;
 
-/// Customers in one snapshot.
-const CHUNK: u64 = 64;
+/// The most customers in one snapshot.
+const CHUNK: usize = 64;
+
+/// Who is told of each difference.
+type Tell<'a> = &'a mut dyn FnMut(&Difference);
 
 /// Something recorded that is not what it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,10 +88,8 @@ pub struct Audited {
 pub async fn run(app: &App, repair: Option<&Admin>, mut tell: impl FnMut(&Difference)) -> Result<Audited, Error> {
     let mut audited = Audited::default();
     let snapshot = snapshot(app).await?;
-    let differences = budgets::differences(&snapshot).await?;
+    audited.differences += budgets::audit(&snapshot, &mut tell).await?;
     snapshot.commit().await?;
-    differences.iter().for_each(&mut tell);
-    audited.differences += differences.len() as u64;
     let mut recounted = BTreeSet::new();
     if let Some(admin) = repair {
         // Budgets first: what of them is free decides about awards that a repair gives.
@@ -104,46 +113,73 @@ async fn recount_all(app: &App, admin: &Admin, recounted: &mut BTreeSet<i64>) ->
     Ok(())
 }
 
+impl Row for customers::Model {
+    const SELECT: &'static str = "s.*";
+    const FROM: &'static str = "customer AS s";
+    const ORDER: &'static [(&'static str, Kind)] = &[("id", Kind::Int)];
+
+    fn position(&self) -> Vec<Value> {
+        vec![self.id.0.into()]
+    }
+
+    fn customer(&self) -> CustomerId {
+        self.id
+    }
+
+    fn bytes(&self) -> usize {
+        256 + self.external_id.len() + self.running.len()
+    }
+}
+
 async fn audit_customers(
     app: &App,
     repair: Option<&Admin>,
     audited: &mut Audited,
     mut tell: impl FnMut(&Difference),
 ) -> Result<(), Error> {
-    let mut after = 0;
+    let mut after = CustomerId(0);
     loop {
         let snapshot = snapshot(app).await?;
         let set = CampaignSet::load(&snapshot).await?;
-        let chunk = customers::Entity::find()
-            .filter(customers::Column::Id.gt(after))
-            .order_by_asc(customers::Column::Id)
-            .limit(CHUNK)
-            .all(&snapshot)
-            .await?;
-        let Some(last) = chunk.last() else { return Ok(()) };
-        after = last.id.0;
+        let chunk = chunk(&snapshot, after).await?;
+        let (Some(first), Some(last)) = (chunk.first(), chunk.last()) else { return Ok(()) };
+        after = last.id;
         audited.customers += chunk.len() as u64;
-        let histories = customer::load(&snapshot, &chunk).await?;
+        let mut records = Records::of(&snapshot, Customers { first: first.id, last: last.id });
+        let mut differ = Vec::new();
+        for row in &chunk {
+            let differences = records.audit(&set, row, &mut tell).await?;
+            audited.differences += differences;
+            differ.extend((differences > 0).then(|| row.external_id.clone()));
+        }
+        drop(records);
         snapshot.commit().await?;
-        for history in histories {
-            let differences = customer::differences(&set, &history)?;
-            differences.iter().for_each(&mut tell);
-            audited.differences += differences.len() as u64;
-            if repair.is_some() && !differences.is_empty() {
-                let answer = app.recorder.record_when_free(Fact::Repair(history.row.external_id)).await?;
-                let _ = answer.await.map_err(|_| Error::Unavailable)??;
-                audited.repaired += 1;
-            }
+        for customer in differ.into_iter().filter(|_| repair.is_some()) {
+            let answer = app.recorder.record_when_free(Fact::Repair(customer)).await?;
+            let _ = answer.await.map_err(|_| Error::Unavailable)??;
+            audited.repaired += 1;
         }
     }
 }
 
-/// A transaction in which everything is read as it was at one moment.
-async fn snapshot(app: &App) -> Result<DatabaseTransaction, Error> {
-    let read = app.database.read();
-    Ok(if app.database.backend() == DatabaseBackend::Postgres {
-        read.begin_with_config(Some(IsolationLevel::RepeatableRead), Some(AccessMode::ReadOnly)).await?
-    } else {
-        read.begin().await?
-    })
+/// The next customers, by key.
+async fn chunk(snapshot: &DatabaseTransaction, after: CustomerId) -> Result<Vec<customers::Model>, Error> {
+    let mut pages = Pages::<customers::Model>::after(snapshot, vec![after.0.into()], CustomerId(i64::MAX));
+    pages.fill().await?;
+    Ok(pages.page().iter().take(CHUNK).cloned().collect())
 }
+
+/// A transaction in which everything is read as it was at one moment, however long that takes.
+async fn snapshot(app: &App) -> Result<DatabaseTransaction, Error> {
+    let snapshot = app.database.snapshot().await?;
+    if app.database.backend() == DatabaseBackend::Postgres {
+        snapshot.execute_unprepared(SNAPSHOT).await?;
+    }
+    Ok(snapshot)
+}
+
+/// A statement may take longer than a request's may. Each page is a search of an index, whatever the server knows of
+/// tables that have grown since it analysed them.
+const SNAPSHOT: &str = "SET LOCAL statement_timeout = 0; SET LOCAL enable_hashjoin = off; \
+    SET LOCAL enable_mergejoin = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off; \
+    SET LOCAL enable_sort = off; SET LOCAL enable_incremental_sort = off";

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::app::adjustment::MAX_BALANCE;
+use crate::app::adjustment::MAX_POINTS;
 use crate::app::campaigns::Campaign;
 use crate::app::error::{Check, Error, UserErrorCode};
 use crate::engine::award::{AwardRule, RATE_DECIMALS, Rate};
@@ -128,7 +128,7 @@ pub enum GoalInput {
         repeat: bool,
     },
     Spend {
-        at_least: String,
+        amount: String,
         #[serde(default)]
         repeat: bool,
     },
@@ -219,7 +219,7 @@ impl CampaignInput {
         if let Some(description) = &self.description {
             check.text(&["description"], description);
         }
-        if self.budget.is_some_and(|budget| !(0..=MAX_BALANCE).contains(&budget)) {
+        if self.budget.is_some_and(|budget| !(0..=MAX_POINTS).contains(&budget)) {
             check.fail(&["budget"], UserErrorCode::OutOfRange, "must be 0 to 2^53 − 1");
         }
         let starts_at = check.instant(&["startsAt"], &self.starts_at);
@@ -419,8 +419,8 @@ fn check_goal(check: &mut Check, goal: GoalInput, currency: Option<Currency>) ->
     Some(match goal {
         GoalInput::EveryPurchase(EveryPurchase::Each) => Goal::EveryPurchase,
         GoalInput::Purchases { at_least, repeat } => Goal::Purchases { at_least, repeat },
-        GoalInput::Spend { at_least, repeat } => {
-            let at_least = check.amount(&["goal", "spend", "atLeast"], currency?, &at_least)?;
+        GoalInput::Spend { amount, repeat } => {
+            let at_least = check.amount(&["goal", "spend", "amount"], currency?, &amount)?;
             Goal::Spend { at_least, repeat }
         }
         GoalInput::Distinct { of, at_least } => Goal::Distinct { of, at_least },
@@ -465,7 +465,7 @@ fn goal_input(goal: &Goal, currency: Currency) -> GoalInput {
         Goal::EveryPurchase => GoalInput::EveryPurchase(EveryPurchase::Each),
         Goal::Purchases { at_least, repeat } => GoalInput::Purchases { at_least: *at_least, repeat: *repeat },
         Goal::Spend { at_least, repeat } => {
-            GoalInput::Spend { at_least: currency.format(i128::from(*at_least)), repeat: *repeat }
+            GoalInput::Spend { amount: currency.format(i128::from(*at_least)), repeat: *repeat }
         }
         Goal::Distinct { of, at_least } => GoalInput::Distinct { of: *of, at_least: *at_least },
         Goal::Streak { length, purchases_per_window, repeat } => {

@@ -11,15 +11,15 @@ use entity::{
     BudgetDecisionKind, CampaignId, budget, budget_decision, campaign, campaign_stat, idempotency_key, purchase,
 };
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, IntoActiveModel,
-    NotSet, QueryFilter, QuerySelect, Set,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, NotSet,
+    QueryFilter, QuerySelect, Set,
 };
 
 use self::input::{CampaignInput, CampaignUpdate, Checked};
 use super::App;
-use super::campaigns::{Campaign, revision};
-use super::database::CAMPAIGNS_LOCK;
+use super::campaigns::Campaign;
 use super::error::{Check, Error, UserErrorCode};
+use super::jobs::evaluation;
 use super::rows::{OnConflict, insert};
 use super::viewer::Admin;
 use crate::engine::lifecycle::{Life, Refusal, Status};
@@ -36,12 +36,15 @@ pub(super) struct Change<'a> {
 impl<'a> Change<'a> {
     /// Waits for the lock.
     pub(super) async fn begin(app: &'a App) -> Result<Self, Error> {
-        let tx = app.database.begin().await?;
-        if tx.get_database_backend() == DatabaseBackend::Postgres {
-            tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({CAMPAIGNS_LOCK})")).await?;
-        }
-        let revision = revision(&tx).await?.number + 1;
-        Ok(Self { app, tx, revision, now: app.clock.now() })
+        let tx = app.database.begin_alone().await?;
+        let revision = app.campaigns.revision(&tx).await?.number + 1;
+        let now = app.clock.ask(&tx).await?;
+        Ok(Self { app, tx, revision, now })
+    }
+
+    /// For what must be read under the lock.
+    pub(super) fn transaction(&self) -> &DatabaseTransaction {
+        &self.tx
     }
 
     /// Reads the campaign under the lock.
@@ -107,9 +110,17 @@ impl<'a> Change<'a> {
         self.commit().await
     }
 
+    /// Moves the database on to a format: no batch is under way, and the next one reads it.
+    pub(super) async fn raise_format(self, format: i64) -> Result<(), Error> {
+        self.tx
+            .execute_unprepared(&format!("UPDATE installation SET format = {format} WHERE format < {format}"))
+            .await?;
+        Ok(self.tx.commit().await?)
+    }
+
     async fn commit(self) -> Result<(), Error> {
         let stamp: i64 = rand::random();
-        let sql = format!("UPDATE installation SET revision = {}, revision_stamp = {stamp}", self.revision);
+        let sql = format!("UPDATE installation SET set_revision = {}, revision_stamp = {stamp}", self.revision);
         self.tx.execute_unprepared(&sql).await?;
         Ok(self.tx.commit().await?)
     }
@@ -345,12 +356,12 @@ pub async fn activate(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campai
     }
     let has_past = change.latest_purchase().await?.is_some_and(|latest| latest >= campaign.life.period.starts_at);
     if has_past {
-        super::backfill::open(&change.tx, id).await?;
+        evaluation::open(&change.tx, id, change.now).await?;
     }
     let row = campaign::Model { activated_revision: Some(change.revision), ..campaign.row };
     let campaign = change.finish(row).await?;
     if has_past {
-        app.backfill_wanted.notify_one();
+        app.job_wanted.notify_one();
     }
     Ok(campaign)
 }

@@ -9,6 +9,7 @@ use sea_orm::{
     QueryTrait, Select,
 };
 
+use super::changed::ChangedAwards;
 use super::facts::Verdict;
 use super::repair::Repair;
 use super::{Commit, Context, Fact, Recorded, Refusal, UserErrorCode, evaluation, facts, posting, repair};
@@ -17,6 +18,7 @@ use crate::app::campaigns::CampaignSet;
 use crate::app::customer::blank;
 use crate::app::database::CAMPAIGNS_LOCK;
 use crate::app::error::Error;
+use crate::app::jobs::queue::{self, Wanted};
 use crate::app::rows::{any, insert_new, update};
 use crate::app::running::Running;
 use crate::engine::time::Instant;
@@ -27,6 +29,8 @@ pub(super) struct Batch<'a> {
     pub(super) campaigns: Arc<CampaignSet>,
     pub(super) now: Instant,
     pub(super) shard: i32,
+    /// Purchases of the past that it evaluates at most.
+    pub(super) fold_purchases: usize,
 }
 
 impl Batch<'_> {
@@ -46,22 +50,29 @@ pub(super) struct Touched {
     pub(super) refunds: Vec<refund::Model>,
     pub(super) adjustments: Vec<AdjustPoints>,
     /// What the batch posted.
-    pub(super) awards: Vec<award::Model>,
+    pub(super) awards: ChangedAwards,
     pub(super) entries: Vec<ledger_entry::Model>,
     /// Something of the customer changed, if only progress.
     pub(super) changed: bool,
     /// Everything is evaluated anew.
     pub(super) repair: Option<Repair>,
-    /// A backfill asks for it.
+    /// A job asks for it.
     evaluation: bool,
+    /// Something of it was deferred before this batch.
+    was_deferred: bool,
     /// Made by this batch.
     new: bool,
 }
 
 impl Touched {
-    /// Whether this batch evaluates it: a replay or a refusal changes nothing, not even what a backfill would.
+    /// Whether this batch evaluates it: a replay or a refusal changes nothing, not even what a job would.
     pub(super) fn is_evaluated(&self) -> bool {
         self.changed || self.repair.is_some() || self.evaluation
+    }
+
+    /// Whether a job asks that what is deferred of it be evaluated.
+    pub(super) fn is_asked_for(&self) -> bool {
+        self.evaluation
     }
 
     /// The version that this batch's commit makes, if it changes anything.
@@ -91,14 +102,18 @@ pub(super) async fn commit(
         tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock_shared({CAMPAIGNS_LOCK})")).await?;
     }
     let campaigns = context.campaigns.current(&tx).await?;
-    let batch = Batch { tx: &tx, campaigns, now: context.clock.now(), shard };
+    let batch = Batch { tx: &tx, campaigns, now: context.clock.now(), shard, fold_purchases: context.fold_purchases };
     let mut customers = lock_customers(&batch, facts).await?;
     let verdicts = facts::record(&batch, facts, &mut customers).await?;
     repair::recount(&batch, &mut customers).await?;
     let evaluated = evaluation::evaluate(&batch, &customers).await?;
     posting::post(&batch, &mut customers, evaluated).await?;
     save_customers(&batch, &mut customers).await?;
+    let deferred = request_jobs(&batch, &customers).await?;
     tx.commit().await?;
+    if deferred {
+        context.job_wanted.notify_one();
+    }
     for customer in customers.values().filter(|customer| customer.changed) {
         context.tell(&customer.commit());
     }
@@ -108,7 +123,7 @@ pub(super) async fn commit(
 /// Makes the customers that are new, locks all in the byte order of their external ids, then loads them.
 async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers, Error> {
     let names: BTreeSet<&str> = facts.iter().map(|fact| fact.customer()).collect();
-    // A backfill makes no customers, a repair neither.
+    // A job makes no customers, a repair neither.
     let making = facts.iter().filter(|fact| !matches!(fact, Fact::Evaluation(_) | Fact::Repair(_)));
     let making: BTreeSet<&str> = making.map(|fact| fact.customer()).collect();
     let made = |name: &&str| customer::Model {
@@ -133,15 +148,17 @@ async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers,
         .map(|row| {
             let repair = repaired.contains(row.external_id.as_str());
             let running = Running::parse(&row.running);
+            // A repair makes them anew, also where they cannot be read.
+            let running = if repair { running.unwrap_or_default() } else { running? };
             let touched = Touched {
-                // A repair makes them anew, also where they cannot be read.
-                running: if repair { running.unwrap_or_default() } else { running? },
+                was_deferred: running.has_deferred(),
+                running,
                 before: row.stamp,
                 new: new.contains(&row.external_id),
                 purchases: Vec::new(),
                 refunds: Vec::new(),
                 adjustments: Vec::new(),
-                awards: Vec::new(),
+                awards: ChangedAwards::default(),
                 entries: Vec::new(),
                 changed: false,
                 repair: repair.then(Repair::default),
@@ -176,17 +193,14 @@ async fn save_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result<
             unmade.push(customer.row.id.0);
             continue;
         }
-        let caught_up = customer.is_evaluated() && customer.row.evaluated_revision < batch.campaigns.revision.number;
-        if !customer.changed && !caught_up {
+        if !customer.changed {
             continue;
         }
         customer.row.evaluated_revision = batch.campaigns.revision.number;
-        if customer.changed {
-            customer.row.version = customer.next_version();
-            customer.row.stamp = rand::random();
-            customer.running.retain(|id| batch.campaigns.get(id).is_some_and(|campaign| campaign.counts()));
-            customer.row.running = customer.running.to_text()?;
-        }
+        customer.row.version = customer.next_version();
+        customer.row.stamp = rand::random();
+        customer.running.retain_counting(&batch.campaigns);
+        customer.row.running = customer.running.to_text()?;
         saved.push(customer.row.clone());
     }
     update::<customer::Entity>(batch.tx, &saved).await?;
@@ -197,11 +211,19 @@ async fn save_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result<
     Ok(())
 }
 
+/// Asks for a job for each customer of whom this batch deferred something; whether there is any.
+async fn request_jobs(batch: &Batch<'_>, customers: &Customers) -> Result<bool, Error> {
+    let newly = customers.values().filter(|customer| customer.running.has_deferred() && !customer.was_deferred);
+    let wanted: Vec<Wanted> = newly.map(|customer| Wanted::Customer(customer.row.id)).collect();
+    queue::request(batch.tx, &wanted, batch.now).await?;
+    Ok(!wanted.is_empty())
+}
+
 fn answer(facts: &[&Fact], verdicts: Vec<Verdict>, customers: &Customers) -> Vec<Result<Recorded, Refusal>> {
     // Shared: many facts of one customer may be in a batch.
     let awards: BTreeMap<&str, Arc<[award::Model]>> =
-        customers.iter().map(|(name, customer)| (name.as_str(), customer.awards.clone().into())).collect();
-    // Only a backfill meets a customer that is not there.
+        customers.iter().map(|(name, customer)| (name.as_str(), customer.awards.newest().into())).collect();
+    // Only a job meets a customer that is not there.
     let gone = Refusal { code: UserErrorCode::NotFound, path: "customerExternalId", message: "no such customer" };
     let answer = |(fact, verdict): (&&Fact, Verdict)| {
         let (replayed, earlier) = match verdict {
@@ -215,7 +237,15 @@ fn answer(facts: &[&Fact], verdicts: Vec<Verdict>, customers: &Customers) -> Vec
             Fact::Adjustment(adjustment) => earlier.or_else(|| posted_by(customer, adjustment)),
             _ => None,
         };
-        Ok(Recorded { replayed, customer: customer.row.clone(), awards: awards.unwrap_or_default(), entry })
+        let awards_changed = if replayed { 0 } else { customer.awards.count() };
+        Ok(Recorded {
+            replayed,
+            customer: customer.row.clone(),
+            awards: awards.unwrap_or_default(),
+            awards_changed,
+            entry,
+            deferred: customer.running.has_deferred(),
+        })
     };
     facts.iter().zip(verdicts).map(answer).collect()
 }

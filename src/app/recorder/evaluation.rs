@@ -1,26 +1,25 @@
 //! Loading what a batch's facts can change, and folding it: for each customer and campaign, the recorded awards and
 //! the reached ones meet in a [`Diff`]. Reads only. Its number of statements grows with neither the batch nor (but
-//! for the logarithm of a late change's reach) the customers' histories.
+//! for what `folding` says of long stretches) the customers' histories.
 
-use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use entity::{CampaignId, CustomerId, award, checkpoint, purchase, refund};
+use entity::{CustomerId, award, purchase, refund};
 use sea_orm::{EntityTrait, FromQueryResult, QueryFilter};
 
 use super::batch::{Batch, Customers, Touched};
+use super::capping;
+use super::deferred::{self, Waiting};
+use super::folding::{self, Fold, Job};
 use super::repair::restore_points;
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
-use crate::app::history::{Lines, Span};
 use crate::app::rows::{Kind, Rows, any, join};
 use crate::app::{award as awards, history, purchase as purchases, refund as refunds};
 use crate::engine::diff::{Diff, diff};
-use crate::engine::evaluate::{Append, Change, Outcome, Plan, Range, Refold, plan};
+use crate::engine::evaluate::{Change, Outcome, Plan, Range, Refold, plan};
 use crate::engine::purchase::{Key, Purchase};
-use crate::engine::rule::Eligible;
-use crate::engine::state::State;
 use crate::engine::time::Instant;
 
 /// What one customer's changes mean in one campaign.
@@ -35,55 +34,71 @@ pub(super) struct Evaluated {
     pub(super) outcome: Outcome,
     /// Rows of recorded awards that a repair gave their points back.
     pub(super) restored: Vec<award::Model>,
+    /// Up to where the history is evaluated now; none: all of it is.
+    pub(super) mark: Option<Key>,
+    /// The customer meets the campaign for the first time.
+    pub(super) first: bool,
 }
 
-/// A fold under way.
-struct Job<'a> {
-    customer: &'a str,
-    customer_id: CustomerId,
-    campaign: &'a Arc<Campaign>,
-    fold: Fold<'a>,
+/// What a fold found, with what is recorded of it.
+pub(super) struct Folded<'a> {
+    /// External id.
+    pub(super) customer: &'a str,
+    pub(super) customer_id: CustomerId,
+    pub(super) campaign: &'a Arc<Campaign>,
+    pub(super) outcome: Outcome,
+    /// The recorded awards of the folded stretch.
+    pub(super) recorded: Vec<award::Model>,
+    /// See [`Job::until`].
+    pub(super) until: Option<Key>,
 }
 
-enum Fold<'a> {
-    Append(Box<Append<'a>>),
-    Refold(Box<Refold<'a>>),
-    Done(Box<Outcome>),
+impl Folded<'_> {
+    /// How many awards of the customer are recorded in the campaign.
+    pub(super) fn recorded_in_all(&self, customers: &Customers) -> usize {
+        let standing = customers.get(self.customer).and_then(|customer| customer.running.get(self.campaign.id()));
+        standing.map_or(0, |standing| usize::try_from(standing.reached()).unwrap_or_default())
+    }
 }
 
 /// Evaluates every customer of the batch, in customer, then activation order.
 pub(super) async fn evaluate(batch: &Batch<'_>, customers: &Customers) -> Result<Vec<Evaluated>, Error> {
     let refunded = load_refunded(batch, customers).await?;
-    let mut jobs = plan_jobs(batch, customers, &refunded).await?;
-    while fold_what_is_loaded(batch, &mut jobs).await? {}
-    let mut recorded = load_recorded(batch, &jobs).await?;
-    let evaluated = jobs.into_iter().filter_map(|job| {
-        let Fold::Done(outcome) = job.fold else { return None };
-        let rows = recorded.remove(&(job.customer_id, job.campaign.id())).unwrap_or_default();
-        let repair = customers.get(job.customer).is_some_and(|customer| customer.repair.is_some());
-        Some(compare(job.customer.to_owned(), Arc::clone(job.campaign), *outcome, rows, repair))
+    let waiting = deferred::load_waiting(batch, customers).await?;
+    let (mut jobs, marks) = plan_jobs(batch, customers, &refunded, &waiting)?;
+    folding::run(batch, &mut jobs).await?;
+    let mut folded: Vec<Folded<'_>> = jobs.into_iter().map(finish).collect();
+    load_recorded(batch, &mut folded).await?;
+    capping::cap(batch, customers, &mut folded).await?;
+    let repaired = |name: &str| customers.get(name).is_some_and(|customer| customer.repair.is_some());
+    let evaluated = folded.into_iter().zip(marks).map(|(one, (mark, first))| {
+        let evaluated = compare(repaired(one.customer), one);
+        Evaluated { mark, first, ..evaluated }
     });
     Ok(evaluated.collect())
 }
 
-/// The recorded awards of the folded stretch against those that the fold reached.
-fn compare(
-    customer: String,
-    campaign: Arc<Campaign>,
-    mut outcome: Outcome,
-    rows: Vec<award::Model>,
-    repair: bool,
-) -> Evaluated {
-    let in_stretch = |key: &Key| {
-        outcome.from.as_ref().is_none_or(|from| key > from) && outcome.to.as_ref().is_none_or(|to| key <= to)
+fn finish(job: Job<'_>) -> Folded<'_> {
+    let Job { customer, customer_id, campaign, fold, until } = job;
+    let outcome = match fold {
+        Fold::Append(append) => append.finish(),
+        Fold::Refold(refold) => refold.finish(),
+        // `capping` searches, and nothing is planned so.
+        Fold::Further(_) => Outcome::unchanged(),
     };
-    let mut rows: Vec<award::Model> = rows.into_iter().filter(|row| in_stretch(&awards::reaching_key(row))).collect();
+    Folded { customer, customer_id, campaign, outcome, recorded: Vec::new(), until }
+}
+
+/// The recorded awards against those that are reached.
+fn compare(repair: bool, folded: Folded<'_>) -> Evaluated {
+    let Folded { customer, campaign, mut outcome, recorded: mut rows, .. } = folded;
     let restored = if repair { restore_points(&mut rows, &outcome.awards) } else { Vec::new() };
     let recorded = rows.iter().map(awards::recorded).collect();
     let timed = campaign.rule.hold_for.is_some() || campaign.rule.expires_after.is_some();
     let diff = diff(recorded, std::mem::take(&mut outcome.awards), timed);
     let recorded = rows.into_iter().map(|row| (row.number, row)).collect();
-    Evaluated { customer, campaign, diff, recorded, outcome, restored }
+    let (customer, campaign) = (customer.to_owned(), Arc::clone(campaign));
+    Evaluated { customer, campaign, diff, recorded, outcome, restored, mark: None, first: false }
 }
 
 /// The purchases that the batch's refunds name, with all their refunds.
@@ -136,206 +151,112 @@ fn touches(
     Ok(touches)
 }
 
+/// What a job means for how far the campaign is evaluated: the mark that it leaves, and whether the customer meets the campaign for the
+/// first time.
+type Marks = Vec<(Option<Key>, bool)>;
+
 /// What must be folded, for each customer and campaign.
-async fn plan_jobs<'a>(
+fn plan_jobs<'a>(
     batch: &'a Batch<'_>,
     customers: &'a Customers,
     refunded: &HashMap<String, (purchase::Model, Vec<refund::Model>)>,
-) -> Result<Vec<Job<'a>>, Error> {
+    waiting: &Waiting,
+) -> Result<(Vec<Job<'a>>, Marks), Error> {
     let mut jobs = Vec::new();
-    let mut late = Vec::new();
+    let mut marks = Vec::new();
     for (name, customer) in customers.iter().filter(|(_, customer)| customer.is_evaluated()) {
         let touches = touches(customer, refunded)?;
         // A repair looks at settled campaigns too.
         let evaluated =
             |campaign: &&Arc<Campaign>| campaign.counts() || (customer.repair.is_some() && campaign.life.activated);
         for campaign in batch.campaigns.all().iter().filter(evaluated) {
-            let running = customer.running.of(campaign.id());
-            let unevaluated = campaign.row.activated_revision > Some(customer.row.evaluated_revision);
-            let fold = if unevaluated || customer.repair.is_some() {
-                Fold::Refold(Box::new(Refold::whole(campaign.engine())))
-            } else {
-                let eligible = |purchase: &Purchase| campaign.engine().eligible(purchase);
-                let change = |touch: &Touch| Change {
-                    before: touch.before.as_ref().and_then(eligible),
-                    after: eligible(&touch.after),
-                };
-                match plan(campaign.engine(), &running.tail(), touches.iter().map(change).collect()) {
-                    Plan::Unaffected => continue,
-                    Plan::Append(append) => Fold::Append(append),
-                    Plan::Refold { first, last } => {
-                        late.push((jobs.len(), first, last));
-                        Fold::Refold(Box::new(Refold::whole(campaign.engine())))
-                    }
-                }
+            let Some(Planned { fold, until, mark }) = plan_fold(customer, campaign, &touches, waiting) else {
+                continue;
             };
-            jobs.push(Job { customer: name, customer_id: customer.row.id, campaign, fold });
+            jobs.push(Job { customer: name, customer_id: customer.row.id, campaign, fold, until });
+            marks.push((mark, deferred::is_unevaluated(customer, campaign)));
         }
     }
-    let pairs = late.iter().map(|(index, ..)| (jobs[*index].customer_id, jobs[*index].campaign.id())).collect();
-    let mut checkpoints = load_checkpoints(batch, pairs).await?;
-    for (index, first, last) in late {
-        let job = &mut jobs[index];
-        let stored = checkpoints.remove(&(job.customer_id, job.campaign.id())).unwrap_or_default();
-        job.fold = Fold::Refold(Box::new(Refold::new(job.campaign.engine(), stored, &first, &last)));
-    }
-    Ok(jobs)
+    Ok((jobs, marks))
 }
 
-/// Stored states by customer and campaign, in the customer's order.
-async fn load_checkpoints(
-    batch: &Batch<'_>,
-    wanted: Vec<(CustomerId, CampaignId)>,
-) -> Result<HashMap<(CustomerId, CampaignId), Vec<State>>, Error> {
-    let mut pairs = Rows::new(batch.backend(), &[("customer_id", Kind::Int), ("campaign_id", Kind::Int)]);
-    for (customer, campaign) in wanted {
-        pairs.push(vec![customer.0.into(), campaign.0.into()]);
-    }
-    let mut checkpoints: HashMap<_, Vec<State>> = HashMap::new();
-    if pairs.is_empty() {
-        return Ok(checkpoints);
-    }
-    let on = "t.customer_id = r.customer_id AND t.campaign_id = r.campaign_id";
-    let order = "ORDER BY t.purchased_at, t.external_id";
-    for row in join(batch.tx, "t.*", "checkpoint", pairs, on, order).await? {
-        let row = checkpoint::Model::from_query_result(&row, "")?;
-        let state = serde_json::from_str(&row.state)
-            .map_err(|error| Error::Internal(format!("checkpoint of customer {}: {error}", row.customer_id.0)))?;
-        checkpoints.entry((row.customer_id, row.campaign_id)).or_default().push(state);
-    }
-    Ok(checkpoints)
+/// What a batch means for one customer and campaign.
+struct Planned<'a> {
+    fold: Fold<'a>,
+    /// See [`Job::until`].
+    until: Option<Key>,
+    /// Up to where the history is evaluated once this is done; none: all of it is.
+    mark: Option<Key>,
 }
 
-/// Loads, in one go, what all folds ask for, and folds it in. False: all are done.
-async fn fold_what_is_loaded(batch: &Batch<'_>, jobs: &mut [Job<'_>]) -> Result<bool, Error> {
-    let wanted: Vec<Option<Range>> = jobs.iter().map(|job| job.fold.load()).collect();
-    let ranges =
-        jobs.iter().zip(&wanted).filter_map(|(job, range)| Some((job.customer_id, job.campaign, range.as_ref()?)));
-    let history = load_history(batch, ranges).await?;
-    let mut more = false;
-    for (job, range) in jobs.iter_mut().zip(wanted) {
-        let loaded = range.map(|range| {
-            let history = history.get(&(job.customer_id, Lines::of(&job.campaign.rule)));
-            let history = history.map(Vec::as_slice).unwrap_or_default();
-            let eligible =
-                |recorded: &Recorded| job.campaign.engine().eligible(recorded.counted_by(job.campaign)?.as_ref());
-            history.iter().filter(|recorded| range.contains(&recorded.purchase.key)).filter_map(eligible).collect()
-        });
-        more |= job.fold.feed(loaded);
+/// What must be folded of a customer in a campaign; none: nothing.
+fn plan_fold<'a>(
+    customer: &Touched,
+    campaign: &'a Campaign,
+    touches: &[Touch],
+    waiting: &Waiting,
+) -> Option<Planned<'a>> {
+    if customer.repair.is_some() {
+        let fold = Fold::Refold(Box::new(Refold::whole(campaign.engine())));
+        return Some(Planned { fold, until: None, mark: None });
     }
-    Ok(more)
-}
-
-impl Fold<'_> {
-    fn load(&self) -> Option<Range> {
-        match self {
-            Self::Append(append) => append.load(),
-            Self::Refold(refold) => refold.load(),
-            Self::Done(_) => None,
+    let mark = deferred::mark(customer, campaign);
+    let tail = customer.running.of(campaign.id()).tail();
+    let up_to_mark = |fold| Some(Planned { fold, until: mark.clone(), mark: mark.clone() });
+    match plan(campaign.engine(), &tail, changes(campaign, touches, mark.as_ref())) {
+        Plan::Append(append) => up_to_mark(Fold::Append(append)),
+        Plan::Refold { first, last } => {
+            up_to_mark(Fold::Refold(Box::new(Refold::new(campaign.engine(), &first, &last))))
+        }
+        Plan::Unaffected => {
+            let (append, mark) = waiting.fold_on(customer, campaign, tail)?;
+            Some(Planned { fold: Fold::Append(Box::new(append)), until: None, mark })
         }
     }
-
-    /// Folds in what it asked for; false: it is done.
-    fn feed(&mut self, loaded: Option<Vec<Eligible>>) -> bool {
-        match (&mut *self, loaded) {
-            (Self::Append(append), Some(loaded)) => append.feed(loaded),
-            (Self::Refold(refold), Some(loaded)) => refold.feed(loaded),
-            (Self::Done(_), _) | (_, None) => {
-                *self = match std::mem::replace(self, Self::Done(Box::default())) {
-                    Self::Append(append) => Self::Done(Box::new(append.finish())),
-                    Self::Refold(refold) => Self::Done(Box::new(refold.finish())),
-                    done @ Self::Done(_) => done,
-                };
-                return false;
-            }
-        }
-        true
-    }
 }
 
-/// The customers' purchases in these ranges, with their refunds: each customer's once with lines and once without, as
-/// the campaigns need them.
-async fn load_history<'a>(
-    batch: &Batch<'_>,
-    ranges: impl Iterator<Item = (CustomerId, &'a Arc<Campaign>, &'a Range)>,
-) -> Result<HashMap<(CustomerId, Lines), Vec<Recorded>>, Error> {
-    // One span a customer: from the earliest start to the latest end that any of its campaigns asks for.
-    let mut spans: HashMap<Lines, HashMap<CustomerId, Span>> = HashMap::new();
-    for (customer, campaign, range) in ranges {
-        let after = range.after.clone().unwrap_or_else(|| Key::before(campaign.life.period.starts_at));
-        let spans = spans.entry(Lines::of(&campaign.rule)).or_default();
-        let span = spans.entry(customer).or_insert_with(|| (after.clone(), range.to.clone()));
-        span.0 = after.min(span.0.clone());
-        span.1 = span.1.take().zip(range.to.clone()).map(|(a, b)| a.max(b));
-    }
-    let mut history: HashMap<(CustomerId, Lines), Vec<Recorded>> = HashMap::new();
-    for (lines, spans) in spans {
-        let rows = history::purchases(batch.tx, spans, lines).await?;
-        let mut refunds = history::refunds(batch.tx, rows.iter().map(|row| row.external_id.clone())).await?;
-        for row in rows {
-            let of_row = refunds.remove(&row.external_id).unwrap_or_default();
-            let refund_revisions = of_row.iter().map(|refund| refund.revision).collect();
-            let of_row = of_row.iter().map(refunds::from_row).collect::<Result<_, _>>()?;
-            let purchase = purchases::from_row(&row, of_row)?;
-            let recorded = Recorded { purchase, revision: row.revision, refund_revisions };
-            history.entry((row.customer_id, lines)).or_default().push(recorded);
-        }
-    }
-    Ok(history)
+/// The changes as the campaign sees them, as far as its mark.
+fn changes(campaign: &Campaign, touches: &[Touch], mark: Option<&Key>) -> Vec<Change> {
+    let eligible = |purchase: &Purchase| campaign.engine().eligible(purchase);
+    let evaluated = touches.iter().filter(|touch| mark.is_none_or(|mark| touch.after.key <= *mark));
+    let change =
+        |touch: &Touch| Change { before: touch.before.as_ref().and_then(eligible), after: eligible(&touch.after) };
+    evaluated.map(change).collect()
 }
 
-/// A purchase with the campaign-set revisions of its commit and of its refunds'.
-struct Recorded {
-    purchase: Purchase,
-    revision: i64,
-    refund_revisions: Vec<i64>,
-}
-
-impl Recorded {
-    /// The purchase as the campaign sees it: once it settled, without what was recorded since.
-    fn counted_by(&self, campaign: &Campaign) -> Option<Cow<'_, Purchase>> {
-        let Some(settled) = campaign.row.settled_revision else { return Some(Cow::Borrowed(&self.purchase)) };
-        if self.revision >= settled {
-            return None;
-        }
-        let mut purchase = self.purchase.clone();
-        let mut revisions = self.refund_revisions.iter();
-        purchase.refunds.retain(|_| revisions.next().is_some_and(|revision| *revision < settled));
-        Some(Cow::Owned(purchase))
-    }
-}
-
-/// The recorded awards of the stretches that were folded again.
-async fn load_recorded(
-    batch: &Batch<'_>,
-    jobs: &[Job<'_>],
-) -> Result<HashMap<(CustomerId, CampaignId), Vec<award::Model>>, Error> {
+/// Loads the recorded awards of the stretches that were folded again.
+async fn load_recorded(batch: &Batch<'_>, folded: &mut [Folded<'_>]) -> Result<(), Error> {
     let columns =
         [("customer_id", Kind::Int), ("campaign_id", Kind::Int), ("from_at", Kind::Int), ("to_at", Kind::Int)];
     let mut rows = Rows::new(batch.backend(), &columns);
-    for job in jobs {
-        let Fold::Done(outcome) = &job.fold else { continue };
-        // After the tail nothing is recorded.
-        if outcome.appended {
-            continue;
-        }
+    let mut places = HashMap::new();
+    // After the tail nothing is recorded.
+    for (index, one) in folded.iter().enumerate().filter(|(_, one)| !one.outcome.appended) {
         let at = |key: &Option<Key>, default: Instant| key.as_ref().map_or(default, |key| key.at).0;
         rows.push(vec![
-            job.customer_id.0.into(),
-            job.campaign.id().0.into(),
-            at(&outcome.from, Instant::EPOCH).into(),
-            at(&outcome.to, Instant::FOREVER).into(),
+            one.customer_id.0.into(),
+            one.campaign.id().0.into(),
+            at(&one.outcome.from, Instant::EPOCH).into(),
+            at(&one.outcome.to, Instant::FOREVER).into(),
         ]);
+        places.insert((one.customer_id, one.campaign.id()), index);
     }
-    let mut recorded: HashMap<_, Vec<award::Model>> = HashMap::new();
     if rows.is_empty() {
-        return Ok(recorded);
+        return Ok(());
     }
     let on = "t.customer_id = r.customer_id AND t.campaign_id = r.campaign_id \
         AND t.earned_at >= r.from_at AND t.earned_at <= r.to_at AND t.status <> 'reversed'";
     for row in join(batch.tx, "t.*", "award", rows, on, "").await? {
         let row = award::Model::from_query_result(&row, "")?;
-        recorded.entry((row.customer_id, row.campaign_id)).or_default().push(row);
+        let Some(Folded { outcome, recorded, .. }) =
+            places.get(&(row.customer_id, row.campaign_id)).map(|index| &mut folded[*index])
+        else {
+            continue;
+        };
+        let stretch = Range { after: outcome.from.clone(), to: outcome.to.clone() };
+        if stretch.contains(&awards::reaching_key(&row)) {
+            recorded.push(row);
+        }
     }
-    Ok(recorded)
+    Ok(())
 }

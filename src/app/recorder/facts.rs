@@ -7,11 +7,12 @@ use sea_orm::{EntityTrait, ExprTrait, QueryFilter};
 
 use super::batch::{Batch, Customers, Touched};
 use super::{Fact, Refusal};
-use crate::app::adjustment::{AdjustPoints, MAX_BALANCE};
+use crate::app::adjustment::AdjustPoints;
 use crate::app::error::{Error, UserErrorCode};
 use crate::app::purchase::{NewPurchase, to_row};
 use crate::app::refund::{MAX_REFUNDS, NewRefund};
 use crate::app::rows::{any, insert_new};
+use crate::engine::purchase::{Line, RefundLine};
 
 /// What became of a fact.
 pub(super) enum Verdict {
@@ -33,7 +34,7 @@ const TOO_MANY_REFUNDS: Refusal = Refusal {
     message: "the purchase has 100 refunds already",
 };
 const BALANCE_TOO_LARGE: Refusal =
-    Refusal { code: UserErrorCode::OutOfRange, path: "points", message: "the balance would leave ±(2^53 − 1)" };
+    Refusal { code: UserErrorCode::OutOfRange, path: "points", message: "would take the balance past ±10^15" };
 
 /// Inserts the facts that are new and hands them to their customers; one verdict each, in order.
 pub(super) async fn record(
@@ -100,14 +101,23 @@ async fn record_purchases(
     Ok(())
 }
 
-/// The same content: everything that the shop sent.
+/// The same content: everything that the shop sent, the lines in any order.
 fn same_purchase(a: &purchase::Model, b: &purchase::Model) -> bool {
     a.customer_id == b.customer_id
         && a.purchased_at == b.purchased_at
         && a.total == b.total
         && a.currency == b.currency
         && a.channel == b.channel
-        && a.lines == b.lines
+        && (a.lines == b.lines || same_lines(&a.lines, &b.lines))
+}
+
+fn same_lines(a: &str, b: &str) -> bool {
+    let sorted = |text: &str| {
+        let mut lines: Vec<Line> = serde_json::from_str(text).ok()?;
+        lines.sort_by(|one, other| one.order().cmp(&other.order()));
+        Some(lines)
+    };
+    sorted(a).is_some_and(|lines| Some(lines) == sorted(b))
 }
 
 async fn record_refunds(
@@ -182,12 +192,24 @@ fn refund_row(batch: &Batch<'_>, new: &NewRefund, customer: &Touched) -> Result<
     })
 }
 
-/// The same content: everything that the shop sent, defaults filled in.
+/// The same content: everything that the shop sent, defaults filled in, the lines added by sku.
 fn same_refund(a: &refund::Model, b: &refund::Model) -> bool {
     a.purchase_external_id == b.purchase_external_id
         && a.refunded_at == b.refunded_at
         && a.amount == b.amount
-        && a.lines == b.lines
+        && (a.lines == b.lines || same_refund_lines(&a.lines, &b.lines))
+}
+
+fn same_refund_lines(a: &str, b: &str) -> bool {
+    let by_sku = |text: &str| {
+        let lines: Vec<RefundLine> = serde_json::from_str(text).ok()?;
+        let mut sums: BTreeMap<String, i64> = BTreeMap::new();
+        for line in lines {
+            *sums.entry(line.sku).or_default() += line.amount;
+        }
+        Some(sums)
+    };
+    by_sku(a).is_some_and(|sums| Some(sums) == by_sku(b))
 }
 
 async fn record_adjustments(
@@ -230,8 +252,7 @@ async fn record_adjustments(
         let customer = locked(customers, &adjustment.customer_external_id)?;
         if inserted.remove(key) {
             let pending: i64 = customer.adjustments.iter().map(|accepted| accepted.points).sum();
-            let balance = customer.row.balance.saturating_add(pending).saturating_add(adjustment.points);
-            if balance.abs() > MAX_BALANCE {
+            if !adjustment.fits(customer.row.balance.saturating_add(pending)) {
                 verdicts[index] = Verdict::Refused(BALANCE_TOO_LARGE);
                 refused.insert(key.clone());
                 // Free for the next of this batch that has it.

@@ -3,14 +3,19 @@
 //! Facts wait in a queue that is bounded in items and bytes. A writer takes whatever waits, so batches grow with load
 //! and an idle server answers at once. Customers are spread over writers by hash: on one node a customer has one
 //! writer. One batch is one transaction (`batch`); its number of statements does not depend on its size:
-//! `facts` inserts what is new, `evaluation` loads what can change and folds, `posting` writes the difference.
+//! `facts` inserts what is new, `evaluation` plans what must be folded again (`folding` loads and folds, `capping` applies
+//! the customers' caps; `deferred` says what must wait for a job), `posting` writes the difference.
 //! `repair` is `audit`'s.
 //!
 //! A caller that goes away cancels nothing: writers run in tasks of their own.
 
 mod batch;
+mod capping;
+mod changed;
+mod deferred;
 mod evaluation;
 mod facts;
+mod folding;
 mod posting;
 mod repair;
 
@@ -21,14 +26,14 @@ use std::time::Duration;
 use ::metrics::{counter, histogram};
 use entity::{award, customer, ledger_entry};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::adjustment::AdjustPoints;
 use super::campaigns::Campaigns;
 use super::clock::Clock;
-use super::database::{Database, is_conflict, is_data_error};
+use super::database::{Database, is_conflict, is_data_error, is_statement_timeout};
 use super::error::{Error, UserError, UserErrorCode};
 use super::purchase::NewPurchase;
 use super::refund::NewRefund;
@@ -38,6 +43,7 @@ use crate::config;
 use crate::live::Hub;
 use crate::live::hints::Hints;
 use crate::metrics;
+pub use changed::MAX_CHANGED_AWARDS;
 
 /// How often a batch is repeated after a deadlock or a serialisation failure.
 const MAX_REPEATS: u32 = 10;
@@ -53,7 +59,7 @@ pub enum Fact {
     Refund(NewRefund),
     /// Points by hand.
     Adjustment(AdjustPoints),
-    /// Nothing happened, but campaigns were activated that this customer (by external id) has not been evaluated for.
+    /// Nothing happened, but something of this customer (by external id) was deferred: it is evaluated as far as one commit may.
     Evaluation(String),
     /// Nothing happened, but what is recorded of this customer (by external id) is not what it should be: everything
     /// is evaluated anew, and the difference is posted.
@@ -87,10 +93,14 @@ pub struct Recorded {
     pub replayed: bool,
     /// The customer after the commit.
     pub customer: customer::Model,
-    /// Awards that the commit created, moved, shrank or reversed. Empty on a replay.
+    /// Awards that the commit created, reversed or changed in any way: the newest, newest first. Empty on a replay.
     pub awards: Arc<[award::Model]>,
+    /// How many there are in all.
+    pub awards_changed: i64,
     /// What an adjustment posted.
     pub entry: Option<ledger_entry::Model>,
+    /// Something of the customer waits for a job still.
+    pub deferred: bool,
 }
 
 /// What a commit changed of one customer: what its subscribers are told.
@@ -143,6 +153,10 @@ pub(super) struct Context {
     pub(super) clock: Clock,
     pub(super) live: Hub<Commit>,
     pub(super) hints: Option<Arc<Hints>>,
+    /// Purchases of the past that one commit evaluates at most.
+    pub(super) fold_purchases: usize,
+    /// Is notified when a commit asked for a job.
+    pub(super) job_wanted: Arc<Notify>,
 }
 
 impl Context {
@@ -316,7 +330,9 @@ async fn write(context: &Context, shard: i32, items: Vec<Item>) {
     while let Some(mut items) = batches.pop() {
         let facts: Vec<&Fact> = items.iter().map(|item| &item.fact).collect();
         let began = tokio::time::Instant::now();
-        match commit(context, shard, &facts).await {
+        let committed = commit(context, shard, &facts).await;
+        context.database.writes().note(committed.as_ref().map(|answers| answers.iter().any(is_new)));
+        match committed {
             Ok(answers) => {
                 ended("committed");
                 histogram!(metrics::WRITE_BATCH_ITEMS).record(facts.len() as f64);
@@ -325,8 +341,8 @@ async fn write(context: &Context, shard: i32, items: Vec<Item>) {
                     let _ = item.reply.send(Ok(answer));
                 }
             }
-            // Data that the database refuses: find the guilty item, and let the others pass.
-            Err(Error::Database(error)) if is_data_error(&error) && items.len() > 1 => {
+            // Find the item at fault, and let the others pass.
+            Err(error) if is_of_one_item(&error) && items.len() > 1 => {
                 ended("split");
                 let rest = items.split_off(items.len() / 2);
                 batches.push(rest);
@@ -340,6 +356,21 @@ async fn write(context: &Context, shard: i32, items: Vec<Item>) {
             }
         }
     }
+}
+
+/// Whether the error may come from one item alone: data that the database refuses, a statement that takes too long, stored data that
+/// cannot be read.
+fn is_of_one_item(error: &Error) -> bool {
+    match error {
+        Error::Database(error) => is_data_error(error) || is_statement_timeout(error),
+        Error::Internal(_) => true,
+        _ => false,
+    }
+}
+
+/// Whether the fact was recorded, and not only found.
+fn is_new(answer: &Result<Recorded, Refusal>) -> bool {
+    answer.as_ref().is_ok_and(|recorded| !recorded.replayed)
 }
 
 fn ended(outcome: &'static str) {

@@ -89,9 +89,11 @@ struct Posting<'a> {
 impl Posting<'_> {
     /// One customer's difference in one campaign.
     fn apply(&mut self, customer: &mut Touched, evaluated: Evaluated, drafts: &mut Drafts) -> Result<(), Error> {
-        let Evaluated { campaign, diff, mut recorded, outcome, restored, .. } = evaluated;
+        let Evaluated { campaign, diff, mut recorded, outcome, restored, mark, first, .. } = evaluated;
         let id = campaign.id();
         self.keep_fold(customer, id, outcome)?;
+        // Also where nothing counted: whether it is evaluated is something that readers see.
+        customer.changed |= keep_mark(customer, id, mark) | first;
         let changes = |number| {
             let changed = diff.changed.iter().map(|changed| &changed.recorded);
             changed.chain(&diff.reversed).any(|recorded| recorded.number == number)
@@ -123,11 +125,7 @@ impl Posting<'_> {
         for changed in &diff.changed {
             if let Some(row) = recorded.remove(&changed.recorded.number) {
                 let row = awards::moved_to(&row, &changed.reached, customer.next_version());
-                if changed.how == How::Adjusted {
-                    self.writes.changed_awards.push(row);
-                } else {
-                    self.changed(customer, row);
-                }
+                self.changed(customer, row);
             }
         }
         // Awards, in award order.
@@ -324,6 +322,15 @@ impl Posting<'_> {
         self.writes.entries.extend(entries.iter().cloned());
         customer.entries = entries;
     }
+}
+
+/// Stores up to where the history is evaluated; whether that changed anything.
+fn keep_mark(customer: &mut Touched, campaign: CampaignId, mark: Option<Key>) -> bool {
+    if customer.running.of(campaign).mark == mark {
+        return false;
+    }
+    customer.running.entry(campaign).mark = mark;
+    true
 }
 
 /// How many points a recorded award that stays loses (those of a reposted one come back).

@@ -24,6 +24,7 @@ use super::start_app;
 use crate::app::App;
 use crate::app::clock::Clock;
 use crate::app::error::Error;
+use crate::app::jobs::evaluation;
 use crate::app::recorder::{Answer, Fact};
 use crate::app::refund::{RecordRefund, find_purchases};
 use crate::config::Config;
@@ -66,7 +67,7 @@ pub(super) async fn run(args: Args, config: &Config) -> anyhow::Result<ExitCode>
     let app = start_app(config).await?;
     let started = app.clock.now();
     campaigns::activate(&app, campaigns.unwrap_or_default()).await?;
-    crate::app::backfill::run(&app).await?;
+    evaluation::finish(&app).await?;
     let bar = progress_bar(bytes);
     let (lines, reading) = read_ahead(args.file, app.clock.clone());
     let mut import = Import {

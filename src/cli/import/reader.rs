@@ -12,7 +12,6 @@ use crate::app::clock::Clock;
 use crate::app::error::Error;
 use crate::app::purchase::{NewPurchase, PurchaseLine, RecordPurchase};
 use crate::app::refund::RecordRefund;
-use crate::engine::time::Instant;
 
 /// The longest line, in bytes: 500 lines of the longest names fit.
 const MAX_LINE_BYTES: usize = 1 << 20;
@@ -86,25 +85,22 @@ fn read_ndjson(mut input: impl BufRead, clock: &Clock, lines: &mpsc::Sender<Line
         if line.is_empty() {
             continue;
         }
-        let record = if too_long {
-            Err(format!("is longer than {MAX_LINE_BYTES} bytes"))
-        } else {
-            parse_json(line, clock.now())
-        };
+        let record =
+            if too_long { Err(format!("is longer than {MAX_LINE_BYTES} bytes")) } else { parse_json(line, clock) };
         if lines.blocking_send(Line { number, end_byte, record }).is_err() {
             return Ok(());
         }
     }
 }
 
-fn parse_json(line: &[u8], now: Instant) -> Result<Record, String> {
+fn parse_json(line: &[u8], clock: &Clock) -> Result<Record, String> {
     let malformed = |error: serde_json::Error| {
         // Its own position is that of one line: the column alone helps.
         let text = error.to_string();
         text.split(" at line 1").next().unwrap_or(&text).to_owned() + &format!(" (column {})", error.column())
     };
     let not_a_purchase = match serde_json::from_slice::<RecordPurchase>(line) {
-        Ok(purchase) => return check(purchase, now),
+        Ok(purchase) => return check(purchase, clock),
         Err(error) => error,
     };
     // Only a refund has this key, and it has no other.
@@ -116,8 +112,8 @@ fn parse_json(line: &[u8], now: Instant) -> Result<Record, String> {
     Ok(Record::Refund(Box::new(record.refund)))
 }
 
-fn check(purchase: RecordPurchase, now: Instant) -> Result<Record, String> {
-    match purchase.check(&[], now) {
+fn check(purchase: RecordPurchase, clock: &Clock) -> Result<Record, String> {
+    match purchase.check_by(clock, &[]) {
         Ok(purchase) => Ok(Record::Purchase(Box::new(purchase))),
         Err(error) => Err(reason(&error)),
     }
@@ -169,7 +165,7 @@ fn read_csv(input: File, clock: &Clock, lines: &mpsc::Sender<Line>) -> anyhow::R
         }
         let line_feeds = row.as_slice().iter().filter(|byte| **byte == b'\n').count() as u64;
         let number = csv.position().line().saturating_sub(1 + line_feeds);
-        let record = parse_row(&row, &header, clock.now());
+        let record = parse_row(&row, &header, clock);
         if lines.blocking_send(Line { number, end_byte: csv.position().byte(), record }).is_err() {
             return Ok(());
         }
@@ -191,7 +187,7 @@ fn check_header(header: &csv::StringRecord) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn parse_row(row: &csv::ByteRecord, header: &csv::StringRecord, now: Instant) -> Result<Record, String> {
+fn parse_row(row: &csv::ByteRecord, header: &csv::StringRecord, clock: &Clock) -> Result<Record, String> {
     if row.len() != header.len() {
         return Err(format!("has {} cells where the header has {}", row.len(), header.len()));
     }
@@ -215,5 +211,5 @@ fn parse_row(row: &csv::ByteRecord, header: &csv::StringRecord, now: Instant) ->
         channel: row.channel.filter(|channel| !channel.is_empty()),
         lines,
     };
-    check(purchase, now)
+    check(purchase, clock)
 }

@@ -9,7 +9,7 @@ use async_graphql::{
 };
 use serde_json::{Value, json};
 
-use super::super::{Gate, Limits, Request, Rights};
+use super::super::{Gate, Limits, Request, Rights, Scalars};
 
 /// What was run, in order.
 type Log = Arc<Mutex<Vec<String>>>;
@@ -144,7 +144,7 @@ async fn run(query: &str, variables: Value) -> (String, Vec<String>) {
         .validation_mode(ValidationMode::Fast)
         .data(Arc::clone(&log))
         .finish();
-    let gate = Gate::new(&schema.sdl(), Limits::default()).unwrap();
+    let gate = Gate::new(&schema.sdl(), Scalars::default(), Limits::default()).unwrap();
     let admitted = gate
         .admit(
             &Request { query, hash: None, operation_name: None, variables: &variables.to_string() },
@@ -268,7 +268,7 @@ async fn the_query_that_tools_ask_a_schema_with_is_answered() {
 #[tokio::test]
 async fn a_subscription_streams() {
     let schema = Schema::build(Query, Mutation, Subscription).data(Log::default()).finish();
-    let gate = Gate::new(&schema.sdl(), Limits::default()).unwrap();
+    let gate = Gate::new(&schema.sdl(), Scalars::default(), Limits::default()).unwrap();
     let query = "subscription S { ticks { id ...F } } fragment F on Customer { id name }";
     let request = Request { query, hash: None, operation_name: Some("S"), variables: "" };
     let admitted = gate.admit(&request, Rights::default()).unwrap();

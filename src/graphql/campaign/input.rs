@@ -216,8 +216,8 @@ pub struct PurchasesGoalInput {
 /// Reached when a window's purchases sum to an amount.
 #[derive(InputObject)]
 pub struct SpendGoalInput {
-    /// The amount, in major units; above zero.
-    at_least: Decimal,
+    /// How much, in major units; above zero.
+    amount: Decimal,
     /// Whether each further multiple reaches it again.
     #[graphql(default = false)]
     repeat: bool,
@@ -228,7 +228,7 @@ pub struct SpendGoalInput {
 pub struct DistinctGoalInput {
     /// What must differ.
     of: DistinctOf,
-    /// How many.
+    /// How many, 1 to 1000.
     at_least: i32,
 }
 
@@ -347,7 +347,7 @@ impl From<GoalInput> for app::GoalInput {
         match input {
             GoalInput::EveryPurchase(each) => Self::EveryPurchase(each.into()),
             GoalInput::Purchases(PurchasesGoalInput { at_least, repeat }) => Self::Purchases { at_least, repeat },
-            GoalInput::Spend(SpendGoalInput { at_least, repeat }) => Self::Spend { at_least: at_least.into(), repeat },
+            GoalInput::Spend(SpendGoalInput { amount, repeat }) => Self::Spend { amount: amount.into(), repeat },
             GoalInput::Distinct(DistinctGoalInput { of, at_least }) => Self::Distinct { of: of.into(), at_least },
             GoalInput::Streak(StreakGoalInput { length, purchases_per_window, repeat }) => {
                 Self::Streak { length, purchases_per_window, repeat }

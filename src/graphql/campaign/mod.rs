@@ -1,6 +1,7 @@
 //! Campaigns: reading them. `rule` is what they consist of, `input` how they are sent, `mutation` their life,
-//! `stats` what they have awarded.
+//! `stats` what they have awarded, `backfill` how far their past is counted.
 
+pub mod backfill;
 pub mod input;
 pub mod mutation;
 pub mod rule;
@@ -23,6 +24,7 @@ use crate::app::page::PageArgs;
 use crate::app::stats::is_exhausted;
 use crate::engine::lifecycle::Status;
 
+use backfill::Progress;
 pub use mutation::CampaignMutation;
 use rule::{AwardRule, Goal, PurchaseFilter, WindowRule};
 use stats::CampaignStats;
@@ -125,6 +127,12 @@ impl Campaign {
         }
         let budget = ctx.loaders().load_one(BudgetOf(self.0.id())).await?;
         Ok(is_exhausted(&self.0, budget))
+    }
+
+    /// How far the counting of its past is, in customers; null: the past is counted. Until a customer is counted, its progress says
+    /// `evaluating`.
+    async fn backfill(&self, ctx: &Context<'_>) -> Option<Result<Progress, ApiError>> {
+        Progress::of_backfill(ctx, self.0.id()).await.transpose()
     }
 
     /// Grows with every change of the campaign: `updateCampaign(input: {ifRevision})` takes it.

@@ -205,8 +205,8 @@ pub struct PurchasesGoal {
 /// Reached when a window's purchases sum to an amount.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct SpendGoal {
-    /// The amount.
-    at_least: Money,
+    /// How much.
+    amount: Money,
     /// Whether each further multiple reaches it again.
     repeat: bool,
 }
@@ -247,7 +247,7 @@ impl Goal {
             goal::Goal::EveryPurchase => Self::EveryPurchase(EveryPurchaseGoal { at_least: 1 }),
             goal::Goal::Purchases { at_least, repeat } => Self::Purchases(PurchasesGoal { at_least, repeat }),
             goal::Goal::Spend { at_least, repeat } => {
-                Self::Spend(SpendGoal { at_least: Money::new(at_least, rule.currency), repeat })
+                Self::Spend(SpendGoal { amount: Money::new(at_least, rule.currency), repeat })
             }
             goal::Goal::Distinct { of, at_least } => Self::Distinct(DistinctGoal { of: of.into(), at_least }),
             goal::Goal::Streak { length, purchases_per_window, repeat } => {

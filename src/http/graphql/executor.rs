@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use async_graphql::{Response, ServerError, Value as GraphqlValue, Variables};
+use async_graphql::{Pos, Response, ServerError, Value as GraphqlValue, Variables};
 use futures_util::{Stream, StreamExt};
 use serde::Serialize;
 use serde_json::Value;
@@ -12,7 +12,9 @@ use super::GraphqlRequest;
 use crate::app::App;
 use crate::app::allowance::{Allowance, Limited};
 use crate::app::error::Error;
-use crate::gate::{self, Admitted, Gate, Limits, OperationKind, Refusal, Rights, SchemaError};
+use crate::config;
+use crate::gate::{self, Admitted, Gate, Limits, OperationKind, Places, Refusal, Rights, Scalar, Scalars, SchemaError};
+use crate::graphql::scalar::FORMS;
 use crate::graphql::{self, Caller, Schema};
 use crate::http::auth::AuthError;
 
@@ -35,8 +37,9 @@ pub struct Reply {
 
 impl Executor {
     /// Over an application.
-    pub fn new(app: Arc<App>) -> Result<Self, SchemaError> {
-        Ok(Self { gate: Gate::new(&graphql::sdl(), Limits::default())?, schema: graphql::schema(app) })
+    pub fn new(app: Arc<App>, config: &config::Limits) -> Result<Self, SchemaError> {
+        let gate = Gate::new(&graphql::sdl(), scalars(), limits(config))?;
+        Ok(Self { gate, schema: graphql::schema(app) })
     }
 
     /// From now on only these documents may run, but for admins.
@@ -73,7 +76,8 @@ impl Executor {
             let message = "a subscription is answered over WebSocket, or as text/event-stream";
             return Reply::error(Error::BadUserInput(message.to_owned()));
         }
-        self.schema.execute(caller, admitted.document, variables(admitted.variables)).await.into()
+        let Admitted { document, places, variables: values, .. } = admitted;
+        Reply::ran(self.schema.execute(caller, document, variables(values)).await, &places)
     }
 
     /// Runs a subscription: an answer for each event. It ends when its caller is in debt.
@@ -83,7 +87,23 @@ impl Executor {
         allowance: Allowance,
         admitted: Admitted,
     ) -> impl Stream<Item = Reply> + Send + use<> {
-        self.schema.subscribe(caller, allowance, admitted.document, variables(admitted.variables)).map(Reply::from)
+        let Admitted { document, places, variables: values, .. } = admitted;
+        let responses = self.schema.subscribe(caller, allowance, document, variables(values));
+        responses.map(move |response| Reply::ran(response, &places))
+    }
+}
+
+fn scalars() -> Scalars {
+    FORMS.iter().map(|form| (form.scalar, Scalar { fits: form.fits, expected: form.expected })).collect()
+}
+
+fn limits(config: &config::Limits) -> Limits {
+    Limits {
+        tokens: config.document_tokens,
+        aliases: config.document_aliases,
+        directives: config.document_directives,
+        depth: config.document_depth,
+        ..Limits::default()
     }
 }
 
@@ -101,13 +121,16 @@ fn points(value: &GraphqlValue) -> u32 {
     }
 }
 
-impl From<Response> for Reply {
-    fn from(response: Response) -> Self {
+impl Reply {
+    /// It was run. Its errors tell places of the normalised text; the client knows its own.
+    fn ran(mut response: Response, places: &Places) -> Self {
+        for error in &mut response.errors {
+            let found = error.locations.iter().filter_map(|position| places.find(position.column));
+            error.locations = found.map(Pos::from).collect();
+        }
         Self { errors: response.errors, data: Some(response.data), extensions: response.extensions }
     }
-}
 
-impl Reply {
     /// Nothing was run, for this reason.
     pub fn error(error: Error) -> Self {
         Self { errors: vec![graphql::error::server_error(error)], data: None, extensions: BTreeMap::new() }
@@ -132,7 +155,7 @@ impl Reply {
         let errors = refusals.into_iter().map(|refusal| {
             let mut error = ServerError::new(refusal.message, None);
             let places = refusal.locations.into_iter();
-            error.locations = places.map(|(line, column)| async_graphql::Pos { line, column }).collect();
+            error.locations = places.map(Pos::from).collect();
             error.extensions.get_or_insert_default().set("code", refusal.code.as_str());
             error
         });

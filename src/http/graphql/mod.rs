@@ -6,6 +6,7 @@
 
 mod accept;
 mod executor;
+mod initialization;
 mod request;
 mod single;
 mod sse;
@@ -164,20 +165,22 @@ impl Endpoint {
     }
 
     /// An answer for each event of a subscription; one answer of anything else.
-    fn stream(self: &Arc<Self>, caller: Caller, admitted: Admitted) -> Result<Replies, Reply> {
+    fn stream(self: &Arc<Self>, caller: Caller, admitted: Admitted) -> Result<Events, Reply> {
         if admitted.operation != OperationKind::Subscription {
             let endpoint = Arc::clone(self);
-            return Ok(futures_util::stream::once(async move { endpoint.execute(caller, admitted).await }).boxed());
+            let reply = futures_util::stream::once(async move { endpoint.execute(caller, admitted).await });
+            return Ok(completed(reply).boxed());
         }
         let Some(place) = self.limits.stream(&caller.viewer.who()) else { return Err(overloaded()) };
-        let (mut measured, stopping) = (Opened::begin(&admitted), self.app.stopping.clone());
+        let mut measured = Opened::begin(&admitted);
         let allowance = self.limits.allowance(&caller.viewer);
         let replies = self.executor.subscribe(caller, allowance.clone(), admitted).inspect(move |reply| {
             allowance.debit(reply.points());
-            // Those that end because the server does are no failure.
-            measured.told(reply.outcome() == "error" && !stopping.is_cancelled());
+            measured.told(reply.outcome() == "error");
         });
-        Ok(held(place, replies).boxed())
+        // A client does not come back to a subscription that is complete. So one that the server leaves is cut off instead.
+        let stopping = self.app.stopping.clone().cancelled_owned();
+        Ok(completed(held(place, replies)).take_until(stopping).boxed())
     }
 }
 
@@ -264,8 +267,21 @@ fn refused() {
     count("none", "none", "refused", 1);
 }
 
-/// Answers as they come.
-type Replies = std::pin::Pin<Box<dyn Stream<Item = Reply> + Send>>;
+/// What an operation tells its client.
+enum Event {
+    /// An answer.
+    Next(Reply),
+    /// There are no more answers, and never will be.
+    Complete,
+}
+
+/// Events as they come. A stream that ends without [`Event::Complete`] was cut off: the server is stopping.
+type Events = std::pin::Pin<Box<dyn Stream<Item = Event> + Send>>;
+
+/// All answers of an operation, to its end.
+fn completed(replies: impl Stream<Item = Reply> + Send) -> impl Stream<Item = Event> + Send {
+    replies.map(Event::Next).chain(futures_util::stream::iter([Event::Complete]))
+}
 
 /// The stream; the place is free again when it ends.
 fn held(place: Share, stream: impl Stream<Item = Reply> + Send) -> impl Stream<Item = Reply> + Send {
@@ -295,29 +311,32 @@ pub async fn answer(State(endpoint): State<Arc<Endpoint>>, request: axum::extrac
 }
 
 async fn answer_to(endpoint: Arc<Endpoint>, head: Parts, body: Body) -> Response {
+    let accepted = Format::accepted_by(&head.headers);
+    // For what is refused before a format is needed.
+    let told = accepted.unwrap_or(Format::Json);
     if wants_websocket(&head.headers) {
         // A browser sends the origin and would show a foreign page what it gets here.
         if !endpoint.origins.allow(head.headers.get(ORIGIN), &head.headers) {
-            return Format::Json.respond(StatusCode::FORBIDDEN, &Reply::error(Error::Forbidden));
+            return told.respond(StatusCode::FORBIDDEN, &Reply::error(Error::Forbidden));
         }
-        return websocket::upgrade(endpoint, head).await;
+        return websocket::upgrade(endpoint, head, told).await;
     }
     if ![Method::GET, Method::HEAD, Method::POST].contains(&head.method) {
-        let mut response = malformed(StatusCode::METHOD_NOT_ALLOWED, "use POST, or GET for queries".to_owned());
+        let mut response = malformed(told, StatusCode::METHOD_NOT_ALLOWED, "use POST, or GET for queries".to_owned());
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, POST"));
         return response;
     }
-    let Some(format) = Format::accepted_by(&head.headers) else {
+    let Some(format) = accepted else {
         let message = "application/graphql-response+json, application/json and text/event-stream can be answered";
-        return malformed(StatusCode::NOT_ACCEPTABLE, message.to_owned());
+        return malformed(told, StatusCode::NOT_ACCEPTABLE, message.to_owned());
     };
     let caller = match endpoint.caller(&head.headers).await {
         Ok(caller) => caller,
-        Err(error) => return unauthenticated(&error),
+        Err(error) => return unauthenticated(format, &error),
     };
     let request = match request::read(&endpoint, &caller.viewer, &head, body).await {
         Ok(request) => request,
-        Err((status, message)) => return malformed(status, message),
+        Err((status, message)) => return malformed(format, status, message),
     };
     match format {
         Format::EventStream => sse::answer(&endpoint, caller, request, &head.method),
@@ -333,9 +352,9 @@ fn wants_websocket(headers: &HeaderMap) -> bool {
     offered.flat_map(|value| value.split(',')).any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
 }
 
-/// What is no GraphQL request, told as a GraphQL error whatever was to be answered.
-fn malformed(status: StatusCode, message: String) -> Response {
-    Format::Json.respond(status, &Reply::error(Error::BadUserInput(message)))
+/// What is no GraphQL request, told as a GraphQL error. No stream begins with one: it is told as JSON.
+fn malformed(format: Format, status: StatusCode, message: String) -> Response {
+    format.respond(status, &Reply::error(Error::BadUserInput(message)))
 }
 
 /// The client's address has as many WebSockets open as it may.
@@ -345,8 +364,8 @@ fn too_many_sockets() -> Response {
     Format::Json.respond(StatusCode::TOO_MANY_REQUESTS, &Reply::limited(limited))
 }
 
-fn unauthenticated(error: &AuthError) -> Response {
-    let mut response = Format::Json.respond(StatusCode::UNAUTHORIZED, &Reply::unauthenticated(error));
+fn unauthenticated(format: Format, error: &AuthError) -> Response {
+    let mut response = format.respond(StatusCode::UNAUTHORIZED, &Reply::unauthenticated(error));
     response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     response
 }

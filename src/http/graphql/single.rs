@@ -19,7 +19,9 @@ pub(super) async fn answer(
     format: Format,
 ) -> Response {
     let reply = match endpoint.admit(&caller, request) {
-        Ok(admitted) if *method != Method::POST && admitted.operation != OperationKind::Query => return use_post(),
+        Ok(admitted) if *method != Method::POST && admitted.operation != OperationKind::Query => {
+            return use_post(format);
+        }
         Ok(admitted) => endpoint.execute(caller, admitted).await,
         Err(refused) => refused,
     };
@@ -27,8 +29,8 @@ pub(super) async fn answer(
 }
 
 /// What a GET may not do: browsers and proxies send those unasked.
-pub(super) fn use_post() -> Response {
-    let mut response = malformed(StatusCode::METHOD_NOT_ALLOWED, "only queries can be sent by GET".to_owned());
+pub(super) fn use_post(format: Format) -> Response {
+    let mut response = malformed(format, StatusCode::METHOD_NOT_ALLOWED, "only queries can be sent by GET".to_owned());
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
     response
 }

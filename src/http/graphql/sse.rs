@@ -1,5 +1,6 @@
 //! Server-sent events, in the "distinct connections mode" of GraphQL over SSE: a stream for each operation, of `next`
-//! events with one answer each and a last one, `complete`.
+//! events with one answer each and a last one, `complete`. A subscription that the server leaves because it is stopping ends
+//! without that last event: its client then connects again.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -11,7 +12,8 @@ use axum::http::{HeaderValue, Method};
 use axum::response::Response;
 use futures_util::StreamExt;
 
-use super::{Endpoint, GraphqlRequest, Replies, Reply, single};
+use super::accept::Format;
+use super::{Endpoint, Event, Events, GraphqlRequest, Reply, completed, single};
 use crate::gate::OperationKind;
 use crate::graphql::Caller;
 
@@ -19,16 +21,16 @@ use crate::graphql::Caller;
 const KEEP_ALIVE: Duration = Duration::from_secs(12);
 
 pub(super) fn answer(endpoint: &Arc<Endpoint>, caller: Caller, request: GraphqlRequest, method: &Method) -> Response {
-    let replies = match endpoint.admit(&caller, request) {
+    let events = match endpoint.admit(&caller, request) {
         Ok(admitted) if *method != Method::POST && admitted.operation == OperationKind::Mutation => {
-            return single::use_post();
+            return single::use_post(Format::EventStream);
         }
         Ok(admitted) => endpoint.stream(caller, admitted),
         Err(refused) => Err(refused),
     };
     // Once the client reads events, errors are events too.
-    let replies = replies.unwrap_or_else(|refused| futures_util::stream::iter([refused]).boxed());
-    let mut response = Response::new(Body::from_stream(events(replies).map(Ok::<_, Infallible>)));
+    let events = events.unwrap_or_else(|refused| completed(futures_util::stream::iter([refused])).boxed());
+    let mut response = Response::new(Body::from_stream(written(events).map(Ok::<_, Infallible>)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
@@ -38,21 +40,24 @@ pub(super) fn answer(endpoint: &Arc<Endpoint>, caller: Caller, request: GraphqlR
 }
 
 enum State {
-    Opened(Replies),
-    Running(Replies),
+    Opened(Events),
+    Running(Events),
     Completed,
 }
 
 /// The stream's bytes. The first of them go out at once, so that the client knows that it is connected.
-fn events(replies: Replies) -> impl futures_util::Stream<Item = Bytes> + Send {
-    futures_util::stream::unfold(State::Opened(replies), |state| async move {
+fn written(events: Events) -> impl futures_util::Stream<Item = Bytes> + Send {
+    futures_util::stream::unfold(State::Opened(events), |state| async move {
         match state {
-            State::Opened(replies) => Some((Bytes::from_static(b":\n\n"), State::Running(replies))),
-            State::Running(mut replies) => match tokio::time::timeout(KEEP_ALIVE, replies.next()).await {
-                Ok(Some(reply)) => Some((next(&reply), State::Running(replies))),
+            State::Opened(events) => Some((Bytes::from_static(b":\n\n"), State::Running(events))),
+            State::Running(mut events) => match tokio::time::timeout(KEEP_ALIVE, events.next()).await {
+                Ok(Some(Event::Next(reply))) => Some((next(&reply), State::Running(events))),
                 // With a data line, or EventSource drops it.
-                Ok(None) => Some((Bytes::from_static(b"event: complete\ndata:\n\n"), State::Completed)),
-                Err(_) => Some((Bytes::from_static(b":\n\n"), State::Running(replies))),
+                Ok(Some(Event::Complete)) => {
+                    Some((Bytes::from_static(b"event: complete\ndata:\n\n"), State::Completed))
+                }
+                Ok(None) => None,
+                Err(_) => Some((Bytes::from_static(b":\n\n"), State::Running(events))),
             },
             State::Completed => None,
         }

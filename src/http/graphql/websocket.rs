@@ -3,7 +3,9 @@
 //! A socket is one task: it reads messages, polls its operations and writes what they answer, one message at a time, so
 //! a client that does not read stops its own operations and nothing else; the connection's write time-out then ends it.
 //! What it holds is bounded: the size of a message, the time that one may take, the number of operations, and a time to say
-//! who it is. Nobody is served without a token. The socket ends with its token, after its subscriptions have told the cursors to go on from.
+//! who it is. Nobody is served without a token. The socket ends with its token, after its subscriptions have told the cursors to go
+//! on from. When the server stops, queries and mutations are answered, and the socket is closed without a word to its subscriptions:
+//! a client that hears nothing but the close connects again and subscribes again by itself.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +16,15 @@ use axum::extract::FromRequestParts as _;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::http::request::Parts;
 use axum::response::{IntoResponse as _, Response};
-use futures_util::{Stream, StreamExt as _};
+use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 use tokio_stream::StreamMap;
 
-use super::{Endpoint, Reply, malformed, request, too_many_sockets, unauthenticated};
+use super::accept::Format;
+use super::initialization::{EXPECTED, credentials};
+use super::{Endpoint, Event, Events, Reply, malformed, request, too_many_sockets, unauthenticated};
 use crate::app::viewer::Viewer;
 use crate::graphql::Caller;
 use crate::http::input::{Input, Refused};
@@ -54,18 +58,18 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Takes over the connection.
-pub(super) async fn upgrade(endpoint: Arc<Endpoint>, mut head: Parts) -> Response {
+pub(super) async fn upgrade(endpoint: Arc<Endpoint>, mut head: Parts, format: Format) -> Response {
     let upgrade = match WebSocketUpgrade::from_request_parts(&mut head, &()).await {
         Ok(upgrade) => upgrade,
         Err(rejection) => {
             let status = rejection.into_response().status();
-            return malformed(status, "this is no WebSocket handshake that can be taken".to_owned());
+            return malformed(format, status, "this is no WebSocket handshake that can be taken".to_owned());
         }
     };
     // For clients that can send one: a token in the handshake's header stands in for that of `connection_init`.
     let handshake = match endpoint.caller(&head.headers).await {
         Ok(caller) => caller,
-        Err(error) => return unauthenticated(&error),
+        Err(error) => return unauthenticated(format, &error),
     };
     let peer = Peer::of(&head);
     let address = peer::client(&endpoint.trusted_proxies, peer.address, &head.headers);
@@ -151,9 +155,6 @@ struct Connection {
     operations: StreamMap<String, Events>,
 }
 
-/// What an operation answers; at last that it is complete.
-type Events = std::pin::Pin<Box<dyn Stream<Item = Option<Reply>> + Send>>;
-
 /// A message from the client.
 #[derive(Deserialize)]
 struct Incoming {
@@ -161,12 +162,6 @@ struct Incoming {
     kind: String,
     id: Option<Value>,
     payload: Option<Box<RawValue>>,
-}
-
-/// What `connection_init` brings.
-#[derive(Default, Deserialize)]
-struct Initialization {
-    authorization: Option<Value>,
 }
 
 /// A message to the client.
@@ -303,29 +298,25 @@ impl Connection {
 
     /// Waits until the client says who it is.
     async fn initialize(&mut self, handshake: Caller) -> Result<Caller, End> {
-        let Initialization { authorization } = loop {
+        let credentials = loop {
             let Some(message) = receive(&mut self.socket, &self.input).await? else { continue };
             match message.kind.as_str() {
                 "connection_init" => {
-                    break match message.optional_object()? {
-                        Some(payload) => request::object(payload.get()).ok_or_else(Close::bad_message)?,
-                        None => Initialization::default(),
-                    };
+                    let payload = message.optional_object()?.map_or("{}", RawValue::get);
+                    break credentials(&request::object(payload).ok_or_else(Close::bad_message)?);
                 }
                 "subscribe" => return Err(Close::new(4401, "Unauthorized").into()),
                 _ => self.keep_alive(&message).await?,
             }
         };
-        match authorization {
-            None if handshake.viewer == Viewer::Anonymous => {
-                Err(Close::new(4403, "Forbidden: `connection_init` must bring `authorization`, with a token").into())
-            }
-            None => Ok(handshake),
-            Some(Value::String(authorization)) => {
+        match credentials {
+            Some(authorization) => {
                 let caller = self.endpoint.caller_of(&authorization).await;
                 Ok(caller.map_err(|error| Close::new(4403, format!("Forbidden: {error}")))?)
             }
-            Some(_) => Err(Close::new(4403, "Forbidden: `authorization` must be a string").into()),
+            None if handshake.viewer == Viewer::Anonymous => Err(Close::new(4403, EXPECTED).into()),
+            // What the handshake proved needs no more.
+            None => Ok(handshake),
         }
     }
 
@@ -360,26 +351,25 @@ impl Connection {
         if self.operations.contains_key(&id) {
             return Err(Close::new(4409, format!("Subscriber for {id} already exists")).into());
         }
-        let replies = if self.operations.len() < MAX_OPERATIONS {
+        let events = if self.operations.len() < MAX_OPERATIONS {
             let admitted = self.endpoint.admit(caller, request);
             admitted.and_then(|admitted| self.endpoint.stream(caller.clone(), admitted))
         } else {
             Err(super::overloaded())
         };
-        match replies {
-            Ok(replies) => {
-                let events = replies.map(Some).chain(futures_util::stream::iter([None]));
-                self.operations.insert(id, events.boxed());
+        match events {
+            Ok(events) => {
+                self.operations.insert(id, events);
                 Ok(())
             }
             Err(refused) => self.send(&Outgoing::Error { id: &id, payload: refused.errors() }).await,
         }
     }
 
-    async fn tell(&mut self, id: &str, event: Option<Reply>) -> Result<(), End> {
+    async fn tell(&mut self, id: &str, event: Event) -> Result<(), End> {
         match event {
-            Some(reply) => self.send(&Outgoing::Next { id, payload: &reply }).await,
-            None => {
+            Event::Next(reply) => self.send(&Outgoing::Next { id, payload: &reply }).await,
+            Event::Complete => {
                 // The map would let go of it when it is polled next; the client may use the id again as soon as it hears this.
                 self.operations.remove(id);
                 self.send(&Outgoing::Complete { id }).await

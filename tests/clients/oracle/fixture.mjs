@@ -4,12 +4,11 @@ const CUSTOMER = "id externalId balance { available pending lifetime version cur
 const MONEY = "{ amount currency }";
 const WINDOW = "{ opensAt closesAt }";
 const PROGRESS = `campaign { id } window ${WINDOW} nextWindow ${WINDOW} state unit current target awardsEarned awardsLeft`;
-const ENTRY = `id sequence kind points balanceAfter availableAt expiresAt award { id } purchase { id } reason createdAt`;
+const ENTRY = `id customer { id } sequence kind points balanceAfter availableAt expiresAt award { id } purchase { id } reason createdAt`;
 const AWARD = `id campaign { id } customer { id } window ${WINDOW} ordinal points status earnedAt
   purchases(first: 100) { edges { cursor node { id } } pageInfo { hasNextPage } }`;
 const PURCHASE = `id externalId customer { id } purchasedAt recordedAt total ${MONEY} net ${MONEY} channel
   lines { sku category quantity amount ${MONEY} net ${MONEY} } refunds { externalId amount ${MONEY} refundedAt } awards { id }`;
-// A spend goal's `atLeast` is money and the other goals' a number: only an alias lets one request ask for both.
 const CAMPAIGN = `id name description status startsAt endsAt timeZone currency
   filter { minAmount ${MONEY} channels categories skus }
   window {
@@ -25,7 +24,7 @@ const CAMPAIGN = `id name description status startsAt endsAt timeZone currency
     __typename
     ... on EveryPurchaseGoal { atLeast }
     ... on PurchasesGoal { atLeast repeat }
-    ... on SpendGoal { money: atLeast ${MONEY} repeat }
+    ... on SpendGoal { amount ${MONEY} repeat }
     ... on DistinctGoal { of atLeast }
     ... on StreakGoal { length purchasesPerWindow repeat }
   }
@@ -85,8 +84,6 @@ export async function capture(ask) {
     if (node.__typename === "Award") {
       if (node.purchases.pageInfo.hasNextPage) throw new Error("an award of more than 100 purchases is more than is read");
       node.purchases = node.purchases.edges.map(({ cursor, node: { id } }) => ({ cursor, id }));
-    } else if (node.goal?.money) {
-      node.goal.atLeast = node.goal.money;
     }
   }
   return { nodes, campaigns, customers, me: me?.id ?? null };

@@ -95,12 +95,20 @@ const resolvers = {
   CampaignProgress: { campaign: ref("campaign") },
   Purchase: { customer: ref("customer"), awards: refs("awards") },
   Award: { campaign: ref("campaign"), customer: ref("customer"), purchases: connection("purchases") },
-  LedgerEntry: { award: ref("award"), purchase: ref("purchase") },
+  LedgerEntry: { customer: ref("customer"), award: ref("award"), purchase: ref("purchase") },
 };
 
 /** Whole numbers that fit a double; see the scalars' descriptions. */
 function whole(value, least) {
   if (!Number.isSafeInteger(value) || value < least) throw new GraphQLError("whole number");
+  return value;
+}
+
+/** Scalars that are written as text. */
+const FORMS = { DateTime: /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/, Decimal: /^-?\d+(\.\d+)?$/ };
+
+function written(value, form) {
+  if (typeof value !== "string" || !form.test(value)) throw new GraphQLError("form");
   return value;
 }
 
@@ -116,6 +124,11 @@ export function reference(sdl) {
   const count = schema.getType("Count");
   count.parseValue = (value) => whole(value, 0);
   count.parseLiteral = (node) => whole(node.kind === "IntValue" ? Number(node.value) : NaN, 0);
+  for (const [name, form] of Object.entries(FORMS)) {
+    const scalar = schema.getType(name);
+    scalar.parseValue = (value) => written(value, form);
+    scalar.parseLiteral = (node) => written(node.kind === "StringValue" ? node.value : null, form);
+  }
   return (fixture, { query: source, variables: variableValues, operationName }) =>
     graphql({ schema, source, variableValues, operationName, contextValue: fixture });
 }

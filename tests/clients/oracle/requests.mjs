@@ -1,7 +1,6 @@
 // The requests that both are asked. `as`: customer (when not said), admin or nobody.
 //
 // `stricter`: Windfall refuses as a whole what graphql-js lets fail field by field.
-// `lenient`: a field fails in Windfall where graphql-js refuses the request; either way nothing is read.
 
 const NODE = `
   fragment Whole on Node {
@@ -68,6 +67,7 @@ export function requests(fixture) {
       variables: { ids: [...ids, "", "nothing", purchase.id, campaign.id] } },
     { query: `{ nodes(ids: [${id(award.id)}, ${id(me.id)}]) {
         id ... on Award { id customer { id } } ... on Node { __typename id } ... on Customer { externalId } } }` },
+    { query: "{ me { ledger(first: 3) { nodes { customer { externalId balance { version } ledger(first: 1) { nodes { id } } } } } } }" },
     { query: `{ nodes(ids: [${ids.map(id)}]) {
         ... on Customer { name: externalId } ... on Purchase { name: externalId } ... on Campaign { name } } }` },
     { query: "{ nodes(ids: []) { id } }" },
@@ -78,7 +78,7 @@ export function requests(fixture) {
           ... on RollingWindow { duration } }
         goal {
           ... on EveryPurchaseGoal { atLeast } ... on PurchasesGoal { atLeast repeat }
-          ... on SpendGoal { money: atLeast { currency amount } repeat } ... on DistinctGoal { atLeast of }
+          ... on SpendGoal { amount { currency amount } repeat } ... on DistinctGoal { atLeast of }
           ... on StreakGoal { repeat length purchasesPerWindow } }
         award { ... on FixedPoints { points } ... on PointsPerUnit { rate } } } } }` },
     { query: `{ campaigns { nodes { window { ...W __typename } goal { ... on StreakGoal { length } } } } }
@@ -190,10 +190,18 @@ export function requests(fixture) {
     { query: "query($b: Boolean = true) { me { id externalId @include(if: $b) } }", variables: { b: null }, stricter: true },
     { query: "query($id: ID) { customer(by: { id: $id }) { id } }", variables: { id: "nothing" }, stricter: true },
     ...[-1, 1.5, "1", true].map((v) => ({
-      query: "query($v: Count) { me(atLeastVersion: $v) { id } }", variables: { v }, lenient: true,
+      query: "query($v: Count) { me(atLeastVersion: $v) { id } }", variables: { v },
     })),
-    { query: "{ me(atLeastVersion: -1) { id } }", lenient: true },
-    { query: "{ me(atLeastVersion: \"1\") { id } }", lenient: true },
+    ...["-1", "\"1\"", "1.0", "true", "ONE", "[1]", "{ n: 1 }"].map((version) => ({
+      query: `{ me(atLeastVersion: ${version}) { id } }`,
+    })),
+    { query: "query($v: Count = -1) { me(atLeastVersion: $v) { id } }" },
+    ...[["total", "12.5"], ["total", "\"twelve\""], ["total", "TWELVE"], ["purchasedAt", "\"today\""], ["purchasedAt", "1"]].map(
+      ([field, value]) => ({
+        query: `mutation { recordPurchase(input: { externalId: "p", customerExternalId: "c", currency: "EUR",
+          ${field === "total" ? "" : "total: \"1\""} ${field === "total" ? "purchasedAt: \"2026-11-02T12:00:00Z\"" : ""}
+          ${field}: ${value} }) { replayed } }`,
+      })),
 
     // Documents that are not valid
     ...[
@@ -203,7 +211,7 @@ export function requests(fixture) {
       "{ me { id @include(if: true) @include(if: true) } }", "{ me { id @include(if: \"yes\") } }",
       "{ me { x: id x: externalId } }", "{ me { ledger(first: 1) { nodes { id } } ledger(first: 2) { nodes { id } } } }",
       "{ me { ledger { nodes { id } } ledger(first: 20) { nodes { id } } } }",
-      "{ campaigns { nodes { goal { ... on PurchasesGoal { atLeast } ... on SpendGoal { atLeast { amount } } } } } }",
+      "{ campaigns { nodes { goal { ... on PurchasesGoal { x: atLeast } ... on SpendGoal { x: amount { amount } } } } } }",
       "{ campaigns { nodes { goal { ... on EveryPurchaseGoal { x: atLeast } ... on StreakGoal { x: repeat } } } } }",
       "{ me { ...F } }", "{ me { id } } fragment F on Customer { id }", "{ me { ...F } } fragment F on Customer { ...F }",
       "{ me { ...F } } fragment F on Customer { ...G } fragment G on Customer { ...F }",

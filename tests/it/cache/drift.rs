@@ -9,6 +9,7 @@ use crate::support::app::{TestApp, customer};
 use crate::support::direct::{ENGINES, Engine, cache, scratch};
 use crate::support::node::{metric, node};
 use crate::support::server::token;
+use windfall::app::snapshot::Extent;
 use windfall::http::auth::Role;
 
 #[tokio::test]
@@ -21,13 +22,23 @@ async fn a_difference_is_found() {
         )
         .await;
         app.purchase("p1", "ada", "2026-11-02T10:00:00Z", "5").await;
-        let view = async || app.app.snapshots().find(&[("ada".to_owned(), None)]).await.unwrap().remove("ada").unwrap();
+        let view = async || {
+            app.app
+                .snapshots()
+                .find(&[("ada".to_owned(), None)], Extent::Progress)
+                .await
+                .unwrap()
+                .remove("ada")
+                .unwrap()
+        };
         let kept = view().await;
         assert_eq!(app.app.snapshots().check(&kept).await, Some(true), "{engine:?}");
-        // It is found too when the clock has moved on, and other purchases are loaded.
+        // It is found too when the clock has moved on, and progress is looked for anew.
         app.set_clock("2026-11-02T12:00:40Z");
         assert_eq!(app.app.snapshots().check(&kept).await, Some(true), "{engine:?}");
-        for tampered in ["UPDATE purchase SET total = total + 1", "UPDATE customer SET balance = balance + 1"] {
+        for tampered in
+            ["UPDATE purchase SET purchased_at = purchased_at + 1", "UPDATE customer SET balance = balance + 1"]
+        {
             app.execute(tampered).await;
             assert_eq!(app.app.snapshots().check(&kept).await, Some(false), "{engine:?}: {tampered}");
         }
@@ -38,17 +49,25 @@ async fn a_difference_is_found() {
     }
 }
 
-/// A backfill that finds nothing to change marks the customer as evaluated, and nothing else.
+/// A backfill that finds nothing to award changes that the customer is still to be evaluated, which readers see.
 #[tokio::test]
-async fn a_backfill_without_effect_is_no_difference() {
+async fn a_backfill_without_effect_is_a_version_of_its_own() {
     for engine in ENGINES {
         let (url, _sqlite) = scratch(engine).await;
         let app = TestApp::with(&url, &cache(), None).await;
         app.purchase("p1", "ada", "2026-11-02T10:00:00Z", "5").await;
         app.campaign(json!({ "filter": { "channels": ["nowhere"] } })).await;
-        let found = app.app.snapshots().find(&[("ada".to_owned(), None)]).await.unwrap().remove("ada").unwrap();
-        windfall::app::backfill::run(&app.app).await.unwrap();
-        assert_eq!(app.app.snapshots().check(&found).await, Some(true), "{engine:?}");
+        let find = async || {
+            let found = app.app.snapshots().find(&[("ada".to_owned(), None)], Extent::Progress).await;
+            found.unwrap().remove("ada").unwrap()
+        };
+        let evaluating = async || app.data(&customer("ada"), "{ me { progress { evaluating } } }", json!({})).await;
+        let before = find().await;
+        assert_eq!(evaluating().await["me"]["progress"], json!([{ "evaluating": true }]));
+        windfall::app::jobs::evaluation::finish(&app.app).await.unwrap();
+        assert_eq!(evaluating().await["me"]["progress"], json!([{ "evaluating": false }]));
+        assert_eq!(app.app.snapshots().check(&before).await, None, "{engine:?}: a version of its own");
+        assert_eq!(app.app.snapshots().check(&find().await).await, Some(true), "{engine:?}");
     }
 }
 

@@ -102,8 +102,13 @@ async fn all_at_once(shop: &Arc<Shop>) {
 async fn a_cold_customer_is_loaded_once_a_node() {
     let url = Postgres::shared().create_database().await;
     let redis = Redis::start();
-    let limits =
-        [("WINDFALL__LIMITS__CONCURRENT_REQUESTS", "20000"), ("WINDFALL__LIMITS__CUSTOMER_BURST_POINTS", "1000000")];
+    let limits = [
+        ("WINDFALL__LIMITS__CONCURRENT_REQUESTS", "20000"),
+        ("WINDFALL__LIMITS__CUSTOMER_BURST_POINTS", "1000000"),
+        // Each is answered, however long it takes this machine to answer all.
+        ("WINDFALL__HTTP__REQUEST_TIMEOUT_MS", "600000"),
+        ("WINDFALL__HTTP__WRITE_TIMEOUT_MS", "600000"),
+    ];
     let mut nodes = Vec::new();
     for redis in [None, None, Some(redis.url())] {
         nodes.push(Arc::new(node(&url, redis.as_deref(), &limits).await));

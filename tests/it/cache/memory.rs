@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use windfall::app::snapshot::Snapshot;
+use windfall::app::snapshot::{Extent, Snapshot};
 use windfall::cache::{Cache, Loaded, Lost};
 
 use crate::support::app::TestApp;
@@ -39,7 +39,8 @@ async fn snapshot() -> impl Fn() -> (Snapshot, usize) {
     for number in 0..6 {
         app.purchase(&format!("p{number}"), "ada", "2026-11-02T10:00:00Z", "5").await;
     }
-    let view = app.app.snapshots().find(&[("ada".to_owned(), None)]).await.unwrap().remove("ada").unwrap();
+    let view =
+        app.app.snapshots().find(&[("ada".to_owned(), None)], Extent::Progress).await.unwrap().remove("ada").unwrap();
     let encoded = serde_json::to_string(&*view.snapshot).unwrap();
     // About what it takes when it is decoded.
     let size = 3 * encoded.len();

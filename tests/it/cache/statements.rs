@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use serde_json::json;
+use windfall::app::snapshot::Extent;
 use windfall::cache::Tier;
 use windfall::config;
+use windfall::engine::time::parse_instant;
 
 use crate::support::app::{TestApp, customer};
 use crate::support::direct::{ENGINES, Engine, scratch};
@@ -52,7 +54,7 @@ async fn a_hit_sends_the_look_up_alone() {
         // So that the other node knows the campaigns; their set is kept until its revision moves on.
         other.data(&customer("bob"), HOME, json!({})).await;
         let name = [("ada".to_owned(), None)];
-        let tier = async || other.app.snapshots().find(&name).await.unwrap()["ada"].tier;
+        let tier = async || other.app.snapshots().find(&name, Extent::Progress).await.unwrap()["ada"].tier;
         let before = other.app.database.statements();
         assert_eq!(tier().await, Tier::L2, "{engine:?}");
         assert_eq!(other.app.database.statements() - before, 1, "{engine:?}: L2");
@@ -84,9 +86,17 @@ async fn a_fresh_purchase_loads_no_history() {
         for (id, at) in [("long-ago", "02T08:00:00Z"), ("lately", "02T11:30:00Z"), ("now", "02T12:00:00Z")] {
             app.purchase(id, "ada", &format!("2026-11-{at}"), "5").await;
         }
-        let view = app.app.snapshots().find(&[("ada".to_owned(), None)]).await.unwrap().remove("ada").unwrap();
+        let view = app
+            .app
+            .snapshots()
+            .find(&[("ada".to_owned(), None)], Extent::Progress)
+            .await
+            .unwrap()
+            .remove("ada")
+            .unwrap();
         let snapshot = serde_json::to_string(&*view.snapshot).unwrap();
-        assert!(snapshot.contains("lately") && !snapshot.contains("long-ago"), "{engine:?}: {snapshot}");
+        let shows = |at: &str| snapshot.contains(&parse_instant(&format!("2026-11-{at}")).unwrap().0.to_string());
+        assert!(shows("02T11:30:00Z") && !shows("02T08:00:00Z"), "{engine:?}: {snapshot}");
     }
 }
 

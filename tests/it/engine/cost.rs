@@ -1,13 +1,15 @@
 //! What a change costs, in purchases loaded: it follows from what the change can affect, never from the length of the
 //! history.
 
-use windfall::engine::evaluate::{CHECKPOINT_EVERY, Change};
+use windfall::engine::evaluate::{CHECKPOINT_EVERY, Change, MAX_STRIDE};
+use windfall::engine::progress::need;
 use windfall::engine::purchase::Key;
 use windfall::engine::rule::Eligible;
 use windfall::engine::time::Instant;
 
 use super::Owned;
-use super::store::Store;
+use super::progress::{Stored, Way};
+use super::store::{Loads, Store};
 use crate::oracle::{AwardRule, Campaign, DAY, Filter, Goal, HOUR, MINUTE, Unit, Window};
 
 const STEP: usize = CHECKPOINT_EVERY as usize;
@@ -15,7 +17,11 @@ const START: i64 = 19_000 * DAY;
 const THREE: Goal = Goal::Purchases { n: 3, repeat: true };
 
 fn owned(window: Window, goal: Goal) -> Owned {
-    Owned::new(&Campaign {
+    Owned::new(&campaign(window, goal))
+}
+
+fn campaign(window: Window, goal: Goal) -> Campaign {
+    Campaign {
         starts_at: START,
         ends_at: None,
         pauses: Vec::new(),
@@ -30,7 +36,7 @@ fn owned(window: Window, goal: Goal) -> Owned {
         max_per_window: None,
         hold_for: None,
         expires_after: None,
-    })
+    }
 }
 
 fn days() -> Window {
@@ -61,7 +67,7 @@ fn hourly(owned: &Owned, purchases: i64) -> Store<'_> {
 }
 
 fn loaded(store: &mut Store<'_>) -> usize {
-    std::mem::take(&mut store.loads).iter().sum()
+    std::mem::take(&mut store.loads).purchases.iter().sum()
 }
 
 #[test]
@@ -91,7 +97,7 @@ fn a_late_purchase_in_the_middle_moves_the_awards_after_it_and_reverses_none() {
     assert_eq!((diff.reversed.len(), diff.awarded.len()), (0, 0));
     assert_eq!(diff.changed.len(), 150);
     // All that follow, and those since the last checkpoint before.
-    assert!(store.loads.len() <= 7, "{:?}", store.loads);
+    assert!(store.loads.purchases.len() <= 7, "{:?}", store.loads);
     assert!(loaded(&mut store) <= 450 + STEP);
     store.assert_as_folded_whole();
     let diff = store.commit_unlimited(comes(bought(451 * HOUR + MINUTE)));
@@ -113,7 +119,7 @@ struct Late {
 
 impl Late {
     fn note(&mut self, store: &mut Store<'_>) {
-        self.goes = self.goes.max(store.loads.len());
+        self.goes = self.goes.max(store.loads.purchases.len());
         let loads = loaded(store);
         self.most = self.most.max(loads);
         self.sum += loads;
@@ -158,9 +164,9 @@ fn a_late_purchase_costs_no_more_than_what_it_can_affect() {
     }
     // As far as it can count beside others, and what can count beside the first that is folded again.
     let rolling = late(Window::Rolling { duration: 100 * HOUR }, Goal::Purchases { n: 102, repeat: false });
-    assert!(rolling.most <= 101 + 2 * (101 + 2 * STEP) && rolling.goes <= 6, "{rolling:?}");
+    assert!(rolling.most <= 101 + 2 * (101 + 2 * STEP) && rolling.goes <= 10, "{rolling:?}");
     let rolling = late(Window::Rolling { duration: 3000 * DAY }, Goal::Purchases { n: 5000, repeat: false });
-    assert!(rolling.most <= 901 && rolling.goes <= 8, "{rolling:?}");
+    assert!(rolling.most <= 901 && rolling.goes <= 16, "{rolling:?}");
     // To the close of a timer that has closed for good, however long ago.
     let late = late(Window::Timer { duration: 30 * HOUR, reopens: false }, THREE);
     assert!(late.most <= 33 && late.goes <= 3, "{late:?}");
@@ -193,5 +199,190 @@ fn appending_to_a_rolling_window_loads_each_purchase_about_once() {
         let loads = loaded(&mut store);
         assert!(loads <= 10_000, "{goal:?} in {duration}: {loads}");
         store.assert_as_folded_whole();
+    }
+}
+
+/// Rows that a late purchase in the middle of a history, and its return, read: purchases, checkpoints and awards.
+fn late_rows(campaign: &Campaign, purchases: i64, at: i64) -> [usize; 2] {
+    let owned = Owned::new(campaign);
+    let mut store = hourly(&owned, purchases);
+    let late = bought(at * HOUR + MINUTE);
+    let changes = [comes(late.clone()), goes(late)];
+    let rows = changes.map(|change| {
+        store.loads = Loads::default();
+        store.at_most = 64;
+        store.commit_unlimited(change);
+        assert!(store.loads.goes() <= 12, "{:?}", store.loads);
+        store.loads.rows()
+    });
+    store.assert_as_folded_whole();
+    rows
+}
+
+/// Of one history, and of one eight times as long.
+const SHORT: i64 = 512;
+const LONG: i64 = 8 * SHORT;
+
+#[test]
+fn a_local_change_reads_no_more_of_a_long_history() {
+    let every = |max_per_customer, max_per_window| Campaign {
+        max_per_customer,
+        max_per_window,
+        ..campaign(Window::Campaign, Goal::EveryPurchase)
+    };
+    let timer = Window::Timer { duration: 3000 * DAY, reopens: false };
+    let cases = [
+        campaign(days(), THREE),
+        every(None, None),
+        // Caps that do not bind.
+        every(Some(1_000_000), None),
+        every(None, Some(1_000_000)),
+        Campaign { max_per_window: Some(1_000_000), ..campaign(timer, Goal::EveryPurchase) },
+        Campaign { max_per_customer: Some(1_000_000), ..campaign(days(), THREE) },
+        campaign(Window::Rolling { duration: 20 * HOUR }, Goal::Purchases { n: 50, repeat: false }),
+    ];
+    for case in cases {
+        let [short, long] = [SHORT, LONG].map(|purchases| late_rows(&case, purchases, purchases / 2));
+        for (short, long) in short.into_iter().zip(long) {
+            assert!(long * 10 <= short * 13, "{short} and {long} rows: {case:#?}");
+            assert!(long <= 150, "{long} rows: {case:#?}");
+        }
+    }
+}
+
+#[test]
+fn a_cap_that_binds_costs_the_awards_that_it_lets_in_and_keeps_out() {
+    let capped = |purchases: i64| Campaign {
+        max_per_customer: Some(purchases / 2),
+        ..campaign(Window::Campaign, Goal::EveryPurchase)
+    };
+    for place in [4, 2, 1] {
+        // Before the last award that the cap leaves, close to it, and beyond it.
+        let rows = [SHORT, LONG].map(|purchases| {
+            let at = purchases / place - 10;
+            late_rows(&capped(purchases), purchases, at)
+        });
+        for (short, long) in rows[0].into_iter().zip(rows[1]) {
+            assert!(long * 10 <= short * 13 && long <= 200, "{rows:?} rows, {place}");
+        }
+    }
+}
+
+#[test]
+fn a_long_fold_asks_for_a_bounded_stretch_at_once() {
+    let owned = owned(Window::Campaign, THREE);
+    let mut store = hourly(&owned, LONG);
+    store.loads = Loads::default();
+    store.commit_unlimited(comes(bought(MINUTE)));
+    let most = |loads: &[usize]| loads.iter().copied().max();
+    assert!(most(&store.loads.purchases) <= Some(STEP * MAX_STRIDE + 1), "{:?}", store.loads);
+    assert!(most(&store.loads.checkpoints) <= Some(MAX_STRIDE), "{:?}", store.loads);
+    let chunks = store.checkpoints.len() / MAX_STRIDE;
+    assert!(store.loads.goes() <= 2 * (8 + chunks), "{:?}", store.loads);
+    store.assert_as_folded_whole();
+}
+
+#[test]
+fn a_rolling_window_is_never_held_whole() {
+    let at_most = 50;
+    let owned = owned(Window::Rolling { duration: 1000 * HOUR }, Goal::Purchases { n: 700, repeat: false });
+    let mut store = hourly(&owned, 2_000);
+    store.at_most = at_most;
+    store.loads = Loads::default();
+    // All of the window becomes too old at once.
+    store.commit_unlimited(comes(bought(4_000 * HOUR)));
+    assert!(store.loads.purchases.iter().all(|loaded| *loaded <= at_most), "{:?}", store.loads);
+    store.commit_unlimited(comes(bought(500 * HOUR + MINUTE)));
+    store.assert_as_folded_whole();
+}
+
+#[test]
+fn checkpoints_with_many_items_take_no_more_room_than_the_history() {
+    for purchases in [SHORT, LONG] {
+        let owned = owned(Window::Campaign, Goal::Distinct { of_category: false, n: 1_000 });
+        let mut store = Store::new(owned.campaign(), CHECKPOINT_EVERY);
+        for hour in 0..purchases {
+            let items = vec![format!("an article with a long name {:04}", hour % 900)];
+            store.commit_unlimited(comes(Eligible { items, ..bought(hour * HOUR) }));
+        }
+        store.assert_as_folded_whole();
+        let stored = |state| serde_json::to_string(state).expect("a state is plain data").len();
+        let bytes: usize = store.checkpoints.iter().map(stored).sum();
+        // As much as a bare purchase takes.
+        assert!(bytes <= 280 * store.eligible.len(), "{bytes} bytes for {purchases} purchases");
+        // And yet a late one finds its way.
+        store.loads = Loads::default();
+        let items = vec!["an article with a long name 0007".to_owned()];
+        store.commit_unlimited(comes(Eligible { items, ..bought(purchases / 2 * HOUR + MINUTE) }));
+        assert!(store.loads.rows() <= 1_000, "{:?}", store.loads);
+        store.assert_as_folded_whole();
+    }
+}
+
+/// One goes and another comes in one commit: as many count as before, but not for as long.
+#[test]
+fn changes_that_balance_each_other_in_a_rolling_window_are_folded_to_the_end_of_both() {
+    let owned = owned(Window::Rolling { duration: 100 * HOUR }, Goal::Purchases { n: 90, repeat: false });
+    for apart in [5, 40, 80] {
+        let mut store = Store::new(owned.campaign(), 1);
+        for hour in (0..400).filter(|hour| hour % 5 != 0 || *hour == 100) {
+            store.commit_unlimited(comes(bought(hour * HOUR)));
+        }
+        let goes = Change { before: Some(bought(100 * HOUR)), after: None };
+        let comes = Change { before: None, after: Some(bought((100 + apart) * HOUR)) };
+        store.commit_unlimited(vec![goes, comes]);
+        store.assert_as_folded_whole();
+    }
+}
+
+/// What a look at the progress loads, and the bytes of what it keeps.
+fn look(store: &Store<'_>, at: Instant) -> (usize, usize) {
+    let stored = Stored {
+        campaign: store.campaign,
+        eligible: store.eligible.clone(),
+        tail: store.tail.state.clone(),
+        checkpoints: store.checkpoints.clone(),
+        awards: 0,
+    };
+    let need = need(stored.campaign, &stored.tail, at).expect("more than the tail");
+    let (found, loaded) = stored.look(need, at, Way { page: 32, max_steps: 16, margin: MINUTE }, None);
+    (loaded, serde_json::to_string(&found).expect("plain data").len())
+}
+
+#[test]
+fn progress_costs_the_same_however_much_a_window_holds() {
+    let distinct = Goal::Distinct { of_category: false, n: 3 };
+    let spend = Goal::Spend { minor: 1_000_000_000, repeat: false };
+    let purchases = Goal::Purchases { n: 1_000_000, repeat: false };
+    let rolling = |hours: i64| Window::Rolling { duration: hours * HOUR };
+    let years = Window::Calendar { unit: Unit::Year, every: 1, week_starts_on: 0 };
+    // A window that loses nothing, and one that is as long as the history and loses a purchase an hour.
+    type Hours = fn(i64) -> i64;
+    let cases: [(Hours, Goal); 4] = [
+        (|_| 80_000, purchases.clone()),
+        (|_| 80_000, spend),
+        (|_| 80_000, distinct),
+        (|hours| hours, purchases.clone()),
+    ];
+    for (hours, goal) in cases {
+        // When the last purchase was made, a second before, and ten hours later.
+        for after_last in [0, -1_000_000, 10 * HOUR] {
+            let cost = |purchases: i64| {
+                let owned = owned(rolling(hours(purchases)), goal.clone());
+                look(&hourly(&owned, purchases), Instant(START + (purchases - 1) * HOUR + after_last))
+            };
+            let (few, many) = (cost(200), cost(1_600));
+            assert!(many.0 * 10 <= few.0 * 13 && many.0 <= 80, "{goal:?}: {few:?} {many:?}");
+            assert!(many.1 * 10 <= few.1 * 13, "{goal:?}: {few:?} {many:?}");
+        }
+    }
+    // The clock is behind: it shows the year before the last purchase's.
+    for purchases in [200, 1_600] {
+        let owned = owned(years.clone(), THREE);
+        let new_year = 19_358 * DAY;
+        let mut store = hourly(&owned, purchases);
+        store.commit_unlimited(comes(bought(new_year - START + HOUR)));
+        let (loaded, bytes) = look(&store, Instant(new_year - 2 * HOUR));
+        assert!(loaded < STEP && bytes < 400, "{loaded} {bytes}");
     }
 }

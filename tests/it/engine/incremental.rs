@@ -15,12 +15,20 @@ use crate::oracle::book::{self, Book, Entry, EntryKind};
 use crate::oracle::generate::{Case, Fact, case, commits, record};
 use crate::oracle::{Campaign as OracleCampaign, Purchase, reached};
 
-/// A case, a way for it to arrive, a budget and how often a checkpoint is stored.
-fn arrivals() -> impl Strategy<Value = (Case, Vec<Vec<Fact>>, Option<i64>, u32)> {
+/// How much is stored and loaded at once: purchases between two checkpoints, and those that a fold is fed at the most.
+#[derive(Clone, Copy, Debug)]
+struct Chunks {
+    checkpoint_every: u32,
+    at_most: usize,
+}
+
+/// A case, a way for it to arrive and a budget.
+fn arrivals() -> impl Strategy<Value = (Case, Vec<Vec<Fact>>, Option<i64>, Chunks)> {
     let budget = proptest::option::weighted(0.5, 0..40_i64);
-    (case(), budget, select(vec![1, 2, 3, 5])).prop_flat_map(|(case, budget, checkpoint_every)| {
+    let chunks = (select(vec![1, 2, 3, 5]), select(vec![1, 2, 3, usize::MAX]));
+    (case(), budget, chunks).prop_flat_map(|(case, budget, (checkpoint_every, at_most))| {
         let commits = commits(&case.purchases);
-        (Just(case), commits, Just(budget), Just(checkpoint_every))
+        (Just(case), commits, Just(budget), Just(Chunks { checkpoint_every, at_most }))
     })
 }
 
@@ -110,9 +118,10 @@ fn recorded_by_oracle(book: &Book, known: &[Purchase]) -> Vec<Recorded> {
     book.current().into_iter().map(recorded).collect()
 }
 
-fn check(c: &OracleCampaign, commits: &[Vec<Fact>], limit: Option<i64>, checkpoint_every: u32, seen: &Seen) {
+fn check(c: &OracleCampaign, commits: &[Vec<Fact>], limit: Option<i64>, chunks: Chunks, seen: &Seen) {
     let owned = Owned::new(c);
-    let mut store = Store::new(owned.campaign(), checkpoint_every);
+    let mut store = Store::new(owned.campaign(), chunks.checkpoint_every);
+    store.at_most = chunks.at_most;
     let mut ledger = Ledger { budget: limit.map(|limit| Budget { limit, used: 0 }), decisions: 0, awards: 0 };
     let (mut book, mut budget) = (Book::default(), book::Budget { limit, ..book::Budget::default() });
     let mut known = Vec::new();
@@ -164,8 +173,8 @@ impl Seen {
 #[test]
 fn commits_in_any_order_record_and_post_what_the_oracle_does() {
     let seen = Seen::default();
-    each_case(1200, &arrivals(), |(case, commits, limit, checkpoint_every)| {
-        check(&case.campaign, &commits, limit, checkpoint_every, &seen);
+    each_case(1200, &arrivals(), |(case, commits, limit, chunks)| {
+        check(&case.campaign, &commits, limit, chunks, &seen);
     });
     seen.assert_all();
 }

@@ -17,6 +17,7 @@ enum Mutation {
     ReversedPeriod,
     Zero,
     One,
+    Number(u32),
     Most,
     AboveMost,
     Spans(i64),
@@ -30,8 +31,8 @@ enum Mutation {
 
 fn mutation() -> impl Strategy<Value = Mutation> {
     use Mutation::{
-        AboveMost, Caps, EmptyList, EmptyPeriod, MinAmount, Most, None, One, Points, Rate, ReversedPeriod, SmallRepeat,
-        Spans, Zero,
+        AboveMost, Caps, EmptyList, EmptyPeriod, MinAmount, Most, None, Number, One, Points, Rate, ReversedPeriod,
+        SmallRepeat, Spans, Zero,
     };
     select(vec![
         None,
@@ -42,6 +43,8 @@ fn mutation() -> impl Strategy<Value = Mutation> {
         ReversedPeriod,
         Zero,
         One,
+        Number(1_000),
+        Number(1_001),
         Most,
         AboveMost,
         Spans(0),
@@ -75,6 +78,7 @@ fn mutate(c: &mut Campaign, mutation: Mutation) {
         Mutation::ReversedPeriod => c.ends_at = Some(c.starts_at - 1),
         Mutation::Zero => numbers(c, 0),
         Mutation::One => numbers(c, 1),
+        Mutation::Number(number) => goal_number(c, number),
         Mutation::Most => spans(c, 3660 * DAY),
         Mutation::AboveMost => spans(c, 3660 * DAY + 1),
         Mutation::Spans(span) => (c.hold_for, c.expires_after) = (Some(span), Some(span)),
@@ -108,6 +112,12 @@ fn numbers(c: &mut Campaign, number: u32) {
         }
     }
     spans(c, i64::from(number));
+}
+
+fn goal_number(c: &mut Campaign, number: u32) {
+    if let Goal::Purchases { n, .. } | Goal::Distinct { n, .. } = &mut c.goal {
+        *n = number;
+    }
 }
 
 fn spans(c: &mut Campaign, span: i64) {

@@ -1,34 +1,126 @@
-use windfall::engine::evaluate::Range;
-use windfall::engine::progress::{progress, reads};
-use windfall::engine::rule::Eligible;
+use std::collections::BTreeMap;
+
+use windfall::engine::evaluate::Outcome;
+use windfall::engine::lookback::{Look, Lookback, Need};
+use windfall::engine::progress::{Progress, need, progress};
+use windfall::engine::purchase::Key;
+use windfall::engine::rule::{Campaign, Eligible};
+use windfall::engine::state::State;
+use windfall::engine::time::Instant;
 
 use super::store::whole;
 use super::whole::eligible;
 use super::{Owned, convert, each_case};
 use crate::oracle;
-use crate::oracle::generate::{case, instants};
-use crate::oracle::{Campaign, Instant, MINUTE, Purchase};
+use crate::oracle::generate::{Case, case, instants};
+use crate::oracle::{MINUTE, Purchase};
 
-/// The progress from no more than the tail and what the engine asks for.
-fn check(c: &Campaign, purchases: &[Purchase], t: Instant) {
-    let owned = Owned::new(c);
-    let campaign = owned.campaign();
-    let at = windfall::engine::time::Instant(t);
-    let eligible = eligible(campaign, purchases);
-    let outcome = whole(campaign, &eligible);
-    let tail = outcome.tail.expect("a whole fold has a tail").state;
-    let wanted = reads(campaign, &tail, at);
-    let inside = |p: &&Eligible| wanted.as_ref().is_some_and(|range: &Range| range.contains(&p.key));
-    let loaded: Vec<Eligible> = eligible.values().filter(inside).cloned().collect();
-    let found = progress(campaign, &tail, oracle::reached::to_i64(outcome.awards.len()), &loaded, at);
-    assert_eq!(found, convert::progress(&oracle::progress::progress(c, purchases, t)), "at {t}: {wanted:?} {tail:#?}");
+/// What is stored of one customer in one campaign.
+pub(crate) struct Stored<'a> {
+    pub(crate) campaign: Campaign<'a>,
+    pub(crate) eligible: BTreeMap<Key, Eligible>,
+    pub(crate) tail: State,
+    /// After some of the counted purchases.
+    pub(crate) checkpoints: Vec<State>,
+    pub(crate) awards: i64,
 }
 
+/// How a look is made.
+#[derive(Clone, Copy)]
+pub(crate) struct Way {
+    /// Purchases of a page.
+    pub(crate) page: usize,
+    pub(crate) max_steps: usize,
+    pub(crate) margin: i64,
+}
+
+const WAYS: [Way; 3] = [
+    Way { page: 100, max_steps: 64, margin: 0 },
+    Way { page: 1, max_steps: 2, margin: MINUTE },
+    Way { page: 3, max_steps: 1, margin: 0 },
+];
+
+impl<'a> Stored<'a> {
+    fn new(owned: &'a Owned, purchases: &[Purchase]) -> Self {
+        let campaign = owned.campaign();
+        let eligible = eligible(campaign, purchases);
+        let Outcome { awards, checkpoints, tail, .. } = whole(campaign, &eligible);
+        let checkpoints = checkpoints.into_iter().skip(2).step_by(3).collect();
+        let tail = tail.expect("a whole fold has a tail").state;
+        Self { campaign, eligible, tail, checkpoints, awards: oracle::reached::to_i64(awards.len()) }
+    }
+
+    /// A look at `at`, with how many purchases were loaded for it.
+    pub(crate) fn look(&self, need: Need, at: Instant, way: Way, earlier: Option<&Lookback>) -> (Lookback, usize) {
+        let mut look = Look::new(self.campaign, &self.tail, need, at, way.margin).max_steps(way.max_steps);
+        if let Some(key) = look.checkpoint() {
+            let before = |state: &&State| state.last.as_ref().is_some_and(|last| *last <= key);
+            look.begin_from(self.checkpoints.iter().rfind(before).cloned());
+        }
+        if let Some(earlier) = earlier {
+            look.go_on_from(earlier);
+        }
+        let mut loaded = 0;
+        while let Some(range) = look.load() {
+            let inside = self.eligible.values().filter(|purchase| range.contains(&purchase.key));
+            let page: Vec<Eligible> = inside.take(way.page).cloned().collect();
+            loaded += page.len();
+            let reached = (page.len() == way.page).then(|| page[page.len() - 1].key.clone());
+            look.feed(page, reached);
+        }
+        let found = look.finish();
+        let text = serde_json::to_string(&found).expect("plain data");
+        (serde_json::from_str(&text).expect("what was written"), loaded)
+    }
+
+    fn progress(&self, lookback: Option<&Lookback>, at: Instant) -> Progress {
+        assert!(lookback.is_none_or(|lookback| lookback.holds(at)), "at {at}: {lookback:#?}");
+        progress(self.campaign, &self.tail, self.awards, lookback, at)
+    }
+}
+
+fn expected(case: &Case, purchases: &[Purchase], t: i64) -> Progress {
+    convert::progress(&oracle::progress::progress(&case.campaign, purchases, t))
+}
+
+/// The progress from no more than the tail and what the engine asks for.
+fn check(case: &Case, purchases: &[Purchase], t: i64) {
+    let owned = Owned::new(&case.campaign);
+    let (stored, at) = (Stored::new(&owned, purchases), Instant(t));
+    let need = need(stored.campaign, &stored.tail, at);
+    for way in WAYS {
+        let lookback = need.map(|need| stored.look(need, at, way, None).0);
+        let found = stored.progress(lookback.as_ref(), at);
+        assert_eq!(found, expected(case, purchases, t), "at {t}: {lookback:?} {:#?}", stored.tail);
+    }
+}
+
+/// A look serves for as long as it says, the next goes on from where it ended, and all tell the same where they tell
+/// anything.
 #[test]
 fn progress_agrees_at_any_time() {
     each_case(250, &case(), |case| {
+        let owned = Owned::new(&case.campaign);
+        let stored = Stored::new(&owned, &case.purchases);
+        let mut kept: [Option<Lookback>; WAYS.len()] = [const { None }; WAYS.len()];
         for t in instants(&case) {
-            check(&case.campaign, &case.purchases, t);
+            let (at, expected) = (Instant(t), expected(&case, &case.purchases, t));
+            let Some(need) = need(stored.campaign, &stored.tail, at) else {
+                assert_eq!(stored.progress(None, at), expected, "at {t}: {:#?}", stored.tail);
+                continue;
+            };
+            for (way, kept) in WAYS.into_iter().zip(&mut kept) {
+                let (fresh, _) = stored.look(need, at, way, None);
+                let next = match kept.take() {
+                    Some(kept) if kept.holds(at) => kept,
+                    earlier => stored.look(need, at, way, earlier.as_ref()).0,
+                };
+                assert!(next.agrees(&fresh) && fresh.agrees(&next), "at {t}: {next:#?} {fresh:#?}");
+                for lookback in [&fresh, &next] {
+                    assert_eq!(stored.progress(Some(lookback), at), expected, "at {t}: {lookback:#?}");
+                }
+                *kept = Some(next);
+            }
         }
     });
 }
@@ -39,7 +131,7 @@ fn progress_agrees_as_purchases_come_in() {
     each_case(250, &case(), |case| {
         for t in instants(&case) {
             let recorded: Vec<Purchase> = case.purchases.iter().filter(|p| p.at <= t + 5 * MINUTE).cloned().collect();
-            check(&case.campaign, &recorded, t);
+            check(&case, &recorded, t);
         }
     });
 }

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use windfall::engine::award::Reached;
+use windfall::engine::cap::{self, Following, Further};
 use windfall::engine::diff::{Diff, Recorded, diff};
-use windfall::engine::evaluate::{Append, Change, Outcome, Plan, Range, Refold, Tail, plan};
+use windfall::engine::evaluate::{Append, Change, Checkpoints, Load, Outcome, Plan, Range, Refold, Tail, plan};
 use windfall::engine::purchase::Key;
 use windfall::engine::rule::{Campaign, Eligible};
 use windfall::engine::state::State;
@@ -19,40 +20,124 @@ pub(crate) struct Store<'a> {
     pub(crate) checkpoints: Vec<State>,
     /// STANDING and DECLINED ones, in any order.
     pub(crate) recorded: Vec<Recorded>,
-    /// How many purchases each fold asked for, since it was last taken.
-    pub(crate) loads: Vec<usize>,
+    /// The most purchases that a fold is fed at once.
+    pub(crate) at_most: usize,
+    /// What was loaded since it was last taken.
+    pub(crate) loads: Loads,
 }
 
-/// A range of the eligible purchases: nothing more, nothing less.
-fn load(eligible: &BTreeMap<Key, Eligible>, range: &Range, loads: &mut Vec<usize>) -> Vec<Eligible> {
-    let first = range.after.clone().unwrap_or_else(|| Key::before(windfall::engine::time::Instant::NEVER));
-    let loaded: Vec<Eligible> = eligible
-        .range(first..)
-        .take_while(|(key, _)| range.to.as_ref().is_none_or(|to| *key <= to))
-        .filter(|(key, _)| range.contains(key))
-        .map(|(_, eligible)| eligible.clone())
-        .collect();
-    loads.push(loaded.len());
-    loaded
+/// What folds were fed, each time that they asked.
+#[derive(Debug, Default)]
+pub(crate) struct Loads {
+    pub(crate) purchases: Vec<usize>,
+    pub(crate) checkpoints: Vec<usize>,
+    /// Recorded awards.
+    pub(crate) awards: usize,
 }
 
-fn append(mut append: Append<'_>, eligible: &BTreeMap<Key, Eligible>, loads: &mut Vec<usize>) -> Outcome {
-    while let Some(range) = append.load() {
-        append.feed(load(eligible, &range, loads));
+impl Loads {
+    /// All rows together.
+    pub(crate) fn rows(&self) -> usize {
+        self.purchases.iter().chain(&self.checkpoints).sum::<usize>() + self.awards
     }
-    append.finish()
-}
 
-fn refold(mut refold: Refold<'_>, eligible: &BTreeMap<Key, Eligible>, loads: &mut Vec<usize>) -> Outcome {
-    while let Some(range) = refold.load() {
-        refold.feed(load(eligible, &range, loads));
+    /// How often something was asked for.
+    pub(crate) fn goes(&self) -> usize {
+        self.purchases.len() + self.checkpoints.len()
     }
-    refold.finish()
 }
 
-/// Everything folded at once, with a checkpoint after each counted purchase.
+/// What a fold is fed from: it asks, and this counts.
+pub(crate) struct Source<'a> {
+    eligible: &'a BTreeMap<Key, Eligible>,
+    checkpoints: &'a [State],
+    /// The most purchases it is fed at once.
+    at_most: usize,
+    loads: &'a mut Loads,
+}
+
+impl Source<'_> {
+    /// Of a range of the eligible purchases the first ones, and up to where, if these are not all.
+    fn purchases(&mut self, range: &Range) -> (Vec<Eligible>, Option<Key>) {
+        let first = range.after.clone().unwrap_or_else(|| Key::before(windfall::engine::time::Instant::NEVER));
+        let inside = self
+            .eligible
+            .range(first..)
+            .take_while(|(key, _)| range.to.as_ref().is_none_or(|to| *key <= to))
+            .filter(|(key, _)| range.contains(key));
+        let loaded: Vec<Eligible> = inside.map(|(_, eligible)| eligible.clone()).take(self.at_most).collect();
+        self.loads.purchases.push(loaded.len());
+        let to = loaded.last().filter(|_| loaded.len() == self.at_most).map(|last| last.key.clone());
+        (loaded, to)
+    }
+
+    /// The stored states that are asked for, and nothing more.
+    fn checkpoints(&mut self, asked: &Checkpoints) -> (Option<State>, Vec<State>) {
+        let key = |state: &State| state.last.clone().expect("a checkpoint follows a purchase");
+        let before = asked.before.as_ref().and_then(|before| self.checkpoints.iter().rfind(|s| key(s) < *before));
+        let ahead = self.checkpoints.iter().filter(|state| key(state) > asked.after).take(asked.count);
+        let ahead: Vec<State> = ahead.cloned().collect();
+        self.loads.checkpoints.push(ahead.len() + usize::from(before.is_some()));
+        (before.cloned(), ahead)
+    }
+
+    fn append(&mut self, mut append: Append<'_>) -> Outcome {
+        while let Some(range) = append.load() {
+            let (loaded, to) = self.purchases(&range);
+            append.feed(loaded, to);
+        }
+        append.finish()
+    }
+
+    fn refold(&mut self, mut refold: Refold<'_>) -> Outcome {
+        while let Some(load) = refold.load() {
+            match load {
+                Load::Checkpoints(asked) => {
+                    let (before, ahead) = self.checkpoints(&asked);
+                    refold.feed_checkpoints(before, ahead);
+                }
+                Load::Purchases(range) => {
+                    let (loaded, to) = self.purchases(&range);
+                    refold.feed(loaded, to);
+                }
+            }
+        }
+        refold.finish()
+    }
+
+    fn further(&mut self, mut further: Further<'_>) -> Vec<Reached> {
+        while let Some(load) = further.load() {
+            match load {
+                Load::Checkpoints(asked) => {
+                    let (before, ahead) = self.checkpoints(&asked);
+                    further.feed_checkpoints(before, ahead);
+                }
+                Load::Purchases(range) => {
+                    let (loaded, to) = self.purchases(&range);
+                    further.feed(loaded, to);
+                }
+            }
+        }
+        further.finish()
+    }
+}
+
+/// Everything folded at once, with the state after each counted purchase as a checkpoint.
 pub(crate) fn whole(campaign: Campaign<'_>, eligible: &BTreeMap<Key, Eligible>) -> Outcome {
-    refold(Refold::whole(campaign).checkpoint_every(1), eligible, &mut Vec::new())
+    let mut loads = Loads::default();
+    let mut source = Source { eligible, checkpoints: &[], at_most: usize::MAX, loads: &mut loads };
+    let mut outcome = source.refold(Refold::whole(campaign));
+    cap::cut(campaign.rule, &mut outcome, 0, 0, 0);
+    outcome.checkpoints.clear();
+    let purchases: Vec<Eligible> = eligible.values().cloned().collect();
+    let mut state = State::default();
+    for next in 0..purchases.len() {
+        state.step(campaign, &purchases, next, &mut Vec::new());
+        if state.last.as_ref() == Some(&purchases[next].key) {
+            outcome.checkpoints.push(state.clone());
+        }
+    }
+    outcome
 }
 
 impl<'a> Store<'a> {
@@ -64,7 +149,8 @@ impl<'a> Store<'a> {
             tail: Tail::default(),
             checkpoints: Vec::new(),
             recorded: Vec::new(),
-            loads: Vec::new(),
+            at_most: usize::MAX,
+            loads: Loads::default(),
         }
     }
 
@@ -79,22 +165,29 @@ impl<'a> Store<'a> {
             }
         }
         let every = self.checkpoint_every;
-        let outcome = match plan(self.campaign, &self.tail, changes) {
+        let plan = plan(self.campaign, &self.tail, changes);
+        let campaign = self.campaign;
+        let mut source = self.source();
+        let outcome = match plan {
             Plan::Unaffected => return Diff::default(),
-            Plan::Append(fold) => append(fold.checkpoint_every(every), &self.eligible, &mut self.loads),
-            Plan::Refold { first, last } => {
-                let fold = Refold::new(self.campaign, self.checkpoints.clone(), &first, &last);
-                refold(fold.checkpoint_every(every), &self.eligible, &mut self.loads)
-            }
+            Plan::Append(fold) => source.append(fold.checkpoint_every(every)),
+            Plan::Refold { first, last } => source.refold(Refold::new(campaign, &first, &last).checkpoint_every(every)),
         };
         self.apply(outcome)
     }
 
-    fn apply(&mut self, outcome: Outcome) -> Diff {
+    fn source(&mut self) -> Source<'_> {
+        let Self { eligible, checkpoints, at_most, loads, .. } = self;
+        Source { eligible, checkpoints, at_most: *at_most, loads }
+    }
+
+    fn apply(&mut self, mut outcome: Outcome) -> Diff {
         let stretch = Range { after: outcome.from.clone(), to: outcome.to.clone() };
-        let recorded: Vec<Recorded> =
-            self.recorded.iter().filter(|award| stretch.contains(&award.reached.by)).cloned().collect();
+        let in_stretch = |award: &&Recorded| stretch.contains(&award.reached.by);
+        let mut recorded: Vec<Recorded> = self.recorded.iter().filter(in_stretch).cloned().collect();
         assert!(!outcome.appended || recorded.is_empty(), "awards after the tail: {recorded:#?}");
+        self.loads.awards += recorded.len();
+        self.cap(&mut outcome, &mut recorded);
         self.checkpoints.retain(|state| {
             let key = state.last.as_ref().expect("a checkpoint follows a purchase");
             !stretch.contains(key) || outcome.to.as_ref() == Some(key)
@@ -106,6 +199,38 @@ impl<'a> Store<'a> {
         }
         let rule = self.campaign.rule;
         diff(recorded, outcome.awards, rule.hold_for.is_some() || rule.expires_after.is_some())
+    }
+
+    /// What the customer's cap leaves of the stretch, and what that means for the awards after it.
+    fn cap(&mut self, outcome: &mut Outcome, recorded: &mut Vec<Recorded>) {
+        let (all, in_stretch) = (self.recorded.len(), recorded.len());
+        let rule = self.campaign.rule;
+        let mut behind: Vec<Recorded> = self.recorded.clone();
+        behind.retain(|award| outcome.to.as_ref().is_some_and(|to| award.reached.by > *to));
+        behind.sort_by(|a, b| a.reached.order().cmp(&b.reached.order()));
+        let mut leaving = 0;
+        let mut entering = Vec::new();
+        match cap::following(rule, outcome, all, in_stretch) {
+            Following::Stay => {}
+            Following::Leave(most) => {
+                leaving = most.min(behind.len());
+                self.loads.awards += leaving;
+                recorded.extend(behind.split_off(behind.len() - leaving));
+            }
+            Following::Enter(room) => {
+                let campaign = self.campaign;
+                let further = match (behind.last(), outcome.met.clone()) {
+                    (Some(Recorded { reached, .. }), _) => {
+                        Further::after_award(campaign, (reached.by.clone(), reached.nth), room)
+                    }
+                    (None, met) => Further::after_stretch(campaign, met.expect("a stretch that ends"), room),
+                };
+                self.loads.awards += 1;
+                entering = self.source().further(further);
+            }
+        }
+        cap::cut(rule, outcome, all, in_stretch, leaving);
+        outcome.awards.extend(entering);
     }
 
     /// Records the awards as the difference leaves them; `decide` numbers the new ones and says whether they stand.
@@ -137,11 +262,13 @@ impl<'a> Store<'a> {
     /// What a state and everything behind it must be: equal to those of a fold of the whole.
     pub(crate) fn assert_as_folded_whole(&self) {
         let Outcome { mut awards, checkpoints, tail, .. } = whole(self.campaign, &self.eligible);
+        let state = checkpoints.last().cloned().unwrap_or_default();
+        assert_eq!(tail.map(|tail| tail.state), Some(state.clone()), "as if step by step");
         let mut recorded: Vec<Reached> = self.recorded.iter().map(|award| award.reached.clone()).collect();
         recorded.sort_by(|a, b| a.order().cmp(&b.order()));
         awards.sort_by(|a, b| a.order().cmp(&b.order()));
         assert_eq!(recorded, awards);
-        assert_eq!(self.tail.state, tail.expect("a whole fold replaces the tail").state);
+        assert_eq!(self.tail.state, state);
         let mut behind = 0;
         for stored in &self.checkpoints {
             let at = checkpoints.iter().position(|state| state.last == stored.last).expect("a counted purchase");
@@ -151,7 +278,7 @@ impl<'a> Store<'a> {
         // The next checkpoint comes when it is due, however the purchases arrived.
         let since = checkpoints.len() - behind;
         assert_eq!(usize::try_from(self.tail.since_checkpoint).ok(), Some(since), "{:#?}", self.tail);
-        assert!(self.tail.since_checkpoint < self.checkpoint_every);
+        assert!(self.tail.since_checkpoint < self.checkpoint_every || !self.tail.state.items.is_empty());
     }
 }
 

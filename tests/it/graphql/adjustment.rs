@@ -30,6 +30,31 @@ on_both! {
         assert_eq!(taken["balance"]["available"], -20);
     }
 
+    async fn no_adjustment_takes_a_balance_past_its_limit(app: &TestApp) {
+        const LIMIT: i64 = 1_000_000_000_000_000;
+        let mut number = 0;
+        let mut by = async |points: i64| {
+            number += 1;
+            let answer = adjust(app, json!({ "idempotencyKey": format!("k{number}"), "points": points })).await;
+            let refused = json!([{ "code": "OUT_OF_RANGE", "path": ["input", "points"] }]);
+            assert!(answer["userErrors"] == json!([]) || answer["userErrors"] == refused, "{answer}");
+            answer["balance"]["available"].as_i64()
+        };
+        assert_eq!(by(LIMIT + 1).await, None);
+        assert_eq!(by(LIMIT).await, Some(LIMIT));
+        assert_eq!(by(1).await, None);
+        assert_eq!(by(-2 * LIMIT - 1).await, None);
+        assert_eq!(by(-2 * LIMIT).await, Some(-LIMIT));
+        assert_eq!(by(-1).await, None);
+        assert_eq!(by(2 * LIMIT).await, Some(LIMIT));
+        // Awards may take it past, and it can be corrected from there.
+        app.campaign(json!({ "goal": { "everyPurchase": "EACH" } })).await;
+        let bought = app.purchase("p", "ada", "2026-11-02T10:00:00Z", "5").await;
+        assert_eq!(bought["balance"]["available"], LIMIT + 10);
+        assert_eq!(by(-4).await, Some(LIMIT + 6));
+        assert_eq!(by(1).await, None);
+    }
+
     async fn each_fault_is_told_with_its_path(app: &TestApp) {
         adjust(app, json!({})).await;
         for (over, code, path) in [

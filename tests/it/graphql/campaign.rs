@@ -43,14 +43,14 @@ on_both! {
             "endsAt": "2026-12-01T00:00:00Z", "timeZone": "Europe/Vienna", "currency": "EUR",
             "filter": { "minAmount": "5", "channels": ["web"], "categories": ["c"], "skus": ["s"] },
             "window": { "calendar": { "unit": "WEEK", "every": 2, "weekStartsOn": "SUNDAY" } },
-            "goal": { "spend": { "atLeast": "20", "repeat": true } }, "award": { "points": 7 },
+            "goal": { "spend": { "amount": "20", "repeat": true } }, "award": { "points": 7 },
             "maxPerCustomer": 3, "maxPerWindow": 2, "budget": 1000, "lateness": "PT36H",
             "holdFor": "P1D", "expiresAfter": "P52W",
         });
         let id = app.draft(everything).await;
         let query = "query($id: ID!) { campaign(id: $id) { name description status startsAt endsAt timeZone currency \
             filter { minAmount { amount currency } channels categories skus } window { __typename \
-            ... on CalendarWindow { unit every weekStartsOn } } goal { __typename ... on SpendGoal { atLeast { amount } repeat } } \
+            ... on CalendarWindow { unit every weekStartsOn } } goal { __typename ... on SpendGoal { amount { amount } repeat } } \
             award { __typename ... on FixedPoints { points } } maxPerCustomer maxPerWindow budget lateness holdFor expiresAfter \
             budgetExhausted stats { awards customers pointsStanding pointsDeclined budgetLeft } } }";
         let answer = app.data(&admin(), query, json!({ "id": id })).await;
@@ -60,7 +60,7 @@ on_both! {
             "filter": { "minAmount": { "amount": "5.00", "currency": "EUR" }, "channels": ["web"], "categories": ["c"],
                 "skus": ["s"] },
             "window": { "__typename": "CalendarWindow", "unit": "WEEK", "every": 2, "weekStartsOn": "SUNDAY" },
-            "goal": { "__typename": "SpendGoal", "atLeast": { "amount": "20.00" }, "repeat": true },
+            "goal": { "__typename": "SpendGoal", "amount": { "amount": "20.00" }, "repeat": true },
             "award": { "__typename": "FixedPoints", "points": 7 }, "maxPerCustomer": 3, "maxPerWindow": 2, "budget": 1000,
             "lateness": "PT36H", "holdFor": "P1D", "expiresAfter": "P52W", "budgetExhausted": false,
             "stats": { "awards": 0, "customers": 0, "pointsStanding": 0, "pointsDeclined": 0, "budgetLeft": 1000 },
@@ -72,8 +72,8 @@ on_both! {
             ... on CampaignWindow { opensAt closesAt } ... on CalendarWindow { unit every weekStartsOn } \
             ... on RecurringWindow { weekdays from to } ... on SessionWindow { gap } \
             ... on TimerWindow { duration reopens } ... on RollingWindow { duration } } \
-            goal { __typename ... on EveryPurchaseGoal { one: atLeast } ... on PurchasesGoal { n: atLeast repeat } \
-            ... on SpendGoal { m: atLeast { amount } repeat } ... on DistinctGoal { of n: atLeast } \
+            goal { __typename ... on EveryPurchaseGoal { atLeast } ... on PurchasesGoal { atLeast repeat } \
+            ... on SpendGoal { amount { amount } repeat } ... on DistinctGoal { of atLeast } \
             ... on StreakGoal { length purchasesPerWindow repeat } } \
             award { __typename ... on FixedPoints { points } ... on PointsPerUnit { rate } } } }";
         let each = json!({ "everyPurchase": "EACH" });
@@ -91,12 +91,12 @@ on_both! {
                 json!({ "__typename": "TimerWindow", "duration": "P1W", "reopens": false })),
             (json!({ "window": { "rolling": { "duration": "P7D" } }, "goal": three }), "window",
                 json!({ "__typename": "RollingWindow", "duration": "P7D" })),
-            (json!({ "goal": each }), "goal", json!({ "__typename": "EveryPurchaseGoal", "one": 1 })),
-            (json!({ "goal": three }), "goal", json!({ "__typename": "PurchasesGoal", "n": 3, "repeat": false })),
-            (json!({ "goal": { "spend": { "atLeast": "9.5" } } }), "goal",
-                json!({ "__typename": "SpendGoal", "m": { "amount": "9.50" }, "repeat": false })),
+            (json!({ "goal": each }), "goal", json!({ "__typename": "EveryPurchaseGoal", "atLeast": 1 })),
+            (json!({ "goal": three }), "goal", json!({ "__typename": "PurchasesGoal", "atLeast": 3, "repeat": false })),
+            (json!({ "goal": { "spend": { "amount": "9.5" } } }), "goal",
+                json!({ "__typename": "SpendGoal", "amount": { "amount": "9.50" }, "repeat": false })),
             (json!({ "goal": { "distinct": { "of": "CATEGORY", "atLeast": 2 } } }), "goal",
-                json!({ "__typename": "DistinctGoal", "of": "CATEGORY", "n": 2 })),
+                json!({ "__typename": "DistinctGoal", "of": "CATEGORY", "atLeast": 2 })),
             (json!({ "goal": { "streak": { "length": 4 } }, "window": { "calendar": { "unit": "MONTH" } } }), "goal",
                 json!({ "__typename": "StreakGoal", "length": 4, "purchasesPerWindow": 1, "repeat": false })),
             (json!({ "award": { "pointsPerUnit": "1.50" }, "goal": each }), "award",
@@ -113,22 +113,16 @@ on_both! {
         for (over, code, path) in [
             (json!({ "name": "" }), "REQUIRED", vec!["name"]),
             (json!({ "name": "x".repeat(201) }), "TOO_LONG", vec!["name"]),
-            (json!({ "startsAt": "soon" }), "INVALID", vec!["startsAt"]),
             (json!({ "endsAt": "2026-10-01T00:00:00Z" }), "OUT_OF_RANGE", vec!["endsAt"]),
-            (json!({ "timeZone": "Vienna" }), "INVALID", vec!["timeZone"]),
             (json!({ "currency": "EURO" }), "UNKNOWN_CURRENCY", vec!["currency"]),
             (json!({ "filter": { "channels": [] } }), "OUT_OF_RANGE", vec!["filter", "channels"]),
             (json!({ "filter": { "minAmount": "1.001" } }), "TOO_MANY_DECIMALS", vec!["filter", "minAmount"]),
-            (json!({ "window": { "session": { "gap": "30 minutes" } } }), "INVALID", vec!["window", "session", "gap"]),
-            (json!({ "window": { "recurring": { "weekdays": ["MONDAY"], "from": "6 pm", "to": "20:00" } } }), "INVALID",
-                vec!["window", "recurring", "from"]),
             (json!({ "goal": { "purchases": { "atLeast": 0 } } }), "OUT_OF_RANGE", vec!["goal", "purchases", "atLeast"]),
             (json!({ "goal": { "streak": { "length": 2 } } }), "UNSUPPORTED_COMBINATION", vec!["goal"]),
             (json!({ "award": { "pointsPerUnit": "1" } }), "UNSUPPORTED_COMBINATION", vec!["award"]),
             (json!({ "award": { "points": 0 } }), "OUT_OF_RANGE", vec!["award", "points"]),
             (json!({ "budget": -1 }), "OUT_OF_RANGE", vec!["budget"]),
             (json!({ "maxPerCustomer": 0 }), "OUT_OF_RANGE", vec!["maxPerCustomer"]),
-            (json!({ "lateness": "P1M" }), "INVALID", vec!["lateness"]),
         ] {
             let path: Vec<&str> = std::iter::once("input").chain(path).collect();
             refused(&create(app, over, None).await, code, &path);
@@ -233,7 +227,7 @@ on_both! {
             app.purchase(&format!("p{n}"), "ada", &format!("2026-11-02T10:0{n}:00Z"), "5").await;
         }
         app.set_clock("2026-11-03T01:00:00Z");
-        assert_eq!(windfall::app::settlement::run(&app.app).await.unwrap(), 1);
+        assert_eq!(windfall::app::jobs::settlement::run(&app.app).await.unwrap(), 1);
         let refund = "mutation { recordRefund(input: {externalId: \"r\", purchaseExternalId: \"p2\", \
             refundedAt: \"2026-11-03T00:30:00Z\"}) { purchase { net { amount } } awards { id } userErrors { code } } }";
         let answer = app.data(&admin(), refund, json!({})).await;

@@ -244,6 +244,88 @@ async fn the_client_chooses_how_it_is_answered() {
 }
 
 #[tokio::test]
+async fn what_is_refused_comes_as_it_is_accepted_too() {
+    let server = Server::start().await;
+    let (json, graphql) = ("application/json; charset=utf-8", "application/graphql-response+json; charset=utf-8");
+    let asks = json!({ "query": "{ __typename }" }).to_string();
+    let plain = || server.client.post(server.url("/graphql")).header(CONTENT_TYPE, "text/plain").body("{}");
+    for (accept, content_type) in
+        [("application/graphql-response+json", graphql), ("application/json", json), ("text/event-stream", json)]
+    {
+        for (request, status, code) in [
+            (server.post(asks.clone()).bearer_auth("nonsense"), 401, "UNAUTHENTICATED"),
+            (server.post("{"), 400, "BAD_USER_INPUT"),
+            (server.post(" ".repeat(140_000)), 413, "BAD_USER_INPUT"),
+            (plain(), 415, "BAD_USER_INPUT"),
+            (server.client.put(server.url("/graphql")), 405, "BAD_USER_INPUT"),
+            (server.client.get(server.url("/graphql?query=mutation{__typename}")), 405, "BAD_USER_INPUT"),
+            (server.client.get(server.url("/graphql")).header("upgrade", "websocket"), 400, "BAD_USER_INPUT"),
+        ] {
+            let response = request.header(ACCEPT, accept).send().await.unwrap();
+            let told = (response.status().as_u16(), response.headers()[CONTENT_TYPE].to_str().unwrap());
+            assert_eq!(told, (status, content_type), "{accept}");
+            let body: Value = serde_json::from_slice(&response.bytes().await.unwrap()).unwrap();
+            assert_eq!(body["errors"][0]["extensions"]["code"], code);
+        }
+    }
+}
+
+#[tokio::test]
+async fn documents_are_limited_as_configured_and_refusals_say_how() {
+    let server = Server::start_with(|config| {
+        config.limits.document_tokens = 40;
+        config.limits.document_aliases = 2;
+        config.limits.document_directives = 1;
+        config.limits.document_depth = 3;
+    })
+    .await;
+    let eve = token(Role::Admin, "eve");
+    let message = async |query: &str| {
+        let answer = server.query(&eve, query).await;
+        assert_eq!(answer["errors"][0]["extensions"]["code"], "TOO_EXPENSIVE", "{answer}");
+        answer["errors"][0]["message"].as_str().unwrap().to_owned()
+    };
+    for (query, told) in [
+        ("{ a: __typename b: __typename c: __typename }", "3 aliases, and at most 2 are allowed: split it"),
+        ("{ __typename @skip(if: false) a: __typename @skip(if: false) }", "2 directives, and at most 1 are allowed"),
+        ("{ me { awards { nodes { id } } } }", "4 levels of fields, and at most 3 are allowed: ask for the inner part"),
+        (
+            format!("{{ {} }}", "__typename ".repeat(40)).as_str(),
+            "42 tokens (names, values, brackets and signs), and at most 40 are",
+        ),
+    ] {
+        let message = message(query).await;
+        assert!(message.contains(told), "{message}");
+    }
+    let server = Server::start().await;
+    let most = server.query(&eve, "{ campaigns(first: 2147483647) { nodes { id } } }").await;
+    let more = server.query(&eve, "{ campaigns(first: 101) { nodes { id } } }").await;
+    for answer in [most, more] {
+        let message = answer["errors"][0]["message"].as_str().unwrap();
+        assert!(message.contains("at most 100") || message.contains("0 to 100"), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn the_server_says_where_everything_is() {
+    let server = Server::start_with(|config| config.http.graphiql = true).await;
+    let addresses = server.client.get(server.url("/")).send().await.unwrap();
+    assert_eq!(addresses.headers()[CONTENT_TYPE], "application/json; charset=utf-8");
+    let addresses: Value = serde_json::from_slice(&addresses.bytes().await.unwrap()).unwrap();
+    for (name, path) in addresses.as_object().unwrap() {
+        let Some(path) = path.as_str().filter(|path| path.starts_with('/')) else { continue };
+        let response = server.client.get(server.url(path)).send().await.unwrap();
+        // A path that is not routed has no words; the metrics of a process that records none have.
+        let is_routed = response.status() != StatusCode::NOT_FOUND || !response.bytes().await.unwrap().is_empty();
+        assert!(is_routed, "{name}");
+    }
+    assert_eq!((&addresses["graphql"], &addresses["graphiql"]), (&json!("/graphql"), &json!("/graphiql")));
+    let slash = server.client.post(server.url("/graphql/")).header(CONTENT_TYPE, "application/json");
+    let answer = slash.body(json!({ "query": "{ __typename }" }).to_string()).send().await.unwrap();
+    assert_eq!(json_of(answer).await, json!({ "data": { "__typename": "Query" } }));
+}
+
+#[tokio::test]
 async fn events_are_streamed_as_their_protocol_has_it() {
     let server = Server::start().await;
     let stream = async |query: &str| {

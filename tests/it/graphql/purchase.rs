@@ -57,6 +57,33 @@ on_both! {
         }));
     }
 
+    async fn a_payload_tells_the_newest_hundred_awards_and_how_many_changed(app: &TestApp) {
+        app.campaign(json!({ "goal": { "purchases": { "atLeast": 1, "repeat": true } } })).await;
+        let inputs: Vec<Value> = (10..130)
+            .map(|n| input(json!({ "externalId": format!("p{n:03}"), "purchasedAt": format!("2026-11-02T09:{:02}:{:02}Z", n / 10, n % 10) })))
+            .collect();
+        let many = "mutation($inputs: [RecordPurchaseInput!]!) { recordPurchases(inputs: $inputs) { \
+            awardsChanged awards { earnedAt } userErrors { code } } }";
+        let answer = app.data(&storefront(), many, json!({ "inputs": inputs })).await;
+        let last = &answer["recordPurchases"][119];
+        assert_eq!((&last["awardsChanged"], last["awards"].as_array().unwrap().len()), (&json!(120), 100));
+        assert_eq!(last["awards"][0]["earnedAt"], "2026-11-02T09:12:09Z", "newest first");
+        assert_eq!(last["awards"][99]["earnedAt"], "2026-11-02T09:03:00Z");
+        let one = "mutation($input: RecordPurchaseInput!) { recordPurchase(input: $input) { \
+            replayed awardsChanged awards { earnedAt } userErrors { code } } }";
+        let again = app.data(&storefront(), one, json!({ "input": inputs[7] })).await;
+        assert_eq!(again["recordPurchase"], json!({
+            "replayed": true, "awardsChanged": 1, "awards": [{ "earnedAt": "2026-11-02T09:01:07Z" }], "userErrors": [],
+        }));
+        let refused = app.data(&storefront(), one, json!({ "input": input(json!({ "externalId": "p010", "total": "1" })) })).await;
+        assert_eq!(refused["recordPurchase"]["awardsChanged"], 0);
+        // One that no other award goes by its place changes none but its own.
+        let refund = "mutation($input: RecordRefundInput!) { recordRefund(input: $input) { awardsChanged awards { status } } }";
+        let input = json!({ "externalId": "r", "purchaseExternalId": "p129", "refundedAt": "2026-11-02T11:00:00Z" });
+        let answer = app.data(&storefront(), refund, json!({ "input": input })).await;
+        assert_eq!(answer["recordRefund"], json!({ "awardsChanged": 1, "awards": [{ "status": "REVERSED" }] }));
+    }
+
     async fn what_is_recorded_is_answered(app: &TestApp) {
         let lines = json!([
             { "sku": "a", "category": "c", "quantity": 2, "amount": "1.5" },
@@ -97,6 +124,37 @@ on_both! {
         }
     }
 
+    async fn lines_in_another_order_are_the_same(app: &TestApp) {
+        let (a, b) = (json!({ "sku": "a", "category": "c", "amount": "2" }), json!({ "sku": "a", "amount": "2" }));
+        let first = record(app, json!({ "lines": [a, b, a] })).await;
+        assert_eq!((&first["replayed"], &first["userErrors"]), (&json!(false), &json!([])));
+        let again = record(app, json!({ "lines": [b, a, a] })).await;
+        assert_eq!((&again["replayed"], &again["userErrors"]), (&json!(true), &json!([])));
+        // As it was sent first.
+        assert_eq!(again["purchase"]["lines"], first["purchase"]["lines"]);
+        let twice = json!({ "sku": "a", "category": "c", "amount": "2", "quantity": 2 });
+        for other in [json!([a, b, b]), json!([a, b]), json!([a, b, twice])] {
+            let refused = record(app, json!({ "lines": other })).await;
+            assert_eq!(refused["userErrors"][0]["code"], "IDEMPOTENCY_CONFLICT", "{other}");
+        }
+    }
+
+    async fn an_award_that_rests_on_other_purchases_is_answered(app: &TestApp) {
+        app.campaign(json!({
+            "window": { "session": { "gap": "PT1H" } }, "goal": { "spend": { "atLeast": "100" } },
+        })).await;
+        let of = |total: &str, at: &str| {
+            json!({ "externalId": at, "total": total, "purchasedAt": format!("2026-11-02T{at}:00Z") })
+        };
+        record(app, of("10", "09:00")).await;
+        let reached = record(app, of("95", "09:30")).await;
+        assert_eq!(reached["awards"], json!([{ "points": 10, "status": "STANDING" }]));
+        // The same purchase reaches it for as many points, in a window that opens earlier.
+        let late = record(app, of("1", "08:30")).await;
+        assert_eq!(late["awards"], json!([{ "points": 10, "status": "STANDING" }]));
+        assert_eq!(late["balance"]["available"], reached["balance"]["available"]);
+    }
+
     async fn each_fault_is_told_with_its_path(app: &TestApp) {
         let line = |over: Value| {
             let mut whole = json!({ "sku": "a", "amount": "1" });
@@ -108,15 +166,13 @@ on_both! {
             (json!({ "externalId": "" }), "REQUIRED", vec!["externalId"]),
             (json!({ "externalId": long }), "TOO_LONG", vec!["externalId"]),
             (json!({ "customerExternalId": "a\u{0}b" }), "INVALID", vec!["customerExternalId"]),
-            (json!({ "purchasedAt": "yesterday" }), "INVALID", vec!["purchasedAt"]),
-            (json!({ "purchasedAt": "2026-11-02T10:00:00" }), "INVALID", vec!["purchasedAt"]),
             (json!({ "purchasedAt": "1969-12-31T23:59:59Z" }), "OUT_OF_RANGE", vec!["purchasedAt"]),
             (json!({ "purchasedAt": "2026-11-02T12:05:01Z" }), "PURCHASED_IN_FUTURE", vec!["purchasedAt"]),
-            (json!({ "total": "twenty" }), "INVALID", vec!["total"]),
             (json!({ "total": "1.005" }), "TOO_MANY_DECIMALS", vec!["total"]),
             (json!({ "total": "-1" }), "OUT_OF_RANGE", vec!["total"]),
             (json!({ "total": "100000000000.01" }), "OUT_OF_RANGE", vec!["total"]),
             (json!({ "currency": "XXX" }), "UNKNOWN_CURRENCY", vec!["currency"]),
+            (json!({ "currency": "eur" }), "UNKNOWN_CURRENCY", vec!["currency"]),
             (json!({ "channel": "" }), "REQUIRED", vec!["channel"]),
             (line(json!({ "sku": "" })), "REQUIRED", vec!["lines", "1", "sku"]),
             (line(json!({ "quantity": 0 })), "OUT_OF_RANGE", vec!["lines", "1", "quantity"]),
@@ -127,7 +183,7 @@ on_both! {
             assert_eq!(answer["userErrors"], json!([{ "code": code, "path": path }]), "{over}");
             assert_eq!(answer["purchase"], Value::Null);
         }
-        let many = record(app, json!({ "externalId": "", "total": "x", "currency": "nope" })).await;
+        let many = record(app, json!({ "externalId": "", "total": "-1", "currency": "nope" })).await;
         assert_eq!(many["userErrors"].as_array().unwrap().len(), 2, "{many}");
     }
 
@@ -136,14 +192,14 @@ on_both! {
             purchase { externalId } replayed userErrors { code path } } }";
         let inputs = json!([
             input(json!({ "externalId": "a" })),
-            input(json!({ "externalId": "b", "total": "x" })),
+            input(json!({ "externalId": "b", "total": "1.005" })),
             input(json!({ "externalId": "a" })),
         ]);
         let answer = app.data(&admin(), query, json!({ "inputs": inputs })).await;
         assert_eq!(answer["recordPurchases"], json!([
             { "purchase": { "externalId": "a" }, "replayed": false, "userErrors": [] },
             { "purchase": null, "replayed": false,
-              "userErrors": [{ "code": "INVALID", "path": ["inputs", "1", "total"] }] },
+              "userErrors": [{ "code": "TOO_MANY_DECIMALS", "path": ["inputs", "1", "total"] }] },
             { "purchase": { "externalId": "a" }, "replayed": true, "userErrors": [] },
         ]));
         let many: Vec<Value> = (0..501).map(|n| input(json!({ "externalId": format!("m{n}") }))).collect();
@@ -153,7 +209,7 @@ on_both! {
     }
 
     async fn a_customer_without_purchases_is_there_for_itself(app: &TestApp) {
-        app.campaign(json!({ "goal": { "spend": { "atLeast": "20" } } })).await;
+        app.campaign(json!({ "goal": { "spend": { "amount": "20" } } })).await;
         let me = "{ me { id externalId balance { available pending lifetime version cursor } \
             progress { unit current target state awardsLeft } \
             awards { nodes { id } } ledger { nodes { id } } purchases { nodes { id } pageInfo { hasNextPage } } } }";

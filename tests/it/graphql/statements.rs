@@ -31,7 +31,7 @@ async fn shop_of(app: &TestApp, customers: u32) {
     }
 }
 
-const DEEP: [&str; 6] = [
+const DEEP: [&str; 7] = [
     "query($n: Int) { customers(first: $n) { nodes { awards(first: 3) { nodes { \
         campaign { name budgetExhausted stats { awards } } customer { externalId } window { opensAt } \
         purchases(first: 5) { nodes { externalId net { amount } refunds { externalId } } } } } } } }",
@@ -39,6 +39,8 @@ const DEEP: [&str; 6] = [
         externalId } } } } } } }",
     "query($n: Int) { customers(first: $n) { nodes { ledger(first: 5) { nodes { \
         award { points customer { externalId } } purchase { externalId } } } } } }",
+    "query($n: Int) { customers(first: $n) { nodes { ledger(first: 5) { nodes { customer { \
+        awards(first: 2) { nodes { id } } progress { current } } } } } } }",
     "query($n: Int) { customers(first: $n) { nodes { purchases(last: 5) { nodes { customer { externalId } \
         refunds { externalId } lines { net { amount } } net { amount } awards { points campaign { name } } } } } } }",
     "query($n: Int) { customers(first: $n) { nodes { balance { available } progress { current campaign { name } } } } }",

@@ -1,5 +1,7 @@
 //! From where a follower may begin, and who may follow whom.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use windfall::http::auth::Role;
 
@@ -72,6 +74,26 @@ async fn each_cursor_of_the_ledger_is_a_place_to_go_on_from() {
                 told.hear(follower.update().await);
             }
             assert_eq!(told.entries.iter().collect::<Vec<_>>(), rest);
+        }
+    }
+}
+
+/// They said no more than where an entry stands, which serves for pages. Whether what was told up to there is still what is stored,
+/// nobody can tell.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cursor_of_an_earlier_release_turns_pages_and_is_no_place_to_go_on_from() {
+    let (shop, _sqlite) = shop().await;
+    shop.buy_many("ada", 0..4).await;
+    let ada = token(Role::Customer, "ada");
+    let page = "query($after: String, $before: String) { me { newer: ledger(before: $before) { nodes { sequence } } \
+        older: ledger(after: $after) { nodes { sequence } } } }";
+    for earlier in ["ledger:2", "points:2", "points:2:2"].map(|text| URL_SAFE_NO_PAD.encode(text)) {
+        let pages = shop.data(&ada, page, json!({ "after": earlier, "before": earlier })).await;
+        assert_eq!(pages["me"]["newer"]["nodes"], json!([{ "sequence": 4 }, { "sequence": 3 }]));
+        assert_eq!(pages["me"]["older"]["nodes"], json!([{ "sequence": 1 }]));
+        for transport in TRANSPORTS {
+            let mut follower = Follower::of(transport, &shop, "ada", Some(&earlier)).await;
+            assert_eq!(follower.ending().await.0, "CURSOR_UNKNOWN");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! How subscriptions end: with an error that says why and has the cursor to go on from.
+//! How subscriptions end: with an error that says why and has the cursor to go on from. When the server stops, they do not end:
+//! they are cut off, since clients come back to what is cut off, and to that alone.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use windfall::http::auth::Role;
 
-use super::{Follower, TRANSPORTS, Told, Transport, entries};
+use super::{Follower, TRANSPORTS, Told, Transport, entries, stats};
 use crate::support::app::text;
 use crate::support::events::Event;
 use crate::support::server::{Server, command, token_for};
@@ -18,7 +19,7 @@ use crate::support::sqlite::Sqlite;
 /// Enough to connect in, not enough to wait for.
 const SHORT: Duration = Duration::from_secs(3);
 
-/// After the last operation has ended.
+/// Nothing more is told of any operation.
 async fn connection_ends(follower: Follower, code: u16) {
     match follower {
         Follower::Socket(mut socket) => assert_eq!(socket.closed().await, code),
@@ -82,13 +83,19 @@ async fn a_token_that_expires_ends_them_and_a_new_one_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_stops_ends_them_and_the_next_one_goes_on() {
+async fn a_server_that_stops_cuts_them_off_and_the_next_one_goes_on() {
     let sqlite = Sqlite::new();
     let mut told: Vec<(Transport, Told)> = Vec::new();
     let (server, stderr) = Server::start_with(command(&sqlite.url()).stderr(Stdio::piped())).await;
     let shop = Shop::of(server);
-    shop.campaign(json!({})).await;
+    let campaign = shop.campaign(json!({})).await;
     let start = text(&shop.balance("ada").await["cursor"]);
+    let mut totals = Vec::new();
+    for transport in TRANSPORTS {
+        let mut follower = stats::follow(transport, &shop, &shop.admin, &campaign).await;
+        assert_eq!(follower.next().await.map(|answer| answer["errors"].is_null()), Some(true));
+        totals.push(follower);
+    }
     let mut followers = Vec::new();
     for transport in [TRANSPORTS, TRANSPORTS].concat() {
         followers.push(Follower::of(transport, &shop, "ada", Some(&start)).await);
@@ -98,9 +105,11 @@ async fn a_server_that_stops_ends_them_and_the_next_one_goes_on() {
     for ((_, told), follower) in told.iter_mut().zip(&mut followers) {
         told.hear(follower.update().await);
     }
+    for follower in &mut totals {
+        assert_eq!(follower.next().await.expect("totals")["data"]["campaignStats"]["awards"], 1);
+    }
     shop.server.ask_to_stop();
-    for ((_, told), mut follower) in told.iter_mut().zip(followers) {
-        assert_eq!(hear_to_the_end(told, &mut follower).await, "UNAVAILABLE");
+    for follower in followers.into_iter().chain(totals) {
         connection_ends(follower, 1001).await;
     }
     assert!(shop.server.end().success());

@@ -36,8 +36,13 @@ async fn what_was_undone_ends_who_was_told_of_it() {
             follower.update().await;
         }
     }
-    let undone = async |customer| text(&shop.balance(customer).await["cursor"]);
-    let undone = [("ada", undone("ada").await), ("bob", undone("bob").await)];
+    let (mut kept, mut undone) = (Vec::new(), Vec::new());
+    for customer in ["ada", "bob"] {
+        undone.push((customer, text(&shop.balance(customer).await["cursor"])));
+        let mut edges = shop.ledger(customer).await.into_iter().map(|(cursor, _)| (customer, cursor));
+        kept.extend(edges.next());
+        undone.extend(edges);
+    }
     postgres.rewind_database(&url, &copy).await;
     shop.is_back().await;
     // Both come to the same version and sequence again, Bob with the same points; nobody does not.
@@ -54,15 +59,26 @@ async fn what_was_undone_ends_who_was_told_of_it() {
     }
     // Whoever was away meanwhile is told the same, however far it has come by now.
     for further in [None, Some(5), Some(6)] {
-        for (customer, cursor) in &undone {
+        for customer in ["ada", "bob"] {
             if let Some(number) = further {
                 shop.buy(customer, number).await;
             }
+        }
+        for (customer, cursor) in &undone {
             let mut late = Follower::of(Transport::WebSocket, &shop, customer, Some(cursor)).await;
             assert_eq!(late.ending().await.0, "CURSOR_UNKNOWN", "{customer} {further:?}");
         }
     }
     // What was not undone goes on.
+    for (customer, edge) in &kept {
+        let ledger = entries(&shop, customer).await;
+        let mut told = Told::default();
+        let mut follower = Follower::of(Transport::WebSocket, &shop, customer, Some(edge)).await;
+        while told.entries.len() + 1 < ledger.len() {
+            told.hear(follower.update().await);
+        }
+        assert_eq!(told.entries, ledger[1..]);
+    }
     let ledger = entries(&shop, "ada").await;
     let mut told = Told::after(before.clone());
     let mut follower = Follower::of(Transport::WebSocket, &shop, "ada", Some(&before)).await;

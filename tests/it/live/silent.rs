@@ -21,7 +21,9 @@ fn wordy_updates() -> String {
     let ids: String = (0..20).map(|n| format!("id{n}: id ")).collect();
     format!(
         "subscription($after: String) {{ pointsUpdated(after: $after) {{ cursor change \
-         entries {{ sequence kind points balanceAfter {ids} }} balance {{ available pending lifetime version cursor }} }} }}"
+         entries {{ sequence kind points balanceAfter {ids} customer {{ externalId balance {{ version available }} }} }} \
+         balance {{ available pending lifetime version cursor }} \
+         customer {{ externalId balance {{ available pending lifetime version cursor }} }} }} }}"
     )
 }
 

@@ -14,7 +14,7 @@ use crate::support::sqlite::Sqlite;
 const STATS: &str =
     "subscription($id: ID!) { campaignStats(id: $id) { awards customers pointsStanding pointsDeclined budgetLeft } }";
 
-async fn follow(transport: super::Transport, shop: &Shop, token: &str, id: &str) -> Follower {
+pub(super) async fn follow(transport: super::Transport, shop: &Shop, token: &str, id: &str) -> Follower {
     Follower::to(transport, shop, token, STATS, json!({ "id": id })).await
 }
 

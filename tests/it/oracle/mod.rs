@@ -236,7 +236,9 @@ fn limits_are_kept(c: &Campaign) -> bool {
     };
     let goal = match c.goal {
         Goal::EveryPurchase => true,
-        Goal::Purchases { n, .. } | Goal::Distinct { n, .. } => n >= 1,
+        Goal::Purchases { n, .. } => n >= 1,
+        // "`distinct` n ≤ 1 000"
+        Goal::Distinct { n, .. } => (1..=1_000).contains(&n),
         // "`atLeast` and `minAmount` > 0"
         Goal::Spend { minor, .. } => minor > 0,
         Goal::Streak { length, per_window, .. } => length >= 1 && per_window >= 1,

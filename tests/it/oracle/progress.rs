@@ -48,10 +48,10 @@ pub(crate) fn progress(c: &Campaign, purchases: &[Purchase], t: Instant) -> Prog
 
     // "`awardsEarned`: the customer's reached awards in it"
     let awards_earned = to_i64(reached(c, purchases).len());
-    let awards_left = bound_of_awards(c).map(|bound| bound - awards_earned);
+    let left = bound_of_awards(c).map(|bound| bound - awards_earned);
 
-    // "REACHED: the window can give no further award (goal without `repeat`, `maxPerWindow`)."
-    // "`everyPurchase`: 0 of 1, never REACHED."
+    // "REACHED: the window can give no further award (goal without `repeat`, `maxPerWindow` …)." "`everyPurchase`: …
+    // REACHED by a cap alone. A streak is never REACHED".
     let in_window = to_i64(uncapped(c, purchases).iter().filter(|a| now.index == Some(a.window)).count());
     let without_repeat =
         matches!(c.goal, Goal::Purchases { .. } | Goal::Spend { .. } | Goal::Distinct { .. }) && !c.goal.repeats();
@@ -60,11 +60,15 @@ pub(crate) fn progress(c: &Campaign, purchases: &[Purchase], t: Instant) -> Prog
 
     // "EXHAUSTED (goes before REACHED): this customer can earn no further award in the campaign."
     let only_window = matches!(c.window, Window::Campaign | Window::Timer { reopens: false, .. });
-    let exhausted = awards_left == Some(0) || only_window && window_is_full || now.timer_is_over;
+    let exhausted = left == Some(0) || only_window && window_is_full || now.timer_is_over;
+    // "`awardsLeft` is 0 then."
+    let awards_left = if exhausted { Some(0) } else { left };
+    // "one that was reached for good is EXHAUSTED at `target`"
+    let reached_for_good = exhausted && matches!(c.goal, Goal::Streak { repeat: false, .. });
 
     let state = if exhausted {
         State::Exhausted
-    } else if window_is_full && !matches!(c.goal, Goal::EveryPurchase) {
+    } else if window_is_full {
         State::Reached
     } else if now.window.is_some() {
         // "An open window without purchases: IN_PROGRESS, 0"
@@ -76,7 +80,7 @@ pub(crate) fn progress(c: &Campaign, purchases: &[Purchase], t: Instant) -> Prog
         state,
         unit,
         // "it never exceeds `target`"
-        current: now.current.min(target),
+        current: if reached_for_good { target } else { now.current.min(target) },
         target,
         window: now.window.map(|window| clip(c, window)),
         next_window: now.next_window.map(|window| clip(c, window)),

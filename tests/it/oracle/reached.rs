@@ -123,13 +123,15 @@ pub(crate) fn net(p: &Purchase) -> i64 {
 
 /// The net of each line, in line order.
 pub(crate) fn line_nets(p: &Purchase) -> Vec<i64> {
-    // "For each line `left = amount − refunds that name its sku` (spread over lines of that sku in line order, each
-    // down to 0)"
+    // "For each line `left = amount − refunds that name its sku` (spread over lines of that sku by category, none first,
+    // then quantity, then amount; each down to 0)"
+    let mut in_order: Vec<usize> = (0..p.lines.len()).collect();
+    in_order.sort_by_key(|&i| (p.lines[i].category.clone(), p.lines[i].quantity, p.lines[i].amount));
     let mut left: Vec<i64> = p.lines.iter().map(|line| line.amount).collect();
     for (sku, amount) in p.refunds.iter().flat_map(|r| &r.lines) {
         let mut to_spread = *amount;
-        for (i, line) in p.lines.iter().enumerate() {
-            if line.sku == *sku {
+        for &i in &in_order {
+            if p.lines[i].sku == *sku {
                 let taken = to_spread.min(left[i]);
                 left[i] -= taken;
                 to_spread -= taken;

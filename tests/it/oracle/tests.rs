@@ -228,6 +228,26 @@ fn the_eligible_amount_is_floored_line_by_line() {
 }
 
 #[test]
+fn a_refund_takes_from_the_same_lines_whatever_order_they_came_in() {
+    let lines = [("a", "toys", 30), ("b", "toys", 40), ("a", "food", 20), ("a", "toys", 10)];
+    let refunded_lines = |lines: &[(&str, &str, i64)]| {
+        let p = refunded(with_lines(buy("p", at("2024-01-02"), 100), lines), 25, &[("a", 25)]);
+        p.lines
+            .iter()
+            .zip(line_nets(&p))
+            .map(|(line, net)| (line.category.clone(), line.amount, net))
+            .collect::<Vec<_>>()
+    };
+    // Food comes before toys, and 10 before 30.
+    assert_eq!(refunded_lines(&lines).iter().map(|(.., net)| *net).collect::<Vec<_>>(), [30, 40, 0, 5]);
+    let mut others = lines;
+    others.reverse();
+    let mut reversed = refunded_lines(&others);
+    reversed.reverse();
+    assert_eq!(refunded_lines(&lines), reversed);
+}
+
+#[test]
 fn the_eligible_amount_is_at_most_the_net() {
     let mut c = campaign(Window::Campaign, Goal::EveryPurchase);
     c.filter.skus = Some(vec!["a".to_owned()]);
@@ -607,7 +627,7 @@ fn progress_in_the_window_campaign() {
     c.goal = Goal::Purchases { n: 2, repeat: true };
     assert_eq!(standing(&c, &[a.clone(), b.clone()], t), (State::InProgress, 0, 2, whole, 1, None));
     c.max_per_window = Some(1);
-    assert_eq!(standing(&c, &[a, b], t), (State::Exhausted, 0, 2, whole, 1, None));
+    assert_eq!(standing(&c, &[a, b], t), (State::Exhausted, 0, 2, whole, 1, Some(0)));
 }
 
 #[test]
@@ -628,11 +648,13 @@ fn progress_in_a_calendar_day() {
 }
 
 #[test]
-fn every_purchase_is_never_reached() {
+fn every_purchase_is_reached_by_a_cap_alone() {
     let mut c = campaign(days(), Goal::EveryPurchase);
     c.max_per_window = Some(1);
     let (t, today) = (at("2024-01-03T12:00Z"), Some((at("2024-01-03"), Some(at("2024-01-04")))));
     let history = [buy("a", at("2024-01-03"), 70)];
+    assert_eq!(standing(&c, &history, t), (State::Reached, 0, 1, today, 1, None));
+    c.max_per_window = Some(2);
     assert_eq!(standing(&c, &history, t), (State::InProgress, 0, 1, today, 1, None));
     c.max_per_customer = Some(1);
     assert_eq!(standing(&c, &history, t), (State::Exhausted, 0, 1, today, 1, Some(0)));
@@ -671,7 +693,7 @@ fn progress_in_sessions_and_timers() {
     let c = campaign(Window::Timer { duration: HOUR, reopens: false }, purchases(3));
     assert_eq!(standing(&c, &[], noon), (State::NotStarted, 0, 3, None, 0, Some(1)));
     assert_eq!(standing(&c, &history, noon + HOUR - 1), (State::InProgress, 2, 3, window(HOUR), 0, Some(1)));
-    assert_eq!(standing(&c, &history, noon + HOUR), (State::Exhausted, 0, 3, None, 0, Some(1)));
+    assert_eq!(standing(&c, &history, noon + HOUR), (State::Exhausted, 0, 3, None, 0, Some(0)));
 }
 
 #[test]
@@ -703,6 +725,10 @@ fn progress_of_a_streak_lives_until_its_next_window_closes() {
     assert_eq!(standing(&c, &history, day(3)), (State::InProgress, 0, 3, window(3), 1, None));
     c.goal = Goal::Streak { length: 3, per_window: 1, repeat: false };
     assert_eq!(standing(&c, &history, day(3)), (State::Exhausted, 3, 3, window(3), 1, Some(0)));
+    // However long ago, and although no run is alive.
+    assert_eq!(standing(&c, &history, day(40)), (State::Exhausted, 3, 3, window(40), 1, Some(0)));
+    history.truncate(2);
+    assert_eq!(standing(&c, &history, day(40)), (State::InProgress, 0, 3, window(40), 0, Some(1)));
 }
 
 // ── When history changes ──
@@ -875,7 +901,8 @@ fn progress_agrees_with_the_awards() {
         for t in generate::instants(&case) {
             let p = progress(c, &case.purchases, t);
             assert!((0..=p.target).contains(&p.current), "{t} {p:?} {case:#?}");
-            assert!(p.awards_left != Some(0) || p.state == State::Exhausted);
+            assert_eq!(p.awards_left == Some(0), p.state == State::Exhausted);
+            assert!(p.state != State::Reached || !matches!(c.goal, Goal::Streak { .. }));
             assert!(p.awards_left.is_none_or(|left| left >= 0));
             assert!(p.window.is_none() || p.next_window.is_none());
             assert!(p.state != State::InProgress || p.window.is_some());

@@ -82,14 +82,17 @@ impl TestApp {
             migrate: true,
             connections: 4,
             statement_timeout: Duration::from_secs(30),
+            idle_transaction_timeout: Duration::from_secs(5),
         };
         let database = Database::connect(&options).await.expect("a database");
         database.migrate().await.expect("a migrated database");
         let clock = Arc::new(AtomicI64::new(parse_instant(NOW).expect("an instant").0));
-        let writer = config::Writer { queue_items, queue_bytes: 64 << 20, batch_items: 256, writers: 2 };
+        let writer =
+            config::Writer { queue_items, queue_bytes: 64 << 20, batch_items: 256, fold_purchases: 2_048, writers: 2 };
         let app =
             App::start(database, Clock::Fixed(Arc::clone(&clock)), &writer, cache, &redis(redis_url)).await.unwrap();
-        let executor = Arc::new(Executor::new(Arc::clone(&app)).expect("a valid schema"));
+        let limits = config::Config::defaults().expect("valid defaults").limits;
+        let executor = Arc::new(Executor::new(Arc::clone(&app), &limits).expect("a valid schema"));
         Self { app, executor, clock, _sqlite: sqlite }
     }
 

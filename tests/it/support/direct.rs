@@ -50,7 +50,7 @@ pub(crate) async fn scratch(engine: Engine) -> (String, Option<Sqlite>) {
 pub(crate) struct TestApp {
     pub(crate) app: Arc<App>,
     now: Arc<AtomicI64>,
-    url: String,
+    pub(crate) url: String,
     _sqlite: Option<Sqlite>,
 }
 
@@ -61,7 +61,7 @@ pub(crate) fn cases(some: usize, many: usize) -> usize {
 
 /// As `config/default.toml` has it.
 pub(crate) fn writer() -> config::Writer {
-    config::Writer { queue_items: 10_000, queue_bytes: 64 << 20, batch_items: 256, writers: 4 }
+    config::Writer { queue_items: 10_000, queue_bytes: 64 << 20, batch_items: 256, fold_purchases: 2_048, writers: 4 }
 }
 
 /// As `config/default.toml` has it.
@@ -74,10 +74,19 @@ pub(crate) fn redis(url: Option<String>) -> config::Redis {
     config::Redis { url: url.map(Into::into), timeout: Duration::from_millis(30) }
 }
 
+/// As `config/default.toml` has it, but for the URL.
+pub(crate) fn options(url: &str) -> config::Database {
+    config::Database {
+        url: url.to_owned().into(),
+        migrate: true,
+        connections: 8,
+        statement_timeout: Duration::from_secs(30),
+        idle_transaction_timeout: Duration::from_secs(5),
+    }
+}
+
 pub(crate) async fn open(url: &str) -> Database {
-    let statement_timeout = Duration::from_secs(30);
-    let options = config::Database { url: url.to_owned().into(), migrate: true, connections: 8, statement_timeout };
-    Database::connect(&options).await.unwrap()
+    Database::connect(&options(url)).await.unwrap()
 }
 
 impl TestApp {
@@ -87,17 +96,37 @@ impl TestApp {
 
     pub(crate) async fn start_with(engine: Engine, writer: &config::Writer) -> Self {
         let (url, sqlite) = scratch(engine).await;
+        Self::on(url, sqlite, writer).await
+    }
+
+    /// On this database, which goes with the second value.
+    pub(crate) async fn on(url: String, sqlite: Option<Sqlite>, writer: &config::Writer) -> Self {
         let database = open(&url).await;
         database.migrate().await.unwrap();
+        Self { _sqlite: sqlite, ..Self::over(database, url, writer).await }
+    }
+
+    /// On a migrated database.
+    pub(crate) async fn over(database: Database, url: String, writer: &config::Writer) -> Self {
         let now = Arc::new(AtomicI64::new(NOW));
         let app = App::start(database, Clock::Fixed(Arc::clone(&now)), writer, &cache(), &redis(None)).await.unwrap();
-        Self { app, now, url, _sqlite: sqlite }
+        Self { app, now, url, _sqlite: None }
     }
 
     /// Another server on the same database.
     pub(crate) async fn another(&self) -> Arc<App> {
         let database = open(&self.url).await;
         App::start(database, Clock::Fixed(Arc::clone(&self.now)), &writer(), &cache(), &redis(None)).await.unwrap()
+    }
+
+    /// The same database, with a new server in place of one that was stopped.
+    pub(crate) async fn again(self) -> Self {
+        Self { app: self.another().await, ..self }
+    }
+
+    /// As the configuration key `database.url` takes it.
+    pub(crate) fn url(&self) -> String {
+        self.url.clone()
     }
 
     pub(crate) fn set_now(&self, now: i64) {
@@ -142,7 +171,7 @@ impl TestApp {
 
     pub(crate) async fn activate(&self, id: CampaignId) {
         windfall::app::campaign::activate(&self.app, &Self::admin(), id).await.unwrap();
-        windfall::app::backfill::run(&self.app).await.unwrap();
+        windfall::app::jobs::evaluation::finish(&self.app).await.unwrap();
     }
 
     pub(crate) async fn record(&self, facts: Vec<Fact>) -> Vec<Recorded> {

@@ -1,13 +1,17 @@
 //! What tests stand on: throwaway servers, and an application over them.
 
+pub(crate) mod alloc;
 pub(crate) mod app;
 pub(crate) mod direct;
 pub(crate) mod events;
+pub(crate) mod faketime;
 pub(crate) mod node;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod proxy;
+pub(crate) mod reads;
 pub(crate) mod redis;
+pub(crate) mod rows;
 pub(crate) mod server;
 pub(crate) mod shop;
 pub(crate) mod sqlite;

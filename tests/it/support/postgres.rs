@@ -9,7 +9,7 @@
 
 use std::fs;
 use std::io::Write as _;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
@@ -18,7 +18,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use sea_orm::{ConnectionTrait as _, Database};
+use sea_orm::{ConnectionTrait as _, Database, DatabaseBackend, Statement};
 
 /// The superuser of the throwaway cluster.
 const USER: &str = "windfall";
@@ -29,6 +29,7 @@ server=
 while read -r line; do server=$line; done
 if [ -n "$server" ]; then
     kill -QUIT "$server"
+    kill -CONT "$server" # It may be frozen. It kills its own processes, frozen or not.
     for _ in $(seq 100); do kill -0 "$server" || break; sleep 0.1; done
 fi
 rm -rf "$1"
@@ -62,6 +63,18 @@ impl Postgres {
     /// A server of one's own, to be killed and started again.
     pub(crate) fn start(durability: Durability) -> Self {
         let cluster = Cluster::create();
+        cluster.init();
+        Self::run(cluster, durability)
+    }
+
+    /// A standby of the server at this address, from where it goes on streaming. What that commits waits for nobody.
+    pub(crate) fn standby_of(address: SocketAddr, durability: Durability) -> Self {
+        let cluster = Cluster::create();
+        cluster.copy(address);
+        Self::run(cluster, durability)
+    }
+
+    fn run(cluster: Cluster, durability: Durability) -> Self {
         let mut postgres = Self { cluster, durability, port: 0, server: None, databases: AtomicU32::new(0) };
         // Between finding a free port and using it, another process may take it.
         for _ in 0..5 {
@@ -106,6 +119,36 @@ impl Postgres {
         connection.close().await.expect("a closed connection");
     }
 
+    /// From now on a commit waits for the standby, of which there is one.
+    pub(crate) async fn wait_for_standby(&self) {
+        let connection = Database::connect(self.url("postgres")).await.expect("a connection to the test server");
+        let run = async |sql: &str| connection.execute_unprepared(sql).await.expect("a statement that works");
+        run("ALTER SYSTEM SET synchronous_standby_names = '*'").await;
+        run("SELECT pg_reload_conf()").await;
+        let sql = "SELECT 1 FROM pg_stat_replication WHERE sync_state = 'sync'";
+        while connection.query_one_raw(statement(sql)).await.expect("an answer").is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        connection.close().await.expect("a closed connection");
+    }
+
+    /// Until the standby has all that is here.
+    pub(crate) async fn is_followed(&self) {
+        let connection = Database::connect(self.url("postgres")).await.expect("a connection to the test server");
+        let sql = "SELECT 1 FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_lsn()";
+        while connection.query_one_raw(statement(sql)).await.expect("an answer").is_none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        connection.close().await.expect("a closed connection");
+    }
+
+    /// Makes a standby the primary.
+    pub(crate) async fn promote(&self) {
+        let connection = Database::connect(self.url("postgres")).await.expect("a connection to the test server");
+        connection.query_one_raw(statement("SELECT pg_promote()")).await.expect("a primary");
+        connection.close().await.expect("a closed connection");
+    }
+
     /// Ends the server as the machine's crash would: no shutdown, no checkpoint. The cluster stays as it is.
     pub(crate) fn kill9(&mut self) {
         if let Some(mut server) = self.server.take() {
@@ -124,8 +167,24 @@ impl Postgres {
         assert!(started, "PostgreSQL does not start again:\n{}", self.cluster.log());
     }
 
+    /// Stops the server and all its processes until the test ends. Its connections stay open.
+    pub(crate) fn freeze(&self) {
+        let server = self.server.as_ref().expect("it runs").id();
+        let stop =
+            |pid: u32| Command::new("kill").args(["-STOP", &pid.to_string()]).status().expect("kill can be executed");
+        // First the one that starts others.
+        stop(server);
+        children(server).into_iter().for_each(|pid| {
+            stop(pid);
+        });
+    }
+
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
     fn url(&self, database: &str) -> String {
@@ -205,9 +264,16 @@ impl Cluster {
             .process_group(0)
             .spawn()
             .expect("a shell");
-        let cluster = Self { directory, binaries, owner, keeper };
-        cluster.init();
-        cluster
+        Self { directory, binaries, owner, keeper }
+    }
+
+    /// Copies the cluster of the server at this address, to follow it there.
+    fn copy(&self, address: SocketAddr) {
+        let mut copy = self.command("pg_basebackup");
+        copy.arg("-D").arg(self.data()).args(["--host", &address.ip().to_string(), "--port"]);
+        copy.arg(address.port().to_string()).args(["--username", USER, "--write-recovery-conf"]);
+        let made = copy.args(["--checkpoint", "fast", "--no-sync"]).status().expect("pg_basebackup can be executed");
+        assert!(made.success(), "pg_basebackup failed:\n{}", self.log());
     }
 
     fn init(&self) {
@@ -252,7 +318,8 @@ impl Cluster {
     fn is_ready(&self, server: u32) -> bool {
         let lock = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
         let lines: Vec<_> = lock.lines().map(str::trim).collect();
-        lines.first() == Some(&server.to_string().as_str()) && lines.get(7) == Some(&"ready")
+        lines.first() == Some(&server.to_string().as_str())
+            && lines.get(7).is_some_and(|state| ["ready", "standby"].contains(state))
     }
 
     /// Tells the keeper which server to stop in the end.
@@ -277,6 +344,8 @@ fn find_binaries() -> PathBuf {
     std::env::split_paths(&in_path)
         .chain(versions.into_iter().map(|entry| entry.path().join("bin")))
         .find(|directory| ["initdb", "postgres"].iter().all(|program| directory.join(program).is_file()))
+        // Where the others are, if these are links.
+        .and_then(|directory| Some(directory.join("postgres").canonicalize().ok()?.parent()?.to_owned()))
         .expect("PostgreSQL must be installed to run these tests: scripts/test does it")
 }
 
@@ -285,6 +354,23 @@ fn id(which: &str) -> u32 {
     let output = Command::new("id").args([which, "postgres"]).output().expect("id can be executed");
     let text = String::from_utf8_lossy(&output.stdout);
     text.trim().parse().expect("PostgreSQL refuses to run as root, and there is no user `postgres` to run as")
+}
+
+/// The processes that a process has started.
+fn children(parent: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").expect("a list of processes").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    // The parent's id is the second field behind the name, which may contain anything.
+    let is_child = |pid: &u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let fields = stat.rsplit_once(") ").map(|(_, fields)| fields.split(' ').nth(1) == Some(&parent.to_string()));
+        fields.unwrap_or(false)
+    };
+    pids.filter(is_child).collect()
+}
+
+fn statement(sql: &str) -> Statement {
+    Statement::from_string(DatabaseBackend::Postgres, sql)
 }
 
 fn free_port() -> u16 {

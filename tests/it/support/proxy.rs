@@ -90,6 +90,7 @@ impl Garbage {
 #[derive(Clone, Copy)]
 enum Order {
     Set(Mode),
+    Move(SocketAddr),
     Cut,
     Count,
 }
@@ -128,6 +129,11 @@ impl Proxy {
     /// From now on.
     pub(crate) fn set(&self, mode: Mode) {
         self.order(Order::Set(mode));
+    }
+
+    /// Connections that come from now on lead to this server.
+    pub(crate) fn lead_to(&self, server: SocketAddr) {
+        self.order(Order::Move(server));
     }
 
     /// Closes all connections that there are now, on both sides.
@@ -214,6 +220,7 @@ impl Listening {
                     self.connections.shutdown().await;
                 }
             }
+            Order::Move(server) => self.server = server,
             Order::Cut => self.connections.shutdown().await,
             Order::Count => {
                 while let Some(ended) = self.connections.try_join_next() {

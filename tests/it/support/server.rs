@@ -11,6 +11,8 @@ use windfall::cli::token::mint;
 use windfall::config::Auth;
 use windfall::http::auth::Role;
 
+use super::websocket::PATIENCE;
+
 const SECRET: &str = "a secret of this test alone, with more than 32 bytes";
 
 pub(crate) struct Server {
@@ -25,6 +27,10 @@ pub(crate) fn other_build() -> Option<PathBuf> {
     std::env::var_os("WINDFALL_BINARY").map(PathBuf::from)
 }
 
+/// How long a server waits for a request that its client has not sent yet. On a busy machine a client of these tests may get its
+/// turn late; a server that gave up on it in the meantime would fail a test that is about something else.
+const HEAD_TIMEOUT_MS: &str = "600000";
+
 /// The program under test, on a database.
 pub(crate) fn command(database_url: &str) -> Command {
     let mut command = Command::new(other_build().unwrap_or(env!("CARGO_BIN_EXE_windfall").into()));
@@ -32,6 +38,7 @@ pub(crate) fn command(database_url: &str) -> Command {
         .env("WINDFALL__DATABASE__URL", database_url)
         .env("WINDFALL__AUTH__HS256_SECRET", SECRET)
         .env("WINDFALL__HTTP__LISTEN", "127.0.0.1:0")
+        .env("WINDFALL__HTTP__HEAD_TIMEOUT_MS", HEAD_TIMEOUT_MS)
         .env("WINDFALL__LOG__FILTER", "warn")
         .current_dir(std::env::temp_dir())
         .stdin(Stdio::null());
@@ -116,7 +123,24 @@ impl Server {
     }
 
     pub(crate) fn ask_to_stop(&self) {
-        signal(&self.child, "TERM");
+        self.signal("TERM");
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        signal(&self.child, name);
+    }
+
+    /// Waits until the process has stopped by itself.
+    pub(crate) async fn stops(mut self) -> std::process::ExitStatus {
+        let stopped = async {
+            loop {
+                if let Some(status) = self.child.try_wait().unwrap() {
+                    return status;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, stopped).await.expect("it stops by itself")
     }
 
     /// Waits until the process has ended.

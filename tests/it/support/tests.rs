@@ -8,6 +8,7 @@ use std::time::Duration;
 use sea_orm::{ConnectionTrait, Database, DatabaseConnection};
 
 use super::postgres::{Durability, Postgres};
+use super::rows::rows_read;
 use super::sqlite::Sqlite;
 
 async fn connect(url: &str) -> DatabaseConnection {
@@ -32,6 +33,21 @@ async fn each_postgres_database_is_empty_and_separate() {
     two.execute_unprepared("INSERT INTO t VALUES ('two')").await.unwrap();
     assert_eq!(text(&one, "SELECT v FROM t").await, "one");
     assert_eq!(text(&two, "SELECT v FROM t").await, "two");
+}
+
+#[tokio::test]
+async fn the_rows_that_postgres_reads_are_counted() {
+    let url = Postgres::shared().create_database().await;
+    let db = connect(&url).await;
+    db.execute_unprepared("CREATE TABLE t (n int PRIMARY KEY); INSERT INTO t SELECT generate_series(1, 100)")
+        .await
+        .unwrap();
+    db.close().await.unwrap();
+    let before = rows_read(&url).await["t"];
+    let db = connect(&url).await;
+    assert_eq!(text(&db, "SELECT count(*)::text FROM t WHERE n + 0 > 10").await, "90");
+    db.close().await.unwrap();
+    assert_eq!(rows_read(&url).await["t"] - before, 100);
 }
 
 /// Else a forgotten COLLATE "C" would pass here and fail at a user's.

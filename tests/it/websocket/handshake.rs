@@ -68,6 +68,34 @@ async fn a_token_in_the_handshake_counts_where_the_initialisation_has_none() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_are_taken_where_clients_put_them_or_asked_for() {
+    let (shop, _sqlite) = shop().await;
+    let ada = token(Role::Customer, "ada");
+    let bearer = format!("Bearer {ada}");
+    for init in [
+        json!({ "authorization": bearer }),
+        json!({ "Authorization": bearer }),
+        json!({ "headers": { "Authorization": bearer } }),
+        json!({ "authToken": ada }),
+        json!({ "authToken": bearer }),
+    ] {
+        let socket = Socket::connect_with(shop.address(), &[PROTOCOL]).await;
+        assert_eq!(subject(&mut socket.expect("a WebSocket"), init).await, "ada");
+    }
+    for init in
+        [json!({ "token": ada }), json!({ "authorization": 7 }), json!({ "headers": {} }), json!({ "authToken": "x" })]
+    {
+        let mut socket = Socket::connect_with(shop.address(), &[PROTOCOL]).await.expect("a WebSocket");
+        socket.send(json!({ "type": "connection_init", "payload": init })).await;
+        assert_eq!(socket.closed().await, 4403, "{init}");
+        let mut proved = Socket::connect_with(shop.address(), &[PROTOCOL, ("authorization", &*bearer)]).await.unwrap();
+        if init.get("token").is_some() {
+            assert_eq!(subject(&mut proved, init).await, "ada");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn handshakes_that_are_none_are_told_as_graphql_errors() {
     let (shop, _sqlite) = shop().await;
     let host = host(shop.address());

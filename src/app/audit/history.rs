@@ -1,0 +1,107 @@
+//! Customers' purchases in order, each with its refunds.
+
+use std::collections::HashMap;
+
+use entity::{CustomerId, purchase, refund};
+use sea_orm::sea_query::Value;
+use sea_orm::{ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter};
+
+use super::pages::{Customers, Pages, Row};
+use crate::app::error::Error;
+use crate::app::rows::{Kind, any};
+use crate::engine::purchase::Key;
+use crate::engine::time::Instant;
+
+/// A purchase's row, and how much its refunds take.
+#[derive(FromQueryResult)]
+struct Bought {
+    #[sea_orm(nested)]
+    row: purchase::Model,
+    refund_bytes: i64,
+}
+
+impl Row for Bought {
+    const SELECT: &'static str = "s.*, (SELECT CAST(COALESCE(SUM(octet_length(r.lines) + 512), 0) AS bigint) \
+        FROM refund AS r WHERE r.purchase_external_id = s.external_id) AS refund_bytes";
+    const FROM: &'static str = "purchase AS s";
+    const ORDER: &'static [(&'static str, Kind)] =
+        &[("customer_id", Kind::Int), ("purchased_at", Kind::Int), ("external_id", Kind::Text)];
+
+    fn position(&self) -> Vec<Value> {
+        position(self.row.customer_id, &key(&self.row))
+    }
+
+    fn customer(&self) -> CustomerId {
+        self.row.customer_id
+    }
+
+    fn bytes(&self) -> usize {
+        512 + self.row.lines.len() + usize::try_from(self.refund_bytes).unwrap_or_default()
+    }
+}
+
+fn key(row: &purchase::Model) -> Key {
+    Key { at: Instant(row.purchased_at), external_id: row.external_id.clone() }
+}
+
+fn position(customer: CustomerId, key: &Key) -> Vec<Value> {
+    vec![customer.0.into(), key.at.0.into(), key.external_id.clone().into()]
+}
+
+/// A purchase and all its refunds, as they are recorded.
+pub(super) struct Fact {
+    pub(super) row: purchase::Model,
+    pub(super) refunds: Vec<refund::Model>,
+}
+
+impl Fact {
+    pub(super) fn key(&self) -> Key {
+        key(&self.row)
+    }
+}
+
+/// The purchases that are left to read, with their refunds.
+pub(super) struct History<'a> {
+    snapshot: &'a DatabaseTransaction,
+    purchases: Pages<'a, Bought>,
+    /// Of the purchases in memory.
+    refunds: HashMap<String, Vec<refund::Model>>,
+}
+
+impl<'a> History<'a> {
+    /// Of all these customers.
+    pub(super) fn of(snapshot: &'a DatabaseTransaction, customers: Customers) -> Self {
+        Self { snapshot, purchases: Pages::of(snapshot, customers), refunds: HashMap::new() }
+    }
+
+    /// Of this customer, after this key.
+    pub(super) fn after(snapshot: &'a DatabaseTransaction, customer: CustomerId, after: &Key) -> Self {
+        let purchases = Pages::after(snapshot, position(customer, after), customer);
+        Self { snapshot, purchases, refunds: HashMap::new() }
+    }
+
+    /// The customer's next purchase, if it comes before this key.
+    pub(super) async fn next(&mut self, customer: CustomerId, before: Option<&Key>) -> Result<Option<Fact>, Error> {
+        if self.purchases.fill().await? {
+            self.load_refunds().await?;
+        }
+        let precedes = |bought: &Bought| before.is_none_or(|before| key(&bought.row) < *before);
+        let Some(bought) = self.purchases.next_if(customer, precedes).await? else { return Ok(None) };
+        let refunds = self.refunds.remove(&bought.row.external_id).unwrap_or_default();
+        Ok(Some(Fact { row: bought.row, refunds }))
+    }
+
+    /// Their bytes are part of the page's.
+    async fn load_refunds(&mut self) -> Result<(), Error> {
+        let refunded = self.purchases.page().iter().filter(|bought| bought.refund_bytes > 0);
+        let refunded: Vec<String> = refunded.map(|bought| bought.row.external_id.clone()).collect();
+        if refunded.is_empty() {
+            return Ok(());
+        }
+        let of_page = any(self.snapshot.get_database_backend(), refund::Column::PurchaseExternalId, refunded);
+        for row in refund::Entity::find().filter(of_page).all(self.snapshot).await? {
+            self.refunds.entry(row.purchase_external_id.clone()).or_default().push(row);
+        }
+        Ok(())
+    }
+}

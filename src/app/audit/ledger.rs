@@ -1,0 +1,274 @@
+//! A customer's ledger: its entries among themselves, against the awards that they are of, and against the customer's row.
+
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
+
+use entity::{AwardStatus, CampaignId, CustomerId, LedgerEntryKind, award, customer, ledger_entry};
+use sea_orm::sea_query::{Expr, Value};
+use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect};
+
+use super::budgets::word;
+use super::customer::Found;
+use super::pages::{Customers, Pages, Row};
+use crate::app::campaigns::{Campaign, CampaignSet};
+use crate::app::error::Error;
+use crate::app::rows::Kind;
+
+/// Awards that are compared with their entries one by one at a time.
+const AWARDS_AT_ONCE: u64 = 32_768;
+
+/// Number, points, status and campaign of an award.
+type Award = (i64, i64, AwardStatus, CampaignId);
+
+/// An entry with what it is held against.
+#[derive(FromQueryResult)]
+struct Posted {
+    #[sea_orm(nested)]
+    entry: ledger_entry::Model,
+    award_version: Option<i64>,
+    award_by: Option<String>,
+    award_status: Option<AwardStatus>,
+    award_points: Option<i64>,
+    award_campaign: Option<CampaignId>,
+    /// Whose the purchase is, where the award has changed since and may have had another purchase then.
+    bought_by: Option<CustomerId>,
+}
+
+impl Row for Posted {
+    const SELECT: &'static str = "s.*, a.version AS award_version, a.purchase_external_id AS award_by, \
+        a.status AS award_status, a.points AS award_points, a.campaign_id AS award_campaign, p.customer_id AS bought_by";
+    const FROM: &'static str = "ledger_entry AS s \
+        LEFT JOIN award AS a ON a.customer_id = s.customer_id AND a.number = s.award_number \
+        LEFT JOIN purchase AS p ON p.external_id = CASE WHEN a.version > s.version THEN s.purchase_external_id END";
+    const ORDER: &'static [(&'static str, Kind)] = &[("customer_id", Kind::Int), ("sequence", Kind::Int)];
+
+    fn position(&self) -> Vec<Value> {
+        vec![self.entry.customer_id.0.into(), self.entry.sequence.into()]
+    }
+
+    fn customer(&self) -> CustomerId {
+        self.entry.customer_id
+    }
+
+    fn bytes(&self) -> usize {
+        let texts = [&self.entry.purchase_external_id, &self.entry.reason, &self.award_by];
+        512 + texts.into_iter().flatten().map(String::len).sum::<usize>()
+    }
+}
+
+/// A sum over awards of points, each times a random number of the award's own: two such sums are equal only if the
+/// points are, award by award (but for one in 2⁶⁴), in whatever order they come. So a customer's awards and entries are
+/// compared without keeping either.
+#[derive(Clone)]
+struct Fingerprint {
+    random: RandomState,
+    sum: i128,
+}
+
+impl Fingerprint {
+    fn add(&mut self, award_number: i64, points: i64) {
+        let half = |which: u8| i128::from(self.random.hash_one((which, award_number)));
+        let factor = (half(0) << 64) | half(1);
+        self.sum = self.sum.wrapping_add(factor.wrapping_mul(points.into()));
+    }
+}
+
+/// What a customer's awards (and other facts) say of its ledger.
+pub(super) struct Stands {
+    fingerprint: Fingerprint,
+    lifetime: i64,
+    last_award: i64,
+    version: i64,
+}
+
+impl Stands {
+    pub(super) fn new() -> Self {
+        let fingerprint = Fingerprint { random: RandomState::new(), sum: 0 };
+        Self { fingerprint, lifetime: 0, last_award: 0, version: 0 }
+    }
+
+    pub(super) fn see(&mut self, award: &award::Model) {
+        let points = standing_points(award.status, award.points);
+        self.fingerprint.add(award.number, points);
+        self.lifetime += points;
+        self.last_award = self.last_award.max(award.number);
+        self.see_version(award.version);
+    }
+
+    fn see_entry(&mut self, entry: &ledger_entry::Model) {
+        self.last_award = self.last_award.max(entry.award_number.unwrap_or_default());
+        self.see_version(entry.version);
+    }
+
+    /// Something was recorded by the commit that made this version.
+    pub(super) fn see_version(&mut self, version: i64) {
+        self.version = self.version.max(version);
+    }
+}
+
+fn standing_points(status: AwardStatus, points: i64) -> i64 {
+    if status == AwardStatus::Standing { points } else { 0 }
+}
+
+/// The entries that are left to read.
+pub(super) struct Ledger<'a> {
+    snapshot: &'a DatabaseTransaction,
+    entries: Pages<'a, Posted>,
+}
+
+impl<'a> Ledger<'a> {
+    pub(super) fn of(snapshot: &'a DatabaseTransaction, customers: Customers) -> Self {
+        Self { snapshot, entries: Pages::of(snapshot, customers) }
+    }
+
+    /// The next customer's.
+    pub(super) async fn compare(
+        &mut self,
+        set: &CampaignSet,
+        row: &customer::Model,
+        mut stands: Stands,
+        found: &mut Found<'_>,
+    ) -> Result<(), Error> {
+        let mut posted = Fingerprint { sum: 0, ..stands.fingerprint.clone() };
+        let (mut sequence, mut balance, mut posted_at) = (0, 0, 0);
+        while let Some(next) = self.entries.next_if(row.id, |_| true).await? {
+            let entry = &next.entry;
+            found.compare(None, "ledger sequence", entry.sequence, sequence + 1);
+            (sequence, balance, posted_at) = (entry.sequence, balance + entry.points, entry.created_at);
+            let what = format!("balance after ledger entry {sequence}");
+            found.compare(None, &what, entry.balance_after, balance);
+            stands.see_entry(entry);
+            if let Some(award) = entry.award_number {
+                posted.add(award, entry.points);
+            }
+            compare_entry(set, &next, found);
+        }
+        found.compare(None, "last sequence", row.ledger_sequence, sequence);
+        found.compare(None, "time of the last entry", row.posted_at, posted_at);
+        found.compare(None, "balance", row.balance, balance);
+        if posted.sum != stands.fingerprint.sum {
+            self.compare_awards(set, row.id, found).await?;
+        }
+        found.compare(None, "lifetime", row.lifetime, stands.lifetime);
+        found.compare(None, "last award number", row.award_number, stands.last_award);
+        if row.version < stands.version {
+            found.note(None, "version".to_owned(), row.version.to_string(), format!("at least {}", stands.version));
+        }
+        Ok(())
+    }
+
+    /// What was posted for each award against its points, so many awards at a time.
+    async fn compare_awards(
+        &self,
+        set: &CampaignSet,
+        customer: CustomerId,
+        found: &mut Found<'_>,
+    ) -> Result<(), Error> {
+        let mut after = i64::MIN;
+        loop {
+            let awards = self.awards(customer, after).await?;
+            let is_last = (awards.len() as u64) < AWARDS_AT_ONCE;
+            let to = awards.last().filter(|_| !is_last).map_or(i64::MAX, |(number, ..)| *number);
+            let mut posted = self.posted(customer, after, to).await?;
+            for award in awards {
+                compare_posted(set, award, posted.remove(&award.0).unwrap_or_default(), found);
+            }
+            for (number, posted) in posted {
+                let what = format!("points posted for award {number}, which does not exist");
+                found.compare(None, &what, posted, 0);
+            }
+            if is_last {
+                return Ok(());
+            }
+            after = to;
+        }
+    }
+
+    /// The next awards after this number.
+    async fn awards(&self, customer: CustomerId, after: i64) -> Result<Vec<Award>, Error> {
+        use award::Column::{CampaignId, CustomerId, Number, Points, Status};
+        let awards = award::Entity::find()
+            .select_only()
+            .columns([Number, Points, Status, CampaignId])
+            .filter(CustomerId.eq(customer))
+            .filter(Number.gt(after))
+            .order_by_asc(Number)
+            .limit(AWARDS_AT_ONCE);
+        Ok(awards.into_tuple().all(self.snapshot).await?)
+    }
+
+    /// The points that the ledger posted by award, for those with `after < number <= to`.
+    async fn posted(&self, customer: CustomerId, after: i64, to: i64) -> Result<BTreeMap<i64, i64>, Error> {
+        let sums: Vec<(i64, i64)> = ledger_entry::Entity::find()
+            .select_only()
+            .column(ledger_entry::Column::AwardNumber)
+            .column_as(Expr::cust("CAST(SUM(points) AS bigint)"), "points")
+            .filter(ledger_entry::Column::CustomerId.eq(customer))
+            .filter(ledger_entry::Column::AwardNumber.gt(after))
+            .filter(ledger_entry::Column::AwardNumber.lte(to))
+            .group_by(ledger_entry::Column::AwardNumber)
+            .into_tuple()
+            .all(self.snapshot)
+            .await?;
+        Ok(sums.into_iter().collect())
+    }
+}
+
+/// What was posted for an award against its points.
+fn compare_posted(set: &CampaignSet, award: Award, posted: i64, found: &mut Found<'_>) {
+    let (number, points, status, campaign) = award;
+    let campaign = set.get(campaign).map(AsRef::as_ref);
+    if status == AwardStatus::Declined && posted == points {
+        // Nothing is ever posted for an award that was declined.
+        let (recorded, expected) = (word(AwardStatus::Declined), word(AwardStatus::Standing));
+        found.note(campaign, format!("status of award {number}"), recorded, expected);
+    }
+    let what = format!("points posted for award {number}");
+    found.compare(campaign, &what, posted, standing_points(status, points));
+}
+
+/// An entry against the award that it is of.
+fn compare_entry(set: &CampaignSet, posted: &Posted, found: &mut Found<'_>) {
+    let Posted { entry, award_campaign, .. } = posted;
+    let campaign = award_campaign.and_then(|id| set.get(id)).map(AsRef::as_ref);
+    let sequence = entry.sequence;
+    let of_an_award = entry.kind != LedgerEntryKind::Adjustment;
+    let what = format!("award of ledger entry {sequence}");
+    found.compare(None, &what, entry.award_number.is_some(), of_an_award);
+    if let Some(expected) = expected_purchase(campaign, posted) {
+        let show = |purchase: Option<&str>| purchase.unwrap_or("none").to_owned();
+        let recorded = entry.purchase_external_id.as_deref();
+        if recorded != expected {
+            let what = format!("purchase of ledger entry {sequence}");
+            found.note(campaign, what, show(recorded), show(expected));
+        }
+    } else if posted.award_version.is_some() && posted.bought_by != Some(entry.customer_id) {
+        let what = format!("purchase of ledger entry {sequence}");
+        let recorded = entry.purchase_external_id.clone().unwrap_or_else(|| "none".to_owned());
+        found.note(campaign, what, recorded, "one of this customer's".to_owned());
+    }
+    if let (Some(number), Some(points)) = (entry.award_number, points_reversed(posted)) {
+        let recorded = posted.award_points.unwrap_or_default();
+        found.compare(campaign, &format!("points of award {number}, which is REVERSED"), recorded, points);
+    }
+}
+
+/// The purchase that the entry must name, where the award still is as it was then; none: that cannot be told.
+fn expected_purchase<'a>(campaign: Option<&Campaign>, posted: &'a Posted) -> Option<Option<&'a str>> {
+    let Posted { entry, award_version, award_by, .. } = posted;
+    if entry.kind == LedgerEntryKind::Adjustment {
+        return Some(None);
+    }
+    let version = (*award_version)?;
+    // Points that count at other times now: one commit reverses them for the purchase before and awards them for this.
+    let timed = campaign.is_some_and(|one| one.rule.hold_for.is_some() || one.rule.expires_after.is_some());
+    let reposted = timed && entry.kind == LedgerEntryKind::Reversal && version == entry.version;
+    (version <= entry.version && !reposted).then_some(award_by.as_deref())
+}
+
+/// The points that a REVERSED award had, by the entry that reversed it. A repair's entries say what was lacking.
+fn points_reversed(posted: &Posted) -> Option<i64> {
+    let Posted { entry, award_status, award_version, .. } = posted;
+    let last = *award_status == Some(AwardStatus::Reversed) && *award_version == Some(entry.version);
+    (last && entry.kind == LedgerEntryKind::Reversal && entry.reason.is_none()).then_some(-entry.points)
+}

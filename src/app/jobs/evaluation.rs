@@ -1,0 +1,215 @@
+//! Evaluating what was deferred, through the write path, in bounded commits.
+//!
+//! A campaign that is activated with a start in the past has a job that brings every customer to it, in the order of their keys. A
+//! customer whose history is longer than one commit may take gets a mark (`app::running`) and a job of its own, which folds on
+//! from the mark. So one customer, however large, holds up no other, and one that fails does not stop the rest.
+//!
+//! A backfill is over once every customer has been reached and none has a mark in the campaign.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use entity::{CampaignId, CustomerId, campaign, customer, job};
+use sea_orm::sea_query::Expr;
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder,
+    QuerySelect,
+};
+
+use super::queue::{self, End, Wanted};
+use super::runner;
+use crate::app::App;
+use crate::app::error::Error;
+use crate::app::recorder::Fact;
+use crate::app::rows::any;
+use crate::app::running::Running;
+use crate::engine::time::Instant;
+
+/// Customers that a campaign's job hands to the write path together.
+const CHUNK: u64 = 256;
+/// The most deferred customers that are looked at to tell whether a campaign is evaluated.
+const MAX_DEFERRED: u64 = 10_000;
+/// When a campaign's job looks again whether its customers' jobs are done. The last of these asks for it earlier.
+const WAIT: Duration = Duration::from_secs(60);
+/// Between two looks at what another node runs.
+const POLL: Duration = Duration::from_millis(200);
+
+/// Opens the backfill of a campaign, from the first customer on.
+pub(in crate::app) async fn open(tx: &DatabaseTransaction, id: CampaignId, now: Instant) -> Result<(), Error> {
+    set_reached(tx, id, Some(0)).await?;
+    queue::request(tx, &[Wanted::Campaign(id)], now).await
+}
+
+/// Brings every customer to the campaign.
+pub(super) async fn run_campaign(app: &App, job: &job::Model, id: CampaignId) -> Result<End, Error> {
+    let row = campaign::Entity::find_by_id(id).one(app.database.read()).await?;
+    let open = row.and_then(|row| Some((row.backfilled_to?, row.activated_revision?)));
+    let Some((mut reached, revision)) = open else { return Ok(End::Done) };
+    let (mut done, total) = match (job.done, job.total) {
+        (Some(done), Some(total)) => (done, total),
+        _ => (0, count_behind(app, reached, revision).await?),
+    };
+    loop {
+        queue::renew(app, job, Some((done, total))).await?;
+        let chunk = load_behind(app, reached, revision).await?;
+        let Some((last, _)) = chunk.last() else { break };
+        reached = *last;
+        done += i64::try_from(chunk.len()).unwrap_or(i64::MAX);
+        evaluate(app, chunk).await?;
+        save_reached(app, id, Some(reached)).await?;
+    }
+    if !is_deferred_for(app, id).await?.is_empty() {
+        let wait = i64::try_from(WAIT.as_micros()).unwrap_or(i64::MAX);
+        return Ok(End::Again(app.clock.now().plus(wait)));
+    }
+    save_reached(app, id, None).await?;
+    Ok(End::Done)
+}
+
+/// Customers behind `reached` that have not been evaluated for this campaign-set revision.
+async fn count_behind(app: &App, reached: i64, revision: i64) -> Result<i64, Error> {
+    let count = customer::Entity::find()
+        .filter(customer::Column::Id.gt(reached))
+        .filter(customer::Column::EvaluatedRevision.lt(revision))
+        .count(app.database.read())
+        .await?;
+    Ok(i64::try_from(count).unwrap_or(i64::MAX))
+}
+
+async fn load_behind(app: &App, reached: i64, revision: i64) -> Result<Vec<(i64, String)>, Error> {
+    let chunk = customer::Entity::find()
+        .select_only()
+        .column(customer::Column::Id)
+        .column(customer::Column::ExternalId)
+        .filter(customer::Column::Id.gt(reached))
+        .filter(customer::Column::EvaluatedRevision.lt(revision))
+        .order_by_asc(customer::Column::Id)
+        .limit(CHUNK)
+        .into_tuple()
+        .all(app.database.read())
+        .await?;
+    Ok(chunk)
+}
+
+/// Hands the customers to the write path. One that fails is left to a job of its own.
+async fn evaluate(app: &App, chunk: Vec<(i64, String)>) -> Result<(), Error> {
+    let mut answers = Vec::with_capacity(chunk.len());
+    for (id, external_id) in chunk {
+        answers.push((id, app.recorder.record_when_free(Fact::Evaluation(external_id)).await?));
+    }
+    let mut failed = Vec::new();
+    for (id, answer) in answers {
+        match answer.await {
+            // A refusal means that the customer is gone: nothing is left to count.
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) if error.is_retryable() => return Err(error),
+            // A batch that panicked answers nobody.
+            Err(_) if app.stopping.is_cancelled() => return Err(Error::Unavailable),
+            Ok(Err(_)) | Err(_) => failed.push(Wanted::Customer(CustomerId(id))),
+        }
+    }
+    if !failed.is_empty() {
+        tracing::error!(customers = failed.len(), "customers could not be evaluated, each gets a job of its own");
+    }
+    queue::request(app.database.write(), &failed, app.clock.now()).await
+}
+
+/// Folds on from the customer's marks until it has none.
+pub(super) async fn run_customer(app: &App, job: &job::Model, id: CustomerId) -> Result<End, Error> {
+    let Some(row) = customer::Entity::find_by_id(id).one(app.database.read()).await? else { return Ok(End::Done) };
+    loop {
+        queue::renew(app, job, None).await?;
+        let answer = app.recorder.record_when_free(Fact::Evaluation(row.external_id.clone())).await?;
+        match answer.await.map_err(|_| Error::Unavailable)?? {
+            Ok(recorded) if recorded.deferred => {}
+            Ok(_) | Err(_) => break,
+        }
+    }
+    let waiting = open_backfills(app).await?.into_iter().map(Wanted::Campaign);
+    queue::request(app.database.write(), &waiting.collect::<Vec<_>>(), app.clock.now()).await?;
+    Ok(End::Done)
+}
+
+async fn open_backfills(app: &App) -> Result<Vec<CampaignId>, Error> {
+    let open = campaign::Entity::find()
+        .select_only()
+        .column(campaign::Column::Id)
+        .filter(campaign::Column::BackfilledTo.is_not_null())
+        .into_tuple()
+        .all(app.database.read())
+        .await?;
+    Ok(open)
+}
+
+/// The customers that have a mark in the campaign, or whose evaluation failed.
+pub(super) async fn is_deferred_for(app: &App, id: CampaignId) -> Result<Vec<CustomerId>, Error> {
+    load_deferred_for(app.database.read(), id).await
+}
+
+/// See [`is_deferred_for`].
+pub(super) async fn load_deferred_for(db: &impl ConnectionTrait, id: CampaignId) -> Result<Vec<CustomerId>, Error> {
+    let customers = queue::deferred_customers(db, MAX_DEFERRED).await?;
+    if customers.is_empty() {
+        return Ok(customers);
+    }
+    let by_id = any(db.get_database_backend(), customer::Column::Id, customers.into_iter().map(|id| id.0));
+    let activated = campaign::Entity::find_by_id(id).one(db).await?.and_then(|row| row.activated_revision);
+    let mut deferred = Vec::new();
+    for row in customer::Entity::find().filter(by_id).all(db).await? {
+        // One whose states cannot be read is what its job fails of.
+        let has_mark = Running::parse(&row.running).map_or(true, |running| running.is_deferred(id));
+        if has_mark || activated > Some(row.evaluated_revision) {
+            deferred.push(row.id);
+        }
+    }
+    Ok(deferred)
+}
+
+/// How far the backfills of these campaigns are: customers done, of how many. Those whose past is counted have none.
+pub async fn load_backfills(app: &App, campaigns: &[CampaignId]) -> Result<HashMap<CampaignId, (i64, i64)>, Error> {
+    let mut open = open_backfills(app).await?;
+    open.retain(|id| campaigns.contains(id));
+    if open.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let of_campaigns = any(app.database.backend(), job::Column::CampaignId, open.iter().map(|id| id.0));
+    let jobs = job::Entity::find().filter(of_campaigns).all(app.database.read()).await?;
+    let mut backfills = HashMap::with_capacity(open.len());
+    for id in open {
+        let job = jobs.iter().find(|job| job.campaign_id == Some(id.0));
+        let (done, total) = job.and_then(|job| job.done.zip(job.total)).unwrap_or_default();
+        let deferred = i64::try_from(is_deferred_for(app, id).await?.len()).unwrap_or(i64::MAX);
+        backfills.insert(id, ((done - deferred).max(0), total.max(done)));
+    }
+    Ok(backfills)
+}
+
+/// Runs what is due and waits until no backfill is open and no customer is deferred: for programs that end afterwards.
+pub async fn finish(app: &Arc<App>) -> Result<(), Error> {
+    loop {
+        runner::run_due(app).await?;
+        if open_backfills(app).await?.is_empty() && queue::deferred_customers(app.database.read(), 1).await?.is_empty()
+        {
+            return Ok(());
+        }
+        if let Some(error) = queue::first_dead(app).await? {
+            return Err(Error::Internal(format!("an evaluation was given up: {error}")));
+        }
+        // Another node is at it.
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+async fn save_reached(app: &App, id: CampaignId, reached: Option<i64>) -> Result<(), Error> {
+    set_reached(app.database.write(), id, reached).await
+}
+
+async fn set_reached(db: &impl ConnectionTrait, id: CampaignId, reached: Option<i64>) -> Result<(), Error> {
+    campaign::Entity::update_many()
+        .col_expr(campaign::Column::BackfilledTo, Expr::value(reached))
+        .filter(campaign::Column::Id.eq(id))
+        .exec(db)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,14 @@
+//! Jobs: work that waits for the clock or takes long. Each is a row that any node on the database can run.
+//!
+//! - [`queue`] stores jobs: asked for in the caller's transaction, claimed under a lease, finished under the same lease.
+//! - [`runner`] claims what is due and runs it, while a server runs.
+//! - [`evaluation`] and [`settlement`] are what jobs do.
+//!
+//! Invariants: there is one job for each `unique_key`; a job whose worker died is run again after its lease; a job that keeps
+//! failing, or keeps killing its worker, ends in `dead` with its error. What a job changes goes through the write path or the
+//! campaign lock and is idempotent, so two workers that run one job by accident do no harm.
+
+pub mod evaluation;
+pub mod queue;
+pub mod runner;
+pub mod settlement;

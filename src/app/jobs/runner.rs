@@ -1,0 +1,133 @@
+//! Running jobs while a server runs: a few at once, each in a task of its own, so that a panic ends one attempt and nothing else.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::metrics::{counter, gauge};
+use entity::{CampaignId, CustomerId, JobKind, JobState, job};
+use tokio_util::sync::CancellationToken;
+
+use super::queue::{self, End, MAX_ATTEMPTS, Wanted};
+use super::{evaluation, settlement};
+use crate::app::App;
+use crate::app::error::Error;
+use crate::metrics;
+
+/// Jobs that run at once on this node.
+const WORKERS: usize = 2;
+/// Between two looks at what is due, when nobody asks for a job on this node.
+const POLL: Duration = Duration::from_secs(2);
+
+/// Runs what is due until it is told to stop. What is under way then is put back, and goes on at the next start.
+pub async fn run(app: Arc<App>, stop: CancellationToken) {
+    let workers: Vec<_> = (0..WORKERS).map(|_| tokio::spawn(work(Arc::clone(&app), stop.clone()))).collect();
+    let mut ticks = tokio::time::interval(POLL);
+    let mut settles = false;
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => break,
+            _ = ticks.tick() => {}
+        }
+        settles = settles || queue::request_periodic(&app, &Wanted::Settlement).await.is_ok();
+        if let Err(error) = observe(&app).await {
+            tracing::warn!(error = %error, "jobs could not be counted");
+        }
+    }
+    for worker in workers {
+        if let Err(error) = worker.await {
+            tracing::error!(error = %error, "a worker ended");
+        }
+    }
+}
+
+/// One worker.
+async fn work(app: Arc<App>, stop: CancellationToken) {
+    loop {
+        let ran = match run_next(&app, &stop).await {
+            Ok(ran) => ran.is_some(),
+            Err(error) => {
+                tracing::warn!(error = %error, "jobs could not be looked for");
+                false
+            }
+        };
+        if stop.is_cancelled() {
+            return;
+        }
+        if !ran {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(POLL) => {}
+                () = app.job_wanted.notified() => {}
+            }
+        }
+    }
+}
+
+/// Runs everything that is due, one job after the other; returns how many attempts there were. The first failure is returned
+/// once all have been tried.
+pub async fn run_due(app: &Arc<App>) -> Result<u64, Error> {
+    let (mut attempts, mut failed) = (0, None);
+    let stop = CancellationToken::new();
+    while let Some(outcome) = run_next(app, &stop).await? {
+        attempts += 1;
+        failed = failed.or(outcome.err());
+    }
+    failed.map_or(Ok(attempts), Err)
+}
+
+/// Claims a job and runs it; none: nothing is due.
+async fn run_next(app: &Arc<App>, stop: &CancellationToken) -> Result<Option<Result<(), Error>>, Error> {
+    let Some(job) = queue::claim(app).await? else { return Ok(None) };
+    let periodic = job.kind == JobKind::Settlement;
+    let outcome = if job.attempts > MAX_ATTEMPTS && !periodic {
+        Err(Error::Internal(format!("the process that ran it ended {} times", job.attempts - 1)))
+    } else {
+        attempt(app, &job, stop).await
+    };
+    let end = match &outcome {
+        Ok(end) => end.clone(),
+        Err(error) => End::Failed { error: error.to_string(), forever: periodic },
+    };
+    let failed = outcome.err();
+    let state = queue::end(app, &job, end).await?;
+    if let Some(error) = &failed {
+        counter!(metrics::JOB_FAILURES).increment(1);
+        let dead = state == JobState::Dead;
+        tracing::error!(job = job.unique_key, attempts = job.attempts, dead, error = %error, "a job failed");
+    }
+    Ok(Some(failed.map_or(Ok(()), Err)))
+}
+
+/// One attempt, in a task of its own. When the server stops it is put back.
+async fn attempt(app: &Arc<App>, job: &job::Model, stop: &CancellationToken) -> Result<End, Error> {
+    let mut task = {
+        let (app, job) = (Arc::clone(app), job.clone());
+        tokio::spawn(async move { perform(&app, &job).await })
+    };
+    tokio::select! {
+        ended = &mut task => ended.map_err(|panic| Error::Internal(format!("a panic: {panic}")))?,
+        () = stop.cancelled() => {
+            task.abort();
+            Ok(End::Again(app.clock.now()))
+        }
+    }
+}
+
+async fn perform(app: &App, job: &job::Model) -> Result<End, Error> {
+    match (job.kind, job.campaign_id, job.customer_id) {
+        (JobKind::Evaluation, Some(id), _) => evaluation::run_campaign(app, job, CampaignId(id)).await,
+        (JobKind::Evaluation, None, Some(id)) => evaluation::run_customer(app, job, CustomerId(id)).await,
+        (JobKind::Evaluation, None, None) => Err(Error::Internal("an evaluation of nothing".to_owned())),
+        (JobKind::Settlement, ..) => settlement::run_periodic(app).await,
+    }
+}
+
+/// Reports the jobs of the whole database as metrics.
+#[expect(clippy::cast_precision_loss, reason = "figures for people, exact up to 2^53")]
+async fn observe(app: &App) -> Result<(), Error> {
+    for ((kind, state), jobs) in queue::counts(app).await? {
+        gauge!(metrics::JOBS, "kind" => kind, "state" => state).set(jobs as f64);
+    }
+    gauge!(metrics::JOB_WAIT_SECONDS).set(queue::oldest_wait(app).await? as f64 / 1e6);
+    Ok(())
+}

@@ -1,0 +1,46 @@
+//! Settling campaigns whose lateness is over: a recorded transition, after which no fact counts any more.
+
+use std::time::Duration;
+
+use entity::campaign;
+
+use super::evaluation::load_deferred_for;
+use super::queue::End;
+use crate::app::App;
+use crate::app::campaign::Change;
+use crate::app::campaigns::Campaign;
+use crate::app::error::Error;
+
+/// Between two looks at what is due.
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// Settles what is due, then waits for the next look.
+pub(super) async fn run_periodic(app: &App) -> Result<End, Error> {
+    let settled = run(app).await?;
+    if settled > 0 {
+        tracing::info!(campaigns = settled, "settled");
+    }
+    Ok(End::Again(app.clock.now().plus(i64::try_from(PERIOD.as_micros()).unwrap_or(i64::MAX))))
+}
+
+/// Settles every campaign that is due and whose past is counted for every customer; returns how many.
+pub async fn run(app: &App) -> Result<u64, Error> {
+    let Some(now) = app.certain_now().await? else { return Ok(0) };
+    let set = app.campaigns().await?;
+    let due = |campaign: &Campaign| campaign.life.may_settle(now, campaign.rule.lateness.micros());
+    let mut settled = 0;
+    for campaign in set.counting().filter(|campaign| due(campaign)) {
+        let change = Change::begin(app).await?;
+        let Some(row) = change.find(campaign.id()).await? else { continue };
+        // Read anew under the lock: another node may have settled it, or someone moved its end.
+        let current = Campaign::of(row, None)?;
+        let is_evaluated = current.row.backfilled_to.is_none()
+            && load_deferred_for(change.transaction(), campaign.id()).await?.is_empty();
+        if due(&current) && is_evaluated {
+            let row = campaign::Model { settled_revision: Some(change.revision), ..current.row };
+            change.save(row).await?;
+            settled += 1;
+        }
+    }
+    Ok(settled)
+}

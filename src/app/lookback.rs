@@ -1,0 +1,164 @@
+//! What progress takes beside customers' running states, found in the database: their purchases are read page by page, and
+//! aggregates of them are kept.
+
+use std::sync::Arc;
+
+use entity::{CampaignId, CustomerId, checkpoint};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, FromQueryResult};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::campaigns::Campaign;
+use super::error::Error;
+use super::history::{self, Lines, Page, Stretch};
+use super::rows::{Kind, Rows, first_of_each, read_in_order};
+use crate::engine::lookback::{Look, Lookback, Need};
+use crate::engine::purchase::Key;
+use crate::engine::state::State;
+use crate::engine::time::Instant;
+
+/// Bytes of purchases that all looks of a process hold at once, as they are stored; in memory they take about four times as
+/// many.
+const LOADED_BYTES: u32 = 16 << 20;
+/// Bytes of the purchases that a statement reads. A purchase that is larger is read alone.
+const PAGE_BYTES: u32 = 4 << 20;
+/// What a purchase without its lines takes, at most.
+const ROW_BYTES: u32 = 1 << 10;
+/// Rows of a stretch's first page; each further one has four times as many, as far as [`PAGE_BYTES`] lets it.
+const FIRST_ROWS: usize = 128;
+/// A look tells of so much time before the clock's, too, µs: there are readers that came before, and nodes whose clocks
+/// differ.
+const CLOCK_MARGIN: i64 = 60_000_000;
+
+/// The memory that looks share.
+#[derive(Clone, Debug)]
+pub struct Memory(Arc<Semaphore>);
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(LOADED_BYTES as usize)))
+    }
+}
+
+impl Memory {
+    /// Room for a page. Whoever waits for it holds none.
+    async fn page(&self) -> Result<SemaphorePermit<'_>, Error> {
+        self.0.acquire_many(PAGE_BYTES).await.map_err(|_| Error::Unavailable)
+    }
+}
+
+/// What is wanted of a customer in a campaign.
+pub struct Wanted<'a> {
+    /// Whose.
+    pub customer: CustomerId,
+    /// In which.
+    pub campaign: &'a Campaign,
+    /// The customer's.
+    pub tail: &'a State,
+    /// Why more than the tail is needed.
+    pub need: Need,
+    /// An earlier look at the same tail.
+    pub earlier: Option<&'a Lookback>,
+}
+
+/// A look under way.
+struct Job<'a> {
+    customer: CustomerId,
+    campaign: &'a Campaign,
+    look: Look<'a>,
+}
+
+/// What progress at `now` takes, for each of these.
+pub async fn look(
+    tx: &DatabaseTransaction,
+    memory: &Memory,
+    now: Instant,
+    wanted: Vec<Wanted<'_>>,
+) -> Result<Vec<(CustomerId, CampaignId, Lookback)>, Error> {
+    let begin = |Wanted { customer, campaign, tail, need, earlier }| {
+        let mut look = Look::new(campaign.engine(), tail, need, now, CLOCK_MARGIN);
+        if let Some(earlier) = earlier {
+            look.go_on_from(earlier);
+        }
+        Job { customer, campaign, look }
+    };
+    let mut jobs: Vec<Job<'_>> = wanted.into_iter().map(begin).collect();
+    if jobs.is_empty() {
+        return Ok(Vec::new());
+    }
+    read_in_order(tx).await?;
+    begin_from_checkpoints(tx, &mut jobs).await?;
+    let mut rows = FIRST_ROWS;
+    while jobs.iter().any(|job| job.look.load().is_some()) {
+        for lines in [Lines::LeftOut, Lines::Loaded] {
+            read_pages(tx, memory, &mut jobs, lines, rows).await?;
+        }
+        rows = rows.saturating_mul(4);
+    }
+    Ok(jobs.into_iter().map(|job| (job.customer, job.campaign.id(), job.look.finish())).collect())
+}
+
+/// Reads on, in all looks that need lines, or in all that do not.
+async fn read_pages(
+    db: &impl ConnectionTrait,
+    memory: &Memory,
+    jobs: &mut [Job<'_>],
+    lines: Lines,
+    rows: usize,
+) -> Result<(), Error> {
+    let (mut turn, mut stretches) = (Vec::new(), Vec::new());
+    for job in jobs.iter_mut().filter(|job| Lines::of(&job.campaign.rule) == lines) {
+        let Some(range) = job.look.load() else { continue };
+        let after = range.after.clone().unwrap_or_else(|| Key::before(job.campaign.life.period.starts_at));
+        stretches.push(Stretch { customer: job.customer, after, to: range.to.clone() });
+        turn.push(job);
+    }
+    if turn.is_empty() {
+        return Ok(());
+    }
+    let _page = memory.page().await?;
+    // At least a row of each: else none would get on.
+    let each = |whole: u32| (whole as usize / stretches.len()).max(1);
+    let (max_rows, max_bytes) = (each(PAGE_BYTES / ROW_BYTES).min(rows), each(PAGE_BYTES));
+    let pages = history::pages(db, &stretches, lines, max_rows, max_bytes).await?;
+    for (job, Page { purchases, reached }) in turn.into_iter().zip(pages) {
+        let eligible = purchases.iter().filter_map(|purchase| job.campaign.engine().eligible(purchase));
+        job.look.feed(eligible.collect(), reached);
+    }
+    Ok(())
+}
+
+/// Looks at what lies before a customer's last purchase begin from the latest checkpoint before it.
+async fn begin_from_checkpoints(db: &impl ConnectionTrait, jobs: &mut [Job<'_>]) -> Result<(), Error> {
+    let columns = [
+        ("look", Kind::Int),
+        ("customer_id", Kind::Int),
+        ("campaign_id", Kind::Int),
+        ("to_at", Kind::Int),
+        ("to_id", Kind::Text),
+    ];
+    let mut rows = Rows::new(db.get_database_backend(), &columns);
+    let mut turn: Vec<(&mut Job<'_>, Option<State>)> = Vec::new();
+    for job in jobs {
+        let Some(to) = job.look.checkpoint() else { continue };
+        let index = i64::try_from(turn.len()).unwrap_or(i64::MAX);
+        let (customer, campaign) = (job.customer.0, job.campaign.id().0);
+        rows.push(vec![index.into(), customer.into(), campaign.into(), to.at.0.into(), to.external_id.into()]);
+        turn.push((job, None));
+    }
+    if turn.is_empty() {
+        return Ok(());
+    }
+    let conditions = "s.customer_id = r.customer_id AND s.campaign_id = r.campaign_id \
+        AND (s.purchased_at, s.external_id) <= (r.to_at, COALESCE(r.to_id, ''))";
+    let order = "s.purchased_at DESC, s.external_id DESC";
+    for row in first_of_each(db, "r.look, t.*", "checkpoint", rows, conditions, order, 1).await? {
+        let index = usize::try_from(row.try_get::<i64>("", "look")?).unwrap_or(usize::MAX);
+        let row = checkpoint::Model::from_query_result(&row, "")?;
+        if let Some((_, state)) = turn.get_mut(index) {
+            let broken = |error| Error::Internal(format!("checkpoint of customer {}: {error}", row.customer_id.0));
+            *state = Some(serde_json::from_str(&row.state).map_err(broken)?);
+        }
+    }
+    turn.into_iter().for_each(|(job, state)| job.look.begin_from(state));
+    Ok(())
+}

@@ -1,0 +1,105 @@
+//! What the customer's cap leaves of what was reached: see [`crate::engine::cap`]. Of the awards behind a folded stretch
+//! the last ones are loaded, as many as may have to go, or the search for those that may come in begins there.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use entity::award;
+use sea_orm::FromQueryResult;
+
+use super::batch::{Batch, Customers};
+use super::evaluation::Folded;
+use super::folding::{self, Fold, Job};
+use crate::app::award as awards;
+use crate::app::error::Error;
+use crate::app::rows::{Kind, Rows, first_of_each};
+use crate::engine::award::Reached;
+use crate::engine::cap::{self, Following, Further};
+
+/// Cuts what was reached, and adds what changes behind the folded stretches to them.
+pub(super) async fn cap(batch: &Batch<'_>, customers: &Customers, folded: &mut [Folded<'_>]) -> Result<(), Error> {
+    let following: Vec<Following> = folded
+        .iter()
+        .map(|one| cap::following(&one.campaign.rule, &one.outcome, one.recorded_in_all(customers), one.recorded.len()))
+        .collect();
+    let mut last = load_last(batch, folded, &following).await?;
+    let mut entering = enter(batch, folded, &following, &last).await?;
+    for (index, one) in folded.iter_mut().enumerate() {
+        let (in_all, in_stretch) = (one.recorded_in_all(customers), one.recorded.len());
+        let mut leaving = last.remove(&index).unwrap_or_default();
+        leaving.truncate(if let Following::Leave(most) = following[index] { most } else { 0 });
+        cap::cut(&one.campaign.rule, &mut one.outcome, in_all, in_stretch, leaving.len());
+        one.recorded.extend(leaving);
+        one.outcome.awards.extend(entering.remove(&index).unwrap_or_default());
+    }
+    Ok(())
+}
+
+/// The last recorded awards behind the stretches, latest first: as many as may leave, and one to search on from.
+async fn load_last(
+    batch: &Batch<'_>,
+    folded: &[Folded<'_>],
+    following: &[Following],
+) -> Result<HashMap<usize, Vec<award::Model>>, Error> {
+    let columns = [
+        ("folded", Kind::Int),
+        ("customer_id", Kind::Int),
+        ("campaign_id", Kind::Int),
+        ("to_at", Kind::Int),
+        ("to_id", Kind::Text),
+    ];
+    let mut rows = Rows::new(batch.backend(), &columns);
+    let mut most = 0;
+    for ((index, one), following) in (0_i64..).zip(folded).zip(following) {
+        most = match following {
+            Following::Stay => continue,
+            Following::Leave(leave) => most.max(*leave),
+            Following::Enter(_) => most.max(1),
+        };
+        let Some(to) = one.outcome.to.clone() else { continue };
+        let (customer, campaign) = (one.customer_id.0, one.campaign.id().0);
+        rows.push(vec![index.into(), customer.into(), campaign.into(), to.at.0.into(), to.external_id.into()]);
+    }
+    let mut last: HashMap<usize, Vec<award::Model>> = HashMap::new();
+    if rows.is_empty() {
+        return Ok(last);
+    }
+    let conditions = "s.customer_id = r.customer_id AND s.campaign_id = r.campaign_id AND s.status <> 'reversed' \
+        AND s.earned_at >= r.to_at AND (s.earned_at > r.to_at OR s.purchase_external_id > COALESCE(r.to_id, ''))";
+    let order = "s.earned_at DESC, s.purchase_external_id DESC, s.nth DESC";
+    for row in first_of_each(batch.tx, "r.folded, t.*", "award", rows, conditions, order, most).await? {
+        let index: i64 = row.try_get("", "folded")?;
+        let of_index = last.entry(usize::try_from(index).unwrap_or(usize::MAX)).or_default();
+        of_index.push(award::Model::from_query_result(&row, "")?);
+    }
+    let latest_first = |row: &award::Model| Reverse((awards::reaching_key(row), row.nth));
+    last.values_mut().for_each(|rows| rows.sort_by_key(latest_first));
+    Ok(last)
+}
+
+/// What was beyond the cap and comes in.
+async fn enter(
+    batch: &Batch<'_>,
+    folded: &[Folded<'_>],
+    following: &[Following],
+    last: &HashMap<usize, Vec<award::Model>>,
+) -> Result<HashMap<usize, Vec<Reached>>, Error> {
+    let mut indexes = Vec::new();
+    let mut jobs = Vec::new();
+    for (index, (one, following)) in folded.iter().zip(following).enumerate() {
+        let Following::Enter(room) = *following else { continue };
+        let campaign = one.campaign.engine();
+        let further = match (last.get(&index).and_then(|rows| rows.first()), &one.outcome.met) {
+            (Some(last), _) => Further::after_award(campaign, (awards::reaching_key(last), last.nth), room),
+            (None, Some(met)) => Further::after_stretch(campaign, met.clone(), room),
+            (None, None) => continue,
+        };
+        indexes.push(index);
+        let (fold, until) = (Fold::Further(Box::new(further)), one.until.clone());
+        let Folded { customer, customer_id, campaign, .. } = *one;
+        jobs.push(Job { customer, customer_id, campaign, fold, until });
+    }
+    folding::run(batch, &mut jobs).await?;
+    let found = |job: Job<'_>| if let Fold::Further(further) = job.fold { further.finish() } else { Vec::new() };
+    Ok(indexes.into_iter().zip(jobs.into_iter().map(found)).collect())
+}

@@ -1,0 +1,331 @@
+//! Folds under way, and what they are fed with. In each round all that they ask for is loaded in one go, so that the
+//! number of statements grows with neither the batch nor (but for the logarithm of a change's reach, as long as it
+//! fits one round) the customers' histories. A round is bounded in rows: a fold that asks for more goes on in the next.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use entity::{CampaignId, CustomerId, checkpoint, purchase, refund};
+use sea_orm::FromQueryResult;
+
+use super::batch::Batch;
+use crate::app::campaigns::Campaign;
+use crate::app::error::Error;
+use crate::app::history::{self, Lines, Span};
+use crate::app::rows::{Kind, Rows, first_of_each};
+use crate::app::{purchase as purchases, refund as refunds};
+use crate::engine::cap::Further;
+use crate::engine::evaluate::{Append, Checkpoints, Load, Range, Refold};
+use crate::engine::purchase::{Key, Purchase};
+use crate::engine::rule::Eligible;
+use crate::engine::state::State;
+
+/// The most purchases that a round loads without lines, over all spans.
+const ROUND_PURCHASES: usize = 4_096;
+/// And with lines, which may have many times the bytes.
+const ROUND_PURCHASES_WITH_LINES: usize = 512;
+/// But of each span so many: the local change of each customer of a large batch fits one round.
+const SPAN_PURCHASES: usize = 64;
+
+/// A fold of one customer's purchases through one campaign.
+pub(super) struct Job<'a> {
+    /// External id.
+    pub(super) customer: &'a str,
+    pub(super) customer_id: CustomerId,
+    pub(super) campaign: &'a Arc<Campaign>,
+    pub(super) fold: Fold<'a>,
+    /// What lies after this key is deferred, and not looked at.
+    pub(super) until: Option<Key>,
+}
+
+impl Job<'_> {
+    /// The range as far as it may be looked at.
+    fn clipped(&self, range: Range) -> Range {
+        let to = match (range.to, self.until.clone()) {
+            (Some(to), Some(until)) => Some(to.min(until)),
+            (to, until) => to.or(until),
+        };
+        Range { to, ..range }
+    }
+}
+
+/// What kind of fold.
+pub(super) enum Fold<'a> {
+    Append(Box<Append<'a>>),
+    Refold(Box<Refold<'a>>),
+    Further(Box<Further<'a>>),
+}
+
+impl Fold<'_> {
+    fn load(&mut self) -> Option<Load> {
+        match self {
+            Self::Append(append) => append.load().map(Load::Purchases),
+            Self::Refold(refold) => refold.load(),
+            Self::Further(further) => further.load(),
+        }
+    }
+
+    fn feed_checkpoints(&mut self, before: Option<State>, ahead: Vec<State>) {
+        match self {
+            Self::Append(_) => {}
+            Self::Refold(refold) => refold.feed_checkpoints(before, ahead),
+            Self::Further(further) => further.feed_checkpoints(before, ahead),
+        }
+    }
+
+    fn feed(&mut self, purchases: Vec<Eligible>, to: Option<Key>) {
+        match self {
+            Self::Append(append) => append.feed(purchases, to),
+            Self::Refold(refold) => refold.feed(purchases, to),
+            Self::Further(further) => further.feed(purchases, to),
+        }
+    }
+}
+
+/// Runs all folds to their ends.
+pub(super) async fn run(batch: &Batch<'_>, jobs: &mut [Job<'_>]) -> Result<(), Error> {
+    loop {
+        let mut checkpoints = Vec::new();
+        let mut ranges = Vec::new();
+        for (index, job) in jobs.iter_mut().enumerate() {
+            match job.fold.load() {
+                Some(Load::Checkpoints(asked)) => checkpoints.push((index, asked)),
+                Some(Load::Purchases(range)) => ranges.push((index, job.clipped(range))),
+                None => {}
+            }
+        }
+        if checkpoints.is_empty() && ranges.is_empty() {
+            return Ok(());
+        }
+        feed_checkpoints(batch, jobs, checkpoints).await?;
+        feed_purchases(batch, jobs, ranges).await?;
+    }
+}
+
+async fn feed_checkpoints(
+    batch: &Batch<'_>,
+    jobs: &mut [Job<'_>],
+    asked: Vec<(usize, Checkpoints)>,
+) -> Result<(), Error> {
+    let before = asked.iter().filter_map(|(index, asked)| Some((*index, asked.before.as_ref()?)));
+    let mut before = load_checkpoints(batch, jobs, before, Side::Before, 1).await?;
+    let after = asked.iter().filter(|(_, asked)| asked.count > 0).map(|(index, asked)| (*index, &asked.after));
+    let most = asked.iter().map(|(_, asked)| asked.count).max().unwrap_or_default();
+    let mut after = load_checkpoints(batch, jobs, after, Side::After, most).await?;
+    for (index, asked) in asked {
+        let before = before.remove(&index).and_then(|mut states| states.pop());
+        let mut ahead = after.remove(&index).unwrap_or_default();
+        ahead.truncate(asked.count);
+        jobs[index].fold.feed_checkpoints(before, ahead);
+    }
+    Ok(())
+}
+
+/// On which side of a key checkpoints lie.
+#[derive(Clone, Copy)]
+enum Side {
+    Before,
+    After,
+}
+
+/// For each job the checkpoints next to a key, so many at the most, in the customer's order.
+async fn load_checkpoints<'a>(
+    batch: &Batch<'_>,
+    jobs: &[Job<'_>],
+    keys: impl Iterator<Item = (usize, &'a Key)>,
+    side: Side,
+    most: usize,
+) -> Result<HashMap<usize, Vec<State>>, Error> {
+    let columns = [("customer_id", Kind::Int), ("campaign_id", Kind::Int), ("at", Kind::Int), ("id", Kind::Text)];
+    let mut rows = Rows::new(batch.backend(), &columns);
+    let mut wanted: HashMap<(CustomerId, CampaignId), usize> = HashMap::new();
+    for (index, key) in keys {
+        let Job { customer_id, campaign, .. } = jobs[index];
+        wanted.insert((customer_id, campaign.id()), index);
+        rows.push(vec![customer_id.0.into(), campaign.id().0.into(), key.at.0.into(), key.external_id.clone().into()]);
+    }
+    let mut found: HashMap<usize, Vec<State>> = HashMap::new();
+    if rows.is_empty() {
+        return Ok(found);
+    }
+    let (compare, direction) = match side {
+        Side::Before => ("<", "DESC"),
+        Side::After => (">", "ASC"),
+    };
+    // The bare bound on purchased_at is what the index is searched by.
+    let conditions = format!(
+        "s.customer_id = r.customer_id AND s.campaign_id = r.campaign_id AND s.purchased_at {compare}= r.at \
+        AND (s.purchased_at {compare} r.at OR s.external_id {compare} COALESCE(r.id, ''))"
+    );
+    let order = format!("s.purchased_at {direction}, s.external_id {direction}");
+    for row in first_of_each(batch.tx, "t.*", "checkpoint", rows, &conditions, &order, most).await? {
+        let row = checkpoint::Model::from_query_result(&row, "")?;
+        let state = serde_json::from_str(&row.state)
+            .map_err(|error| Error::Internal(format!("checkpoint of customer {}: {error}", row.customer_id.0)))?;
+        if let Some(index) = wanted.get(&(row.customer_id, row.campaign_id)) {
+            found.entry(*index).or_default().push(state);
+        }
+    }
+    found.values_mut().for_each(|states| states.sort_by(|a: &State, b| a.last.cmp(&b.last)));
+    Ok(found)
+}
+
+async fn feed_purchases(batch: &Batch<'_>, jobs: &mut [Job<'_>], ranges: Vec<(usize, Range)>) -> Result<(), Error> {
+    let asked = ranges.iter().map(|(index, range)| (&jobs[*index], range));
+    let history = load_history(batch, asked).await?;
+    for (index, range) in ranges {
+        let Job { customer_id, campaign, ref mut fold, .. } = jobs[index];
+        let stretches = history.get(&(customer_id, Lines::of(&campaign.rule)));
+        let after = span(campaign, &range).0;
+        let stretch = stretches.and_then(|all| all.iter().rfind(|stretch| stretch.span.0 <= after));
+        let Some(Stretch { recorded, cut_at, .. }) = stretch else { continue };
+        // Others asked for what comes before: its turn is in a later round.
+        if cut_at.as_ref().is_some_and(|cut_at| *cut_at <= after) {
+            continue;
+        }
+        let inside = recorded.iter().filter(|recorded| range.contains(&recorded.purchase.key));
+        let to = cut_at.clone().filter(|cut_at| range.to.as_ref().is_none_or(|to| cut_at < to));
+        fold.feed(inside.filter_map(|recorded| recorded.eligible_for(campaign)).collect(), to);
+    }
+    Ok(())
+}
+
+/// A stretch of a customer's history that is loaded.
+struct Stretch {
+    span: Span,
+    /// In order.
+    recorded: Vec<Recorded>,
+    /// Nothing after this key is loaded; none: all of the span is.
+    cut_at: Option<Key>,
+}
+
+/// Purchases of one customer in order of their spans.
+type History = HashMap<(CustomerId, Lines), Vec<Stretch>>;
+
+/// What the folds ask for, with refunds: each customer's once with lines and once without, as the campaigns need them.
+async fn load_history<'a>(
+    batch: &Batch<'_>,
+    asked: impl Iterator<Item = (&'a Job<'a>, &'a Range)>,
+) -> Result<History, Error> {
+    let mut spans: HashMap<Lines, HashMap<CustomerId, Vec<Span>>> = HashMap::new();
+    for (job, range) in asked {
+        let of_customer = spans.entry(Lines::of(&job.campaign.rule)).or_default();
+        of_customer.entry(job.customer_id).or_default().push(span(job.campaign, range));
+    }
+    let mut history = History::new();
+    for (lines, spans) in spans {
+        let spans = spans.into_iter().flat_map(|(id, spans)| disjoint(spans).into_iter().map(move |span| (id, span)));
+        let spans: Vec<(CustomerId, Span)> = spans.collect();
+        let most = most_purchases(spans.len(), lines);
+        let rows = history::first_purchases(batch.tx, &spans, lines, most).await?;
+        let ids = rows.iter().flatten().map(|row| row.external_id.clone());
+        let mut refunds = history::refunds(batch.tx, ids).await?;
+        for ((customer, span), rows) in spans.into_iter().zip(rows) {
+            let is_cut = rows.len() >= most;
+            let mut recorded = Vec::with_capacity(rows.len());
+            for row in rows {
+                let of_row = refunds.remove(&row.external_id).unwrap_or_default();
+                recorded.push(Recorded::of(&row, &of_row)?);
+            }
+            recorded.sort_unstable_by(|a, b| a.purchase.key.cmp(&b.purchase.key));
+            let cut_at = recorded.last().filter(|_| is_cut).map(|last| last.purchase.key.clone());
+            history.entry((customer, lines)).or_default().push(Stretch { span, recorded, cut_at });
+        }
+    }
+    Ok(history)
+}
+
+fn span(campaign: &Campaign, range: &Range) -> Span {
+    let after = range.after.clone().unwrap_or_else(|| Key::before(campaign.life.period.starts_at));
+    (after, range.to.clone())
+}
+
+/// The spans in order, with those that overlap or touch as one. What lies between others is not loaded.
+fn disjoint(mut spans: Vec<Span>) -> Vec<Span> {
+    spans.sort();
+    let mut disjoint: Vec<Span> = Vec::new();
+    for (after, to) in spans {
+        match disjoint.last_mut() {
+            Some((_, last_to)) if last_to.as_ref().is_none_or(|last_to| after <= *last_to) => {
+                *last_to = last_to.take().zip(to).map(|(a, b)| a.max(b));
+            }
+            _ => disjoint.push((after, to)),
+        }
+    }
+    disjoint
+}
+
+/// How many purchases of each of so many spans a round loads: a power of two, so that there are few statements of this
+/// kind.
+fn most_purchases(spans: usize, lines: Lines) -> usize {
+    let round = match lines {
+        Lines::Loaded => ROUND_PURCHASES_WITH_LINES,
+        Lines::LeftOut => ROUND_PURCHASES,
+    };
+    let each = round / spans.max(1);
+    if each <= SPAN_PURCHASES { SPAN_PURCHASES } else { 1 << each.ilog2() }
+}
+
+/// A purchase with the campaign-set revisions of its commit and of its refunds'.
+pub(super) struct Recorded {
+    pub(super) purchase: Purchase,
+    revision: i64,
+    refund_revisions: Vec<i64>,
+}
+
+impl Recorded {
+    /// From its row and those of all its refunds.
+    pub(super) fn of(row: &purchase::Model, refunds: &[refund::Model]) -> Result<Self, Error> {
+        let refund_revisions = refunds.iter().map(|refund| refund.revision).collect();
+        let refunds = refunds.iter().map(refunds::from_row).collect::<Result<_, _>>()?;
+        Ok(Self { purchase: purchases::from_row(row, refunds)?, revision: row.revision, refund_revisions })
+    }
+
+    /// What of it counts for the campaign.
+    pub(super) fn eligible_for(&self, campaign: &Campaign) -> Option<Eligible> {
+        campaign.engine().eligible(self.counted_by(campaign)?.as_ref())
+    }
+
+    /// The purchase as the campaign sees it: once it settled, without what was recorded since.
+    fn counted_by(&self, campaign: &Campaign) -> Option<Cow<'_, Purchase>> {
+        let Some(settled) = campaign.row.settled_revision else { return Some(Cow::Borrowed(&self.purchase)) };
+        if self.revision >= settled {
+            return None;
+        }
+        let mut purchase = self.purchase.clone();
+        let mut revisions = self.refund_revisions.iter();
+        purchase.refunds.retain(|_| revisions.next().is_some_and(|revision| *revision < settled));
+        Some(Cow::Owned(purchase))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::time::Instant;
+
+    fn key(at: i64) -> Key {
+        Key::before(Instant(at))
+    }
+
+    #[test]
+    fn only_spans_that_overlap_or_touch_are_one() {
+        let span = |after, to: Option<i64>| (key(after), to.map(key));
+        let spans = vec![span(50, Some(60)), span(0, Some(10)), span(10, Some(20)), span(52, Some(55)), span(70, None)];
+        assert_eq!(disjoint(spans), [span(0, Some(20)), span(50, Some(60)), span(70, None)]);
+        assert_eq!(disjoint(vec![span(0, None), span(5, Some(9)), span(20, None)]), [span(0, None)]);
+    }
+
+    #[test]
+    fn a_round_is_bounded_however_many_spans_it_has() {
+        for lines in [Lines::Loaded, Lines::LeftOut] {
+            for spans in [1, 3, 50] {
+                let most = most_purchases(spans, lines);
+                assert!(most >= SPAN_PURCHASES && most.is_power_of_two());
+                assert!(most * spans <= ROUND_PURCHASES.max(SPAN_PURCHASES * spans));
+            }
+        }
+        assert_eq!(most_purchases(1, Lines::LeftOut), ROUND_PURCHASES);
+    }
+}

@@ -1,0 +1,192 @@
+//! Clocks that are wrong. What cannot be taken back is done by the database's clock, and by one that goes evenly; whose clock is
+//! wrong is not put down to a caller.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use sea_orm::{ConnectionTrait as _, EntityTrait as _};
+use serde_json::{Value, json};
+use windfall::app::App;
+use windfall::app::clock::Clock;
+use windfall::app::jobs::settlement;
+use windfall::engine::time::Instant;
+use windfall::http::auth::Role;
+
+use crate::support::direct::{DAY, ENGINES, Engine, HOUR, cache, cases, open, redis, scratch, writer};
+use crate::support::faketime::WrongClock;
+use crate::support::node::metric;
+use crate::support::server::{Server, ask, command, token_for};
+use crate::support::shop::Shop;
+use crate::support::websocket::PATIENCE;
+
+const SECOND: i64 = 1_000_000;
+
+fn now() -> Instant {
+    Clock::System.now()
+}
+
+fn at(micros: i64) -> String {
+    now().plus(micros).to_string()
+}
+
+/// A server whose clock is wrong.
+async fn with_clock(url: &str, clock: &WrongClock) -> Shop {
+    let mut command = command(url);
+    clock.give_to(&mut command);
+    let shop = Shop::of(Server::start_with(&mut command).await.0);
+    // By whichever clock.
+    let token = |role| token_for(role, "shop", Duration::from_hours(24 * 100));
+    Shop { admin: token(Role::Admin), storefront: token(Role::Storefront), ..shop }
+}
+
+/// Makes and activates a campaign that is settled in eleven days.
+async fn campaign(url: &str) -> String {
+    let shop = Shop::open(url).await;
+    let id = shop.campaign(json!({ "endsAt": at(10 * DAY), "lateness": "P1D" })).await;
+    assert!(shop.server.terminate().success());
+    id
+}
+
+async fn transition(shop: &Shop, mutation: &str, id: &str) {
+    let query = format!("mutation($id: ID!) {{ {mutation}(id: $id) {{ userErrors {{ code message }} }} }}");
+    let answer = shop.data(&shop.admin, &query, json!({ "id": id })).await;
+    assert_eq!(answer[mutation]["userErrors"], json!([]));
+}
+
+async fn status(shop: &Shop, id: &str) -> Value {
+    let query = "query($id: ID!) { campaign(id: $id) { status } }";
+    shop.data(&shop.admin, query, json!({ "id": id })).await["campaign"]["status"].take()
+}
+
+/// Records a purchase that is made in so many µs; the code of what is wrong with it, whoever is told.
+async fn buy(shop: &Shop, id: &str, ahead: i64) -> Option<String> {
+    let query = "mutation($input: RecordPurchaseInput!) { recordPurchase(input: $input) { userErrors { code } } }";
+    let input = json!({
+        "externalId": id, "customerExternalId": "ada", "purchasedAt": at(ahead), "total": "5.00", "currency": "EUR",
+    });
+    let answer = ask(&shop.client, shop.address(), &shop.storefront, query, json!({ "input": input })).await.unwrap();
+    let mine = &answer["data"]["recordPurchase"]["userErrors"][0]["code"];
+    mine.as_str().or(answer["errors"][0]["extensions"]["code"].as_str()).map(str::to_owned)
+}
+
+async fn ready(shop: &Shop) -> String {
+    shop.client.get(format!("{}/readyz", shop.address())).send().await.unwrap().text().await.unwrap()
+}
+
+/// A server begins with a look at what is to be settled.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_weeks_ahead_settles_nothing() {
+    for engine in ENGINES {
+        let (url, _kept) = scratch(engine).await;
+        let id = campaign(&url).await;
+        let clock = WrongClock::by(60 * DAY / SECOND);
+        let shop = with_clock(&url, &clock).await;
+        // Long after the first look.
+        for number in 0..20 {
+            shop.buy("ada", number).await;
+        }
+        let node_says = status(&shop, &id).await;
+        assert!(shop.server.terminate().success());
+        let database = open(&url).await;
+        let row = entity::campaign::Entity::find().one(database.read()).await.unwrap().unwrap();
+        assert_eq!(row.settled_revision, None, "{engine:?}: {node_says}");
+        if engine == Engine::Postgres {
+            assert_eq!(node_says, "ACTIVE", "by the database's clock");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn boundaries_are_placed_by_the_database_s_clock() {
+    let (url, _) = scratch(Engine::Postgres).await;
+    let id = campaign(&url).await;
+    for wrong_by in [-HOUR, HOUR] {
+        let clock = WrongClock::by(wrong_by / SECOND);
+        let shop = with_clock(&url, &clock).await;
+        let before = now();
+        transition(&shop, "pauseCampaign", &id).await;
+        let paused = boundary(&url).await;
+        transition(&shop, "resumeCampaign", &id).await;
+        let resumed = boundary(&url).await;
+        assert!(before <= paused && paused < resumed && resumed <= now(), "{before} {paused} {resumed}");
+        shop.buy("ada", usize::from(wrong_by > 0)).await;
+    }
+    let database = open(&url).await;
+    for purchase in entity::purchase::Entity::find().all(database.read()).await.unwrap() {
+        assert!((now().0 - purchase.recorded_at).abs() < HOUR / 2, "{}", purchase.recorded_at);
+    }
+}
+
+/// The campaign's latest one.
+async fn boundary(url: &str) -> Instant {
+    let row = entity::campaign::Entity::find().one(open(url).await.read()).await.unwrap().unwrap();
+    Instant(row.boundary.expect("a boundary"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_ahead_of_a_wrong_clock_is_not_to_blame() {
+    let (url, _) = scratch(Engine::Postgres).await;
+    let clock = WrongClock::by(-HOUR / SECOND);
+    let shop = with_clock(&url, &clock).await;
+    assert_eq!(buy(&shop, "now", 0).await, None, "an hour ahead of the node, but not of the database");
+    assert_eq!(buy(&shop, "ahead", HOUR).await.as_deref(), Some("UNAVAILABLE"));
+    assert_eq!(ready(&shop).await, "degraded: this node's clock is 3600 s behind the database's");
+    let skew = metric(&shop, "windfall_clock_skew_seconds").await;
+    assert!((-3_602.0..=-3_598.0).contains(&skew), "{skew}");
+    clock.set(0);
+    assert_eq!(buy(&shop, "ahead", HOUR).await.as_deref(), Some("PURCHASED_IN_FUTURE"));
+    assert_eq!(ready(&shop).await, "ok");
+}
+
+/// Nobody knows yet whether the clock was right when the process started.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_settled_by_a_clock_that_was_not_watched() {
+    for engine in ENGINES {
+        let (url, _kept) = scratch(engine).await;
+        campaign(&url).await;
+        let database = open(&url).await;
+        is_due(&database).await;
+        let clock = Clock::of(&database).await.unwrap();
+        let app = App::start(database, clock, &writer(), &cache(), &redis(None)).await.unwrap();
+        assert_eq!(settlement::run(&app).await.unwrap(), 0, "{engine:?}");
+        app.stop().await.unwrap();
+    }
+}
+
+/// Puts all campaigns' ends into the past.
+async fn is_due(database: &windfall::app::database::Database) {
+    let tx = database.begin().await.unwrap();
+    let ended = now().0 - 2 * DAY;
+    let sql = format!("UPDATE campaign SET ends_at = {ended}; UPDATE installation SET set_revision = set_revision + 1");
+    tx.execute_unprepared(&sql).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+/// Ticks come once a minute: this takes some five.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_is_weeks_ahead_for_a_minute_settles_nothing_but_what_is_due() {
+    let both = ENGINES.into_iter().take(cases(0, 2)).map(async |engine| {
+        let (url, _kept) = scratch(engine).await;
+        campaign(&url).await;
+        is_due(&open(&url).await).await;
+        let id = campaign(&url).await;
+        let clock = WrongClock::by(0);
+        let shop = with_clock(&url, &clock).await;
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        clock.set(60 * DAY / SECOND);
+        tokio::time::sleep(Duration::from_mins(1)).await;
+        clock.set(0);
+        let settled = async || {
+            let query = "{ campaigns(first: 9, status: [SETTLED]) { nodes { id } } }";
+            shop.data(&shop.admin, query, json!({})).await["campaigns"]["nodes"].take()
+        };
+        let due = async {
+            while settled().await == json!([]) {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE + Duration::from_mins(5), due).await.expect("the due one is settled");
+        assert_eq!(status(&shop, &id).await, "ACTIVE", "{engine:?}");
+    });
+    join_all(both).await;
+}

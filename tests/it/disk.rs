@@ -1,0 +1,377 @@
+//! A disk that is full or fails, and a database that is read-only: nothing that was acknowledged is lost, clients are told to
+//! try again, `/readyz` says why, and all goes on by itself once there is room.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sea_orm::{ConnectionTrait as _, Database, DatabaseBackend, EntityTrait as _, Statement};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use windfall::app::App;
+use windfall::app::audit;
+use windfall::app::campaign;
+use windfall::app::clock::Clock;
+use windfall::app::error::Error;
+use windfall::app::writes::Obstacle;
+
+use crate::support::app::{TestApp as GraphqlApp, admin, codes, customer, storefront};
+use crate::support::direct::{Engine, NOW, TestApp, cache, cases, open, redis, writer};
+use crate::support::node::metric;
+use crate::support::postgres::Postgres;
+use crate::support::server::{ask, command};
+use crate::support::shop::{BALANCE, Shop};
+use crate::support::websocket::PATIENCE;
+
+/// The connections of the pool that reads.
+const SQLITE_READERS: usize = 4;
+/// Where the file cannot grow, SQLite rolls back the whole transaction of this statement. Of many others it rolls back
+/// the statement alone.
+const TOO_LARGE: &str = "INSERT INTO write_probe (id, stamp, filler) VALUES (2, 0, zeroblob(1000000))";
+const RECORD: &str = "mutation($input: RecordPurchaseInput!) { \
+    recordPurchase(input: $input) { purchase { externalId } userErrors { code } } }";
+const ACTIVATE: &str = "mutation($id: ID!) { activateCampaign(id: $id) { userErrors { code } } }";
+
+fn each_purchase() -> Value {
+    json!({
+        "name": "each", "startsAt": "2026-01-01T00:00:00Z", "currency": "EUR", "window": {"campaign": "WHOLE"},
+        "goal": {"everyPurchase": "EACH"}, "award": {"points": 10}, "budget": 1_000_000
+    })
+}
+
+/// The external ids of the purchases that a database has, and what `audit` finds wrong in it.
+async fn stored(app: &App) -> (BTreeSet<String>, Vec<String>) {
+    let rows = entity::purchase::Entity::find().all(app.database.read()).await.unwrap();
+    let mut differences = Vec::new();
+    audit::run(app, None, |difference| differences.push(difference.to_string())).await.unwrap();
+    (rows.into_iter().map(|row| row.external_id).collect(), differences)
+}
+
+/// Limits the pages of the file for the connection that writes. The file never has to shrink.
+async fn limit_pages(app: &App, pages: u32) {
+    let tx = app.database.begin().await.unwrap();
+    tx.execute_unprepared(&format!("PRAGMA max_page_count = {pages}")).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+/// SQLite rolls back by itself when it is full. What is recorded afterwards must be committed all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_file_loses_nothing_that_was_acknowledged() {
+    let test = TestApp::start(Engine::Sqlite).await;
+    let id = test.campaign(each_purchase()).await;
+    let mut acknowledged = BTreeSet::new();
+    for round in 0..cases(3, 50) {
+        limit_pages(&test.app, 1).await;
+        for n in 0.. {
+            let purchase = format!("full-{round}-{n}");
+            match test.buy(&format!("c{}", n % 3), &purchase, NOW - n, "1.00").await {
+                Ok(_) => assert!(acknowledged.insert(purchase) && n < 10_000, "it never becomes full"),
+                Err(error) => {
+                    assert!(error.is_retryable(), "{error}");
+                    break;
+                }
+            }
+        }
+        limit_pages(&test.app, 1).await;
+        if round == 0 {
+            // Until a probe is due. The row that it changes would find room, and a purchase would not.
+            tokio::time::sleep(Duration::from_millis(2_100)).await;
+        }
+        assert_eq!(test.app.database.obstacle().await, Some(Obstacle::DiskFull));
+        limit_pages(&test.app, 1).await;
+        let tx = test.app.database.begin().await.unwrap();
+        tx.execute_unprepared(TOO_LARGE).await.unwrap_err();
+        drop(tx);
+        limit_pages(&test.app, u32::MAX - 1).await;
+        let refused = campaign::activate(&test.app, &TestApp::admin(), id).await;
+        assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
+        for n in 0..20 {
+            let purchase = format!("room-{round}-{n}");
+            test.buy(&format!("c{}", n % 3), &purchase, NOW - n, "1.00").await.unwrap();
+            acknowledged.insert(purchase);
+        }
+        assert_eq!(test.app.database.writes().obstacle(), None);
+    }
+    test.app.stop().await.unwrap();
+    let reopened = test.another().await;
+    assert_eq!(stored(&reopened).await, (acknowledged, Vec::new()));
+    reopened.stop().await.unwrap();
+}
+
+/// The same for the connections that read: a transaction left open would show the past for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_sqlite_ended_by_itself_pins_no_snapshot() {
+    let test = TestApp::start(Engine::Sqlite).await;
+    let mut reads = Vec::new();
+    for _ in 0..SQLITE_READERS {
+        reads.push(test.app.database.snapshot().await.unwrap());
+    }
+    for read in reads {
+        read.execute_unprepared("PRAGMA max_page_count = 1").await.unwrap();
+        read.execute_unprepared(TOO_LARGE).await.unwrap_err();
+    }
+    // Each of them begins again, and is given back.
+    let mut reads = Vec::new();
+    for _ in 0..SQLITE_READERS {
+        let read = test.app.database.snapshot().await.unwrap();
+        entity::purchase::Entity::find().all(&read).await.unwrap();
+        reads.push(read);
+    }
+    drop(reads);
+    test.buy("ada", "p", NOW, "1.00").await.unwrap();
+    let reads = (0..50).map(|_| {
+        let app = Arc::clone(&test.app);
+        tokio::spawn(async move { entity::purchase::Entity::find().all(app.database.read()).await.unwrap().len() })
+    });
+    for read in reads.collect::<Vec<_>>() {
+        assert_eq!(read.await.unwrap(), 1, "a read shows the past");
+    }
+}
+
+/// What keeps a server's SQLite file from growing.
+enum Fault {
+    /// The kernel refuses what lies beyond the first byte of a file: IOERR.
+    WritesFail(TempDir),
+    /// A file system without room: FULL.
+    NoRoom(Tmpfs),
+}
+
+impl Fault {
+    /// All faults that this machine can have.
+    fn all() -> Vec<Self> {
+        let fails = Self::WritesFail(tempfile::tempdir().unwrap());
+        std::iter::once(fails).chain(Tmpfs::mount().map(Self::NoRoom)).collect()
+    }
+
+    fn directory(&self) -> &Path {
+        match self {
+            Self::WritesFail(directory) => directory.path(),
+            Self::NoRoom(tmpfs) => tmpfs.directory.path(),
+        }
+    }
+
+    fn begin(&self, server: u32) {
+        match self {
+            Self::WritesFail(_) => limit_files(server, "1"),
+            Self::NoRoom(tmpfs) => {
+                let filled = std::fs::write(tmpfs.ballast(), vec![0; TMPFS_BYTES]);
+                assert!(filled.is_err(), "the ballast is to leave no room");
+            }
+        }
+    }
+
+    fn end(&self, server: u32) {
+        match self {
+            Self::WritesFail(_) => limit_files(server, "unlimited"),
+            Self::NoRoom(tmpfs) => std::fs::remove_file(tmpfs.ballast()).unwrap(),
+        }
+    }
+
+    fn words(&self) -> &'static str {
+        match self {
+            Self::WritesFail(_) => "the database takes no writes: its disk reports errors",
+            Self::NoRoom(_) => "the database takes no writes: its disk is full",
+        }
+    }
+}
+
+/// Limits the size of every file that the process writes.
+fn limit_files(process: u32, bytes: &str) {
+    let set = Command::new("prlimit").arg(format!("--pid={process}")).arg(format!("--fsize={bytes}:")).status();
+    assert!(set.unwrap().success());
+}
+
+const TMPFS_BYTES: usize = 8 << 20;
+
+/// A small file system, for as long as this value lives.
+struct Tmpfs {
+    directory: TempDir,
+}
+
+impl Tmpfs {
+    /// None where this user may not mount anything.
+    fn mount() -> Option<Self> {
+        let directory = tempfile::tempdir().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={TMPFS_BYTES}"), "tmpfs"]).arg(directory.path());
+        let mounted = mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        mounted.then_some(Self { directory })
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.directory.path().join("ballast")
+    }
+}
+
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(self.directory.path()).status();
+    }
+}
+
+/// Starts a server that gets an error for writing beyond the limit. By default the kernel would kill it.
+async fn start(url: &str) -> Shop {
+    let program = command(url);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(program.get_program());
+    shell.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    // The log may be a file, and would be limited too.
+    shell.current_dir(std::env::temp_dir()).stdin(Stdio::null()).stderr(Stdio::null());
+    Shop::open_with(&mut shell).await
+}
+
+async fn readiness(shop: &Shop) -> (u16, String) {
+    let answer = shop.client.get(format!("{}/readyz", shop.address())).send().await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+/// The code of the answer to a purchase; none: it was acknowledged.
+async fn record(shop: &Shop, id: &str) -> Option<String> {
+    let input = json!({
+        "externalId": id, "customerExternalId": "ada", "purchasedAt": "2026-11-02T12:00:00Z", "total": "1.00", "currency": "EUR"
+    });
+    let answer = ask(&shop.client, shop.address(), &shop.storefront, RECORD, json!({ "input": input })).await.unwrap();
+    if answer["data"]["recordPurchase"]["purchase"]["externalId"] == id {
+        return None;
+    }
+    Some(answer["errors"][0]["extensions"]["code"].as_str().unwrap_or_else(|| panic!("{answer}")).to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_a_disk_says_so_and_goes_on_by_itself() {
+    let faults = Fault::all();
+    if faults.len() == 1 {
+        println!("a small tmpfs cannot be mounted here: `PRAGMA max_page_count` alone stands for a full disk");
+    }
+    for fault in faults {
+        let url = format!("sqlite://{}", fault.directory().join("windfall.db").display());
+        let shop = start(&url).await;
+        let campaign = shop.campaign(json!({})).await;
+        let mut acknowledged = BTreeSet::new();
+        for round in 0..cases(3, 10) {
+            for n in 0..10 {
+                let id = format!("before-{round}-{n}");
+                assert_eq!(record(&shop, &id).await, None);
+                acknowledged.insert(id);
+            }
+            fault.begin(shop.server.pid());
+            // A full disk may still have room in what the files have already.
+            let mut refused = 0;
+            for n in 0..1_000 {
+                let id = format!("meanwhile-{round}-{n}");
+                match record(&shop, &id).await {
+                    None => assert!(acknowledged.insert(id)),
+                    Some(code) => {
+                        assert_eq!(code, "UNAVAILABLE");
+                        refused += 1;
+                    }
+                }
+                if refused == 5 {
+                    break;
+                }
+            }
+            assert_eq!(refused, 5, "{}: it never fails", fault.words());
+            assert_eq!(readiness(&shop).await, (503, fault.words().to_owned()));
+            assert_eq!(metric(&shop, "windfall_database_writable").await, 0.0);
+            // Reads go on.
+            shop.balance("ada").await;
+            fault.end(shop.server.pid());
+            let ready = async {
+                while readiness(&shop).await.0 != 200 {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, ready).await.expect("it takes writes again");
+            assert_eq!(metric(&shop, "windfall_database_writable").await, 1.0);
+            let refused = shop.data(&shop.admin, ACTIVATE, json!({ "id": campaign })).await;
+            assert_eq!(refused["activateCampaign"]["userErrors"][0]["code"], "ILLEGAL_TRANSITION");
+            for n in 0..10 {
+                let id = format!("after-{round}-{n}");
+                assert_eq!(record(&shop, &id).await, None);
+                acknowledged.insert(id);
+            }
+        }
+        assert!(shop.server.terminate().success());
+        let app = App::start(open(&url).await, Clock::System, &writer(), &cache(), &redis(None)).await.unwrap();
+        assert_eq!(stored(&app).await, (acknowledged, Vec::new()), "{}", fault.words());
+        app.stop().await.unwrap();
+    }
+}
+
+/// A statement on the server, outside the database under test.
+async fn on_postgres(sql: &str) {
+    let url = Postgres::shared().create_database().await;
+    let connection = Database::connect(url).await.unwrap();
+    connection.execute_unprepared(sql).await.unwrap();
+    connection.close().await.unwrap();
+}
+
+fn purchase(id: &str) -> Value {
+    json!({ "input": {
+        "externalId": id, "customerExternalId": "ada", "purchasedAt": "2026-11-02T12:00:00Z", "total": "1.00", "currency": "EUR"
+    }})
+}
+
+/// PostgreSQL reports a full disk, and other resources that it has run out of.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_postgres_has_no_room_for_can_be_tried_again() {
+    let test = GraphqlApp::postgres().await;
+    for (state, obstacle) in [
+        ("53100", Obstacle::DiskFull),
+        ("53200", Obstacle::OutOfMemory),
+        ("53400", Obstacle::OutOfResources),
+        ("58030", Obstacle::DiskFails),
+    ] {
+        test.execute(&format!(
+            "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ \
+             BEGIN RAISE EXCEPTION USING ERRCODE = '{state}'; END $$; \
+             CREATE TRIGGER fail BEFORE INSERT ON purchase EXECUTE FUNCTION fail()"
+        ))
+        .await;
+        let answer = test.run(&storefront(), RECORD, purchase(state)).await;
+        assert_eq!(codes(&answer), ["UNAVAILABLE"], "{state}: {answer}");
+        assert_eq!(test.app.database.obstacle().await, Some(obstacle));
+        test.execute("DROP TRIGGER fail ON purchase; DROP FUNCTION fail").await;
+        assert_eq!(codes(&test.run(&storefront(), RECORD, purchase(state)).await), Vec::<String>::new());
+        assert_eq!(test.app.database.obstacle().await, None);
+    }
+}
+
+/// As after a fail-over in which the open connections lead to a server that is a replica now.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_primary_that_became_read_only_is_told_and_left() {
+    let test = GraphqlApp::postgres().await;
+    test.purchase("p", "ada", "2026-11-02T11:00:00Z", "1.00").await;
+    let name = Statement::from_string(DatabaseBackend::Postgres, "SELECT current_database()::text");
+    let row = test.app.database.read().query_one_raw(name).await.unwrap().unwrap();
+    let database: String = row.try_get_by_index(0).unwrap();
+    // Holds for sessions that begin from now on.
+    on_postgres(&format!(
+        "ALTER DATABASE {database} SET default_transaction_read_only = on; \
+         SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
+    ))
+    .await;
+    let told = async {
+        while test.app.database.obstacle().await.is_none() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, told).await.expect("the probe finds out");
+    assert_eq!(test.app.database.obstacle().await, Some(Obstacle::ReadOnly));
+    assert_eq!(codes(&test.run(&storefront(), RECORD, purchase("q")).await), ["UNAVAILABLE"]);
+    let create = "mutation { createCampaign(input: { name: \"n\", startsAt: \"2026-11-01T00:00:00Z\", currency: \"EUR\", \
+        window: { campaign: WHOLE }, goal: { everyPurchase: EACH }, award: { points: 1 } }) { userErrors { code } } }";
+    assert_eq!(codes(&test.run(&admin(), create, json!({})).await), ["UNAVAILABLE"]);
+    test.data(&customer("ada"), BALANCE, json!({})).await;
+    // The sessions that are open stay read-only.
+    on_postgres(&format!("ALTER DATABASE {database} RESET default_transaction_read_only")).await;
+    let back = async {
+        while !codes(&test.run(&storefront(), RECORD, purchase("q")).await).is_empty() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, back).await.expect("it is written to again, without a restart");
+    assert_eq!(test.app.database.obstacle().await, None);
+}

@@ -1,0 +1,279 @@
+//! Jobs, and the evaluation that they carry out in bounded commits.
+
+use std::time::Duration;
+
+use entity::{JobState, job};
+use sea_orm::{ConnectionTrait, EntityTrait};
+use serde_json::json;
+use windfall::app::campaign;
+use windfall::app::database::Database;
+use windfall::app::error::Error;
+use windfall::app::jobs::queue::{self, LEASE, MAX_ATTEMPTS};
+use windfall::app::jobs::{evaluation, runner};
+use windfall::app::recorder::{Fact, Recorded};
+use windfall::app::refund::{self, RecordRefund};
+use windfall::config;
+
+use crate::support::direct::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, options, purchase_input, writer};
+
+/// Purchases that one commit may evaluate in these tests.
+const FOLD: usize = 40;
+
+async fn start(engine: Engine) -> TestApp {
+    TestApp::start_with(engine, &config::Writer { fold_purchases: FOLD, ..writer() }).await
+}
+
+/// `count` purchases of a customer, an hour apart, the latest two days ago.
+async fn buy_many(test: &TestApp, customer: &str, count: i64) {
+    let inputs = (0..count).map(|n| {
+        let at = NOW - 2 * DAY - (count - n) * HOUR;
+        (vec![], purchase_input(customer, &format!("{customer}{n:05}"), at, "4.00"))
+    });
+    let shop = TestApp::shop();
+    for answer in windfall::app::purchase::record(&test.app, &shop, inputs.collect()).await.unwrap() {
+        answer.unwrap();
+    }
+}
+
+async fn draft(test: &TestApp, over: serde_json::Value) -> entity::CampaignId {
+    let mut input = json!({
+        "name": "each", "startsAt": "2026-01-01T00:00:00Z", "currency": "EUR", "window": {"campaign": "WHOLE"},
+        "goal": {"everyPurchase": "EACH"}, "award": {"points": 10}
+    });
+    input.as_object_mut().unwrap().extend(over.as_object().unwrap().clone());
+    campaign::create(&test.app, &TestApp::admin(), serde_json::from_value(input).unwrap(), None).await.unwrap().id()
+}
+
+async fn evaluate(test: &TestApp, customer: &str) -> Recorded {
+    test.record(vec![Fact::Evaluation(customer.to_owned())]).await.remove(0)
+}
+
+async fn job_of(test: &TestApp, key: &str) -> job::Model {
+    let jobs = job::Entity::find().all(test.app.database.read()).await.unwrap();
+    jobs.into_iter().find(|job| job.unique_key.starts_with(key)).unwrap()
+}
+
+/// A history that is longer than one commit may take is evaluated from mark to mark. At each mark the ledger is exact: what lies
+/// before counts at once, what lies after waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_history_is_evaluated_in_bounded_commits() {
+    for engine in ENGINES {
+        let test = start(engine).await;
+        let count = 3 * i64::try_from(FOLD).unwrap() + 7;
+        buy_many(&test, "guest", count).await;
+        let each = draft(&test, json!({})).await;
+        campaign::activate(&test.app, &TestApp::admin(), each).await.unwrap();
+        let mut commits = 0;
+        loop {
+            let before = test.customer("guest").await.unwrap();
+            let recorded = evaluate(&test, "guest").await;
+            commits += 1;
+            test.audit_is_clean().await;
+            assert!(recorded.customer.ledger_sequence - before.ledger_sequence <= i64::try_from(FOLD).unwrap());
+            if !recorded.deferred {
+                break;
+            }
+            if commits == 1 {
+                assert_eq!(recorded.customer.balance, 10 * i64::try_from(FOLD).unwrap(), "{engine:?}");
+                // Behind the mark: recorded, and left to the job.
+                assert_eq!(test.buy("guest", "new", NOW, "4.00").await.unwrap().customer.balance, 400);
+                // Before the mark: counted at once.
+                let early = NOW - 2 * DAY - count * HOUR - 1;
+                assert_eq!(test.buy("guest", "early", early, "4.00").await.unwrap().customer.balance, 410);
+                let input = RecordRefund {
+                    external_id: "r".into(),
+                    purchase_external_id: "guest00003".into(),
+                    refunded_at: "2026-11-02T12:00:00Z".into(),
+                    amount: None,
+                    lines: None,
+                };
+                let refunded = refund::record(&test.app, &TestApp::shop(), vec![], input).await.unwrap();
+                assert_eq!(refunded.customer.balance, 400);
+                test.audit_is_clean().await;
+            }
+        }
+        assert_eq!(commits, 4, "{engine:?}");
+        assert_eq!(test.customer("guest").await.unwrap().balance, 10 * (count + 1));
+        evaluation::finish(&test.app).await.unwrap();
+        assert_eq!(test.customer("guest").await.unwrap().balance, 10 * (count + 1));
+        test.audit_is_clean().await;
+    }
+}
+
+/// A customer's first write after an activation takes no longer than one commit may; a job does the rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_defers_what_does_not_fit() {
+    for engine in ENGINES {
+        let test = start(engine).await;
+        buy_many(&test, "guest", 100).await;
+        let each = draft(&test, json!({})).await;
+        campaign::activate(&test.app, &TestApp::admin(), each).await.unwrap();
+        let bought = test.buy("guest", "new", NOW, "4.00").await.unwrap();
+        assert!(bought.deferred);
+        assert_eq!(bought.customer.balance, 10 * i64::try_from(FOLD).unwrap(), "{engine:?}");
+        assert_eq!(job_of(&test, "evaluation:customer").await.state, JobState::Waiting);
+        test.audit_is_clean().await;
+        evaluation::finish(&test.app).await.unwrap();
+        assert_eq!(test.customer("guest").await.unwrap().balance, 1_010);
+        assert_eq!(job_of(&test, "evaluation:customer").await.state, JobState::Done);
+        test.audit_is_clean().await;
+    }
+}
+
+/// Several campaigns of every kind, deferred at different marks, come to what they would have come to at once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn marks_lead_to_the_same_awards() {
+    let rules = [
+        json!({}),
+        json!({"goal": {"purchases": {"atLeast": 3, "repeat": true}}, "startsAt": "2026-10-27T05:30:00Z"}),
+        json!({"goal": {"purchases": {"atLeast": 5}}, "window": {"rolling": {"duration": "PT30H"}}}),
+        json!({"goal": {"distinct": {"of": "SKU", "atLeast": 1}}, "window": {"session": {"gap": "PT2H"}}}),
+        json!({"goal": {"purchases": {"atLeast": 2}}, "window": {"timer": {"duration": "PT5H", "reopens": true}},
+            "maxPerCustomer": 20}),
+        json!({"goal": {"streak": {"length": 2, "repeat": true}}, "window": {"calendar": {"unit": "DAY"}}}),
+    ];
+    for engine in ENGINES {
+        let (deferred, at_once) = (start(engine).await, TestApp::start(engine).await);
+        for test in [&deferred, &at_once] {
+            buy_many(test, "guest", 150).await;
+            for rule in &rules {
+                let id = draft(test, rule.clone()).await;
+                campaign::activate(&test.app, &TestApp::admin(), id).await.unwrap();
+            }
+            evaluate(test, "guest").await;
+            test.audit_is_clean().await;
+            let last = draft(test, json!({"goal": {"purchases": {"atLeast": 7}}})).await;
+            campaign::activate(&test.app, &TestApp::admin(), last).await.unwrap();
+            evaluation::finish(&test.app).await.unwrap();
+            test.audit_is_clean().await;
+        }
+        let reached = async |test: &TestApp| {
+            let awards = test.awards("guest").await.into_iter();
+            let mut reached: Vec<_> =
+                awards.map(|award| (award.campaign_id.0, award.earned_at, award.nth, award.points)).collect();
+            reached.sort_unstable();
+            reached
+        };
+        let (one, other) = (reached(&deferred).await, reached(&at_once).await);
+        assert!(one.len() > 150, "{engine:?}: {}", one.len());
+        assert_eq!(one, other, "{engine:?}");
+    }
+}
+
+/// A campaign settles only when no customer waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settlement_waits_for_marks() {
+    let test = start(Engine::Sqlite).await;
+    buy_many(&test, "guest", 100).await;
+    let over = json!({"endsAt": "2026-11-02T00:00:00Z", "lateness": "P1D"});
+    let id = draft(&test, over).await;
+    campaign::activate(&test.app, &TestApp::admin(), id).await.unwrap();
+    assert!(evaluate(&test, "guest").await.deferred);
+    // As if the campaign's own job were through.
+    let close = format!("UPDATE campaign SET backfilled_to = NULL WHERE id = {}", id.0);
+    test.app.database.write().execute_unprepared(&close).await.unwrap();
+    test.set_now(NOW + 2 * DAY);
+    let settle = async || windfall::app::jobs::settlement::run(&test.app).await.unwrap();
+    assert_eq!(settle().await, 0);
+    evaluation::finish(&test.app).await.unwrap();
+    assert_eq!(test.customer("guest").await.unwrap().balance, 1_000);
+    assert_eq!(settle().await, 1);
+    test.audit_is_clean().await;
+}
+
+/// Whoever claims a job proves by its lease that nobody has taken it over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_of_a_dead_worker_is_taken_over_and_given_up_at_last() {
+    for engine in ENGINES {
+        let test = start(engine).await;
+        test.buy("c", "p", NOW, "1.00").await.unwrap();
+        let id = draft(&test, json!({})).await;
+        campaign::activate(&test.app, &TestApp::admin(), id).await.unwrap();
+        let lease = i64::try_from(LEASE.as_micros()).unwrap();
+        let first = queue::claim(&test.app).await.unwrap().unwrap();
+        assert!(queue::claim(&test.app).await.unwrap().is_none(), "{engine:?}: it is leased");
+        test.set_now(NOW + lease);
+        let second = queue::claim(&test.app).await.unwrap().unwrap();
+        assert_eq!((second.id, second.attempts), (first.id, 2));
+        assert!(matches!(queue::renew(&test.app, &first, None).await, Err(Error::Internal(_))), "it lost the lease");
+        queue::end(&test.app, &first, queue::End::Done).await.unwrap();
+        assert_eq!(job_of(&test, "evaluation").await.state, JobState::Running, "{engine:?}: not its to end");
+        for attempt in 2..=MAX_ATTEMPTS {
+            test.set_now(NOW + attempt * lease);
+            assert!(attempt == MAX_ATTEMPTS || queue::claim(&test.app).await.unwrap().is_some());
+        }
+        runner::run_due(&test.app).await.unwrap_err();
+        let dead = job_of(&test, "evaluation").await;
+        assert_eq!(dead.state, JobState::Dead, "{engine:?}");
+        assert!(dead.error.unwrap().contains("ended 8 times"));
+        assert_eq!(queue::revive(&test.app).await.unwrap(), 1);
+        evaluation::finish(&test.app).await.unwrap();
+        assert_eq!(test.customer("c").await.unwrap().balance, 10);
+    }
+}
+
+/// One customer that cannot be evaluated stops neither the others nor other jobs. It shows as a dead job.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_customer_that_fails_stops_nobody() {
+    for engine in ENGINES {
+        let test = start(engine).await;
+        for customer in ["a", "b", "c", "d"] {
+            test.buy(customer, customer, NOW, "1.00").await.unwrap();
+        }
+        // `b` fails with an error, `c` with a panic: the next version overflows.
+        let spoil = "UPDATE customer SET running = 'no state' WHERE external_id = 'b'; \
+            UPDATE customer SET version = 9223372036854775807 WHERE external_id = 'c'";
+        test.app.database.write().execute_unprepared(spoil).await.unwrap();
+        let id = draft(&test, json!({})).await;
+        campaign::activate(&test.app, &TestApp::admin(), id).await.unwrap();
+        let mut now = NOW;
+        for _ in 0..4 * MAX_ATTEMPTS {
+            // Each failure is followed by a pause.
+            let _ = runner::run_due(&test.app).await;
+            now += 5 * 60_000_000;
+            test.set_now(now);
+        }
+        for (customer, balance) in [("a", 10), ("b", 0), ("c", 0), ("d", 10)] {
+            assert_eq!(test.customer(customer).await.unwrap().balance, balance, "{engine:?}: {customer}");
+        }
+        let jobs = job::Entity::find().all(test.app.database.read()).await.unwrap();
+        assert_eq!(jobs.iter().filter(|job| job.state == JobState::Dead).count(), 2, "{engine:?}: {jobs:?}");
+        let counts = queue::counts(&test.app).await.unwrap();
+        assert_eq!(counts[&("evaluation", "dead")], 2);
+        let backfills = evaluation::load_backfills(&test.app, &[id]).await.unwrap();
+        assert_eq!(backfills[&id], (2, 4), "{engine:?}");
+        let mend = "UPDATE customer SET running = '{}' WHERE external_id = 'b'; \
+            UPDATE customer SET version = 1 WHERE external_id = 'c'";
+        test.app.database.write().execute_unprepared(mend).await.unwrap();
+        assert_eq!(queue::revive(&test.app).await.unwrap(), 2);
+        evaluation::finish(&test.app).await.unwrap();
+        assert!(evaluation::load_backfills(&test.app, &[id]).await.unwrap().is_empty());
+        assert_eq!(test.customer("b").await.unwrap().balance + test.customer("c").await.unwrap().balance, 20);
+        test.audit_is_clean().await;
+    }
+}
+
+/// A statement that outlasts its time-out fails the item at fault, not its whole batch.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_takes_too_long_is_alone_with_it() {
+    let (url, _) = crate::support::direct::scratch(Engine::Postgres).await;
+    let statement_timeout = Duration::from_millis(200);
+    let options = config::Database { connections: 4, statement_timeout, ..options(&url) };
+    let database = Database::connect(&options).await.unwrap();
+    database.migrate().await.unwrap();
+    let test = TestApp::over(database, url, &config::Writer { writers: 1, ..writer() }).await;
+    for customer in ["a", "b", "c"] {
+        test.buy(customer, customer, NOW, "1.00").await.unwrap();
+    }
+    let other = test.another().await;
+    let lock = other.database.begin().await.unwrap();
+    lock.execute_unprepared("SELECT 1 FROM customer WHERE external_id = 'b' FOR UPDATE").await.unwrap();
+    let inputs = ["a", "b", "c"].map(|name| (vec![], purchase_input(name, &format!("{name}2"), NOW, "1.00")));
+    let answers = windfall::app::purchase::record(&test.app, &TestApp::shop(), inputs.into()).await.unwrap();
+    lock.rollback().await.unwrap();
+    let recorded: Vec<bool> = answers.iter().map(Result::is_ok).collect();
+    assert_eq!(recorded, [true, false, true], "{answers:?}");
+    assert!(answers[1].as_ref().unwrap_err().is_retryable());
+    test.buy("b", "b2", NOW, "1.00").await.unwrap();
+    test.audit_is_clean().await;
+}

@@ -1,0 +1,58 @@
+//! The operators' lines about size and archiving do what they say.
+
+use sea_orm::{ConnectionTrait as _, DatabaseBackend, Statement};
+use serde_json::json;
+
+use super::blocks;
+use crate::support::direct::{ENGINES, Engine, open, scratch};
+use crate::support::server::{command, run};
+use crate::support::shop::Shop;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn customers_can_be_archived() {
+    let archive = blocks("sql").into_iter().find(|block| block.starts_with("BEGIN;")).unwrap();
+    let archive = archive.replace("BEGIN;", "").replace("COMMIT;", "");
+    for engine in ENGINES {
+        let (url, _sqlite) = scratch(engine).await;
+        let shop = Shop::open(&url).await;
+        shop.campaign(json!({ "budget": 1_000 })).await;
+        for customer in ["customer-17", "customer-18", "customer-19"] {
+            shop.buy_many(customer, 0..40).await;
+            shop.refund(customer, 3).await;
+        }
+        let kept = shop.ledger("customer-19").await;
+        assert!(shop.server.terminate().success());
+        let database = open(&url).await;
+        let tx = database.begin().await.unwrap();
+        tx.execute_unprepared(&archive).await.unwrap();
+        tx.commit().await.unwrap();
+        database.close().await.unwrap();
+        // What the two had stood in the campaign's totals and in its budget.
+        let repaired = run(command(&url).args(["audit", "--repair"]));
+        assert!(repaired.stdout.ends_with("0 customers repaired, 1 campaigns repaired\n"), "{engine:?}: {repaired:?}");
+        let audit = run(command(&url).arg("audit"));
+        assert_eq!(audit.stdout, "1 customers, 0 differences, 0 customers repaired\n", "{engine:?}: {audit:?}");
+        let shop = Shop::open(&url).await;
+        assert_eq!(shop.ledger("customer-19").await, kept, "{engine:?}");
+        // Its budget has room again, and a customer that comes back begins anew.
+        shop.buy_many("customer-17", 0..40).await;
+        assert_eq!(shop.ledger("customer-17").await.len(), 40, "{engine:?}");
+        assert!(shop.server.terminate().success());
+        assert_eq!(run(command(&url).arg("audit")).code, Some(0), "{engine:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_size_of_each_table_is_told() {
+    let sizes = blocks("sql").into_iter().find(|block| block.contains("pg_total_relation_size")).unwrap();
+    let (url, _) = scratch(Engine::Postgres).await;
+    let database = open(&url).await;
+    database.migrate().await.unwrap();
+    let rows = database.read().query_all_raw(Statement::from_string(DatabaseBackend::Postgres, sizes)).await.unwrap();
+    let sizes = rows.iter().map(|row| {
+        let (table, bytes): (String, i64) =
+            (row.try_get("", "relname").unwrap(), row.try_get("", "bytes_a_purchase").unwrap());
+        (table, bytes)
+    });
+    assert!(sizes.clone().any(|(table, bytes)| table == "purchase" && bytes > 0), "{:?}", sizes.collect::<Vec<_>>());
+}

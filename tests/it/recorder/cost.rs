@@ -1,0 +1,178 @@
+//! What a write costs: as many rows and statements in a history eight times as long, and as many statements for a batch
+//! of many customers.
+
+use sea_orm::{ConnectionTrait, Statement};
+use serde_json::{Value, json};
+use windfall::app::recorder::Fact;
+use windfall::app::refund::{self, RecordRefund};
+use windfall::config;
+use windfall::engine::time::Instant;
+
+use crate::support::direct::{ENGINES, Engine, HOUR, NOW, TestApp, open, purchase_input, writer};
+
+const MINUTE: i64 = HOUR / 60;
+const SHORT: i64 = 240;
+const LONG: i64 = 8 * SHORT;
+const START: i64 = NOW - 3_000 * HOUR;
+
+/// Local ones, caps that do not bind and one that does, and rolling windows of several lengths.
+fn campaigns(purchases: i64) -> Vec<Value> {
+    let campaign = |name: &str, window: Value, goal: Value, cap: Option<i64>| {
+        json!({
+            "name": name, "startsAt": "2026-01-01T00:00:00Z", "currency": "EUR", "window": window, "goal": goal,
+            "award": {"points": 10}, "maxPerCustomer": cap,
+        })
+    };
+    let every = || json!({"everyPurchase": "EACH"});
+    let days = json!({"calendar": {"unit": "DAY"}});
+    let rolling = |duration: &str| json!({"rolling": {"duration": duration}});
+    let many = || json!({"purchases": {"atLeast": 5_000}});
+    vec![
+        campaign("days", days, json!({"purchases": {"atLeast": 3, "repeat": true}}), None),
+        campaign("far cap", json!({"campaign": "WHOLE"}), every(), Some(1_000_000)),
+        campaign("cap", json!({"campaign": "WHOLE"}), every(), Some(purchases / 2)),
+        campaign("ten hours", rolling("PT10H"), many(), None),
+        campaign("two days", rolling("P2D"), many(), None),
+        campaign("five days", rolling("P5D"), many(), None),
+    ]
+}
+
+fn fact(customer: &str, id: &str, at: i64) -> Fact {
+    Fact::Purchase(purchase_input(customer, id, at, "10.00").check(&[], Instant(NOW)).unwrap())
+}
+
+/// A customer who bought once an hour.
+async fn shop(engine: Engine, purchases: i64) -> TestApp {
+    let test = TestApp::start(engine).await;
+    for campaign in campaigns(purchases) {
+        test.campaign(campaign).await;
+    }
+    let facts: Vec<Fact> = (0..purchases).map(|n| fact("c", &format!("p{n:05}"), START + n * HOUR)).collect();
+    for chunk in facts.chunks(250) {
+        test.record(chunk.to_vec()).await;
+    }
+    test
+}
+
+async fn refund_of(test: &TestApp, purchase: &str) {
+    let input = RecordRefund {
+        external_id: format!("r-{purchase}"),
+        purchase_external_id: purchase.to_owned(),
+        refunded_at: Instant(NOW).to_string(),
+        amount: None,
+        lines: None,
+    };
+    refund::record(&test.app, &TestApp::shop(), vec![], input).await.unwrap();
+}
+
+/// An append, a late purchase in the middle and its refund: before the last award that the cap leaves.
+async fn changes(test: &TestApp, purchases: i64) -> [u64; 3] {
+    let count = || test.app.database.statements();
+    let began = count();
+    test.buy("c", "append", START + purchases * HOUR, "10.00").await.unwrap();
+    let appended = count();
+    test.buy("c", "late", START + purchases / 4 * HOUR + MINUTE, "10.00").await.unwrap();
+    let late = count();
+    refund_of(test, "late").await;
+    [appended - began, late - appended, count() - late]
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_sends_as_many_statements_in_a_long_history() {
+    for engine in ENGINES {
+        let mut statements = Vec::new();
+        for purchases in [SHORT, LONG] {
+            let test = shop(engine, purchases).await;
+            statements.push(changes(&test, purchases).await);
+            test.audit_is_clean().await;
+        }
+        for (short, long) in statements[0].into_iter().zip(statements[1]) {
+            assert!(long * 10 <= short * 13 && long <= 60, "{engine:?}: {statements:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_of_late_purchases_sends_as_many_statements_as_one() {
+    for engine in ENGINES {
+        // One writer: one batch.
+        let test = TestApp::start_with(engine, &config::Writer { writers: 1, ..writer() }).await;
+        for campaign in campaigns(10) {
+            test.campaign(campaign).await;
+        }
+        let customers: Vec<String> = (0..40).map(|n| format!("c{n}")).collect();
+        for name in &customers {
+            let facts = (0..60).map(|n| fact(name, &format!("{name}-{n}"), START + n * HOUR)).collect();
+            test.record(facts).await;
+        }
+        let late = |name: &String, n: i64| fact(name, &format!("{name}-late{n}"), START + 20 * HOUR + n * MINUTE);
+        let mut statements = Vec::new();
+        for (n, customers) in [(1, &customers[..1]), (2, &customers[1..])] {
+            let before = test.app.database.statements();
+            test.record(customers.iter().map(|name| late(name, n)).collect()).await;
+            statements.push(test.app.database.statements() - before);
+        }
+        assert!(statements[1] <= statements[0] + 1, "{engine:?}: {statements:?}");
+        test.audit_is_clean().await;
+    }
+}
+
+/// Rows that PostgreSQL read from the database's tables so far, by its own count. Nobody else uses this database; what a
+/// connection read is counted once it has ended.
+async fn rows_read(test: &TestApp) -> i64 {
+    let database = open(&test.url).await;
+    let number = async |sql: &str| -> i64 {
+        let statement = Statement::from_string(sea_orm::DatabaseBackend::Postgres, sql);
+        database.read().query_one_raw(statement).await.unwrap().unwrap().try_get("", "n").unwrap()
+    };
+    let others = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() \
+        AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    while number(others).await > 0 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let rows = "SELECT (COALESCE(SUM(seq_tup_read), 0) + COALESCE(SUM(idx_tup_fetch), 0))::bigint AS n \
+        FROM pg_stat_user_tables";
+    let rows = number(rows).await;
+    database.close().await.unwrap();
+    rows
+}
+
+/// What a server that is started for one write reads, its start included.
+async fn rows_of(test: TestApp, write: impl AsyncFn(&TestApp)) -> (TestApp, i64) {
+    test.app.stop().await.unwrap();
+    let before = rows_read(&test).await;
+    let test = test.again().await;
+    write(&test).await;
+    test.app.stop().await.unwrap();
+    let rows = rows_read(&test).await - before;
+    (test.again().await, rows)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_reads_as_many_rows_in_a_long_history() {
+    let mut rows = Vec::new();
+    for purchases in [SHORT, LONG] {
+        let test = shop(Engine::Postgres, purchases).await;
+        // Small tables are read whole otherwise.
+        let tx = test.app.database.begin().await.unwrap();
+        let searched =
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET enable_seqscan = off', current_database()); END $$";
+        tx.execute_unprepared(searched).await.unwrap();
+        tx.commit().await.unwrap();
+        let append = async |test: &TestApp| {
+            test.buy("c", "append", START + purchases * HOUR, "10.00").await.unwrap();
+        };
+        let late = async |test: &TestApp| {
+            test.buy("c", "late", START + purchases / 4 * HOUR + MINUTE, "10.00").await.unwrap();
+        };
+        let refund = async |test: &TestApp| refund_of(test, "late").await;
+        let (test, appended) = rows_of(test, append).await;
+        let (test, late) = rows_of(test, late).await;
+        let (test, refunded) = rows_of(test, refund).await;
+        rows.push([appended, late, refunded]);
+        test.audit_is_clean().await;
+    }
+    for (short, long) in rows[0].into_iter().zip(rows[1]) {
+        assert!(long * 10 <= short * 13, "{rows:?}");
+    }
+}
