@@ -21,7 +21,7 @@ const MAX_SLEEP: Duration = Duration::from_mins(1);
 const FIXED_STEP: Duration = Duration::from_millis(10);
 /// So far apart the clocks of a node and its database may be, µs. Further, and one of them is wrong.
 pub const MAX_SKEW: i64 = 60 * 1_000_000;
-/// So long a clock must have gone evenly before anything is done by it that cannot be taken back: two ticks of the clockwork.
+/// So long a clock must have gone evenly before anything is done by it that cannot be taken back: two looks of the settlement job.
 const STEADY_AFTER: Duration = Duration::from_mins(2);
 /// So much a clock that goes evenly may differ from the time that the process has run, µs.
 const STEADY_WITHIN: i64 = 5 * 1_000_000;

@@ -131,3 +131,34 @@ fn its_map_names_what_is_there() {
     }
     assert!(checked > 10, "{checked}");
 }
+
+/// The sources below `tests/it`, with their paths.
+fn test_sources(directory: &Path) -> Vec<(PathBuf, String)> {
+    let mut sources = Vec::new();
+    for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() {
+            sources.extend(test_sources(&path));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            sources.push((path, text));
+        }
+    }
+    sources
+}
+
+/// A promise whose test is gone is held by nothing.
+#[test]
+fn the_fault_matrix_names_tests_that_exist() {
+    let matrix = fs::read_to_string(root().join("docs/reliability.md")).unwrap();
+    let sources = test_sources(&root().join("tests/it"));
+    let named: Vec<&str> = matrix.split('`').skip(1).step_by(2).filter(|name| name.contains("::")).collect();
+    assert!(named.len() > 40, "{named:?}");
+    for name in named {
+        let last = name.rsplit("::").next().unwrap();
+        let exists = sources.iter().any(|(path, text)| {
+            let is_module = path.file_stem().is_some_and(|stem| stem == last);
+            is_module || text.contains(&format!("fn {last}(")) || text.contains(&format!("fn {last}_"))
+        });
+        assert!(exists, "docs/reliability.md names {name}, which is no test");
+    }
+}

@@ -29,11 +29,7 @@ async fn campaigns(test: &TestApp) {
     let rest = json!({ "startsAt": "2020-01-01T00:00:00Z", "currency": "EUR", "award": { "points": 10 } });
     for (name, window, goal) in [
         ("each", json!({ "campaign": "WHOLE" }), json!({ "everyPurchase": "EACH" })),
-        (
-            "months",
-            json!({ "calendar": { "unit": "MONTH" } }),
-            json!({ "spend": { "atLeast": "100", "repeat": true } }),
-        ),
+        ("months", json!({ "calendar": { "unit": "MONTH" } }), json!({ "spend": { "amount": "100", "repeat": true } })),
         ("rolling", json!({ "rolling": { "duration": "P30D" } }), json!({ "purchases": { "atLeast": 1_000_000 } })),
     ] {
         let mut input = rest.clone();

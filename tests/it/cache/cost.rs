@@ -40,7 +40,7 @@ async fn read(app: &App, customer: &str, extent: Extent) -> View {
 
 /// Windows that all purchases lie in, and one that loses some of them as time goes by.
 async fn rolling_campaigns(test: &TestApp) {
-    let spend = json!({ "spend": { "atLeast": "1000000" } });
+    let spend = json!({ "spend": { "amount": "1000000" } });
     let purchases = json!({ "purchases": { "atLeast": 1_000_000 } });
     for (duration, goal) in [("P3660D", &spend), ("P300D", &purchases), ("P30D", &purchases), ("P1D", &spend)] {
         let rolling = json!({ "rolling": { "duration": duration } });

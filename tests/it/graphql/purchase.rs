@@ -141,7 +141,7 @@ on_both! {
 
     async fn an_award_that_rests_on_other_purchases_is_answered(app: &TestApp) {
         app.campaign(json!({
-            "window": { "session": { "gap": "PT1H" } }, "goal": { "spend": { "atLeast": "100" } },
+            "window": { "session": { "gap": "PT1H" } }, "goal": { "spend": { "amount": "100" } },
         })).await;
         let of = |total: &str, at: &str| {
             json!({ "externalId": at, "total": total, "purchasedAt": format!("2026-11-02T{at}:00Z") })

@@ -45,7 +45,13 @@ async fn read(socket: &mut Socket) -> Option<Value> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_cut_while_others_are_told_everything() {
     let sqlite = Sqlite::new();
-    let shop = Shop::open_with(command(&sqlite.url()).env("WINDFALL__HTTP__WRITE_TIMEOUT_MS", "1000")).await;
+    // Each update costs its customer points; here they are not what is at stake.
+    let limits = [
+        ("WINDFALL__HTTP__WRITE_TIMEOUT_MS", "1000"),
+        ("WINDFALL__LIMITS__CUSTOMER_POINTS_PER_SECOND", "1000000000"),
+        ("WINDFALL__LIMITS__CUSTOMER_BURST_POINTS", "1000000000"),
+    ];
+    let shop = Shop::open_with(command(&sqlite.url()).envs(limits)).await;
     shop.campaign(json!({})).await;
     let pid = shop.server.pid();
     let start = text(&shop.balance("ada").await["cursor"]);
