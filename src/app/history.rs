@@ -7,13 +7,10 @@ use sea_orm::sea_query::Expr;
 use sea_orm::{ConnectionTrait, EntityTrait, FromQueryResult, IdenStatic, Iterable, QueryFilter, QuerySelect};
 
 use super::error::Error;
-use super::rows::{Kind, Limit, Rows, any, first_of_each, join};
+use super::rows::{Kind, Limit, Rows, any, first_of_each};
 use crate::engine::purchase::{Key, Purchase};
 use crate::engine::rule::Rule;
 use crate::engine::time::Instant;
-
-/// A stretch of a customer's purchases, `(after, to]`; no end: all that follow.
-pub type Span = (Key, Option<Key>);
 
 /// Whether purchases come with their lines, which are most of their bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,88 +28,6 @@ impl Lines {
     }
 }
 
-/// Each customer's purchases in its span.
-pub async fn purchases(
-    db: &impl ConnectionTrait,
-    spans: HashMap<CustomerId, Span>,
-    lines: Lines,
-) -> Result<Vec<purchase::Model>, Error> {
-    if spans.is_empty() {
-        return Ok(Vec::new());
-    }
-    let columns = [
-        ("customer_id", Kind::Int),
-        ("after_at", Kind::Int),
-        ("after_id", Kind::Text),
-        ("to_at", Kind::Int),
-        ("to_id", Kind::Text),
-    ];
-    let mut rows = Rows::new(db.get_database_backend(), &columns);
-    for (customer, (after, to)) in spans {
-        let to = to.unwrap_or_else(|| Key::before(Instant::FOREVER));
-        rows.push(vec![
-            customer.0.into(),
-            after.at.0.into(),
-            after.external_id.into(),
-            to.at.0.into(),
-            to.external_id.into(),
-        ]);
-    }
-    // The bare bounds on purchased_at are what the index is searched by.
-    let on = "t.customer_id = r.customer_id \
-        AND t.purchased_at >= r.after_at AND t.purchased_at <= r.to_at \
-        AND (t.purchased_at > r.after_at OR t.external_id > COALESCE(r.after_id, '')) \
-        AND (t.purchased_at < r.to_at OR t.external_id <= COALESCE(r.to_id, ''))";
-    let found = join(db, &columns_read(lines), "purchase", rows, on, "").await?;
-    Ok(found.iter().map(|row| purchase::Model::from_query_result(row, "")).collect::<Result<_, _>>()?)
-}
-
-/// Of each span the first `most` purchases, in no order.
-pub async fn first_purchases(
-    db: &impl ConnectionTrait,
-    spans: &[(CustomerId, Span)],
-    lines: Lines,
-    most: usize,
-) -> Result<Vec<Vec<purchase::Model>>, Error> {
-    let columns = [
-        ("span", Kind::Int),
-        ("customer_id", Kind::Int),
-        ("after_at", Kind::Int),
-        ("after_id", Kind::Text),
-        ("to_at", Kind::Int),
-        ("to_id", Kind::Text),
-    ];
-    let mut rows = Rows::new(db.get_database_backend(), &columns);
-    for (index, (customer, (after, to))) in (0_i64..).zip(spans.iter().cloned()) {
-        let to = to.unwrap_or_else(|| Key::before(Instant::FOREVER));
-        rows.push(vec![
-            index.into(),
-            customer.0.into(),
-            after.at.0.into(),
-            after.external_id.into(),
-            to.at.0.into(),
-            to.external_id.into(),
-        ]);
-    }
-    let mut found = vec![Vec::new(); spans.len()];
-    if rows.is_empty() {
-        return Ok(found);
-    }
-    let conditions = "s.customer_id = r.customer_id \
-        AND s.purchased_at >= r.after_at AND s.purchased_at <= r.to_at \
-        AND (s.purchased_at > r.after_at OR s.external_id > COALESCE(r.after_id, '')) \
-        AND (s.purchased_at < r.to_at OR s.external_id <= COALESCE(r.to_id, ''))";
-    let what = format!("r.span, {}", columns_read(lines));
-    let order = "s.purchased_at, s.external_id";
-    for row in first_of_each(db, &what, "purchase", rows, conditions, order, most).await? {
-        let index: i64 = row.try_get("", "span")?;
-        if let Some(of_span) = usize::try_from(index).ok().and_then(|index| found.get_mut(index)) {
-            of_span.push(purchase::Model::from_query_result(&row, "")?);
-        }
-    }
-    Ok(found)
-}
-
 /// A stretch of one customer's purchases, `(after, to]`; no end: all that follow.
 #[derive(Clone, Debug)]
 pub struct Stretch {
@@ -124,6 +39,55 @@ pub struct Stretch {
     pub to: Option<Key>,
 }
 
+/// How much of each stretch is read.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// At most so many rows.
+    pub rows: usize,
+    /// Of these as many as have so many bytes of lines, and one that passes them.
+    pub bytes: usize,
+}
+
+/// The first rows of a stretch.
+#[derive(Clone, Debug, Default)]
+pub struct FirstRows {
+    /// In order.
+    pub rows: Vec<purchase::Model>,
+    /// More may follow.
+    pub more: bool,
+}
+
+/// The first rows of each stretch. Stretches that lie apart are read apart, in one statement.
+pub async fn first_rows(
+    db: &impl ConnectionTrait,
+    stretches: &[Stretch],
+    lines: Lines,
+    bounds: Bounds,
+) -> Result<Vec<FirstRows>, Error> {
+    let mut first: Vec<FirstRows> = stretches.iter().map(|_| FirstRows::default()).collect();
+    if stretches.is_empty() {
+        return Ok(first);
+    }
+    let bytes = (lines == Lines::Loaded).then_some((purchase::Column::Lines.as_str(), bounds.bytes));
+    let conditions = "s.customer_id = r.customer_id \
+        AND (s.purchased_at, s.external_id) > (r.after_at, COALESCE(r.after_id, '')) \
+        AND (s.purchased_at, s.external_id) <= (r.to_at, COALESCE(r.to_id, ''))";
+    let what = format!("r.stretch, {}", columns_read(lines));
+    let (rows, limit) = (rows_of(db, stretches), Limit { rows: bounds.rows, bytes });
+    for row in first_of_each(db, &what, "purchase", rows, conditions, "purchased_at, external_id", limit).await? {
+        let stretch = usize::try_from(row.try_get::<i64>("", "stretch")?).unwrap_or(usize::MAX);
+        if let Some(first) = first.get_mut(stretch) {
+            first.rows.push(purchase::Model::from_query_result(&row, "")?);
+        }
+    }
+    for FirstRows { rows, more } in &mut first {
+        rows.sort_unstable_by(|a, b| (a.purchased_at, &a.external_id).cmp(&(b.purchased_at, &b.external_id)));
+        let bytes: usize = rows.iter().map(|row| row.lines.len()).sum();
+        *more = rows.len() >= bounds.rows || (lines == Lines::Loaded && bytes >= bounds.bytes);
+    }
+    Ok(first)
+}
+
 /// The first purchases of a stretch.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
@@ -133,33 +97,17 @@ pub struct Page {
     pub reached: Option<Key>,
 }
 
-/// The first purchases of each stretch: at most so many rows, and so many bytes of lines with one row that passes them.
-/// Stretches that lie apart are read apart, in one statement.
+/// [`first_rows`], with their refunds.
 pub async fn pages(
     db: &impl ConnectionTrait,
     stretches: &[Stretch],
     lines: Lines,
-    max_rows: usize,
-    max_bytes: usize,
+    bounds: Bounds,
 ) -> Result<Vec<Page>, Error> {
-    let bytes = (lines == Lines::Loaded).then_some((purchase::Column::Lines.as_str(), max_bytes));
-    let conditions = "s.customer_id = r.customer_id \
-        AND (s.purchased_at, s.external_id) > (r.after_at, COALESCE(r.after_id, '')) \
-        AND (s.purchased_at, s.external_id) <= (r.to_at, COALESCE(r.to_id, ''))";
-    let what = format!("r.stretch, {}", columns_read(lines));
-    let (rows, limit) = (rows_of(db, stretches), Limit { rows: max_rows, bytes });
-    let found = first_of_each(db, &what, "purchase", rows, conditions, "purchased_at, external_id", limit).await?;
-    let mut rows: Vec<Vec<purchase::Model>> = stretches.iter().map(|_| Vec::new()).collect();
-    for row in &found {
-        let stretch = usize::try_from(row.try_get::<i64>("", "stretch")?).unwrap_or(usize::MAX);
-        if let Some(rows) = rows.get_mut(stretch) {
-            rows.push(purchase::Model::from_query_result(row, "")?);
-        }
-    }
-    drop(found);
-    let bought = rows.iter().flatten().map(|row| row.external_id.clone());
+    let first = first_rows(db, stretches, lines, bounds).await?;
+    let bought = first.iter().flat_map(|first| &first.rows).map(|row| row.external_id.clone());
     let refunds = refunds_for(db, bought, lines).await?;
-    rows.into_iter().map(|rows| page(rows, &refunds, max_rows, max_bytes)).collect()
+    first.into_iter().map(|first| page(&first, &refunds)).collect()
 }
 
 fn rows_of(db: &impl ConnectionTrait, stretches: &[Stretch]) -> Rows {
@@ -186,21 +134,13 @@ fn rows_of(db: &impl ConnectionTrait, stretches: &[Stretch]) -> Rows {
     rows
 }
 
-fn page(
-    mut rows: Vec<purchase::Model>,
-    refunds: &HashMap<String, Vec<refund::Model>>,
-    max_rows: usize,
-    max_bytes: usize,
-) -> Result<Page, Error> {
-    rows.sort_unstable_by(|a, b| (a.purchased_at, &a.external_id).cmp(&(b.purchased_at, &b.external_id)));
-    let bytes: usize = rows.iter().map(|row| row.lines.len()).sum();
-    let more = rows.len() >= max_rows || bytes >= max_bytes;
+fn page(first: &FirstRows, refunds: &HashMap<String, Vec<refund::Model>>) -> Result<Page, Error> {
     let with_refunds = |row: &purchase::Model| {
         let refunds = refunds.get(&row.external_id).map(Vec::as_slice).unwrap_or_default();
         super::purchase::from_row(row, refunds.iter().map(super::refund::from_row).collect::<Result<_, _>>()?)
     };
-    let purchases = rows.iter().map(with_refunds).collect::<Result<Vec<_>, _>>()?;
-    let reached = purchases.last().filter(|_| more).map(|last| last.key.clone());
+    let purchases = first.rows.iter().map(with_refunds).collect::<Result<Vec<_>, _>>()?;
+    let reached = purchases.last().filter(|_| first.more).map(|last| last.key.clone());
     Ok(Page { purchases, reached })
 }
 

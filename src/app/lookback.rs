@@ -9,7 +9,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::campaigns::Campaign;
 use super::error::Error;
-use super::history::{self, Lines, Page, Stretch};
+use super::history::{self, Bounds, Lines, Page, Stretch};
 use super::rows::{Kind, Rows, first_of_each, read_in_order};
 use crate::engine::lookback::{Look, Lookback, Need};
 use crate::engine::purchase::Key;
@@ -118,8 +118,8 @@ async fn read_pages(
     let _page = memory.page().await?;
     // At least a row of each: else none would get on.
     let each = |whole: u32| (whole as usize / stretches.len()).max(1);
-    let (max_rows, max_bytes) = (each(PAGE_BYTES / ROW_BYTES).min(rows), each(PAGE_BYTES));
-    let pages = history::pages(db, &stretches, lines, max_rows, max_bytes).await?;
+    let bounds = Bounds { rows: each(PAGE_BYTES / ROW_BYTES).min(rows), bytes: each(PAGE_BYTES) };
+    let pages = history::pages(db, &stretches, lines, bounds).await?;
     for (job, Page { purchases, reached }) in turn.into_iter().zip(pages) {
         let eligible = purchases.iter().filter_map(|purchase| job.campaign.engine().eligible(purchase));
         job.look.feed(eligible.collect(), reached);

@@ -12,7 +12,7 @@ use sea_orm::FromQueryResult;
 use super::batch::Batch;
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
-use crate::app::history::{self, Lines, Span};
+use crate::app::history::{self, Bounds, FirstRows, Lines};
 use crate::app::rows::{Kind, Rows, first_of_each};
 use crate::app::{purchase as purchases, refund as refunds};
 use crate::engine::cap::Further;
@@ -25,7 +25,9 @@ use crate::engine::state::State;
 const ROUND_PURCHASES: usize = 4_096;
 /// And with lines, which may have many times the bytes.
 const ROUND_PURCHASES_WITH_LINES: usize = 512;
-/// But of each span so many: the local change of each customer of a large batch fits one round.
+/// Bytes of lines that a round loads, over all spans.
+const ROUND_BYTES: usize = 16 << 20;
+/// But of each span so many purchases: the local change of each customer of a large batch fits one round.
 const SPAN_PURCHASES: usize = 64;
 
 /// A fold of one customer's purchases through one campaign.
@@ -191,6 +193,9 @@ async fn feed_purchases(batch: &Batch<'_>, jobs: &mut [Job<'_>], ranges: Vec<(us
     Ok(())
 }
 
+/// Purchases that a fold asks for, `(after, to]`; no end: all that follow.
+type Span = (Key, Option<Key>);
+
 /// A stretch of a customer's history that is loaded.
 struct Stretch {
     span: Span,
@@ -217,23 +222,35 @@ async fn load_history<'a>(
     for (lines, spans) in spans {
         let spans = spans.into_iter().flat_map(|(id, spans)| disjoint(spans).into_iter().map(move |span| (id, span)));
         let spans: Vec<(CustomerId, Span)> = spans.collect();
-        let most = most_purchases(spans.len(), lines);
-        let rows = history::first_purchases(batch.tx, &spans, lines, most).await?;
-        let ids = rows.iter().flatten().map(|row| row.external_id.clone());
-        let mut refunds = history::refunds(batch.tx, ids).await?;
-        for ((customer, span), rows) in spans.into_iter().zip(rows) {
-            let is_cut = rows.len() >= most;
-            let mut recorded = Vec::with_capacity(rows.len());
-            for row in rows {
-                let of_row = refunds.remove(&row.external_id).unwrap_or_default();
-                recorded.push(Recorded::of(&row, &of_row)?);
-            }
-            recorded.sort_unstable_by(|a, b| a.purchase.key.cmp(&b.purchase.key));
-            let cut_at = recorded.last().filter(|_| is_cut).map(|last| last.purchase.key.clone());
+        let asked = spans.iter().map(|(customer, (after, to))| history::Stretch {
+            customer: *customer,
+            after: after.clone(),
+            to: to.clone(),
+        });
+        let bounds = Bounds { rows: most_purchases(spans.len(), lines), bytes: ROUND_BYTES / spans.len().max(1) };
+        let first = history::first_rows(batch.tx, &asked.collect::<Vec<_>>(), lines, bounds).await?;
+        for ((customer, span), (recorded, cut_at)) in spans.into_iter().zip(with_refunds(batch, first).await?) {
             history.entry((customer, lines)).or_default().push(Stretch { span, recorded, cut_at });
         }
     }
     Ok(history)
+}
+
+/// The rows with their refunds, in order, and the last of them where more may follow.
+pub(super) async fn with_refunds(
+    batch: &Batch<'_>,
+    first: Vec<FirstRows>,
+) -> Result<Vec<(Vec<Recorded>, Option<Key>)>, Error> {
+    let ids = first.iter().flat_map(|first| &first.rows).map(|row| row.external_id.clone());
+    let refunds = history::refunds(batch.tx, ids).await?;
+    let recorded =
+        |row: &purchase::Model| Recorded::of(row, refunds.get(&row.external_id).map(Vec::as_slice).unwrap_or_default());
+    let stretch = |FirstRows { rows, more }: FirstRows| {
+        let recorded = rows.iter().map(recorded).collect::<Result<Vec<_>, _>>()?;
+        let cut_at = recorded.last().filter(|_| more).map(|last| last.purchase.key.clone());
+        Ok((recorded, cut_at))
+    };
+    first.into_iter().map(stretch).collect()
 }
 
 fn span(campaign: &Campaign, range: &Range) -> Span {
