@@ -59,7 +59,7 @@ pub(super) async fn run_campaign(app: &App, job: &job::Model, id: CampaignId) ->
         evaluate(app, chunk).await?;
         save_reached(app, id, Some(reached)).await?;
     }
-    if !is_deferred_for(app, id).await?.is_empty() {
+    if !load_deferred(app.database.read(), id).await?.is_empty() {
         let wait = i64::try_from(WAIT.as_micros()).unwrap_or(i64::MAX);
         return Ok(End::Again(app.clock.now().plus(wait)));
     }
@@ -143,12 +143,7 @@ async fn open_backfills(app: &App) -> Result<Vec<CampaignId>, Error> {
 }
 
 /// The customers that have a mark in the campaign, or whose evaluation failed.
-pub(super) async fn is_deferred_for(app: &App, id: CampaignId) -> Result<Vec<CustomerId>, Error> {
-    load_deferred_for(app.database.read(), id).await
-}
-
-/// See [`is_deferred_for`].
-pub(super) async fn load_deferred_for(db: &impl ConnectionTrait, id: CampaignId) -> Result<Vec<CustomerId>, Error> {
+pub(super) async fn load_deferred(db: &impl ConnectionTrait, id: CampaignId) -> Result<Vec<CustomerId>, Error> {
     let customers = queue::deferred_customers(db, MAX_DEFERRED).await?;
     if customers.is_empty() {
         return Ok(customers);
@@ -179,7 +174,8 @@ pub async fn load_backfills(app: &App, campaigns: &[CampaignId]) -> Result<HashM
     for id in open {
         let job = jobs.iter().find(|job| job.campaign_id == Some(id.0));
         let (done, total) = job.and_then(|job| job.done.zip(job.total)).unwrap_or_default();
-        let deferred = i64::try_from(is_deferred_for(app, id).await?.len()).unwrap_or(i64::MAX);
+        let deferred = load_deferred(app.database.read(), id).await?.len();
+        let deferred = i64::try_from(deferred).unwrap_or(i64::MAX);
         backfills.insert(id, ((done - deferred).max(0), total.max(done)));
     }
     Ok(backfills)

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use entity::campaign;
 
-use super::evaluation::load_deferred_for;
+use super::evaluation::load_deferred;
 use super::queue::End;
 use crate::app::App;
 use crate::app::campaign::Change;
@@ -34,8 +34,8 @@ pub async fn run(app: &App) -> Result<u64, Error> {
         let Some(row) = change.find(campaign.id()).await? else { continue };
         // Read anew under the lock: another node may have settled it, or someone moved its end.
         let current = Campaign::of(row, None)?;
-        let is_evaluated = current.row.backfilled_to.is_none()
-            && load_deferred_for(change.transaction(), campaign.id()).await?.is_empty();
+        let is_evaluated =
+            current.row.backfilled_to.is_none() && load_deferred(change.transaction(), campaign.id()).await?.is_empty();
         if due(&current) && is_evaluated {
             let row = campaign::Model { settled_revision: Some(change.revision), ..current.row };
             change.save(row).await?;
