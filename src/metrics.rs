@@ -13,7 +13,7 @@ pub const REQUEST_SECONDS: &str = "windfall_request_seconds";
 pub const WRITE_BATCH_ITEMS: &str = "windfall_write_batch_items";
 /// How long a batch took.
 pub const WRITE_BATCH_SECONDS: &str = "windfall_write_batch_seconds";
-/// Batches by `outcome`: `committed`, `repeated`, `split`, `failed`.
+/// Batches by `outcome`: `committed`, `repeated`, `split`, `prepared` (nothing was written: a long change is folded first), `failed`.
 pub const WRITE_BATCHES: &str = "windfall_write_batches_total";
 /// Facts that wait.
 pub const WRITE_QUEUE_ITEMS: &str = "windfall_write_queue_items";

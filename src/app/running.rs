@@ -35,6 +35,10 @@ pub struct Standing {
     /// Declined awards.
     #[serde(rename = "d")]
     pub declined: i64,
+    /// The version of the commit since which only purchases after the last counted one came in: the latest one that evaluated an
+    /// earlier part of the history, or the first of all. None: a program wrote it that does not know this field.
+    #[serde(rename = "v", skip_serializing_if = "Option::is_none")]
+    pub history_version: Option<i64>,
     /// The history up to here is evaluated, and all of the above is as of here; what lies after it waits for a job. None: all of
     /// the history is evaluated.
     #[serde(rename = "m", skip_serializing_if = "Option::is_none")]
@@ -72,6 +76,11 @@ impl Running {
     /// Where the customer stands; at the beginning where there is no entry.
     pub fn of(&self, campaign: CampaignId) -> Standing {
         self.get(campaign).cloned().unwrap_or_default()
+    }
+
+    /// Changes an entry, if there is one.
+    pub fn get_mut(&mut self, campaign: CampaignId) -> Option<&mut Standing> {
+        self.campaigns.get_mut(&campaign).map(Box::as_mut)
     }
 
     /// Changes an entry, and makes it if need be.

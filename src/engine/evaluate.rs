@@ -147,6 +147,25 @@ impl Outcome {
     pub fn unchanged() -> Self {
         Self { appended: true, ..Self::default() }
     }
+
+    /// Drops what was found after the last checkpoint up to `key`, and returns that checkpoint, to go on from
+    /// ([`Refold::onward`]). None: there is no such checkpoint, and nothing is dropped.
+    pub fn rewind(&mut self, key: &Key) -> Option<State> {
+        let kept = self.checkpoints.partition_point(|state| state.last.as_ref() <= Some(key));
+        let state = self.checkpoints[..kept].last()?.clone();
+        self.checkpoints.truncate(kept);
+        self.awards.retain(|award| Some(&award.by) <= state.last.as_ref());
+        (self.tail, self.to, self.met) = (None, None, None);
+        Some(state)
+    }
+
+    /// With what a fold found that went on from the state that [`Self::rewind`] returned.
+    #[must_use]
+    pub fn followed_by(mut self, onward: Self) -> Self {
+        self.awards.extend(onward.awards);
+        self.checkpoints.extend(onward.checkpoints);
+        Self { to: onward.to, tail: onward.tail, met: onward.met, ..self }
+    }
 }
 
 /// A fold of new purchases into the tail.

@@ -50,7 +50,7 @@ fn begin() {
         values.iter().for_each(|value| counter!(name, label => *value).increment(0));
     };
     zero(metrics::CACHE_READS, "tier", &["l1", "l2", "sql"]);
-    zero(metrics::WRITE_BATCHES, "outcome", &["committed", "repeated", "split", "failed"]);
+    zero(metrics::WRITE_BATCHES, "outcome", &["committed", "repeated", "split", "prepared", "failed"]);
     zero(metrics::REDIS_FAILURES, "kind", &["timeout", "connection", "reply", "garbage"]);
     zero(metrics::LIVE_UPDATES, "source", &["hub", "sql"]);
     zero(metrics::LIVE_HINTS, "direction", &["sent", "received", "dropped"]);

@@ -1,6 +1,7 @@
 //! The write path: idempotency, budgets, late data, admission, connections.
 
 mod cost;
+mod prepared;
 
 use std::sync::Arc;
 

@@ -1,16 +1,19 @@
 //! One batch, one transaction: lock → insert facts → load and fold → decide and post → commit.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use entity::{LedgerEntryKind, award, customer, ledger_entry, purchase, refund};
+use entity::{CustomerId, LedgerEntryKind, award, customer, ledger_entry, purchase, refund};
 use sea_orm::{
     ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
     QueryTrait, Select,
 };
 
 use super::changed::ChangedAwards;
+use super::evaluation::Evaluation;
 use super::facts::Verdict;
+use super::folding::Recorded as RecordedPurchase;
+use super::prepared::{Preparation, TooLong};
 use super::repair::Repair;
 use super::{Commit, Context, Fact, Recorded, Refusal, UserErrorCode, evaluation, facts, posting, repair};
 use crate::app::adjustment::AdjustPoints;
@@ -21,6 +24,7 @@ use crate::app::error::Error;
 use crate::app::jobs::queue::{self, Wanted};
 use crate::app::rows::{any, insert_new, update};
 use crate::app::running::Running;
+use crate::engine::evaluate::Range;
 use crate::engine::time::Instant;
 
 /// What a batch is made in.
@@ -31,12 +35,35 @@ pub(super) struct Batch<'a> {
     pub(super) shard: i32,
     /// Purchases of the past that it evaluates at most.
     pub(super) fold_purchases: usize,
+    /// Folds again no more purchases than that of one customer and campaign: what needs more is prepared. None: however many.
+    pub(super) most_refolded: Option<usize>,
+    /// Purchases as a later transaction will record them; they take the place of what is stored.
+    pub(super) unrecorded: HashMap<CustomerId, Vec<RecordedPurchase>>,
 }
 
 impl Batch<'_> {
     pub(super) fn backend(&self) -> DatabaseBackend {
         self.tx.get_database_backend()
     }
+
+    /// Adds what is not recorded yet of a stretch to what is loaded of it.
+    pub(super) fn add_unrecorded(&self, customer: CustomerId, loaded: &mut Vec<RecordedPurchase>, stretch: &Range) {
+        let unrecorded = self.unrecorded.get(&customer).map(Vec::as_slice).unwrap_or_default();
+        for recorded in unrecorded.iter().filter(|recorded| stretch.contains(&recorded.purchase.key)) {
+            match loaded.binary_search_by(|other| other.purchase.key.cmp(&recorded.purchase.key)) {
+                Ok(at) => loaded[at] = recorded.clone(),
+                Err(at) => loaded.insert(at, recorded.clone()),
+            }
+        }
+    }
+}
+
+/// What became of a batch.
+pub(super) enum Committed {
+    /// One answer for each fact, in order.
+    Answers(Vec<Result<Recorded, Refusal>>),
+    /// Nothing was written: a change of this customer's is to be prepared.
+    TooLong(TooLong),
 }
 
 /// A customer that the batch has locked.
@@ -65,6 +92,25 @@ pub(super) struct Touched {
 }
 
 impl Touched {
+    /// As it is loaded.
+    pub(super) fn of(row: customer::Model, running: Running) -> Self {
+        Self {
+            was_deferred: running.has_deferred(),
+            running,
+            before: row.stamp,
+            row,
+            purchases: Vec::new(),
+            refunds: Vec::new(),
+            adjustments: Vec::new(),
+            awards: ChangedAwards::default(),
+            entries: Vec::new(),
+            changed: false,
+            repair: None,
+            evaluation: false,
+            new: false,
+        }
+    }
+
     /// Whether this batch evaluates it: a replay or a refusal changes nothing, not even what a job would.
     pub(super) fn is_evaluated(&self) -> bool {
         self.changed || self.repair.is_some() || self.evaluation
@@ -90,23 +136,35 @@ impl Touched {
 /// By external id: the order in which they are locked, decided and posted.
 pub(super) type Customers = BTreeMap<String, Touched>;
 
-/// Records the facts; one answer each, in order.
+/// Records the facts, unless a change of theirs is long and not prepared. Takes what is prepared.
 pub(super) async fn commit(
     context: &Context,
     shard: i32,
     facts: &[&Fact],
-) -> Result<Vec<Result<Recorded, Refusal>>, Error> {
+    preparation: &mut Preparation,
+) -> Result<Committed, Error> {
     let tx = context.database.begin().await?;
     if tx.get_database_backend() == DatabaseBackend::Postgres {
         // A statement of its own: what is read next is read after the wait.
         tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock_shared({CAMPAIGNS_LOCK})")).await?;
     }
     let campaigns = context.campaigns.current(&tx).await?;
-    let batch = Batch { tx: &tx, campaigns, now: context.clock.now(), shard, fold_purchases: context.fold_purchases };
+    let batch = Batch {
+        tx: &tx,
+        campaigns,
+        now: context.clock.now(),
+        shard,
+        fold_purchases: context.fold_purchases,
+        most_refolded: preparation.may_be_repeated().then_some(context.fold_purchases),
+        unrecorded: HashMap::new(),
+    };
     let mut customers = lock_customers(&batch, facts).await?;
     let verdicts = facts::record(&batch, facts, &mut customers).await?;
     repair::recount(&batch, &mut customers).await?;
-    let evaluated = evaluation::evaluate(&batch, &customers).await?;
+    let evaluated = match evaluation::evaluate(&batch, &customers, preparation.prepared.take()).await? {
+        Evaluation::Done(evaluated) => evaluated,
+        Evaluation::TooLong(too_long) => return Ok(Committed::TooLong(too_long)),
+    };
     posting::post(&batch, &mut customers, evaluated).await?;
     save_customers(&batch, &mut customers).await?;
     let deferred = request_jobs(&batch, &customers).await?;
@@ -117,7 +175,7 @@ pub(super) async fn commit(
     for customer in customers.values().filter(|customer| customer.changed) {
         context.tell(&customer.commit());
     }
-    Ok(answer(facts, verdicts, &customers))
+    Ok(Committed::Answers(answer(facts, verdicts, &customers)))
 }
 
 /// Makes the customers that are new, locks all in the byte order of their external ids, then loads them.
@@ -151,19 +209,10 @@ async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers,
             // A repair makes them anew, also where they cannot be read.
             let running = if repair { running.unwrap_or_default() } else { running? };
             let touched = Touched {
-                was_deferred: running.has_deferred(),
-                running,
-                before: row.stamp,
                 new: new.contains(&row.external_id),
-                purchases: Vec::new(),
-                refunds: Vec::new(),
-                adjustments: Vec::new(),
-                awards: ChangedAwards::default(),
-                entries: Vec::new(),
-                changed: false,
                 repair: repair.then(Repair::default),
                 evaluation: evaluated.contains(row.external_id.as_str()),
-                row,
+                ..Touched::of(row, running)
             };
             Ok((touched.row.external_id.clone(), touched))
         })

@@ -97,7 +97,7 @@ async fn enter(
         indexes.push(index);
         let (fold, until) = (Fold::Further(Box::new(further)), one.until.clone());
         let Folded { customer, customer_id, campaign, .. } = *one;
-        jobs.push(Job { customer, customer_id, campaign, fold, until });
+        jobs.push(Job { customer, customer_id, campaign, fold, until, prepared: None, most_purchases: None });
     }
     folding::run(batch, &mut jobs).await?;
     let found = |job: Job<'_>| if let Fold::Further(further) = job.fold { further.finish() } else { Vec::new() };

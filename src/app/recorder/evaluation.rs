@@ -11,7 +11,8 @@ use sea_orm::{EntityTrait, FromQueryResult, QueryFilter};
 use super::batch::{Batch, Customers, Touched};
 use super::capping;
 use super::deferred::{self, Waiting};
-use super::folding::{self, Fold, Job};
+use super::folding::{self, Fold, Job, Recorded};
+use super::prepared::{Prepared, PreparedFold, TooLong};
 use super::repair::restore_points;
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
@@ -40,6 +41,14 @@ pub(super) struct Evaluated {
     pub(super) first: bool,
 }
 
+/// What an evaluation came to.
+pub(super) enum Evaluation {
+    /// By customer, then campaign.
+    Done(Vec<Evaluated>),
+    /// A change is to be prepared first.
+    TooLong(TooLong),
+}
+
 /// What a fold found, with what is recorded of it.
 pub(super) struct Folded<'a> {
     /// External id.
@@ -49,6 +58,8 @@ pub(super) struct Folded<'a> {
     pub(super) outcome: Outcome,
     /// The recorded awards of the folded stretch.
     pub(super) recorded: Vec<award::Model>,
+    /// Where recorded awards are still to be loaded.
+    unloaded: Option<Range>,
     /// See [`Job::until`].
     pub(super) until: Option<Key>,
 }
@@ -62,11 +73,19 @@ impl Folded<'_> {
 }
 
 /// Evaluates every customer of the batch, in customer, then activation order.
-pub(super) async fn evaluate(batch: &Batch<'_>, customers: &Customers) -> Result<Vec<Evaluated>, Error> {
+pub(super) async fn evaluate(
+    batch: &Batch<'_>,
+    customers: &Customers,
+    prepared: Option<Prepared>,
+) -> Result<Evaluation, Error> {
     let refunded = load_refunded(batch, customers).await?;
     let waiting = deferred::load_waiting(batch, customers).await?;
-    let (mut jobs, marks) = plan_jobs(batch, customers, &refunded, &waiting)?;
-    folding::run(batch, &mut jobs).await?;
+    let (mut jobs, marks) = plan_jobs(batch, customers, &refunded, &waiting, prepared)?;
+    if let Some(index) = folding::run(batch, &mut jobs).await? {
+        let customer = jobs[index].customer.to_owned();
+        let touches = customers.get(&customer).map(|customer| touches(customer, &refunded)).transpose()?;
+        return Ok(Evaluation::TooLong(TooLong { customer, touches: touches.unwrap_or_default() }));
+    }
     let mut folded: Vec<Folded<'_>> = jobs.into_iter().map(finish).collect();
     load_recorded(batch, &mut folded).await?;
     capping::cap(batch, customers, &mut folded).await?;
@@ -75,18 +94,28 @@ pub(super) async fn evaluate(batch: &Batch<'_>, customers: &Customers) -> Result
         let evaluated = compare(repaired(one.customer), one);
         Evaluated { mark, first, ..evaluated }
     });
-    Ok(evaluated.collect())
+    Ok(Evaluation::Done(evaluated.collect()))
 }
 
-fn finish(job: Job<'_>) -> Folded<'_> {
-    let Job { customer, customer_id, campaign, fold, until } = job;
-    let outcome = match fold {
-        Fold::Append(append) => append.finish(),
-        Fold::Refold(refold) => refold.finish(),
+/// What the fold found, with what was found before it.
+pub(super) fn finish(job: Job<'_>) -> Folded<'_> {
+    let Job { customer, customer_id, campaign, fold, until, prepared, .. } = job;
+    let found = match fold {
+        Fold::Append(append) => Some(append.finish()),
+        Fold::Refold(refold) => Some(refold.finish()),
         // `capping` searches, and nothing is planned so.
-        Fold::Further(_) => Outcome::unchanged(),
+        Fold::Through | Fold::Further(_) => None,
     };
-    Folded { customer, customer_id, campaign, outcome, recorded: Vec::new(), until }
+    let Some(prepared) = prepared else {
+        let outcome = found.unwrap_or_else(Outcome::unchanged);
+        // After the tail nothing is recorded.
+        let unloaded = (!outcome.appended).then(|| Range { after: outcome.from.clone(), to: outcome.to.clone() });
+        return Folded { customer, customer_id, campaign, outcome, recorded: Vec::new(), unloaded, until };
+    };
+    let unloaded = prepared.loaded_to().map(|loaded_to| Range { after: Some(loaded_to.clone()), to: None });
+    let PreparedFold { outcome, recorded, .. } = prepared;
+    let outcome = if let Some(found) = found { outcome.followed_by(found) } else { outcome };
+    Folded { customer, customer_id, campaign, outcome, recorded, unloaded, until }
 }
 
 /// The recorded awards against those that are reached.
@@ -122,9 +151,9 @@ async fn load_refunded(
 }
 
 /// A purchase before and after the batch; before: none where it is new.
-struct Touch {
+pub(super) struct Touch {
     before: Option<Purchase>,
-    after: Purchase,
+    pub(super) after: Recorded,
 }
 
 fn touches(
@@ -136,17 +165,14 @@ fn touches(
     let mut touches = Vec::new();
     // One a purchase: the engine compares before and after.
     for row in customer.purchases.iter().filter(|row| !named.contains(row.external_id.as_str())) {
-        touches.push(Touch { before: None, after: purchases::from_row(row, Vec::new())? });
+        touches.push(Touch { before: None, after: Recorded::of(row, &[])? });
     }
     for name in named {
         let Some((row, all)) = refunded.get(name) else { continue };
         let is_new = |refund: &refund::Model| customer.refunds.iter().any(|new| new.external_id == refund.external_id);
-        let net = |counted: &mut dyn Iterator<Item = &refund::Model>| {
-            let refunds = counted.map(refunds::from_row).collect::<Result<_, _>>()?;
-            purchases::from_row(row, refunds)
-        };
-        let before = net(&mut all.iter().filter(|refund| !is_new(refund)))?;
-        touches.push(Touch { before: (!new.contains(name)).then_some(before), after: net(&mut all.iter())? });
+        let earlier = all.iter().filter(|refund| !is_new(refund)).map(refunds::from_row).collect::<Result<_, _>>()?;
+        let before = purchases::from_row(row, earlier)?;
+        touches.push(Touch { before: (!new.contains(name)).then_some(before), after: Recorded::of(row, all)? });
     }
     Ok(touches)
 }
@@ -161,6 +187,7 @@ fn plan_jobs<'a>(
     customers: &'a Customers,
     refunded: &HashMap<String, (purchase::Model, Vec<refund::Model>)>,
     waiting: &Waiting,
+    mut prepared: Option<Prepared>,
 ) -> Result<(Vec<Job<'a>>, Marks), Error> {
     let mut jobs = Vec::new();
     let mut marks = Vec::new();
@@ -170,10 +197,12 @@ fn plan_jobs<'a>(
         let evaluated =
             |campaign: &&Arc<Campaign>| campaign.counts() || (customer.repair.is_some() && campaign.life.activated);
         for campaign in batch.campaigns.all().iter().filter(evaluated) {
-            let Some(Planned { fold, until, mark }) = plan_fold(customer, campaign, &touches, waiting) else {
+            let Some(planned) = plan_fold(batch, customer, campaign, &touches, waiting, prepared.as_mut()) else {
                 continue;
             };
-            jobs.push(Job { customer: name, customer_id: customer.row.id, campaign, fold, until });
+            let Planned { fold, until, mark, prepared, most_purchases } = planned;
+            let customer_id = customer.row.id;
+            jobs.push(Job { customer: name, customer_id, campaign, fold, until, prepared, most_purchases });
             marks.push((mark, deferred::is_unevaluated(customer, campaign)));
         }
     }
@@ -187,57 +216,79 @@ struct Planned<'a> {
     until: Option<Key>,
     /// Up to where the history is evaluated once this is done; none: all of it is.
     mark: Option<Key>,
+    /// See [`Job::prepared`].
+    prepared: Option<PreparedFold>,
+    /// See [`Job::most_purchases`].
+    most_purchases: Option<usize>,
+}
+
+impl<'a> Planned<'a> {
+    /// Up to a mark.
+    fn up_to(mark: Option<Key>, fold: Fold<'a>) -> Self {
+        Self { fold, until: mark.clone(), mark, prepared: None, most_purchases: None }
+    }
 }
 
 /// What must be folded of a customer in a campaign; none: nothing.
 fn plan_fold<'a>(
+    batch: &Batch<'_>,
     customer: &Touched,
     campaign: &'a Campaign,
     touches: &[Touch],
     waiting: &Waiting,
+    prepared: Option<&mut Prepared>,
 ) -> Option<Planned<'a>> {
     if customer.repair.is_some() {
-        let fold = Fold::Refold(Box::new(Refold::whole(campaign.engine())));
-        return Some(Planned { fold, until: None, mark: None });
+        return Some(Planned::up_to(None, Fold::Refold(Box::new(Refold::whole(campaign.engine())))));
     }
     let mark = deferred::mark(customer, campaign);
-    let tail = customer.running.of(campaign.id()).tail();
-    let up_to_mark = |fold| Some(Planned { fold, until: mark.clone(), mark: mark.clone() });
-    match plan(campaign.engine(), &tail, changes(campaign, touches, mark.as_ref())) {
-        Plan::Append(append) => up_to_mark(Fold::Append(append)),
+    let standing = customer.running.of(campaign.id());
+    let changes = changes(campaign, touches, mark.as_ref());
+    let prepared = prepared.and_then(|prepared| prepared.take(batch, customer, campaign, &changes));
+    match plan(campaign.engine(), &standing.tail(), changes) {
+        Plan::Append(append) => Some(Planned::up_to(mark, Fold::Append(append))),
         Plan::Refold { first, last } => {
-            up_to_mark(Fold::Refold(Box::new(Refold::new(campaign.engine(), &first, &last))))
+            let onward = prepared.and_then(|mut prepared| Some((prepared.onward(campaign)?, prepared)));
+            if let Some((fold, prepared)) = onward {
+                return Some(Planned { prepared: Some(prepared), ..Planned::up_to(mark, fold) });
+            }
+            let fold = Fold::Refold(Box::new(Refold::new(campaign.engine(), &first, &last)));
+            // Without a version it cannot be told later whether what is prepared still holds.
+            let most_purchases = standing.history_version.and(batch.most_refolded);
+            Some(Planned { most_purchases, ..Planned::up_to(mark, fold) })
         }
         Plan::Unaffected => {
-            let (append, mark) = waiting.fold_on(customer, campaign, tail)?;
-            Some(Planned { fold: Fold::Append(Box::new(append)), until: None, mark })
+            let (append, mark) = waiting.fold_on(customer, campaign, standing.tail())?;
+            Some(Planned { until: None, ..Planned::up_to(mark, Fold::Append(Box::new(append))) })
         }
     }
 }
 
 /// The changes as the campaign sees them, as far as its mark.
-fn changes(campaign: &Campaign, touches: &[Touch], mark: Option<&Key>) -> Vec<Change> {
+pub(super) fn changes(campaign: &Campaign, touches: &[Touch], mark: Option<&Key>) -> Vec<Change> {
     let eligible = |purchase: &Purchase| campaign.engine().eligible(purchase);
-    let evaluated = touches.iter().filter(|touch| mark.is_none_or(|mark| touch.after.key <= *mark));
-    let change =
-        |touch: &Touch| Change { before: touch.before.as_ref().and_then(eligible), after: eligible(&touch.after) };
+    let evaluated = touches.iter().filter(|touch| mark.is_none_or(|mark| touch.after.purchase.key <= *mark));
+    let change = |touch: &Touch| Change {
+        before: touch.before.as_ref().and_then(eligible),
+        after: eligible(&touch.after.purchase),
+    };
     evaluated.map(change).collect()
 }
 
 /// Loads the recorded awards of the stretches that were folded again.
-async fn load_recorded(batch: &Batch<'_>, folded: &mut [Folded<'_>]) -> Result<(), Error> {
+pub(super) async fn load_recorded(batch: &Batch<'_>, folded: &mut [Folded<'_>]) -> Result<(), Error> {
     let columns =
         [("customer_id", Kind::Int), ("campaign_id", Kind::Int), ("from_at", Kind::Int), ("to_at", Kind::Int)];
     let mut rows = Rows::new(batch.backend(), &columns);
     let mut places = HashMap::new();
-    // After the tail nothing is recorded.
-    for (index, one) in folded.iter().enumerate().filter(|(_, one)| !one.outcome.appended) {
+    for (index, one) in folded.iter().enumerate() {
+        let Some(stretch) = &one.unloaded else { continue };
         let at = |key: &Option<Key>, default: Instant| key.as_ref().map_or(default, |key| key.at).0;
         rows.push(vec![
             one.customer_id.0.into(),
             one.campaign.id().0.into(),
-            at(&one.outcome.from, Instant::EPOCH).into(),
-            at(&one.outcome.to, Instant::FOREVER).into(),
+            at(&stretch.after, Instant::EPOCH).into(),
+            at(&stretch.to, Instant::FOREVER).into(),
         ]);
         places.insert((one.customer_id, one.campaign.id()), index);
     }
@@ -248,13 +299,12 @@ async fn load_recorded(batch: &Batch<'_>, folded: &mut [Folded<'_>]) -> Result<(
         AND t.earned_at >= r.from_at AND t.earned_at <= r.to_at AND t.status <> 'reversed'";
     for row in join(batch.tx, "t.*", "award", rows, on, "").await? {
         let row = award::Model::from_query_result(&row, "")?;
-        let Some(Folded { outcome, recorded, .. }) =
+        let Some(Folded { unloaded, recorded, .. }) =
             places.get(&(row.customer_id, row.campaign_id)).map(|index| &mut folded[*index])
         else {
             continue;
         };
-        let stretch = Range { after: outcome.from.clone(), to: outcome.to.clone() };
-        if stretch.contains(&awards::reaching_key(&row)) {
+        if unloaded.as_ref().is_some_and(|stretch| stretch.contains(&awards::reaching_key(&row))) {
             recorded.push(row);
         }
     }

@@ -10,6 +10,7 @@ use entity::{CampaignId, CustomerId, checkpoint, purchase, refund};
 use sea_orm::FromQueryResult;
 
 use super::batch::Batch;
+use super::prepared::PreparedFold;
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
 use crate::app::history::{self, Bounds, FirstRows, Lines};
@@ -39,6 +40,10 @@ pub(super) struct Job<'a> {
     pub(super) fold: Fold<'a>,
     /// What lies after this key is deferred, and not looked at.
     pub(super) until: Option<Key>,
+    /// What was found before this transaction began; the fold goes on from there.
+    pub(super) prepared: Option<PreparedFold>,
+    /// The fold stops once it was fed more purchases than this; none: it runs to its end.
+    pub(super) most_purchases: Option<usize>,
 }
 
 impl Job<'_> {
@@ -54,6 +59,8 @@ impl Job<'_> {
 
 /// What kind of fold.
 pub(super) enum Fold<'a> {
+    /// Nothing is left to do.
+    Through,
     Append(Box<Append<'a>>),
     Refold(Box<Refold<'a>>),
     Further(Box<Further<'a>>),
@@ -62,6 +69,7 @@ pub(super) enum Fold<'a> {
 impl Fold<'_> {
     fn load(&mut self) -> Option<Load> {
         match self {
+            Self::Through => None,
             Self::Append(append) => append.load().map(Load::Purchases),
             Self::Refold(refold) => refold.load(),
             Self::Further(further) => further.load(),
@@ -70,7 +78,7 @@ impl Fold<'_> {
 
     fn feed_checkpoints(&mut self, before: Option<State>, ahead: Vec<State>) {
         match self {
-            Self::Append(_) => {}
+            Self::Through | Self::Append(_) => {}
             Self::Refold(refold) => refold.feed_checkpoints(before, ahead),
             Self::Further(further) => further.feed_checkpoints(before, ahead),
         }
@@ -78,6 +86,7 @@ impl Fold<'_> {
 
     fn feed(&mut self, purchases: Vec<Eligible>, to: Option<Key>) {
         match self {
+            Self::Through => {}
             Self::Append(append) => append.feed(purchases, to),
             Self::Refold(refold) => refold.feed(purchases, to),
             Self::Further(further) => further.feed(purchases, to),
@@ -85,8 +94,9 @@ impl Fold<'_> {
     }
 }
 
-/// Runs all folds to their ends.
-pub(super) async fn run(batch: &Batch<'_>, jobs: &mut [Job<'_>]) -> Result<(), Error> {
+/// Runs all folds to their ends, unless one needs more purchases than it may have: returns the index of that one.
+pub(super) async fn run(batch: &Batch<'_>, jobs: &mut [Job<'_>]) -> Result<Option<usize>, Error> {
+    let mut fed = vec![0; jobs.len()];
     loop {
         let mut checkpoints = Vec::new();
         let mut ranges = Vec::new();
@@ -98,10 +108,16 @@ pub(super) async fn run(batch: &Batch<'_>, jobs: &mut [Job<'_>]) -> Result<(), E
             }
         }
         if checkpoints.is_empty() && ranges.is_empty() {
-            return Ok(());
+            return Ok(None);
+        }
+        let too_long = |index: usize| jobs[index].most_purchases.is_some_and(|most| fed[index] > most);
+        if let Some(index) = (0..jobs.len()).find(|index| too_long(*index)) {
+            return Ok(Some(index));
         }
         feed_checkpoints(batch, jobs, checkpoints).await?;
-        feed_purchases(batch, jobs, ranges).await?;
+        for (index, purchases) in feed_purchases(batch, jobs, ranges).await? {
+            fed[index] += purchases;
+        }
     }
 }
 
@@ -173,7 +189,13 @@ async fn load_checkpoints<'a>(
     Ok(found)
 }
 
-async fn feed_purchases(batch: &Batch<'_>, jobs: &mut [Job<'_>], ranges: Vec<(usize, Range)>) -> Result<(), Error> {
+/// Returns how many purchases each fold was fed.
+async fn feed_purchases(
+    batch: &Batch<'_>,
+    jobs: &mut [Job<'_>],
+    ranges: Vec<(usize, Range)>,
+) -> Result<Vec<(usize, usize)>, Error> {
+    let mut fed = Vec::with_capacity(ranges.len());
     let asked = ranges.iter().map(|(index, range)| (&jobs[*index], range));
     let history = load_history(batch, asked).await?;
     for (index, range) in ranges {
@@ -187,10 +209,11 @@ async fn feed_purchases(batch: &Batch<'_>, jobs: &mut [Job<'_>], ranges: Vec<(us
             continue;
         }
         let inside = recorded.iter().filter(|recorded| range.contains(&recorded.purchase.key));
+        fed.push((index, inside.clone().count()));
         let to = cut_at.clone().filter(|cut_at| range.to.as_ref().is_none_or(|to| cut_at < to));
         fold.feed(inside.filter_map(|recorded| recorded.eligible_for(campaign)).collect(), to);
     }
-    Ok(())
+    Ok(fed)
 }
 
 /// Purchases that a fold asks for, `(after, to]`; no end: all that follow.
@@ -229,7 +252,9 @@ async fn load_history<'a>(
         });
         let bounds = Bounds { rows: most_purchases(spans.len(), lines), bytes: ROUND_BYTES / spans.len().max(1) };
         let first = history::first_rows(batch.tx, &asked.collect::<Vec<_>>(), lines, bounds).await?;
-        for ((customer, span), (recorded, cut_at)) in spans.into_iter().zip(with_refunds(batch, first).await?) {
+        for ((customer, span), (mut recorded, cut_at)) in spans.into_iter().zip(with_refunds(batch, first).await?) {
+            let end = cut_at.clone().or(span.1.clone());
+            batch.add_unrecorded(customer, &mut recorded, &Range { after: Some(span.0.clone()), to: end });
             history.entry((customer, lines)).or_default().push(Stretch { span, recorded, cut_at });
         }
     }
@@ -285,6 +310,7 @@ fn most_purchases(spans: usize, lines: Lines) -> usize {
 }
 
 /// A purchase with the campaign-set revisions of its commit and of its refunds'.
+#[derive(Clone)]
 pub(super) struct Recorded {
     pub(super) purchase: Purchase,
     revision: i64,

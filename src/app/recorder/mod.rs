@@ -5,7 +5,7 @@
 //! writer. One batch is one transaction (`batch`); its number of statements does not depend on its size:
 //! `facts` inserts what is new, `evaluation` plans what must be folded again (`folding` loads and folds, `capping` applies
 //! the customers' caps; `deferred` says what must wait for a job), `posting` writes the difference.
-//! `repair` is `audit`'s.
+//! A change that needs a long stretch of a history is `prepared` before its transaction. `repair` is `audit`'s.
 //!
 //! A caller that goes away cancels nothing: writers run in tasks of their own.
 
@@ -17,9 +17,11 @@ mod evaluation;
 mod facts;
 mod folding;
 mod posting;
+mod prepared;
 mod repair;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::pin::Pin;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -43,8 +45,12 @@ use crate::config;
 use crate::live::Hub;
 use crate::live::hints::Hints;
 use crate::metrics;
+use batch::Committed;
 pub use changed::MAX_CHANGED_AWARDS;
+use prepared::{Preparation, TooLong};
 
+/// Long changes that are prepared at once: each may hold all awards of a customer.
+const MAX_PREPARATIONS_AT_ONCE: usize = 1;
 /// How often a batch is repeated after a deadlock or a serialisation failure.
 const MAX_REPEATS: u32 = 10;
 /// The pause before the first repetition; it doubles.
@@ -188,12 +194,15 @@ impl Recorder {
         let sqlite = context.database.backend() == sea_orm::DatabaseBackend::Sqlite;
         let count = if sqlite { 1 } else { limits.writers.max(1) };
         let tasks = TaskTracker::new();
+        let preparations = Arc::new(Semaphore::new(MAX_PREPARATIONS_AT_ONCE));
         let writers = (0..count)
             .map(|shard| {
                 // Unbounded by itself: the semaphores bound what all of them hold together.
                 let (sender, receiver) = mpsc::unbounded_channel();
                 let shard = i32::try_from(shard).unwrap_or(i32::MAX);
-                tasks.spawn(run_writer(context.clone(), shard, receiver, limits.batch_items));
+                let preparations = Arc::clone(&preparations);
+                let writer = Writer { context: context.clone(), shard, tasks: tasks.clone(), preparations };
+                tasks.spawn(run_writer(writer, receiver, limits.batch_items));
                 sender
             })
             .collect();
@@ -311,29 +320,51 @@ impl Recorder {
     }
 }
 
-async fn run_writer(context: Context, shard: i32, mut queue: mpsc::UnboundedReceiver<Item>, batch_items: usize) {
+/// What a writer needs for every batch.
+#[derive(Clone)]
+struct Writer {
+    context: Context,
+    shard: i32,
+    /// Where long changes are prepared.
+    tasks: TaskTracker,
+    preparations: Arc<Semaphore>,
+}
+
+async fn run_writer(writer: Writer, mut queue: mpsc::UnboundedReceiver<Item>, batch_items: usize) {
     let mut waiting = Vec::new();
     while queue.recv_many(&mut waiting, batch_items).await > 0 {
         // In a task of its own, so that a panic loses one batch (whose callers are told) and not the writer.
-        let batch = std::mem::take(&mut waiting);
-        let context = context.clone();
-        let span = tracing::info_span!("batch", items = batch.len());
-        if let Err(panic) = tokio::spawn(async move { write(&context, shard, batch).await }.instrument(span)).await {
+        let items = std::mem::take(&mut waiting);
+        let writer = writer.clone();
+        let span = tracing::info_span!("batch", items = items.len());
+        let batch = async move { write(&writer, Unwritten { items, preparation: Preparation::default() }).await };
+        if let Err(panic) = tokio::spawn(batch.instrument(span)).await {
             tracing::error!(error = %panic, "a batch was lost");
         }
     }
 }
 
+/// Items to commit together, and what is prepared of their change.
+struct Unwritten {
+    items: Vec<Item>,
+    preparation: Preparation,
+}
+
 /// Commits the items, all together if they let themselves be, and answers each.
-async fn write(context: &Context, shard: i32, items: Vec<Item>) {
-    let mut batches = vec![items];
-    while let Some(mut items) = batches.pop() {
+async fn write(writer: &Writer, unwritten: Unwritten) {
+    let context = &writer.context;
+    let mut batches = vec![unwritten];
+    while let Some(Unwritten { mut items, mut preparation }) = batches.pop() {
         let facts: Vec<&Fact> = items.iter().map(|item| &item.fact).collect();
         let began = tokio::time::Instant::now();
-        let committed = commit(context, shard, &facts).await;
-        context.database.writes().note(committed.as_ref().map(|answers| answers.iter().any(is_new)));
+        let committed = commit(context, writer.shard, &facts, &mut preparation).await;
+        let noted = committed.as_ref().map(|committed| match committed {
+            Committed::Answers(answers) => answers.iter().any(is_new),
+            Committed::TooLong(_) => false,
+        });
+        context.database.writes().note(noted);
         match committed {
-            Ok(answers) => {
+            Ok(Committed::Answers(answers)) => {
                 ended("committed");
                 histogram!(metrics::WRITE_BATCH_ITEMS).record(facts.len() as f64);
                 histogram!(metrics::WRITE_BATCH_SECONDS).record(began.elapsed().as_secs_f64());
@@ -341,21 +372,55 @@ async fn write(context: &Context, shard: i32, items: Vec<Item>) {
                     let _ = item.reply.send(Ok(answer));
                 }
             }
+            // The customer's items go on by themselves; the others do not wait for them.
+            Ok(Committed::TooLong(too_long)) => {
+                ended("prepared");
+                let (its, others) = items.into_iter().partition(|item| item.fact.customer() == too_long.customer);
+                let unwritten = Unwritten { items: its, preparation };
+                writer.tasks.spawn(prepare_and_write(writer.clone(), unwritten, too_long));
+                if !others.is_empty() {
+                    batches.push(Unwritten { items: others, preparation: Preparation::default() });
+                }
+            }
             // Find the item at fault, and let the others pass.
             Err(error) if is_of_one_item(&error) && items.len() > 1 => {
                 ended("split");
                 let rest = items.split_off(items.len() / 2);
-                batches.push(rest);
-                batches.push(items);
+                batches.extend([rest, items].map(|items| Unwritten { items, preparation: Preparation::default() }));
             }
             Err(error) => {
                 ended("failed");
-                for item in items {
-                    let _ = item.reply.send(Err(error.clone()));
-                }
+                reject(items, &error);
             }
         }
     }
+}
+
+fn reject(items: Vec<Item>, error: &Error) {
+    for item in items {
+        let _ = item.reply.send(Err(error.clone()));
+    }
+}
+
+/// Prepares a customer's long change, then commits its items. Boxed: a commit may find that it must be prepared again.
+fn prepare_and_write(
+    writer: Writer,
+    unwritten: Unwritten,
+    too_long: TooLong,
+) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    Box::pin(async move {
+        let context = &writer.context;
+        let Unwritten { items, preparation } = unwritten;
+        // It is never closed.
+        let _permit = writer.preparations.acquire().await;
+        match prepared::prepare(context, too_long).await {
+            Ok(prepared) => {
+                let preparation = Preparation { attempts: preparation.attempts + 1, prepared };
+                write(&writer, Unwritten { items, preparation }).await;
+            }
+            Err(error) => reject(items, &error),
+        }
+    })
 }
 
 /// Whether the error may come from one item alone: data that the database refuses, a statement that takes too long, stored data that
@@ -378,11 +443,16 @@ fn ended(outcome: &'static str) {
 }
 
 /// Commits one batch; a deadlock or a serialisation failure repeats it whole.
-async fn commit(context: &Context, shard: i32, facts: &[&Fact]) -> Result<Vec<Result<Recorded, Refusal>>, Error> {
+async fn commit(
+    context: &Context,
+    shard: i32,
+    facts: &[&Fact],
+    preparation: &mut Preparation,
+) -> Result<Committed, Error> {
     let mut pause = REPEAT_PAUSE;
     let mut repeats = 0;
     loop {
-        match batch::commit(context, shard, facts).await {
+        match batch::commit(context, shard, facts, preparation).await {
             Err(Error::Database(error)) if is_conflict(&error) && repeats < MAX_REPEATS => {
                 tracing::debug!(error = %error, repeats, "a batch is repeated");
                 ended("repeated");

@@ -27,8 +27,16 @@ use crate::engine::time::Instant;
 /// What the entries of a repair say.
 const REPAIR_REASON: &str = "audit repair";
 
+/// Awards that are updated at once before the budgets are locked. They may be all of a customer's.
+const UPDATED_AT_ONCE: usize = 2_048;
+
 /// Posts every difference and every adjustment.
-pub(super) async fn post(batch: &Batch<'_>, customers: &mut Customers, evaluated: Vec<Evaluated>) -> Result<(), Error> {
+pub(super) async fn post(
+    batch: &Batch<'_>,
+    customers: &mut Customers,
+    mut evaluated: Vec<Evaluated>,
+) -> Result<(), Error> {
+    move_awards(batch, customers, &mut evaluated).await?;
     let budgets = lock_budgets(batch, &evaluated).await?;
     let mut posting = Posting { batch, budgets, writes: Writes::default() };
     let mut evaluated: VecDeque<Evaluated> = evaluated.into();
@@ -40,6 +48,35 @@ pub(super) async fn post(batch: &Batch<'_>, customers: &mut Customers, evaluated
         posting.close(customer, drafts);
     }
     posting.writes.save(batch).await
+}
+
+/// Updates the awards that stay without posting anything, and takes them out of the differences. A change may move all of a
+/// customer's: this needs no budget, so it is done while none is locked.
+async fn move_awards(batch: &Batch<'_>, customers: &mut Customers, evaluated: &mut [Evaluated]) -> Result<(), Error> {
+    let mut updated = Vec::new();
+    for Evaluated { customer, diff, recorded, .. } in evaluated {
+        let customer = customers.get_mut(customer).filter(|customer| customer.repair.is_none());
+        let Some(customer) = customer else { continue };
+        let (stay, post): (Vec<_>, Vec<_>) = std::mem::take(&mut diff.changed).into_iter().partition(posts_nothing);
+        diff.changed = post;
+        customer.changed |= !stay.is_empty();
+        for changed in stay {
+            let Some(row) = recorded.remove(&changed.recorded.number) else { continue };
+            let row = awards::moved_to(&row, &changed.reached, customer.next_version());
+            customer.awards.push(row.clone());
+            updated.push(row);
+            if updated.len() >= UPDATED_AT_ONCE {
+                update::<award::Entity>(batch.tx, &updated).await?;
+                updated.clear();
+            }
+        }
+    }
+    update::<award::Entity>(batch.tx, &updated).await?;
+    Ok(())
+}
+
+fn posts_nothing(changed: &Changed) -> bool {
+    matches!(changed.how, How::Moved | How::Adjusted)
 }
 
 /// Locks the budgets that the differences touch, then reads them.
@@ -156,14 +193,16 @@ impl Posting<'_> {
         for state in outcome.checkpoints {
             self.writes.checkpoints.extend(checkpoint_row(customer_id, campaign, &state)?);
         }
-        let Some(tail) = outcome.tail else {
-            return Ok(());
-        };
-        if customer.running.of(campaign).tail() != tail {
+        if let Some(tail) = outcome.tail.filter(|tail| customer.running.of(campaign).tail() != *tail) {
             customer.changed = true;
             let standing = customer.running.entry(campaign);
             standing.state = tail.state;
             standing.since_checkpoint = tail.since_checkpoint;
+        }
+        let version = customer.next_version();
+        if let Some(standing) = customer.running.get_mut(campaign) {
+            let since = if outcome.appended { standing.history_version } else { None };
+            standing.history_version = since.or(Some(version));
         }
         Ok(())
     }

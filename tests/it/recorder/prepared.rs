@@ -1,0 +1,124 @@
+//! A change deep in a long history is folded outside the transaction that posts it, and is right whatever came in meanwhile.
+
+use std::cell::Cell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::json;
+use windfall::app::App;
+use windfall::app::purchase;
+use windfall::app::refund::{self, RecordRefund};
+use windfall::config;
+
+use crate::support::direct::{ENGINES, HOUR, NOW, TestApp, purchase_input, scratch, writer};
+use crate::support::node::{metric, node};
+use crate::support::server::{command, run};
+
+/// Purchases that a transaction folds again in these tests.
+const FOLD: usize = 40;
+
+/// The latest is the customer's `number`-th.
+async fn buy(app: &App, customer: &str, number: i64) {
+    let at = NOW - 1_000 * HOUR + number * HOUR;
+    let input = purchase_input(customer, &format!("{customer}{number}"), at, "4.00");
+    for answer in purchase::record(app, &TestApp::shop(), vec![(vec![], input)]).await.unwrap() {
+        answer.unwrap();
+    }
+}
+
+async fn refund(app: &App, customer: &str, number: i64) {
+    let id = format!("{customer}{number}");
+    let input = RecordRefund {
+        external_id: id.clone(),
+        purchase_external_id: id,
+        refunded_at: "2026-11-02T12:00:00Z".into(),
+        amount: None,
+        lines: None,
+    };
+    refund::record(app, &TestApp::shop(), vec![], input).await.unwrap();
+}
+
+/// Two nodes change the past of a customer who buys on, in campaigns of every kind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_comes_in_meanwhile_counts() {
+    let whole = json!({"campaign": "WHOLE"});
+    let rules = [
+        json!({"goal": {"purchases": {"atLeast": 3, "repeat": true}}, "window": whole}),
+        json!({"goal": {"spend": {"amount": "9.00", "repeat": true}}, "window": whole, "budget": 700}),
+        json!({"goal": {"purchases": {"atLeast": 5}}, "window": {"rolling": {"duration": "PT30H"}}}),
+        json!({"goal": {"purchases": {"atLeast": 2}}, "window": {"session": {"gap": "PT2H"}}}),
+        json!({"goal": {"purchases": {"atLeast": 2}}, "window": {"timer": {"duration": "PT5H", "reopens": true}},
+            "maxPerCustomer": 20}),
+        json!({"goal": {"streak": {"length": 2, "repeat": true}}, "window": {"calendar": {"unit": "DAY"}}}),
+    ];
+    for engine in ENGINES {
+        let test = TestApp::start_with(engine, &config::Writer { fold_purchases: FOLD, ..writer() }).await;
+        for rule in &rules {
+            let mut input = json!({
+                "name": "long", "startsAt": "2026-01-01T00:00:00Z", "currency": "EUR", "award": {"points": 10}
+            });
+            input.as_object_mut().unwrap().extend(rule.as_object().unwrap().clone());
+            test.campaign(input).await;
+        }
+        for number in 0..200 {
+            buy(&test.app, "c", number).await;
+        }
+        let other = test.another().await;
+        let done = Arc::new(AtomicBool::new(false));
+        let buys_on = {
+            let (other, done) = (Arc::clone(&other), Arc::clone(&done));
+            tokio::spawn(async move {
+                let mut number = 200;
+                while !done.load(Ordering::Relaxed) {
+                    buy(&other, "c", number).await;
+                    number += 1;
+                }
+                number
+            })
+        };
+        for number in [0, 1, 40, 7, 150] {
+            tokio::join!(refund(&test.app, "c", number), refund(&other, "c", number + 2), refund(&test.app, "c", 199));
+        }
+        done.store(true, Ordering::Relaxed);
+        assert!(buys_on.await.unwrap() > 202, "{engine:?}");
+        test.audit_is_clean().await;
+        other.stop().await.unwrap();
+    }
+}
+
+/// What is prepared stays valid while the customer buys: else it would never be done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_long_change_is_prepared_once_though_the_customer_buys_on() {
+    for engine in ENGINES {
+        let (url, _kept) = scratch(engine).await;
+        let shop = node(&url, None, &[("WINDFALL__WRITER__FOLD_PURCHASES", "40")]).await;
+        shop.campaign(json!({"goal": {"purchases": {"atLeast": 3, "repeat": true}}})).await;
+        shop.buy_many("c", 0..1_000).await;
+        let prepared = "windfall_write_batches_total{outcome=\"prepared\"}";
+        assert_eq!(metric(&shop, prepared).await, 0.0, "{engine:?}: an append is not long");
+        let (mut number, mut changes, mut interleaved) = (1_000, 0, 0);
+        while interleaved < 3 {
+            let (began, done) = (number, Cell::new(false));
+            let buys_on = async {
+                while !done.get() {
+                    shop.buy("c", number).await;
+                    number += 1;
+                }
+            };
+            let refunds = async {
+                shop.refund("c", changes).await;
+                done.set(true);
+            };
+            tokio::join!(refunds, buys_on);
+            changes += 1;
+            interleaved += usize::from(number > began + 1);
+            assert!(changes < 200, "{engine:?}: no purchase came in while a change was prepared");
+        }
+        assert_eq!(metric(&shop, prepared).await, changes as f64, "{engine:?}");
+        let stands = number - changes;
+        assert_eq!(shop.balance("c").await["available"], stands / 3 * 10, "{engine:?}");
+        assert!(shop.server.terminate().success());
+        let audit = run(command(&url).arg("audit"));
+        assert_eq!(audit.code, Some(0), "{engine:?}: {}", audit.stdout);
+    }
+}
