@@ -173,7 +173,22 @@ impl<'a> Store<'a> {
             Plan::Append(fold) => source.append(fold.checkpoint_every(every)),
             Plan::Refold { first, last } => source.refold(Refold::new(campaign, &first, &last).checkpoint_every(every)),
         };
+        self.assert_goes_on(&outcome);
         self.apply(outcome)
+    }
+
+    /// A fold that is taken up again at a checkpoint before the tail finds what it had found.
+    fn assert_goes_on(&self, outcome: &Outcome) {
+        let (mut begun, mut loads) = (outcome.clone(), Loads::default());
+        let to_the_end = outcome.met.is_none() && !outcome.appended;
+        let seen = self.tail.state.last.as_ref().filter(|_| to_the_end);
+        let Some(state) = seen.and_then(|seen| begun.rewind(seen)) else { return };
+        let Self { campaign, checkpoint_every, eligible, at_most, .. } = self;
+        let mut source = Source { eligible, checkpoints: &[], at_most: *at_most, loads: &mut loads };
+        let onward = source.refold(Refold::onward(*campaign, state).checkpoint_every(*checkpoint_every));
+        let mut found = begun.followed_by(onward);
+        found.awards.truncate(campaign.rule.most_awards().map_or(usize::MAX, |most| usize::try_from(most).unwrap()));
+        assert_eq!(found, *outcome);
     }
 
     fn source(&mut self) -> Source<'_> {
