@@ -2,6 +2,8 @@
 
 use sea_orm_migration::prelude::*;
 
+use crate::online::{create_index, drop_index};
+
 /// `award_customer_order` and `checkpoint_customer_order`.
 pub(crate) struct Migration;
 
@@ -11,29 +13,27 @@ impl MigrationName for Migration {
     }
 }
 
-/// Name, table, columns.
-const INDEXES: [(&str, &str, &[&str]); 2] = [
-    ("award_customer_order", "award", &["customer_id", "earned_at", "purchase_external_id", "nth", "number"]),
-    ("checkpoint_customer_order", "checkpoint", &["customer_id", "purchased_at", "external_id", "campaign_id"]),
+const INDEXES: [(&str, &str, &str); 2] = [
+    ("award_customer_order", "award", "customer_id, earned_at, purchase_external_id, nth, number"),
+    ("checkpoint_customer_order", "checkpoint", "customer_id, purchased_at, external_id, campaign_id"),
 ];
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
+    fn use_transaction(&self) -> Option<bool> {
+        Some(false)
+    }
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         for (name, table, columns) in INDEXES {
-            let mut index = Index::create();
-            index.name(name).table(table);
-            for column in columns {
-                index.col(*column);
-            }
-            manager.create_index(index).await?;
+            create_index(manager, name, table, columns).await?;
         }
         Ok(())
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         for (name, table, _) in INDEXES {
-            manager.drop_index(Index::drop().name(name).table(table).to_owned()).await?;
+            drop_index(manager, name, table).await?;
         }
         Ok(())
     }

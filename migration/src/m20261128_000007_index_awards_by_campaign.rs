@@ -3,6 +3,8 @@
 
 use sea_orm_migration::prelude::*;
 
+use crate::online::{create_index, drop_index};
+
 /// `award_customer_campaign`.
 pub(crate) struct Migration;
 
@@ -12,17 +14,26 @@ impl MigrationName for Migration {
     }
 }
 
-const INDEX: &str = "award_customer_campaign";
+const INDEXES: [(&str, &str, &str); 1] =
+    [("award_customer_campaign", "award", "customer_id, campaign_id, earned_at, number")];
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
+    fn use_transaction(&self) -> Option<bool> {
+        Some(false)
+    }
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        let mut index = Index::create().name(INDEX).table("award").take();
-        index.col("customer_id").col("campaign_id").col("earned_at").col("number");
-        manager.create_index(index).await
+        for (name, table, columns) in INDEXES {
+            create_index(manager, name, table, columns).await?;
+        }
+        Ok(())
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager.drop_index(Index::drop().name(INDEX).table("award").to_owned()).await
+        for (name, table, _) in INDEXES {
+            drop_index(manager, name, table).await?;
+        }
+        Ok(())
     }
 }

@@ -3,6 +3,8 @@
 
 use sea_orm_migration::prelude::*;
 
+use crate::online::{create_index, drop_index};
+
 /// `award_customer_status` and `award_customer_campaign_status`.
 pub(crate) struct Migration;
 
@@ -12,30 +14,27 @@ impl MigrationName for Migration {
     }
 }
 
-const INDEXES: [(&str, &[&str]); 2] = [
-    ("award_customer_status", &["customer_id", "status", "earned_at", "number"]),
-    ("award_customer_campaign_status", &["customer_id", "campaign_id", "status", "earned_at", "number"]),
+const INDEXES: [(&str, &str, &str); 2] = [
+    ("award_customer_status", "award", "customer_id, status, earned_at, number"),
+    ("award_customer_campaign_status", "award", "customer_id, campaign_id, status, earned_at, number"),
 ];
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
+    fn use_transaction(&self) -> Option<bool> {
+        Some(false)
+    }
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for (name, columns) in INDEXES {
-            let mut index = Index::create();
-            index.name(name).table("award");
-            for column in columns {
-                index.col(*column);
-            }
-            manager.create_index(index).await?;
+        for (name, table, columns) in INDEXES {
+            create_index(manager, name, table, columns).await?;
         }
         Ok(())
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        for (name, _) in INDEXES {
-            let mut index = Index::drop();
-            index.name(name).table("award");
-            manager.drop_index(index).await?;
+        for (name, table, _) in INDEXES {
+            drop_index(manager, name, table).await?;
         }
         Ok(())
     }

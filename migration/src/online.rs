@@ -1,35 +1,44 @@
 //! Steps that a big table lets be done while others write to it.
 //!
 //! A migration that uses them says `use_transaction() == Some(false)`. On PostgreSQL it then runs outside any transaction, one at a
-//! time, and may be cut off anywhere: each step must find out what an earlier run left, and go on from there. On SQLite it runs in
-//! one transaction with the others.
+//! time, and may be cut off anywhere: each step must find out what an earlier run left, and go on from there. On SQLite, and in a
+//! new database, it runs in one transaction with the others. A table without rows needs no such care on PostgreSQL either.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::{DbBackend, Statement};
 
-/// Makes an index. `on` is the table with what is indexed, such as `award (customer_id, status)`, and may end in a WHERE.
-pub async fn create_index(manager: &SchemaManager<'_>, name: &str, on: &str) -> Result<(), DbErr> {
+/// Makes an index of a table. `columns` is what is indexed, in order, such as `customer_id, status`.
+pub async fn create_index(manager: &SchemaManager<'_>, name: &str, table: &str, columns: &str) -> Result<(), DbErr> {
     let db = manager.get_connection();
-    if db.get_database_backend() != DbBackend::Postgres {
-        db.execute_unprepared(&format!("CREATE INDEX IF NOT EXISTS {name} ON {on}")).await?;
+    if !is_big(db, table).await? {
+        db.execute_unprepared(&format!("CREATE INDEX IF NOT EXISTS {name} ON {table} ({columns})")).await?;
         return Ok(());
     }
     match is_valid(db, name).await? {
         Some(true) => return Ok(()),
         // What was cut off leaves an index that costs writes and serves nobody.
-        Some(false) => drop_index(manager, name).await?,
+        Some(false) => drop_index(manager, name, table).await?,
         None => {}
     }
-    db.execute_unprepared(&format!("CREATE INDEX CONCURRENTLY {name} ON {on}")).await?;
+    db.execute_unprepared(&format!("CREATE INDEX CONCURRENTLY {name} ON {table} ({columns})")).await?;
     Ok(())
 }
 
-/// Removes an index, if it is there.
-pub async fn drop_index(manager: &SchemaManager<'_>, name: &str) -> Result<(), DbErr> {
+/// Removes an index of a table, if it is there.
+pub async fn drop_index(manager: &SchemaManager<'_>, name: &str, table: &str) -> Result<(), DbErr> {
     let db = manager.get_connection();
-    let concurrently = if db.get_database_backend() == DbBackend::Postgres { "CONCURRENTLY " } else { "" };
+    let concurrently = if is_big(db, table).await? { "CONCURRENTLY " } else { "" };
     db.execute_unprepared(&format!("DROP INDEX {concurrently}IF EXISTS {name}")).await?;
     Ok(())
+}
+
+/// Whether others must be able to write while the table is changed: on PostgreSQL, one that has rows.
+async fn is_big(db: &SchemaManagerConnection<'_>, table: &str) -> Result<bool, DbErr> {
+    if db.get_database_backend() != DbBackend::Postgres {
+        return Ok(false);
+    }
+    let ask = Statement::from_string(DbBackend::Postgres, format!("SELECT EXISTS (SELECT FROM {table}) AS big"));
+    Ok(db.query_one_raw(ask).await?.map(|row| row.try_get("", "big")).transpose()?.unwrap_or(false))
 }
 
 /// Whether an index can be used; none: there is no such index.

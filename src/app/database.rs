@@ -29,6 +29,8 @@ const SQLITE_READERS: u32 = 4;
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Prepared statements kept by an SQLite connection: each kind in a dozen sizes ([`super::rows`]).
 const SQLITE_STATEMENTS: usize = 400;
+/// Pages of the file that all connections of a pool keep together, KiB.
+const SQLITE_PAGES_KIB: u32 = 64 << 10;
 /// How long a query waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Advisory lock (PostgreSQL): held shared by every batch, exclusively by every transition of a campaign.
@@ -237,7 +239,8 @@ impl Database {
         Ok(())
     }
 
-    /// Applies, in one transaction, what is pending up to the first migration that runs online; whether that was all.
+    /// Applies, in one transaction, what is pending up to the first migration that runs online; whether that was all. In a new
+    /// database none has to.
     async fn migrate_at_once<M: MigratorTrait>(&self) -> Result<bool, DbErr> {
         let tx = self.begin().await?;
         if self.backend() == DatabaseBackend::Postgres {
@@ -247,7 +250,8 @@ impl Database {
             set_lock_timeout(&tx, MIGRATE_LOCK_WAIT).await?;
         }
         let pending = pending::<M>(&tx).await?;
-        let count = pending.iter().take_while(|next| !self.is_online(next.as_ref())).count();
+        let is_new = pending.len() == M::migrations().len();
+        let count = pending.iter().take_while(|next| is_new || !self.is_online(next.as_ref())).count();
         if count > 0 {
             M::up(&tx, Some(u32::try_from(count).unwrap_or(u32::MAX))).await?;
         }
@@ -400,6 +404,8 @@ fn count_statements<const N: usize>(connections: [&mut DatabaseConnection; N]) -
 
 fn sqlite_options(url: &str, connections: u32, create: bool) -> ConnectOptions {
     let mut connect = ConnectOptions::new(url);
+    // In KiB, as SQLite takes a negative number.
+    let cache_size = format!("-{}", SQLITE_PAGES_KIB / connections.max(1));
     connect
         .min_connections(1)
         .max_connections(connections)
@@ -415,7 +421,7 @@ fn sqlite_options(url: &str, connections: u32, create: bool) -> ConnectOptions {
                 .foreign_keys(true)
                 .busy_timeout(SQLITE_BUSY_TIMEOUT)
                 .statement_cache_capacity(SQLITE_STATEMENTS)
-                .pragma("cache_size", "-65536")
+                .pragma("cache_size", cache_size.clone())
                 .pragma("temp_store", "MEMORY")
         })
         .map_sqlx_sqlite_pool_opts(|options| {

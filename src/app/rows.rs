@@ -4,6 +4,7 @@
 //! PostgreSQL takes one array a column (`UNNEST`). SQLite takes `VALUES`, padded with empty rows to a power of two, so
 //! that few texts serve all sizes. This file alone knows.
 
+use futures_util::TryStreamExt as _;
 use sea_orm::sea_query::{ArrayType, SimpleExpr, Value};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseBackend, DatabaseTransaction, DbErr, EntityTrait, IdenStatic, Iterable,
@@ -57,6 +58,15 @@ impl Rows {
             DatabaseBackend::Postgres => self.select_from_arrays(),
             _ => self.select_from_values(),
         }
+    }
+
+    /// See [`join`].
+    fn join(self, what: &str, table: &str, on: &str, rest: &str) -> Statement {
+        let backend = self.backend;
+        let (select, values) = self.select();
+        // CROSS JOIN: SQLite then keeps `r` outside, and searches `t` by its index for each of them.
+        let sql = format!("SELECT {what} FROM ({select}) AS r CROSS JOIN \"{table}\" AS t WHERE {on} {rest}");
+        Statement::from_sql_and_values(backend, sql, values)
     }
 
     fn select_from_arrays(self) -> (String, Vec<Value>) {
@@ -292,13 +302,27 @@ pub async fn join(
 ) -> Result<Vec<QueryResult>, DbErr> {
     let mut found = Vec::new();
     for part in rows.parts() {
-        let backend = part.backend;
-        let (select, values) = part.select();
-        // CROSS JOIN: SQLite then keeps `r` outside, and searches `t` by its index for each of them.
-        let sql = format!("SELECT {what} FROM ({select}) AS r CROSS JOIN \"{table}\" AS t WHERE {on} {rest}");
-        found.extend(db.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await?);
+        found.extend(db.query_all_raw(part.join(what, table, on, rest)).await?);
     }
     Ok(found)
+}
+
+/// [`join`], for more rows than should be in memory together: each is handed over as it comes.
+pub async fn join_each(
+    tx: &DatabaseTransaction,
+    what: &str,
+    table: &str,
+    rows: Rows,
+    on: &str,
+    mut take: impl FnMut(QueryResult) -> Result<(), DbErr>,
+) -> Result<(), DbErr> {
+    for part in rows.parts() {
+        let mut found = sea_orm::StreamTrait::stream_raw(tx, part.join(what, table, on, "")).await?;
+        while let Some(row) = found.try_next().await? {
+            take(row)?;
+        }
+    }
+    Ok(())
 }
 
 /// [`join`], but every row `r` is answered, and what of `t` it does not match is null.

@@ -216,11 +216,11 @@ impl MigrationTrait for IndexPurchases {
     }
 
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        create_index(manager, INDEX, "purchase (total)").await
+        create_index(manager, INDEX, "purchase", "total").await
     }
 
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        drop_index(manager, INDEX).await
+        drop_index(manager, INDEX, "purchase").await
     }
 }
 
@@ -278,6 +278,7 @@ async fn an_index_is_made_while_others_write() {
     let tx = others.begin().await.unwrap();
     tx.execute_unprepared(customer).await.unwrap();
     tx.commit().await.unwrap();
+    write().await;
     for killed in [true, false] {
         // An index waits for who is writing when it begins.
         let writing = others.begin().await.unwrap();

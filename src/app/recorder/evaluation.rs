@@ -6,7 +6,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use entity::{CustomerId, award, purchase, refund};
-use sea_orm::{EntityTrait, FromQueryResult, QueryFilter};
+use sea_orm::{EntityTrait, FromQueryResult, QueryFilter, QueryResult};
 
 use super::batch::{Batch, Customers, Touched};
 use super::capping;
@@ -16,7 +16,7 @@ use super::prepared::{Prepared, PreparedFold, TooLong};
 use super::repair::restore_points;
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
-use crate::app::rows::{Kind, Rows, any, join};
+use crate::app::rows::{Kind, Rows, any, join_each};
 use crate::app::{award as awards, history, purchase as purchases, refund as refunds};
 use crate::engine::diff::{Diff, diff};
 use crate::engine::evaluate::{Change, Outcome, Plan, Range, Refold, plan};
@@ -297,16 +297,14 @@ pub(super) async fn load_recorded(batch: &Batch<'_>, folded: &mut [Folded<'_>]) 
     }
     let on = "t.customer_id = r.customer_id AND t.campaign_id = r.campaign_id \
         AND t.earned_at >= r.from_at AND t.earned_at <= r.to_at AND t.status <> 'reversed'";
-    for row in join(batch.tx, "t.*", "award", rows, on, "").await? {
+    let take = |row: QueryResult| {
         let row = award::Model::from_query_result(&row, "")?;
-        let Some(Folded { unloaded, recorded, .. }) =
-            places.get(&(row.customer_id, row.campaign_id)).map(|index| &mut folded[*index])
-        else {
-            continue;
-        };
+        let place = places.get(&(row.customer_id, row.campaign_id));
+        let Some(Folded { unloaded, recorded, .. }) = place.map(|index| &mut folded[*index]) else { return Ok(()) };
         if unloaded.as_ref().is_some_and(|stretch| stretch.contains(&awards::reaching_key(&row))) {
             recorded.push(row);
         }
-    }
-    Ok(())
+        Ok(())
+    };
+    Ok(join_each(batch.tx, "t.*", "award", rows, on, take).await?)
 }
