@@ -159,6 +159,11 @@ impl Outcome {
         Some(state)
     }
 
+    /// Where [`Self::rewind`] would go on from.
+    pub fn last_checkpoint(&self, key: &Key) -> Option<&Key> {
+        self.checkpoints.iter().filter_map(|state| state.last.as_ref()).rfind(|last| *last <= key)
+    }
+
     /// With what a fold found that went on from the state that [`Self::rewind`] returned.
     #[must_use]
     pub fn followed_by(mut self, onward: Self) -> Self {

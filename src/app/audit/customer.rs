@@ -1,7 +1,7 @@
 //! One customer, recomputed: its purchases are folded through every campaign side by side, and what is recorded of them
 //! is compared as it comes, in the same order.
 
-use entity::{AwardStatus, CampaignId, CustomerId, award, checkpoint, customer, ledger_entry};
+use entity::{AwardStatus, CampaignId, CustomerId, award, checkpoint, customer};
 use sea_orm::DatabaseTransaction;
 use sea_orm::sea_query::Value;
 
@@ -348,13 +348,4 @@ fn show(award: &Reached) -> String {
         award.evidence_from.external_id,
         award.evidence_from.at
     )
-}
-
-/// The number of the last award that there was.
-pub(in crate::app) fn last_award<'a>(
-    awards: impl IntoIterator<Item = &'a award::Model>,
-    entries: impl IntoIterator<Item = &'a ledger_entry::Model>,
-) -> i64 {
-    let posted = entries.into_iter().filter_map(|entry| entry.award_number);
-    awards.into_iter().map(|award| award.number).chain(posted).max().unwrap_or_default()
 }

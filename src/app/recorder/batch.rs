@@ -70,7 +70,7 @@ pub(super) enum Committed {
 pub(super) struct Touched {
     pub(super) row: customer::Model,
     /// The stamp that it was loaded with.
-    before: i64,
+    pub(super) before: i64,
     pub(super) running: Running,
     /// New facts of this batch.
     pub(super) purchases: Vec<purchase::Model>,
@@ -159,9 +159,14 @@ pub(super) async fn commit(
         unrecorded: HashMap::new(),
     };
     let mut customers = lock_customers(&batch, facts).await?;
+    let mut prepared = preparation.prepared.take();
+    let unprepared = customers.iter().find(|(_, customer)| customer.repair.is_some() && prepared.is_none());
+    if let Some((name, _)) = unprepared.filter(|_| batch.most_refolded.is_some()) {
+        return Ok(Committed::TooLong(TooLong { customer: name.clone(), touches: Vec::new(), repair: true }));
+    }
     let verdicts = facts::record(&batch, facts, &mut customers).await?;
-    repair::recount(&batch, &mut customers).await?;
-    let evaluated = match evaluation::evaluate(&batch, &customers, preparation.prepared.take()).await? {
+    repair::recount(&batch, &mut customers, prepared.as_mut()).await?;
+    let evaluated = match evaluation::evaluate(&batch, &customers, prepared).await? {
         Evaluation::Done(evaluated) => evaluated,
         Evaluation::TooLong(too_long) => return Ok(Committed::TooLong(too_long)),
     };
@@ -210,7 +215,7 @@ async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers,
             let running = if repair { running.unwrap_or_default() } else { running? };
             let touched = Touched {
                 new: new.contains(&row.external_id),
-                repair: repair.then(Repair::default),
+                repair: repair.then(|| Repair::of(running.clone())),
                 evaluation: evaluated.contains(row.external_id.as_str()),
                 ..Touched::of(row, running)
             };

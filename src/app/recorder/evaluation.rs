@@ -13,7 +13,7 @@ use super::capping;
 use super::deferred::{self, Waiting};
 use super::folding::{self, Fold, Job, Recorded};
 use super::prepared::{Prepared, PreparedFold, TooLong};
-use super::repair::restore_points;
+use super::repair::{Repair, restore_points};
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
 use crate::app::rows::{Kind, Rows, any, join_each};
@@ -82,9 +82,11 @@ pub(super) async fn evaluate(
     let waiting = deferred::load_waiting(batch, customers).await?;
     let (mut jobs, marks) = plan_jobs(batch, customers, &refunded, &waiting, prepared)?;
     if let Some(index) = folding::run(batch, &mut jobs).await? {
-        let customer = jobs[index].customer.to_owned();
-        let touches = customers.get(&customer).map(|customer| touches(customer, &refunded)).transpose()?;
-        return Ok(Evaluation::TooLong(TooLong { customer, touches: touches.unwrap_or_default() }));
+        let name = jobs[index].customer.to_owned();
+        let customer = customers.get(&name);
+        let touches = customer.map(|customer| touches(customer, &refunded)).transpose()?.unwrap_or_default();
+        let repair = customer.is_some_and(|customer| customer.repair.is_some());
+        return Ok(Evaluation::TooLong(TooLong { customer: name, touches, repair }));
     }
     let mut folded: Vec<Folded<'_>> = jobs.into_iter().map(finish).collect();
     load_recorded(batch, &mut folded).await?;
@@ -238,8 +240,8 @@ fn plan_fold<'a>(
     waiting: &Waiting,
     prepared: Option<&mut Prepared>,
 ) -> Option<Planned<'a>> {
-    if customer.repair.is_some() {
-        return Some(Planned::up_to(None, Fold::Refold(Box::new(Refold::whole(campaign.engine())))));
+    if let Some(repair) = &customer.repair {
+        return Some(plan_repair(batch, customer, repair, campaign, touches, prepared));
     }
     let mark = deferred::mark(customer, campaign);
     let standing = customer.running.of(campaign.id());
@@ -262,6 +264,28 @@ fn plan_fold<'a>(
             Some(Planned { until: None, ..Planned::up_to(mark, Fold::Append(Box::new(append))) })
         }
     }
+}
+
+/// A repair folds everything again.
+fn plan_repair<'a>(
+    batch: &Batch<'_>,
+    customer: &Touched,
+    repair: &Repair,
+    campaign: &'a Campaign,
+    touches: &[Touch],
+    prepared: Option<&mut Prepared>,
+) -> Planned<'a> {
+    let changes = changes(campaign, touches, None);
+    let prepared = prepared.and_then(|prepared| prepared.take(batch, customer, campaign, &changes));
+    let onward = prepared.and_then(|mut prepared| Some((prepared.onward(campaign)?, prepared)));
+    if let Some((fold, mut prepared)) = onward {
+        for row in &mut prepared.recorded {
+            row.status = repair.restored.get(&row.number).copied().unwrap_or(row.status);
+        }
+        return Planned { prepared: Some(prepared), ..Planned::up_to(None, fold) };
+    }
+    let fold = Fold::Refold(Box::new(Refold::whole(campaign.engine())));
+    Planned { most_purchases: batch.most_refolded, ..Planned::up_to(None, fold) }
 }
 
 /// The changes as the campaign sees them, as far as its mark.

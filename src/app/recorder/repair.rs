@@ -2,16 +2,22 @@
 //! something else. Its counters and the statuses of its awards are restored before the evaluation ([`recount`]), the
 //! awards' points in it ([`restore_points`]); what the ledger then lacks, or has too much, is posted
 //! ([`Repair::settle`]).
+//!
+//! A repair reads all that is recorded of the customer. It does so on a snapshot (`prepared`), and in the transaction it reads
+//! what came in since.
 
 use std::collections::{BTreeMap, HashMap};
 
 use entity::{AwardStatus, CampaignId, CustomerId, award, budget_decision, customer, ledger_entry, purchase, refund};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use futures_util::TryStreamExt as _;
+use sea_orm::{
+    ColumnTrait, ConnectionTrait as _, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
+};
 
 use super::batch::{Batch, Customers, Touched};
 use super::posting::Draft;
+use super::prepared::Prepared;
 use crate::app::audit::budgets::decided_status;
-use crate::app::audit::customer::last_award;
 use crate::app::award as awards;
 use crate::app::error::Error;
 use crate::app::rows::{any, update};
@@ -19,46 +25,97 @@ use crate::app::running::Running;
 use crate::engine::award::Reached;
 use crate::engine::purchase::Key;
 
-/// What budgets decided of awards, by campaign, customer and award.
-type Decided = HashMap<(CampaignId, i64, i64), AwardStatus>;
-
 /// What a repair goes by.
 #[derive(Default)]
 pub(super) struct Repair {
-    /// The customer's awards, by number.
-    awards: BTreeMap<i64, award::Model>,
-    /// The points that the ledger posted by award, with the purchase that it names.
-    posted: BTreeMap<i64, (i64, Option<String>)>,
+    recount: Recount,
+    /// The running states as they were recorded.
+    pub(super) recorded: Running,
+    /// Awards whose status was not what was decided, with what was.
+    pub(super) restored: HashMap<i64, AwardStatus>,
+    /// The purchase that an entry names, by award: of awards that the ledger does not agree with.
+    purchases: HashMap<i64, Option<String>>,
+}
+
+/// What is recorded of a customer, counted.
+#[derive(Default)]
+pub(super) struct Recount {
+    /// By number. Compact: it may be hundreds of thousands.
+    awards: BTreeMap<i64, Counted>,
+    /// The points that the ledger posted by award.
+    posted: HashMap<i64, i64>,
+    /// What budgets decided of awards, up to the number `decided_to`.
+    decided: HashMap<(CampaignId, i64), AwardStatus>,
+    decided_to: i64,
+    /// The latest version that a fact, an award or an entry was recorded in.
+    version: i64,
+    balance: i64,
+    /// Of the last entry.
+    sequence: i64,
+    posted_at: i64,
+    /// As the customer's row had them.
+    read_at: Option<ReadAt>,
+}
+
+#[derive(Clone, Copy)]
+struct ReadAt {
+    stamp: i64,
+    version: i64,
+    sequence: i64,
+}
+
+#[derive(Clone, Copy)]
+struct Counted {
+    campaign: CampaignId,
+    status: AwardStatus,
+    points: i64,
+}
+
+impl Counted {
+    /// The points that the ledger should have posted.
+    fn stands_for(self) -> i64 {
+        if self.status == AwardStatus::Standing { self.points } else { 0 }
+    }
 }
 
 impl Repair {
-    /// With the awards as they are `written` (among others): sets what the customer's stand for, and answers what the
+    /// Of a customer whose running states are recorded so.
+    pub(super) fn of(recorded: Running) -> Self {
+        Self { recorded, ..Self::default() }
+    }
+
+    /// With the awards as they are `written` (among others): sets what the customer's stand for, and returns what the
     /// ledger lacks of them, reversals first.
     pub(super) fn settle<'a>(
         mut self,
         customer: &mut customer::Model,
         written: impl Iterator<Item = &'a award::Model>,
     ) -> Vec<Draft> {
-        let own = written.filter(|award| award.customer_id == customer.id);
-        self.awards.extend(own.map(|award| (award.number, award.clone())));
-        customer.lifetime = 0;
-        let mut drafts = Vec::new();
-        for (award_number, award) in self.awards {
-            let stands = if award.status == AwardStatus::Standing { award.points } else { 0 };
-            customer.lifetime += stands;
-            let points = stands - self.posted.remove(&award_number).unwrap_or_default().0;
-            drafts.push(Draft { points, award_number, purchase: Some(award.purchase_external_id) });
+        let Recount { awards, posted, .. } = &mut self.recount;
+        for award in written.filter(|award| award.customer_id == customer.id) {
+            let (campaign, status, points) = (award.campaign_id, award.status, award.points);
+            awards.insert(award.number, Counted { campaign, status, points });
+            self.purchases.insert(award.number, Some(award.purchase_external_id.clone()));
         }
+        customer.lifetime = awards.values().map(|award| award.stands_for()).sum();
+        let mut lacking: Vec<(i64, i64)> = awards
+            .iter()
+            .map(|(number, award)| (*number, award.stands_for() - posted.remove(number).unwrap_or_default()))
+            .collect();
         // Posted for awards that do not exist.
-        let void = self.posted.into_iter();
-        drafts.extend(void.map(|(award_number, (points, purchase))| Draft { points: -points, award_number, purchase }));
-        drafts.retain(|draft| draft.points != 0);
-        drafts.sort_by_key(|draft| (draft.points > 0, draft.award_number));
-        drafts
+        lacking.extend(posted.drain().map(|(number, points)| (number, -points)));
+        lacking.retain(|(_, points)| *points != 0);
+        lacking.sort_by_key(|(number, points)| (*points > 0, *number));
+        let draft = |(award_number, points)| Draft {
+            points,
+            award_number,
+            purchase: self.purchases.remove(&award_number).flatten(),
+        };
+        lacking.into_iter().map(draft).collect()
     }
 }
 
-/// An award that is reached under its name has the points of that; answers the rows that had others.
+/// An award that is reached under its name has the points of that; returns the rows that had others.
 pub(super) fn restore_points(rows: &mut [award::Model], reached: &[Reached]) -> Vec<award::Model> {
     let mut points: HashMap<(Key, i32), i64> =
         reached.iter().map(|award| ((award.by.clone(), award.nth), award.points)).collect();
@@ -77,124 +134,228 @@ pub(super) fn restore_points(rows: &mut [award::Model], reached: &[Reached]) -> 
 }
 
 /// Counts again what belongs to the customers under repair, and notes what their repair goes by.
-pub(super) async fn recount(batch: &Batch<'_>, customers: &mut Customers) -> Result<(), Error> {
-    let ids: Vec<i64> = customers.values().filter(|one| one.repair.is_some()).map(|one| one.row.id.0).collect();
-    if ids.is_empty() {
-        return Ok(());
-    }
-    let decided = decisions(batch, &ids).await?;
-    let of_customers = any(batch.backend(), award::Column::CustomerId, ids.clone());
-    let awards = award::Entity::find().filter(of_customers).all(batch.tx).await?;
-    let of_customers = any(batch.backend(), ledger_entry::Column::CustomerId, ids.clone());
-    let entries = ledger_entry::Entity::find()
-        .filter(of_customers)
-        .order_by_asc(ledger_entry::Column::Sequence)
-        .all(batch.tx)
-        .await?;
-    let versions = fact_versions(batch, &ids).await?;
-    let mut restored = Vec::new();
-    for customer in customers.values_mut().filter(|one| one.repair.is_some()) {
-        let id = customer.row.id;
-        let entries: Vec<&ledger_entry::Model> = entries.iter().filter(|entry| entry.customer_id == id).collect();
-        let mut awards: Vec<award::Model> = awards.iter().filter(|award| award.customer_id == id).cloned().collect();
-        let versions = versions.get(&id).copied().into_iter().chain(awards.iter().map(|award| award.version));
-        let versions = versions.chain(entries.iter().map(|entry| entry.version));
-        customer.row.version = versions.fold(customer.row.version, i64::max);
-        restored.extend(restore_statuses(customer, &mut awards, &decided));
-        customer.row.award_number = last_award(&awards, entries.iter().copied());
-        count_awards(customer, &awards);
-        let posted = count_entries(customer, &entries);
-        let awards = awards.into_iter().map(|award| (award.number, award)).collect();
-        customer.repair = Some(Repair { awards, posted });
+pub(super) async fn recount(
+    batch: &Batch<'_>,
+    customers: &mut Customers,
+    prepared: Option<&mut Prepared>,
+) -> Result<(), Error> {
+    let mut prepared = prepared.and_then(|prepared| prepared.recount.take());
+    for customer in customers.values_mut() {
+        let Some(mut repair) = customer.repair.take() else { continue };
+        // Only one customer is prepared at a time.
+        repair.recount = Recount::go_on(prepared.take(), batch.tx, &customer.row).await?;
+        customer.row.version = customer.row.version.max(repair.recount.version);
+        repair.restore_statuses(batch, customer).await?;
+        repair.count(customer);
+        repair.load_purchases(batch.tx, customer.row.id).await?;
+        customer.repair = Some(repair);
         customer.changed = true;
     }
-    // Before the evaluation, which reads them.
-    update::<award::Entity>(batch.tx, &restored).await?;
     Ok(())
 }
 
-/// The latest version that a fact of each customer was recorded in.
-async fn fact_versions(batch: &Batch<'_>, customers: &[i64]) -> Result<HashMap<CustomerId, i64>, Error> {
-    let ids = || customers.iter().copied();
-    let purchases: Vec<(CustomerId, i64)> = purchase::Entity::find()
+impl Recount {
+    /// What was counted on a snapshot, with what came in since; everything, where that cannot be told.
+    async fn go_on(
+        prepared: Option<Self>,
+        tx: &DatabaseTransaction,
+        customer: &customer::Model,
+    ) -> Result<Self, Error> {
+        let Some(mut recount) = prepared.filter(|prepared| prepared.holds_for(customer)) else {
+            return Self::read(tx, customer).await;
+        };
+        if recount.read_at.is_some_and(|read_at| read_at.stamp != customer.stamp) {
+            recount.read_since(tx, customer).await?;
+        }
+        Ok(recount)
+    }
+
+    /// Counts all that is recorded.
+    pub(super) async fn read(tx: &DatabaseTransaction, customer: &customer::Model) -> Result<Self, Error> {
+        let mut recount =
+            Self { decided: load_decided(tx, customer.id).await?, decided_to: i64::MAX, ..Self::default() };
+        recount.version = load_fact_version(tx, customer.id).await?;
+        recount.read_since(tx, customer).await?;
+        recount.decided_to = recount.last_award();
+        Ok(recount)
+    }
+
+    /// Whether what came in since can be told by versions and sequences: nothing came, or the customer's were right.
+    fn holds_for(&self, customer: &customer::Model) -> bool {
+        let Some(read_at) = self.read_at else { return false };
+        let were_right = read_at.version >= self.version && read_at.sequence == self.sequence;
+        read_at.stamp == customer.stamp || were_right
+    }
+
+    /// Counts what was recorded since the last time.
+    async fn read_since(&mut self, tx: &DatabaseTransaction, customer: &customer::Model) -> Result<(), Error> {
+        let (since_version, since_sequence) = match self.read_at {
+            Some(read_at) => (read_at.version, read_at.sequence),
+            None => (i64::MIN, i64::MIN),
+        };
+        use award::Column as A;
+        let mut found = award::Entity::find()
+            .select_only()
+            .columns([A::Number, A::CampaignId, A::Status, A::Points, A::Version])
+            .filter(A::CustomerId.eq(customer.id))
+            .filter(A::Version.gt(since_version))
+            .into_tuple::<(i64, CampaignId, AwardStatus, i64, i64)>()
+            .stream(tx)
+            .await?;
+        while let Some((number, campaign, status, points, version)) = found.try_next().await? {
+            self.awards.insert(number, Counted { campaign, status, points });
+            self.version = self.version.max(version);
+        }
+        drop(found);
+        use ledger_entry::Column as L;
+        let mut found = ledger_entry::Entity::find()
+            .select_only()
+            .columns([L::Sequence, L::Points, L::AwardNumber, L::CreatedAt, L::Version])
+            .filter(L::CustomerId.eq(customer.id))
+            .filter(L::Sequence.gt(since_sequence))
+            .order_by_asc(L::Sequence)
+            .into_tuple::<(i64, i64, Option<i64>, i64, i64)>()
+            .stream(tx)
+            .await?;
+        while let Some((sequence, points, award_number, created_at, version)) = found.try_next().await? {
+            self.balance += points;
+            (self.sequence, self.posted_at) = (sequence, created_at);
+            self.version = self.version.max(version);
+            if let Some(number) = award_number {
+                *self.posted.entry(number).or_default() += points;
+            }
+        }
+        let customer::Model { stamp, version, ledger_sequence, .. } = *customer;
+        self.read_at = Some(ReadAt { stamp, version, sequence: ledger_sequence });
+        Ok(())
+    }
+
+    /// The number of the last award that there was.
+    fn last_award(&self) -> i64 {
+        let last = self.awards.keys().next_back().copied();
+        self.posted.keys().copied().chain(last).max().unwrap_or_default()
+    }
+
+    /// What was decided of an award that is reached: it stands unless a budget declined it.
+    fn decided(&self, number: i64, award: Counted) -> AwardStatus {
+        if award.status == AwardStatus::Reversed || number > self.decided_to {
+            return award.status;
+        }
+        self.decided.get(&(award.campaign, number)).copied().unwrap_or(AwardStatus::Standing)
+    }
+}
+
+impl Repair {
+    /// Gives awards the status that was decided. Before the evaluation, which reads them.
+    async fn restore_statuses(&mut self, batch: &Batch<'_>, customer: &Touched) -> Result<(), Error> {
+        let Recount { awards, .. } = &self.recount;
+        let decided = awards.iter().map(|(number, award)| (*number, *award, self.recount.decided(*number, *award)));
+        self.restored =
+            decided.filter(|(_, award, status)| award.status != *status).map(|(number, _, s)| (number, s)).collect();
+        if self.restored.is_empty() {
+            return Ok(());
+        }
+        for (number, status) in &self.restored {
+            if let Some(award) = self.recount.awards.get_mut(number) {
+                award.status = *status;
+            }
+        }
+        let mut rows = load_awards(batch.tx, customer.row.id, self.restored.keys().copied()).await?;
+        for row in &mut rows {
+            row.status = self.restored.get(&row.number).copied().unwrap_or(row.status);
+            row.version = customer.next_version();
+        }
+        Ok(update::<award::Entity>(batch.tx, &rows).await?)
+    }
+
+    /// Sets the customer's counters.
+    fn count(&self, customer: &mut Touched) {
+        let Recount { awards, balance, sequence, posted_at, .. } = &self.recount;
+        customer.row.award_number = self.recount.last_award();
+        (customer.row.balance, customer.row.ledger_sequence, customer.row.posted_at) =
+            (*balance, *sequence, *posted_at);
+        customer.running = Running::default();
+        for award in awards.values() {
+            match award.status {
+                AwardStatus::Standing => customer.running.entry(award.campaign).standing += 1,
+                AwardStatus::Declined => customer.running.entry(award.campaign).declined += 1,
+                AwardStatus::Reversed => {}
+            }
+        }
+    }
+
+    /// Loads which purchases the entries name that are lacking by what is counted.
+    async fn load_purchases(&mut self, tx: &DatabaseTransaction, customer: CustomerId) -> Result<(), Error> {
+        let Recount { awards, posted, .. } = &self.recount;
+        let of_ledger = |number: &i64| posted.get(number).copied().unwrap_or_default();
+        let lacking = awards.iter().filter(|(number, award)| award.stands_for() != of_ledger(number));
+        for row in load_awards(tx, customer, lacking.map(|(number, _)| *number)).await? {
+            self.purchases.insert(row.number, Some(row.purchase_external_id));
+        }
+        let without_award: Vec<i64> = posted.keys().filter(|number| !awards.contains_key(number)).copied().collect();
+        if without_award.is_empty() {
+            return Ok(());
+        }
+        let entries = ledger_entry::Entity::find()
+            .filter(ledger_entry::Column::CustomerId.eq(customer))
+            .filter(any(tx.get_database_backend(), ledger_entry::Column::AwardNumber, without_award))
+            .order_by_asc(ledger_entry::Column::Sequence)
+            .all(tx)
+            .await?;
+        let named = entries.into_iter().filter_map(|entry| Some((entry.award_number?, entry.purchase_external_id)));
+        self.purchases.extend(named);
+        Ok(())
+    }
+}
+
+/// A customer's awards with these numbers.
+async fn load_awards(
+    tx: &DatabaseTransaction,
+    customer: CustomerId,
+    numbers: impl Iterator<Item = i64>,
+) -> Result<Vec<award::Model>, Error> {
+    let numbers: Vec<i64> = numbers.collect();
+    if numbers.is_empty() {
+        return Ok(Vec::new());
+    }
+    let numbered = any(tx.get_database_backend(), award::Column::Number, numbers);
+    Ok(award::Entity::find().filter(award::Column::CustomerId.eq(customer)).filter(numbered).all(tx).await?)
+}
+
+/// The latest version that a fact of the customer was recorded in.
+async fn load_fact_version(tx: &DatabaseTransaction, customer: CustomerId) -> Result<i64, Error> {
+    let of_purchases: Option<Option<i64>> = purchase::Entity::find()
         .select_only()
-        .column(purchase::Column::CustomerId)
         .column_as(purchase::Column::Version.max(), "version")
-        .filter(any(batch.backend(), purchase::Column::CustomerId, ids()))
-        .group_by(purchase::Column::CustomerId)
+        .filter(purchase::Column::CustomerId.eq(customer))
         .into_tuple()
-        .all(batch.tx)
+        .one(tx)
         .await?;
-    let refunds: Vec<(CustomerId, i64)> = refund::Entity::find()
+    let of_refunds: Option<Option<i64>> = refund::Entity::find()
         .select_only()
-        .column(refund::Column::CustomerId)
         .column_as(refund::Column::Version.max(), "version")
-        .filter(any(batch.backend(), refund::Column::CustomerId, ids()))
-        .group_by(refund::Column::CustomerId)
+        .filter(refund::Column::CustomerId.eq(customer))
         .into_tuple()
-        .all(batch.tx)
+        .one(tx)
         .await?;
-    let mut versions = HashMap::new();
-    for (customer, version) in purchases.into_iter().chain(refunds) {
-        let latest = versions.entry(customer).or_default();
-        *latest = version.max(*latest);
-    }
-    Ok(versions)
+    Ok(of_purchases.flatten().max(of_refunds.flatten()).unwrap_or_default())
 }
 
-/// The last decision about each award of these customers. No index helps: repairs are rare.
-async fn decisions(batch: &Batch<'_>, customers: &[i64]) -> Result<Decided, Error> {
-    let rows = budget_decision::Entity::find()
-        .filter(any(batch.backend(), budget_decision::Column::CustomerId, customers.iter().copied()))
+/// The last decision about each award of the customer. No index helps: repairs are rare.
+async fn load_decided(
+    tx: &DatabaseTransaction,
+    customer: CustomerId,
+) -> Result<HashMap<(CampaignId, i64), AwardStatus>, Error> {
+    let mut found = budget_decision::Entity::find()
+        .filter(budget_decision::Column::CustomerId.eq(customer.0))
         .order_by_asc(budget_decision::Column::DecisionNo)
-        .all(batch.tx)
+        .stream(tx)
         .await?;
-    let decided = |row: budget_decision::Model| {
-        Some(((row.campaign_id, row.customer_id?, row.award_number?), decided_status(row.kind)?))
-    };
-    Ok(rows.into_iter().filter_map(decided).collect())
-}
-
-/// An award that is reached stands unless a budget declined it. Answers those that said otherwise.
-fn restore_statuses(customer: &Touched, awards: &mut [award::Model], decided: &Decided) -> Vec<award::Model> {
-    let mut restored = Vec::new();
-    for award in awards.iter_mut().filter(|award| award.status != AwardStatus::Reversed) {
-        let key = (award.campaign_id, award.customer_id.0, award.number);
-        let status = decided.get(&key).copied().unwrap_or(AwardStatus::Standing);
-        if award.status != status {
-            award.status = status;
-            award.version = customer.next_version();
-            restored.push(award.clone());
+    let mut decided = HashMap::new();
+    while let Some(row) = found.try_next().await? {
+        if let Some((number, status)) = row.award_number.zip(decided_status(row.kind)) {
+            decided.insert((row.campaign_id, number), status);
         }
     }
-    restored
-}
-
-/// Counts the ledger; the points that it posted by award, with the purchase that it names.
-fn count_entries(customer: &mut Touched, entries: &[&ledger_entry::Model]) -> BTreeMap<i64, (i64, Option<String>)> {
-    let mut posted: BTreeMap<i64, (i64, Option<String>)> = BTreeMap::new();
-    (customer.row.balance, customer.row.ledger_sequence, customer.row.posted_at) = (0, 0, 0);
-    for entry in entries {
-        customer.row.balance += entry.points;
-        (customer.row.ledger_sequence, customer.row.posted_at) = (entry.sequence, entry.created_at);
-        if let Some(number) = entry.award_number {
-            let posted = posted.entry(number).or_default();
-            posted.0 += entry.points;
-            posted.1.clone_from(&entry.purchase_external_id);
-        }
-    }
-    posted
-}
-
-/// Counts the awards by campaign and status.
-fn count_awards(customer: &mut Touched, awards: &[award::Model]) {
-    customer.running = Running::default();
-    for award in awards {
-        let standing = customer.running.entry(award.campaign_id);
-        match award.status {
-            AwardStatus::Standing => standing.standing += 1,
-            AwardStatus::Declined => standing.declined += 1,
-            AwardStatus::Reversed => {}
-        }
-    }
+    Ok(decided)
 }

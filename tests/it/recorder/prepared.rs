@@ -4,13 +4,15 @@ use std::cell::Cell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use sea_orm::ConnectionTrait as _;
 use serde_json::json;
 use windfall::app::App;
+use windfall::app::audit;
 use windfall::app::purchase;
 use windfall::app::refund::{self, RecordRefund};
 use windfall::config;
 
-use crate::support::direct::{ENGINES, HOUR, NOW, TestApp, purchase_input, scratch, writer};
+use crate::support::direct::{ENGINES, Engine, HOUR, NOW, TestApp, purchase_input, scratch, writer};
 use crate::support::node::{metric, node};
 use crate::support::server::{command, run};
 
@@ -38,11 +40,11 @@ async fn refund(app: &App, customer: &str, number: i64) {
     refund::record(app, &TestApp::shop(), vec![], input).await.unwrap();
 }
 
-/// Two nodes change the past of a customer who buys on, in campaigns of every kind.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_comes_in_meanwhile_counts() {
+/// A customer with 200 purchases, in campaigns of every kind.
+async fn with_history(engine: Engine) -> TestApp {
+    let test = TestApp::start_with(engine, &config::Writer { fold_purchases: FOLD, ..writer() }).await;
     let whole = json!({"campaign": "WHOLE"});
-    let rules = [
+    for rule in [
         json!({"goal": {"purchases": {"atLeast": 3, "repeat": true}}, "window": whole}),
         json!({"goal": {"spend": {"amount": "9.00", "repeat": true}}, "window": whole, "budget": 700}),
         json!({"goal": {"purchases": {"atLeast": 5}}, "window": {"rolling": {"duration": "PT30H"}}}),
@@ -50,39 +52,76 @@ async fn whatever_comes_in_meanwhile_counts() {
         json!({"goal": {"purchases": {"atLeast": 2}}, "window": {"timer": {"duration": "PT5H", "reopens": true}},
             "maxPerCustomer": 20}),
         json!({"goal": {"streak": {"length": 2, "repeat": true}}, "window": {"calendar": {"unit": "DAY"}}}),
-    ];
+    ] {
+        let mut input = json!({
+            "name": "long", "startsAt": "2026-01-01T00:00:00Z", "currency": "EUR", "award": {"points": 10}
+        });
+        input.as_object_mut().unwrap().extend(rule.as_object().unwrap().clone());
+        test.campaign(input).await;
+    }
+    for number in 0..200 {
+        buy(&test.app, "c", number).await;
+    }
+    test
+}
+
+/// Buys through another node until the work is done; returns how many purchases that were.
+async fn while_the_customer_buys_on(test: &TestApp, work: impl AsyncFnOnce(&App)) -> i64 {
+    let other = test.another().await;
+    let done = Arc::new(AtomicBool::new(false));
+    let buys_on = {
+        let (other, done) = (Arc::clone(&other), Arc::clone(&done));
+        tokio::spawn(async move {
+            let mut bought = 0;
+            while !done.load(Ordering::Relaxed) {
+                buy(&other, "c", 200 + bought).await;
+                bought += 1;
+            }
+            bought
+        })
+    };
+    work(&other).await;
+    done.store(true, Ordering::Relaxed);
+    let bought = buys_on.await.unwrap();
+    other.stop().await.unwrap();
+    bought
+}
+
+/// Two nodes change the past of a customer who buys on, in campaigns of every kind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_comes_in_meanwhile_counts() {
     for engine in ENGINES {
-        let test = TestApp::start_with(engine, &config::Writer { fold_purchases: FOLD, ..writer() }).await;
-        for rule in &rules {
-            let mut input = json!({
-                "name": "long", "startsAt": "2026-01-01T00:00:00Z", "currency": "EUR", "award": {"points": 10}
-            });
-            input.as_object_mut().unwrap().extend(rule.as_object().unwrap().clone());
-            test.campaign(input).await;
-        }
-        for number in 0..200 {
-            buy(&test.app, "c", number).await;
-        }
-        let other = test.another().await;
-        let done = Arc::new(AtomicBool::new(false));
-        let buys_on = {
-            let (other, done) = (Arc::clone(&other), Arc::clone(&done));
-            tokio::spawn(async move {
-                let mut number = 200;
-                while !done.load(Ordering::Relaxed) {
-                    buy(&other, "c", number).await;
-                    number += 1;
-                }
-                number
-            })
-        };
-        for number in [0, 1, 40, 7, 150] {
-            tokio::join!(refund(&test.app, "c", number), refund(&other, "c", number + 2), refund(&test.app, "c", 199));
-        }
-        done.store(true, Ordering::Relaxed);
-        assert!(buys_on.await.unwrap() > 202, "{engine:?}");
+        let test = with_history(engine).await;
+        let bought = while_the_customer_buys_on(&test, async |other| {
+            for number in [0, 1, 40, 7, 150] {
+                let refunds = [refund(&test.app, "c", number), refund(other, "c", number + 2)];
+                futures_util::future::join_all(refunds).await;
+            }
+        })
+        .await;
+        assert!(bought > 2, "{engine:?}");
         test.audit_is_clean().await;
-        other.stop().await.unwrap();
+    }
+}
+
+/// What was tampered with is repaired while the customer buys on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repair_counts_what_comes_in_meanwhile() {
+    for engine in ENGINES {
+        let test = with_history(engine).await;
+        for _ in 0..3 {
+            let tamper = "UPDATE award SET points = points + 1 WHERE number % 7 = 0; \
+                DELETE FROM award WHERE number % 11 = 0; \
+                UPDATE award SET status = 'declined' WHERE number % 13 = 0 AND status = 'standing'; \
+                DELETE FROM checkpoint WHERE campaign_id = 2; \
+                UPDATE customer SET lifetime = 0";
+            test.app.database.write().execute_unprepared(tamper).await.unwrap();
+            while_the_customer_buys_on(&test, async |_| {
+                audit::run(&test.app, Some(&TestApp::admin()), |_| {}).await.unwrap();
+            })
+            .await;
+        }
+        test.audit_is_clean().await;
     }
 }
 
