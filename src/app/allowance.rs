@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::error::Error;
 use super::viewer::Who;
 
 /// The points of many callers, each with the same rate.
@@ -34,6 +35,12 @@ pub struct Allowance {
 pub struct Limited {
     /// After which the same can be asked again.
     pub retry_after_seconds: u64,
+}
+
+impl From<Limited> for Error {
+    fn from(limited: Limited) -> Self {
+        Self::RateLimited { retry_after_seconds: limited.retry_after_seconds }
+    }
 }
 
 impl Allowances {

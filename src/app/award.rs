@@ -1,4 +1,4 @@
-//! Awards between the engine and their table; reading them.
+//! Reading awards.
 
 use std::collections::HashMap;
 
@@ -8,79 +8,12 @@ use sea_orm::{FromQueryResult, QueryResult};
 use super::App;
 use super::customer::scope;
 use super::error::Error;
-use super::page::{Filter, List, Listed, Page, Part, Position, Slice, of_customers};
 use super::rows::{Kind, Rows, join};
 use super::viewer::Reader;
+use crate::app::reading::page::{Filter, List, Listed, Page, Part, Position, Slice, of_customers};
+use crate::app::stored::award::reaching_key;
 
-use crate::engine::award::Reached;
-use crate::engine::diff::Recorded;
 use crate::engine::purchase::Key;
-use crate::engine::time::Instant;
-use crate::engine::window::Interval;
-
-/// The key of the purchase that reached it.
-pub fn reaching_key(row: &award::Model) -> Key {
-    Key { at: Instant(row.earned_at), external_id: row.purchase_external_id.clone() }
-}
-
-/// The key of the first purchase of its evidence.
-pub fn evidence_key(row: &award::Model) -> Key {
-    Key { at: Instant(row.evidence_from_at), external_id: row.evidence_from_external_id.clone() }
-}
-
-/// Its window, unclipped.
-pub fn window(row: &award::Model) -> Interval {
-    Interval { opens: Instant(row.opens_at), closes: row.closes_at.map_or(Instant::FOREVER, Instant) }
-}
-
-/// As the engine compares it.
-pub fn recorded(row: &award::Model) -> Recorded {
-    Recorded {
-        number: row.number,
-        standing: row.status == AwardStatus::Standing,
-        reached: Reached {
-            by: reaching_key(row),
-            nth: row.nth,
-            ordinal: row.ordinal,
-            points: row.points,
-            window: window(row),
-            evidence_from: evidence_key(row),
-        },
-    }
-}
-
-/// A new award's row.
-pub fn to_row(
-    reached: &Reached,
-    customer_id: CustomerId,
-    number: i64,
-    campaign_id: CampaignId,
-    status: AwardStatus,
-    version: i64,
-) -> award::Model {
-    let closes = reached.window.closes;
-    award::Model {
-        customer_id,
-        number,
-        campaign_id,
-        purchase_external_id: reached.by.external_id.clone(),
-        nth: reached.nth,
-        ordinal: reached.ordinal,
-        points: reached.points,
-        status,
-        earned_at: reached.by.at.0,
-        opens_at: reached.window.opens.0,
-        closes_at: (closes != Instant::FOREVER).then_some(closes.0),
-        evidence_from_at: reached.evidence_from.at.0,
-        evidence_from_external_id: reached.evidence_from.external_id.clone(),
-        version,
-    }
-}
-
-/// The row of a recorded award that is reached otherwise now.
-pub fn moved_to(row: &award::Model, reached: &Reached, version: i64) -> award::Model {
-    to_row(reached, row.customer_id, row.number, row.campaign_id, row.status, version)
-}
 
 impl Listed for award::Model {
     const LIST: List = List {

@@ -8,10 +8,11 @@ use sea_orm::{EntityTrait, QueryFilter};
 
 use super::App;
 use super::error::Error;
-use super::page::{Filter, List, Listed, Page, Part, Position, Slice, of_root};
 use super::rows::{Kind, any};
-use super::snapshot::{Extent, View};
 use super::viewer::{Reader, Shop};
+use crate::app::reading::page::{Filter, List, Listed, Page, Part, Position, Slice, of_root};
+use crate::app::reading::snapshot::{Extent, View};
+use crate::app::stored::customer::blank;
 use crate::engine::time::Instant;
 
 impl Listed for customer::Model {
@@ -99,24 +100,6 @@ pub async fn by_ids(app: &App, ids: Vec<CustomerId>) -> Result<HashMap<CustomerI
     let keyed = any(app.database.backend(), customer::Column::Id, ids.into_iter().map(|id| id.0));
     let rows = customer::Entity::find().filter(keyed).all(app.database.read()).await?;
     Ok(rows.into_iter().map(|row| (row.id, row)).collect())
-}
-
-/// A customer that was never heard of: no row has its key, so it has nothing.
-pub(super) fn blank(external_id: &str) -> customer::Model {
-    customer::Model {
-        id: CustomerId(0),
-        external_id: external_id.to_owned(),
-        recorded_at: 0,
-        version: 0,
-        stamp: 0,
-        evaluated_revision: 0,
-        ledger_sequence: 0,
-        posted_at: 0,
-        award_number: 0,
-        balance: 0,
-        lifetime: 0,
-        running: "{}".to_owned(),
-    }
 }
 
 /// Refuses a row that is older than what the caller has seen. There is one database, so a version that it does not have

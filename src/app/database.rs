@@ -20,7 +20,8 @@ use sea_orm::{
 };
 use tokio::time::{Instant, sleep, timeout};
 
-use super::writes::{Obstacle, Writes};
+use super::failure::{code, is_lock_timeout};
+use super::writes::Writes;
 use crate::config;
 
 /// Readers of an SQLite file beside its one writer.
@@ -140,11 +141,6 @@ impl Database {
     /// What writes met.
     pub fn writes(&self) -> &Writes {
         &self.writes
-    }
-
-    /// Why it takes no writes now, if it takes none.
-    pub async fn obstacle(&self) -> Option<Obstacle> {
-        self.writes.look(self).await
     }
 
     /// Whether it answers.
@@ -436,55 +432,4 @@ fn sqlite_options(url: &str, connections: u32, create: bool) -> ConnectOptions {
             })
         });
     connect
-}
-
-/// Whether repeating the whole transaction can help: serialisation failure, deadlock, a busy SQLite file.
-pub fn is_conflict(error: &DbErr) -> bool {
-    matches!(code(error).as_deref(), Some("40001" | "40P01" | "55P03" | "5" | "6" | "517" | "261"))
-}
-
-/// Whether the data itself is at fault, so that a smaller batch may pass: SQLSTATE classes 22 and 23, SQLite's
-/// constraint (19), too big (18) and mismatch (20).
-pub fn is_data_error(error: &DbErr) -> bool {
-    code(error).is_some_and(|code| {
-        let sqlite = code.parse::<u32>().is_ok_and(|code| code < 10_000 && matches!(code & 0xff, 18..=20));
-        sqlite || (code.len() == 5 && (code.starts_with("22") || code.starts_with("23")))
-    })
-}
-
-/// Whether a statement took longer than it may (PostgreSQL).
-pub fn is_statement_timeout(error: &DbErr) -> bool {
-    code(error).as_deref() == Some("57014")
-}
-
-/// Whether the server did not carry the statement out, for reasons that pass: it is starting or stopping (class 57), it
-/// takes no writes (it has no room, say), it gave the transaction up because this node was silent (25P03), the connection
-/// broke (08).
-pub fn is_transient(error: &DbErr) -> bool {
-    code(error).is_some_and(|code| code.starts_with("57") || code.starts_with("08") || code == "25P03")
-        || Obstacle::of(error).is_some()
-        || is_broken_connection(error)
-}
-
-/// Whether a lock was not to be had in the time that was given for it (PostgreSQL).
-fn is_lock_timeout(error: &DbErr) -> bool {
-    code(error).as_deref() == Some("55P03")
-}
-
-fn is_broken_connection(error: &DbErr) -> bool {
-    use sea_orm::RuntimeErr::SqlxError;
-    use sea_orm::sqlx::Error::{Io, PoolClosed, PoolTimedOut, Protocol, Tls, WorkerCrashed};
-    let (DbErr::Exec(SqlxError(inner)) | DbErr::Query(SqlxError(inner)) | DbErr::Conn(SqlxError(inner))) = error else {
-        return false;
-    };
-    matches!(**inner, Io(_) | PoolClosed | PoolTimedOut | Protocol(_) | Tls(_) | WorkerCrashed)
-}
-
-/// What the database calls the error: an SQLSTATE (five characters), or SQLite's extended result code.
-pub(super) fn code(error: &DbErr) -> Option<String> {
-    use sea_orm::RuntimeErr::SqlxError;
-    let (DbErr::Exec(SqlxError(inner)) | DbErr::Query(SqlxError(inner)) | DbErr::Conn(SqlxError(inner))) = error else {
-        return None;
-    };
-    inner.as_database_error()?.code().map(Into::into)
 }

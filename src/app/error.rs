@@ -2,6 +2,8 @@
 
 use sea_orm::DbErr;
 
+use super::failure::{is_conflict, is_transient};
+
 /// What a caller can mend, with the path into its input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserError {
@@ -125,12 +127,6 @@ impl From<redis::RedisError> for Error {
     }
 }
 
-impl From<super::allowance::Limited> for Error {
-    fn from(limited: super::allowance::Limited) -> Self {
-        Self::RateLimited { retry_after_seconds: limited.retry_after_seconds }
-    }
-}
-
 impl From<crate::cache::Lost> for Error {
     fn from(lost: crate::cache::Lost) -> Self {
         Self::Internal(lost.to_string())
@@ -153,8 +149,8 @@ impl Error {
             Self::Interrupted { cause, .. } => cause.is_retryable(),
             Self::Database(error) => {
                 matches!(error, DbErr::ConnectionAcquire(_) | DbErr::Conn(_))
-                    || super::database::is_conflict(error)
-                    || super::database::is_transient(error)
+                    || is_conflict(error)
+                    || is_transient(error)
             }
             _ => false,
         }

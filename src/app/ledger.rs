@@ -8,10 +8,10 @@ use sea_orm::FromQueryResult;
 use super::App;
 use super::customer::scope;
 use super::error::Error;
-use super::page::{Filter, List, Listed, Page, PageArgs, Part, Position, Slice, of_customers};
-use super::points_update::Cursor;
 use super::rows::{Kind, Rows, join};
 use super::viewer::Reader;
+use crate::app::reading::page::{Filter, List, Listed, Page, PageArgs, Part, Position, Slice, of_customers};
+use crate::app::reading::points_update::Cursor;
 
 impl Listed for ledger_entry::Model {
     const LIST: List =
@@ -21,7 +21,7 @@ impl Listed for ledger_entry::Model {
         [Part::Int(self.sequence)].into()
     }
 
-    /// One that [`points_update::Feed`](super::points_update::Feed) takes too.
+    /// One that [`points_update::Feed`](crate::app::reading::points_update::Feed) takes too.
     fn cursor(&self) -> String {
         Cursor::of_entry(self).to_text()
     }

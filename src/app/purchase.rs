@@ -10,19 +10,21 @@ use super::App;
 use super::clock::Clock;
 use super::customer::scope;
 use super::error::{Check, Error, UserError, UserErrorCode};
-use super::history::refunds;
-use super::page::{Filter, List, Listed, Page, Part, Position, Slice, of_customers};
-use super::recorder::{Fact, Recorded};
 use super::rows::{Kind, any};
 use super::viewer::{Reader, Shop};
+use crate::app::reading::page::{Filter, List, Listed, Page, Part, Position, Slice, of_customers};
+use crate::app::recorder::fact::Fact;
+use crate::app::recorder::fact::MAX_LINES;
+use crate::app::recorder::fact::NewPurchase;
+use crate::app::recorder::fact::Recorded;
+use crate::app::stored::history::refunds;
+use crate::app::stored::purchase::from_row;
 use crate::engine::money::{Currency, MAX_MINOR, MoneyError};
-use crate::engine::purchase::{Key, Line, Purchase, Refund};
+use crate::engine::purchase::{Key, Line, Purchase};
 use crate::engine::time::{Instant, parse_instant};
 
 /// How far ahead of the server a purchase may lie, in µs.
 pub const MAX_AHEAD: i64 = 5 * 60 * 1_000_000;
-/// The most lines a purchase has.
-pub const MAX_LINES: usize = 500;
 
 /// A purchase as it was sent: by GraphQL, in a file.
 #[derive(Clone, Debug, Deserialize)]
@@ -55,15 +57,6 @@ pub struct PurchaseLine {
 
 fn one() -> i32 {
     1
-}
-
-/// A purchase that can be recorded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewPurchase {
-    /// The shop's name for its customer.
-    pub customer_external_id: String,
-    /// Its place, its money, its lines; no refunds yet.
-    pub purchase: Purchase,
 }
 
 impl RecordPurchase {
@@ -155,53 +148,6 @@ impl Check {
     }
 }
 
-impl NewPurchase {
-    /// About how much memory it takes, in bytes.
-    pub fn bytes(&self) -> usize {
-        let lines: usize = self.purchase.lines.iter().map(|line| 96 + line.sku.len() + category_len(line)).sum();
-        512 + self.customer_external_id.len() + self.purchase.key.external_id.len() + lines
-    }
-}
-
-fn category_len(line: &Line) -> usize {
-    line.category.as_ref().map_or(0, String::len)
-}
-
-/// The row of a purchase.
-pub fn to_row(
-    purchase: &Purchase,
-    customer_id: CustomerId,
-    recorded_at: Instant,
-    revision: i64,
-    version: i64,
-) -> Result<purchase::Model, Error> {
-    Ok(purchase::Model {
-        external_id: purchase.key.external_id.clone(),
-        customer_id,
-        purchased_at: purchase.key.at.0,
-        recorded_at: recorded_at.0,
-        total: purchase.total,
-        currency: purchase.currency.as_str().to_owned(),
-        channel: purchase.channel.clone(),
-        lines: serde_json::to_string(&purchase.lines).map_err(|error| Error::Internal(error.to_string()))?,
-        revision,
-        version,
-    })
-}
-
-/// A purchase as stored, with those of its refunds that count.
-pub fn from_row(row: &purchase::Model, refunds: Vec<Refund>) -> Result<Purchase, Error> {
-    let broken = |error: String| Error::Internal(format!("purchase {}: {error}", row.external_id));
-    Ok(Purchase {
-        key: Key { at: Instant(row.purchased_at), external_id: row.external_id.clone() },
-        total: row.total,
-        currency: Currency::parse(&row.currency).map_err(|error| broken(error.to_string()))?,
-        channel: row.channel.clone(),
-        lines: serde_json::from_str(&row.lines).map_err(|error| broken(error.to_string()))?,
-        refunds,
-    })
-}
-
 /// Records purchases: together admitted or together refused as a whole; each answered on its own, in order. `paths`:
 /// where each input lies, for error paths.
 pub async fn record(
@@ -230,11 +176,6 @@ impl Listed for purchase::Model {
     fn position(&self) -> Position {
         [Part::Int(self.purchased_at), Part::Text(self.external_id.clone())].into()
     }
-}
-
-/// Its place in the customer's order.
-pub fn key(row: &purchase::Model) -> Key {
-    Key { at: Instant(row.purchased_at), external_id: row.external_id.clone() }
 }
 
 /// The same page of each customer's purchases.
@@ -287,7 +228,7 @@ pub struct Net {
 
 /// Settles a purchase with its refunds.
 pub fn net(row: &purchase::Model, refunds: &[refund::Model]) -> Result<Net, Error> {
-    let refunds = refunds.iter().map(super::refund::from_row).collect::<Result<_, _>>()?;
+    let refunds = refunds.iter().map(crate::app::stored::refund::from_row).collect::<Result<_, _>>()?;
     let purchase = from_row(row, refunds)?;
     let (total, left, currency) = (purchase.net(), purchase.net_lines(), purchase.currency);
     Ok(Net { total, lines: purchase.lines.into_iter().zip(left).collect(), currency })

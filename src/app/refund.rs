@@ -2,22 +2,21 @@
 
 use std::collections::HashMap;
 
-use entity::{customer, purchase, refund};
+use entity::{customer, purchase};
 use sea_orm::{EntityTrait, QueryFilter};
 use serde::Deserialize;
 
 use super::App;
 use super::database::Database;
 use super::error::{Check, Error, UserErrorCode};
-use super::recorder::{Fact, Recorded};
 use super::rows::any;
 use super::viewer::Shop;
+use crate::app::recorder::fact::Fact;
+use crate::app::recorder::fact::NewRefund;
+use crate::app::recorder::fact::Recorded;
 use crate::engine::money::Currency;
 use crate::engine::purchase::{Line, Refund, RefundLine, RefundRefusal, settle_refund};
-use crate::engine::time::{Instant, parse_instant};
-
-/// The most refunds a purchase has.
-pub const MAX_REFUNDS: usize = 100;
+use crate::engine::time::parse_instant;
 
 /// A refund as it was sent: by GraphQL, in a file.
 #[derive(Clone, Debug, Deserialize)]
@@ -40,21 +39,6 @@ pub struct RecordRefund {
 pub struct RecordRefundLine {
     pub sku: String,
     pub amount: String,
-}
-
-/// A refund that can be recorded.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NewRefund {
-    /// The shop's name for it.
-    pub external_id: String,
-    /// The shop's name for the purchase.
-    pub purchase_external_id: String,
-    /// The purchase's customer.
-    pub customer_external_id: String,
-    /// When it was made.
-    pub refunded_at: Instant,
-    /// What counts.
-    pub refund: Refund,
 }
 
 /// The purchase of a refund, and whose it is.
@@ -123,8 +107,8 @@ fn settle(
     let broken = |error: String| Error::Internal(format!("purchase {}: {error}", purchase.external_id));
     let currency = Currency::parse(&purchase.currency).map_err(|error| broken(error.to_string()))?;
     let bought: Vec<Line> = serde_json::from_str(&purchase.lines).map_err(|error| broken(error.to_string()))?;
-    if lines.len() > super::purchase::MAX_LINES {
-        let message = format!("must be at most {} lines", super::purchase::MAX_LINES);
+    if lines.len() > crate::app::recorder::fact::MAX_LINES {
+        let message = format!("must be at most {} lines", crate::app::recorder::fact::MAX_LINES);
         check.fail(&["lines"], UserErrorCode::OutOfRange, message);
         return Ok(None);
     }
@@ -160,21 +144,6 @@ fn refuse(check: &mut Check, refusal: &RefundRefusal) {
         }
         RefundRefusal::NotTheSum => check.fail(&["amount"], UserErrorCode::Invalid, message),
     }
-}
-
-impl NewRefund {
-    /// About how much memory it takes, in bytes.
-    pub fn bytes(&self) -> usize {
-        let lines: usize = self.refund.lines.iter().map(|line| 64 + line.sku.len()).sum();
-        512 + self.external_id.len() + self.purchase_external_id.len() + lines
-    }
-}
-
-/// What of a refund counts, as stored.
-pub fn from_row(row: &refund::Model) -> Result<Refund, Error> {
-    let lines = serde_json::from_str(&row.lines)
-        .map_err(|error| Error::Internal(format!("refund {}: {error}", row.external_id)))?;
-    Ok(Refund { amount: row.amount, lines })
 }
 
 /// Records a refund. `path`: where the input lies, for error paths.

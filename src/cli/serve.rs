@@ -14,9 +14,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::{sqlite_file, start_app};
+use crate::app::App;
 use crate::app::clock::Clock;
 use crate::app::jobs::runner;
-use crate::app::{App, sweep};
+use crate::app::reading::sweep;
 use crate::config::{self, Config};
 use crate::http;
 use crate::http::auth::Verifier;

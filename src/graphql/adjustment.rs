@@ -10,7 +10,8 @@ use super::error::{ApiError, UserError, payload};
 use super::ledger::LedgerEntry;
 use super::scalar::Points;
 use crate::app::adjustment as app;
-use crate::app::recorder::Recorded;
+use crate::app::recorder::fact::AdjustPoints;
+use crate::app::recorder::fact::Recorded;
 
 /// Points to give or take by hand.
 #[derive(InputObject)]
@@ -80,7 +81,7 @@ impl AdjustmentMutation {
         #[graphql(desc = "Whose points, how many, why.")] input: AdjustPointsInput,
     ) -> Result<AdjustPointsPayload, ApiError> {
         let admin = ctx.viewer().require_admin()?;
-        let adjustment = app::AdjustPoints {
+        let adjustment = AdjustPoints {
             customer_external_id: input.customer_external_id,
             points: input.points.0,
             reason: input.reason,

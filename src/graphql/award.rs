@@ -14,10 +14,12 @@ use super::page::Connection;
 use super::purchase::Purchase;
 use super::scalar::{Count, DateTime, Points};
 use super::window::Window;
-use crate::app::award::{Status, window};
+use crate::app::award::Status;
 use crate::app::error::Error;
-use crate::app::page::PageArgs;
-use crate::app::{evidence, model};
+use crate::app::model;
+use crate::app::reading::evidence;
+use crate::app::reading::page::PageArgs;
+use crate::app::stored::award::window;
 use crate::engine::time::Instant;
 
 /// A goal that a customer reached in a campaign, and its points.

@@ -16,11 +16,10 @@ use super::purchase::Purchase;
 use super::scalar::{Count, DateTime, Points};
 use crate::app::award::AwardFilter;
 use crate::app::customer::{Current, balance, list, require_version};
-use crate::app::model;
-use crate::app::page::{Listed, PageArgs};
-use crate::app::points_update::Cursor;
-use crate::app::snapshot::{Extent, View};
-use crate::app::{self};
+use crate::app::reading::page::{Listed, PageArgs};
+use crate::app::reading::points_update::Cursor;
+use crate::app::reading::snapshot::{Extent, View};
+use crate::app::{self, model};
 
 /// Someone who buys, known by the shop's own id.
 #[derive(Clone, Description)]

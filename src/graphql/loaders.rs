@@ -16,9 +16,9 @@ use crate::app::campaigns::{Campaign, CampaignSet};
 use crate::app::customer::Current;
 use crate::app::error::Error;
 use crate::app::model::{Award, CampaignId, Customer, CustomerId, LedgerEntry, Purchase, Refund};
-use crate::app::page::{Page, Slice};
-use crate::app::progress::CampaignProgress;
-use crate::app::snapshot::{Extent, View};
+use crate::app::reading::page::{Page, Slice};
+use crate::app::reading::progress::CampaignProgress;
+use crate::app::reading::snapshot::{Extent, View};
 use crate::app::stats::Totals;
 use crate::app::viewer::Viewer;
 use crate::app::{self, App};
@@ -336,7 +336,7 @@ impl Loader<ProgressOf> for Loaders {
     async fn load(&self, keys: &[ProgressOf]) -> Loaded<ProgressOf, Vec<CampaignProgress>> {
         let mut loaded = HashMap::new();
         for (campaign, customers) in grouped(keys, |key| (key.1, Arc::clone(&key.0))) {
-            let progress = app::progress::of(&self.app, &customers, campaign).await?;
+            let progress = app::reading::progress::of(&self.app, &customers, campaign).await?;
             for (customer, of_customer) in customers.into_iter().zip(progress) {
                 loaded.insert(ProgressOf(customer, campaign), of_customer);
             }
@@ -362,7 +362,7 @@ impl Loader<EvidenceOf> for Loaders {
     async fn load(&self, keys: &[EvidenceOf]) -> Loaded<EvidenceOf, Slice<Purchase>> {
         let mut loaded = HashMap::new();
         for (page, awards) in grouped(keys, |key| (key.1.clone(), Arc::clone(&key.0))) {
-            let slices = app::evidence::pages(&self.app, &awards, &page).await?;
+            let slices = app::reading::evidence::pages(&self.app, &awards, &page).await?;
             loaded
                 .extend(awards.into_iter().zip(slices).map(|(award, slice)| (EvidenceOf(award, page.clone()), slice)));
         }

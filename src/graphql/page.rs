@@ -8,7 +8,7 @@ use super::customer::Customer;
 use super::ledger::LedgerEntry;
 use super::purchase::Purchase;
 use super::scalar::Count;
-use crate::app::page::Slice;
+use crate::app::reading::page::Slice;
 
 /// Where a page lies in its list.
 #[derive(Clone, Debug, SimpleObject)]

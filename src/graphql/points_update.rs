@@ -10,7 +10,7 @@ use super::error::ApiError;
 use super::ledger::LedgerEntry;
 use super::progress::CampaignProgress;
 use super::scalar::Points;
-use crate::app::points_update::{Feed, Update};
+use crate::app::reading::points_update::{Feed, Update};
 
 /// What moved a customer's points or progress.
 #[derive(Description)]

@@ -11,8 +11,9 @@ use super::loaders::ProgressOf;
 use super::node::GlobalId;
 use super::scalar::{Count, Decimal};
 use super::window::Window;
-use crate::app::snapshot::View;
-use crate::app::{model, progress as app};
+use crate::app::model;
+use crate::app::reading::progress as app;
+use crate::app::reading::snapshot::View;
 use crate::engine::progress::{Standing, Unit};
 
 /// Where a customer stands in a running campaign.

@@ -15,8 +15,12 @@ use super::refund::Refund;
 use super::scalar::{Count, CurrencyCode, DateTime, Decimal};
 use crate::app::error::Error;
 use crate::app::model;
-use crate::app::purchase::{self as app, Net, key, net};
-use crate::app::recorder::{MAX_CHANGED_AWARDS, Recorded};
+use crate::app::purchase as app;
+use crate::app::purchase::Net;
+use crate::app::purchase::net;
+use crate::app::recorder::MAX_CHANGED_AWARDS;
+use crate::app::recorder::fact::Recorded;
+use crate::app::stored::purchase::key;
 use crate::engine::money::Currency;
 use crate::engine::time::Instant;
 

@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::auth::Verifier;
 use super::graphql::{Endpoint, Executor, answer};
 use super::origins::Origins;
-use crate::app::App;
+use crate::app::{App, probe};
 use crate::config;
 use crate::gate::SchemaError;
 
@@ -90,7 +90,7 @@ async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
     if !matches!(answers, Ok(Ok(()))) {
         return (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer".to_owned());
     }
-    if let Some(obstacle) = app.database.obstacle().await {
+    if let Some(obstacle) = probe::find_obstacle(&app.database).await {
         return (StatusCode::SERVICE_UNAVAILABLE, format!("the database takes no writes: {obstacle}"));
     }
     let degraded = degraded(&app);

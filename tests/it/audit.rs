@@ -4,7 +4,7 @@ use sea_orm::{ConnectionTrait, EntityTrait};
 use serde_json::json;
 use windfall::app::audit::{self, Difference};
 use windfall::app::jobs::settlement;
-use windfall::app::recorder::Fact;
+use windfall::app::recorder::fact::Fact;
 use windfall::app::refund::{self, RecordRefund};
 use windfall::engine::lifecycle::Status;
 use windfall::engine::time::Instant;

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngSeed, TestRunner};
-use windfall::app::purchase::NewPurchase;
-use windfall::app::recorder::Fact;
-use windfall::app::refund::NewRefund;
+use windfall::app::recorder::fact::Fact;
+use windfall::app::recorder::fact::NewPurchase;
+use windfall::app::recorder::fact::NewRefund;
 use windfall::config;
 use windfall::engine::time::Instant;
 

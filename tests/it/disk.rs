@@ -10,12 +10,11 @@ use std::time::Duration;
 use sea_orm::{ConnectionTrait as _, Database, DatabaseBackend, EntityTrait as _, Statement};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use windfall::app::App;
-use windfall::app::audit;
-use windfall::app::campaign;
 use windfall::app::clock::Clock;
 use windfall::app::error::Error;
-use windfall::app::writes::Obstacle;
+use windfall::app::failure::Obstacle;
+use windfall::app::probe::find_obstacle;
+use windfall::app::{App, audit, campaign};
 
 use crate::support::app::{TestApp as GraphqlApp, admin, codes, customer, storefront};
 use crate::support::direct::{Engine, NOW, TestApp, cache, cases, open, redis, writer};
@@ -79,7 +78,7 @@ async fn a_full_file_loses_nothing_that_was_acknowledged() {
             // Until a probe is due. The row that it changes would find room, and a purchase would not.
             tokio::time::sleep(Duration::from_millis(2_100)).await;
         }
-        assert_eq!(test.app.database.obstacle().await, Some(Obstacle::DiskFull));
+        assert_eq!(find_obstacle(&test.app.database).await, Some(Obstacle::DiskFull));
         limit_pages(&test.app, 1).await;
         let tx = test.app.database.begin().await.unwrap();
         tx.execute_unprepared(TOO_LARGE).await.unwrap_err();
@@ -332,10 +331,10 @@ async fn what_postgres_has_no_room_for_can_be_tried_again() {
         .await;
         let answer = test.run(&storefront(), RECORD, purchase(state)).await;
         assert_eq!(codes(&answer), ["UNAVAILABLE"], "{state}: {answer}");
-        assert_eq!(test.app.database.obstacle().await, Some(obstacle));
+        assert_eq!(find_obstacle(&test.app.database).await, Some(obstacle));
         test.execute("DROP TRIGGER fail ON purchase; DROP FUNCTION fail").await;
         assert_eq!(codes(&test.run(&storefront(), RECORD, purchase(state)).await), Vec::<String>::new());
-        assert_eq!(test.app.database.obstacle().await, None);
+        assert_eq!(find_obstacle(&test.app.database).await, None);
     }
 }
 
@@ -354,12 +353,12 @@ async fn a_primary_that_became_read_only_is_told_and_left() {
     ))
     .await;
     let told = async {
-        while test.app.database.obstacle().await.is_none() {
+        while find_obstacle(&test.app.database).await.is_none() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
     tokio::time::timeout(PATIENCE, told).await.expect("the probe finds out");
-    assert_eq!(test.app.database.obstacle().await, Some(Obstacle::ReadOnly));
+    assert_eq!(find_obstacle(&test.app.database).await, Some(Obstacle::ReadOnly));
     assert_eq!(codes(&test.run(&storefront(), RECORD, purchase("q")).await), ["UNAVAILABLE"]);
     let create = "mutation { createCampaign(input: { name: \"n\", startsAt: \"2026-11-01T00:00:00Z\", currency: \"EUR\", \
         window: { campaign: WHOLE }, goal: { everyPurchase: EACH }, award: { points: 1 } }) { userErrors { code } } }";
@@ -373,5 +372,5 @@ async fn a_primary_that_became_read_only_is_told_and_left() {
         }
     };
     tokio::time::timeout(PATIENCE, back).await.expect("it is written to again, without a restart");
-    assert_eq!(test.app.database.obstacle().await, None);
+    assert_eq!(find_obstacle(&test.app.database).await, None);
 }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait};
 use serde_json::json;
-use windfall::app::adjustment::{self, AdjustPoints};
+use windfall::app::adjustment;
 use windfall::app::error::{Error, UserErrorCode};
-use windfall::app::recorder::Fact;
+use windfall::app::recorder::fact::AdjustPoints;
+use windfall::app::recorder::fact::Fact;
 use windfall::app::refund::{self, RecordRefund};
 use windfall::config;
 
@@ -22,7 +23,7 @@ fn every_third() -> serde_json::Value {
     })
 }
 
-fn code(result: Result<windfall::app::recorder::Recorded, Error>) -> (UserErrorCode, Vec<String>) {
+fn code(result: Result<windfall::app::recorder::fact::Recorded, Error>) -> (UserErrorCode, Vec<String>) {
     match result {
         Err(Error::Refused(errors)) => (errors[0].code, errors[0].path.clone()),
         other => panic!("not refused: {other:?}"),

@@ -13,6 +13,7 @@ use crate::app::campaigns::CampaignSet;
 use crate::app::error::Error;
 use crate::app::rows::{Kind, Rows, join};
 use crate::app::stats::{counted, counters};
+use crate::app::stored::award::decided_status;
 
 /// Decisions read at a time.
 const PAGE: u64 = 1_000;
@@ -168,15 +169,6 @@ impl Replay {
             }
         }
         Ok(())
-    }
-}
-
-/// What a decision made of its award.
-pub(in crate::app) fn decided_status(kind: BudgetDecisionKind) -> Option<AwardStatus> {
-    match kind {
-        BudgetDecisionKind::Standing => Some(AwardStatus::Standing),
-        BudgetDecisionKind::Declined => Some(AwardStatus::Declined),
-        BudgetDecisionKind::Released | BudgetDecisionKind::Limit => None,
     }
 }
 

@@ -33,9 +33,9 @@ use super::App;
 use super::campaign::recount::recount;
 use super::campaigns::CampaignSet;
 use super::error::Error;
-use super::recorder::Fact;
 use super::rows::Kind;
 use super::viewer::Admin;
+use crate::app::recorder::fact::Fact;
 
 /// The most customers in one snapshot.
 const CHUNK: usize = 64;

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::app::adjustment::MAX_POINTS;
 use crate::app::campaigns::Campaign;
 use crate::app::error::{Check, Error, UserErrorCode};
+use crate::app::recorder::fact::MAX_POINTS;
 use crate::engine::award::{AwardRule, RATE_DECIMALS, Rate};
 use crate::engine::goal::{DistinctOf, Goal};
 use crate::engine::money::{Currency, MoneyError, scaled};

@@ -8,7 +8,7 @@ use entity::CampaignId;
 use crate::app::App;
 use crate::app::campaigns::{Campaign, CampaignSet};
 use crate::app::error::Error;
-use crate::app::page::{List, Page, Part, Position, Slice};
+use crate::app::reading::page::{List, Page, Part, Position, Slice};
 use crate::app::rows::Kind;
 use crate::app::viewer::Reader;
 use crate::engine::lifecycle::Status;

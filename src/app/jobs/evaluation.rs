@@ -1,7 +1,7 @@
 //! Evaluating what was deferred, through the write path, in bounded commits.
 //!
 //! A campaign that is activated with a start in the past has a job that brings every customer to it, in the order of their keys. A
-//! customer whose history is longer than one commit may take gets a mark (`app::running`) and a job of its own, which folds on
+//! customer whose history is longer than one commit may take gets a mark (`app::stored::running`) and a job of its own, which folds on
 //! from the mark. So one customer, however large, holds up no other, and one that fails does not stop the rest.
 //!
 //! A backfill is over once every customer has been reached and none has a mark in the campaign.
@@ -21,9 +21,9 @@ use super::queue::{self, End, Wanted};
 use super::runner;
 use crate::app::App;
 use crate::app::error::Error;
-use crate::app::recorder::Fact;
+use crate::app::recorder::fact::Fact;
 use crate::app::rows::any;
-use crate::app::running::Running;
+use crate::app::stored::running::Running;
 use crate::engine::time::Instant;
 
 /// Customers that a campaign's job hands to the write path together.

@@ -10,20 +10,29 @@ use sea_orm::{
 };
 
 use super::changed::ChangedAwards;
+use super::evaluation;
 use super::evaluation::Evaluation;
+use super::facts;
 use super::facts::Verdict;
 use super::folding::Recorded as RecordedPurchase;
+use super::posting;
 use super::prepared::{Preparation, TooLong};
+use super::repair;
 use super::repair::Repair;
-use super::{Commit, Context, Fact, Recorded, Refusal, UserErrorCode, evaluation, facts, posting, repair};
-use crate::app::adjustment::AdjustPoints;
 use crate::app::campaigns::CampaignSet;
-use crate::app::customer::blank;
 use crate::app::database::CAMPAIGNS_LOCK;
 use crate::app::error::Error;
+use crate::app::error::UserErrorCode;
 use crate::app::jobs::queue::{self, Wanted};
+use crate::app::recorder::context::Commit;
+use crate::app::recorder::context::Context;
+use crate::app::recorder::fact::AdjustPoints;
+use crate::app::recorder::fact::Fact;
+use crate::app::recorder::fact::Recorded;
+use crate::app::recorder::fact::Refusal;
 use crate::app::rows::{any, insert_new, update};
-use crate::app::running::Running;
+use crate::app::stored::customer::blank;
+use crate::app::stored::running::Running;
 use crate::engine::evaluate::Range;
 use crate::engine::time::Instant;
 

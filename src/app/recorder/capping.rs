@@ -10,9 +10,9 @@ use sea_orm::FromQueryResult;
 use super::batch::{Batch, Customers};
 use super::evaluation::Folded;
 use super::folding::{self, Fold, Job};
-use crate::app::award as awards;
 use crate::app::error::Error;
 use crate::app::rows::{Kind, Rows, first_of_each};
+use crate::app::stored::award as awards;
 use crate::engine::award::Reached;
 use crate::engine::cap::{self, Following, Further};
 

@@ -1,7 +1,7 @@
 //! Folding on from a mark, in commits that are bounded in rows and bytes.
 //!
 //! A customer's history may be longer than one commit should take: a campaign is activated over its past, say. The running state
-//! then carries a *mark* (`app::running`): up to it the history is evaluated, and what lies after it waits. [`load_waiting`] loads
+//! then carries a *mark* (`app::stored::running`): up to it the history is evaluated, and what lies after it waits. [`load_waiting`] loads
 //! what this batch folds on.
 
 use std::collections::HashMap;
@@ -13,8 +13,9 @@ use super::batch::{Batch, Customers, Touched};
 use super::folding::{Recorded, with_refunds};
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
-use crate::app::history::{self, Bounds, Lines, Stretch};
 use crate::app::rows::read_in_order;
+use crate::app::stored::history;
+use crate::app::stored::history::{Bounds, Lines, Stretch};
 use crate::engine::evaluate::{Append, Tail};
 use crate::engine::purchase::Key;
 use crate::engine::time::Instant;

@@ -6,12 +6,15 @@ use entity::{idempotency_key, ledger_entry, purchase, refund};
 use sea_orm::{EntityTrait, ExprTrait, QueryFilter};
 
 use super::batch::{Batch, Customers, Touched};
-use super::{Fact, Refusal};
-use crate::app::adjustment::AdjustPoints;
 use crate::app::error::{Error, UserErrorCode};
-use crate::app::purchase::{NewPurchase, to_row};
-use crate::app::refund::{MAX_REFUNDS, NewRefund};
+use crate::app::recorder::fact::AdjustPoints;
+use crate::app::recorder::fact::Fact;
+use crate::app::recorder::fact::MAX_REFUNDS;
+use crate::app::recorder::fact::NewPurchase;
+use crate::app::recorder::fact::NewRefund;
+use crate::app::recorder::fact::Refusal;
 use crate::app::rows::{any, insert_new};
+use crate::app::stored::purchase::to_row;
 use crate::engine::purchase::{Line, RefundLine};
 
 /// What became of a fact.

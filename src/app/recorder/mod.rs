@@ -12,8 +12,10 @@
 mod batch;
 mod capping;
 mod changed;
+pub mod context;
 mod deferred;
 mod evaluation;
+pub mod fact;
 mod facts;
 mod folding;
 mod posting;
@@ -26,25 +28,20 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use ::metrics::{counter, histogram};
-use entity::{award, customer, ledger_entry};
-use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use super::adjustment::AdjustPoints;
-use super::campaigns::Campaigns;
-use super::clock::Clock;
-use super::database::{Database, is_conflict, is_data_error, is_statement_timeout};
-use super::error::{Error, UserError, UserErrorCode};
-use super::purchase::NewPurchase;
-use super::refund::NewRefund;
+use super::error::Error;
+use super::failure::{is_conflict, is_data_error, is_statement_timeout};
 use super::share::Shares;
 use super::viewer::Who;
-use crate::config;
-use crate::live::Hub;
-use crate::live::hints::Hints;
-use crate::metrics;
+use crate::app::recorder::context::Context;
+use crate::app::recorder::fact::Answer;
+use crate::app::recorder::fact::Fact;
+use crate::app::recorder::fact::Recorded;
+use crate::app::recorder::fact::Refusal;
+use crate::{config, metrics};
 use batch::Committed;
 pub use changed::MAX_CHANGED_AWARDS;
 use prepared::{Preparation, TooLong};
@@ -56,92 +53,6 @@ const MAX_REPEATS: u32 = 10;
 /// The pause before the first repetition; it doubles.
 const REPEAT_PAUSE: Duration = Duration::from_millis(2);
 
-/// Something that happened, to be recorded.
-#[derive(Clone, Debug)]
-pub enum Fact {
-    /// A purchase.
-    Purchase(NewPurchase),
-    /// A refund of a recorded purchase.
-    Refund(NewRefund),
-    /// Points by hand.
-    Adjustment(AdjustPoints),
-    /// Nothing happened, but something of this customer (by external id) was deferred: it is evaluated as far as one commit may.
-    Evaluation(String),
-    /// Nothing happened, but what is recorded of this customer (by external id) is not what it should be: everything
-    /// is evaluated anew, and the difference is posted.
-    Repair(String),
-}
-
-impl Fact {
-    /// The external id of the customer whose points it may change.
-    pub fn customer(&self) -> &str {
-        match self {
-            Self::Purchase(purchase) => &purchase.customer_external_id,
-            Self::Refund(refund) => &refund.customer_external_id,
-            Self::Adjustment(adjustment) => &adjustment.customer_external_id,
-            Self::Evaluation(customer) | Self::Repair(customer) => customer,
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Purchase(purchase) => purchase.bytes(),
-            Self::Refund(refund) => refund.bytes(),
-            Self::Adjustment(_) | Self::Evaluation(_) | Self::Repair(_) => 1_024,
-        }
-    }
-}
-
-/// What became of a fact.
-#[derive(Clone, Debug)]
-pub struct Recorded {
-    /// It had been recorded before; nothing changed.
-    pub replayed: bool,
-    /// The customer after the commit.
-    pub customer: customer::Model,
-    /// Awards that the commit created, reversed or changed in any way: the newest, newest first. Empty on a replay.
-    pub awards: Arc<[award::Model]>,
-    /// How many there are in all.
-    pub awards_changed: i64,
-    /// What an adjustment posted.
-    pub entry: Option<ledger_entry::Model>,
-    /// Something of the customer waits for a job still.
-    pub deferred: bool,
-}
-
-/// What a commit changed of one customer: what its subscribers are told.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Commit {
-    /// The stamp of the version that it changed; 0: there was none.
-    pub before: i64,
-    /// After the commit.
-    pub customer: Arc<customer::Model>,
-    /// Posted by it, in order; none: only progress moved.
-    pub entries: Vec<Arc<ledger_entry::Model>>,
-}
-
-/// Why a fact was not recorded, though it was well-formed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// For programs.
-    pub code: UserErrorCode,
-    /// Below the input.
-    pub path: &'static str,
-    /// For people.
-    pub message: &'static str,
-}
-
-impl Refusal {
-    /// As an error of the input at this path.
-    pub fn at(self, mut path: Vec<String>) -> Error {
-        path.push(self.path.to_owned());
-        Error::Refused(vec![UserError { path, code: self.code, message: self.message.to_owned() }])
-    }
-}
-
-/// What a caller gets for a fact.
-pub type Answer = Result<Result<Recorded, Refusal>, Error>;
-
 /// Room in the queue, in items and in bytes; given back when it is dropped.
 type Room = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
@@ -149,31 +60,6 @@ struct Item {
     fact: Fact,
     reply: oneshot::Sender<Answer>,
     _room: Room,
-}
-
-/// What every batch needs.
-#[derive(Clone)]
-pub(super) struct Context {
-    pub(super) database: Database,
-    pub(super) campaigns: Arc<Campaigns>,
-    pub(super) clock: Clock,
-    pub(super) live: Hub<Commit>,
-    pub(super) hints: Option<Arc<Hints>>,
-    /// Purchases of the past that one commit evaluates at most.
-    pub(super) fold_purchases: usize,
-    /// Is notified when a commit asked for a job.
-    pub(super) job_wanted: Arc<Notify>,
-}
-
-impl Context {
-    /// What was committed, to whoever follows it on this node and on others.
-    fn tell(&self, commit: &Commit) {
-        let customer = &commit.customer;
-        self.live.wake(&customer.external_id, customer.version, || Some(commit.clone()));
-        if let Some(hints) = &self.hints {
-            hints.send(&customer.external_id, customer.version, commit);
-        }
-    }
 }
 
 /// Hands facts to the writers.

@@ -13,9 +13,9 @@ use sea_orm::{EntityTrait, QueryFilter};
 
 use super::batch::{Batch, Customers, Touched, lock_in_order};
 use super::evaluation::Evaluated;
-use crate::app::award as awards;
 use crate::app::error::Error;
 use crate::app::rows::{Kind, OnConflict, Rows, any, delete, insert, update};
+use crate::app::stored::award as awards;
 use crate::engine::award::Reached;
 use crate::engine::budget::Budget;
 use crate::engine::diff::{Changed, How, Recorded};

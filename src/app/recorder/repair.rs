@@ -17,11 +17,11 @@ use sea_orm::{
 use super::batch::{Batch, Customers, Touched};
 use super::posting::Draft;
 use super::prepared::Prepared;
-use crate::app::audit::budgets::decided_status;
-use crate::app::award as awards;
 use crate::app::error::Error;
 use crate::app::rows::{any, update};
-use crate::app::running::Running;
+use crate::app::stored::award as awards;
+use crate::app::stored::award::decided_status;
+use crate::app::stored::running::Running;
 use crate::engine::award::Reached;
 use crate::engine::purchase::Key;
 

@@ -27,7 +27,7 @@ use super::token::mint;
 use crate::app::App;
 use crate::app::campaign::input::CampaignInput;
 use crate::app::clock::Clock;
-use crate::app::recorder::Fact;
+use crate::app::recorder::fact::Fact;
 use crate::config::{Config, Secret};
 use crate::engine::time::{Instant, parse_instant};
 use crate::http::auth::{Role, Verifier};

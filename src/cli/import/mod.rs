@@ -25,7 +25,8 @@ use crate::app::App;
 use crate::app::clock::Clock;
 use crate::app::error::Error;
 use crate::app::jobs::evaluation;
-use crate::app::recorder::{Answer, Fact};
+use crate::app::recorder::fact::Answer;
+use crate::app::recorder::fact::Fact;
 use crate::app::refund::{RecordRefund, find_purchases};
 use crate::config::Config;
 

@@ -10,7 +10,9 @@ use tokio::sync::mpsc;
 
 use crate::app::clock::Clock;
 use crate::app::error::Error;
-use crate::app::purchase::{NewPurchase, PurchaseLine, RecordPurchase};
+use crate::app::purchase::PurchaseLine;
+use crate::app::purchase::RecordPurchase;
+use crate::app::recorder::fact::NewPurchase;
 use crate::app::refund::RecordRefund;
 
 /// The longest line, in bytes: 500 lines of the longest names fit.

@@ -20,7 +20,7 @@ use super::scalar::{Count, CurrencyCode, DateTime, Duration, Points, TimeZone};
 use crate::app::campaign::list::{LIST, cursor, list};
 use crate::app::campaign::status;
 use crate::app::campaigns;
-use crate::app::page::PageArgs;
+use crate::app::reading::page::PageArgs;
 use crate::app::stats::is_exhausted;
 use crate::engine::lifecycle::Status;
 

@@ -10,7 +10,7 @@ use windfall::app::audit;
 use windfall::app::clock::Clock;
 use windfall::app::database::Database;
 use windfall::app::purchase::PurchaseLine;
-use windfall::app::recorder::Fact;
+use windfall::app::recorder::fact::Fact;
 use windfall::app::refund::{self, RecordRefund};
 use windfall::config;
 use windfall::engine::time::Instant;

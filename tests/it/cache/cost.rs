@@ -7,13 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use entity::CampaignId;
 use sea_orm::ConnectionTrait as _;
 use serde_json::json;
-use windfall::app::App;
 use windfall::app::award::{AwardFilter, Status, of_customers_by_page};
 use windfall::app::jobs::settlement;
-use windfall::app::model;
-use windfall::app::page::{Listed as _, PageArgs};
-use windfall::app::progress::of_view;
-use windfall::app::snapshot::{Extent, View};
+use windfall::app::reading::page::{Listed as _, PageArgs};
+use windfall::app::reading::progress::of_view;
+use windfall::app::reading::snapshot::{Extent, View};
+use windfall::app::{App, model};
 use windfall::engine::time::Instant;
 
 use crate::support::direct::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, cases, purchase_input};

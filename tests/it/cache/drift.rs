@@ -9,7 +9,7 @@ use crate::support::app::{TestApp, customer};
 use crate::support::direct::{ENGINES, Engine, cache, scratch};
 use crate::support::node::{metric, node};
 use crate::support::server::token;
-use windfall::app::snapshot::Extent;
+use windfall::app::reading::snapshot::Extent;
 use windfall::http::auth::Role;
 
 #[tokio::test]

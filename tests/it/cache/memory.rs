@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
-use windfall::app::snapshot::{Extent, Snapshot};
+use windfall::app::reading::snapshot::{Extent, Snapshot};
 use windfall::cache::{Cache, Loaded, Lost};
 
 use crate::support::app::TestApp;

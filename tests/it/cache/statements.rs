@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::json;
-use windfall::app::snapshot::Extent;
+use windfall::app::reading::snapshot::Extent;
 use windfall::cache::Tier;
 use windfall::config;
 use windfall::engine::time::parse_instant;

@@ -8,8 +8,8 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use windfall::app::App;
 use windfall::app::error::Error;
-use windfall::app::points_update::{Cursor, Feed, Update};
-use windfall::app::sweep;
+use windfall::app::reading::points_update::{Cursor, Feed, Update};
+use windfall::app::reading::sweep;
 use windfall::app::viewer::Viewer;
 use windfall::engine::time::Instant;
 

@@ -3,7 +3,7 @@
 
 use sea_orm::{ConnectionTrait, Statement};
 use serde_json::{Value, json};
-use windfall::app::recorder::Fact;
+use windfall::app::recorder::fact::Fact;
 use windfall::app::refund::{self, RecordRefund};
 use windfall::config;
 use windfall::engine::time::Instant;

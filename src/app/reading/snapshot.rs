@@ -16,23 +16,23 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant as Moment;
 
-use super::App;
-use super::campaigns::{Campaign, CampaignSet, Campaigns, Revision};
-use super::clock::Clock;
-use super::database::Database;
-use super::error::Error;
-use super::lookback::{self, Memory, Wanted};
-use super::lookup::{self, Head, Heads, Lookups};
-use super::page::{Filter, Listed as _, Page, PageArgs, Slice, of_customers};
-use super::rows::any;
-use super::running::Running;
+use crate::app::App;
+use crate::app::campaigns::{Campaign, CampaignSet, Campaigns, Revision};
+use crate::app::clock::Clock;
+use crate::app::database::Database;
+use crate::app::error::Error;
+use crate::app::reading::lookback::{Memory, Wanted};
+use crate::app::reading::lookup::{Head, Heads, Lookups};
+use crate::app::reading::page::{Filter, Listed as _, Page, PageArgs, Slice, of_customers};
+use crate::app::reading::{lookback, lookup};
+use crate::app::rows::any;
+use crate::app::stored::running::Running;
 use crate::cache::redis::Redis;
 use crate::cache::{Cache, Found, Loaded, Tier};
-use crate::config;
 use crate::engine::lookback::Lookback;
 use crate::engine::progress::need;
 use crate::engine::time::Instant;
-use crate::metrics;
+use crate::{config, metrics};
 
 /// Changes with the snapshot's fields and with what the engine computes from them: entries of other formats are not found.
 const FORMAT: u32 = 3;
@@ -144,7 +144,7 @@ struct Loader {
 
 impl Snapshots {
     /// Over a database.
-    pub(super) fn start(
+    pub(in crate::app) fn start(
         database: &Database,
         clock: &Clock,
         campaigns: &Arc<Campaigns>,

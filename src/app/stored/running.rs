@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use entity::CampaignId;
 use serde::{Deserialize, Serialize};
 
-use super::campaigns::CampaignSet;
-use super::error::Error;
+use crate::app::campaigns::CampaignSet;
+use crate::app::error::Error;
 use crate::engine::evaluate::Tail;
 use crate::engine::purchase::Key;
 use crate::engine::state::State;

@@ -7,14 +7,16 @@ use std::sync::Arc;
 use entity::{AwardStatus, award, purchase, refund};
 use sea_orm::{DatabaseBackend, FromQueryResult};
 
-use super::App;
-use super::award::{evidence_key, reaching_key};
-use super::campaigns::Campaign;
-use super::error::Error;
-use super::history::refunds;
-use super::page::{List, Listed, Page, Part, Position, Slice};
-use super::purchase::{from_row, key};
-use super::rows::{Kind, Rows, first_of_each};
+use crate::app::App;
+use crate::app::campaigns::Campaign;
+use crate::app::error::Error;
+use crate::app::reading::page::{List, Listed, Page, Part, Position, Slice};
+use crate::app::rows::{Kind, Rows, first_of_each};
+use crate::app::stored::award::evidence_key;
+use crate::app::stored::award::reaching_key;
+use crate::app::stored::history::refunds;
+use crate::app::stored::purchase::from_row;
+use crate::app::stored::purchase::key;
 use crate::engine::evidence::evidence;
 use crate::engine::goal::Goal;
 use crate::engine::purchase::Key;
@@ -181,7 +183,7 @@ impl Search {
         }
         let refunds = refunds.get(&row.external_id).map(Vec::as_slice).unwrap_or_default();
         let refunds = refunds.iter().filter(|refund| self.counts(refund.revision, refund.version));
-        let purchase = from_row(row, refunds.map(super::refund::from_row).collect::<Result<_, _>>()?)?;
+        let purchase = from_row(row, refunds.map(crate::app::stored::refund::from_row).collect::<Result<_, _>>()?)?;
         Ok(self.campaign.engine().eligible(&purchase))
     }
 

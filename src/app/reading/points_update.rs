@@ -17,12 +17,12 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use ::metrics::{counter, histogram};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::App;
-use super::allowance::Allowance;
-use super::customer::find_or_blank;
-use super::error::{Check, Error};
-use super::recorder::Commit;
-use super::viewer::Reader;
+use crate::app::App;
+use crate::app::allowance::Allowance;
+use crate::app::customer::find_or_blank;
+use crate::app::error::{Check, Error};
+use crate::app::recorder::context::Commit;
+use crate::app::viewer::Reader;
 use crate::engine::time::Instant;
 use crate::live::Subscription;
 use crate::metrics;

@@ -7,10 +7,11 @@ use entity::{CampaignId, CustomerId, checkpoint};
 use sea_orm::{ConnectionTrait, DatabaseTransaction, FromQueryResult};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::campaigns::Campaign;
-use super::error::Error;
-use super::history::{self, Bounds, Lines, Page, Stretch};
-use super::rows::{Kind, Rows, first_of_each, read_in_order};
+use crate::app::campaigns::Campaign;
+use crate::app::error::Error;
+use crate::app::rows::{Kind, Rows, first_of_each, read_in_order};
+use crate::app::stored::history;
+use crate::app::stored::history::{Bounds, Lines, Page, Stretch};
 use crate::engine::lookback::{Look, Lookback, Need};
 use crate::engine::purchase::Key;
 use crate::engine::state::State;

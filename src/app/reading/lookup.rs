@@ -14,10 +14,10 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::Instrument as _;
 
-use super::campaigns::Revision;
-use super::database::Database;
-use super::error::{Error, TEXT_BYTES};
-use super::rows::{Kind, Rows, left_join};
+use crate::app::campaigns::Revision;
+use crate::app::database::Database;
+use crate::app::error::{Error, TEXT_BYTES};
+use crate::app::rows::{Kind, Rows, left_join};
 use crate::metrics;
 
 /// Statements at once.

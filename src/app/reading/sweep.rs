@@ -12,9 +12,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::App;
-use super::error::Error;
-use super::rows::any;
+use crate::app::App;
+use crate::app::error::Error;
+use crate::app::rows::any;
 
 /// Between two sweeps.
 const PERIOD: Duration = Duration::from_secs(2);

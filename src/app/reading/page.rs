@@ -11,8 +11,8 @@ use entity::CustomerId;
 use sea_orm::sea_query::Value;
 use sea_orm::{ConnectionTrait, FromQueryResult};
 
-use super::error::Error;
-use super::rows::{Kind, Rows, first_of_each};
+use crate::app::error::Error;
+use crate::app::rows::{Kind, Rows, first_of_each};
 
 /// Rows of a page when nothing is said.
 const DEFAULT_SIZE: usize = 20;

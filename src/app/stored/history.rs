@@ -6,8 +6,8 @@ use entity::{CustomerId, purchase, refund};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ConnectionTrait, EntityTrait, FromQueryResult, IdenStatic, Iterable, QueryFilter, QuerySelect};
 
-use super::error::Error;
-use super::rows::{Kind, Limit, Rows, any, first_of_each};
+use crate::app::error::Error;
+use crate::app::rows::{Kind, Limit, Rows, any, first_of_each};
 use crate::engine::purchase::{Key, Purchase};
 use crate::engine::rule::Rule;
 use crate::engine::time::Instant;
@@ -137,7 +137,10 @@ fn rows_of(db: &impl ConnectionTrait, stretches: &[Stretch]) -> Rows {
 fn page(first: &FirstRows, refunds: &HashMap<String, Vec<refund::Model>>) -> Result<Page, Error> {
     let with_refunds = |row: &purchase::Model| {
         let refunds = refunds.get(&row.external_id).map(Vec::as_slice).unwrap_or_default();
-        super::purchase::from_row(row, refunds.iter().map(super::refund::from_row).collect::<Result<_, _>>()?)
+        crate::app::stored::purchase::from_row(
+            row,
+            refunds.iter().map(crate::app::stored::refund::from_row).collect::<Result<_, _>>()?,
+        )
     };
     let purchases = first.rows.iter().map(with_refunds).collect::<Result<Vec<_>, _>>()?;
     let reached = purchases.last().filter(|_| first.more).map(|last| last.key.clone());

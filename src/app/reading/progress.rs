@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use entity::{CampaignId, customer};
 
-use super::App;
-use super::campaign::list::newest_first;
-use super::campaigns::{Campaign, CampaignSet};
-use super::error::Error;
-use super::running::Running;
-use super::snapshot::View;
+use crate::app::App;
+use crate::app::campaign::list::newest_first;
+use crate::app::campaigns::{Campaign, CampaignSet};
+use crate::app::error::Error;
+use crate::app::reading::snapshot::View;
+use crate::app::stored::running::Running;
 use crate::engine::lookback::Lookback;
 use crate::engine::progress::{Progress, need, progress};
 use crate::engine::time::Instant;

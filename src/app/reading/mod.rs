@@ -1,0 +1,10 @@
+//! Reading what is recorded: customers through the cache, pages of lists, progress, and what subscribers are shown.
+
+pub mod evidence;
+pub mod lookback;
+pub mod lookup;
+pub mod page;
+pub mod points_update;
+pub mod progress;
+pub mod snapshot;
+pub mod sweep;

@@ -1,0 +1,8 @@
+//! Rows to values and back. What is stored is written and read here, so that nothing else knows its form.
+
+pub mod award;
+pub mod customer;
+pub mod history;
+pub mod purchase;
+pub mod refund;
+pub mod running;

@@ -1,0 +1,48 @@
+//! Purchases between the engine and their table.
+
+use entity::{CustomerId, purchase};
+
+use crate::app::error::Error;
+use crate::engine::money::Currency;
+use crate::engine::purchase::{Key, Purchase, Refund};
+use crate::engine::time::Instant;
+
+/// The row of a purchase.
+pub fn to_row(
+    purchase: &Purchase,
+    customer_id: CustomerId,
+    recorded_at: Instant,
+    revision: i64,
+    version: i64,
+) -> Result<purchase::Model, Error> {
+    Ok(purchase::Model {
+        external_id: purchase.key.external_id.clone(),
+        customer_id,
+        purchased_at: purchase.key.at.0,
+        recorded_at: recorded_at.0,
+        total: purchase.total,
+        currency: purchase.currency.as_str().to_owned(),
+        channel: purchase.channel.clone(),
+        lines: serde_json::to_string(&purchase.lines).map_err(|error| Error::Internal(error.to_string()))?,
+        revision,
+        version,
+    })
+}
+
+/// A purchase as stored, with those of its refunds that count.
+pub fn from_row(row: &purchase::Model, refunds: Vec<Refund>) -> Result<Purchase, Error> {
+    let broken = |error: String| Error::Internal(format!("purchase {}: {error}", row.external_id));
+    Ok(Purchase {
+        key: Key { at: Instant(row.purchased_at), external_id: row.external_id.clone() },
+        total: row.total,
+        currency: Currency::parse(&row.currency).map_err(|error| broken(error.to_string()))?,
+        channel: row.channel.clone(),
+        lines: serde_json::from_str(&row.lines).map_err(|error| broken(error.to_string()))?,
+        refunds,
+    })
+}
+
+/// Its place in the customer's order.
+pub fn key(row: &purchase::Model) -> Key {
+    Key { at: Instant(row.purchased_at), external_id: row.external_id.clone() }
+}
