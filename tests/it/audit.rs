@@ -2,7 +2,8 @@
 
 use sea_orm::{ConnectionTrait, EntityTrait};
 use serde_json::json;
-use windfall::app::audit::{self, Difference};
+use windfall::app::audit;
+use windfall::app::audit::difference::Difference;
 use windfall::app::jobs::settlement;
 use windfall::app::recorder::fact::Fact;
 use windfall::app::refund::{self, RecordRefund};

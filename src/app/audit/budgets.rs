@@ -8,7 +8,9 @@ use sea_orm::{
     QuerySelect,
 };
 
-use super::{Difference, Tell};
+use crate::app::audit::difference::Difference;
+use crate::app::audit::difference::Tell;
+use crate::app::audit::difference::word;
 use crate::app::campaigns::CampaignSet;
 use crate::app::error::Error;
 use crate::app::rows::{Kind, Rows, join};
@@ -170,16 +172,6 @@ impl Replay {
         }
         Ok(())
     }
-}
-
-/// A status, as the API names it.
-pub(super) fn word(status: AwardStatus) -> String {
-    match status {
-        AwardStatus::Standing => "STANDING",
-        AwardStatus::Declined => "DECLINED",
-        AwardStatus::Reversed => "REVERSED",
-    }
-    .to_owned()
 }
 
 async fn note_wrong_statuses(

@@ -9,7 +9,8 @@ use super::fold::Fold;
 use super::history::{Fact, History};
 use super::ledger::{Ledger, Stands};
 use super::pages::{Customers, Pages, Row};
-use super::{Difference, Tell};
+use crate::app::audit::difference::Found;
+use crate::app::audit::difference::Tell;
 use crate::app::campaigns::{Campaign, CampaignSet};
 use crate::app::error::Error;
 use crate::app::rows::Kind;
@@ -133,33 +134,6 @@ fn evaluated_up_to(campaign: &Campaign, row: &customer::Model, running: &Running
         return Some(Key::before(Instant::EPOCH));
     }
     running.get(campaign.id())?.mark.clone()
-}
-
-/// What of a customer differs is told as it is found.
-pub(super) struct Found<'a> {
-    customer: String,
-    tell: Tell<'a>,
-    count: u64,
-}
-
-impl Found<'_> {
-    pub(super) fn note(&mut self, campaign: Option<&Campaign>, what: String, recorded: String, expected: String) {
-        let campaign = campaign.map(|campaign| (campaign.id().0, campaign.row.name.clone()));
-        (self.tell)(&Difference { customer: Some(self.customer.clone()), campaign, what, recorded, expected });
-        self.count += 1;
-    }
-
-    pub(super) fn compare<T: Copy + PartialEq + std::fmt::Display>(
-        &mut self,
-        campaign: Option<&Campaign>,
-        what: &str,
-        recorded: T,
-        expected: T,
-    ) {
-        if recorded != expected {
-            self.note(campaign, what.to_owned(), recorded.to_string(), expected.to_string());
-        }
-    }
 }
 
 /// A campaign's fold, and what is recorded beside it.

@@ -7,9 +7,9 @@ use entity::{AwardStatus, CampaignId, CustomerId, LedgerEntryKind, award, custom
 use sea_orm::sea_query::{Expr, Value};
 use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect};
 
-use super::budgets::word;
-use super::customer::Found;
 use super::pages::{Customers, Pages, Row};
+use crate::app::audit::difference::Found;
+use crate::app::audit::difference::word;
 use crate::app::campaigns::{Campaign, CampaignSet};
 use crate::app::error::Error;
 use crate::app::rows::Kind;

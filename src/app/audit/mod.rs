@@ -14,13 +14,13 @@
 
 pub(super) mod budgets;
 pub(super) mod customer;
+pub mod difference;
 mod fold;
 mod history;
 mod ledger;
 mod pages;
 
 use std::collections::BTreeSet;
-use std::fmt;
 
 use entity::{CustomerId, customer as customers};
 use sea_orm::sea_query::Value;
@@ -35,40 +35,11 @@ use super::campaigns::CampaignSet;
 use super::error::Error;
 use super::rows::Kind;
 use super::viewer::Admin;
+use crate::app::audit::difference::Difference;
 use crate::app::recorder::fact::Fact;
 
 /// The most customers in one snapshot.
 const CHUNK: usize = 64;
-
-/// Who is told of each difference.
-type Tell<'a> = &'a mut dyn FnMut(&Difference);
-
-/// Something recorded that is not what it should be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
-    /// The customer's external id; none: of all.
-    pub customer: Option<String>,
-    /// The campaign's id and name; none: of none.
-    pub campaign: Option<(i64, String)>,
-    /// What differs.
-    pub what: String,
-    /// As it is recorded.
-    pub recorded: String,
-    /// As it should be.
-    pub expected: String,
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(customer) = &self.customer {
-            write!(f, "customer {customer}: ")?;
-        }
-        if let Some((id, name)) = &self.campaign {
-            write!(f, "campaign {id} ({name}): ")?;
-        }
-        write!(f, "{}: recorded {}, expected {}", self.what, self.recorded, self.expected)
-    }
-}
 
 /// What an audit saw.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -17,10 +17,12 @@ use sea_orm::{
     QuerySelect,
 };
 
-use super::queue::{self, End, Wanted};
+use super::queue;
+use super::queue::End;
 use super::runner;
 use crate::app::App;
 use crate::app::error::Error;
+use crate::app::jobs::request::{Wanted, request};
 use crate::app::recorder::fact::Fact;
 use crate::app::rows::any;
 use crate::app::stored::running::Running;
@@ -38,7 +40,7 @@ const POLL: Duration = Duration::from_millis(200);
 /// Opens the backfill of a campaign, from the first customer on.
 pub(in crate::app) async fn open(tx: &DatabaseTransaction, id: CampaignId, now: Instant) -> Result<(), Error> {
     set_reached(tx, id, Some(0)).await?;
-    queue::request(tx, &[Wanted::Campaign(id)], now).await
+    request(tx, &[Wanted::Campaign(id)], now).await
 }
 
 /// Brings every customer to the campaign.
@@ -112,7 +114,7 @@ async fn evaluate(app: &App, chunk: Vec<(i64, String)>) -> Result<(), Error> {
     if !failed.is_empty() {
         tracing::error!(customers = failed.len(), "customers could not be evaluated, each gets a job of its own");
     }
-    queue::request(app.database.write(), &failed, app.clock.now()).await
+    request(app.database.write(), &failed, app.clock.now()).await
 }
 
 /// Folds on from the customer's marks until it has none.
@@ -127,7 +129,7 @@ pub(super) async fn run_customer(app: &App, job: &job::Model, id: CustomerId) ->
         }
     }
     let waiting = open_backfills(app).await?.into_iter().map(Wanted::Campaign);
-    queue::request(app.database.write(), &waiting.collect::<Vec<_>>(), app.clock.now()).await?;
+    request(app.database.write(), &waiting.collect::<Vec<_>>(), app.clock.now()).await?;
     Ok(End::Done)
 }
 

@@ -1,6 +1,6 @@
 //! Jobs: work that waits for the clock or takes long. Each is a row that any node on the database can run.
 //!
-//! - [`queue`] stores jobs: asked for in the caller's transaction, claimed under a lease, finished under the same lease.
+//! - [`request`] asks for jobs, in the caller's transaction; [`queue`] claims them under a lease and ends them under the same.
 //! - [`runner`] claims what is due and runs it, while a server runs.
 //! - [`evaluation`] and [`settlement`] are what jobs do.
 //!
@@ -10,5 +10,6 @@
 
 pub mod evaluation;
 pub mod queue;
+pub mod request;
 pub mod runner;
 pub mod settlement;

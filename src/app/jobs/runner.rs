@@ -7,10 +7,13 @@ use ::metrics::{counter, gauge};
 use entity::{CampaignId, CustomerId, JobKind, JobState, job};
 use tokio_util::sync::CancellationToken;
 
-use super::queue::{self, End, MAX_ATTEMPTS, Wanted};
+use super::queue;
+use super::queue::End;
+use super::queue::MAX_ATTEMPTS;
 use super::{evaluation, settlement};
 use crate::app::App;
 use crate::app::error::Error;
+use crate::app::jobs::request::Wanted;
 use crate::metrics;
 
 /// Jobs that run at once on this node.

@@ -3,69 +3,35 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use entity::{CustomerId, LedgerEntryKind, award, customer, ledger_entry, purchase, refund};
+use entity::{LedgerEntryKind, award, customer, ledger_entry};
 use sea_orm::{
-    ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    QueryTrait, Select,
+    ConnectionTrait, DatabaseBackend, EntityTrait, QueryFilter,
 };
 
-use super::changed::ChangedAwards;
 use super::evaluation;
 use super::evaluation::Evaluation;
 use super::facts;
 use super::facts::Verdict;
-use super::folding::Recorded as RecordedPurchase;
 use super::posting;
 use super::prepared::{Preparation, TooLong};
 use super::repair;
-use super::repair::Repair;
-use crate::app::campaigns::CampaignSet;
 use crate::app::database::CAMPAIGNS_LOCK;
 use crate::app::error::Error;
 use crate::app::error::UserErrorCode;
-use crate::app::jobs::queue::{self, Wanted};
-use crate::app::recorder::context::Commit;
+use crate::app::jobs::request::{Wanted, request};
 use crate::app::recorder::context::Context;
 use crate::app::recorder::fact::AdjustPoints;
 use crate::app::recorder::fact::Fact;
 use crate::app::recorder::fact::Recorded;
 use crate::app::recorder::fact::Refusal;
+use crate::app::recorder::recount::Repair;
+use crate::app::recorder::touched::Batch;
+use crate::app::recorder::touched::Customers;
+use crate::app::recorder::touched::Touched;
+use crate::app::recorder::touched::lock_in_order;
 use crate::app::rows::{any, insert_new, update};
 use crate::app::stored::customer::blank;
 use crate::app::stored::running::Running;
-use crate::engine::evaluate::Range;
-use crate::engine::time::Instant;
-
-/// What a batch is made in.
-pub(super) struct Batch<'a> {
-    pub(super) tx: &'a DatabaseTransaction,
-    pub(super) campaigns: Arc<CampaignSet>,
-    pub(super) now: Instant,
-    pub(super) shard: i32,
-    /// Purchases of the past that it evaluates at most.
-    pub(super) fold_purchases: usize,
-    /// Folds again no more purchases than that of one customer and campaign: what needs more is prepared. None: however many.
-    pub(super) most_refolded: Option<usize>,
-    /// Purchases as a later transaction will record them; they take the place of what is stored.
-    pub(super) unrecorded: HashMap<CustomerId, Vec<RecordedPurchase>>,
-}
-
-impl Batch<'_> {
-    pub(super) fn backend(&self) -> DatabaseBackend {
-        self.tx.get_database_backend()
-    }
-
-    /// Adds what is not recorded yet of a stretch to what is loaded of it.
-    pub(super) fn add_unrecorded(&self, customer: CustomerId, loaded: &mut Vec<RecordedPurchase>, stretch: &Range) {
-        let unrecorded = self.unrecorded.get(&customer).map(Vec::as_slice).unwrap_or_default();
-        for recorded in unrecorded.iter().filter(|recorded| stretch.contains(&recorded.purchase.key)) {
-            match loaded.binary_search_by(|other| other.purchase.key.cmp(&recorded.purchase.key)) {
-                Ok(at) => loaded[at] = recorded.clone(),
-                Err(at) => loaded.insert(at, recorded.clone()),
-            }
-        }
-    }
-}
 
 /// What became of a batch.
 pub(super) enum Committed {
@@ -74,76 +40,6 @@ pub(super) enum Committed {
     /// Nothing was written: a change of this customer's is to be prepared.
     TooLong(TooLong),
 }
-
-/// A customer that the batch has locked.
-pub(super) struct Touched {
-    pub(super) row: customer::Model,
-    /// The stamp that it was loaded with.
-    pub(super) before: i64,
-    pub(super) running: Running,
-    /// New facts of this batch.
-    pub(super) purchases: Vec<purchase::Model>,
-    pub(super) refunds: Vec<refund::Model>,
-    pub(super) adjustments: Vec<AdjustPoints>,
-    /// What the batch posted.
-    pub(super) awards: ChangedAwards,
-    pub(super) entries: Vec<ledger_entry::Model>,
-    /// Something of the customer changed, if only progress.
-    pub(super) changed: bool,
-    /// Everything is evaluated anew.
-    pub(super) repair: Option<Repair>,
-    /// A job asks for it.
-    evaluation: bool,
-    /// Something of it was deferred before this batch.
-    was_deferred: bool,
-    /// Made by this batch.
-    new: bool,
-}
-
-impl Touched {
-    /// As it is loaded.
-    pub(super) fn of(row: customer::Model, running: Running) -> Self {
-        Self {
-            was_deferred: running.has_deferred(),
-            running,
-            before: row.stamp,
-            row,
-            purchases: Vec::new(),
-            refunds: Vec::new(),
-            adjustments: Vec::new(),
-            awards: ChangedAwards::default(),
-            entries: Vec::new(),
-            changed: false,
-            repair: None,
-            evaluation: false,
-            new: false,
-        }
-    }
-
-    /// Whether this batch evaluates it: a replay or a refusal changes nothing, not even what a job would.
-    pub(super) fn is_evaluated(&self) -> bool {
-        self.changed || self.repair.is_some() || self.evaluation
-    }
-
-    /// Whether a job asks that what is deferred of it be evaluated.
-    pub(super) fn is_asked_for(&self) -> bool {
-        self.evaluation
-    }
-
-    /// The version that this batch's commit makes, if it changes anything.
-    pub(super) fn next_version(&self) -> i64 {
-        self.row.version + 1
-    }
-
-    /// Once it is committed.
-    fn commit(&self) -> Commit {
-        let entries = self.entries.iter().cloned().map(Arc::new).collect();
-        Commit { before: self.before, customer: Arc::new(self.row.clone()), entries }
-    }
-}
-
-/// By external id: the order in which they are locked, decided and posted.
-pub(super) type Customers = BTreeMap<String, Touched>;
 
 /// Records the facts, unless a change of theirs is long and not prepared. Takes what is prepared.
 pub(super) async fn commit(
@@ -233,19 +129,6 @@ async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers,
         .collect()
 }
 
-/// Locks rows in the order of a column (PostgreSQL; SQLite's one writer needs no locks). Reads nothing that decides.
-pub(super) async fn lock_in_order<E: EntityTrait>(
-    batch: &Batch<'_>,
-    select: Select<E>,
-    order: E::Column,
-) -> Result<(), Error> {
-    if batch.backend() == DatabaseBackend::Postgres {
-        let query = select.select_only().column(order).order_by_asc(order).lock_exclusive();
-        batch.tx.query_all_raw(query.build(DatabaseBackend::Postgres)).await?;
-    }
-    Ok(())
-}
-
 /// Writes the customers that changed. One that was made for facts which were then refused is unmade: a refusal changes
 /// nothing.
 async fn save_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result<(), Error> {
@@ -278,7 +161,7 @@ async fn save_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result<
 async fn request_jobs(batch: &Batch<'_>, customers: &Customers) -> Result<bool, Error> {
     let newly = customers.values().filter(|customer| customer.running.has_deferred() && !customer.was_deferred);
     let wanted: Vec<Wanted> = newly.map(|customer| Wanted::Customer(customer.row.id)).collect();
-    queue::request(batch.tx, &wanted, batch.now).await?;
+    request(batch.tx, &wanted, batch.now).await?;
     Ok(!wanted.is_empty())
 }
 

@@ -7,10 +7,11 @@ use std::collections::HashMap;
 use entity::award;
 use sea_orm::FromQueryResult;
 
-use super::batch::{Batch, Customers};
-use super::evaluation::Folded;
 use super::folding::{self, Fold, Job};
 use crate::app::error::Error;
+use crate::app::recorder::folded::Folded;
+use crate::app::recorder::touched::Batch;
+use crate::app::recorder::touched::Customers;
 use crate::app::rows::{Kind, Rows, first_of_each};
 use crate::app::stored::award as awards;
 use crate::engine::award::Reached;

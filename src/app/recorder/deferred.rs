@@ -9,13 +9,16 @@ use std::sync::Arc;
 
 use entity::CustomerId;
 
-use super::batch::{Batch, Customers, Touched};
-use super::folding::{Recorded, with_refunds};
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
+use crate::app::recorder::touched::Batch;
+use crate::app::recorder::touched::Customers;
+use crate::app::recorder::touched::Touched;
 use crate::app::rows::read_in_order;
 use crate::app::stored::history;
 use crate::app::stored::history::{Bounds, Lines, Stretch};
+use crate::app::stored::recorded::Recorded;
+use crate::app::stored::recorded::with_refunds;
 use crate::engine::evaluate::{Append, Tail};
 use crate::engine::purchase::Key;
 use crate::engine::time::Instant;
@@ -67,7 +70,7 @@ pub(super) async fn load_waiting(batch: &Batch<'_>, customers: &Customers) -> Re
         let stretches = deferred.iter().filter(|one| one.lines == lines).map(|one| one.stretch.clone());
         let stretches: Vec<Stretch> = stretches.collect();
         let first = history::first_rows(batch.tx, &stretches, lines, bounds).await?;
-        for (stretch, (recorded, end)) in stretches.into_iter().zip(with_refunds(batch, first).await?) {
+        for (stretch, (recorded, end)) in stretches.into_iter().zip(with_refunds(batch.tx, first).await?) {
             waiting.insert(stretch.customer, WaitingStretch { recorded, end });
         }
     }

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use entity::{idempotency_key, ledger_entry, purchase, refund};
 use sea_orm::{EntityTrait, ExprTrait, QueryFilter};
 
-use super::batch::{Batch, Customers, Touched};
 use crate::app::error::{Error, UserErrorCode};
 use crate::app::recorder::fact::AdjustPoints;
 use crate::app::recorder::fact::Fact;
@@ -13,6 +12,9 @@ use crate::app::recorder::fact::MAX_REFUNDS;
 use crate::app::recorder::fact::NewPurchase;
 use crate::app::recorder::fact::NewRefund;
 use crate::app::recorder::fact::Refusal;
+use crate::app::recorder::touched::Batch;
+use crate::app::recorder::touched::Customers;
+use crate::app::recorder::touched::Touched;
 use crate::app::rows::{any, insert_new};
 use crate::app::stored::purchase::to_row;
 use crate::engine::purchase::{Line, RefundLine};

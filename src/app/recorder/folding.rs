@@ -2,25 +2,24 @@
 //! number of statements grows with neither the batch nor (but for the logarithm of a change's reach, as long as it
 //! fits one round) the customers' histories. A round is bounded in rows: a fold that asks for more goes on in the next.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use entity::{CampaignId, CustomerId, checkpoint, purchase, refund};
+use entity::{CampaignId, CustomerId, checkpoint};
 use sea_orm::FromQueryResult;
 
-use super::batch::Batch;
 use super::prepared::PreparedFold;
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
+use crate::app::recorder::touched::Batch;
 use crate::app::rows::{Kind, Rows, first_of_each};
 use crate::app::stored::history;
-use crate::app::stored::history::{Bounds, FirstRows, Lines};
-use crate::app::stored::purchase as purchases;
-use crate::app::stored::refund as refunds;
+use crate::app::stored::history::{Bounds, Lines};
+use crate::app::stored::recorded::Recorded;
+use crate::app::stored::recorded::with_refunds;
 use crate::engine::cap::Further;
 use crate::engine::evaluate::{Append, Checkpoints, Load, Range, Refold};
-use crate::engine::purchase::{Key, Purchase};
+use crate::engine::purchase::Key;
 use crate::engine::rule::Eligible;
 use crate::engine::state::State;
 
@@ -254,30 +253,13 @@ async fn load_history<'a>(
         });
         let bounds = Bounds { rows: most_purchases(spans.len(), lines), bytes: ROUND_BYTES / spans.len().max(1) };
         let first = history::first_rows(batch.tx, &asked.collect::<Vec<_>>(), lines, bounds).await?;
-        for ((customer, span), (mut recorded, cut_at)) in spans.into_iter().zip(with_refunds(batch, first).await?) {
+        for ((customer, span), (mut recorded, cut_at)) in spans.into_iter().zip(with_refunds(batch.tx, first).await?) {
             let end = cut_at.clone().or(span.1.clone());
             batch.add_unrecorded(customer, &mut recorded, &Range { after: Some(span.0.clone()), to: end });
             history.entry((customer, lines)).or_default().push(Stretch { span, recorded, cut_at });
         }
     }
     Ok(history)
-}
-
-/// The rows with their refunds, in order, and the last of them where more may follow.
-pub(super) async fn with_refunds(
-    batch: &Batch<'_>,
-    first: Vec<FirstRows>,
-) -> Result<Vec<(Vec<Recorded>, Option<Key>)>, Error> {
-    let ids = first.iter().flat_map(|first| &first.rows).map(|row| row.external_id.clone());
-    let refunds = history::refunds(batch.tx, ids).await?;
-    let recorded =
-        |row: &purchase::Model| Recorded::of(row, refunds.get(&row.external_id).map(Vec::as_slice).unwrap_or_default());
-    let stretch = |FirstRows { rows, more }: FirstRows| {
-        let recorded = rows.iter().map(recorded).collect::<Result<Vec<_>, _>>()?;
-        let cut_at = recorded.last().filter(|_| more).map(|last| last.purchase.key.clone());
-        Ok((recorded, cut_at))
-    };
-    first.into_iter().map(stretch).collect()
 }
 
 fn span(campaign: &Campaign, range: &Range) -> Span {
@@ -309,40 +291,6 @@ fn most_purchases(spans: usize, lines: Lines) -> usize {
     };
     let each = round / spans.max(1);
     if each <= SPAN_PURCHASES { SPAN_PURCHASES } else { 1 << each.ilog2() }
-}
-
-/// A purchase with the campaign-set revisions of its commit and of its refunds'.
-#[derive(Clone)]
-pub(super) struct Recorded {
-    pub(super) purchase: Purchase,
-    revision: i64,
-    refund_revisions: Vec<i64>,
-}
-
-impl Recorded {
-    /// From its row and those of all its refunds.
-    pub(super) fn of(row: &purchase::Model, refunds: &[refund::Model]) -> Result<Self, Error> {
-        let refund_revisions = refunds.iter().map(|refund| refund.revision).collect();
-        let refunds = refunds.iter().map(refunds::from_row).collect::<Result<_, _>>()?;
-        Ok(Self { purchase: purchases::from_row(row, refunds)?, revision: row.revision, refund_revisions })
-    }
-
-    /// What of it counts for the campaign.
-    pub(super) fn eligible_for(&self, campaign: &Campaign) -> Option<Eligible> {
-        campaign.engine().eligible(self.counted_by(campaign)?.as_ref())
-    }
-
-    /// The purchase as the campaign sees it: once it settled, without what was recorded since.
-    fn counted_by(&self, campaign: &Campaign) -> Option<Cow<'_, Purchase>> {
-        let Some(settled) = campaign.row.settled_revision else { return Some(Cow::Borrowed(&self.purchase)) };
-        if self.revision >= settled {
-            return None;
-        }
-        let mut purchase = self.purchase.clone();
-        let mut revisions = self.refund_revisions.iter();
-        purchase.refunds.retain(|_| revisions.next().is_some_and(|revision| *revision < settled));
-        Some(Cow::Owned(purchase))
-    }
 }
 
 #[cfg(test)]

@@ -11,16 +11,22 @@
 
 mod batch;
 mod capping;
+mod change;
 mod changed;
 pub mod context;
 mod deferred;
+mod draft;
 mod evaluation;
 pub mod fact;
 mod facts;
+mod folded;
 mod folding;
 mod posting;
+mod preparation;
 mod prepared;
+mod recount;
 mod repair;
+mod touched;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
@@ -299,7 +305,7 @@ fn prepare_and_write(
         let Unwritten { items, preparation } = unwritten;
         // It is never closed.
         let _permit = writer.preparations.acquire().await;
-        match prepared::prepare(context, too_long).await {
+        match preparation::prepare(context, too_long).await {
             Ok(prepared) => {
                 let preparation = Preparation { attempts: preparation.attempts + 1, prepared };
                 write(&writer, Unwritten { items, preparation }).await;

@@ -11,9 +11,13 @@ use entity::{
 };
 use sea_orm::{EntityTrait, QueryFilter};
 
-use super::batch::{Batch, Customers, Touched, lock_in_order};
 use super::evaluation::Evaluated;
 use crate::app::error::Error;
+use crate::app::recorder::draft::Draft;
+use crate::app::recorder::touched::Batch;
+use crate::app::recorder::touched::Customers;
+use crate::app::recorder::touched::Touched;
+use crate::app::recorder::touched::lock_in_order;
 use crate::app::rows::{Kind, OnConflict, Rows, any, delete, insert, update};
 use crate::app::stored::award as awards;
 use crate::engine::award::Reached;
@@ -96,12 +100,6 @@ async fn lock_budgets(batch: &Batch<'_>, evaluated: &[Evaluated]) -> Result<Hash
 struct Drafts {
     reversals: Vec<Draft>,
     awards: Vec<Draft>,
-}
-
-pub(super) struct Draft {
-    pub(super) points: i64,
-    pub(super) award_number: i64,
-    pub(super) purchase: Option<String>,
 }
 
 #[derive(Default)]

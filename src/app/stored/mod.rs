@@ -4,5 +4,6 @@ pub mod award;
 pub mod customer;
 pub mod history;
 pub mod purchase;
+pub mod recorded;
 pub mod refund;
 pub mod running;

@@ -1,0 +1,73 @@
+//! What an audit finds, and whom it tells.
+
+use crate::app::campaigns::Campaign;
+use std::fmt;
+
+use entity::AwardStatus;
+
+/// Who is told of each difference.
+pub(super) type Tell<'a> = &'a mut dyn FnMut(&Difference);
+
+/// Something recorded that is not what it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// The customer's external id; none: of all.
+    pub customer: Option<String>,
+    /// The campaign's id and name; none: of none.
+    pub campaign: Option<(i64, String)>,
+    /// What differs.
+    pub what: String,
+    /// As it is recorded.
+    pub recorded: String,
+    /// As it should be.
+    pub expected: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(customer) = &self.customer {
+            write!(f, "customer {customer}: ")?;
+        }
+        if let Some((id, name)) = &self.campaign {
+            write!(f, "campaign {id} ({name}): ")?;
+        }
+        write!(f, "{}: recorded {}, expected {}", self.what, self.recorded, self.expected)
+    }
+}
+
+/// What of a customer differs is told as it is found.
+pub(super) struct Found<'a> {
+    pub(super) customer: String,
+    pub(super) tell: Tell<'a>,
+    pub(super) count: u64,
+}
+
+impl Found<'_> {
+    pub(super) fn note(&mut self, campaign: Option<&Campaign>, what: String, recorded: String, expected: String) {
+        let campaign = campaign.map(|campaign| (campaign.id().0, campaign.row.name.clone()));
+        (self.tell)(&Difference { customer: Some(self.customer.clone()), campaign, what, recorded, expected });
+        self.count += 1;
+    }
+
+    pub(super) fn compare<T: Copy + PartialEq + std::fmt::Display>(
+        &mut self,
+        campaign: Option<&Campaign>,
+        what: &str,
+        recorded: T,
+        expected: T,
+    ) {
+        if recorded != expected {
+            self.note(campaign, what.to_owned(), recorded.to_string(), expected.to_string());
+        }
+    }
+}
+
+/// A status, as the API names it.
+pub(super) fn word(status: AwardStatus) -> String {
+    match status {
+        AwardStatus::Standing => "STANDING",
+        AwardStatus::Declined => "DECLINED",
+        AwardStatus::Reversed => "REVERSED",
+    }
+    .to_owned()
+}

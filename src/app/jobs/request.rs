@@ -1,0 +1,75 @@
+//! Asking for jobs.
+
+use crate::app::error::Error;
+use crate::engine::time::Instant;
+use entity::{CampaignId, CustomerId, JobKind, JobState, job};
+use sea_orm::sea_query::{Expr, OnConflict};
+use sea_orm::{
+    ActiveEnum, ConnectionTrait, EntityTrait, NotSet, QuerySelect, Set,
+};
+
+/// A job to ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Evaluate the past of a campaign, for every customer.
+    Campaign(CampaignId),
+    /// Evaluate what is deferred of a customer.
+    Customer(CustomerId),
+    /// Settle the campaigns that are due.
+    Settlement,
+}
+
+impl Wanted {
+    fn kind(&self) -> JobKind {
+        match self {
+            Self::Campaign(_) | Self::Customer(_) => JobKind::Evaluation,
+            Self::Settlement => JobKind::Settlement,
+        }
+    }
+
+    fn unique_key(&self) -> String {
+        match self {
+            Self::Campaign(id) => format!("evaluation:campaign:{}", id.0),
+            Self::Customer(id) => format!("evaluation:customer:{}", id.0),
+            Self::Settlement => "settlement".to_owned(),
+        }
+    }
+
+    pub(super) fn row(&self, now: Instant) -> job::ActiveModel {
+        job::ActiveModel {
+            id: NotSet,
+            kind: Set(self.kind()),
+            unique_key: Set(self.unique_key()),
+            campaign_id: Set(if let Self::Campaign(id) = self { Some(id.0) } else { None }),
+            customer_id: Set(if let Self::Customer(id) = self { Some(id.0) } else { None }),
+            state: Set(JobState::Waiting),
+            requests: Set(1),
+            attempts: Set(0),
+            run_at: Set(now.0),
+            created_at: Set(now.0),
+            ..Default::default()
+        }
+    }
+}
+
+/// Asks for jobs, in the caller's transaction. One that runs already runs once more afterwards.
+pub async fn request(db: &impl ConnectionTrait, wanted: &[Wanted], now: Instant) -> Result<(), Error> {
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    let running = JobState::Running.to_value();
+    let again = OnConflict::column(job::Column::UniqueKey)
+        .value(job::Column::Requests, Expr::cust("\"job\".\"requests\" + 1"))
+        .value(job::Column::Attempts, 0)
+        .value(job::Column::RunAt, now.0)
+        .value(
+            job::Column::State,
+            Expr::cust(format!("CASE WHEN \"job\".\"state\" = '{running}' THEN '{running}' ELSE 'waiting' END")),
+        )
+        .to_owned();
+    job::Entity::insert_many(wanted.iter().map(|wanted| wanted.row(now)))
+        .on_conflict(again)
+        .exec_without_returning(db)
+        .await?;
+    Ok(())
+}

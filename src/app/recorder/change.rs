@@ -1,0 +1,73 @@
+//! What a batch changes of each purchase, and what of it each campaign sees.
+
+use crate::app::campaigns::Campaign;
+use crate::app::error::Error;
+use crate::app::recorder::touched::Batch;
+use crate::app::recorder::touched::Customers;
+use crate::app::recorder::touched::Touched;
+use crate::app::rows::any;
+use crate::app::stored::history;
+use crate::app::stored::purchase as purchases;
+use crate::app::stored::recorded::Recorded;
+use crate::app::stored::refund as refunds;
+use crate::engine::evaluate::Change;
+use crate::engine::purchase::{Key, Purchase};
+use entity::{purchase, refund};
+use sea_orm::{EntityTrait, QueryFilter};
+use std::collections::{BTreeSet, HashMap};
+
+/// Purchases with all their refunds, by external id.
+pub(super) type Refunded = HashMap<String, (purchase::Model, Vec<refund::Model>)>;
+
+/// The purchases that the batch's refunds name, with all their refunds.
+pub(super) async fn load_refunded(batch: &Batch<'_>, customers: &Customers) -> Result<Refunded, Error> {
+    let named = customers.values().flat_map(|customer| &customer.refunds);
+    let named: Vec<String> = named.map(|refund| refund.purchase_external_id.clone()).collect();
+    if named.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let filter = any(batch.backend(), purchase::Column::ExternalId, named);
+    let rows = purchase::Entity::find().filter(filter).all(batch.tx).await?;
+    let mut refunds = history::refunds(batch.tx, rows.iter().map(|row| row.external_id.clone())).await?;
+    let with_refunds = |row: purchase::Model| {
+        let refunds = refunds.remove(&row.external_id).unwrap_or_default();
+        (row.external_id.clone(), (row, refunds))
+    };
+    Ok(rows.into_iter().map(with_refunds).collect())
+}
+
+/// A purchase before and after the batch; before: none where it is new.
+pub(super) struct Touch {
+    before: Option<Purchase>,
+    pub(super) after: Recorded,
+}
+
+/// What the batch changes of the customer's purchases.
+pub(super) fn touches(customer: &Touched, refunded: &Refunded) -> Result<Vec<Touch>, Error> {
+    let named: BTreeSet<&str> = customer.refunds.iter().map(|refund| refund.purchase_external_id.as_str()).collect();
+    let new: BTreeSet<&str> = customer.purchases.iter().map(|row| row.external_id.as_str()).collect();
+    let mut touches = Vec::new();
+    // One a purchase: the engine compares before and after.
+    for row in customer.purchases.iter().filter(|row| !named.contains(row.external_id.as_str())) {
+        touches.push(Touch { before: None, after: Recorded::of(row, &[])? });
+    }
+    for name in named {
+        let Some((row, all)) = refunded.get(name) else { continue };
+        let is_new = |refund: &refund::Model| customer.refunds.iter().any(|new| new.external_id == refund.external_id);
+        let earlier = all.iter().filter(|refund| !is_new(refund)).map(refunds::from_row).collect::<Result<_, _>>()?;
+        let before = purchases::from_row(row, earlier)?;
+        touches.push(Touch { before: (!new.contains(name)).then_some(before), after: Recorded::of(row, all)? });
+    }
+    Ok(touches)
+}
+
+/// The changes as the campaign sees them, as far as its mark.
+pub(super) fn changes(campaign: &Campaign, touches: &[Touch], mark: Option<&Key>) -> Vec<Change> {
+    let eligible = |purchase: &Purchase| campaign.engine().eligible(purchase);
+    let evaluated = touches.iter().filter(|touch| mark.is_none_or(|mark| touch.after.purchase.key <= *mark));
+    let change = |touch: &Touch| Change {
+        before: touch.before.as_ref().and_then(eligible),
+        after: eligible(&touch.after.purchase),
+    };
+    evaluated.map(change).collect()
+}

@@ -1,0 +1,64 @@
+//! Purchases as they are recorded, with what tells whether a settled campaign counts them.
+
+use crate::app::campaigns::Campaign;
+use crate::app::error::Error;
+use crate::app::stored::history;
+use crate::app::stored::history::FirstRows;
+use crate::app::stored::purchase as purchases;
+use crate::app::stored::refund as refunds;
+use crate::engine::purchase::{Key, Purchase};
+use crate::engine::rule::Eligible;
+use entity::{purchase, refund};
+use sea_orm::ConnectionTrait;
+use std::borrow::Cow;
+
+/// The rows with their refunds, in order, and the last of them where more may follow.
+pub async fn with_refunds(
+    db: &impl ConnectionTrait,
+    first: Vec<FirstRows>,
+) -> Result<Vec<(Vec<Recorded>, Option<Key>)>, Error> {
+    let ids = first.iter().flat_map(|first| &first.rows).map(|row| row.external_id.clone());
+    let refunds = history::refunds(db, ids).await?;
+    let recorded =
+        |row: &purchase::Model| Recorded::of(row, refunds.get(&row.external_id).map(Vec::as_slice).unwrap_or_default());
+    let stretch = |FirstRows { rows, more }: FirstRows| {
+        let recorded = rows.iter().map(recorded).collect::<Result<Vec<_>, _>>()?;
+        let cut_at = recorded.last().filter(|_| more).map(|last| last.purchase.key.clone());
+        Ok((recorded, cut_at))
+    };
+    first.into_iter().map(stretch).collect()
+}
+
+/// A purchase with the campaign-set revisions of its commit and of its refunds'.
+#[derive(Clone)]
+pub struct Recorded {
+    pub purchase: Purchase,
+    revision: i64,
+    refund_revisions: Vec<i64>,
+}
+
+impl Recorded {
+    /// From its row and those of all its refunds.
+    pub fn of(row: &purchase::Model, refunds: &[refund::Model]) -> Result<Self, Error> {
+        let refund_revisions = refunds.iter().map(|refund| refund.revision).collect();
+        let refunds = refunds.iter().map(refunds::from_row).collect::<Result<_, _>>()?;
+        Ok(Self { purchase: purchases::from_row(row, refunds)?, revision: row.revision, refund_revisions })
+    }
+
+    /// What of it counts for the campaign.
+    pub fn eligible_for(&self, campaign: &Campaign) -> Option<Eligible> {
+        campaign.engine().eligible(self.counted_by(campaign)?.as_ref())
+    }
+
+    /// The purchase as the campaign sees it: once it settled, without what was recorded since.
+    fn counted_by(&self, campaign: &Campaign) -> Option<Cow<'_, Purchase>> {
+        let Some(settled) = campaign.row.settled_revision else { return Some(Cow::Borrowed(&self.purchase)) };
+        if self.revision >= settled {
+            return None;
+        }
+        let mut purchase = self.purchase.clone();
+        let mut revisions = self.refund_revisions.iter();
+        purchase.refunds.retain(|_| revisions.next().is_some_and(|revision| *revision < settled));
+        Some(Cow::Owned(purchase))
+    }
+}
