@@ -10,7 +10,6 @@ use std::time::Duration;
 use sea_orm::{ConnectionTrait, DatabaseBackend, Statement};
 use tokio::time::Instant as Monotonic;
 
-use super::App;
 use super::database::Database;
 use super::error::Error;
 use crate::engine::time::Instant;
@@ -130,7 +129,7 @@ pub struct Steadiness {
 
 impl Steadiness {
     /// Whether the clock, which shows `now`, has gone evenly for long enough.
-    fn observe(&self, now: Instant, at: Monotonic) -> bool {
+    pub(super) fn observe(&self, now: Instant, at: Monotonic) -> bool {
         let mut began = self.began.lock().unwrap_or_else(PoisonError::into_inner);
         let (shown, since) = *began.get_or_insert((now, at));
         let ran = at.duration_since(since);
@@ -141,16 +140,6 @@ impl Steadiness {
             return false;
         }
         ran >= STEADY_AFTER
-    }
-}
-
-impl App {
-    /// Now, for what cannot be taken back; none: the clock may be wrong.
-    pub async fn certain_now(&self) -> Result<Option<Instant>, Error> {
-        let now = self.clock.ask(self.database.read()).await?;
-        let is_injected = matches!(self.clock, Clock::Fixed(_));
-        let is_steady = is_injected || self.steadiness.observe(now, Monotonic::now());
-        Ok((is_steady && !self.clock.is_in_doubt()).then_some(now))
     }
 }
 

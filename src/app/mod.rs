@@ -41,6 +41,7 @@ use self::database::Database;
 use self::error::Error;
 use self::node::Node;
 use self::recorder::Recorder;
+use crate::app::reading::recent_stats::RecentStats;
 use crate::app::reading::snapshot::Snapshots;
 use crate::app::recorder::context::Commit;
 use crate::app::recorder::context::Context;
@@ -70,7 +71,7 @@ pub struct App {
     pub stopping: CancellationToken,
     catching_up: Semaphore,
     catch_up_answers: Arc<Semaphore>,
-    recent_stats: stats::Recent,
+    recent_stats: RecentStats,
     campaigns: Arc<Campaigns>,
     snapshots: Snapshots,
     /// To and from the other nodes; none: without Redis the sweep finds what they commit.
@@ -119,7 +120,7 @@ impl App {
             stopping: CancellationToken::new(),
             catching_up: Semaphore::new(MAX_CATCHING_UP),
             catch_up_answers: Arc::new(Semaphore::new(MAX_CATCH_UP_ANSWERS)),
-            recent_stats: stats::Recent::default(),
+            recent_stats: RecentStats::default(),
             campaigns,
             snapshots,
             job_wanted,
@@ -140,6 +141,11 @@ impl App {
     /// All campaigns as they are now: never older than what was committed before the call.
     pub async fn campaigns(&self) -> Result<Arc<CampaignSet>, Error> {
         self.campaigns.current(self.database.read()).await
+    }
+
+    /// Customers as they are now, through the cache.
+    pub fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
     }
 
     /// Commits and answers what is queued, then closes the database.

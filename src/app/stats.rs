@@ -8,57 +8,26 @@ use entity::{AwardStatus, CampaignId, award, budget, campaign_stat};
 use futures_util::Stream;
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QuerySelect};
-use tokio::sync::Mutex;
 
 use super::App;
 use super::campaigns::Campaign;
 use super::error::Error;
 use super::rows::any;
 use super::viewer::Admin;
+use crate::app::reading::recent_stats::ByCampaign;
+use crate::app::reading::recent_stats::Stats;
+use crate::app::reading::recent_stats::Totals;
 use crate::engine::budget::Budget;
 use crate::engine::time::Instant;
-
-/// A campaign's totals.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Standing awards.
-    pub awards: i64,
-    /// Customers with a standing award.
-    pub customers: i64,
-    /// Points of the standing awards.
-    pub points_standing: i64,
-    /// Points that declined awards would have.
-    pub points_declined: i64,
-}
-
-/// A campaign's totals and budget; no budget: it has none.
-pub type Stats = (Totals, Option<Budget>);
 
 /// Between two looks of whoever follows a campaign, and how old what it is shown may be.
 const PERIOD: Duration = Duration::from_secs(1);
 
 /// The statistics of all campaigns, read at most once a second, however many follow them.
-#[derive(Debug, Default)]
-pub struct Recent {
-    read: Mutex<Option<(Instant, ByCampaign)>>,
-}
-
-type ByCampaign = Arc<HashMap<CampaignId, Stats>>;
-
-impl Recent {
-    async fn get(&self, app: &App) -> Result<ByCampaign, Error> {
-        let mut read = self.read.lock().await;
-        let now = app.clock.now();
-        let oldest = now.minus(i64::try_from(PERIOD.as_micros()).unwrap_or(i64::MAX));
-        match &*read {
-            Some((at, stats)) if *at > oldest && *at <= now => Ok(Arc::clone(stats)),
-            _ => {
-                let stats = Arc::new(all(app).await?);
-                *read = Some((now, Arc::clone(&stats)));
-                Ok(stats)
-            }
-        }
-    }
+async fn recent(app: &App) -> Result<ByCampaign, Error> {
+    let now = app.clock.now();
+    let oldest = now.minus(i64::try_from(PERIOD.as_micros()).unwrap_or(i64::MAX));
+    app.recent_stats.get(oldest, now, async || all(app).await).await
 }
 
 async fn all(app: &App) -> Result<HashMap<CampaignId, Stats>, Error> {
@@ -110,7 +79,7 @@ impl Feed {
             wait = true;
             // In a task of its own: who hangs up in the middle of a statement would cost the pool a connection.
             let app = Arc::clone(&self.app);
-            let read = tokio::spawn(async move { app.recent_stats.get(&app).await }).await;
+            let read = tokio::spawn(async move { recent(&app).await }).await;
             let read = read.map_err(|error| Error::Internal(format!("reading statistics: {error}")))??;
             let stats = *read.get(&self.campaign).ok_or(Error::NotFound)?;
             if self.shown.replace(stats) != Some(stats) {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use super::printable::Printable;
 use super::start_app;
-use crate::app::jobs::{evaluation, queue};
+use crate::app::jobs::runner;
+use crate::app::jobs::queue;
 use crate::app::viewer::Viewer;
 use crate::app::{App, audit};
 use crate::config::Config;
@@ -51,7 +52,7 @@ pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode
 async fn revive_jobs(app: &Arc<App>) -> anyhow::Result<u64> {
     let revived = queue::revive(app).await?;
     if revived > 0 {
-        evaluation::finish(app).await?;
+        runner::finish(app).await?;
     }
     Ok(revived)
 }

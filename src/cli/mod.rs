@@ -23,7 +23,8 @@ use self::telemetry::Telemetry;
 use crate::app::clock::Clock;
 use crate::app::database::Database;
 use crate::app::error::Error;
-use crate::app::{App, node};
+use crate::app::jobs::presence;
+use crate::app::App;
 use crate::config::{self, Config};
 
 /// The exit code of a program that does not know the database's format.
@@ -118,6 +119,6 @@ async fn start_app(config: &Config) -> anyhow::Result<Arc<App>> {
     let clock = Clock::of(&database).await?;
     let app = App::start(database, clock, &config.writer, &config.cache, &config.redis).await?;
     app.check_format().await?;
-    tokio::spawn(node::run(Arc::clone(&app)));
+    tokio::spawn(presence::run(Arc::clone(&app)));
     Ok(app)
 }

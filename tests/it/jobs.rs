@@ -95,7 +95,7 @@ async fn a_long_history_is_evaluated_in_bounded_commits() {
         }
         assert_eq!(commits, 4, "{engine:?}");
         assert_eq!(test.customer("guest").await.unwrap().balance, 10 * (count + 1));
-        evaluation::finish(&test.app).await.unwrap();
+        runner::finish(&test.app).await.unwrap();
         assert_eq!(test.customer("guest").await.unwrap().balance, 10 * (count + 1));
         test.audit_is_clean().await;
     }
@@ -114,7 +114,7 @@ async fn a_write_defers_what_does_not_fit() {
         assert_eq!(bought.customer.balance, 10 * i64::try_from(FOLD).unwrap(), "{engine:?}");
         assert_eq!(job_of(&test, "evaluation:customer").await.state, JobState::Waiting);
         test.audit_is_clean().await;
-        evaluation::finish(&test.app).await.unwrap();
+        runner::finish(&test.app).await.unwrap();
         assert_eq!(test.customer("guest").await.unwrap().balance, 1_010);
         assert_eq!(job_of(&test, "evaluation:customer").await.state, JobState::Done);
         test.audit_is_clean().await;
@@ -145,7 +145,7 @@ async fn marks_lead_to_the_same_awards() {
             test.audit_is_clean().await;
             let last = draft(test, json!({"goal": {"purchases": {"atLeast": 7}}})).await;
             campaign::activate(&test.app, &TestApp::admin(), last).await.unwrap();
-            evaluation::finish(&test.app).await.unwrap();
+            runner::finish(&test.app).await.unwrap();
             test.audit_is_clean().await;
         }
         let reached = async |test: &TestApp| {
@@ -176,7 +176,7 @@ async fn settlement_waits_for_marks() {
     test.set_now(NOW + 2 * DAY);
     let settle = async || windfall::app::jobs::settlement::run(&test.app).await.unwrap();
     assert_eq!(settle().await, 0);
-    evaluation::finish(&test.app).await.unwrap();
+    runner::finish(&test.app).await.unwrap();
     assert_eq!(test.customer("guest").await.unwrap().balance, 1_000);
     assert_eq!(settle().await, 1);
     test.audit_is_clean().await;
@@ -208,7 +208,7 @@ async fn a_job_of_a_dead_worker_is_taken_over_and_given_up_at_last() {
         assert_eq!(dead.state, JobState::Dead, "{engine:?}");
         assert!(dead.error.unwrap().contains("ended 8 times"));
         assert_eq!(queue::revive(&test.app).await.unwrap(), 1);
-        evaluation::finish(&test.app).await.unwrap();
+        runner::finish(&test.app).await.unwrap();
         assert_eq!(test.customer("c").await.unwrap().balance, 10);
     }
 }
@@ -247,7 +247,7 @@ async fn a_customer_that_fails_stops_nobody() {
             UPDATE customer SET version = 1 WHERE external_id = 'c'";
         test.app.database.write().execute_unprepared(mend).await.unwrap();
         assert_eq!(queue::revive(&test.app).await.unwrap(), 2);
-        evaluation::finish(&test.app).await.unwrap();
+        runner::finish(&test.app).await.unwrap();
         assert!(evaluation::load_backfills(&test.app, &[id]).await.unwrap().is_empty());
         assert_eq!(test.customer("b").await.unwrap().balance + test.customer("c").await.unwrap().balance, 20);
         test.audit_is_clean().await;

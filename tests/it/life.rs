@@ -52,7 +52,7 @@ async fn before_the_backfill_a_first_change_evaluates_the_whole_period() {
         assert_eq!(test.customer("b").await.unwrap().balance, 0);
         test.audit_is_clean().await;
         // Two workers at once do the work once.
-        let (one, two) = tokio::join!(evaluation::finish(&test.app), evaluation::finish(&test.app));
+        let (one, two) = tokio::join!(runner::finish(&test.app), runner::finish(&test.app));
         one.and(two).unwrap();
         assert_eq!(test.customer("b").await.unwrap().balance, 30);
         assert_eq!(runner::run_due(&test.app).await.unwrap(), 0);
@@ -93,7 +93,7 @@ async fn it_does_not_settle_while_a_backfill_is_open() {
     campaign::activate(&test.app, &TestApp::admin(), draft.id()).await.unwrap();
     test.set_now(NOW + 2 * DAY);
     assert_eq!(settlement::run(&test.app).await.unwrap(), 0);
-    evaluation::finish(&test.app).await.unwrap();
+    runner::finish(&test.app).await.unwrap();
     assert_eq!(settlement::run(&test.app).await.unwrap(), 1);
     assert_eq!(test.customer("c").await.unwrap().balance, 10);
     test.audit_is_clean().await;

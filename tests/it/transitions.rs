@@ -59,14 +59,14 @@ async fn rounds() {
         campaign::activate(&test.app, &admin, draft.id()).await.unwrap();
         // Half of the rounds are paused while customers are still unevaluated.
         if round % 2 == 0 {
-            windfall::app::jobs::evaluation::finish(&test.app).await.unwrap();
+            windfall::app::jobs::runner::finish(&test.app).await.unwrap();
         }
         campaign::pause(&test.app, &admin, draft.id()).await.unwrap();
         let resumed = campaign::resume(&test.app, &admin, draft.id()).await.unwrap();
         assert_eq!(campaign::status(&test.app, &resumed), Status::Active);
         let ended = campaign::end(&test.app, &admin, draft.id()).await.unwrap();
         assert_eq!(campaign::status(&test.app, &ended), Status::Ended);
-        windfall::app::jobs::evaluation::finish(&test.app).await.unwrap();
+        windfall::app::jobs::runner::finish(&test.app).await.unwrap();
         test.audit_is_clean().await;
     }
     stop.store(true, Ordering::SeqCst);

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait as _};
 use serde_json::json;
+use windfall::app::jobs::presence;
 use windfall::app::clock::Clock;
 use windfall::app::database::{CAMPAIGNS_LOCK, Database};
 use windfall::app::node::{self, FORMAT};
@@ -162,15 +163,15 @@ async fn the_format_moves_on_when_the_last_older_node_is_gone() {
         set_format(&test.app.database, FORMAT - 1).await;
         put_node(&test, 1, FORMAT - 1, NOW - 59 * SECOND).await;
         put_node(&test, 2, FORMAT, NOW).await;
-        node::appear(&test.app).await.unwrap();
+        presence::appear(&test.app).await.unwrap();
         assert_eq!(stored_format(&test).await, FORMAT - 1, "{engine:?}: the older one is there");
         test.buy("ada", "p0", NOW, "1.00").await.unwrap();
         put_node(&test, 1, FORMAT - 1, NOW - 61 * SECOND).await;
-        node::appear(&test.app).await.unwrap();
+        presence::appear(&test.app).await.unwrap();
         assert_eq!(stored_format(&test).await, FORMAT, "{engine:?}: it is gone");
         // A program of later keeps it from nothing.
         put_node(&test, 1, FORMAT + 1, NOW).await;
-        node::appear(&test.app).await.unwrap();
+        presence::appear(&test.app).await.unwrap();
         assert_eq!(stored_format(&test).await, FORMAT);
         test.buy("ada", "p1", NOW, "1.00").await.unwrap();
     }

@@ -7,7 +7,6 @@
 //! A backfill is over once every customer has been reached and none has a mark in the campaign.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use entity::{CampaignId, CustomerId, campaign, customer, job};
@@ -19,7 +18,6 @@ use sea_orm::{
 
 use super::queue;
 use super::queue::End;
-use super::runner;
 use crate::app::App;
 use crate::app::error::Error;
 use crate::app::jobs::request::{Wanted, request};
@@ -34,9 +32,6 @@ const CHUNK: u64 = 256;
 const MAX_DEFERRED: u64 = 10_000;
 /// When a campaign's job looks again whether its customers' jobs are done. The last of these asks for it earlier.
 const WAIT: Duration = Duration::from_secs(60);
-/// Between two looks at what another node runs.
-const POLL: Duration = Duration::from_millis(200);
-
 /// Opens the backfill of a campaign, from the first customer on.
 pub(in crate::app) async fn open(tx: &DatabaseTransaction, id: CampaignId, now: Instant) -> Result<(), Error> {
     set_reached(tx, id, Some(0)).await?;
@@ -133,7 +128,7 @@ pub(super) async fn run_customer(app: &App, job: &job::Model, id: CustomerId) ->
     Ok(End::Done)
 }
 
-async fn open_backfills(app: &App) -> Result<Vec<CampaignId>, Error> {
+pub(super) async fn open_backfills(app: &App) -> Result<Vec<CampaignId>, Error> {
     let open = campaign::Entity::find()
         .select_only()
         .column(campaign::Column::Id)
@@ -181,22 +176,6 @@ pub async fn load_backfills(app: &App, campaigns: &[CampaignId]) -> Result<HashM
         backfills.insert(id, ((done - deferred).max(0), total.max(done)));
     }
     Ok(backfills)
-}
-
-/// Runs what is due and waits until no backfill is open and no customer is deferred: for programs that end afterwards.
-pub async fn finish(app: &Arc<App>) -> Result<(), Error> {
-    loop {
-        runner::run_due(app).await?;
-        if open_backfills(app).await?.is_empty() && queue::deferred_customers(app.database.read(), 1).await?.is_empty()
-        {
-            return Ok(());
-        }
-        if let Some(error) = queue::first_dead(app).await? {
-            return Err(Error::Internal(format!("an evaluation was given up: {error}")));
-        }
-        // Another node is at it.
-        tokio::time::sleep(POLL).await;
-    }
 }
 
 async fn save_reached(app: &App, id: CampaignId, reached: Option<i64>) -> Result<(), Error> {

@@ -9,6 +9,7 @@
 //! campaign lock and is idempotent, so two workers that run one job by accident do no harm.
 
 pub mod evaluation;
+pub mod presence;
 pub mod queue;
 pub mod request;
 pub mod runner;

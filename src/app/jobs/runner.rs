@@ -21,6 +21,9 @@ const WORKERS: usize = 2;
 /// Between two looks at what is due, when nobody asks for a job on this node.
 const POLL: Duration = Duration::from_secs(2);
 
+/// Between two looks at what another node runs.
+const OTHERS_POLL: Duration = Duration::from_millis(200);
+
 /// Runs what is due until it is told to stop. What is under way then is put back, and goes on at the next start.
 pub async fn run(app: Arc<App>, stop: CancellationToken) {
     let workers: Vec<_> = (0..WORKERS).map(|_| tokio::spawn(work(Arc::clone(&app), stop.clone()))).collect();
@@ -76,6 +79,23 @@ pub async fn run_due(app: &Arc<App>) -> Result<u64, Error> {
         failed = failed.or(outcome.err());
     }
     failed.map_or(Ok(attempts), Err)
+}
+
+/// Runs what is due and waits until no backfill is open and no customer is deferred: for programs that end afterwards.
+pub async fn finish(app: &Arc<App>) -> Result<(), Error> {
+    loop {
+        run_due(app).await?;
+        if evaluation::open_backfills(app).await?.is_empty()
+            && queue::deferred_customers(app.database.read(), 1).await?.is_empty()
+        {
+            return Ok(());
+        }
+        if let Some(error) = queue::first_dead(app).await? {
+            return Err(Error::Internal(format!("an evaluation was given up: {error}")));
+        }
+        // Another node is at it.
+        tokio::time::sleep(OTHERS_POLL).await;
+    }
 }
 
 /// Claims a job and runs it; none: nothing is due.

@@ -6,10 +6,14 @@ use entity::campaign;
 
 use super::evaluation::load_deferred;
 use super::queue::End;
+use tokio::time::Instant as Monotonic;
+
 use crate::app::App;
 use crate::app::campaign::Change;
 use crate::app::campaigns::Campaign;
+use crate::app::clock::Clock;
 use crate::app::error::Error;
+use crate::engine::time::Instant;
 
 /// Between two looks at what is due.
 const PERIOD: Duration = Duration::from_secs(60);
@@ -25,7 +29,7 @@ pub(super) async fn run_periodic(app: &App) -> Result<End, Error> {
 
 /// Settles every campaign that is due and whose past is counted for every customer; returns how many.
 pub async fn run(app: &App) -> Result<u64, Error> {
-    let Some(now) = app.certain_now().await? else { return Ok(0) };
+    let Some(now) = certain_now(app).await? else { return Ok(0) };
     let set = app.campaigns().await?;
     let due = |campaign: &Campaign| campaign.life.may_settle(now, campaign.rule.lateness.micros());
     let mut settled = 0;
@@ -43,4 +47,12 @@ pub async fn run(app: &App) -> Result<u64, Error> {
         }
     }
     Ok(settled)
+}
+
+/// Now, for what cannot be taken back; none: the clock may be wrong.
+async fn certain_now(app: &App) -> Result<Option<Instant>, Error> {
+    let now = app.clock.ask(app.database.read()).await?;
+    let is_injected = matches!(app.clock, Clock::Fixed(_));
+    let is_steady = is_injected || app.steadiness.observe(now, Monotonic::now());
+    Ok((is_steady && !app.clock.is_in_doubt()).then_some(now))
 }

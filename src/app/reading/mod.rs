@@ -6,5 +6,6 @@ pub mod lookup;
 pub mod page;
 pub mod points_update;
 pub mod progress;
+pub mod recent_stats;
 pub mod snapshot;
 pub mod sweep;

@@ -16,7 +16,6 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::Instant as Moment;
 
-use crate::app::App;
 use crate::app::campaigns::{Campaign, CampaignSet, Campaigns, Revision};
 use crate::app::clock::Clock;
 use crate::app::database::Database;
@@ -391,12 +390,5 @@ impl Snapshot {
             Some(Wanted { customer: self.customer.id, campaign, tail, need, earlier })
         };
         set.all().iter().filter(|campaign| campaign.runs(now)).filter_map(of).collect()
-    }
-}
-
-impl App {
-    /// Customers as they are now, through the cache.
-    pub fn snapshots(&self) -> &Snapshots {
-        &self.snapshots
     }
 }

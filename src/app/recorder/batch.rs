@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use entity::{LedgerEntryKind, award, customer, ledger_entry};
-use sea_orm::{
-    ConnectionTrait, DatabaseBackend, EntityTrait, QueryFilter,
-};
+use sea_orm::{ConnectionTrait, DatabaseBackend, EntityTrait, QueryFilter};
 
 use super::evaluation;
 use super::evaluation::Evaluation;

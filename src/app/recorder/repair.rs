@@ -10,9 +10,7 @@ use std::collections::HashMap;
 
 use entity::{AwardStatus, CustomerId, award, ledger_entry};
 use futures_util::TryStreamExt as _;
-use sea_orm::{
-    ColumnTrait, ConnectionTrait as _, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder,
-};
+use sea_orm::{ColumnTrait, ConnectionTrait as _, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder};
 
 use super::prepared::Prepared;
 use crate::app::error::Error;

@@ -24,7 +24,7 @@ use super::start_app;
 use crate::app::App;
 use crate::app::clock::Clock;
 use crate::app::error::Error;
-use crate::app::jobs::evaluation;
+use crate::app::jobs::runner;
 use crate::app::recorder::fact::Answer;
 use crate::app::recorder::fact::Fact;
 use crate::app::refund::{RecordRefund, find_purchases};
@@ -68,7 +68,7 @@ pub(super) async fn run(args: Args, config: &Config) -> anyhow::Result<ExitCode>
     let app = start_app(config).await?;
     let started = app.clock.now();
     campaigns::activate(&app, campaigns.unwrap_or_default()).await?;
-    evaluation::finish(&app).await?;
+    runner::finish(&app).await?;
     let bar = progress_bar(bytes);
     let (lines, reading) = read_ahead(args.file, app.clock.clone());
     let mut import = Import {

@@ -64,7 +64,7 @@ async fn a_backfill_without_effect_is_a_version_of_its_own() {
         let evaluating = async || app.data(&customer("ada"), "{ me { progress { evaluating } } }", json!({})).await;
         let before = find().await;
         assert_eq!(evaluating().await["me"]["progress"], json!([{ "evaluating": true }]));
-        windfall::app::jobs::evaluation::finish(&app.app).await.unwrap();
+        windfall::app::jobs::runner::finish(&app.app).await.unwrap();
         assert_eq!(evaluating().await["me"]["progress"], json!([{ "evaluating": false }]));
         assert_eq!(app.app.snapshots().check(&before).await, None, "{engine:?}: a version of its own");
         assert_eq!(app.app.snapshots().check(&find().await).await, Some(true), "{engine:?}");

@@ -173,7 +173,7 @@ impl TestApp {
 
     pub(crate) async fn activate(&self, id: CampaignId) {
         windfall::app::campaign::activate(&self.app, &Self::admin(), id).await.unwrap();
-        windfall::app::jobs::evaluation::finish(&self.app).await.unwrap();
+        windfall::app::jobs::runner::finish(&self.app).await.unwrap();
     }
 
     pub(crate) async fn record(&self, facts: Vec<Fact>) -> Vec<Recorded> {
