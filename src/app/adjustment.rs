@@ -3,9 +3,7 @@
 use super::App;
 use super::error::Error;
 use super::viewer::Admin;
-use crate::app::recorder::fact::AdjustPoints;
-use crate::app::recorder::fact::Fact;
-use crate::app::recorder::fact::Recorded;
+use crate::app::recorder::fact::{AdjustPoints, Fact, Recorded};
 
 /// Adjusts a customer's points. `path`: where the input lies, for error paths.
 pub async fn record(app: &App, admin: &Admin, path: Vec<String>, input: AdjustPoints) -> Result<Recorded, Error> {

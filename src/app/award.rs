@@ -12,7 +12,6 @@ use super::rows::{Kind, Rows, join};
 use super::viewer::Reader;
 use crate::app::reading::page::{Filter, List, Listed, Page, Part, Position, Slice, of_customers};
 use crate::app::stored::award::reaching_key;
-
 use crate::engine::purchase::Key;
 
 impl Listed for award::Model {

@@ -14,9 +14,7 @@ use super::campaigns::Campaign;
 use super::error::Error;
 use super::rows::any;
 use super::viewer::Admin;
-use crate::app::reading::recent_stats::ByCampaign;
-use crate::app::reading::recent_stats::Stats;
-use crate::app::reading::recent_stats::Totals;
+use crate::app::reading::recent_stats::{ByCampaign, Stats, Totals};
 use crate::engine::budget::Budget;
 use crate::engine::time::Instant;
 

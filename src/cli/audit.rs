@@ -6,8 +6,7 @@ use std::sync::Arc;
 
 use super::printable::Printable;
 use super::start_app;
-use crate::app::jobs::runner;
-use crate::app::jobs::queue;
+use crate::app::jobs::{queue, runner};
 use crate::app::viewer::Viewer;
 use crate::app::{App, audit};
 use crate::config::Config;

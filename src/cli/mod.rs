@@ -20,11 +20,11 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use self::telemetry::Telemetry;
+use crate::app::App;
 use crate::app::clock::Clock;
 use crate::app::database::Database;
 use crate::app::error::Error;
 use crate::app::jobs::presence;
-use crate::app::App;
 use crate::config::{self, Config};
 
 /// The exit code of a program that does not know the database's format.

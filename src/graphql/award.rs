@@ -4,12 +4,10 @@ use std::sync::Arc;
 
 use async_graphql::{Context, Description, Enum, ID, Object};
 
-use super::ContextExt;
 use super::campaign::Campaign;
 use super::customer::Customer;
 use super::error::ApiError;
 use super::loaders::{CustomerOf, EvidenceOf, FindCampaign};
-use super::node::GlobalId;
 use super::page::Connection;
 use super::purchase::Purchase;
 use super::scalar::{Count, DateTime, Points};
@@ -21,6 +19,8 @@ use crate::app::reading::evidence;
 use crate::app::reading::page::PageArgs;
 use crate::app::stored::award::window;
 use crate::engine::time::Instant;
+use crate::graphql::id::GlobalId;
+use crate::graphql::session::ContextExt;
 
 /// A goal that a customer reached in a campaign, and its points.
 #[derive(Clone, Description)]

@@ -4,12 +4,10 @@ use std::sync::Arc;
 
 use async_graphql::{Context, Description, ID, Object, OneofObject, SimpleObject};
 
-use super::ContextExt;
 use super::award::{Award, AwardStatus};
 use super::error::ApiError;
 use super::ledger::LedgerEntry;
 use super::loaders::{AwardsOf, FindCustomer, LedgerOf, PurchasesOf};
-use super::node::GlobalId;
 use super::page::Connection;
 use super::progress::CampaignProgress;
 use super::purchase::Purchase;
@@ -20,6 +18,8 @@ use crate::app::reading::page::{Listed, PageArgs};
 use crate::app::reading::points_update::Cursor;
 use crate::app::reading::snapshot::{Extent, View};
 use crate::app::{self, model};
+use crate::graphql::id::GlobalId;
+use crate::graphql::session::ContextExt;
 
 /// Someone who buys, known by the shop's own id.
 #[derive(Clone, Description)]

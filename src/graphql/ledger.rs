@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use async_graphql::{Context, Description, Enum, ID, Object};
 
-use super::ContextExt;
 use super::award::Award;
 use super::customer::Customer;
 use super::error::ApiError;
 use super::loaders::{AwardOf, CustomerOf, PurchaseOf};
-use super::node::GlobalId;
 use super::purchase::Purchase;
 use super::scalar::{Count, DateTime, Points};
 use crate::app::error::Error;
 use crate::app::model;
 use crate::engine::time::Instant;
+use crate::graphql::id::GlobalId;
+use crate::graphql::session::ContextExt;
 
 /// One movement of a customer's points. It never changes; the balance is their sum.
 #[derive(Clone, Description)]

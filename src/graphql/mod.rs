@@ -9,6 +9,7 @@ pub mod award;
 pub mod campaign;
 pub mod customer;
 pub mod error;
+mod id;
 pub mod ledger;
 pub mod loaders;
 pub mod money;
@@ -17,22 +18,22 @@ pub mod page;
 pub mod points_update;
 pub mod progress;
 pub mod purchase;
+pub mod recorded;
 pub mod refund;
 pub mod scalar;
+pub mod session;
 pub mod window;
 
 use std::future::poll_fn;
 use std::sync::Arc;
 
-use async_graphql::dataloader::DataLoader;
-use async_graphql::{Context, MergedObject, MergedSubscription, Response, SDLExportOptions, ValidationMode, Variables};
+use async_graphql::{MergedObject, MergedSubscription, Response, SDLExportOptions, ValidationMode, Variables};
 use futures_util::{Stream, StreamExt};
 
 use self::loaders::{Loaders, Reads, Turns};
 use crate::app::App;
 use crate::app::allowance::Allowance;
-use crate::app::viewer::Viewer;
-use crate::engine::time::Instant;
+use crate::graphql::session::{Caller, Session};
 
 /// What can be read. Every field needs a token; what belongs to another customer does not exist.
 #[derive(Default, MergedObject)]
@@ -41,9 +42,9 @@ pub struct Query(customer::CustomerQuery, purchase::PurchaseQuery, campaign::Cam
 /// What can be changed. Everything is idempotent: a request that was not answered can be sent again as it is.
 #[derive(Default, MergedObject)]
 pub struct Mutation(
-    purchase::PurchaseMutation,
-    refund::RefundMutation,
-    campaign::CampaignMutation,
+    purchase::mutation::PurchaseMutation,
+    refund::mutation::RefundMutation,
+    campaign::mutation::CampaignMutation,
     adjustment::AdjustmentMutation,
 );
 
@@ -137,50 +138,4 @@ fn finish(mut response: Response) -> Response {
         error::finish(error);
     }
     response
-}
-
-/// Who asks, and for how long.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
-    /// What the token allows.
-    pub viewer: Viewer,
-    /// When the token expires.
-    pub expires_at: Instant,
-    /// Whether it asks to be told where its customers were read.
-    pub tells_reads: bool,
-}
-
-/// What every resolver of a request can ask for.
-struct Session {
-    app: Arc<App>,
-    viewer: Viewer,
-    expires_at: Instant,
-    /// What a subscription's events are charged to; none: the request is charged as a whole.
-    allowance: Option<Allowance>,
-    loaders: DataLoader<Loaders>,
-}
-
-/// How resolvers ask for it.
-trait ContextExt {
-    fn app(&self) -> &App;
-    fn viewer(&self) -> &Viewer;
-    fn loaders(&self) -> &DataLoader<Loaders>;
-}
-
-impl ContextExt for Context<'_> {
-    fn app(&self) -> &App {
-        &session(self).app
-    }
-
-    fn viewer(&self) -> &Viewer {
-        &session(self).viewer
-    }
-
-    fn loaders(&self) -> &DataLoader<Loaders> {
-        &session(self).loaders
-    }
-}
-
-fn session<'a>(ctx: &Context<'a>) -> &'a Session {
-    ctx.data_unchecked()
 }

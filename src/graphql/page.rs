@@ -1,13 +1,9 @@
 //! Relay connections.
 
-use async_graphql::{OutputType, SimpleObject};
+use std::borrow::Cow;
 
-use super::award::Award;
-use super::campaign::Campaign;
-use super::customer::Customer;
-use super::ledger::LedgerEntry;
-use super::purchase::Purchase;
-use super::scalar::Count;
+use async_graphql::{OutputType, SimpleObject, TypeName};
+
 use crate::app::reading::page::Slice;
 
 /// Where a page lies in its list.
@@ -25,13 +21,7 @@ pub struct PageInfo {
 
 /// A node and its place in the list.
 #[derive(Clone, SimpleObject)]
-#[graphql(
-    concrete(name = "CustomerEdge", params(Customer)),
-    concrete(name = "CampaignEdge", params(Campaign)),
-    concrete(name = "AwardEdge", params(Award)),
-    concrete(name = "LedgerEntryEdge", params(LedgerEntry)),
-    concrete(name = "PurchaseEdge", params(Purchase))
-)]
+#[graphql(name_type)]
 pub struct Edge<T: OutputType> {
     /// Opaque: pass it as `after` or `before`.
     cursor: String,
@@ -41,43 +31,17 @@ pub struct Edge<T: OutputType> {
 
 /// A page of a list.
 #[derive(Clone, SimpleObject)]
-#[graphql(
-    concrete(name = "CustomerConnection", params(Customer)),
-    concrete(name = "AwardConnection", params(Award)),
-    concrete(name = "LedgerEntryConnection", params(LedgerEntry)),
-    concrete(name = "PurchaseConnection", params(Purchase))
-)]
-pub struct Connection<T>
-where
-    T: OutputType,
-    Edge<T>: OutputType,
-{
+#[graphql(name_type)]
+pub struct Connection<T: OutputType> {
     /// The page's nodes with their cursors.
-    edges: Vec<Edge<T>>,
+    pub(super) edges: Vec<Edge<T>>,
     /// The page's nodes alone.
-    nodes: Vec<T>,
+    pub(super) nodes: Vec<T>,
     /// Where the page lies.
-    page_info: PageInfo,
+    pub(super) page_info: PageInfo,
 }
 
-/// A page of the campaigns.
-#[derive(Clone, SimpleObject)]
-pub struct CampaignConnection {
-    /// The page's campaigns with their cursors.
-    edges: Vec<Edge<Campaign>>,
-    /// The page's campaigns alone.
-    nodes: Vec<Campaign>,
-    /// Where the page lies.
-    page_info: PageInfo,
-    /// Campaigns in the whole list.
-    total_count: Count,
-}
-
-impl<T> Connection<T>
-where
-    T: OutputType + Clone,
-    Edge<T>: OutputType,
-{
+impl<T: OutputType + Clone> Connection<T> {
     /// A page whose rows have these cursors and become these nodes.
     pub fn new<R>(slice: Slice<R>, cursor: impl Fn(&R) -> String, node: impl Fn(R) -> T) -> Self {
         let edges: Vec<Edge<T>> =
@@ -93,10 +57,14 @@ where
     }
 }
 
-impl CampaignConnection {
-    /// A page, and how many campaigns there are in all.
-    pub fn new(page: Connection<Campaign>, total_count: Count) -> Self {
-        let Connection { edges, nodes, page_info } = page;
-        Self { edges, nodes, page_info, total_count }
+impl<T: OutputType> TypeName for Edge<T> {
+    fn type_name() -> Cow<'static, str> {
+        format!("{}Edge", <T as OutputType>::type_name()).into()
+    }
+}
+
+impl<T: OutputType> TypeName for Connection<T> {
+    fn type_name() -> Cow<'static, str> {
+        format!("{}Connection", <T as OutputType>::type_name()).into()
     }
 }

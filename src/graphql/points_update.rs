@@ -76,7 +76,7 @@ impl PointsSubscription {
         )]
         after: Option<String>,
     ) -> Result<impl Stream<Item = Result<PointsUpdate, ApiError>>, ApiError> {
-        let session = super::session(ctx);
+        let session = crate::graphql::session::session(ctx);
         let reader = session.viewer.require_reader()?;
         let app = Arc::clone(&session.app);
         let feed = Feed::open(app, reader, session.expires_at, customer_external_id, after).await?;

@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use async_graphql::{Context, Enum, ID, SimpleObject};
 
-use super::ContextExt;
 use super::campaign::Campaign;
 use super::error::ApiError;
 use super::loaders::ProgressOf;
-use super::node::GlobalId;
 use super::scalar::{Count, Decimal};
 use super::window::Window;
 use crate::app::model;
 use crate::app::reading::progress as app;
 use crate::app::reading::snapshot::View;
 use crate::engine::progress::{Standing, Unit};
+use crate::graphql::id::GlobalId;
+use crate::graphql::session::ContextExt;
 
 /// Where a customer stands in a running campaign.
 #[derive(Clone, SimpleObject)]

@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngSeed, TestRunner};
-use windfall::app::recorder::fact::Fact;
-use windfall::app::recorder::fact::NewPurchase;
-use windfall::app::recorder::fact::NewRefund;
+use windfall::app::recorder::fact::{Fact, NewPurchase, NewRefund};
 use windfall::config;
 use windfall::engine::time::Instant;
 

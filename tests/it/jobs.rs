@@ -10,8 +10,7 @@ use windfall::app::database::Database;
 use windfall::app::error::Error;
 use windfall::app::jobs::queue::{self, LEASE, MAX_ATTEMPTS};
 use windfall::app::jobs::{evaluation, runner};
-use windfall::app::recorder::fact::Fact;
-use windfall::app::recorder::fact::Recorded;
+use windfall::app::recorder::fact::{Fact, Recorded};
 use windfall::app::refund::{self, RecordRefund};
 use windfall::config;
 

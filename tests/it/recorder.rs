@@ -9,8 +9,7 @@ use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait};
 use serde_json::json;
 use windfall::app::adjustment;
 use windfall::app::error::{Error, UserErrorCode};
-use windfall::app::recorder::fact::AdjustPoints;
-use windfall::app::recorder::fact::Fact;
+use windfall::app::recorder::fact::{AdjustPoints, Fact};
 use windfall::app::refund::{self, RecordRefund};
 use windfall::config;
 

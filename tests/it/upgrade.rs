@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait as _};
 use serde_json::json;
-use windfall::app::jobs::presence;
 use windfall::app::clock::Clock;
 use windfall::app::database::{CAMPAIGNS_LOCK, Database};
+use windfall::app::jobs::presence;
 use windfall::app::node::{self, FORMAT};
 use windfall::app::{App, audit};
 use windfall::http::auth::Role;

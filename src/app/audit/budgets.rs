@@ -8,9 +8,7 @@ use sea_orm::{
     QuerySelect,
 };
 
-use crate::app::audit::difference::Difference;
-use crate::app::audit::difference::Tell;
-use crate::app::audit::difference::word;
+use crate::app::audit::difference::{Difference, Tell, word};
 use crate::app::campaigns::CampaignSet;
 use crate::app::error::Error;
 use crate::app::rows::{Kind, Rows, join};

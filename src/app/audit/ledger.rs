@@ -8,8 +8,7 @@ use sea_orm::sea_query::{Expr, Value};
 use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect};
 
 use super::pages::{Customers, Pages, Row};
-use crate::app::audit::difference::Found;
-use crate::app::audit::difference::word;
+use crate::app::audit::difference::{Found, word};
 use crate::app::campaigns::{Campaign, CampaignSet};
 use crate::app::error::Error;
 use crate::app::rows::Kind;

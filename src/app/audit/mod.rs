@@ -28,7 +28,6 @@ use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction};
 
 use self::customer::Records;
 use self::pages::{Customers, Pages, Row};
-
 use super::App;
 use super::campaign::recount::recount;
 use super::campaigns::CampaignSet;

@@ -11,8 +11,7 @@ use crate::app::App;
 use crate::app::error::Error;
 use crate::app::reading::recent_stats::Totals;
 use crate::app::rows::{OnConflict, insert, update};
-use crate::app::stats::counted;
-use crate::app::stats::counters;
+use crate::app::stats::{counted, counters};
 use crate::app::viewer::Admin;
 
 /// The shard of the statistics that takes what others lack: every installation has it.

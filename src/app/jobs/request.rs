@@ -4,7 +4,7 @@ use crate::app::error::Error;
 use crate::engine::time::Instant;
 use entity::{CampaignId, CustomerId, JobKind, JobState, job};
 use sea_orm::sea_query::{Expr, OnConflict};
-use sea_orm::{ActiveEnum, ConnectionTrait, EntityTrait, NotSet, QuerySelect, Set};
+use sea_orm::{ActiveEnum, ConnectionTrait, EntityTrait, NotSet, Set};
 
 /// A job to ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]

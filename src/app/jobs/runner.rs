@@ -7,10 +7,8 @@ use ::metrics::{counter, gauge};
 use entity::{CampaignId, CustomerId, JobKind, JobState, job};
 use tokio_util::sync::CancellationToken;
 
-use super::queue;
-use super::queue::End;
-use super::queue::MAX_ATTEMPTS;
-use super::{evaluation, settlement};
+use super::queue::{End, MAX_ATTEMPTS};
+use super::{evaluation, queue, settlement};
 use crate::app::App;
 use crate::app::error::Error;
 use crate::app::jobs::request::Wanted;

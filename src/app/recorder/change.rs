@@ -2,14 +2,10 @@
 
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
-use crate::app::recorder::touched::Batch;
-use crate::app::recorder::touched::Customers;
-use crate::app::recorder::touched::Touched;
+use crate::app::recorder::touched::{Batch, Customers, Touched};
 use crate::app::rows::any;
-use crate::app::stored::history;
-use crate::app::stored::purchase as purchases;
 use crate::app::stored::recorded::Recorded;
-use crate::app::stored::refund as refunds;
+use crate::app::stored::{history, purchase as purchases, refund as refunds};
 use crate::engine::evaluate::Change;
 use crate::engine::purchase::{Key, Purchase};
 use entity::{purchase, refund};

@@ -11,14 +11,11 @@ use entity::CustomerId;
 
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
-use crate::app::recorder::touched::Batch;
-use crate::app::recorder::touched::Customers;
-use crate::app::recorder::touched::Touched;
+use crate::app::recorder::touched::{Batch, Customers, Touched};
 use crate::app::rows::read_in_order;
 use crate::app::stored::history;
 use crate::app::stored::history::{Bounds, Lines, Stretch};
-use crate::app::stored::recorded::Recorded;
-use crate::app::stored::recorded::with_refunds;
+use crate::app::stored::recorded::{Recorded, with_refunds};
 use crate::engine::evaluate::{Append, Tail};
 use crate::engine::purchase::Key;
 use crate::engine::time::Instant;

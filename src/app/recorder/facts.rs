@@ -6,15 +6,8 @@ use entity::{idempotency_key, ledger_entry, purchase, refund};
 use sea_orm::{EntityTrait, ExprTrait, QueryFilter};
 
 use crate::app::error::{Error, UserErrorCode};
-use crate::app::recorder::fact::AdjustPoints;
-use crate::app::recorder::fact::Fact;
-use crate::app::recorder::fact::MAX_REFUNDS;
-use crate::app::recorder::fact::NewPurchase;
-use crate::app::recorder::fact::NewRefund;
-use crate::app::recorder::fact::Refusal;
-use crate::app::recorder::touched::Batch;
-use crate::app::recorder::touched::Customers;
-use crate::app::recorder::touched::Touched;
+use crate::app::recorder::fact::{AdjustPoints, Fact, MAX_REFUNDS, NewPurchase, NewRefund, Refusal};
+use crate::app::recorder::touched::{Batch, Customers, Touched};
 use crate::app::rows::{any, insert_new};
 use crate::app::stored::purchase::to_row;
 use crate::engine::purchase::{Line, RefundLine};

@@ -1,19 +1,17 @@
 //! What a fold found, beside what is recorded of the same stretch.
 
-use super::folding::Fold;
-use super::folding::Job;
+use super::folding::{Fold, Job};
 use super::prepared::PreparedFold;
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
-use crate::app::recorder::touched::Batch;
-use crate::app::recorder::touched::Customers;
+use crate::app::recorder::touched::{Batch, Customers};
 use crate::app::rows::{Kind, Rows, join_each};
 use crate::app::stored::award as awards;
 use crate::engine::evaluate::{Outcome, Range};
 use crate::engine::purchase::Key;
 use crate::engine::time::Instant;
 use entity::{CustomerId, award};
-use sea_orm::{EntityTrait, FromQueryResult, QueryResult};
+use sea_orm::{FromQueryResult, QueryResult};
 use std::collections::HashMap;
 use std::sync::Arc;
 

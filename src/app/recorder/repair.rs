@@ -14,11 +14,8 @@ use sea_orm::{ColumnTrait, ConnectionTrait as _, DatabaseTransaction, EntityTrai
 
 use super::prepared::Prepared;
 use crate::app::error::Error;
-use crate::app::recorder::recount::Recount;
-use crate::app::recorder::recount::Repair;
-use crate::app::recorder::touched::Batch;
-use crate::app::recorder::touched::Customers;
-use crate::app::recorder::touched::Touched;
+use crate::app::recorder::recount::{Recount, Repair};
+use crate::app::recorder::touched::{Batch, Customers, Touched};
 use crate::app::rows::{any, update};
 use crate::app::stored::award as awards;
 use crate::app::stored::running::Running;

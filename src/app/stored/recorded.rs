@@ -2,10 +2,8 @@
 
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
-use crate::app::stored::history;
 use crate::app::stored::history::FirstRows;
-use crate::app::stored::purchase as purchases;
-use crate::app::stored::refund as refunds;
+use crate::app::stored::{history, purchase as purchases, refund as refunds};
 use crate::engine::purchase::{Key, Purchase};
 use crate::engine::rule::Eligible;
 use entity::{purchase, refund};

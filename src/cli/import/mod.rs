@@ -25,8 +25,7 @@ use crate::app::App;
 use crate::app::clock::Clock;
 use crate::app::error::Error;
 use crate::app::jobs::runner;
-use crate::app::recorder::fact::Answer;
-use crate::app::recorder::fact::Fact;
+use crate::app::recorder::fact::{Answer, Fact};
 use crate::app::refund::{RecordRefund, find_purchases};
 use crate::config::Config;
 

@@ -10,8 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::app::clock::Clock;
 use crate::app::error::Error;
-use crate::app::purchase::PurchaseLine;
-use crate::app::purchase::RecordPurchase;
+use crate::app::purchase::{PurchaseLine, RecordPurchase};
 use crate::app::recorder::fact::NewPurchase;
 use crate::app::refund::RecordRefund;
 

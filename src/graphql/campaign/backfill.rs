@@ -3,10 +3,10 @@
 use async_graphql::{Context, SimpleObject};
 use entity::CampaignId;
 
-use crate::graphql::ContextExt;
 use crate::graphql::error::ApiError;
 use crate::graphql::loaders::BackfillOf;
 use crate::graphql::scalar::Count;
+use crate::graphql::session::ContextExt;
 
 /// How far something is that takes long.
 #[derive(Clone, Copy, Debug, SimpleObject)]

@@ -9,13 +9,11 @@ pub mod stats;
 
 use std::sync::Arc;
 
-use async_graphql::{Context, Description, Enum, ID, Object};
+use async_graphql::{Context, Description, Enum, ID, Object, SimpleObject};
 
-use super::ContextExt;
 use super::error::ApiError;
 use super::loaders::{BudgetOf, FindCampaign};
-use super::node::GlobalId;
-use super::page::{CampaignConnection, Connection};
+use super::page::Connection;
 use super::scalar::{Count, CurrencyCode, DateTime, Duration, Points, TimeZone};
 use crate::app::campaign::list::{LIST, cursor, list};
 use crate::app::campaign::status;
@@ -23,9 +21,11 @@ use crate::app::campaigns;
 use crate::app::reading::page::PageArgs;
 use crate::app::stats::is_exhausted;
 use crate::engine::lifecycle::Status;
+use crate::graphql::id::GlobalId;
+use crate::graphql::page::{Edge, PageInfo};
+use crate::graphql::session::ContextExt;
 
 use backfill::Progress;
-pub use mutation::CampaignMutation;
 use rule::{AwardRule, Goal, PurchaseFilter, WindowRule};
 use stats::CampaignStats;
 
@@ -206,5 +206,26 @@ impl CampaignQuery {
         let (slice, count) = list(ctx.app(), reader, &page, statuses).await?;
         let count = i64::try_from(count).unwrap_or(i64::MAX);
         Ok(CampaignConnection::new(Connection::new(slice, |campaign| cursor(campaign), Campaign), Count(count)))
+    }
+}
+
+/// A page of the campaigns.
+#[derive(Clone, SimpleObject)]
+pub struct CampaignConnection {
+    /// The page's campaigns with their cursors.
+    edges: Vec<Edge<Campaign>>,
+    /// The page's campaigns alone.
+    nodes: Vec<Campaign>,
+    /// Where the page lies.
+    page_info: PageInfo,
+    /// Campaigns in the whole list.
+    total_count: Count,
+}
+
+impl CampaignConnection {
+    /// A page, and how many campaigns there are in all.
+    pub fn new(page: Connection<Campaign>, total_count: Count) -> Self {
+        let Connection { edges, nodes, page_info } = page;
+        Self { edges, nodes, page_info, total_count }
     }
 }

@@ -6,13 +6,12 @@ use async_graphql::{Context, ID, Object, SimpleObject};
 
 use super::Campaign;
 use super::input::{CampaignInput, CampaignUpdateInput};
-use crate::app::campaign as app;
-use crate::app::campaigns;
 use crate::app::error::{Error, UserErrorCode};
 use crate::app::model::CampaignId;
-use crate::graphql::ContextExt;
+use crate::app::{campaign as app, campaigns};
 use crate::graphql::error::{ApiError, UserError, payload};
-use crate::graphql::node::GlobalId;
+use crate::graphql::id::GlobalId;
+use crate::graphql::session::ContextExt;
 
 /// What a change of a campaign answers.
 #[derive(SimpleObject)]

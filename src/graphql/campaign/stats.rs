@@ -11,10 +11,10 @@ use crate::app::error::Error;
 use crate::app::reading::recent_stats::Stats;
 use crate::app::stats::follow;
 use crate::graphql::error::ApiError;
+use crate::graphql::id::GlobalId;
 use crate::graphql::loaders::{BudgetOf, StatsOf};
-use crate::graphql::node::GlobalId;
 use crate::graphql::scalar::{Count, Points};
-use crate::graphql::{ContextExt, session};
+use crate::graphql::session::{ContextExt, session};
 
 /// What a campaign has awarded so far.
 #[derive(Clone, Debug, SimpleObject)]

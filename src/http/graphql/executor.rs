@@ -12,11 +12,12 @@ use super::GraphqlRequest;
 use crate::app::App;
 use crate::app::allowance::{Allowance, Limited};
 use crate::app::error::Error;
-use crate::config;
 use crate::gate::{self, Admitted, Gate, Limits, OperationKind, Places, Refusal, Rights, Scalar, Scalars, SchemaError};
+use crate::graphql::Schema;
 use crate::graphql::scalar::FORMS;
-use crate::graphql::{self, Caller, Schema};
+use crate::graphql::session::Caller;
 use crate::http::auth::AuthError;
+use crate::{config, graphql};
 
 /// Decides whether requests may run, and runs them.
 pub struct Executor {

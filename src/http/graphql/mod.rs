@@ -37,11 +37,10 @@ use crate::app::allowance::Limited;
 use crate::app::error::Error;
 use crate::app::share::Share;
 use crate::app::viewer::Viewer;
-use crate::config;
 use crate::engine::time::Instant;
 use crate::gate::{Admitted, OperationKind, Rights};
-use crate::graphql::Caller;
-use crate::metrics;
+use crate::graphql::session::Caller;
+use crate::{config, metrics};
 
 pub use self::executor::{Executor, Reply};
 pub use self::request::GraphqlRequest;

@@ -9,7 +9,7 @@ use axum::response::Response;
 use super::accept::Format;
 use super::{Endpoint, GraphqlRequest, Reply, malformed};
 use crate::gate::OperationKind;
-use crate::graphql::Caller;
+use crate::graphql::session::Caller;
 
 pub(super) async fn answer(
     endpoint: &Arc<Endpoint>,

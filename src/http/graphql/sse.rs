@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use super::accept::Format;
 use super::{Endpoint, Event, Events, GraphqlRequest, Reply, completed, single};
 use crate::gate::OperationKind;
-use crate::graphql::Caller;
+use crate::graphql::session::Caller;
 
 /// Between two signs of life: shorter than what proxies allow a silent connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(12);

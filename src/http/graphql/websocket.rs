@@ -26,7 +26,7 @@ use super::accept::Format;
 use super::initialization::{EXPECTED, credentials};
 use super::{Endpoint, Event, Events, Reply, malformed, request, too_many_sockets, unauthenticated};
 use crate::app::viewer::Viewer;
-use crate::graphql::Caller;
+use crate::graphql::session::Caller;
 use crate::http::input::{Input, Refused};
 use crate::http::peer::{self, Peer};
 

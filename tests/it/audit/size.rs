@@ -5,13 +5,12 @@ use std::time::Duration;
 use entity::{award, checkpoint, ledger_entry, purchase};
 use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait};
 use serde_json::json;
-use windfall::app::App;
-use windfall::app::audit;
 use windfall::app::clock::Clock;
 use windfall::app::database::Database;
 use windfall::app::purchase::PurchaseLine;
 use windfall::app::recorder::fact::Fact;
 use windfall::app::refund::{self, RecordRefund};
+use windfall::app::{App, audit};
 use windfall::config;
 use windfall::engine::time::Instant;
 

@@ -13,7 +13,7 @@ use windfall::app::viewer::Viewer;
 use windfall::config;
 use windfall::engine::time::{Instant, parse_instant};
 use windfall::gate::Rights;
-use windfall::graphql::Caller;
+use windfall::graphql::session::Caller;
 use windfall::http::graphql::{Executor, GraphqlRequest};
 
 use super::direct::{cache, redis};

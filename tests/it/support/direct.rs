@@ -6,17 +6,15 @@ use std::time::Duration;
 
 use entity::{AwardStatus, CampaignId, award, campaign, customer, ledger_entry};
 use sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, QueryFilter, QueryOrder, Set};
-use windfall::app::App;
-use windfall::app::audit;
 use windfall::app::audit::difference::Difference;
 use windfall::app::campaign::input::CampaignInput;
 use windfall::app::clock::Clock;
 use windfall::app::database::Database;
 use windfall::app::error::Error;
 use windfall::app::purchase::RecordPurchase;
-use windfall::app::recorder::fact::Fact;
-use windfall::app::recorder::fact::Recorded;
+use windfall::app::recorder::fact::{Fact, Recorded};
 use windfall::app::viewer::{Admin, Shop};
+use windfall::app::{App, audit};
 use windfall::config;
 use windfall::engine::rule::{Period, Rule};
 
