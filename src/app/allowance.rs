@@ -5,9 +5,10 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::error::Error;
@@ -61,7 +62,7 @@ impl Allowances {
     }
 
     fn forget_idle_at(&self, now: Instant) {
-        let mut full_at = lock(&self.full_at);
+        let mut full_at = self.full_at.lock();
         full_at.retain(|_, full_at| *full_at > now);
         full_at.shrink_to_fit();
     }
@@ -86,7 +87,7 @@ impl Allowance {
 
     fn take(&self, now: Instant, points: u32, into_debt: bool) -> Result<(), Limited> {
         let Allowances { points_per_second, refill, full_at } = &self.of;
-        let mut full_at = lock(full_at);
+        let mut full_at = full_at.lock();
         let missing = full_at.get(&self.who).map_or(Duration::ZERO, |full_at| full_at.saturating_duration_since(now));
         let missing = missing.saturating_add(time(points, *points_per_second));
         if !into_debt && missing > *refill {
@@ -103,10 +104,6 @@ impl Allowance {
 /// In which so many points come back.
 fn time(points: u32, points_per_second: NonZeroU32) -> Duration {
     Duration::from_secs(points.into()) / points_per_second.get()
-}
-
-fn lock(full_at: &Mutex<HashMap<Who, Instant>>) -> MutexGuard<'_, HashMap<Who, Instant>> {
-    full_at.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -164,7 +161,7 @@ mod tests {
         of(&allowances, "cleo").take(now, 0, true).unwrap();
         let now = now + Duration::from_secs(1);
         allowances.forget_idle_at(now);
-        assert_eq!(lock(&allowances.full_at).len(), 1);
+        assert_eq!(allowances.full_at.lock().len(), 1);
         assert!(of(&allowances, "ada").take(now, 1, false).is_err());
     }
 }

@@ -1,9 +1,10 @@
 //! All campaigns as they are at one campaign-set revision, parsed once and kept until the revision moves on.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use entity::{CampaignId, campaign};
+use parking_lot::Mutex;
 use sea_orm::{ConnectionTrait, FromQueryResult, QueryResult, Statement};
 use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
@@ -160,7 +161,7 @@ impl Campaigns {
 
     /// The set that this process has seen last.
     pub fn last(&self) -> Arc<CampaignSet> {
-        Arc::clone(&self.last.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.last.lock())
     }
 
     /// The set at this revision, if it is the one that this process has seen last.
@@ -176,7 +177,7 @@ impl Campaigns {
         }
         let set = Arc::new(CampaignSet::load(db).await?);
         // Whichever it is: it is used only by who finds the database at this very revision.
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&set);
+        *self.last.lock() = Arc::clone(&set);
         Ok(set)
     }
 }

@@ -3,10 +3,11 @@
 //! On PostgreSQL all nodes go by the database's clock: each asks it now and then, and counts on from the answer with the time that
 //! its own process has run, which nobody sets. On SQLite the process's clock is all there is.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sea_orm::{ConnectionTrait, DatabaseBackend, Statement};
 use tokio::time::Instant as Monotonic;
 
@@ -130,7 +131,7 @@ pub struct Steadiness {
 impl Steadiness {
     /// Whether the clock, which shows `now`, has gone evenly for long enough.
     pub(super) fn observe(&self, now: Instant, at: Monotonic) -> bool {
-        let mut began = self.began.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut began = self.began.lock();
         let (shown, since) = *began.get_or_insert((now, at));
         let ran = at.duration_since(since);
         let moved_by = now.minus(shown.0).0 - micros(ran);

@@ -5,7 +5,9 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::viewer::Who;
 
@@ -38,7 +40,7 @@ impl<K: Clone + Eq + Hash> Shares<K> {
 
     /// Takes places; none: this asker would hold more than what is free.
     pub fn take(&self, who: &K, places: usize) -> Option<Share<K>> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let held = state.held.get(who).copied().unwrap_or(0);
         if held + places > state.free {
             return None;
@@ -51,7 +53,7 @@ impl<K: Clone + Eq + Hash> Shares<K> {
 
 impl<K: Eq + Hash> Drop for Share<K> {
     fn drop(&mut self) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         state.free += self.places;
         if let Some(held) = state.held.get_mut(&self.who) {
             *held -= self.places;
@@ -60,10 +62,6 @@ impl<K: Eq + Hash> Drop for Share<K> {
             }
         }
     }
-}
-
-fn lock<K>(state: &Mutex<State<K>>) -> MutexGuard<'_, State<K>> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -94,6 +92,6 @@ mod tests {
         drop(all);
         assert!(shares.take(&who("shop"), 500).is_some());
         assert!(shares.take(&who("shop"), 501).is_none());
-        assert!(lock(&shares.state).held.is_empty());
+        assert!(shares.state.lock().held.is_empty());
     }
 }

@@ -1,9 +1,10 @@
 //! Whether the database took the last write. A database can answer every read and refuse all writes, because its disk is full or
 //! it is a replica. The outcome of the last write tells; if there was none lately, a small write finds out (`probe`).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::MutexGuard;
 use tokio::time::Instant;
 
@@ -72,13 +73,13 @@ impl Writes {
     }
 
     fn last(&self) -> Option<Met> {
-        *self.met.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.met.lock()
     }
 
     /// Notes the obstacle that a write met, if it met one.
     pub(super) fn met(&self, obstacle: Option<Obstacle>) {
         let at = Instant::now();
-        let mut last = self.met.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.met.lock();
         let read_only = (obstacle == Some(Obstacle::ReadOnly)).then_some(at);
         let read_only_at = read_only.or_else(|| last.and_then(|last| last.read_only_at));
         let before = last.replace(Met { at, obstacle, read_only_at }).and_then(|before| before.obstacle);

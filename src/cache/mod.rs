@@ -9,8 +9,9 @@ mod codec;
 pub mod redis;
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -158,7 +159,7 @@ where
                 found.insert(key, entry);
                 continue;
             }
-            let mut searches = lock(&self.searches);
+            let mut searches = self.searches.lock();
             if let Some(outcome) = searches.get(&key) {
                 awaited.push((key, outcome.clone()));
             } else if let Some(entry) = kept(&key) {
@@ -267,7 +268,7 @@ struct Search<T, E> {
 impl<T, E> Search<T, E> {
     fn end(self, outcome: Result<Option<Found<T>>, E>) {
         // Before it is told: who comes from here on finds the entry, or searches anew.
-        lock(&self.cache.searches).remove(&self.key);
+        self.cache.searches.lock().remove(&self.key);
         self.told.send_replace(Some(outcome));
     }
 }
@@ -275,7 +276,7 @@ impl<T, E> Search<T, E> {
 impl<T, E> Drop for Search<T, E> {
     fn drop(&mut self) {
         // After a panic; else it is gone already, or another search is there that began since.
-        let mut searches = lock(&self.cache.searches);
+        let mut searches = self.cache.searches.lock();
         if searches.get(&self.key).is_some_and(|outcome| outcome.same_channel(&self.told.subscribe())) {
             searches.remove(&self.key);
         }
@@ -286,8 +287,4 @@ fn count(tier: Tier, entries: usize) {
     if entries > 0 {
         ::metrics::counter!(metrics::CACHE_READS, "tier" => tier.as_str()).increment(entries as u64);
     }
-}
-
-fn lock<K>(mutex: &Mutex<K>) -> MutexGuard<'_, K> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,9 +5,10 @@
 //! task of its own looks for. No operation ever waits for a connection.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use parking_lot::{Mutex, MutexGuard};
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, RedisError};
 use tokio::sync::Semaphore;
@@ -180,8 +181,8 @@ async fn connect(inner: &Weak<Inner>, mut pause: Duration) {
 }
 
 impl Inner {
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Arc<Link>>> {
-        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Link>>> {
+        self.link.lock()
     }
 
     fn link(&self) -> Option<Arc<Link>> {

@@ -1,6 +1,6 @@
 //! Points by hand.
 
-use async_graphql::{Context, Description, InputObject, Object};
+use async_graphql::{Context, InputObject, Object};
 
 use super::error::ApiError;
 use super::scalar::Points;

@@ -3,12 +3,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_graphql::dataloader::{DataLoader, Loader};
 use async_graphql::{Value, value};
 use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::app::award::AwardFilter;
@@ -48,12 +49,12 @@ impl Reads {
             "source": view.tier.as_str().to_owned(),
             "ageMs": age_ms,
         });
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(read);
+        self.0.lock().push(read);
     }
 
     /// For the answer's extensions. `source`: `l1`, `l2` or `sql`; `ageMs`: since the version was looked up.
     pub fn tell(&self) -> Value {
-        Value::List(std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner)))
+        Value::List(std::mem::take(&mut *self.0.lock()))
     }
 }
 

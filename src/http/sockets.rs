@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::app::viewer::Who;
 
@@ -45,7 +47,7 @@ impl Sockets {
     }
 
     fn take(&self, holder: Holder, max: usize) -> Option<Place> {
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         let count = open.get(&holder).copied().unwrap_or(0);
         if count >= max {
             return None;
@@ -57,7 +59,7 @@ impl Sockets {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut open = lock(&self.open);
+        let mut open = self.open.lock();
         if let Some(count) = open.get_mut(&self.holder) {
             *count -= 1;
             if *count == 0 {
@@ -65,10 +67,6 @@ impl Drop for Place {
             }
         }
     }
-}
-
-fn lock(open: &Mutex<HashMap<Holder, usize>>) -> MutexGuard<'_, HashMap<Holder, usize>> {
-    open.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -87,6 +85,6 @@ mod tests {
         assert!(sockets.from_address(there).is_some());
         assert!(sockets.of_subject(Viewer::Storefront("ada".to_owned()).who()).is_some());
         drop(held);
-        assert!(lock(&sockets.open).is_empty());
+        assert!(sockets.open.lock().is_empty());
     }
 }

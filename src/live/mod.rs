@@ -9,8 +9,9 @@ pub mod hints;
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -60,7 +61,7 @@ impl<T> Clone for Hub<T> {
 impl<T> Hub<T> {
     /// From now on every wake-up of this topic is seen.
     pub fn subscribe(&self, topic: &str) -> Subscription<T> {
-        let mut topics = lock(&self.topics);
+        let mut topics = self.topics.lock();
         let marks = match topics.get(topic) {
             Some(sender) => sender.subscribe(),
             None => {
@@ -105,19 +106,19 @@ impl<T> Hub<T> {
 
     /// `change`: whether there is something to see.
     fn mark(&self, topic: &str, change: impl FnOnce(&mut Mark<T>) -> bool) {
-        if let Some(marks) = lock(&self.topics).get(topic) {
+        if let Some(marks) = self.topics.lock().get(topic) {
             marks.send_if_modified(change);
         }
     }
 
     /// How many subscriptions there are.
     pub fn subscribers(&self) -> usize {
-        lock(&self.topics).values().map(watch::Sender::receiver_count).sum()
+        self.topics.lock().values().map(watch::Sender::receiver_count).sum()
     }
 
     /// The topics that have subscribers. The others are forgotten.
     pub fn topics(&self) -> Vec<String> {
-        let mut topics = lock(&self.topics);
+        let mut topics = self.topics.lock();
         topics.retain(|_, marks| marks.receiver_count() > 0);
         topics.keys().cloned().collect()
     }
@@ -133,10 +134,6 @@ impl<T> Subscription<T> {
         let Mark { version, stamp, ref news, at } = *self.marks.borrow_and_update();
         Mark { version, stamp, news: news.clone(), at }
     }
-}
-
-fn lock<T>(topics: &Mutex<Topics<T>>) -> MutexGuard<'_, Topics<T>> {
-    topics.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -207,6 +204,6 @@ mod tests {
         drop(one);
         assert_eq!((hub.topics(), hub.subscribers()), (vec!["ada".to_owned()], 1));
         drop(two);
-        assert!(hub.topics().is_empty() && lock(&hub.topics).is_empty());
+        assert!(hub.topics().is_empty() && hub.topics.lock().is_empty());
     }
 }

@@ -7,7 +7,7 @@ use sea_orm::EntityTrait;
 use serde_json::json;
 use windfall::app::campaign::input::CampaignUpdate;
 use windfall::app::error::{Error, UserErrorCode};
-use windfall::app::jobs::{evaluation, runner, settlement};
+use windfall::app::jobs::{runner, settlement};
 use windfall::app::refund::{self, RecordRefund};
 use windfall::app::{App, campaign};
 use windfall::engine::lifecycle::Status;

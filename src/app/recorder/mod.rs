@@ -30,10 +30,11 @@ mod touched;
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::metrics::{counter, histogram};
+use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -186,7 +187,7 @@ impl Recorder {
 
     /// Waits until everything queued is committed and answered; whoever comes later is told UNAVAILABLE.
     pub async fn drain(&self) {
-        self.writers.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.writers.write().clear();
         self.tasks.wait().await;
     }
 
@@ -199,7 +200,7 @@ impl Recorder {
         let (reply, answer) = oneshot::channel();
         let mut hasher = DefaultHasher::new();
         fact.customer().hash(&mut hasher);
-        let writers = self.writers.read().unwrap_or_else(PoisonError::into_inner);
+        let writers = self.writers.read();
         let index = hasher.finish().checked_rem(writers.len() as u64).and_then(|index| usize::try_from(index).ok());
         // Without a writer the item is dropped, and with it `reply`: the caller is told UNAVAILABLE.
         if let Some(writer) = index.and_then(|index| writers.get(index)) {

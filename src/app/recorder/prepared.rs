@@ -3,7 +3,6 @@
 use std::collections::{HashMap, HashSet};
 
 use entity::{CampaignId, CustomerId, award};
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
 
 use crate::app::campaigns::Campaign;
 use crate::app::recorder::change::Touch;

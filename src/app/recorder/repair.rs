@@ -9,7 +9,6 @@
 use std::collections::HashMap;
 
 use entity::{AwardStatus, CustomerId, award, ledger_entry};
-use futures_util::TryStreamExt as _;
 use sea_orm::{ColumnTrait, ConnectionTrait as _, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder};
 
 use super::prepared::Prepared;

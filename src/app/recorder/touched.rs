@@ -12,8 +12,7 @@ use crate::engine::evaluate::Range;
 use crate::engine::time::Instant;
 use entity::{CustomerId, customer, ledger_entry, purchase, refund};
 use sea_orm::{
-    ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect,
-    QueryTrait, Select,
+    ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryOrder, QuerySelect, QueryTrait, Select,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

@@ -30,6 +30,7 @@ pub async fn with_refunds(
 /// A purchase with the campaign-set revisions of its commit and of its refunds'.
 #[derive(Clone)]
 pub struct Recorded {
+    /// With its refunds.
     pub purchase: Purchase,
     revision: i64,
     refund_revisions: Vec<i64>,

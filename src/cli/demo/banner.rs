@@ -21,16 +21,16 @@ pub(super) fn print(address: SocketAddr, folder: &Path, tokens: &Tokens) -> anyh
 {title}Windfall demo{plain}: a shop for coffee and books, with six weeks of purchases and four campaigns. It is open.
 
   {title}GraphQL{plain}      {url}/graphql
-  {title}GraphiQL{plain}     {url}/graphiql#token={customer}
   {title}Data{plain}         {folder} (kept between runs; --fresh begins anew)
+  {title}Tokens{plain}       ada.token, storefront.token and admin.token in that folder
 
-{title}Tokens{plain}, each in a file of that folder too
-  {title}ada{plain}, a customer: sees herself
-  {dim}{customer}{plain}
-  {title}storefront{plain}: records purchases, reads any customer
-  {dim}{storefront}{plain}
-  {title}admin{plain}: everything
-  {dim}{admin}{plain}
+{title}GraphiQL{plain}, with the token of
+  {title}ada{plain}, a customer, who sees herself
+  {dim}{url}/graphiql#token={customer}{plain}
+  {title}the storefront{plain}, which records purchases and reads any customer
+  {dim}{url}/graphiql#token={storefront}{plain}
+  {title}the admin{plain}, who may do everything
+  {dim}{url}/graphiql#token={admin}{plain}
 
 {title}To paste into another terminal{plain}
   Ada's points, and what she is about to reach:

@@ -1,7 +1,7 @@
 //! How far the counting of a campaign's past is.
 
+use crate::app::model::CampaignId;
 use async_graphql::{Context, SimpleObject};
-use entity::CampaignId;
 
 use crate::graphql::error::ApiError;
 use crate::graphql::loaders::BackfillOf;

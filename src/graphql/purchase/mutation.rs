@@ -6,7 +6,7 @@ use crate::graphql::error::ApiError;
 use crate::graphql::recorded::RecordPurchasePayload;
 use crate::graphql::scalar::{CurrencyCode, DateTime, Decimal};
 use crate::graphql::session::ContextExt;
-use async_graphql::{Context, Description, InputObject, Object};
+use async_graphql::{Context, InputObject, Object};
 
 /// The most purchases of one `recordPurchases`.
 const MAX_INPUTS: usize = 500;

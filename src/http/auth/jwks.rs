@@ -6,10 +6,11 @@
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
+use parking_lot::RwLock;
 use tokio::io::AsyncReadExt as _;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::task::JoinHandle;
@@ -110,12 +111,12 @@ impl Jwks {
     async fn load(&self) -> Result<(), JwksError> {
         let bytes = tokio::time::timeout(DEADLINE, (self.fetch)()).await.map_err(|_| JwksError::Deadline)??;
         let keys = KeySet::parse(&bytes).ok_or(JwksError::NoKeys)?;
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(keys);
+        *self.keys.write() = Arc::new(keys);
         Ok(())
     }
 
     fn current(&self) -> Arc<KeySet> {
-        Arc::clone(&self.keys.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.keys.read())
     }
 }
 
