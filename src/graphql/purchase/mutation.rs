@@ -80,7 +80,7 @@ impl PurchaseMutation {
         let purchase = input.external_id.clone();
         let mut recorded = app::record(ctx.app(), &shop, vec![(vec!["input".to_owned()], input.into())]).await?;
         let recorded = recorded.pop().unwrap_or(Err(Error::Unavailable));
-        Ok(RecordPurchasePayload::new(recorded, purchase)?)
+        RecordPurchasePayload::new(recorded, purchase)
     }
 
     /// Records purchases: admitted all or none (OVERLOADED), then each answered on its own, in input order. For storefronts
@@ -99,6 +99,6 @@ impl PurchaseMutation {
             |(index, input): (usize, RecordPurchaseInput)| (vec!["inputs".to_owned(), index.to_string()], input.into());
         let recorded = app::record(ctx.app(), &shop, inputs.into_iter().enumerate().map(placed).collect()).await?;
         let answers = recorded.into_iter().zip(purchases);
-        answers.map(|(recorded, purchase)| Ok(RecordPurchasePayload::new(recorded, purchase)?)).collect()
+        answers.map(|(recorded, purchase)| RecordPurchasePayload::new(recorded, purchase)).collect()
     }
 }

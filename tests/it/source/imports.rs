@@ -43,7 +43,9 @@ impl Imports {
                 paths.push(path);
             }
         }
-        paths.extend(inline_paths(&rest));
+        // What begins with a name that was imported is counted already.
+        let imported: BTreeSet<String> = paths.iter().filter_map(|path: &Module| path.last().cloned()).collect();
+        paths.extend(inline_paths(&rest).into_iter().filter(|path| !imported.contains(&path[0])));
         self.paths.insert(module, paths);
     }
 

