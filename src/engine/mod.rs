@@ -1,7 +1,7 @@
 //! The pure core: purchases and a campaign's rule in, awards out.
 //!
 //! Invariants of this module and all below it: no `async`, no clock, no SQL, no I/O, no global state. Time comes in
-//! as an argument. The rules are those of `semantics.md`; where code and that page disagree, one of them has a bug.
+//! as an argument. The rules are those of `docs/semantics.md`; where code and that page disagree, one of them has a bug.
 //!
 //! Reading order: [`time`] and [`zone`] (instants, spans, local bounds) → [`money`] → [`purchase`] (net amounts) →
 //! [`window`], [`goal`], [`award`] (the vocabulary of a rule) → [`rule`] (a campaign's rule; what is legal and what

@@ -5,7 +5,7 @@
 //! writer. One batch is one transaction (`batch`); its number of statements does not depend on its size:
 //! `facts` inserts what is new, `evaluation` plans what must be folded again (`folding` loads and folds, `capping` applies
 //! the customers' caps; `deferred` says what must wait for a job), `posting` writes the difference.
-//! A change that needs a long stretch of a history is `prepared` before its transaction. `repair` is `audit`'s.
+//! A change that needs a long stretch of a history is folded before its transaction (`preparation`). `repair` is `audit`'s.
 //!
 //! A caller that goes away cancels nothing: writers run in tasks of their own.
 

@@ -1,4 +1,5 @@
-//! Writing the difference: the one place that writes awards, the ledger, budgets and balances.
+//! Writing the difference: the one place that posts to ledgers, and that decides and counts what budgets give. (`repair` restores
+//! awards' statuses before; limits of budgets are set in `app::campaign`.)
 //!
 //! Within a commit customers come by external id, campaigns in activation order, reversals before awards, awards in
 //! award order. Budgets are locked last, by campaign id, after everything else is known.

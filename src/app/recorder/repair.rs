@@ -3,7 +3,7 @@
 //! awards' points in it ([`restore_points`]); what the ledger then lacks, or has too much, is posted
 //! ([`Repair::settle`]).
 //!
-//! A repair reads all that is recorded of the customer. It does so on a snapshot (`prepared`), and in the transaction it reads
+//! A repair reads all that is recorded of the customer. It does so on a snapshot (`preparation`), and in the transaction it reads
 //! what came in since.
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! A second implementation of `semantics.md`, for tests alone: what a customer has reached, where they stand and
+//! A second implementation of `docs/semantics.md`, for tests alone: what a customer has reached, where they stand and
 //! what is posted when history changes.
 //!
 //! It is written from the text only and knows nothing of the engine. Each rule stands beside the sentence it
