@@ -10,39 +10,40 @@ use sea_orm_migration::sea_orm::{DbBackend, Statement};
 /// Makes an index of a table. `columns` is what is indexed, in order, such as `customer_id, status`.
 pub async fn create_index(manager: &SchemaManager<'_>, name: &str, table: &str, columns: &str) -> Result<(), DbErr> {
     let db = manager.get_connection();
-    if !is_big(db, table).await? {
-        db.execute_unprepared(&format!("CREATE INDEX IF NOT EXISTS {name} ON {table} ({columns})")).await?;
-        return Ok(());
-    }
     match is_valid(db, name).await? {
         Some(true) => return Ok(()),
         // What was cut off leaves an index that costs writes and serves nobody.
         Some(false) => drop_index(manager, name, table).await?,
         None => {}
     }
-    db.execute_unprepared(&format!("CREATE INDEX CONCURRENTLY {name} ON {table} ({columns})")).await?;
+    let concurrently = concurrently(db, table).await?;
+    db.execute_unprepared(&format!("CREATE INDEX {concurrently}{name} ON {table} ({columns})")).await?;
     Ok(())
 }
 
 /// Removes an index of a table, if it is there.
 pub async fn drop_index(manager: &SchemaManager<'_>, name: &str, table: &str) -> Result<(), DbErr> {
     let db = manager.get_connection();
-    let concurrently = if is_big(db, table).await? { "CONCURRENTLY " } else { "" };
+    let concurrently = concurrently(db, table).await?;
     db.execute_unprepared(&format!("DROP INDEX {concurrently}IF EXISTS {name}")).await?;
     Ok(())
 }
 
-/// Whether others must be able to write while the table is changed: on PostgreSQL, one that has rows.
-async fn is_big(db: &SchemaManagerConnection<'_>, table: &str) -> Result<bool, DbErr> {
+/// The word for a step during which others write to the table. On SQLite there is none, and a table without rows needs none.
+async fn concurrently(db: &SchemaManagerConnection<'_>, table: &str) -> Result<&'static str, DbErr> {
     if db.get_database_backend() != DbBackend::Postgres {
-        return Ok(false);
+        return Ok("");
     }
-    let ask = Statement::from_string(DbBackend::Postgres, format!("SELECT EXISTS (SELECT FROM {table}) AS big"));
-    Ok(db.query_one_raw(ask).await?.map(|row| row.try_get("", "big")).transpose()?.unwrap_or(false))
+    let ask = Statement::from_string(DbBackend::Postgres, format!("SELECT 1 FROM {table} LIMIT 1"));
+    Ok(if db.query_one_raw(ask).await?.is_some() { "CONCURRENTLY " } else { "" })
 }
 
 /// Whether an index can be used; none: there is no such index.
 async fn is_valid(db: &SchemaManagerConnection<'_>, name: &str) -> Result<Option<bool>, DbErr> {
+    if db.get_database_backend() != DbBackend::Postgres {
+        // None is ever cut off, and a migration that was applied is not applied again.
+        return Ok(None);
+    }
     let sql = "SELECT indisvalid AND indisready AS valid FROM pg_index WHERE indexrelid = to_regclass($1)";
     let ask = Statement::from_sql_and_values(DbBackend::Postgres, sql, [name.into()]);
     db.query_one_raw(ask).await?.map(|row| row.try_get("", "valid")).transpose()

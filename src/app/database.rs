@@ -203,6 +203,15 @@ impl Database {
             .await
     }
 
+    /// [`Self::snapshot`], for statements that may take longer than a request's may.
+    pub async fn long_snapshot(&self) -> Result<DatabaseTransaction, DbErr> {
+        let snapshot = self.snapshot().await?;
+        if self.backend() == DatabaseBackend::Postgres {
+            snapshot.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
+        }
+        Ok(snapshot)
+    }
+
     /// Applies pending migrations under locks: two at once are safe, the second finds nothing to do.
     pub async fn migrate(&self) -> Result<(), DbErr> {
         self.migrate_with::<Migrator>().await

@@ -141,15 +141,15 @@ async fn chunk(snapshot: &DatabaseTransaction, after: CustomerId) -> Result<Vec<
 
 /// A transaction in which everything is read as it was at one moment, however long that takes.
 async fn snapshot(app: &App) -> Result<DatabaseTransaction, Error> {
-    let snapshot = app.database.snapshot().await?;
+    let snapshot = app.database.long_snapshot().await?;
     if app.database.backend() == DatabaseBackend::Postgres {
         snapshot.execute_unprepared(SNAPSHOT).await?;
     }
     Ok(snapshot)
 }
 
-/// A statement may take longer than a request's may. Each page is a search of an index, whatever the server knows of
+/// Each page is a search of an index, whatever the server knows of
 /// tables that have grown since it analysed them.
-const SNAPSHOT: &str = "SET LOCAL statement_timeout = 0; SET LOCAL enable_hashjoin = off; \
+const SNAPSHOT: &str = "SET LOCAL enable_hashjoin = off; \
     SET LOCAL enable_mergejoin = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off; \
     SET LOCAL enable_sort = off; SET LOCAL enable_incremental_sort = off";
