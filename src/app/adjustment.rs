@@ -2,8 +2,8 @@
 
 use super::App;
 use super::error::Error;
+use super::recorder::fact::{AdjustPoints, Fact, Recorded};
 use super::viewer::Admin;
-use crate::app::recorder::fact::{AdjustPoints, Fact, Recorded};
 
 /// Adjusts a customer's points. `path`: where the input lies, for error paths.
 pub async fn record(app: &App, admin: &Admin, path: Vec<String>, input: AdjustPoints) -> Result<Recorded, Error> {

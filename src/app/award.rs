@@ -8,10 +8,10 @@ use sea_orm::{FromQueryResult, QueryResult};
 use super::App;
 use super::customer::scope;
 use super::error::Error;
+use super::reading::page::{Filter, List, Listed, Page, Part, Position, Slice, of_customers};
 use super::rows::{Kind, Rows, join};
+use super::stored::award::reaching_key;
 use super::viewer::Reader;
-use crate::app::reading::page::{Filter, List, Listed, Page, Part, Position, Slice, of_customers};
-use crate::app::stored::award::reaching_key;
 use crate::engine::purchase::Key;
 
 impl Listed for award::Model {

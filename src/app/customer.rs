@@ -8,11 +8,11 @@ use sea_orm::{EntityTrait, QueryFilter};
 
 use super::App;
 use super::error::Error;
+use super::reading::page::{Filter, List, Listed, Page, Part, Position, Slice, of_root};
+use super::reading::snapshot::{Extent, View};
 use super::rows::{Kind, any};
+use super::stored::customer::blank;
 use super::viewer::{Reader, Shop};
-use crate::app::reading::page::{Filter, List, Listed, Page, Part, Position, Slice, of_root};
-use crate::app::reading::snapshot::{Extent, View};
-use crate::app::stored::customer::blank;
 use crate::engine::time::Instant;
 
 impl Listed for customer::Model {

@@ -8,10 +8,10 @@ use sea_orm::FromQueryResult;
 use super::App;
 use super::customer::scope;
 use super::error::Error;
+use super::reading::page::{Filter, List, Listed, Page, PageArgs, Part, Position, Slice, of_customers};
+use super::reading::points_update::Cursor;
 use super::rows::{Kind, Rows, join};
 use super::viewer::Reader;
-use crate::app::reading::page::{Filter, List, Listed, Page, PageArgs, Part, Position, Slice, of_customers};
-use crate::app::reading::points_update::Cursor;
 
 impl Listed for ledger_entry::Model {
     const LIST: List =

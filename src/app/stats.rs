@@ -12,9 +12,9 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter,
 use super::App;
 use super::campaigns::Campaign;
 use super::error::Error;
+use super::reading::recent_stats::{ByCampaign, Stats, Totals};
 use super::rows::any;
 use super::viewer::Admin;
-use crate::app::reading::recent_stats::{ByCampaign, Stats, Totals};
 use crate::engine::budget::Budget;
 use crate::engine::time::Instant;
 

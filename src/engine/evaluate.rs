@@ -151,17 +151,16 @@ impl Outcome {
     /// Drops what was found after the last checkpoint up to `key`, and returns that checkpoint, to go on from
     /// ([`Refold::onward`]). None: there is no such checkpoint, and nothing is dropped.
     pub fn rewind(&mut self, key: &Key) -> Option<State> {
-        let kept = self.checkpoints.partition_point(|state| state.last.as_ref() <= Some(key));
-        let state = self.checkpoints[..kept].last()?.clone();
-        self.checkpoints.truncate(kept);
+        let state = self.last_checkpoint(key)?.clone();
+        self.checkpoints.retain(|checkpoint| checkpoint.last <= state.last);
         self.awards.retain(|award| Some(&award.by) <= state.last.as_ref());
         (self.tail, self.to, self.met) = (None, None, None);
         Some(state)
     }
 
     /// Where [`Self::rewind`] would go on from.
-    pub fn last_checkpoint(&self, key: &Key) -> Option<&Key> {
-        self.checkpoints.iter().filter_map(|state| state.last.as_ref()).rfind(|last| *last <= key)
+    pub fn last_checkpoint(&self, key: &Key) -> Option<&State> {
+        self.checkpoints.iter().rfind(|state| state.last.as_ref() <= Some(key))
     }
 
     /// With what a fold found that went on from the state that [`Self::rewind`] returned.

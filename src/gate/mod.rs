@@ -36,13 +36,12 @@ use apollo_compiler::Schema;
 use apollo_compiler::executable::{Operation, OperationType};
 use apollo_compiler::response::JsonMap;
 use apollo_compiler::validation::Valid;
-use serde_json::{Map, Value};
-
 use coercion::Context;
 use document::{Document, Rules};
 use documents::Documents;
 use normalize::{ConcreteTypes, Normalizer, Selected};
 use print::Printed;
+use serde_json::{Map, Value};
 use suggest::suggest;
 
 pub use limits::Limits;

@@ -3,11 +3,11 @@
 use async_graphql::{Context, InputObject, Object};
 
 use super::error::ApiError;
+use super::recorded::AdjustPointsPayload;
 use super::scalar::Points;
+use super::session::ContextExt;
 use crate::app::adjustment as app;
 use crate::app::recorder::fact::AdjustPoints;
-use crate::graphql::recorded::AdjustPointsPayload;
-use crate::graphql::session::ContextExt;
 
 /// Points to give or take by hand.
 #[derive(InputObject)]

@@ -7,10 +7,12 @@ use async_graphql::{Context, Description, Enum, ID, Object};
 use super::campaign::Campaign;
 use super::customer::Customer;
 use super::error::ApiError;
+use super::id::GlobalId;
 use super::loaders::{CustomerOf, EvidenceOf, FindCampaign};
 use super::page::Connection;
 use super::purchase::Purchase;
 use super::scalar::{Count, DateTime, Points};
+use super::session::ContextExt;
 use super::window::Window;
 use crate::app::award::Status;
 use crate::app::error::Error;
@@ -19,8 +21,6 @@ use crate::app::reading::evidence;
 use crate::app::reading::page::PageArgs;
 use crate::app::stored::award::window;
 use crate::engine::time::Instant;
-use crate::graphql::id::GlobalId;
-use crate::graphql::session::ContextExt;
 
 /// A goal that a customer reached in a campaign, and its points.
 #[derive(Clone, Description)]

@@ -6,20 +6,20 @@ use async_graphql::{Context, Description, ID, Object, OneofObject, SimpleObject}
 
 use super::award::{Award, AwardStatus};
 use super::error::ApiError;
+use super::id::GlobalId;
 use super::ledger::LedgerEntry;
 use super::loaders::{AwardsOf, FindCustomer, LedgerOf, PurchasesOf};
 use super::page::Connection;
 use super::progress::CampaignProgress;
 use super::purchase::Purchase;
 use super::scalar::{Count, DateTime, Points};
+use super::session::ContextExt;
 use crate::app::award::AwardFilter;
 use crate::app::customer::{Current, balance, list, require_version};
 use crate::app::reading::page::{Listed, PageArgs};
 use crate::app::reading::points_update::Cursor;
 use crate::app::reading::snapshot::{Extent, View};
 use crate::app::{self, model};
-use crate::graphql::id::GlobalId;
-use crate::graphql::session::ContextExt;
 
 /// Someone who buys, known by the shop's own id.
 #[derive(Clone, Description)]

@@ -7,14 +7,14 @@ use async_graphql::{Context, Description, Enum, ID, Object};
 use super::award::Award;
 use super::customer::Customer;
 use super::error::ApiError;
+use super::id::GlobalId;
 use super::loaders::{AwardOf, CustomerOf, PurchaseOf};
 use super::purchase::Purchase;
 use super::scalar::{Count, DateTime, Points};
+use super::session::ContextExt;
 use crate::app::error::Error;
 use crate::app::model;
 use crate::engine::time::Instant;
-use crate::graphql::id::GlobalId;
-use crate::graphql::session::ContextExt;
 
 /// One movement of a customer's points. It never changes; the balance is their sum.
 #[derive(Clone, Description)]

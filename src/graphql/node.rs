@@ -7,12 +7,12 @@ use super::award::Award;
 use super::campaign::Campaign;
 use super::customer::{Customer, extent};
 use super::error::ApiError;
+use super::id::GlobalId;
 use super::ledger::LedgerEntry;
 use super::loaders::{FindAward, FindCampaign, FindCustomer, FindLedgerEntry, FindPurchase};
 use super::purchase::Purchase;
+use super::session::ContextExt;
 use crate::app::error::Error;
-use crate::graphql::id::GlobalId;
-use crate::graphql::session::ContextExt;
 
 /// The most ids of one `nodes`.
 const MAX_IDS: usize = 100;

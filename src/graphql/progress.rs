@@ -6,15 +6,15 @@ use async_graphql::{Context, Enum, ID, SimpleObject};
 
 use super::campaign::Campaign;
 use super::error::ApiError;
+use super::id::GlobalId;
 use super::loaders::ProgressOf;
 use super::scalar::{Count, Decimal};
+use super::session::ContextExt;
 use super::window::Window;
 use crate::app::model;
 use crate::app::reading::progress as app;
 use crate::app::reading::snapshot::View;
 use crate::engine::progress::{Standing, Unit};
-use crate::graphql::id::GlobalId;
-use crate::graphql::session::ContextExt;
 
 /// Where a customer stands in a running campaign.
 #[derive(Clone, SimpleObject)]

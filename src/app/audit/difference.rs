@@ -1,9 +1,10 @@
 //! What an audit finds, and whom it tells.
 
-use crate::app::campaigns::Campaign;
 use std::fmt;
 
 use entity::AwardStatus;
+
+use crate::app::campaigns::Campaign;
 
 /// Who is told of each difference.
 pub(super) type Tell<'a> = &'a mut dyn FnMut(&Difference);

@@ -5,22 +5,24 @@
 //! that it is there and which formats it knows. The database moves on to a newer format only when all that were there lately know
 //! it, and no batch is under way meanwhile.
 
-use crate::app::App;
-use crate::app::campaign::Change;
-use crate::app::error::Error;
-use crate::app::node::{FORMAT, check_format, zone_data};
-use crate::engine::time::Instant;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
 use entity::{installation, node};
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect,
 };
-use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
+
+use crate::app::App;
+use crate::app::campaign::Change;
+use crate::app::error::Error;
+use crate::app::node::{FORMAT, check_format, zone_data};
+use crate::engine::time::Instant;
 
 /// Between two times that a program says that it is there.
 const PERIOD: Duration = Duration::from_secs(10);

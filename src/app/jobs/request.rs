@@ -1,10 +1,11 @@
 //! Asking for jobs.
 
-use crate::app::error::Error;
-use crate::engine::time::Instant;
 use entity::{CampaignId, CustomerId, JobKind, JobState, job};
 use sea_orm::sea_query::{Expr, OnConflict};
 use sea_orm::{ActiveEnum, ConnectionTrait, EntityTrait, NotSet, Set};
+
+use crate::app::error::Error;
+use crate::engine::time::Instant;
 
 /// A job to ask for.
 #[derive(Clone, Debug, PartialEq, Eq)]

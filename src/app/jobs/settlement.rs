@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use entity::campaign;
+use tokio::time::Instant as Monotonic;
 
 use super::evaluation::load_deferred;
 use super::queue::End;
-use tokio::time::Instant as Monotonic;
-
 use crate::app::App;
 use crate::app::campaign::Change;
 use crate::app::campaigns::Campaign;

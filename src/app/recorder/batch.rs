@@ -6,17 +6,17 @@ use std::sync::Arc;
 use entity::{LedgerEntryKind, award, customer, ledger_entry};
 use sea_orm::{ConnectionTrait, DatabaseBackend, EntityTrait, QueryFilter};
 
+use super::context::Context;
 use super::evaluation::Evaluation;
+use super::fact::{AdjustPoints, Fact, Recorded, Refusal};
 use super::facts::Verdict;
 use super::prepared::{Preparation, TooLong};
+use super::recount::Repair;
+use super::touched::{Batch, Customers, Touched, lock_in_order};
 use super::{evaluation, facts, posting, repair};
 use crate::app::database::CAMPAIGNS_LOCK;
 use crate::app::error::{Error, UserErrorCode};
 use crate::app::jobs::request::{Wanted, request};
-use crate::app::recorder::context::Context;
-use crate::app::recorder::fact::{AdjustPoints, Fact, Recorded, Refusal};
-use crate::app::recorder::recount::Repair;
-use crate::app::recorder::touched::{Batch, Customers, Touched, lock_in_order};
 use crate::app::rows::{any, insert_new, update};
 use crate::app::stored::customer::blank;
 use crate::app::stored::running::Running;
@@ -109,7 +109,7 @@ async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers,
             let touched = Touched {
                 new: new.contains(&row.external_id),
                 repair: repair.then(|| Repair::of(running.clone())),
-                evaluation: evaluated.contains(row.external_id.as_str()),
+                asked_for: evaluated.contains(row.external_id.as_str()),
                 ..Touched::of(row, running)
             };
             Ok((touched.row.external_id.clone(), touched))

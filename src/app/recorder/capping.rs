@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use entity::award;
 use sea_orm::FromQueryResult;
 
+use super::folded::Folded;
 use super::folding::{self, Fold, Job};
+use super::touched::{Batch, Customers};
 use crate::app::error::Error;
-use crate::app::recorder::folded::Folded;
-use crate::app::recorder::touched::{Batch, Customers};
 use crate::app::rows::{Kind, Rows, first_of_each};
 use crate::app::stored::award as awards;
 use crate::engine::award::Reached;

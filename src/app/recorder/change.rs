@@ -1,16 +1,18 @@
 //! What a batch changes of each purchase, and what of it each campaign sees.
 
+use std::collections::{BTreeSet, HashMap};
+
+use entity::{purchase, refund};
+use sea_orm::{EntityTrait, QueryFilter};
+
+use super::touched::{Batch, Customers, Touched};
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
-use crate::app::recorder::touched::{Batch, Customers, Touched};
 use crate::app::rows::any;
 use crate::app::stored::recorded::Recorded;
 use crate::app::stored::{history, purchase as purchases, refund as refunds};
 use crate::engine::evaluate::Change;
 use crate::engine::purchase::{Key, Purchase};
-use entity::{purchase, refund};
-use sea_orm::{EntityTrait, QueryFilter};
-use std::collections::{BTreeSet, HashMap};
 
 /// Purchases with all their refunds, by external id.
 pub(super) type Refunded = HashMap<String, (purchase::Model, Vec<refund::Model>)>;

@@ -9,9 +9,9 @@ use std::sync::Arc;
 
 use entity::CustomerId;
 
+use super::touched::{Batch, Customers, Touched};
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
-use crate::app::recorder::touched::{Batch, Customers, Touched};
 use crate::app::rows::read_in_order;
 use crate::app::stored::history;
 use crate::app::stored::history::{Bounds, Lines, Stretch};
@@ -39,6 +39,7 @@ pub(super) fn is_unevaluated(customer: &Touched, campaign: &Campaign) -> bool {
 }
 
 /// What waits behind the marks and is folded in by this batch.
+#[derive(Default)]
 pub(super) struct Waiting {
     customers: HashMap<CustomerId, WaitingStretch>,
 }
@@ -103,7 +104,7 @@ struct Deferred {
 fn deferred(batch: &Batch<'_>, customer: &Touched) -> Option<Deferred> {
     let counting = || batch.campaigns.counting();
     let meets_one = customer.is_evaluated() && counting().any(|campaign| is_unevaluated(customer, campaign));
-    if customer.repair.is_some() || !(customer.is_asked_for() || meets_one) {
+    if customer.repair.is_some() || !(customer.asked_for || meets_one) {
         return None;
     }
     let marked: Vec<(&Arc<Campaign>, Key)> =

@@ -7,20 +7,19 @@ use std::sync::Arc;
 
 use entity::award;
 
+use super::change::{Refunded, Touch, changes, load_refunded, touches};
 use super::deferred::{self, Waiting};
+use super::folded::{Folded, finish, load_recorded};
 use super::folding::{Fold, Job};
 use super::prepared::{Prepared, PreparedFold, TooLong};
 use super::repair::restore_points;
+use super::touched::{Batch, Customers, Touched};
 use super::{capping, folding};
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
-use crate::app::recorder::change::{Refunded, Touch, changes, load_refunded, touches};
-use crate::app::recorder::folded::{Folded, finish, load_recorded};
-use crate::app::recorder::recount::Repair;
-use crate::app::recorder::touched::{Batch, Customers, Touched};
 use crate::app::stored::award as awards;
 use crate::engine::diff::{Diff, diff};
-use crate::engine::evaluate::{Outcome, Plan, Refold, plan};
+use crate::engine::evaluate::{Change, Outcome, Plan, Refold, plan};
 use crate::engine::purchase::Key;
 
 /// What one customer's changes mean in one campaign.
@@ -104,10 +103,7 @@ fn plan_jobs<'a>(
     let mut marks = Vec::new();
     for (name, customer) in customers.iter().filter(|(_, customer)| customer.is_evaluated()) {
         let touches = touches(customer, refunded)?;
-        // A repair looks at settled campaigns too.
-        let evaluated =
-            |campaign: &&Arc<Campaign>| campaign.counts() || (customer.repair.is_some() && campaign.life.activated);
-        for campaign in batch.campaigns.all().iter().filter(evaluated) {
+        for campaign in batch.campaigns.all().iter().filter(|campaign| is_evaluated_in(customer, campaign)) {
             let Some(planned) = plan_fold(batch, customer, campaign, &touches, waiting, prepared.as_mut()) else {
                 continue;
             };
@@ -121,10 +117,10 @@ fn plan_jobs<'a>(
 }
 
 /// What a batch means for one customer and campaign.
-struct Planned<'a> {
-    fold: Fold<'a>,
+pub(super) struct Planned<'a> {
+    pub(super) fold: Fold<'a>,
     /// See [`Job::until`].
-    until: Option<Key>,
+    pub(super) until: Option<Key>,
     /// Up to where the history is evaluated once this is done; none: all of it is.
     mark: Option<Key>,
     /// See [`Job::prepared`].
@@ -140,8 +136,19 @@ impl<'a> Planned<'a> {
     }
 }
 
+/// Whether the customer is evaluated in the campaign. A repair looks at settled campaigns too.
+pub(super) fn is_evaluated_in(customer: &Touched, campaign: &Campaign) -> bool {
+    campaign.counts() || (customer.repair.is_some() && campaign.life.activated)
+}
+
+/// What of the customer's changes the campaign sees. A repair looks past the mark.
+pub(super) fn changes_in(customer: &Touched, campaign: &Campaign, touches: &[Touch]) -> Vec<Change> {
+    let mark = if customer.repair.is_some() { None } else { deferred::mark(customer, campaign) };
+    changes(campaign, touches, mark.as_ref())
+}
+
 /// What must be folded of a customer in a campaign; none: nothing.
-fn plan_fold<'a>(
+pub(super) fn plan_fold<'a>(
     batch: &Batch<'_>,
     customer: &Touched,
     campaign: &'a Campaign,
@@ -149,24 +156,26 @@ fn plan_fold<'a>(
     waiting: &Waiting,
     prepared: Option<&mut Prepared>,
 ) -> Option<Planned<'a>> {
-    if let Some(repair) = &customer.repair {
-        return Some(plan_repair(batch, customer, repair, campaign, touches, prepared));
+    let changes = changes_in(customer, campaign, touches);
+    let prepared = prepared.and_then(|prepared| prepared.take(batch, customer, campaign, &changes));
+    let onward = || prepared.and_then(|prepared| go_on(customer, campaign, prepared));
+    if customer.repair.is_some() {
+        let fold = Fold::Refold(Box::new(Refold::whole(campaign.engine())));
+        let whole = || Planned { most_purchases: batch.most_refolded, ..Planned::up_to(None, fold) };
+        return Some(onward().unwrap_or_else(whole));
     }
     let mark = deferred::mark(customer, campaign);
     let standing = customer.running.of(campaign.id());
-    let changes = changes(campaign, touches, mark.as_ref());
-    let prepared = prepared.and_then(|prepared| prepared.take(batch, customer, campaign, &changes));
     match plan(campaign.engine(), &standing.tail(), changes) {
         Plan::Append(append) => Some(Planned::up_to(mark, Fold::Append(append))),
         Plan::Refold { first, last } => {
-            let onward = prepared.and_then(|mut prepared| Some((onward(&mut prepared, campaign)?, prepared)));
-            if let Some((fold, prepared)) = onward {
-                return Some(Planned { prepared: Some(prepared), ..Planned::up_to(mark, fold) });
-            }
-            let fold = Fold::Refold(Box::new(Refold::new(campaign.engine(), &first, &last)));
-            // Without a version it cannot be told later whether what is prepared still holds.
-            let most_purchases = standing.history_version.and(batch.most_refolded);
-            Some(Planned { most_purchases, ..Planned::up_to(mark, fold) })
+            let refold = || {
+                let fold = Fold::Refold(Box::new(Refold::new(campaign.engine(), &first, &last)));
+                // Without a version it cannot be told later whether what is prepared still holds.
+                let most_purchases = standing.history_version.and(batch.most_refolded);
+                Planned { most_purchases, ..Planned::up_to(mark, fold) }
+            };
+            Some(onward().unwrap_or_else(refold))
         }
         Plan::Unaffected => {
             let (append, mark) = waiting.fold_on(customer, campaign, standing.tail())?;
@@ -175,31 +184,21 @@ fn plan_fold<'a>(
     }
 }
 
-/// The fold that goes on from what was found, over what came in since. None: there is no state to go on from.
-fn onward<'a>(prepared: &mut PreparedFold, campaign: &'a Campaign) -> Option<Fold<'a>> {
-    let Some(seen) = &prepared.seen else { return Some(Fold::Through) };
-    let state = prepared.outcome.rewind(seen)?;
-    Some(Fold::Refold(Box::new(Refold::onward(campaign.engine(), state))))
-}
-
-/// A repair folds everything again.
-fn plan_repair<'a>(
-    batch: &Batch<'_>,
-    customer: &Touched,
-    repair: &Repair,
-    campaign: &'a Campaign,
-    touches: &[Touch],
-    prepared: Option<&mut Prepared>,
-) -> Planned<'a> {
-    let changes = changes(campaign, touches, None);
-    let prepared = prepared.and_then(|prepared| prepared.take(batch, customer, campaign, &changes));
-    let onward = prepared.and_then(|mut prepared| Some((onward(&mut prepared, campaign)?, prepared)));
-    if let Some((fold, mut prepared)) = onward {
-        for row in &mut prepared.recorded {
-            row.status = repair.restored.get(&row.number).copied().unwrap_or(row.status);
+/// Goes on from what was found, over what came in since. None: there is no state to go on from.
+fn go_on<'a>(customer: &Touched, campaign: &'a Campaign, mut prepared: PreparedFold) -> Option<Planned<'a>> {
+    let fold = match &prepared.seen {
+        None => Fold::Through,
+        Some(seen) => Fold::Refold(Box::new(Refold::onward(campaign.engine(), prepared.outcome.rewind(seen)?))),
+    };
+    let mark = match &customer.repair {
+        None => deferred::mark(customer, campaign),
+        Some(repair) => {
+            // They were loaded before the statuses were restored.
+            for row in &mut prepared.recorded {
+                row.status = repair.restored.get(&row.number).copied().unwrap_or(row.status);
+            }
+            None
         }
-        return Planned { prepared: Some(prepared), ..Planned::up_to(None, fold) };
-    }
-    let fold = Fold::Refold(Box::new(Refold::whole(campaign.engine())));
-    Planned { most_purchases: batch.most_refolded, ..Planned::up_to(None, fold) }
+    };
+    Some(Planned { prepared: Some(prepared), ..Planned::up_to(mark, fold) })
 }

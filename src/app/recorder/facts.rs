@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use entity::{idempotency_key, ledger_entry, purchase, refund};
 use sea_orm::{EntityTrait, ExprTrait, QueryFilter};
 
+use super::fact::{AdjustPoints, Fact, MAX_REFUNDS, NewPurchase, NewRefund, Refusal};
+use super::touched::{Batch, Customers, Touched};
 use crate::app::error::{Error, UserErrorCode};
-use crate::app::recorder::fact::{AdjustPoints, Fact, MAX_REFUNDS, NewPurchase, NewRefund, Refusal};
-use crate::app::recorder::touched::{Batch, Customers, Touched};
 use crate::app::rows::{any, insert_new};
 use crate::app::stored::purchase::to_row;
 use crate::engine::purchase::{Line, RefundLine};

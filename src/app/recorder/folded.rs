@@ -1,19 +1,21 @@
 //! What a fold found, beside what is recorded of the same stretch.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use entity::{CustomerId, award};
+use sea_orm::{FromQueryResult, QueryResult};
+
 use super::folding::{Fold, Job};
 use super::prepared::PreparedFold;
+use super::touched::{Batch, Customers};
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
-use crate::app::recorder::touched::{Batch, Customers};
 use crate::app::rows::{Kind, Rows, join_each};
 use crate::app::stored::award as awards;
 use crate::engine::evaluate::{Outcome, Range};
 use crate::engine::purchase::Key;
 use crate::engine::time::Instant;
-use entity::{CustomerId, award};
-use sea_orm::{FromQueryResult, QueryResult};
-use std::collections::HashMap;
-use std::sync::Arc;
 
 /// What a fold found, with what is recorded of it.
 pub(super) struct Folded<'a> {
@@ -53,7 +55,7 @@ pub(super) fn finish(job: Job<'_>) -> Folded<'_> {
         let unloaded = (!outcome.appended).then(|| Range { after: outcome.from.clone(), to: outcome.to.clone() });
         return Folded { customer, customer_id, campaign, outcome, recorded: Vec::new(), unloaded, until };
     };
-    let unloaded = prepared.loaded_to().map(|loaded_to| Range { after: Some(loaded_to.clone()), to: None });
+    let unloaded = prepared.seen.clone().map(|seen| Range { after: Some(seen), to: None });
     let PreparedFold { outcome, recorded, .. } = prepared;
     let outcome = if let Some(found) = found { outcome.followed_by(found) } else { outcome };
     Folded { customer, customer_id, campaign, outcome, recorded, unloaded, until }

@@ -9,9 +9,9 @@ use entity::{CampaignId, CustomerId, checkpoint};
 use sea_orm::FromQueryResult;
 
 use super::prepared::PreparedFold;
+use super::touched::Batch;
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
-use crate::app::recorder::touched::Batch;
 use crate::app::rows::{Kind, Rows, first_of_each};
 use crate::app::stored::history;
 use crate::app::stored::history::{Bounds, Lines};

@@ -2,7 +2,7 @@
 //!
 //! Facts wait in a queue that is bounded in items and bytes. A writer takes whatever waits, so batches grow with load
 //! and an idle server answers at once. Customers are spread over writers by hash: on one node a customer has one
-//! writer. One batch is one transaction (`batch`); its number of statements does not depend on its size:
+//! writer. Only a long change is written beside it. One batch is one transaction (`batch`); its number of statements does not depend on its size:
 //! `facts` inserts what is new, `evaluation` plans what must be folded again (`folding` loads and folds, `capping` applies
 //! the customers' caps; `deferred` says what must wait for a job), `posting` writes the difference.
 //! A change that needs a long stretch of a history is folded before its transaction (`preparation`). `repair` is `audit`'s.
@@ -39,16 +39,16 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
+use self::batch::Committed;
+use self::context::Context;
+use self::fact::{Answer, Fact, Recorded, Refusal};
+use self::prepared::{PREPARED_SHARD, Preparation, TooLong};
 use super::error::Error;
 use super::failure::{is_conflict, is_data_error, is_statement_timeout};
 use super::share::Shares;
 use super::viewer::Who;
-use crate::app::recorder::context::Context;
-use crate::app::recorder::fact::{Answer, Fact, Recorded, Refusal};
 use crate::{config, metrics};
-use batch::Committed;
 pub use changed::MAX_CHANGED_AWARDS;
-use prepared::{Preparation, TooLong};
 
 /// Long changes that are prepared at once: each may hold all awards of a customer.
 const MAX_PREPARATIONS_AT_ONCE: usize = 1;
@@ -306,6 +306,7 @@ fn prepare_and_write(
         match preparation::prepare(context, too_long).await {
             Ok(prepared) => {
                 let preparation = Preparation { attempts: preparation.attempts + 1, prepared };
+                let writer = Writer { shard: PREPARED_SHARD, ..writer.clone() };
                 write(&writer, Unwritten { items, preparation }).await;
             }
             Err(error) => reject(items, &error),

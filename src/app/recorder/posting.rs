@@ -12,10 +12,10 @@ use entity::{
 };
 use sea_orm::{EntityTrait, QueryFilter};
 
+use super::draft::Draft;
 use super::evaluation::Evaluated;
+use super::touched::{Batch, Customers, Touched, lock_in_order};
 use crate::app::error::Error;
-use crate::app::recorder::draft::Draft;
-use crate::app::recorder::touched::{Batch, Customers, Touched, lock_in_order};
 use crate::app::rows::{Kind, OnConflict, Rows, any, delete, insert, update};
 use crate::app::stored::award as awards;
 use crate::engine::award::Reached;
@@ -30,7 +30,7 @@ use crate::engine::time::Instant;
 const REPAIR_REASON: &str = "audit repair";
 
 /// Awards that are updated at once before the budgets are locked. They may be all of a customer's.
-const UPDATED_AT_ONCE: usize = 2_048;
+const UPDATED_AT_ONCE: usize = 256;
 
 /// Posts every difference and every adjustment.
 pub(super) async fn post(

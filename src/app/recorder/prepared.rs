@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 
 use entity::{CampaignId, CustomerId, award};
 
+use super::change::Touch;
+use super::recount::Recount;
+use super::touched::{Batch, Touched};
 use crate::app::campaigns::Campaign;
-use crate::app::recorder::change::Touch;
-use crate::app::recorder::recount::Recount;
-use crate::app::recorder::touched::{Batch, Touched};
 use crate::app::stored::award as awards;
 use crate::engine::evaluate::{Change, Outcome};
 use crate::engine::purchase::Key;
@@ -15,6 +15,8 @@ use crate::engine::time::Instant;
 
 /// How often a change is prepared.
 const MAX_PREPARATIONS: u32 = 3;
+/// Which of a campaign's counters prepared changes add to. Their transactions are long, and no writer has to wait for their rows.
+pub(super) const PREPARED_SHARD: i32 = -1;
 
 /// A customer whose change needs more purchases than one transaction may fold again.
 pub(super) struct TooLong {
@@ -94,15 +96,12 @@ impl Prepared {
 }
 
 impl PreparedFold {
-    /// After this key recorded awards are not loaded. None: all of the stretch are.
-    pub(super) fn loaded_to(&self) -> Option<&Key> {
-        self.seen.as_ref()
-    }
-
     /// Drops the awards that are recorded just as they are reached, as far as no fold is taken up again before them.
     pub(super) fn drop_equal(&mut self) {
         let kept_from = match &self.version_and_last {
-            Some((_, last)) if self.outcome.met.is_none() => self.outcome.last_checkpoint(last).cloned(),
+            Some((_, last)) if self.outcome.met.is_none() => {
+                self.outcome.last_checkpoint(last).and_then(|state| state.last.clone())
+            }
             _ => Some(Key::before(Instant::FOREVER)),
         };
         let Some(kept_from) = kept_from else { return };

@@ -1,13 +1,15 @@
 //! What is recorded of a customer under repair, counted again.
 
-use crate::app::error::Error;
-use crate::app::recorder::draft::Draft;
-use crate::app::stored::award::decided_status;
-use crate::app::stored::running::Running;
+use std::collections::{BTreeMap, HashMap};
+
 use entity::{AwardStatus, CampaignId, CustomerId, award, budget_decision, customer, ledger_entry, purchase, refund};
 use futures_util::TryStreamExt as _;
 use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
-use std::collections::{BTreeMap, HashMap};
+
+use super::draft::Draft;
+use crate::app::error::Error;
+use crate::app::stored::award::decided_status;
+use crate::app::stored::running::Running;
 
 /// What a repair goes by.
 #[derive(Default)]
@@ -44,8 +46,8 @@ pub(super) struct Recount {
 #[derive(Clone, Copy)]
 struct ReadAt {
     stamp: i64,
-    pub(super) version: i64,
-    pub(super) sequence: i64,
+    version: i64,
+    sequence: i64,
 }
 
 #[derive(Clone, Copy)]
@@ -117,9 +119,8 @@ impl Recount {
 
     /// Counts all that is recorded.
     pub(super) async fn read(tx: &DatabaseTransaction, customer: &customer::Model) -> Result<Self, Error> {
-        let mut recount =
-            Self { decided: load_decided(tx, customer.id).await?, decided_to: i64::MAX, ..Self::default() };
-        recount.version = load_fact_version(tx, customer.id).await?;
+        let (decided, version) = (load_decided(tx, customer.id).await?, load_fact_version(tx, customer.id).await?);
+        let mut recount = Self { decided, version, ..Self::default() };
         recount.read_since(tx, customer).await?;
         recount.decided_to = recount.last_award();
         Ok(recount)

@@ -12,9 +12,9 @@ use entity::{AwardStatus, CustomerId, award, ledger_entry};
 use sea_orm::{ColumnTrait, ConnectionTrait as _, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder};
 
 use super::prepared::Prepared;
+use super::recount::{Recount, Repair};
+use super::touched::{Batch, Customers, Touched};
 use crate::app::error::Error;
-use crate::app::recorder::recount::{Recount, Repair};
-use crate::app::recorder::touched::{Batch, Customers, Touched};
 use crate::app::rows::{any, update};
 use crate::app::stored::award as awards;
 use crate::app::stored::running::Running;
@@ -45,11 +45,11 @@ pub(super) async fn recount(
     customers: &mut Customers,
     prepared: Option<&mut Prepared>,
 ) -> Result<(), Error> {
-    let mut prepared = prepared.and_then(|prepared| prepared.recount.take());
+    let mut prepared = prepared.and_then(|prepared| Some((prepared.customer_id, prepared.recount.take()?)));
     for customer in customers.values_mut() {
         let Some(mut repair) = customer.repair.take() else { continue };
-        // Only one customer is prepared at a time.
-        repair.recount = Recount::go_on(prepared.take(), batch.tx, &customer.row).await?;
+        let counted = prepared.take_if(|(id, _)| *id == customer.row.id).map(|(_, counted)| counted);
+        repair.recount = Recount::go_on(counted, batch.tx, &customer.row).await?;
         customer.row.version = customer.row.version.max(repair.recount.version);
         repair.restore_statuses(batch, customer).await?;
         repair.count(customer);

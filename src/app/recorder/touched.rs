@@ -1,21 +1,23 @@
 //! A batch under way and the customers that it has locked.
 
-use super::changed::ChangedAwards;
-use crate::app::campaigns::CampaignSet;
-use crate::app::error::Error;
-use crate::app::recorder::context::Commit;
-use crate::app::recorder::fact::AdjustPoints;
-use crate::app::recorder::recount::Repair;
-use crate::app::stored::recorded::Recorded;
-use crate::app::stored::running::Running;
-use crate::engine::evaluate::Range;
-use crate::engine::time::Instant;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
 use entity::{CustomerId, customer, ledger_entry, purchase, refund};
 use sea_orm::{
     ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryOrder, QuerySelect, QueryTrait, Select,
 };
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+
+use super::changed::ChangedAwards;
+use super::context::Commit;
+use super::fact::AdjustPoints;
+use super::recount::Repair;
+use crate::app::campaigns::CampaignSet;
+use crate::app::error::Error;
+use crate::app::stored::recorded::Recorded;
+use crate::app::stored::running::Running;
+use crate::engine::evaluate::Range;
+use crate::engine::time::Instant;
 
 /// What a batch is made in.
 pub(super) struct Batch<'a> {
@@ -65,8 +67,8 @@ pub(super) struct Touched {
     pub(super) changed: bool,
     /// Everything is evaluated anew.
     pub(super) repair: Option<Repair>,
-    /// A job asks for it.
-    pub(super) evaluation: bool,
+    /// A job asks that what is deferred of it be evaluated.
+    pub(super) asked_for: bool,
     /// Something of it was deferred before this batch.
     pub(super) was_deferred: bool,
     /// Made by this batch.
@@ -88,19 +90,14 @@ impl Touched {
             entries: Vec::new(),
             changed: false,
             repair: None,
-            evaluation: false,
+            asked_for: false,
             new: false,
         }
     }
 
     /// Whether this batch evaluates it: a replay or a refusal changes nothing, not even what a job would.
     pub(super) fn is_evaluated(&self) -> bool {
-        self.changed || self.repair.is_some() || self.evaluation
-    }
-
-    /// Whether a job asks that what is deferred of it be evaluated.
-    pub(super) fn is_asked_for(&self) -> bool {
-        self.evaluation
+        self.changed || self.repair.is_some() || self.asked_for
     }
 
     /// The version that this batch's commit makes, if it changes anything.

@@ -1,14 +1,16 @@
 //! Purchases as they are recorded, with what tells whether a settled campaign counts them.
 
+use std::borrow::Cow;
+
+use entity::{purchase, refund};
+use sea_orm::ConnectionTrait;
+
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
 use crate::app::stored::history::FirstRows;
 use crate::app::stored::{history, purchase as purchases, refund as refunds};
 use crate::engine::purchase::{Key, Purchase};
 use crate::engine::rule::Eligible;
-use entity::{purchase, refund};
-use sea_orm::ConnectionTrait;
-use std::borrow::Cow;
 
 /// The rows with their refunds, in order, and the last of them where more may follow.
 pub async fn with_refunds(

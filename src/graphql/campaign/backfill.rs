@@ -1,8 +1,8 @@
 //! How far the counting of a campaign's past is.
 
-use crate::app::model::CampaignId;
 use async_graphql::{Context, SimpleObject};
 
+use crate::app::model::CampaignId;
 use crate::graphql::error::ApiError;
 use crate::graphql::loaders::BackfillOf;
 use crate::graphql::scalar::Count;

@@ -10,6 +10,9 @@ pub mod stats;
 use std::sync::Arc;
 
 use async_graphql::{Context, Description, Enum, ID, Object, SimpleObject};
+use backfill::Progress;
+use rule::{AwardRule, Goal, PurchaseFilter, WindowRule};
+use stats::CampaignStats;
 
 use super::error::ApiError;
 use super::loaders::{BudgetOf, FindCampaign};
@@ -24,10 +27,6 @@ use crate::engine::lifecycle::Status;
 use crate::graphql::id::GlobalId;
 use crate::graphql::page::{Edge, PageInfo};
 use crate::graphql::session::ContextExt;
-
-use backfill::Progress;
-use rule::{AwardRule, Goal, PurchaseFilter, WindowRule};
-use stats::CampaignStats;
 
 /// A rule over a period: which purchases count, how they are grouped, what must be reached, what that is worth.
 #[derive(Clone, Description)]

@@ -1,12 +1,13 @@
 //! Recording purchases.
 
+use async_graphql::{Context, InputObject, Object};
+
 use crate::app::error::Error;
 use crate::app::purchase as app;
 use crate::graphql::error::ApiError;
 use crate::graphql::recorded::RecordPurchasePayload;
 use crate::graphql::scalar::{CurrencyCode, DateTime, Decimal};
 use crate::graphql::session::ContextExt;
-use async_graphql::{Context, InputObject, Object};
 
 /// The most purchases of one `recordPurchases`.
 const MAX_INPUTS: usize = 500;

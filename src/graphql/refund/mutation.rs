@@ -1,11 +1,12 @@
 //! Recording refunds.
 
+use async_graphql::{Context, InputObject, Object};
+
 use crate::app::refund as app;
 use crate::graphql::error::ApiError;
 use crate::graphql::recorded::RecordRefundPayload;
 use crate::graphql::scalar::{DateTime, Decimal};
 use crate::graphql::session::ContextExt;
-use async_graphql::{Context, InputObject, Object};
 
 /// A refund to record. Sent again with the same content it changes nothing.
 #[derive(InputObject)]

@@ -14,10 +14,10 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use jsonwebtoken::{Algorithm, Header};
+use jwks::Jwks;
 use serde::Deserialize;
 
 use crate::config::{Auth, PublicKeys};
-use jwks::Jwks;
 pub use jwks::JwksError;
 use keys::Key;
 pub use keys::KeyError;
