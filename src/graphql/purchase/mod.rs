@@ -141,7 +141,7 @@ pub enum PurchaseBy {
     ExternalId(String),
 }
 
-/// See [`super::Query`].
+/// See [`crate::graphql::Query`].
 #[derive(Default)]
 pub struct PurchaseQuery;
 

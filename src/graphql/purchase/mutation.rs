@@ -65,7 +65,7 @@ impl From<RecordPurchaseInput> for app::RecordPurchase {
     }
 }
 
-/// See [`super::Mutation`].
+/// See [`crate::graphql::Mutation`].
 #[derive(Default)]
 pub struct PurchaseMutation;
 

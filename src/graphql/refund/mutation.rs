@@ -45,7 +45,7 @@ impl From<RecordRefundInput> for app::RecordRefund {
     }
 }
 
-/// See [`super::Mutation`].
+/// See [`crate::graphql::Mutation`].
 #[derive(Default)]
 pub struct RefundMutation;
 
