@@ -204,7 +204,7 @@ impl Snapshots {
     /// None: campaigns changed under it.
     async fn views(&self, heads: &Heads, extent: Extent) -> Result<Option<HashMap<String, View>>, Error> {
         let Heads { revision, ref customers, at, .. } = *heads;
-        let Loader { database, campaigns, .. } = &self.loader;
+        let Loader { database, clock, campaigns, .. } = &self.loader;
         let set = match campaigns.known(revision) {
             Some(set) => set,
             None => {
@@ -219,13 +219,16 @@ impl Snapshots {
             if !customers.contains_key(&name) {
                 continue;
             }
-            // What was loaded is of now, and so may its campaigns be.
-            let known = if snapshot.revision == set.revision {
-                Some(Arc::clone(&set))
+            let campaigns = if snapshot.revision == set.revision {
+                Arc::clone(&set)
             } else {
-                campaigns.known(snapshot.revision)
+                // It was loaded after campaigns had changed, perhaps by a reader of balances: nobody has held it against its own set.
+                let Some(set) = campaigns.known(snapshot.revision) else { return Ok(None) };
+                if extent == Extent::Progress && !snapshot.holds(&set, clock.now()) {
+                    return Ok(None);
+                }
+                set
             };
-            let Some(campaigns) = known else { return Ok(None) };
             if tier != Tier::Sql && (self.hits.fetch_add(1, Ordering::Relaxed) + 1).is_multiple_of(HITS_PER_CHECK) {
                 let (loader, snapshot) = (self.loader.clone(), Arc::clone(&snapshot));
                 tokio::spawn(async move { loader.check(&snapshot).await });

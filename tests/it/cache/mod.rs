@@ -5,6 +5,7 @@ mod cost;
 mod drift;
 mod herd;
 mod memory;
+mod progress;
 mod redis;
 mod restored;
 mod staleness;

@@ -1,0 +1,44 @@
+//! Readers of balances and of progress share loads. Whoever asked for progress has what it takes, of the same version as the balance.
+
+use serde_json::json;
+use windfall::app::campaign::input::CampaignUpdate;
+use windfall::app::reading::progress::of_view;
+use windfall::app::reading::snapshot::Extent;
+use windfall::engine::time::Instant;
+
+use crate::support::direct::{ENGINES, HOUR, NOW, TestApp, cases};
+
+/// A campaign changes while both load: what they find may be of the set after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn progress_is_of_the_balance_s_version_though_a_campaign_changes() {
+    for engine in ENGINES {
+        let test = TestApp::start(engine).await;
+        let rolling = json!({
+            "name": "rolling", "startsAt": "2026-01-01T00:00:00Z", "currency": "EUR", "award": {"points": 10},
+            "window": {"rolling": {"duration": "P300D"}}, "goal": {"purchases": {"atLeast": 1_000_000}}
+        });
+        let id = test.campaign(rolling).await;
+        let names = [("c".to_owned(), None)];
+        let find = async |extent| test.app.snapshots().find(&names, extent).await.unwrap();
+        for round in 0..cases(100, 1_000) {
+            let at = NOW - 1_000 * HOUR + i64::try_from(round).unwrap();
+            test.buy("c", &format!("p{round}"), at, "1.00").await.unwrap();
+            let rename = async {
+                let campaign = test.app.campaigns().await.unwrap();
+                let if_revision = campaign.get(id).unwrap().row.revision;
+                let name = Some(Some(round.to_string()));
+                let update = CampaignUpdate { if_revision, name, ..CampaignUpdate::default() };
+                windfall::app::campaign::update(&test.app, &TestApp::admin(), id, update).await.unwrap();
+            };
+            let told = async {
+                let view = find(Extent::Progress).await.remove("c").expect("the customer");
+                let progress = of_view(&view, None, Instant(NOW)).expect("what progress takes");
+                assert_eq!(
+                    progress[0].progress.current, view.snapshot.customer.version,
+                    "{engine:?}: all that were bought"
+                );
+            };
+            tokio::join!(find(Extent::Balance), rename, find(Extent::Balance), told);
+        }
+    }
+}
