@@ -38,7 +38,6 @@ pub struct AwardFilter {
 
 /// [`AwardStatus`], with an order and a hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[expect(missing_docs, reason = "the names of AwardStatus")]
 pub enum Status {
     Standing,
     Reversed,

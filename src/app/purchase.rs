@@ -26,7 +26,6 @@ pub const MAX_AHEAD: i64 = 5 * 60 * 1_000_000;
 /// A purchase as it was sent: by GraphQL, in a file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
 pub struct RecordPurchase {
     pub external_id: String,
     pub customer_external_id: String,
@@ -42,7 +41,6 @@ pub struct RecordPurchase {
 /// A line as it was sent.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
 pub struct PurchaseLine {
     pub sku: String,
     #[serde(default)]

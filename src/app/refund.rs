@@ -19,7 +19,6 @@ use crate::engine::time::parse_instant;
 /// A refund as it was sent: by GraphQL, in a file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
 pub struct RecordRefund {
     pub external_id: String,
     pub purchase_external_id: String,
@@ -33,7 +32,6 @@ pub struct RecordRefund {
 /// A line of a refund as it was sent.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
 pub struct RecordRefundLine {
     pub sku: String,
     pub amount: String,

@@ -20,7 +20,6 @@ const DEFAULT_LATENESS: &str = "P30D";
 /// A campaign as it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
 pub struct CampaignInput {
     pub name: String,
     #[serde(default)]
@@ -61,7 +60,6 @@ fn default_lateness() -> String {
 /// A filter as it is sent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
 pub struct FilterInput {
     pub min_amount: Option<String>,
     pub channels: Option<Vec<String>>,
@@ -72,7 +70,6 @@ pub struct FilterInput {
 /// A window as it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
-#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
 pub enum WindowInput {
     Campaign(WholeCampaign),
     Calendar {
@@ -111,7 +108,6 @@ fn monday() -> Weekday {
 /// The one value of a window that needs no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[expect(missing_docs, reason = "the API's own name; schema.graphql describes it")]
 pub enum WholeCampaign {
     Whole,
 }
@@ -119,7 +115,6 @@ pub enum WholeCampaign {
 /// A goal as it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
-#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
 pub enum GoalInput {
     EveryPurchase(EveryPurchase),
     Purchases {
@@ -148,7 +143,6 @@ pub enum GoalInput {
 /// The one value of a goal that needs no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[expect(missing_docs, reason = "the API's own name; schema.graphql describes it")]
 pub enum EveryPurchase {
     Each,
 }
@@ -156,7 +150,6 @@ pub enum EveryPurchase {
 /// An award as it is sent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
 pub enum AwardInput {
     Points(i64),
     PointsPerUnit(String),
@@ -164,7 +157,6 @@ pub enum AwardInput {
 
 /// What is to be changed: absent: kept; present and none: removed.
 #[derive(Clone, Debug, Default)]
-#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
 pub struct CampaignUpdate {
     pub if_revision: i64,
     pub name: Option<Option<String>>,
@@ -187,7 +179,6 @@ pub struct CampaignUpdate {
 
 /// A campaign that can be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
 pub struct Checked {
     pub name: String,
     pub description: Option<String>,

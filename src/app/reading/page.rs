@@ -21,7 +21,6 @@ const MAX_SIZE: usize = 100;
 
 /// Which part of a list is asked for, as it was sent.
 #[derive(Clone, Debug, Default)]
-#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
 pub struct PageArgs {
     pub first: Option<i32>,
     pub after: Option<String>,

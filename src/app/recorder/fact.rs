@@ -100,7 +100,6 @@ impl NewRefund {
 
 /// An adjustment as it was sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the API's own names; schema.graphql describes them")]
 pub struct AdjustPoints {
     pub customer_external_id: String,
     pub points: i64,
