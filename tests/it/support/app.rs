@@ -1,217 +1,248 @@
-//! An application on a throwaway database, with a clock that stands still.
+//! The application on a throwaway database of either engine, without HTTP.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use sea_orm::ConnectionTrait as _;
-use serde_json::{Value, json};
-use windfall::app::App;
+use entity::{AwardStatus, CampaignId, award, campaign, customer, ledger_entry};
+use sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, QueryFilter, QueryOrder, Set};
+use windfall::app::audit::difference::Difference;
+use windfall::app::campaign::input::CampaignInput;
 use windfall::app::clock::Clock;
 use windfall::app::database::Database;
-use windfall::app::viewer::Viewer;
+use windfall::app::error::Error;
+use windfall::app::purchase::RecordPurchase;
+use windfall::app::recorder::fact::{Fact, Recorded};
+use windfall::app::viewer::{Admin, Shop};
+use windfall::app::{App, audit};
 use windfall::config;
-use windfall::engine::time::{Instant, parse_instant};
-use windfall::gate::Rights;
-use windfall::graphql::session::Caller;
-use windfall::http::graphql::{Executor, GraphqlRequest};
+use windfall::engine::rule::{Period, Rule};
 
-use super::direct::{cache, redis};
+use super::app::{admin, storefront};
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 
-/// What the clock shows at first.
-pub(crate) const NOW: &str = "2026-11-02T12:00:00Z";
+/// Where the data lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Engine {
+    Sqlite,
+    Postgres,
+}
+
+pub(crate) const ENGINES: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
+
+/// 2026-11-02T12:00:00Z.
+pub(crate) const NOW: i64 = 1_793_620_800_000_000;
+pub(crate) const DAY: i64 = 86_400_000_000;
+pub(crate) const HOUR: i64 = 3_600_000_000;
+
+/// An empty database. An SQLite one goes with the second value.
+pub(crate) async fn scratch(engine: Engine) -> (String, Option<Sqlite>) {
+    match engine {
+        Engine::Sqlite => {
+            let sqlite = Sqlite::new();
+            (sqlite.url(), Some(sqlite))
+        }
+        Engine::Postgres => (Postgres::shared().create_database().await, None),
+    }
+}
 
 pub(crate) struct TestApp {
     pub(crate) app: Arc<App>,
-    pub(crate) executor: Arc<Executor>,
-    clock: Arc<AtomicI64>,
+    now: Arc<AtomicI64>,
+    pub(crate) url: String,
     _sqlite: Option<Sqlite>,
 }
 
-/// A customer's token.
-pub(crate) fn customer(external_id: &str) -> Viewer {
-    Viewer::Customer(external_id.to_owned())
+/// How many cases: some, or with `WINDFALL_TEST_SIZE=full` many.
+pub(crate) fn cases(some: usize, many: usize) -> usize {
+    if std::env::var("WINDFALL_TEST_SIZE").is_ok_and(|size| size == "full") { many } else { some }
 }
 
-/// The shop's token.
-pub(crate) fn storefront() -> Viewer {
-    Viewer::Storefront("shop".to_owned())
+/// As `config/default.toml` has it.
+pub(crate) fn writer() -> config::Writer {
+    config::Writer { queue_items: 10_000, queue_bytes: 64 << 20, batch_items: 256, fold_purchases: 2_048, writers: 4 }
 }
 
-/// An admin's token.
-pub(crate) fn admin() -> Viewer {
-    Viewer::Admin("eve".to_owned())
+/// As `config/default.toml` has it.
+pub(crate) fn cache() -> config::Cache {
+    config::Cache { l1_bytes: 64 << 20, max_staleness: Duration::ZERO }
+}
+
+/// As `config/default.toml` has it, but for the URL.
+pub(crate) fn redis(url: Option<String>) -> config::Redis {
+    config::Redis { url: url.map(Into::into), timeout: Duration::from_millis(30) }
+}
+
+/// As `config/default.toml` has it, but for the URL.
+pub(crate) fn options(url: &str) -> config::Database {
+    config::Database {
+        url: url.to_owned().into(),
+        migrate: true,
+        connections: 8,
+        statement_timeout: Duration::from_secs(30),
+        idle_transaction_timeout: Duration::from_secs(5),
+    }
+}
+
+pub(crate) async fn open(url: &str) -> Database {
+    Database::connect(&options(url)).await.unwrap()
 }
 
 impl TestApp {
-    pub(crate) async fn sqlite() -> Self {
-        Self::with_queue(10_000).await
+    pub(crate) async fn start(engine: Engine) -> Self {
+        Self::start_with(engine, &writer()).await
     }
 
-    /// On SQLite; so many facts may wait to be written.
-    pub(crate) async fn with_queue(queue_items: usize) -> Self {
-        let sqlite = Sqlite::new();
-        let url = sqlite.url();
-        Self::on(url, Some(sqlite), queue_items).await
+    pub(crate) async fn start_with(engine: Engine, writer: &config::Writer) -> Self {
+        let (url, sqlite) = scratch(engine).await;
+        Self::on(url, sqlite, writer).await
     }
 
-    pub(crate) async fn postgres() -> Self {
-        Self::on(Postgres::shared().create_database().await, None, 10_000).await
+    /// On this database, which goes with the second value.
+    pub(crate) async fn on(url: String, sqlite: Option<Sqlite>, writer: &config::Writer) -> Self {
+        let database = open(&url).await;
+        database.migrate().await.unwrap();
+        Self { _sqlite: sqlite, ..Self::over(database, url, writer).await }
     }
 
-    async fn on(url: String, sqlite: Option<Sqlite>, queue_items: usize) -> Self {
-        Self::of(&url, sqlite, queue_items, &cache(), None).await
+    /// On a migrated database.
+    pub(crate) async fn over(database: Database, url: String, writer: &config::Writer) -> Self {
+        let now = Arc::new(AtomicI64::new(NOW));
+        let app = App::start(database, Clock::Fixed(Arc::clone(&now)), writer, &cache(), &redis(None)).await.unwrap();
+        Self { app, now, url, _sqlite: None }
     }
 
-    /// A node on this database.
-    pub(crate) async fn with(url: &str, cache: &config::Cache, redis_url: Option<String>) -> Self {
-        Self::of(url, None, 10_000, cache, redis_url).await
+    /// Another server on the same database.
+    pub(crate) async fn another(&self) -> Arc<App> {
+        let database = open(&self.url).await;
+        App::start(database, Clock::Fixed(Arc::clone(&self.now)), &writer(), &cache(), &redis(None)).await.unwrap()
     }
 
-    async fn of(
-        url: &str,
-        sqlite: Option<Sqlite>,
-        queue_items: usize,
-        cache: &config::Cache,
-        redis_url: Option<String>,
-    ) -> Self {
-        let options = config::Database {
-            url: url.to_owned().into(),
-            migrate: true,
-            connections: 4,
-            statement_timeout: Duration::from_secs(30),
-            idle_transaction_timeout: Duration::from_secs(5),
+    /// The same database, with a new server in place of one that was stopped.
+    pub(crate) async fn again(self) -> Self {
+        Self { app: self.another().await, ..self }
+    }
+
+    /// As the configuration key `database.url` takes it.
+    pub(crate) fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    pub(crate) fn set_now(&self, now: i64) {
+        self.now.store(now, Ordering::SeqCst);
+    }
+
+    pub(crate) fn admin() -> Admin {
+        admin().require_admin().unwrap()
+    }
+
+    pub(crate) fn shop() -> Shop {
+        storefront().require_shop().unwrap()
+    }
+
+    /// A draft as the engine has it, whatever a caller could have entered.
+    pub(crate) async fn draft(&self, name: &str, rule: &Rule, period: &Period) -> CampaignId {
+        let tx = self.app.database.begin().await.unwrap();
+        let row = campaign::ActiveModel {
+            name: Set(name.to_owned()),
+            created_at: Set(0),
+            starts_at: Set(period.starts_at.0),
+            ends_at: Set(period.ends_at.map(|end| end.0)),
+            rule: Set(serde_json::to_value(rule).unwrap()),
+            pauses: Set(serde_json::to_value(&period.pauses).unwrap()),
+            revision: Set(0),
+            ended: Set(false),
+            ..Default::default()
         };
-        let database = Database::connect(&options).await.expect("a database");
-        database.migrate().await.expect("a migrated database");
-        let clock = Arc::new(AtomicI64::new(parse_instant(NOW).expect("an instant").0));
-        let writer =
-            config::Writer { queue_items, queue_bytes: 64 << 20, batch_items: 256, fold_purchases: 2_048, writers: 2 };
-        let app =
-            App::start(database, Clock::Fixed(Arc::clone(&clock)), &writer, cache, &redis(redis_url)).await.unwrap();
-        let limits = config::Config::defaults().expect("valid defaults").limits;
-        let executor = Arc::new(Executor::new(Arc::clone(&app), &limits).expect("a valid schema"));
-        Self { app, executor, clock, _sqlite: sqlite }
-    }
-
-    /// Changes the database behind the application's back.
-    pub(crate) async fn execute(&self, sql: &str) {
-        let tx = self.app.database.begin().await.expect("a transaction");
-        tx.execute_unprepared(sql).await.expect("a statement that works");
-        tx.commit().await.expect("a commit");
-    }
-
-    pub(crate) fn set_clock(&self, instant: &str) {
-        self.clock.store(parse_instant(instant).expect("an instant").0, Ordering::SeqCst);
-    }
-
-    /// The whole answer.
-    pub(crate) async fn run(&self, viewer: &Viewer, query: &str, variables: Value) -> Value {
-        let request =
-            GraphqlRequest { query: query.to_owned(), variables: variables.to_string(), ..GraphqlRequest::default() };
-        let caller = Caller { viewer: viewer.clone(), expires_at: Instant::FOREVER, tells_reads: false };
-        let reply = match self.executor.admit(request, Rights { introspection: true, unlisted: true }) {
-            Ok(admitted) => self.executor.execute(caller, admitted).await,
-            Err(refused) => refused,
-        };
-        serde_json::to_value(&reply).expect("an answer is JSON")
-    }
-
-    /// The data of an answer without errors.
-    pub(crate) async fn data(&self, viewer: &Viewer, query: &str, variables: Value) -> Value {
-        let mut answer = self.run(viewer, query, variables).await;
-        assert_eq!(answer.get("errors"), None, "{query}");
-        answer["data"].take()
-    }
-
-    /// The codes of an answer's errors.
-    pub(crate) async fn codes(&self, viewer: &Viewer, query: &str, variables: Value) -> Vec<String> {
-        codes(&self.run(viewer, query, variables).await)
-    }
-
-    /// How many statements this query takes.
-    pub(crate) async fn statements(&self, viewer: &Viewer, query: &str, variables: Value) -> u64 {
-        let before = self.app.database.statements();
-        self.data(viewer, query, variables).await;
-        self.app.database.statements() - before
-    }
-
-    /// Makes and activates a campaign; its id. `input` is laid over a default of three purchases for 10 points.
-    pub(crate) async fn campaign(&self, input: Value) -> String {
-        let id = self.draft(input).await;
-        let activate =
-            "mutation($id: ID!) { activateCampaign(id: $id) { campaign { status } userErrors { code path } } }";
-        let answer = self.data(&admin(), activate, json!({ "id": id })).await;
-        assert_eq!(answer["activateCampaign"]["userErrors"], json!([]));
+        let id = row.insert(&tx).await.unwrap().id;
+        tx.commit().await.unwrap();
         id
     }
 
-    /// Makes a campaign; its id.
-    pub(crate) async fn draft(&self, input: Value) -> String {
-        let query = "mutation($input: CampaignInput!) { \
-            createCampaign(input: $input) { campaign { id } userErrors { code path message } } }";
-        let answer = self.data(&admin(), query, json!({ "input": campaign_input(input) })).await;
-        assert_eq!(answer["createCampaign"]["userErrors"], json!([]));
-        text(&answer["createCampaign"]["campaign"]["id"])
+    /// A campaign as a caller enters it, activated, its past counted.
+    pub(crate) async fn campaign(&self, input: serde_json::Value) -> CampaignId {
+        let input: CampaignInput = serde_json::from_value(input).unwrap();
+        let admin = Self::admin();
+        let campaign = windfall::app::campaign::create(&self.app, &admin, input, None).await.unwrap();
+        self.activate(campaign.id()).await;
+        campaign.id()
     }
 
-    /// Records a purchase of the customer that must be accepted; the payload.
-    pub(crate) async fn purchase(&self, id: &str, customer: &str, at: &str, total: &str) -> Value {
-        let query = "mutation($input: RecordPurchaseInput!) { recordPurchase(input: $input) { \
-            purchase { id externalId } awards { id points status ordinal earnedAt } balance { available version cursor } \
-            replayed userErrors { code path message } } }";
-        let input = json!({
-            "externalId": id, "customerExternalId": customer, "purchasedAt": at, "total": total, "currency": "EUR",
-        });
-        let mut answer = self.data(&storefront(), query, json!({ "input": input })).await;
-        assert_eq!(answer["recordPurchase"]["userErrors"], json!([]));
-        answer["recordPurchase"].take()
+    pub(crate) async fn activate(&self, id: CampaignId) {
+        windfall::app::campaign::activate(&self.app, &Self::admin(), id).await.unwrap();
+        windfall::app::jobs::runner::finish(&self.app).await.unwrap();
+    }
+
+    pub(crate) async fn record(&self, facts: Vec<Fact>) -> Vec<Recorded> {
+        let answers = self.app.recorder.record(Self::shop().who(), facts).await.unwrap();
+        answers.into_iter().map(|answer| answer.unwrap().unwrap()).collect()
+    }
+
+    /// One purchase in EUR.
+    pub(crate) async fn buy(&self, customer: &str, id: &str, at: i64, total: &str) -> Result<Recorded, Error> {
+        let input = purchase_input(customer, id, at, total);
+        let mut answers = windfall::app::purchase::record(&self.app, &Self::shop(), vec![(vec![], input)]).await?;
+        answers.remove(0)
+    }
+
+    pub(crate) async fn audit(&self) -> Vec<Difference> {
+        let mut differences = Vec::new();
+        audit::run(&self.app, None, |difference| differences.push(difference.clone())).await.unwrap();
+        differences
+    }
+
+    #[track_caller]
+    pub(crate) fn audit_is_clean(&self) -> impl Future<Output = ()> {
+        let caller = std::panic::Location::caller();
+        async move {
+            let differences = self.audit().await;
+            let text: Vec<String> = differences.iter().map(ToString::to_string).collect();
+            assert!(text.is_empty(), "audit at {caller}:\n{}", text.join("\n"));
+        }
+    }
+
+    pub(crate) async fn customer(&self, external_id: &str) -> Option<customer::Model> {
+        customer::Entity::find()
+            .filter(customer::Column::ExternalId.eq(external_id))
+            .one(self.app.database.read())
+            .await
+            .unwrap()
+    }
+
+    /// STANDING and DECLINED ones, in award order.
+    pub(crate) async fn awards(&self, external_id: &str) -> Vec<award::Model> {
+        let Some(customer) = self.customer(external_id).await else { return Vec::new() };
+        award::Entity::find()
+            .filter(award::Column::CustomerId.eq(customer.id))
+            .filter(award::Column::Status.ne(AwardStatus::Reversed))
+            .order_by_asc(award::Column::EarnedAt)
+            .order_by_asc(award::Column::PurchaseExternalId)
+            .order_by_asc(award::Column::Ordinal)
+            .all(self.app.database.read())
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn ledger(&self, external_id: &str) -> Vec<ledger_entry::Model> {
+        let Some(customer) = self.customer(external_id).await else { return Vec::new() };
+        ledger_entry::Entity::find()
+            .filter(ledger_entry::Column::CustomerId.eq(customer.id))
+            .order_by_asc(ledger_entry::Column::Sequence)
+            .all(self.app.database.read())
+            .await
+            .unwrap()
     }
 }
 
-/// The codes of an answer's errors.
-pub(crate) fn codes(answer: &Value) -> Vec<String> {
-    let errors = answer["errors"].as_array().cloned().unwrap_or_default();
-    errors.iter().map(|error| text(&error["extensions"]["code"])).collect()
+pub(crate) fn purchase_input(customer: &str, id: &str, at: i64, total: &str) -> RecordPurchase {
+    RecordPurchase {
+        external_id: id.to_owned(),
+        customer_external_id: customer.to_owned(),
+        purchased_at: windfall::engine::time::Instant(at).to_string(),
+        total: total.to_owned(),
+        currency: "EUR".to_owned(),
+        channel: None,
+        lines: None,
+    }
 }
-
-pub(crate) fn text(value: &Value) -> String {
-    value.as_str().unwrap_or_else(|| panic!("a text, not {value}")).to_owned()
-}
-
-/// `input` laid over a campaign that awards 10 points for three purchases, since the start of the month.
-pub(crate) fn campaign_input(input: Value) -> Value {
-    let mut whole = json!({
-        "name": "Three", "startsAt": "2026-11-01T00:00:00Z", "currency": "EUR",
-        "window": { "campaign": "WHOLE" }, "goal": { "purchases": { "atLeast": 3, "repeat": true } },
-        "award": { "points": 10 },
-    });
-    let (Value::Object(fields), Value::Object(over)) = (&mut whole, input) else { panic!("an input is an object") };
-    fields.extend(over);
-    whole
-}
-
-/// Each test on SQLite and on PostgreSQL.
-macro_rules! on_both {
-    ($($(#[$doc:meta])* async fn $name:ident($app:ident: &TestApp) $body:block)+) => {
-        $($(#[$doc])* mod $name {
-            #[allow(unused_imports, clippy::allow_attributes, reason = "not every test uses all of them")]
-            use super::*;
-
-            async fn body($app: &TestApp) $body
-
-            #[tokio::test]
-            async fn on_sqlite() {
-                body(&TestApp::sqlite().await).await;
-            }
-
-            #[tokio::test]
-            async fn on_postgres() {
-                body(&TestApp::postgres().await).await;
-            }
-        })+
-    };
-}
-pub(crate) use on_both;
