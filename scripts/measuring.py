@@ -1,4 +1,4 @@
-"""What the programs that measure share: the binary, and a PostgreSQL of their own."""
+"""Shared by the scripts that measure: the path of the binary, and a temporary PostgreSQL server."""
 import glob
 import os
 import pathlib
@@ -11,7 +11,7 @@ BINARY = os.environ.get("WINDFALL_BINARY", str(ROOT / "target" / "release" / "wi
 
 
 class Postgres:
-    """A cluster of its own, with fsync, on a free port."""
+    """A temporary cluster on a free port, with fsync."""
 
     def __init__(self, directory: pathlib.Path):
         self.bin = pathlib.Path(shutil.which("initdb") or sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))[-1]).resolve().parent

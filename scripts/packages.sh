@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Functions that install what a fresh Debian or Ubuntu machine lacks. To be sourced. They touch nothing that is there already.
+# Functions that install what a fresh Debian or Ubuntu machine lacks. To be sourced. They do not change what is already installed.
 
 die() {
     echo "$(basename "$0"): $*" >&2
@@ -12,15 +12,15 @@ as_root() {
     elif command -v sudo >/dev/null; then
         sudo "$@"
     else
-        die "needs root (and there is no sudo) for: $*"
+        die "root or sudo is needed to run: $*"
     fi
 }
 
 # install_packages NAME…
 install_packages() {
-    command -v apt-get >/dev/null || die "this machine has no apt-get; please install what corresponds to: $*"
+    command -v apt-get >/dev/null || die "this machine has no apt-get: install what corresponds to these packages: $*"
     echo "== installing $*"
-    # A freshly booted machine may be updating itself: wait for it.
+    # A freshly booted machine may be updating itself, so wait for its lock.
     as_root apt-get -o DPkg::Lock::Timeout=600 -qq update
     as_root env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l \
         apt-get -o DPkg::Lock::Timeout=600 -qq install --yes --no-install-recommends "$@" >/dev/null
@@ -33,16 +33,16 @@ need() {
     command -v "$command" >/dev/null || install_packages "$@"
 }
 
-# node_works: the programs of tests/clients need Node 20.
+# node_works: succeeds if Node is at least version 20, which the programs of tests/clients need.
 node_works() {
     command -v node >/dev/null && node -e 'process.exit(process.versions.node.split(".")[0] >= 20 ? 0 : 1)'
 }
 
-# What tests/clients needs: Node with npm, Python with venv, and the packages that its lock files name.
+# need_clients: installs what tests/clients needs: Node with npm, Python with venv, and the packages that its lock files name.
 need_clients() {
     command -v npm >/dev/null || install_packages nodejs npm
     if ! node_works; then
-        # An older distribution's: a newer one comes as a package too, beside it.
+        # The distribution's Node is too old. A newer one is available as an npm package, which is installed beside it.
         npm install --silent --no-audit --no-fund --prefix .node "node-linux-$(node -p process.arch)@22"
         PATH=$PWD/.node/node_modules/node-linux-$(node -p process.arch)/bin:$PATH
         node_works || die "Node 20 or later is needed"
@@ -53,7 +53,8 @@ need_clients() {
     tests/clients/.venv/bin/pip install --quiet --disable-pip-version-check -r tests/clients/requirements.txt
 }
 
-# The test servers need PostgreSQL's programs, not Debian's service: installing must not start a server on port 5432.
+# need_postgres: installs PostgreSQL's programs for the test servers. Debian's own service is not needed: the installation must
+# not start a server on port 5432.
 need_postgres() {
     local programs
     for programs in ${PATH//:/ } /usr/lib/postgresql/*/bin; do
@@ -63,13 +64,13 @@ need_postgres() {
     as_root mkdir -p "$(dirname $no_cluster)"
     echo 'create_main_cluster = false' | as_root tee $no_cluster >/dev/null
     install_packages postgresql || failed=yes
-    # Only this installation: whoever installs another version later wants its server.
+    # This applies to this installation only: whoever installs another version later wants its server.
     as_root rm -f $no_cluster
     [[ -z $failed ]] || die "PostgreSQL could not be installed"
 }
 
-# need_without_service COMMAND SERVICE PACKAGE…: as `need`, for a server of which the tests need the program alone: installing it must not
-# start Debian's service on its usual port, now or when the machine starts again.
+# need_without_service COMMAND SERVICE PACKAGE…: as `need`, for a server of which the tests need only the program. The
+# installation must not start Debian's service on its usual port, neither now nor when the machine boots.
 need_without_service() {
     local command=$1 service=$2 policy=/usr/sbin/policy-rc.d made='' failed=''
     shift 2
@@ -82,7 +83,7 @@ need_without_service() {
         made=yes
     fi
     install_packages "$@" || failed=yes
-    # Only this installation: whoever installs a server later wants it to run.
+    # This applies to this installation only: whoever installs a server later wants it to run.
     [[ -z $made ]] || as_root rm -f $policy
     [[ -z $failed ]] || die "$* could not be installed"
     [[ ! -d /run/systemd/system ]] || as_root systemctl disable --quiet "$service"

@@ -1,18 +1,18 @@
-//! Parses the command line, loads the configuration, dispatches.
+//! Parses the command line and runs the subcommand.
 
 use std::process::ExitCode;
 
 use clap::Parser;
 use windfall::cli::Cli;
 
-/// Deep recursion has no other bound than the stack; the gate refuses deep documents, this is the second line.
+/// Only the stack bounds a deep recursion. The gate refuses deep documents, and a large stack is the second line of defence.
 const STACK_BYTES: usize = 16 << 20;
 
 fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_stack_size(STACK_BYTES).build()?;
     let ran = runtime.block_on(cli.run());
-    // What still blocks a thread, such as a name that is looked up, must not hold the process.
+    // A thread that is still blocked, for example in a DNS look-up, must not keep the process from exiting.
     runtime.shutdown_background();
     ran
 }

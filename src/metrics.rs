@@ -1,81 +1,83 @@
-//! The names of what `/metrics` tells; `docs/operations` explains each to operators.
+//! The names of the metrics at `/metrics`. `docs/operations` explains each metric to operators.
 //!
-//! Whoever knows a figure records it where it arises; `http` hands all of them out. Without a `serve` nothing listens, and
-//! recording does nothing.
+//! Each module records its figures where they arise, and `http` serves them all. Only `windfall serve` and `windfall demo`
+//! install a recorder. In other subcommands, recording does nothing.
 
-/// Root fields that were answered. By `operation`, `field`, `outcome` (`ok`, `error`: the server's fault, `refused`: the
-/// caller's, or too much load). Subscriptions count when they begin, and again as `error` if they end with one.
+/// Root fields that were answered, by `operation`, `field` and `outcome`: `ok`, `error` (the fault of the server) or `refused`
+/// (the fault of the caller, or too much load). A subscription counts when it begins, and again as `error` if it ends with one.
 pub const REQUESTS: &str = "windfall_requests_total";
-/// How long it took to run them, by `operation` and `field`.
+/// Time to run the query or mutation of a root field, by `operation` and `field`.
 pub const REQUEST_SECONDS: &str = "windfall_request_seconds";
 
-/// Facts of a batch.
+/// Facts in a committed batch.
 pub const WRITE_BATCH_ITEMS: &str = "windfall_write_batch_items";
-/// How long a batch took.
+/// Time that a committed batch took.
 pub const WRITE_BATCH_SECONDS: &str = "windfall_write_batch_seconds";
-/// Batches by `outcome`: `committed`, `repeated`, `split`, `prepared` (nothing was written: a long change is folded first), `failed`.
+/// Batches by `outcome`: `committed`, `repeated`, `split`, `prepared` (a long change is folded first, nothing was written) or
+/// `failed`.
 pub const WRITE_BATCHES: &str = "windfall_write_batches_total";
-/// Facts that wait.
+/// Facts that wait to be written or are being written.
 pub const WRITE_QUEUE_ITEMS: &str = "windfall_write_queue_items";
-/// And their bytes.
+/// Memory in bytes of the facts that [`WRITE_QUEUE_ITEMS`] counts.
 pub const WRITE_QUEUE_BYTES: &str = "windfall_write_queue_bytes";
-/// Facts that found no room in the queue.
+/// Facts that were refused because the queue was full.
 pub const WRITE_REFUSED: &str = "windfall_write_refused_total";
 
-/// Jobs of the whole database that are not done, by `kind` (`evaluation`, `settlement`) and `state` (`waiting`, `running`, `dead`).
+/// Unfinished jobs in the whole database, by `kind` (`evaluation`, `settlement`) and `state` (`waiting`, `running`, `dead`).
 pub const JOBS: &str = "windfall_jobs";
-/// How long the oldest job that is due has been waiting.
+/// Time that the oldest due job has been waiting.
 pub const JOB_WAIT_SECONDS: &str = "windfall_job_wait_seconds";
-/// Attempts that failed on this node.
+/// Failed attempts of this node to run a job.
 pub const JOB_FAILURES: &str = "windfall_job_failures_total";
 
-/// Snapshots that were read, by `tier`: `l1`, `l2`, `sql`.
+/// Snapshots that were read, by `tier`: `l1` (memory), `l2` (Redis) or `sql` (the database).
 pub const CACHE_READS: &str = "windfall_cache_reads_total";
-/// What the entries of this process weigh.
+/// Size in bytes of the cache entries in this process.
 pub const CACHE_BYTES: &str = "windfall_cache_bytes";
-/// How many there are.
+/// Number of cache entries in this process.
 pub const CACHE_ENTRIES: &str = "windfall_cache_entries";
-/// Entries that had to go.
+/// Cache entries in this process that were evicted to make room.
 pub const CACHE_EVICTIONS: &str = "windfall_cache_evictions_total";
-/// How long loads from SQL took.
+/// Time of a load from the database.
 pub const CACHE_LOAD_SECONDS: &str = "windfall_cache_load_seconds";
-/// Customers of one merged look-up.
+/// Customers in one merged look-up of versions.
 pub const CACHE_LOOKUP_NAMES: &str = "windfall_cache_lookup_names";
-/// Hits that were loaded again and compared.
+/// Cache hits that were compared with the same version in the database.
 pub const CACHE_DRIFT_CHECKS: &str = "windfall_cache_drift_checks_total";
-/// Those that were not what the database has: must stay 0.
+/// Compared cache hits that differed from the database. The value must stay 0.
 pub const CACHE_DRIFT: &str = "windfall_cache_drift_total";
 
-/// 1: Redis is used; 0: its breaker is open.
+/// 1 if Redis is used, 0 if its circuit breaker is open.
 pub const REDIS_UP: &str = "windfall_redis_up";
-/// What Redis did wrong, by `kind`: `timeout`, `connection`, `reply`, `garbage`.
+/// Failed Redis operations by `kind`: `timeout`, `connection`, `reply` or `garbage` (data that cannot be read).
 pub const REDIS_FAILURES: &str = "windfall_redis_failures_total";
-/// How often the breaker opened.
+/// Number of times that the circuit breaker of Redis opened.
 pub const REDIS_BREAKER_OPENED: &str = "windfall_redis_breaker_opened_total";
 
-/// Subscriptions to customers' points.
+/// Running subscriptions to customers' points.
 pub const LIVE_SUBSCRIBERS: &str = "windfall_live_subscribers";
-/// What they were told, by `source`: `hub`, `sql`.
+/// Updates for subscribers by `source`: `hub` (directly from the commit) or `sql` (read from the ledger).
 pub const LIVE_UPDATES: &str = "windfall_live_updates_total";
-/// Hints between nodes, by `direction`: `sent`, `received`, `dropped`.
+/// Hints between nodes, by `direction`: `sent`, `received` or `dropped`.
 pub const LIVE_HINTS: &str = "windfall_live_hints_total";
-/// 1: hints of other nodes are heard; 0: what they commit is found by sweeps.
+/// 1 if the node receives hints of other nodes, 0 if only sweeps find the commits of other nodes.
 pub const LIVE_LISTENING: &str = "windfall_live_listening";
-/// From a commit on this node, another node's hint or the sweep that found it, to the hand-over to a subscriber.
+/// Time from the wake-up of a subscriber to the hand-over of an update. A commit on this node, another node's hint or a sweep
+/// wakes subscribers.
 pub const LIVE_LAG_SECONDS: &str = "windfall_live_lag_seconds";
-/// Looks for what no hint told.
+/// Sweeps for changes that no hint announced.
 pub const LIVE_SWEEPS: &str = "windfall_live_sweeps_total";
 
-/// Connections of the pools, by `state`: `idle`, `used`.
+/// Open connections of the pools, by `state`: `idle` or `used`.
 pub const DATABASE_CONNECTIONS: &str = "windfall_database_connections";
-/// As many as may be open.
+/// The maximum number of open connections.
 pub const DATABASE_MAX_CONNECTIONS: &str = "windfall_database_max_connections";
-/// 1: the database takes writes; 0: the last one met that it takes none.
+/// 1 if the database accepts writes, 0 if it refused the last write, for example because it is read-only or its disk is full.
 pub const DATABASE_WRITABLE: &str = "windfall_database_writable";
-/// Statements that were sent.
+/// Statements sent to the database.
 pub const DATABASE_STATEMENTS: &str = "windfall_database_statements_total";
 
-/// By how much the node's own clock is ahead of the database's (PostgreSQL).
+/// Lead of the node's clock over the database's clock. PostgreSQL only.
 pub const CLOCK_SKEW_SECONDS: &str = "windfall_clock_skew_seconds";
-/// Versions of the time zone database among the programs on this database.
+/// Number of versions of the time zone database among the programs that use this database.
 pub const ZONE_DATA_VERSIONS: &str = "windfall_zone_data_versions";

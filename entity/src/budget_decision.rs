@@ -1,29 +1,26 @@
-//! What moved a budget, in order: what `audit` replays. Never updated or deleted.
+//! The numbered decisions of a budget, which `audit` replays. They are never updated or deleted.
 
 use sea_orm::entity::prelude::*;
 
 use crate::{BudgetDecisionKind, CampaignId};
 
-/// See the module.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "budget_decision")]
 pub struct Model {
-    /// Of which campaign.
     #[sea_orm(primary_key, auto_increment = false)]
     pub campaign_id: CampaignId,
-    /// 1, 2, 3 … for each campaign.
+    /// Numbered 1, 2, 3 … for each campaign.
     #[sea_orm(primary_key, auto_increment = false)]
     pub decision_no: i64,
-    /// What happened.
     pub kind: BudgetDecisionKind,
-    /// Whose award; none: the limit was set.
+    /// The customer whose award was decided or released. `None` for a decision about the limit.
     pub customer_id: Option<i64>,
-    /// Which award.
+    /// The number of that customer's award.
     pub award_number: Option<i64>,
-    /// Of the award, or given back, or the new limit (−1: none).
+    /// The points of the award, the points that were released, or the new limit (−1 for no limit).
     pub points: i64,
-    /// Points that stand afterwards.
+    /// The `points_used` of the budget after the decision.
     pub points_used: i64,
 }
 

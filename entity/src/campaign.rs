@@ -1,46 +1,40 @@
-//! A campaign: its rule, and the boundaries recorded in its life.
+//! A campaign: its rule and its recorded boundaries.
 
 use sea_orm::entity::prelude::*;
 
 use crate::CampaignId;
 
-/// See the module.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "campaign")]
 pub struct Model {
-    /// Primary key.
     #[sea_orm(primary_key)]
     pub id: CampaignId,
-    /// For people.
     #[sea_orm(column_type = "Text")]
     pub name: String,
-    /// For people.
     #[sea_orm(column_type = "Text", nullable)]
     pub description: Option<String>,
-    /// µs.
     pub created_at: i64,
-    /// µs.
     pub starts_at: i64,
-    /// µs; none: open-ended.
+    /// `None`: the period has no end.
     pub ends_at: Option<i64>,
-    /// JSON: the engine's `Rule`. Fixed from activation on.
+    /// JSON: the engine's `Rule`. It does not change after the activation.
     #[sea_orm(column_type = "JsonBinary")]
     pub rule: Json,
     /// JSON: the engine's `Pause`s, in order.
     #[sea_orm(column_type = "JsonBinary")]
     pub pauses: Json,
-    /// Campaign-set revision of its last change.
-    pub revision: i64,
-    /// Campaign-set revision of its activation, which is also the activation order; none: a draft.
+    /// The campaign-set revision of the campaign's last change.
+    pub set_revision: i64,
+    /// The campaign-set revision of the activation. It also gives the order of activation. `None`: the campaign is a draft.
     pub activated_revision: Option<i64>,
-    /// Ended by hand.
+    /// Whether the campaign was ended by hand.
     pub ended: bool,
-    /// Campaign-set revision of its settlement: facts recorded before count, later ones do not.
+    /// The campaign-set revision of the settlement. Only facts with a lower revision count. `None`: not settled.
     pub settled_revision: Option<i64>,
-    /// The latest boundary set by hand, µs.
+    /// The latest boundary that a pause, a resume or an end has set.
     pub boundary: Option<i64>,
-    /// The last customer that its open backfill has reached; none: no backfill is open.
+    /// The key of the last customer that the open backfill has reached. `None`: no backfill is open.
     pub backfilled_to: Option<i64>,
 }
 

@@ -1,42 +1,41 @@
-//! A customer: its counters, its balance, and where it stands in each campaign.
+//! A customer: its counters, its balance, and its running state in each campaign.
 
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::CustomerId;
 
-/// See the module.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(table_name = "customer")]
 pub struct Model {
-    /// Primary key.
     #[sea_orm(primary_key)]
     pub id: CustomerId,
-    /// The shop's name for it.
+    /// The shop's id of the customer.
     #[sea_orm(unique, column_type = "Text")]
     pub external_id: String,
-    /// When it was first heard of, µs.
+    /// When the customer was first recorded.
     pub recorded_at: i64,
-    /// Grows by one in every commit that changed anything of the customer.
+    /// Increases by one with each commit that changes anything of the customer.
     pub version: i64,
-    /// Random with every version: keeps versions apart that repeat after a restore.
+    /// Random for each version. Distinguishes two versions with the same number, which can occur after a restore.
     pub stamp: i64,
-    /// Every campaign activated up to this campaign-set revision has been evaluated for this customer.
+    /// The campaigns that were activated up to this campaign-set revision have been evaluated for this customer, as far as the
+    /// marks in `running` say.
     pub evaluated_revision: i64,
-    /// Sequence of the last ledger entry; 0: none.
+    /// The sequence of the last ledger entry, or 0 if there is none.
     pub ledger_sequence: i64,
-    /// When that entry was posted, µs; 0: none. With the sequence it says which ledger it is: a restored database may come to the
-    /// same sequence again.
+    /// When the last ledger entry was posted, or 0 if there is none. Distinguishes two ledgers with the same last sequence,
+    /// which can occur after a restore.
     pub posted_at: i64,
-    /// Number of the last award; 0: none.
+    /// The number of the last award, or 0 if there is none.
     pub award_number: i64,
-    /// Sum of the ledger.
+    /// The sum of the points of all ledger entries.
     pub balance: i64,
-    /// Points of the standing awards.
+    /// The points of the standing awards.
     pub lifetime: i64,
-    /// JSON: campaign id → running state of the fold (`app::running`). Written with the customer's row, so that an
-    /// append costs no row per campaign.
+    /// JSON: a map from campaign ids to running states of the fold (`app::stored::running`). Part of this row, so that a new
+    /// purchase does not write a row for each campaign.
     #[sea_orm(column_type = "Text")]
     pub running: String,
 }

@@ -1,23 +1,22 @@
-//! The one row that says which database this is and how far its campaigns have moved on.
+//! One row with the id, the campaign-set revision and the format of the database.
 
 use sea_orm::entity::prelude::*;
 
-/// See the module.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "installation")]
 pub struct Model {
-    /// Always 1.
+    /// Always 1: the table has one row.
     #[sea_orm(primary_key, auto_increment = false)]
     pub id: i32,
-    /// Random: tells databases apart that were restored or started fresh.
+    /// Random, chosen when the database is created. A copy or a restored backup keeps this id.
     #[sea_orm(column_type = "Text")]
     pub installation_id: String,
-    /// The campaign-set revision: grows by one with every transition or edit of a campaign.
+    /// The campaign-set revision. Increases by one with each change of a campaign.
     pub set_revision: i64,
-    /// Random with every revision: keeps revisions apart that repeat after the database went back.
+    /// Random for each revision. Distinguishes two revisions with the same number, which can occur after a restore.
     pub revision_stamp: i64,
-    /// How far the stored data has moved on: a program that does not know this format must not touch it.
+    /// The format of the stored data. A program that does not know this format must not use the database.
     pub format: i64,
 }
 

@@ -1,50 +1,47 @@
-//! Work that outlives a request: what waits for the clock, and what takes long.
+//! Work that waits for a point in time, or that takes longer than a request may.
 
 use sea_orm::entity::prelude::*;
 
 use crate::{JobKind, JobState};
 
-/// See the module.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "job")]
 pub struct Model {
-    /// Primary key.
     #[sea_orm(primary_key)]
     pub id: i64,
-    /// What is to be done.
     pub kind: JobKind,
-    /// What it is about, in words: there is one job for each.
+    /// Names the work, such as `evaluation:campaign:7`. A request for the same work reuses the row.
     #[sea_orm(unique, column_type = "Text")]
     pub unique_key: String,
-    /// The campaign that it is about.
+    /// The campaign to evaluate, for a backfill.
     pub campaign_id: Option<i64>,
-    /// The customer that it is about.
+    /// The customer to evaluate, for the evaluation of one customer.
     pub customer_id: Option<i64>,
-    /// Where it stands.
     pub state: JobState,
-    /// How often it was asked for. A request that comes while the job runs makes it run once more.
+    /// How often the job was requested. A request that arrives while the job runs makes it run once more.
     pub requests: i64,
-    /// How often it was begun since it last made progress.
+    /// How many attempts started since the job last made progress.
     pub attempts: i64,
     /// Why the last attempt failed.
     #[sea_orm(column_type = "Text", nullable)]
     pub error: Option<String>,
-    /// Not before this instant, µs.
+    /// The job does not start before this instant.
     pub run_at: i64,
-    /// Random; who runs it proves by this that nobody has taken it over.
+    /// A random number, chosen by the node that runs the job. A node that lost the job no longer matches it, and cannot change
+    /// the row.
     pub lease: Option<i64>,
-    /// When the lease runs out, µs.
+    /// When the lease expires, unless it is renewed.
     pub leased_until: Option<i64>,
-    /// When it was first asked for, µs.
+    /// When the job was first requested.
     pub created_at: i64,
-    /// When the last attempt began, µs.
+    /// When the last attempt started.
     pub started_at: Option<i64>,
-    /// When it was done, or given up, µs.
+    /// When the job was done or given up.
     pub finished_at: Option<i64>,
-    /// So much of `total` is done.
+    /// How many of the `total` items are done.
     pub done: Option<i64>,
-    /// What `done` grows to.
+    /// How many items there are: for a backfill, customers to evaluate.
     pub total: Option<i64>,
 }
 

@@ -1,38 +1,34 @@
-//! One movement of points. Never updated or deleted; the balance is their sum.
+//! One movement of points. Ledger entries are never updated or deleted. The balance is their sum.
 
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::{CustomerId, LedgerEntryKind};
 
-/// See the module.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel, Serialize, Deserialize)]
 #[sea_orm(table_name = "ledger_entry")]
 pub struct Model {
-    /// Whose.
     #[sea_orm(primary_key, auto_increment = false)]
     pub customer_id: CustomerId,
-    /// 1, 2, 3 … for each customer, without gaps.
+    /// Numbered 1, 2, 3 … for each customer, without gaps.
     #[sea_orm(primary_key, auto_increment = false)]
     pub sequence: i64,
-    /// What it is.
     pub kind: LedgerEntryKind,
-    /// Signed.
+    /// Below zero if the entry takes points away.
     pub points: i64,
-    /// Running sum.
+    /// The balance of the customer after this entry.
     pub balance_after: i64,
-    /// AWARD, REVERSAL: which of the customer's awards.
+    /// The number of the customer's award. `None` for an adjustment.
     pub award_number: Option<i64>,
-    /// AWARD, REVERSAL: the purchase that reached the award at that time.
+    /// The purchase that reached the award when this entry was posted. `None` for an adjustment.
     #[sea_orm(column_type = "Text", nullable)]
     pub purchase_external_id: Option<String>,
-    /// For people.
+    /// The reason of an adjustment, or a note that a repair posted the entry.
     #[sea_orm(column_type = "Text", nullable)]
     pub reason: Option<String>,
-    /// µs.
     pub created_at: i64,
-    /// The customer's version that its commit made.
+    /// The customer's version after the commit that posted this entry.
     pub version: i64,
 }
 

@@ -1,7 +1,7 @@
-//! One entity per table, named like the noun it holds. Typed ids and stored enums; no rules.
+//! One entity for each table, named after what a row holds, with typed ids and stored enums. This crate contains no rules.
 //!
-//! Instants are microseconds since 1970 (UTC), amounts minor units, points whole numbers: 64-bit integers all, so that
-//! both databases compare, sum and round alike.
+//! Instants are in microseconds since 1970 (UTC), amounts in minor units of the currency, and points are whole numbers.
+//! All are 64-bit integers, so that both databases compare, sum and round them in the same way.
 
 pub mod award;
 pub mod budget;

@@ -1,34 +1,34 @@
-//! Takes back all or part of a purchase. Never updated or deleted.
+//! A refund takes back all or part of a purchase. It is never updated or deleted.
 
 use sea_orm::entity::prelude::*;
 
 use crate::CustomerId;
 
-/// See the module.
 #[sea_orm::model]
 #[derive(Clone, Debug, PartialEq, Eq, DeriveEntityModel)]
 #[sea_orm(table_name = "refund")]
 pub struct Model {
-    /// The shop's name for it.
+    /// The shop's id of the refund.
     #[sea_orm(primary_key, auto_increment = false, column_type = "Text")]
     pub external_id: String,
-    /// Of which purchase.
+    /// The external id of the refunded purchase.
     #[sea_orm(column_type = "Text")]
     pub purchase_external_id: String,
-    /// The purchase's customer.
+    /// The customer who made the purchase.
     pub customer_id: CustomerId,
-    /// µs.
+    /// When the refund was made. Does not affect the evaluation.
     pub refunded_at: i64,
-    /// Time of arrival, µs.
+    /// When the server recorded the refund.
     pub recorded_at: i64,
-    /// Minor units: as given, or the sum of its lines, or the purchase's total.
+    /// The amount as given, else the sum of the lines, else the `total` of the purchase.
     pub amount: i64,
-    /// JSON: the engine's `RefundLine`s; `[]`: none. Text, since no SQL looks into it and what reads it reads much of it.
+    /// JSON: an array of the engine's `RefundLine`s. Stored as plain text, because no SQL looks into it and most readers read
+    /// many rows.
     #[sea_orm(column_type = "Text")]
     pub lines: String,
-    /// Campaign-set revision of its commit.
-    pub revision: i64,
-    /// The customer's version that its commit made.
+    /// The campaign-set revision at its commit.
+    pub set_revision: i64,
+    /// The customer's version after the commit that recorded this refund.
     pub version: i64,
 }
 

@@ -1,4 +1,4 @@
-//! Enums stored as text: a new variant needs no change of the schema.
+//! Enums that are stored as text, so that a new variant needs no change of the schema.
 
 use sea_orm::entity::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -7,60 +7,57 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, Deserialize)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum AwardStatus {
-    /// Its points are in the ledger.
+    /// The points are in the ledger.
     Standing,
-    /// No longer reached.
+    /// The goal is no longer reached.
     Reversed,
-    /// Reached, but the budget had no room.
+    /// The goal is reached, but the budget had no room.
     Declined,
 }
 
-/// What a ledger entry is.
+/// Why a ledger entry moves points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, Deserialize)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum LedgerEntryKind {
-    /// Points of an award.
+    /// Posts points of an award.
     Award,
-    /// Points of an award taken back.
+    /// Takes back points of an award.
     Reversal,
-    /// By hand.
+    /// Changes the balance by hand.
     Adjustment,
 }
 
-/// What moved a budget.
+/// What a budget decision records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum BudgetDecisionKind {
-    /// An award fitted.
+    /// An award fits into the budget.
     Standing,
-    /// An award did not fit.
+    /// An award does not fit into the budget.
     Declined,
-    /// A standing award's points, or part of them, were given back.
+    /// All or some points of a standing award become free.
     Released,
-    /// The limit was set.
+    /// The limit is set or removed, or a repair corrects the points that the budget has given.
     Limit,
 }
 
-/// What a job does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum JobKind {
-    /// Evaluates what was deferred: a campaign's past, or one customer's history.
+    /// Evaluates what was deferred: the past of a campaign, or the history of one customer.
     Evaluation,
     /// Settles the campaigns that are due.
     Settlement,
 }
 
-/// Where a job stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum JobState {
-    /// To be run, once its instant has come.
+    /// The job runs once its `run_at` has come.
     Waiting,
-    /// Somebody runs it, as long as the lease holds.
+    /// A node runs the job. If its lease expires, another node takes over.
     Running,
-    /// Done.
     Done,
-    /// Given up after too many attempts.
+    /// The job was given up after too many attempts without progress.
     Dead,
 }

@@ -1,4 +1,5 @@
-//! The schema's history, oldest first. Names no entity: entities move on, a migration must not.
+//! The history of the database schema, oldest migration first. Migrations name no entity: entities change with the code, but a
+//! released migration must never change.
 
 mod m20261123_000001_create_schema;
 mod m20261125_000001_tell_histories_apart;
@@ -8,11 +9,12 @@ mod m20261128_000003_create_job;
 mod m20261128_000006_order_awards_and_checkpoints;
 mod m20261128_000007_index_awards_by_campaign;
 mod m20261128_000008_index_awards_by_status;
+mod m20261129_000001_name_set_revisions;
 pub mod online;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
 
-/// All migrations. Takes no lock: `app::database::migrate` does, so that two at once are safe.
+/// All migrations. They take no lock themselves: the server's `Database::migrate` does, so that concurrent runs are safe.
 pub struct Migrator;
 
 #[async_trait::async_trait]
@@ -27,6 +29,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261128_000006_order_awards_and_checkpoints::Migration),
             Box::new(m20261128_000007_index_awards_by_campaign::Migration),
             Box::new(m20261128_000008_index_awards_by_status::Migration),
+            Box::new(m20261129_000001_name_set_revisions::Migration),
         ]
     }
 }

@@ -1,14 +1,13 @@
-//! The first schema. Constraints are named, so that errors can be matched; a CHECK stands where a wrong value would
-//! be irreparable. Text is compared as bytes (`COLLATE "C"`; SQLite does so by itself): the order of a customer's
-//! purchases, and the order in which customers are locked, depend on it.
+//! The first schema. A column has a CHECK if a wrong value could not be repaired. Text is compared as bytes (`COLLATE "C"`
+//! on PostgreSQL; SQLite does so by default), because the order of a customer's purchases and the order in which
+//! customers are locked depend on it.
 //!
-//! Deliberately absent: foreign keys to `campaign`. Activated ones are never deleted, and every commit of every writer
-//! would share-lock the same few rows.
+//! There are no foreign keys to `campaign`. Activated campaigns are never deleted, and with such keys every commit of
+//! every writer would take shared locks on the same few rows.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DatabaseBackend;
 
-/// The first schema.
 pub(crate) struct Migration;
 
 impl MigrationName for Migration {
@@ -38,7 +37,7 @@ impl MigrationTrait for Migration {
     }
 }
 
-/// In an order in which each refers to earlier ones only.
+/// Ordered so that each table refers to earlier tables only.
 const TABLES: [&str; 12] = [
     "installation",
     "customer",
@@ -71,7 +70,7 @@ fn tables(text: &Text) -> [TableCreateStatement; 12] {
     ]
 }
 
-/// Text columns, compared as bytes.
+/// Makes text columns that are compared as bytes.
 struct Text {
     postgres: bool,
 }
@@ -97,20 +96,20 @@ fn indexes() -> [IndexCreateStatement; 5] {
         index
     };
     [
-        // A customer's history in its order.
+        // A customer's purchases in their order.
         index("purchase_customer_order", "purchase", &["customer_id", "purchased_at", "external_id"]),
-        // The latest recorded purchase: every boundary that people set lies after it.
+        // The latest recorded purchase. Every new boundary must lie after it.
         index("purchase_purchased_at", "purchase", &["purchased_at"]),
-        // What is left of a purchase.
+        // The refunds of a purchase, which its net depends on.
         index("refund_purchase", "refund", &["purchase_external_id"]),
-        // A customer's awards, newest first; by reaching purchase; of a stretch of its history.
+        // A customer's awards: newest first, of one reaching purchase, or of a stretch of the history.
         index("award_customer_earned", "award", &["customer_id", "earned_at", "number"]),
-        // Customers in the order in which they came.
+        // Customers in the order in which they were first recorded.
         index("customer_recorded", "customer", &["recorded_at", "id"]),
     ]
 }
 
-/// The one row that says which database this is and how far its campaigns have moved on.
+/// One row with the id of this database and the revision of its campaign set.
 fn installation(text: &Text) -> TableCreateStatement {
     Table::create()
         .table("installation")
@@ -121,7 +120,7 @@ fn installation(text: &Text) -> TableCreateStatement {
         .take()
 }
 
-/// A customer: its counters, its balance, and where it stands in each campaign.
+/// A customer: its counters, its balance, and its running state in each campaign.
 fn customer(text: &Text) -> TableCreateStatement {
     Table::create()
         .table("customer")
@@ -139,7 +138,7 @@ fn customer(text: &Text) -> TableCreateStatement {
         .take()
 }
 
-/// A recorded purchase. Never updated or deleted; what is left of it follows from its refunds.
+/// A recorded purchase. It is never updated or deleted. Its net follows from its refunds.
 fn purchase(text: &Text) -> TableCreateStatement {
     Table::create()
         .table("purchase")
@@ -160,7 +159,7 @@ fn purchase(text: &Text) -> TableCreateStatement {
         .take()
 }
 
-/// Takes back all or part of a purchase. Never updated or deleted.
+/// A refund takes back all or part of a purchase. It is never updated or deleted.
 fn refund(text: &Text) -> TableCreateStatement {
     Table::create()
         .table("refund")
@@ -183,7 +182,7 @@ fn refund(text: &Text) -> TableCreateStatement {
         .take()
 }
 
-/// A campaign: its rule, and the boundaries recorded in its life.
+/// A campaign: its rule and its recorded boundaries.
 fn campaign(text: &Text) -> TableCreateStatement {
     Table::create()
         .table("campaign")
@@ -204,7 +203,8 @@ fn campaign(text: &Text) -> TableCreateStatement {
         .take()
 }
 
-/// How many points of a campaign may stand at once. A row of its own: every commit that awards locks it.
+/// How many points of a campaign may stand at the same time. A table of its own, because every commit that changes
+/// awards of a campaign with a budget locks the row.
 fn budget() -> TableCreateStatement {
     Table::create()
         .table("budget")
@@ -215,7 +215,7 @@ fn budget() -> TableCreateStatement {
         .take()
 }
 
-/// What moved a budget, in order: what `audit` replays. Never updated or deleted.
+/// The numbered decisions of a budget, which `audit` replays. They are never updated or deleted.
 fn budget_decision(text: &Text) -> TableCreateStatement {
     Table::create()
         .table("budget_decision")
@@ -230,7 +230,8 @@ fn budget_decision(text: &Text) -> TableCreateStatement {
         .take()
 }
 
-/// Counters of a campaign, sharded by writer and summed when read: no hot row.
+/// The statistics of a campaign. Each writer of a node has a row of its own, so that these writers do not wait for each
+/// other. Readers sum the rows.
 fn campaign_stat() -> TableCreateStatement {
     Table::create()
         .table("campaign_stat")
@@ -244,7 +245,7 @@ fn campaign_stat() -> TableCreateStatement {
         .take()
 }
 
-/// A goal that a customer reached. Moves and reversals update it; its points move in the ledger.
+/// One time that a customer reached the goal of a campaign. Moves and reversals update the row. The ledger records the points.
 fn award(text: &Text) -> TableCreateStatement {
     Table::create()
         .table("award")
@@ -269,7 +270,7 @@ fn award(text: &Text) -> TableCreateStatement {
         .take()
 }
 
-/// One movement of points. Never updated or deleted; the balance is their sum.
+/// One movement of points. Ledger entries are never updated or deleted. The balance is their sum.
 fn ledger_entry(text: &Text) -> TableCreateStatement {
     Table::create()
         .table("ledger_entry")
@@ -294,7 +295,8 @@ fn ledger_entry(text: &Text) -> TableCreateStatement {
         .take()
 }
 
-/// A state of the fold in the middle of a customer's history, from which late changes are folded again.
+/// A stored state of the fold in the middle of a customer's history. A late change is folded again from the last
+/// checkpoint before it.
 fn checkpoint(text: &Text) -> TableCreateStatement {
     Table::create()
         .table("checkpoint")
@@ -307,7 +309,8 @@ fn checkpoint(text: &Text) -> TableCreateStatement {
         .take()
 }
 
-/// What a caller's key was used for: the same request again replays, another one conflicts. For ever.
+/// The request that an idempotency key was used for. The same request with this key is a duplicate, another one a
+/// conflict. Keys are kept for ever.
 fn idempotency_key(text: &Text) -> TableCreateStatement {
     Table::create()
         .table("idempotency_key")

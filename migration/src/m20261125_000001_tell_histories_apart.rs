@@ -1,10 +1,11 @@
-//! A database that went back (a restore, a replica that took over without the last commits) comes to the same revisions and
-//! ledger sequences again with other content. What has known the old ones must not take these for them: a campaign-set revision
-//! gets a random stamp, as a customer's version has one, and a customer tells when its last ledger entry was posted.
+//! A database can go back: to a backup that is restored, or to a replica that takes over without the last commits. It then
+//! reaches the same revisions and ledger sequences again, with other content. Caches and clients that know the old content must
+//! notice this. So each campaign-set revision gets a random stamp, as each version of a customer already has one, and each
+//! customer stores when its last ledger entry was posted.
 
 use sea_orm_migration::prelude::*;
 
-/// `installation.revision_stamp` and `customer.posted_at`.
+/// Adds `installation.revision_stamp` and `customer.posted_at`.
 pub(crate) struct Migration;
 
 impl MigrationName for Migration {
@@ -13,7 +14,7 @@ impl MigrationName for Migration {
     }
 }
 
-/// Posted when its last entry was.
+/// Sets `posted_at` to the time of the customer's last ledger entry, or to 0 if there is none.
 const POSTED_AT: &str = "UPDATE customer SET posted_at = COALESCE((SELECT e.created_at FROM ledger_entry e \
     WHERE e.customer_id = customer.id AND e.sequence = customer.ledger_sequence), 0)";
 
@@ -21,10 +22,10 @@ const POSTED_AT: &str = "UPDATE customer SET posted_at = COALESCE((SELECT e.crea
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let number = |name: &'static str| ColumnDef::new(name).big_integer().not_null().default(0).take();
-        // The revision that is there has no stamp: 0.
+        // The current revision has no random stamp. It gets 0.
         let installation = Table::alter().table("installation").add_column(number("revision_stamp")).take();
         let customer = Table::alter().table("customer").add_column(number("posted_at")).take();
-        // In the order in which look-ups lock them.
+        // Look-ups lock `customer` before `installation`. The same order here avoids deadlocks.
         manager.alter_table(customer).await?;
         manager.alter_table(installation).await?;
         manager.get_connection().execute_unprepared(POSTED_AT).await?;

@@ -1,10 +1,9 @@
-//! A row of its own to write to, so that a node can find out whether the database takes writes and holds up nobody who
-//! uses the others.
+//! Adds a row that nothing else uses. A node writes to it to find out whether the database accepts writes, without making
+//! anybody wait.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DatabaseBackend;
 
-/// `write_probe`.
 pub(crate) struct Migration;
 
 impl MigrationName for Migration {
@@ -25,7 +24,7 @@ impl MigrationTrait for Migration {
         manager.create_table(table).await?;
         let db = manager.get_connection();
         if manager.get_database_backend() == DatabaseBackend::Postgres {
-            // It is to take room: uncompressed.
+            // The filler must take up space on the disk, so it must not be compressed.
             db.execute_unprepared("ALTER TABLE write_probe ALTER COLUMN filler SET STORAGE EXTERNAL").await?;
         }
         db.execute_unprepared("INSERT INTO write_probe (id, stamp, filler) VALUES (1, 0, '')").await?;

@@ -1,13 +1,13 @@
-//! Programs of different versions may run on one database while it is upgraded. `installation.format` says how far it has moved
-//! on: a program that does not know that format must not write any more, nor read what it would not understand. Each running
-//! program keeps a row in `node`, so that the format moves on only when the last program is gone that does not know it.
+//! During an upgrade, programs of different versions can run on one database. `installation.format` is the format of the stored
+//! data. A program that does not know this format must not write any more, and must not read what it would not understand. Each
+//! running program keeps a row in `node`, so that the format is raised only when all running programs know the new one.
 //!
-//! Programs from before this fence do not look at the format. The counter of the campaign set therefore gets another name here:
-//! each batch, transition and look-up of theirs reads it first, and fails.
+//! Programs from before this migration do not check the format. So the migration also renames the counter of the campaign set:
+//! their batches, transitions and look-ups read the counter first, and now fail.
 
 use sea_orm_migration::prelude::*;
 
-/// `installation.format`, `node`, and `installation.revision` becomes `installation.set_revision`.
+/// Adds `installation.format` and `node`, and renames `installation.revision` to `installation.set_revision`.
 pub(crate) struct Migration;
 
 impl MigrationName for Migration {

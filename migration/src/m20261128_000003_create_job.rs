@@ -1,10 +1,10 @@
-//! Work that outlives a request: what waits for the clock, and what takes long. A job that runs holds a lease; another node takes
-//! it over when the lease runs out.
+//! Adds jobs: work that waits for a point in time, or that takes longer than a request may. The node that runs a job holds a
+//! lease. If the lease expires, another node takes over the job.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DatabaseBackend;
 
-/// `job`, with a job for each backfill that is open.
+/// Creates the table `job`, and a job for each open backfill.
 pub(crate) struct Migration;
 
 impl MigrationName for Migration {
@@ -13,7 +13,7 @@ impl MigrationName for Migration {
     }
 }
 
-/// A backfill that was open before jobs were stored goes on as a job.
+/// Backfills that are open when the table is created continue as jobs.
 const OPEN_BACKFILLS: &str = "INSERT INTO job (kind, unique_key, campaign_id, state, requests, attempts, run_at, created_at) \
     SELECT 'evaluation', 'evaluation:campaign:' || id, id, 'waiting', 1, 0, 0, 0 FROM campaign WHERE backfilled_to IS NOT NULL";
 
@@ -51,7 +51,7 @@ impl MigrationTrait for Migration {
             .col(number("total"))
             .take();
         manager.create_table(job).await?;
-        // What is due is looked for in this order; finished jobs are most of the table and are not in its way.
+        // Finds the jobs that are due. Most rows are finished jobs, which a search in this index does not read.
         let due = Index::create().name("job_state_run_at").table("job").col("state").col("run_at").take();
         manager.create_index(due).await?;
         manager.get_connection().execute_unprepared(OPEN_BACKFILLS).await?;

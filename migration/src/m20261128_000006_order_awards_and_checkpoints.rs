@@ -1,10 +1,9 @@
-//! `audit` meets a customer's awards and checkpoints beside its purchases, in their order and of all campaigns at once.
+//! Adds indexes for `audit`, which reads a customer's awards and checkpoints of all campaigns in the order of the purchases.
 
 use sea_orm_migration::prelude::*;
 
 use crate::online::{create_index, drop_index};
 
-/// `award_customer_order` and `checkpoint_customer_order`.
 pub(crate) struct Migration;
 
 impl MigrationName for Migration {

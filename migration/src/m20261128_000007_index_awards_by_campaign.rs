@@ -1,11 +1,11 @@
-//! A change deep in a customer's history looks at the recorded awards of one campaign: those of the stretch that is folded
-//! again, and the last ones where a cap binds. Without an index of its own it would read all campaigns' awards on its way.
+//! Adds an index of a customer's awards by campaign. A change deep in the customer's history reads the recorded awards of one
+//! campaign: those of the stretch that is folded again, and the last ones if a cap applies. Without this index it would read the
+//! awards of all campaigns.
 
 use sea_orm_migration::prelude::*;
 
 use crate::online::{create_index, drop_index};
 
-/// `award_customer_campaign`.
 pub(crate) struct Migration;
 
 impl MigrationName for Migration {

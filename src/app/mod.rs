@@ -45,7 +45,7 @@ use crate::app::reading::recent_stats::RecentStats;
 use crate::app::reading::snapshot::Snapshots;
 use crate::app::recorder::context::{Commit, Context};
 use crate::cache::redis::Redis;
-use crate::config;
+use crate::config::Config;
 use crate::live::Hub;
 use crate::live::hints::{Hint, Hints};
 
@@ -83,13 +83,8 @@ pub struct App {
 
 impl App {
     /// Starts the writers on a migrated database.
-    pub async fn start(
-        database: Database,
-        clock: Clock,
-        writer: &config::Writer,
-        cache: &config::Cache,
-        redis: &config::Redis,
-    ) -> Result<Arc<Self>, Error> {
+    pub async fn start(database: Database, clock: Clock, config: &Config) -> Result<Arc<Self>, Error> {
+        let Config { writer, cache, redis, .. } = config;
         let campaigns = Arc::new(Campaigns::default());
         let live = Hub::default();
         let job_wanted = Arc::new(Notify::new());

@@ -6,7 +6,8 @@ use super::error::Error;
 
 /// The latest format of the database that this program knows. A release that writes what the one before would not understand
 /// raises it, and goes on writing as before until the database has it.
-pub const FORMAT: i64 = 1;
+pub const FORMAT: i64 = 2;
+
 /// What a program knows of itself and the others.
 #[derive(Debug)]
 pub struct Node {

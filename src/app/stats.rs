@@ -14,6 +14,7 @@ use super::campaigns::Campaign;
 use super::error::Error;
 use super::reading::recent_stats::{ByCampaign, Stats, Totals};
 use super::rows::any;
+use super::stored::budget::from_row;
 use super::viewer::Admin;
 use crate::engine::budget::Budget;
 use crate::engine::time::Instant;
@@ -152,8 +153,7 @@ fn sum(shards: Vec<campaign_stat::Model>) -> HashMap<CampaignId, Totals> {
 pub async fn budgets(app: &App, campaigns: Vec<CampaignId>) -> Result<HashMap<CampaignId, Budget>, Error> {
     let keyed = any(app.database.backend(), budget::Column::CampaignId, campaigns.into_iter().map(|id| id.0));
     let rows = budget::Entity::find().filter(keyed).all(app.database.read()).await?;
-    let limited =
-        |row: budget::Model| Some((row.campaign_id, Budget { limit: row.points_limit?, used: row.points_used }));
+    let limited = |row: budget::Model| Some((row.campaign_id, from_row(&row)?));
     Ok(rows.into_iter().filter_map(limited).collect())
 }
 

@@ -1,13 +1,14 @@
-//! Entries as bytes, for where they can get lost, mixed up or damaged: behind a checksum over key and value.
+//! The encoding of cache entries for Redis. A checksum over key and value detects entries that are damaged or belong to
+//! another key.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
-/// Bytes of the checksum: chance lets one in 2^64 pass.
+/// The size of the checksum in bytes. A wrong entry passes with a probability of 2^-64.
 const CHECKSUM_BYTES: usize = 8;
 
-/// The value behind its checksum; none: it cannot be written.
+/// Encodes a value with its checksum in front. Returns `None` if the value cannot be serialized.
 pub(super) fn encode<T: Serialize>(key: &str, value: &T) -> Option<Vec<u8>> {
     let mut encoded = vec![0; CHECKSUM_BYTES];
     serde_json::to_writer(&mut encoded, value).ok()?;
@@ -16,7 +17,7 @@ pub(super) fn encode<T: Serialize>(key: &str, value: &T) -> Option<Vec<u8>> {
     Some(encoded)
 }
 
-/// The value; none: these are not the bytes that [`encode`] made for this key.
+/// Decodes a value. Returns `None` if [`encode`] did not make these bytes for this key, or if they are not a `T`.
 pub(super) fn decode<T: DeserializeOwned>(key: &str, encoded: &[u8]) -> Option<T> {
     let (found, value) = encoded.split_at_checked(CHECKSUM_BYTES)?;
     if found != checksum(key, value) {

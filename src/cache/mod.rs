@@ -1,9 +1,10 @@
-//! A read-through cache of entries that never change: an entry's key contains all that it depends on, so there is nothing to
-//! invalidate. It knows keys, values and bytes, no rules.
+//! A read-through cache of entries that never change. The key of an entry contains everything that the entry depends on,
+//! so no entry is ever invalidated. The cache knows nothing about what its keys and values mean.
 //!
-//! L1 is this process's, bounded in bytes; L2 is Redis ([`redis`]), which may be absent, slow or wrong: then its entries are
-//! misses. What is in neither is loaded by the caller's function. However many ask for one key at once, it is looked for
-//! once, in a task of its own: a caller that goes away cancels nothing.
+//! The tier L1 is the memory of this process and is bounded in bytes. The tier L2 is Redis ([`redis`]). If Redis is
+//! absent, slow or wrong, its entries count as misses. The function of the caller loads entries that are in neither tier.
+//! All concurrent requests for a key share one search. The search runs in a separate task, so a caller that goes away
+//! does not cancel it.
 
 mod codec;
 pub mod redis;
@@ -20,16 +21,17 @@ use tracing::Instrument as _;
 use self::redis::Redis;
 use crate::metrics;
 
-/// What an entry takes beside its key and value: the map's own bookkeeping, measured for moka.
+/// The memory that `moka` uses for an entry in addition to its key and value, in bytes, as measured.
 const ENTRY_BYTES: usize = 400;
-/// Memory of a value for each byte of its encoded form.
+/// The estimated memory of a value for each byte of its encoded form.
 const BYTES_PER_ENCODED_BYTE: usize = 2;
-/// An entry that takes more than this part of the budget is not kept: few of them would push everything else out.
+/// An entry that needs more than 1/8 of the memory of L1 is not stored there, because a few such entries would evict all
+/// others.
 const MAX_PART: u64 = 8;
-/// Bytes of the largest entry that is sent to Redis.
+/// The largest entry that is sent to Redis, in bytes of its encoded form.
 const MAX_SHARED_BYTES: usize = 1 << 20;
 
-/// Entries by key. `E`: why one could not be loaded.
+/// A cache of values of type `T`. `E` is the error of a load that fails.
 pub struct Cache<T, E> {
     local: moka::sync::Cache<String, Local<T>>,
     shared: Option<Redis>,
@@ -48,22 +50,22 @@ impl<T> Clone for Local<T> {
     }
 }
 
-/// What a search for a key comes to, once it does.
+/// The outcome of a search: `None` while the search runs, then the entry, its absence or an error.
 type Outcome<T, E> = watch::Receiver<Option<Result<Option<Found<T>>, E>>>;
 
-/// Where an entry was found.
+/// The tier in which an entry was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tier {
-    /// In this process.
+    /// The memory of this process.
     L1,
-    /// In Redis.
+    /// Redis, which several nodes share.
     L2,
-    /// It was loaded.
+    /// The entry was in no tier, so the function of the caller loaded it.
     Sql,
 }
 
 impl Tier {
-    /// As metrics and answers name it.
+    /// The name of the tier in metrics and in responses.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::L1 => "l1",
@@ -73,11 +75,9 @@ impl Tier {
     }
 }
 
-/// An entry.
+/// An entry and the tier in which it was found.
 pub struct Found<T> {
-    /// Its value.
     pub value: Arc<T>,
-    /// Where it was.
     pub tier: Tier,
 }
 
@@ -87,17 +87,16 @@ impl<T> Clone for Found<T> {
     }
 }
 
-/// What was loaded for a key that was wanted. It may be of a later key: the database moved on meanwhile.
+/// A loaded entry. Its key may differ from the requested key, because the database may have changed since the request.
 pub struct Loaded<T> {
-    /// The key that was wanted.
+    /// The key that was requested. The caller of [`Cache::get`] gets the entry under this key.
     pub wanted: String,
-    /// The key of what was read.
+    /// The key that fits the loaded value. The cache stores the entry under this key.
     pub key: String,
-    /// What was read.
     pub value: T,
 }
 
-/// A search ended without an outcome: its task panicked, or the process is stopping.
+/// A search ended without an outcome, because its task panicked or the process is stopping.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("a search in the cache was lost")]
 pub struct Lost;
@@ -107,7 +106,7 @@ where
     T: Serialize + DeserializeOwned + Send + Sync + 'static,
     E: From<Lost> + Clone + Send + Sync + 'static,
 {
-    /// With so many bytes in this process.
+    /// Creates a cache that uses at most `local_bytes` of memory in this process.
     pub fn new(local_bytes: u64, shared: Option<Redis>) -> Self {
         let local = moka::sync::Cache::builder()
             .weigher(|_: &String, entry: &Local<T>| entry.weight)
@@ -121,24 +120,24 @@ where
         Self { local, shared, searches: Mutex::default(), max_entry_bytes: local_bytes / MAX_PART }
     }
 
-    /// Redis, where there is one.
+    /// Returns Redis, if it is configured.
     pub fn shared(&self) -> Option<&Redis> {
         self.shared.as_ref()
     }
 
-    /// Entries of this process, and what they weigh.
+    /// Returns the number of entries in L1 and their estimated size in bytes.
     pub fn size(&self) -> (u64, u64) {
         self.local.run_pending_tasks();
         (self.local.entry_count(), self.local.weighted_size())
     }
 
-    /// The entry that this process has, whether it holds or not.
+    /// Returns the entry of L1, even if it would not pass the `holds` of [`Self::get`].
     pub fn kept(&self, key: &str) -> Option<Arc<T>> {
         self.local.get(key).map(|entry| entry.value)
     }
 
-    /// The entries of these keys, as far as there are any and `holds` lets them pass. What no tier has is loaded by `load`,
-    /// all together; a key that it does not answer has no entry.
+    /// Returns the entries of these keys. An entry that `holds` rejects counts as a miss. One call of `load` loads all
+    /// entries that are in no tier. A key that `load` does not return has no entry.
     pub async fn get<F>(
         self: &Arc<Self>,
         keys: Vec<String>,
@@ -163,7 +162,7 @@ where
             if let Some(outcome) = searches.get(&key) {
                 awaited.push((key, outcome.clone()));
             } else if let Some(entry) = kept(&key) {
-                // A search ended since.
+                // A search for this key has ended since the first look.
                 found.insert(key, entry);
             } else {
                 let (told, outcome) = watch::channel(None);
@@ -178,7 +177,7 @@ where
             tokio::spawn(async move { cache.search(begun, holds, load).await }.in_current_span());
         }
         for (key, mut outcome) in awaited {
-            // A sender that is gone has told nothing.
+            // If the sender was dropped, the search has no outcome.
             let told = outcome.wait_for(Option::is_some).await.map_err(|_| Lost)?.clone();
             if let Some(entry) = told.ok_or(Lost)?? {
                 found.insert(key, entry);
@@ -187,7 +186,7 @@ where
         Ok(found)
     }
 
-    /// In Redis, then by loading.
+    /// Looks for the entries in Redis and loads the others.
     async fn search<F>(
         &self,
         searches: Vec<Search<T, E>>,
@@ -238,7 +237,7 @@ where
         }
     }
 
-    /// What Redis has, for each of these searches.
+    /// Returns the encoded entry of each search, in order, or `None` for an entry that Redis does not have.
     async fn read_shared(&self, searches: &[Search<T, E>]) -> Vec<Option<Vec<u8>>> {
         let keys: Vec<&str> = searches.iter().map(|search| search.key.as_str()).collect();
         let read = match &self.shared {
@@ -248,7 +247,7 @@ where
         read.unwrap_or_else(|| vec![None; keys.len()])
     }
 
-    /// Keeps an entry in this process, unless it is too large.
+    /// Stores an entry in L1, unless it is too large.
     fn keep(&self, key: &str, value: Arc<T>, encoded_bytes: usize) {
         let weight = ENTRY_BYTES + 2 * key.len() + BYTES_PER_ENCODED_BYTE * encoded_bytes;
         if weight as u64 <= self.max_entry_bytes {
@@ -258,7 +257,7 @@ where
     }
 }
 
-/// A search that is under way; whoever comes meanwhile awaits its outcome.
+/// A running search. Other requests for its key wait for its outcome.
 struct Search<T, E> {
     cache: Arc<Cache<T, E>>,
     key: String,
@@ -267,7 +266,7 @@ struct Search<T, E> {
 
 impl<T, E> Search<T, E> {
     fn end(self, outcome: Result<Option<Found<T>>, E>) {
-        // Before it is told: who comes from here on finds the entry, or searches anew.
+        // The search is removed before its outcome is sent, so that later requests find the entry or start a new search.
         self.cache.searches.lock().remove(&self.key);
         self.told.send_replace(Some(outcome));
     }
@@ -275,7 +274,8 @@ impl<T, E> Search<T, E> {
 
 impl<T, E> Drop for Search<T, E> {
     fn drop(&mut self) {
-        // After a panic; else it is gone already, or another search is there that began since.
+        // After a panic the search is still in the map and is removed here. Otherwise it is gone, or another search has
+        // replaced it.
         let mut searches = self.cache.searches.lock();
         if searches.get(&self.key).is_some_and(|outcome| outcome.same_channel(&self.told.subscribe())) {
             searches.remove(&self.key);

@@ -1,8 +1,9 @@
-//! Redis as the tier that nodes share. It can be absent, slow, full, empty or wrong: nobody notices but the clock.
+//! Redis as the cache tier that nodes share. If Redis is absent, slow, full, empty or wrong, reads take longer but return
+//! the same results.
 //!
-//! Every operation has a deadline. After a few failures in a row, or one that shows that the connection cannot be trusted, the
-//! breaker opens: the connection is given up and nothing is asked any more, until one that answers is there again, which a
-//! task of its own looks for. No operation ever waits for a connection.
+//! Every operation has a deadline. The circuit breaker opens after several failures in a row, or after one failure that
+//! shows that the connection cannot be trusted. While the breaker is open, no command is sent, and a separate task tries
+//! to connect again. The breaker closes when a new connection responds. No operation waits for a connection.
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
@@ -18,14 +19,14 @@ use crate::metrics;
 
 /// Failures in a row after which the breaker opens.
 const MAX_FAILURES: u32 = 3;
-/// How long a connection may take, its first answer included.
+/// How long connecting may take, including the response to the first command.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
-/// The pause before another connection is tried; it doubles up to [`MAX_PAUSE`].
+/// The pause before the first attempt to reconnect. It doubles with each attempt, up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
-/// How long Redis keeps an entry. A customer that nobody asks for takes no memory for longer.
+/// How long Redis keeps an entry. After this time, a customer that nobody reads takes no memory.
 const TIME_TO_LIVE: Duration = Duration::from_hours(1);
-/// Bytes on their way into Redis. What does not fit is not sent.
+/// The largest number of bytes that are being sent to Redis at a time. An entry that exceeds this bound is not sent.
 const MAX_SENDING_BYTES: usize = 4 << 20;
 
 /// A handle on one Redis; clones share it.
@@ -35,25 +36,26 @@ pub struct Redis(Arc<Inner>);
 struct Inner {
     client: Client,
     deadline: Duration,
-    /// None: the breaker is open.
+    /// The current connection, or `None` while the breaker is open.
     link: Mutex<Option<Arc<Link>>>,
     connecting: AtomicBool,
-    /// Its limits were looked at.
+    /// Whether the memory settings of Redis have been checked.
     inspected: AtomicBool,
     sending: Arc<Semaphore>,
 }
 
-/// A connection, and how it does.
+/// A connection and the state of its failures.
 struct Link {
     connection: MultiplexedConnection,
-    /// In a row.
+    /// The number of failures since the last success.
     failures: AtomicU32,
-    /// That it refuses something was said.
+    /// Whether an error reply of Redis has been logged.
     complained: AtomicBool,
 }
 
 impl Redis {
-    /// The Redis at this URL, whether it is there or not. `deadline`: of one operation.
+    /// Opens the Redis at this URL. Redis need not be reachable: a task connects in the background. `deadline` bounds
+    /// each operation.
     pub fn open(url: &str, deadline: Duration) -> Result<Self, RedisError> {
         let redis = Self(Arc::new(Inner {
             client: Client::open(url)?,
@@ -67,12 +69,12 @@ impl Redis {
         Ok(redis)
     }
 
-    /// Whether it is used.
+    /// Whether Redis is in use. If not, the breaker is open or no connection has been made yet.
     pub fn is_up(&self) -> bool {
         self.0.lock().is_some()
     }
 
-    /// The values of these keys, in order; none: it cannot be asked now.
+    /// Returns the values of these keys, in order. Returns `None` if Redis is not in use or the operation fails.
     pub(super) async fn get(&self, keys: &[&str]) -> Option<Vec<Option<Vec<u8>>>> {
         let link = self.0.link()?;
         let values: Vec<Option<Vec<u8>>> = self.ask(&link, redis::cmd("MGET").arg(keys)).await?;
@@ -83,7 +85,7 @@ impl Redis {
         None
     }
 
-    /// Sets a key, some time from now, if there is room for it on the way.
+    /// Sets a key in the background. Does nothing if too many bytes are being sent already.
     pub(super) fn set_later(&self, key: String, value: Vec<u8>) {
         let bytes = u32::try_from(value.len()).unwrap_or(u32::MAX);
         let Ok(room) = Arc::clone(&self.0.sending).try_acquire_many_owned(bytes) else { return };
@@ -106,11 +108,11 @@ impl Redis {
                 return Some(answer);
             }
             Ok(Err(error)) => match error.kind() {
-                // It answers, if only that it cannot: that it is full, that it is loading, that we may not.
+                // Redis responds, but with an error: it is full or still loading, or the user lacks a permission.
                 ErrorKind::Server(_) | ErrorKind::Extension => {
                     ::metrics::counter!(metrics::REDIS_FAILURES, "kind" => "reply").increment(1);
                     if !link.complained.swap(true, Ordering::Relaxed) {
-                        tracing::warn!(error = %error, "Redis refuses what it is asked");
+                        tracing::warn!(error = %error, "Redis responds with errors");
                     }
                 }
                 ErrorKind::Io if error.is_timeout() => self.failed(link, "timeout", false),
@@ -122,22 +124,23 @@ impl Redis {
         None
     }
 
-    /// `for_good`: nothing that follows on this connection can be trusted.
+    /// Counts a failure and opens the breaker if necessary. `for_good` means that nothing later on this connection can be
+    /// trusted.
     fn failed(&self, link: &Arc<Link>, kind: &'static str, for_good: bool) {
         ::metrics::counter!(metrics::REDIS_FAILURES, "kind" => kind).increment(1);
         let failures = link.failures.fetch_add(1, Ordering::Relaxed) + 1;
         if !for_good && failures < MAX_FAILURES {
             return;
         }
-        // Not if another connection has taken its place.
+        // A late failure of an old connection does not affect the connection that replaced it.
         if self.0.lock().take_if(|current| Arc::ptr_eq(current, link)).is_some() {
             ::metrics::counter!(metrics::REDIS_BREAKER_OPENED).increment(1);
-            tracing::warn!(failure = kind, "Redis is not used until it answers as it should: reads go to the database");
+            tracing::warn!(failure = kind, "Redis is not used until it responds correctly: reads go to the database");
             self.connect(FIRST_PAUSE);
         }
     }
 
-    /// Looks for a connection, in a task that ends with the last handle.
+    /// Starts a task that tries to connect, unless one is running. The task ends when the last handle is dropped.
     fn connect(&self, pause: Duration) {
         if self.0.connecting.swap(true, Ordering::SeqCst) {
             return;
@@ -148,7 +151,7 @@ impl Redis {
             if let Some(inner) = inner.upgrade() {
                 inner.connecting.store(false, Ordering::SeqCst);
                 let redis = Self(inner);
-                // It may have failed again while this task still counted as looking.
+                // The new connection may have failed while this task still counted as connecting.
                 if !redis.is_up() {
                     redis.connect(FIRST_PAUSE);
                 }
@@ -173,7 +176,7 @@ async fn connect(inner: &Weak<Inner>, mut pause: Duration) {
             Err(late) => late.to_string(),
         };
         if !complained {
-            tracing::warn!(error = failure, "Redis is not there: reads go to the database");
+            tracing::warn!(error = failure, "Redis cannot be reached: reads go to the database");
             complained = true;
         }
         pause = (pause * 2).clamp(FIRST_PAUSE, MAX_PAUSE);
@@ -189,14 +192,14 @@ impl Inner {
         self.lock().clone()
     }
 
-    /// A connection on which an answer has come.
+    /// Connects, and checks that Redis responds to a PING.
     async fn dial(&self) -> Result<MultiplexedConnection, RedisError> {
         let config =
             AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(None);
         let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
         let pong: String = redis::cmd("PING").query_async(&mut connection).await?;
         if pong != "PONG" {
-            return Err((ErrorKind::UnexpectedReturnType, "the answer to PING is not PONG").into());
+            return Err((ErrorKind::UnexpectedReturnType, "the response to PING is not PONG").into());
         }
         if !self.inspected.load(Ordering::Relaxed) {
             self.inspected.store(inspect(&mut connection).await, Ordering::Relaxed);
@@ -205,17 +208,18 @@ impl Inner {
     }
 }
 
-/// Warns of a Redis that would grow without end, or refuse entries once it is full. Whether it could be asked.
+/// Warns if Redis has no memory limit, or would reject entries once it is full. Returns whether the settings could be
+/// read.
 async fn inspect(connection: &mut MultiplexedConnection) -> bool {
     let memory: Result<String, _> = redis::cmd("INFO").arg("memory").query_async(connection).await;
     let Ok(memory) = memory else { return false };
     let field = |name: &str| memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim));
     if field("maxmemory") == Some("0") {
-        tracing::warn!("Redis has no memory limit: set `maxmemory`, or it grows until the machine has none left");
+        tracing::warn!("Redis has no memory limit: set `maxmemory`, or it grows until the machine runs out of memory");
     }
     if field("maxmemory_policy") == Some("noeviction") {
         tracing::warn!(
-            "Redis evicts nothing: set `maxmemory-policy` to allkeys-lru, or it takes no entries once it is full"
+            "Redis evicts nothing: set `maxmemory-policy` to allkeys-lru, or it rejects entries once it is full"
         );
     }
     true

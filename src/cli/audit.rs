@@ -1,4 +1,5 @@
-//! `windfall audit`: recomputes all that is recorded.
+//! `windfall audit`: recomputes what follows from the recorded facts and prints each difference. With `--repair`, fixes what
+//! can be recomputed.
 
 use std::io::{Write as _, stdout};
 use std::process::ExitCode;
@@ -11,11 +12,12 @@ use crate::app::viewer::Viewer;
 use crate::app::{App, audit};
 use crate::config::Config;
 
-/// Recompute all awards, balances and budgets; exit 1 on any difference.
+/// Recompute all awards, balances and budgets; exit with 1 if anything differs.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Evaluate the customers that differ anew and post the differences, and count the campaigns that differ again.
-    /// The ledger and the budgets' decisions are never written over: what is wrong in them can only be told.
+    /// Fix the differences: evaluate each customer that differs again and post the difference, count the statistics and
+    /// budgets of campaigns again, and rerun dead jobs. Ledger entries and recorded budget decisions are never
+    /// overwritten: if one of them is wrong, every audit reports it.
     #[arg(long)]
     repair: bool,
 }
@@ -47,7 +49,8 @@ pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode
     Ok(if differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Runs the jobs that were given up, to their end; returns how many there were.
+/// Makes dead jobs run again, and waits until no backfill is open and no customer is deferred. Returns the number of dead
+/// jobs.
 async fn revive_jobs(app: &Arc<App>) -> anyhow::Result<u64> {
     let revived = queue::revive(app).await?;
     if revived > 0 {

@@ -1,4 +1,4 @@
-//! `windfall backup`: a copy of an SQLite database while others write.
+//! `windfall backup`: copies an SQLite database into a new file. Other processes may write to the database meanwhile.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -8,19 +8,19 @@ use anyhow::Context as _;
 use super::{connect, sqlite_file};
 use crate::config::Config;
 
-/// Copy an SQLite database into a new file. Others may write meanwhile.
+/// Copy an SQLite database into a new file. Other processes may write to the database meanwhile.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The copy. It must not exist yet.
+    /// The file to write. It must not exist yet.
     file: PathBuf,
 }
 
-/// As it is: a backup changes nothing, so it migrates nothing either.
+/// Copies the database as it is. Applies no migrations, because a backup must not change the database.
 pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let Some(original) = sqlite_file(&config.database) else {
-        anyhow::bail!("PostgreSQL brings its own tools: use pg_dump or pg_basebackup");
+        anyhow::bail!("`windfall backup` copies SQLite databases only: use pg_dump or pg_basebackup for PostgreSQL");
     };
-    // Connecting would make it.
+    // Connecting would create the file.
     if !Path::new(original).exists() {
         anyhow::bail!("there is no database {original}");
     }

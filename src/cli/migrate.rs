@@ -1,4 +1,4 @@
-//! `windfall migrate`: brings the schema up to date.
+//! `windfall migrate`: applies the pending migrations of the database schema.
 
 use std::process::ExitCode;
 
@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::connect;
 use crate::config::Config;
 
-/// Bring the database's schema up to date. Two at once are safe.
+/// Bring the database's schema up to date. Several programs may do this at the same time.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 

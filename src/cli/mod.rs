@@ -1,4 +1,4 @@
-//! The command line: one subcommand a file.
+//! The command line. Each subcommand has a module of its own.
 
 mod audit;
 mod backup;
@@ -27,14 +27,14 @@ use crate::app::error::Error;
 use crate::app::jobs::presence;
 use crate::config::{self, Config};
 
-/// The exit code of a program that does not know the database's format.
+/// The exit code if the database has a format that this program does not know.
 const OUTDATED: u8 = 3;
 
 /// A self-hosted GraphQL gamification API server: purchases in, points out.
 #[derive(Debug, Parser)]
 #[command(version, about)]
 pub struct Cli {
-    /// The configuration file; without it `windfall.toml`, if there is one.
+    /// The configuration file. Default: `windfall.toml` in the current directory, if it exists.
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -54,10 +54,10 @@ enum Command {
 }
 
 impl Cli {
-    /// Runs the subcommand; the exit code is 1 where it found something wrong.
+    /// Runs the subcommand and returns its exit code: 1 if it found something wrong, 3 if this program is outdated.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let config = Config::load(self.config.as_deref())?;
-        // The demo talks to a person by itself.
+        // The demo prints its own messages for people, so its log shows warnings only.
         let filter = if matches!(self.command, Command::Demo(_)) { "warn" } else { &config.log.filter };
         let _telemetry = Telemetry::start(filter, &config.log)?;
         let result = self.command.run(config).await;
@@ -89,14 +89,14 @@ impl Command {
     }
 }
 
-/// Connects.
+/// Connects to the database without applying migrations.
 async fn connect(config: &config::Database) -> anyhow::Result<Database> {
-    // The driver's own words say little where no server answers.
+    // The driver's message says little if no server responds, so the context names the configuration key.
     let opened = Database::connect(config).await;
     opened.context("the database cannot be opened: see `database.url` (WINDFALL__DATABASE__URL)")
 }
 
-/// Connects, and brings the schema up to date unless the configuration forbids it.
+/// Connects and applies pending migrations. If `database.migrate` is false, fails if there are any.
 async fn open_database(config: &config::Database) -> anyhow::Result<Database> {
     let database = connect(config).await?;
     if config.migrate {
@@ -107,17 +107,18 @@ async fn open_database(config: &config::Database) -> anyhow::Result<Database> {
     Ok(database)
 }
 
-/// The file of an SQLite database.
+/// Returns the file of an SQLite database, or `None` for PostgreSQL.
 fn sqlite_file(config: &config::Database) -> Option<&str> {
     let rest = config.url.expose().strip_prefix("sqlite://")?;
     Some(rest.split('?').next().unwrap_or(rest))
 }
 
-/// The application on the configured database, where it may run.
+/// Starts the application on the configured database, and announces it to the other programs there. Fails if this program does
+/// not know the format of the database.
 async fn start_app(config: &Config) -> anyhow::Result<Arc<App>> {
     let database = open_database(&config.database).await?;
     let clock = Clock::of(&database).await?;
-    let app = App::start(database, clock, &config.writer, &config.cache, &config.redis).await?;
+    let app = App::start(database, clock, config).await?;
     app.check_format().await?;
     tokio::spawn(presence::run(Arc::clone(&app)));
     Ok(app)

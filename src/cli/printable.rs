@@ -1,8 +1,9 @@
-//! Texts of customers on a terminal, where control characters are commands.
+//! Makes texts that others chose, such as the ids of customers, safe to print. A terminal executes the control characters in a
+//! text.
 
 use std::fmt::{self, Write as _};
 
-/// Marks that let a text look other than it is: they turn the direction of writing, or are not seen at all.
+/// Characters that make a text look different from what it is: they change the writing direction or are invisible.
 const INVISIBLE: [std::ops::RangeInclusive<char>; 6] = [
     '\u{061c}'..='\u{061c}',
     '\u{200b}'..='\u{200f}',
@@ -12,7 +13,7 @@ const INVISIBLE: [std::ops::RangeInclusive<char>; 6] = [
     '\u{fff9}'..='\u{fffb}',
 ];
 
-/// Shows a text on one line. What would move the cursor or hide something is written as an escape, such as `\u{1b}`.
+/// Displays a text on one line. Characters that would move the cursor or hide something become escapes, such as `\u{1b}`.
 pub(super) struct Printable<T>(pub(super) T);
 
 impl<T: fmt::Display> fmt::Display for Printable<T> {

@@ -1,4 +1,4 @@
-//! `windfall schema`: the GraphQL schema's text.
+//! `windfall schema`: prints the GraphQL schema in its definition language (SDL).
 
 use std::io::{Write as _, stdout};
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! `windfall serve`: the server.
+//! `windfall serve`: runs the server until SIGINT or SIGTERM. `windfall demo` runs the same server.
 
 use std::fs::File;
 use std::io::{Write as _, stdout};
@@ -23,17 +23,17 @@ use crate::http;
 use crate::http::auth::Verifier;
 use crate::http::router::router;
 
-/// Bytes of SHA-256.
+/// The length of a SHA-256 hash, and of the shortest HS256 key that RFC 7518, 3.2 allows.
 const HS256_KEY_BYTES: usize = 32;
 
-/// Run the server until it is interrupted. It answers what it has accepted, then stops.
+/// Run the server until it is interrupted. It then finishes the requests that it has accepted, and stops.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
 pub(super) async fn run(_: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     if config.auth.hs256_secret.is_none() && config.auth.public_keys.is_none() {
         anyhow::bail!(
-            "nobody could be let in: set `auth.hs256_secret` (WINDFALL__AUTH__HS256_SECRET) or \
+            "no token could be verified: set `auth.hs256_secret` (WINDFALL__AUTH__HS256_SECRET) or \
              `auth.jwks` (WINDFALL__AUTH__JWKS)"
         );
     }
@@ -44,19 +44,19 @@ pub(super) async fn run(_: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let app = start_app(config).await?;
     let listener = TcpListener::bind(config.http.listen)
         .await
-        .with_context(|| format!("`http.listen`: {} cannot be listened on", config.http.listen))?;
+        .with_context(|| format!("`http.listen`: cannot listen on {}", config.http.listen))?;
     let internal = match config.http.internal_listen {
         Some(address) => Some(
             TcpListener::bind(address)
                 .await
-                .with_context(|| format!("`http.internal_listen`: {address} cannot be listened on"))?,
+                .with_context(|| format!("`http.internal_listen`: cannot listen on {address}"))?,
         ),
         None => None,
     };
     let mut server = Server::new(app, verifier, listener, config)?;
     writeln!(stdout(), "listening on http://{}", server.listener.local_addr()?)?;
     if let Some(internal) = internal {
-        tracing::info!(address = %internal.local_addr()?, "health and metrics have a listener of their own");
+        tracing::info!(address = %internal.local_addr()?, "health and metrics are served on a separate listener as well");
         server.internal = Some(internal);
     }
     server.run(config).await?;
@@ -64,18 +64,18 @@ pub(super) async fn run(_: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Everything that a server consists of, before it takes its first request.
+/// A server that is ready to run and has not accepted a connection yet.
 pub(super) struct Server {
     app: Arc<App>,
     listener: TcpListener,
-    /// For health and metrics alone.
+    /// A second listener, which serves health and metrics only.
     internal: Option<TcpListener>,
     router: Router,
     sockets: TaskTracker,
 }
 
 impl Server {
-    /// It stops when the application does: when it is told to by a signal, from now on.
+    /// Builds the routes. From now on, SIGINT or SIGTERM stops the application and with it the server.
     pub(super) fn new(
         app: Arc<App>,
         verifier: Verifier,
@@ -84,13 +84,13 @@ impl Server {
     ) -> anyhow::Result<Self> {
         let sockets = TaskTracker::new();
         let router = router(Arc::clone(&app), verifier, config, sockets.clone())?;
-        // Before anybody knows that the server is there: who sees its address may stop it.
+        // Whoever reads the printed address may send a signal, so signals must be handled before the address is printed.
         tokio::spawn(stop_on_signal(Signals::listen()?, app.stopping.clone()));
         Ok(Self { app, listener, internal: None, router, sockets })
     }
 
-    /// Serves until it is stopped; what was accepted is answered and committed then. Fails where that takes too long: a
-    /// database that does not answer would hold the process for ever.
+    /// Serves until the application stops, then finishes and commits the requests that were accepted. Fails if that takes
+    /// longer than `http.stop_timeout_ms`, because a database that does not respond would keep the process alive for ever.
     pub(super) async fn run(self, config: &Config) -> anyhow::Result<()> {
         let (stop, stop_timeout) = (self.app.stopping.clone(), config.http.stop_timeout);
         let late = async {
@@ -100,7 +100,7 @@ impl Server {
         tokio::select! {
             stopped = self.serve(config) => stopped,
             () = late => {
-                tracing::error!("the stop takes longer than {stop_timeout:?}: what is not finished is given up");
+                tracing::error!("the stop takes longer than {stop_timeout:?}: unfinished work is given up");
                 anyhow::bail!("the server did not stop within {stop_timeout:?} (`http.stop_timeout_ms`)")
             }
         }
@@ -121,7 +121,7 @@ impl Server {
         }
         let (jobs, sweep) = (jobs.await, sweep.await);
         let format = if app.is_outdated() { app.check_format().await } else { Ok(()) };
-        // Whatever became of these.
+        // The application is stopped even if one of these tasks panicked.
         app.stop().await?;
         jobs?;
         sweep?;
@@ -129,7 +129,6 @@ impl Server {
     }
 }
 
-/// SIGINT and SIGTERM.
 struct Signals {
     interrupt: Signal,
     terminate: Signal,
@@ -146,26 +145,27 @@ async fn stop_on_signal(mut signals: Signals, stop: CancellationToken) {
         _ = signals.terminate.recv() => {}
         _ = signals.interrupt.recv() => {}
     }
-    tracing::info!("stopping: what was accepted is answered first");
+    tracing::info!("stopping: the requests that were accepted are finished first");
     stop.cancel();
 }
 
-/// RFC 7518, 3.2: a key of at least the hash's size.
+/// Warns about a key that is shorter than RFC 7518, 3.2 allows. The key is used nevertheless.
 fn warn_of_short_secret(auth: &config::Auth) {
     if auth.hs256_secret.as_ref().is_some_and(|secret| secret.expose().len() < HS256_KEY_BYTES) {
         tracing::warn!(
             "the configuration key `auth.hs256_secret` (WINDFALL__AUTH__HS256_SECRET) has fewer than \
-             {HS256_KEY_BYTES} bytes: tokens can be forged by whoever guesses it"
+             {HS256_KEY_BYTES} bytes: whoever guesses it can forge tokens"
         );
     }
 }
 
-/// One `serve` per SQLite file: two would each take the queue's order for the whole truth. The lock goes with the
-/// process, however it ends.
+/// Locks an SQLite file so that only one server runs on it. The writes of two servers would compete for SQLite's one write lock
+/// instead of waiting in one fair queue. The lock ends with the process, however the process ends. Returns `None` for
+/// PostgreSQL.
 pub(super) fn lock_file(config: &Config) -> anyhow::Result<Option<File>> {
     let Some(path) = sqlite_file(&config.database) else { return Ok(None) };
     let path = PathBuf::from(format!("{path}.lock"));
-    let file = File::create(&path).with_context(|| format!("{} cannot be made", path.display()))?;
+    let file = File::create(&path).with_context(|| format!("{} cannot be created", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(_) => anyhow::bail!("another `windfall serve` has this database open ({} is locked)", path.display()),

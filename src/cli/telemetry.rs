@@ -1,5 +1,5 @@
-//! What a process tells of itself while it runs: log lines on the standard error and, where it was built with the feature
-//! `otel`, traces to a collector.
+//! What a process reports about itself while it runs: log lines on standard error and, if it was built with the feature `otel`,
+//! traces for a collector.
 
 use std::io::{self, IsTerminal as _, Write, stderr};
 
@@ -10,14 +10,15 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use super::printable::Printable;
 use crate::config;
 
-/// Tells what is left to tell when it is dropped.
+/// Keeps traces going. Sends the spans that are still buffered when it is dropped.
 pub(super) struct Telemetry {
     #[cfg(feature = "otel")]
     provider: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
 }
 
 impl Telemetry {
-    /// From now on. `filter`: what is told.
+    /// Starts to log what `filter` selects. Sends traces to `log.otlp_endpoint` if it is set; fails if it is set and this
+    /// program was built without the feature `otel`.
     pub(super) fn start(filter: &str, config: &config::Log) -> anyhow::Result<Self> {
         let styled = stderr().is_terminal();
         let lines = tracing_subscriber::fmt::layer().with_writer(move || Lines { styled }).with_ansi(styled);
@@ -44,7 +45,8 @@ impl Telemetry {
     }
 }
 
-/// Sends spans to this collector, a batch at a time, from a thread of its own; takes on what callers say of their traces.
+/// Returns a provider that sends spans to the collector in batches, from a thread of its own. Also makes requests continue the
+/// traces that their callers name in W3C headers.
 #[cfg(feature = "otel")]
 fn collector(endpoint: &str) -> anyhow::Result<opentelemetry_sdk::trace::SdkTracerProvider> {
     use anyhow::Context as _;
@@ -61,9 +63,10 @@ fn collector(endpoint: &str) -> anyhow::Result<opentelemetry_sdk::trace::SdkTrac
         .build())
 }
 
-/// Writes each event as one line, whatever it quotes.
+/// Writes each event as one line, even if it quotes a text with line breaks or control characters.
 struct Lines {
-    /// The lines have styles, which begin with an escape; of what is quoted the library escapes that itself.
+    /// Whether lines contain styles. These begin with the character ESC, which must pass. In quoted texts the library escapes ESC
+    /// itself.
     styled: bool,
 }
 

@@ -12,13 +12,13 @@ use crate::http::auth::{Role, is_external_id};
 /// Mint a token that this configuration accepts.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// customer, storefront or admin.
+    /// The role that the token grants: customer, storefront or admin.
     #[arg(long)]
     role: Role,
-    /// Whom it speaks for: for a customer, the shop's id of it.
+    /// The token's subject. For the role customer, this is the customer's external id.
     #[arg(long)]
     sub: String,
-    /// How long it is valid: a number and s, m, h, d or w.
+    /// How long the token is valid: a number followed by s, m, h, d or w.
     #[arg(long, value_name = "SPAN", value_parser = parse_span, default_value = "30d")]
     expires_in: Duration,
 }
@@ -26,30 +26,28 @@ pub struct Args {
 /// Why no token can be minted.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenError {
-    /// There is nothing to sign with.
     #[error(
         "tokens are signed with the configuration key `auth.hs256_secret` (WINDFALL__AUTH__HS256_SECRET), which is not set"
     )]
     NoSecret,
-    /// Nobody would accept it.
+    /// No server accepts such a subject.
     #[error("--sub must have 1 to 200 bytes, without U+0000")]
     Subject,
-    /// Later than times can tell.
+    /// The expiry does not fit into an instant.
     #[error("--expires-in is too long")]
     TooLong,
-    /// The library refused.
     #[error("the token cannot be signed")]
     Signing(#[from] jsonwebtoken::errors::Error),
 }
 
-/// Prints the token alone on a line. `now` is in microseconds since 1970.
+/// Prints a token on a line of its own. `now` is in microseconds since 1970.
 pub fn run(args: &Args, config: &Auth, now: i64) -> anyhow::Result<()> {
     let token = mint(config, args.role, &args.sub, args.expires_in, now)?;
     writeln!(stdout(), "{token}")?;
     Ok(())
 }
 
-/// A token that holds from now on for `ttl`. `now` is in microseconds since 1970.
+/// Returns a signed token that is valid for `ttl` from `now`. `now` is in microseconds since 1970.
 pub fn mint(config: &Auth, role: Role, sub: &str, ttl: Duration, now: i64) -> Result<String, TokenError> {
     let secret = config.hs256_secret.as_ref().ok_or(TokenError::NoSecret)?;
     if !is_external_id(sub) {
@@ -57,7 +55,7 @@ pub fn mint(config: &Auth, role: Role, sub: &str, ttl: Duration, now: i64) -> Re
     }
     let issued_at = now.div_euclid(1_000_000);
     let expires_at = i64::try_from(ttl.as_secs()).ok().and_then(|ttl| issued_at.checked_add(ttl));
-    // Verifiers count in microseconds.
+    // Verifiers convert the expiry to microseconds, which must not overflow.
     let expires_at = expires_at.filter(|at| at.checked_mul(1_000_000).is_some()).ok_or(TokenError::TooLong)?;
     let claims = json!({
         "iss": config.issuer,
@@ -72,7 +70,7 @@ pub fn mint(config: &Auth, role: Role, sub: &str, ttl: Duration, now: i64) -> Re
 }
 
 fn parse_span(text: &str) -> Result<Duration, String> {
-    const ALLOWED: &str = "a span is a number above 0 and one of s, m, h, d, w, such as 30d";
+    const ALLOWED: &str = "a span is a number above 0 followed by s, m, h, d or w, such as 30d";
     let (number, seconds) = [("s", 1), ("m", 60), ("h", 3_600), ("d", 86_400), ("w", 604_800)]
         .into_iter()
         .find_map(|(unit, seconds)| Some((text.strip_suffix(unit)?, seconds)))

@@ -1,16 +1,16 @@
-//! Blocks of addresses.
+//! CIDR blocks: sets of IP addresses that share a prefix.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-/// Addresses that begin alike, such as 10.0.0.0/8.
+/// All addresses with the same first bits, such as 10.0.0.0/8. IPv4 and IPv6 addresses never match each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cidr {
     address: IpAddr,
     bits: u8,
 }
 
-/// A text that is no CIDR block.
+/// The text is not a CIDR block.
 #[derive(Debug, thiserror::Error)]
 #[error("not a CIDR block")]
 pub struct NoCidr;
@@ -18,7 +18,7 @@ pub struct NoCidr;
 impl FromStr for Cidr {
     type Err = NoCidr;
 
-    /// Reads `ADDRESS/BITS`, or an address alone.
+    /// Parses `ADDRESS/BITS`, or a single address. Bits of the address after the first `BITS` are ignored.
     fn from_str(text: &str) -> Result<Self, NoCidr> {
         let (address, bits) = text.split_once('/').map_or((text, None), |(address, bits)| (address, Some(bits)));
         let address: IpAddr = address.parse().map_err(|_| NoCidr)?;
@@ -32,23 +32,22 @@ impl FromStr for Cidr {
 }
 
 impl Cidr {
-    /// All addresses with the same first bits as this one.
+    /// The block of all addresses whose first `bits` bits are those of `address`.
     pub fn new(address: IpAddr, bits: u8) -> Self {
         Self { address: network(address, bits), bits }
     }
 
-    /// The first of them.
+    /// The first address of the block.
     pub fn address(self) -> IpAddr {
         self.address
     }
 
-    /// Whether an address is one of them.
     pub fn contains(self, address: IpAddr) -> bool {
         self.address.is_ipv4() == address.is_ipv4() && network(address, self.bits) == self.address
     }
 }
 
-/// The address with all but its first bits set to 0.
+/// The address with all bits after the first `bits` set to 0.
 fn network(address: IpAddr, bits: u8) -> IpAddr {
     match address {
         IpAddr::V4(address) => {

@@ -1,8 +1,10 @@
-//! The configuration: one struct per area, read once at start.
+//! The configuration: one struct per section, read once at the start. A field without a comment has the name of its key,
+//! without the unit of a duration. `config/default.toml` explains all keys.
 //!
-//! Three layers, the later the stronger: `config/default.toml` (embedded; it explains every key and is the one place that
-//! holds defaults), `windfall.toml`, `WINDFALL__…` environment variables. Whatever is wrong stops the start with the key's name
-//! and what is allowed. Values never appear in messages, because a database URL or a secret may be among them.
+//! The configuration has three layers: the embedded `config/default.toml`, the file `windfall.toml`, and the
+//! `WINDFALL__…` environment variables. A later layer overrides an earlier one. Defaults are defined in
+//! `config/default.toml` only. An error prevents the start, names the key and says what is allowed. Messages never
+//! contain values, because a value may be a secret or a database URL with a password.
 
 mod cidr;
 mod source;
@@ -19,186 +21,136 @@ use tracing_subscriber::EnvFilter;
 pub use cidr::Cidr;
 use source::Source;
 
-/// The file that is read where `--config` names none. It need not exist.
+/// The file that is read if `--config` is not given. It may be missing.
 const FILE: &str = "windfall.toml";
 
-/// Everything that can be configured.
+/// The whole configuration: one field for each section of the file.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where and how requests are taken.
     pub http: Http,
-    /// Where everything is stored.
     pub database: Database,
-    /// What one caller may ask.
     pub limits: Limits,
-    /// Limits of the write queue.
     pub writer: Writer,
-    /// What reads are answered from.
     pub cache: Cache,
-    /// What nodes share beside the database.
     pub redis: Redis,
-    /// Whose tokens are accepted.
     pub auth: Auth,
-    /// What is logged.
     pub log: Log,
 }
 
-/// Where and how requests are taken.
+/// The section `http`: the listeners, their timeouts and limits, and what the endpoint offers.
 #[derive(Clone, Debug)]
 pub struct Http {
-    /// `http.listen`
     pub listen: SocketAddr,
-    /// `http.internal_listen`
     pub internal_listen: Option<SocketAddr>,
-    /// `http.request_timeout_ms`
     pub request_timeout: Duration,
-    /// `http.head_timeout_ms`
     pub head_timeout: Duration,
-    /// `http.write_timeout_ms`
     pub write_timeout: Duration,
-    /// `http.stop_timeout_ms`
     pub stop_timeout: Duration,
-    /// `http.body_limit_bytes`
     pub body_limit_bytes: usize,
-    /// `http.unfinished_bytes`
     pub unfinished_bytes: usize,
-    /// `http.connections`
     pub connections: usize,
-    /// `http.sockets_per_subject`
     pub sockets_per_subject: usize,
-    /// `http.sockets_per_address`
     pub sockets_per_address: usize,
-    /// `http.trusted_proxies`
     pub trusted_proxies: Vec<Cidr>,
-    /// `http.allowed_origins`
     pub allowed_origins: Vec<String>,
-    /// `http.introspection`
     pub introspection: bool,
-    /// `http.graphiql`
     pub graphiql: bool,
-    /// `http.documents`
     pub documents: Option<PathBuf>,
 }
 
-/// What one caller may ask.
+/// The section `limits`: how much each caller may ask for, and how large a document may be.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// `limits.customer_…`: customers and whoever has no token.
+    /// The keys `customer_…`, for customers and for callers without a token.
     pub customer: Rate,
-    /// `limits.shop_…`: storefronts and admins.
+    /// The keys `shop_…`, for storefronts and admins.
     pub shop: Rate,
-    /// `limits.concurrent_requests`
     pub concurrent_requests: usize,
-    /// `limits.streams`
     pub streams: usize,
-    /// `limits.document_tokens`
     pub document_tokens: u32,
-    /// `limits.document_aliases`
     pub document_aliases: u32,
-    /// `limits.document_directives`
     pub document_directives: u32,
-    /// `limits.document_depth`
     pub document_depth: u32,
 }
 
-/// Points that come back to a caller.
+/// The points that a caller regains per second, and the most points that it can have.
 #[derive(Clone, Debug)]
 pub struct Rate {
-    /// `…_points_per_second`
     pub points_per_second: NonZeroU32,
-    /// `…_burst_points`: the most it can have.
     pub burst_points: NonZeroU32,
 }
 
-/// Where everything is stored.
+/// The section `database`: the URL of the database, its connections and timeouts.
 #[derive(Clone, Debug)]
 pub struct Database {
-    /// `database.url`, which may hold a password.
+    /// A secret, because the URL may contain a password.
     pub url: Secret,
-    /// `database.migrate`
     pub migrate: bool,
-    /// `database.connections`
     pub connections: u32,
-    /// `database.statement_timeout_ms`
     pub statement_timeout: Duration,
-    /// `database.idle_transaction_timeout_ms`
     pub idle_transaction_timeout: Duration,
 }
 
-/// Limits of the write queue.
+/// The section `writer`: the write queue and the transactions that empty it.
 #[derive(Clone, Debug)]
 pub struct Writer {
-    /// `writer.queue_items`
     pub queue_items: usize,
-    /// `writer.queue_bytes`
     pub queue_bytes: usize,
-    /// `writer.batch_items`
     pub batch_items: usize,
-    /// `writer.fold_purchases`
     pub fold_purchases: usize,
-    /// `writer.writers`
     pub writers: u32,
 }
 
-/// What reads are answered from.
+/// The section `cache`: the cache in memory, and how stale reads may be.
 #[derive(Clone, Debug)]
 pub struct Cache {
-    /// `cache.l1_bytes`
     pub l1_bytes: u64,
-    /// `cache.max_staleness`: zero where every read looks.
+    /// If zero, every read looks up the current version.
     pub max_staleness: Duration,
 }
 
-/// What nodes share beside the database.
+/// The section `redis`: the optional server that all nodes on one database share.
 #[derive(Clone, Debug)]
 pub struct Redis {
-    /// `redis.url`, which may hold a password.
+    /// A secret, because the URL may contain a password.
     pub url: Option<Secret>,
-    /// `redis.timeout_ms`
     pub timeout: Duration,
 }
 
-/// Whose tokens are accepted. With no key at all the commands that need one refuse to start.
+/// The section `auth`. Without any key, the commands that need one refuse to start.
 #[derive(Clone, Debug)]
 pub struct Auth {
-    /// `auth.hs256_secret`
     pub hs256_secret: Option<Secret>,
-    /// `auth.jwks` or `auth.public_key_pem`
+    /// The key `auth.jwks` or `auth.public_key_pem`; not both can be set.
     pub public_keys: Option<PublicKeys>,
-    /// `auth.issuer`
     pub issuer: String,
-    /// `auth.audience`
     pub audience: String,
-    /// `auth.leeway_seconds`
     pub leeway: Duration,
 }
 
-/// Where the keys of signed tokens come from.
+/// Where the server finds the public keys that verify tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PublicKeys {
-    /// A file with one key.
+    /// A PEM file with one key.
     Pem(PathBuf),
-    /// A key set in a file.
+    /// A file with a JSON Web Key Set.
     JwksFile(PathBuf),
-    /// A key set behind an http or https URL.
+    /// The http or https URL of a JSON Web Key Set.
     JwksUrl(String),
 }
 
-/// What is logged.
+/// The section `log`: what is logged, and where traces are sent.
 #[derive(Clone, Debug)]
 pub struct Log {
-    /// `log.filter`
     pub filter: String,
-    /// `log.otlp_endpoint`
     pub otlp_endpoint: Option<String>,
 }
 
-/// A text that must not show up in logs and messages.
+/// A text that must not appear in logs and messages. Its `Debug` output is a placeholder.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
 impl Secret {
-    /// The text itself.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -216,43 +168,41 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Why the configuration was refused.
+/// Why the configuration was rejected. The messages contain no values.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file could not be read, or it is not TOML.
+    /// The file cannot be read, or is not valid TOML.
     #[error("the configuration file {} cannot be read: {reason}", path.display())]
     File {
-        /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Says what is wrong with the file, without quoting its content.
         reason: String,
     },
-    /// The environment could not be read.
-    #[error("a WINDFALL__ environment variable is named or encoded in a way that cannot be read")]
+    /// An environment variable cannot be read. The variable is not known.
+    #[error("a WINDFALL__ environment variable cannot be read: its name or its encoding is not valid")]
     Environment,
-    /// A key that does not exist.
+    /// The file or the environment has a key that does not exist.
     #[error("the configuration key `{key}` does not exist; config/default.toml lists all keys")]
     UnknownKey {
-        /// The key as it was given.
+        /// Has the form `section.key`.
         key: String,
     },
-    /// A value that is not allowed.
+    /// The value of a key is not allowed.
     #[error("the configuration key `{key}` ({variable}) must be {allowed}", variable = variable(key))]
     Invalid {
-        /// The key.
         key: &'static str,
-        /// What is allowed.
+        /// Completes the message "must be …".
         allowed: String,
     },
 }
 
 impl Config {
-    /// Reads the file, or `windfall.toml` where it is `None`, and the process's environment.
+    /// Reads the file and the environment of the process. If `file` is `None`, reads `windfall.toml` if it exists.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
         Self::load_with(file, Environment::default())
     }
 
-    /// What holds where nothing is configured.
+    /// The configuration with the default of every key.
     pub fn defaults() -> Result<Self, ConfigError> {
         Self::read(&Source::defaults()?)
     }
@@ -273,11 +223,11 @@ impl Config {
             log: Log::read(source)?,
         };
         source.refuse_unread_keys()?;
-        // One address gets half of it at most, and a body must fit into that while another waits.
+        // One address gets at most half of the budget, and two of the largest bodies must fit into that half.
         if config.http.unfinished_bytes / 4 < config.http.body_limit_bytes {
             return Err(invalid("http.unfinished_bytes", "at least four times `http.body_limit_bytes`"));
         }
-        // With a connection for each writer and none left, reads would wait for writes. SQLite has pools of its own.
+        // If the writers took all connections of the pool, reads would wait for writes. SQLite has separate pools.
         let sqlite = config.database.url.expose().starts_with("sqlite:");
         if !sqlite && config.writer.writers >= config.database.connections {
             return Err(invalid("writer.writers", "below `database.connections`"));
@@ -315,7 +265,7 @@ fn internal_listen(source: &Source) -> Result<Option<SocketAddr>, ConfigError> {
     listen.map_err(|_| invalid(KEY, "an address and a port, such as 127.0.0.1:9090 or [::1]:9090, or empty"))
 }
 
-/// The parts of a text that commas separate, without those that are empty.
+/// Splits a text at its commas and leaves out empty parts.
 fn listed(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
@@ -349,7 +299,8 @@ impl Limits {
             NonZeroU32::new(number).ok_or_else(|| invalid(key, "above 0"))
         };
         let points = |key| number(key, 1);
-        // At least what the dearest operation that is admitted costs.
+        // A caller with all its points must be able to pay for the most expensive request: 50 000 points and one for each
+        // token.
         let burst = |key| number(key, 60_000);
         Ok(Self {
             customer: Rate {
@@ -375,7 +326,7 @@ impl Database {
         const URL: &str = "database.url";
         let url = source.text(URL)?;
         let known = ["sqlite://", "postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
-        // Each connection would have a database of its own.
+        // In memory, each connection would have its own database.
         let in_memory = url.contains(":memory:") || url.contains("mode=memory");
         if !known || in_memory {
             return Err(invalid(URL, "sqlite://FILE or postgres://USER:PASSWORD@HOST:PORT/DATABASE"));
@@ -394,7 +345,7 @@ impl Database {
 impl Writer {
     fn read(source: &Source) -> Result<Self, ConfigError> {
         Ok(Self {
-            // At least one whole recordPurchases, which is admitted all or none.
+            // The queue must hold one full `recordPurchases`, which is admitted as a whole or not at all.
             queue_items: source.number("writer.queue_items", 500, 1_000_000)?,
             queue_bytes: source.number("writer.queue_bytes", 1 << 20, 4 << 30)?,
             batch_items: source.number("writer.batch_items", 1, 1_000)?,
@@ -407,7 +358,7 @@ impl Writer {
 impl Cache {
     fn read(source: &Source) -> Result<Self, ConfigError> {
         const STALENESS: &str = "cache.max_staleness";
-        let allowed = "seconds from 0 to 60, such as 0.5";
+        let allowed = "a number of seconds from 0 to 60, such as 0.5";
         let seconds: f64 = source.parse(STALENESS, allowed)?;
         if !(0.0..=60.0).contains(&seconds) {
             return Err(invalid(STALENESS, allowed));
@@ -435,7 +386,7 @@ impl Auth {
         let hs256_secret = source.optional_text("auth.hs256_secret")?;
         const PEM: &str = "auth.public_key_pem";
         let public_keys = match (source.optional_text("auth.jwks")?, source.optional_text(PEM)?) {
-            (Some(_), Some(_)) => return Err(invalid(PEM, "empty where `auth.jwks` is set")),
+            (Some(_), Some(_)) => return Err(invalid(PEM, "empty if `auth.jwks` is set")),
             (Some(url), None) if url.starts_with("https://") || url.starts_with("http://") => {
                 Some(PublicKeys::JwksUrl(url))
             }
@@ -476,7 +427,7 @@ fn invalid(key: &'static str, allowed: &str) -> ConfigError {
     ConfigError::Invalid { key, allowed: allowed.to_owned() }
 }
 
-/// The environment variable of a key.
+/// The name of the environment variable of a key.
 fn variable(key: &str) -> String {
     format!("WINDFALL__{}", key.replace('.', "__").to_uppercase())
 }

@@ -1,4 +1,4 @@
-//! The layers of the configuration, merged, and typed access to single keys.
+//! Merges the layers of the configuration and gives typed access to single keys.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -11,18 +11,19 @@ use super::{ConfigError, FILE, invalid};
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
-/// The merged layers. It remembers which keys were read: any other key does not exist.
+/// The merged layers. The source remembers which keys were read, because all other keys are unknown.
 pub(super) struct Source {
     layers: Layers,
     read: RefCell<BTreeSet<&'static str>>,
 }
 
 impl Source {
-    /// Only the environment's `WINDFALL__…` variables are taken. Without `file`, `windfall.toml` is read if it is there.
+    /// Merges the defaults, the file and the `WINDFALL__…` variables of the environment. Without `file`, reads
+    /// `windfall.toml` if it exists.
     pub(super) fn new(file: Option<&Path>, environment: Environment) -> Result<Self, ConfigError> {
-        // Left unparsed: a secret made of digits must keep its leading zeros.
+        // Values stay text: a secret that consists of digits must keep its leading zeros.
         let environment = environment.prefix("WINDFALL").separator("__").try_parsing(false);
-        // Layer by layer, so that an error can name the layer.
+        // Each layer is collected by itself, so that an error can name the layer.
         environment.collect().map_err(|_| ConfigError::Environment)?;
         let path = file.unwrap_or(Path::new(FILE));
         let toml = match std::fs::read_to_string(path) {
@@ -30,7 +31,7 @@ impl Source {
             Err(error) if file.is_none() && error.kind() == std::io::ErrorKind::NotFound => String::new(),
             Err(error) => return Err(ConfigError::File { path: path.into(), reason: error.to_string() }),
         };
-        // The parser's own message quotes the line, which may hold a secret.
+        // The message of the parser is dropped: it quotes the line, which may contain a secret.
         let toml = File::from_str(&toml, FileFormat::Toml);
         toml.collect()
             .map_err(|_| ConfigError::File { path: path.into(), reason: "it is not valid TOML".to_owned() })?;
@@ -44,36 +45,35 @@ impl Source {
         Ok(Self { layers, read: RefCell::default() })
     }
 
-    /// The defaults alone.
+    /// Only the defaults: neither a file nor the environment is read.
     pub(super) fn defaults() -> Result<Self, ConfigError> {
         let defaults = File::from_str(DEFAULTS, FileFormat::Toml);
         let layers = Layers::builder().add_source(defaults).build().map_err(|_| ConfigError::Environment)?;
         Ok(Self { layers, read: RefCell::default() })
     }
 
-    /// A text, or `None` where it is empty.
+    /// Returns the text of a key, or `None` if the text is empty.
     pub(super) fn optional_text(&self, key: &'static str) -> Result<Option<String>, ConfigError> {
         self.read.borrow_mut().insert(key);
         let text = self.layers.get_string(key).map_err(|_| invalid(key, "a single value"))?;
         Ok(Some(text).filter(|text| !text.is_empty()))
     }
 
-    /// A text that is not empty.
+    /// Returns the text of a key that must not be empty.
     pub(super) fn text(&self, key: &'static str) -> Result<String, ConfigError> {
         self.optional_text(key)?.ok_or_else(|| invalid(key, "not empty"))
     }
 
-    /// A value of a type that can be parsed.
+    /// Parses the value of a key. `allowed` completes the error message "must be …".
     pub(super) fn parse<T: FromStr>(&self, key: &'static str, allowed: &str) -> Result<T, ConfigError> {
         self.optional_text(key)?.and_then(|text| text.parse().ok()).ok_or_else(|| invalid(key, allowed))
     }
 
-    /// `true` or `false`.
     pub(super) fn boolean(&self, key: &'static str) -> Result<bool, ConfigError> {
         self.parse(key, "true or false")
     }
 
-    /// A whole number between two bounds, both allowed.
+    /// Returns a whole number from `least` to `most`, both included.
     pub(super) fn number<T: TryFrom<u64>>(&self, key: &'static str, least: u64, most: u64) -> Result<T, ConfigError> {
         let allowed = format!("a whole number from {least} to {most}");
         let number: u64 = self.parse(key, &allowed)?;
@@ -83,7 +83,7 @@ impl Source {
         T::try_from(number).map_err(|_| invalid(key, "smaller on this machine"))
     }
 
-    /// Refuses the keys that nobody asked for. To be called when all areas are read.
+    /// Returns an error if any layer has a key that was not read. Call this method after all sections have been read.
     pub(super) fn refuse_unread_keys(&self) -> Result<(), ConfigError> {
         let read = self.read.borrow();
         match self.keys().into_iter().find(|key| !read.contains(key.as_str())) {
@@ -92,7 +92,7 @@ impl Source {
         }
     }
 
-    /// The keys of all layers, dotted.
+    /// The keys of all layers, in the form `section.key`.
     fn keys(&self) -> BTreeSet<String> {
         let mut keys = BTreeSet::new();
         collect_keys("", &self.layers.collect().unwrap_or_default(), &mut keys);

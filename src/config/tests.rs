@@ -14,7 +14,7 @@ fn refusal(toml: &str, environment: &[(&str, &str)]) -> String {
     load(toml, environment).unwrap_err().to_string()
 }
 
-/// The keys of the default file as a reader sees them: `section.key` with the comment above it.
+/// The keys of the default file, in the form `section.key`, each with the comment above it.
 fn documented() -> BTreeMap<String, String> {
     let (mut section, mut comment, mut keys) = (String::new(), String::new(), BTreeMap::new());
     for line in include_str!("../../config/default.toml").lines() {
@@ -42,8 +42,9 @@ fn defaults_are_valid() {
     assert_eq!((config.auth.issuer.as_str(), config.auth.audience.as_str()), ("windfall", "windfall"));
 }
 
-/// A key that is only in the code has no default and fails to read; one that is only in the file is refused as unknown. So it is
-/// enough that the file alone loads, and that each key tells its variable.
+/// A key that is missing in the file has no default, so reading it fails. A key that is missing in the code is refused as
+/// unknown. So this test only checks that the file loads by itself, and that each comment begins with the variable of its
+/// key.
 #[test]
 fn every_key_is_documented() {
     load("", &[]).unwrap();
@@ -54,7 +55,7 @@ fn every_key_is_documented() {
     }
 }
 
-/// Each key is set from the environment to a value of its own kind, written as text.
+/// Sets every key by its environment variable. Keys that need no special value get 2048.
 #[test]
 fn every_key_can_come_from_the_environment() {
     let value = |key: &str| match key {
@@ -123,7 +124,7 @@ fn every_key_can_come_from_the_environment() {
     assert_eq!(config.redis.url.unwrap().expose(), "redis://user:hidden@cache.example:6380/3");
     assert_eq!(config.redis.timeout, Duration::from_millis(2048));
     assert_eq!(config.log.otlp_endpoint.as_deref(), Some("http://collector.example:4318/v1/traces"));
-    // Digits stay text, leading zero included.
+    // A text of digits keeps its leading zeros.
     assert_eq!(config.auth.hs256_secret.unwrap().expose(), "01234567890123456789012345678901");
     assert_eq!(config.auth.public_keys, Some(PublicKeys::JwksUrl("https://issuer.example/keys".to_owned())));
     assert_eq!((config.auth.issuer.as_str(), config.auth.audience.as_str()), ("007", "007"));
@@ -187,7 +188,7 @@ fn wrong_values_are_refused_by_name_without_the_value() {
         assert!(message.contains(&name) && message.contains(allowed), "{message}");
         assert!(!message.contains("hidden"), "{message}");
     }
-    // Short, but a secret: `serve` warns of it.
+    // A short secret is accepted; `serve` warns about it.
     let short = load("", &[("WINDFALL__AUTH__HS256_SECRET", "s")]).unwrap();
     assert_eq!(short.auth.hs256_secret.unwrap().expose(), "s");
     let busy = refusal("[database]\nurl = 'postgres://host/db'\nconnections = 4", &[]);

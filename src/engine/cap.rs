@@ -28,7 +28,7 @@ pub fn following(rule: &Rule, outcome: &Outcome, recorded: usize, in_stretch: us
     let Some(left) = left(rule, recorded, in_stretch) else { return Following::Stay };
     let reached = outcome.awards.len();
     let was_full = left <= in_stretch;
-    match outcome.to {
+    match outcome.stretch.to {
         Some(_) if reached > left => Following::Leave(reached - left),
         Some(_) if reached < left && was_full => Following::Enter(left - reached),
         _ => Following::Stay,

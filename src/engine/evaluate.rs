@@ -18,6 +18,7 @@ use super::fold::{Fold, Ran};
 use super::purchase::Key;
 use super::rule::{Campaign, Eligible};
 use super::state::State;
+use super::stretch::Stretch;
 use super::window::WindowRule;
 
 /// Counted purchases between two checkpoints; more where the states are large.
@@ -32,22 +33,6 @@ pub struct Change {
     pub before: Option<Eligible>,
     /// None: it does not count.
     pub after: Option<Eligible>,
-}
-
-/// Purchases of one customer with `after < key <= to`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Range {
-    /// Exclusive; none: from the period's start.
-    pub after: Option<Key>,
-    /// Inclusive; none: without end.
-    pub to: Option<Key>,
-}
-
-impl Range {
-    /// Whether the purchase lies inside.
-    pub fn contains(&self, key: &Key) -> bool {
-        self.after.as_ref().is_none_or(|after| key > after) && self.to.as_ref().is_none_or(|to| key <= to)
-    }
 }
 
 /// What a commit's changes mean for one customer and campaign.
@@ -106,19 +91,17 @@ pub struct Tail {
 /// What a fold found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Reached after [`Self::from`], up to [`Self::to`], in award order; before the customer's cap.
+    /// Reached in [`Self::stretch`], in award order; before the customer's cap.
     pub awards: Vec<Reached>,
-    /// Exclusive; none: from the beginning.
-    pub from: Option<Key>,
-    /// Inclusive: from here on nothing differs; none: to the end.
-    pub to: Option<Key>,
+    /// What was folded. Behind it nothing differs.
+    pub stretch: Stretch,
     /// The new purchases lay after the tail: nothing that is recorded can differ.
     pub appended: bool,
-    /// Checkpoints to store; those stored between `from` and `to` are void.
+    /// Checkpoints to store; those stored inside the stretch are void.
     pub checkpoints: Vec<State>,
     /// To store in place of the tail; none: it stays.
     pub tail: Option<Tail>,
-    /// The stored state at [`Self::to`].
+    /// The stored state at the stretch's end, if it has one.
     pub met: Option<State>,
 }
 
@@ -128,7 +111,7 @@ pub enum Load {
     /// Stored states, for [`Refold::feed_checkpoints`].
     Checkpoints(Checkpoints),
     /// Purchases, for [`Refold::feed`].
-    Purchases(Range),
+    Purchases(Stretch),
 }
 
 /// Stored states of a customer in a campaign, each at the key of its last purchase.
@@ -154,7 +137,7 @@ impl Outcome {
         let state = self.last_checkpoint(key)?.clone();
         self.checkpoints.retain(|checkpoint| checkpoint.last <= state.last);
         self.awards.retain(|award| Some(&award.by) <= state.last.as_ref());
-        (self.tail, self.to, self.met) = (None, None, None);
+        (self.tail, self.stretch.to, self.met) = (None, None, None);
         Some(state)
     }
 
@@ -168,7 +151,8 @@ impl Outcome {
     pub fn followed_by(mut self, onward: Self) -> Self {
         self.awards.extend(onward.awards);
         self.checkpoints.extend(onward.checkpoints);
-        Self { to: onward.to, tail: onward.tail, met: onward.met, ..self }
+        let stretch = Stretch { to: onward.stretch.to, ..self.stretch };
+        Self { stretch, tail: onward.tail, met: onward.met, ..self }
     }
 }
 
@@ -177,7 +161,7 @@ impl Outcome {
 pub struct Append<'a> {
     fold: Fold<'a>,
     from: Option<Key>,
-    load: Option<Range>,
+    load: Option<Stretch>,
 }
 
 impl<'a> Append<'a> {
@@ -197,9 +181,9 @@ impl<'a> Append<'a> {
     }
 
     /// Goes on as far as it can. What must be loaded before it can go further; none: done.
-    pub fn load(&mut self) -> Option<Range> {
+    pub fn load(&mut self) -> Option<Stretch> {
         self.load = match self.fold.run(|_| false) {
-            Ran::Wants(range) => Some(range),
+            Ran::Wants(stretch) => Some(stretch),
             Ran::Through | Ran::Stopped => None,
         };
         self.load.clone()
@@ -207,7 +191,7 @@ impl<'a> Append<'a> {
 
     /// Takes what [`Self::load`] asked for, in any order: all up to `to`, if not all that it asked for.
     pub fn feed(&mut self, loaded: Vec<Eligible>, to: Option<Key>) {
-        if let Some(to) = to.or(self.load.take().and_then(|range| range.to)) {
+        if let Some(to) = to.or(self.load.take().and_then(|stretch| stretch.to)) {
             self.fold.look_back(loaded, to);
         }
     }
@@ -215,7 +199,8 @@ impl<'a> Append<'a> {
     /// What it found.
     pub fn finish(self) -> Outcome {
         let Fold { tail, awards, checkpoints, .. } = self.fold;
-        Outcome { awards, from: self.from, appended: true, checkpoints, tail: Some(tail), ..Outcome::default() }
+        let stretch = Stretch { after: self.from, to: None };
+        Outcome { awards, stretch, appended: true, checkpoints, tail: Some(tail), met: None }
     }
 }
 
@@ -253,9 +238,9 @@ pub struct Refold<'a> {
 #[derive(Clone, Debug)]
 enum Asked {
     /// To fold in.
-    Next(Range),
+    Next(Stretch),
     /// To look back on.
-    Past(Range),
+    Past(Stretch),
 }
 
 impl<'a> Refold<'a> {
@@ -332,7 +317,7 @@ impl<'a> Refold<'a> {
             return None;
         }
         match self.run() {
-            Ran::Wants(range) => return Some(self.ask(Asked::Past(range))),
+            Ran::Wants(stretch) => return Some(self.ask(Asked::Past(stretch))),
             Ran::Stopped => {
                 self.met = true;
                 return None;
@@ -349,7 +334,7 @@ impl<'a> Refold<'a> {
         }
         let checkpoint = self.ahead.last().and_then(|state| state.last.clone());
         let to = checkpoint.into_iter().chain(horizon).min();
-        Some(self.ask(Asked::Next(Range { after: self.taken_to.clone(), to })))
+        Some(self.ask(Asked::Next(Stretch { after: self.taken_to.clone(), to })))
     }
 
     /// How many stored states it asks for.
@@ -358,8 +343,8 @@ impl<'a> Refold<'a> {
     }
 
     fn ask(&mut self, asked: Asked) -> Load {
-        let (Asked::Next(range) | Asked::Past(range)) = &asked;
-        let load = Load::Purchases(range.clone());
+        let (Asked::Next(stretch) | Asked::Past(stretch)) = &asked;
+        let load = Load::Purchases(stretch.clone());
         self.asked = Some(asked);
         load
     }
@@ -401,13 +386,13 @@ impl<'a> Refold<'a> {
     /// Takes the purchases that [`Self::load`] asked for, in any order: all up to `to`, if not all that it asked for.
     pub fn feed(&mut self, purchases: Vec<Eligible>, to: Option<Key>) {
         match self.asked.take() {
-            Some(Asked::Past(range)) => {
-                if let Some(to) = to.or(range.to) {
+            Some(Asked::Past(stretch)) => {
+                if let Some(to) = to.or(stretch.to) {
                     self.fold.look_back(purchases, to);
                 }
             }
-            Some(Asked::Next(range)) => {
-                self.taken_to = to.or(range.to);
+            Some(Asked::Next(stretch)) => {
+                self.taken_to = to.or(stretch.to);
                 self.ended = self.taken_to.is_none();
                 self.fold.go_on(purchases);
             }
@@ -418,10 +403,8 @@ impl<'a> Refold<'a> {
     /// What it found.
     pub fn finish(self) -> Outcome {
         let Fold { tail, awards, checkpoints, .. } = self.fold;
-        let outcome = Outcome { awards, from: self.from, checkpoints, ..Outcome::default() };
-        if self.met {
-            return Outcome { to: tail.state.last.clone(), met: Some(tail.state), ..outcome };
-        }
-        Outcome { tail: Some(tail), ..outcome }
+        let to = if self.met { tail.state.last.clone() } else { None };
+        let (met, tail) = if self.met { (Some(tail.state), None) } else { (None, Some(tail)) };
+        Outcome { awards, stretch: Stretch { after: self.from, to }, appended: false, checkpoints, tail, met }
     }
 }

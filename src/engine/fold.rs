@@ -5,10 +5,11 @@
 //! back on, never a whole window.
 
 use super::award::Reached;
-use super::evaluate::{CHECKPOINT_EVERY, Range, Tail};
+use super::evaluate::{CHECKPOINT_EVERY, Tail};
 use super::purchase::Key;
 use super::rule::{Campaign, Eligible};
 use super::state::{State, first_after, too_old};
+use super::stretch::Stretch;
 use super::window::WindowRule;
 
 /// The most purchases that a rolling fold keeps from one chunk for the next.
@@ -41,7 +42,7 @@ pub(super) enum Ran {
     /// The condition to stop held.
     Stopped,
     /// Rolling: it looks back on this, which must be loaded first.
-    Wants(Range),
+    Wants(Stretch),
 }
 
 impl<'a> Fold<'a> {
@@ -120,8 +121,8 @@ impl<'a> Fold<'a> {
         let last = self.tail.state.last.as_ref();
         let start = last.map_or(0, |last| self.purchases.partition_point(|purchase| purchase.key <= *last));
         for next in start..self.purchases.len() {
-            if let Some(range) = self.looks_back(next) {
-                return Ran::Wants(range);
+            if let Some(stretch) = self.looks_back(next) {
+                return Ran::Wants(stretch);
             }
             self.tail.state.step(self.campaign, &self.purchases, next, &mut self.awards);
             self.awards.truncate(self.most_awards);
@@ -149,7 +150,7 @@ impl<'a> Fold<'a> {
     /// Rolling: what must be loaded before this purchase is folded in. What is too old beside it; and, if it completes
     /// the goal, what that uses up: only if it does, for in a window that stays just short of its goal, each append
     /// would load all of it.
-    fn looks_back(&mut self, next: usize) -> Option<Range> {
+    fn looks_back(&mut self, next: usize) -> Option<Stretch> {
         let duration = self.rolling()?;
         if !self.has_gap() {
             return None;
@@ -165,12 +166,12 @@ impl<'a> Fold<'a> {
         if seen_to.as_ref() < Some(&old) {
             // For all that are to be folded in, so that they do not ask one by one.
             let to = self.purchases.last().map(|last| old_beside(last.key.at));
-            return Some(Range { after: seen_to, to });
+            return Some(Stretch { after: seen_to, to });
         }
         let opens = first_after(&self.purchases[..next], self.tail.state.used_to.as_ref());
         let is_open = opens.is_none_or(|opens| Some(&opens.key) > seen_to.as_ref());
         let reaches = self.tail.state.reaches(&self.campaign.rule.goal, &self.purchases[next]);
-        (is_open && reaches && self.has_gap()).then_some(Range { after: seen_to, to: Some(gap_to) })
+        (is_open && reaches && self.has_gap()).then_some(Stretch { after: seen_to, to: Some(gap_to) })
     }
 
     /// Rolling: some of what counts may not be loaded.

@@ -12,11 +12,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::evaluate::Range;
 use super::goal::Goal;
 use super::purchase::Key;
 use super::rule::{Campaign, Eligible};
 use super::state::{State, too_old};
+use super::stretch::Stretch;
 use super::time::Instant;
 use super::window::{Interval, WindowRule};
 
@@ -180,7 +180,7 @@ pub struct Look<'a> {
     from: Instant,
     kind: Kind,
     /// What is left to load; none: nothing.
-    load: Option<Range>,
+    load: Option<Stretch>,
 }
 
 #[derive(Clone, Debug)]
@@ -252,7 +252,7 @@ impl<'a> Look<'a> {
     fn begin(&mut self) {
         self.load = match &mut self.kind {
             Kind::Earlier(earlier) => {
-                Some(Range { after: earlier.state.last.clone(), to: Some(Key::before(earlier.window.closes)) })
+                Some(Stretch { after: earlier.state.last.clone(), to: Some(Key::before(earlier.window.closes)) })
             }
             Kind::Rolling(rolling) => {
                 rolling.begin(self.tail).or_else(|| rolling.next_phase(self.campaign, self.from, self.tail))
@@ -261,14 +261,14 @@ impl<'a> Look<'a> {
     }
 
     /// The purchases to load next, from the first on; none: it is done.
-    pub fn load(&self) -> Option<&Range> {
+    pub fn load(&self) -> Option<&Stretch> {
         self.load.as_ref()
     }
 
     /// Takes the first of what [`Self::load`] asked for, in order. `reached`: how far they go; none: to the end.
     pub fn feed(&mut self, page: Vec<Eligible>, reached: Option<Key>) {
-        let Some(range) = self.load.take() else { return };
-        let rest = reached.map(|reached| Range { after: Some(reached), to: range.to });
+        let Some(stretch) = self.load.take() else { return };
+        let rest = reached.map(|reached| Stretch { after: Some(reached), to: stretch.to });
         self.load = match &mut self.kind {
             Kind::Earlier(earlier) => {
                 for next in 0..page.len() {
@@ -345,16 +345,16 @@ impl Rolling {
     }
 
     /// Its first purchases; none: there are none.
-    fn begin(&self, tail: &State) -> Option<Range> {
+    fn begin(&self, tail: &State) -> Option<Stretch> {
         match self.phase {
-            Phase::Ahead => Some(Range { after: self.base.last.clone(), to: tail.last.clone() }),
+            Phase::Ahead => Some(Stretch { after: self.base.last.clone(), to: tail.last.clone() }),
             _ => self.counted(self.base.used_to.clone(), self.base.last.clone()),
         }
     }
 
     /// What the base counts of a stretch.
-    fn counted(&self, after: Option<Key>, to: Option<Key>) -> Option<Range> {
-        (self.base.count > 0 && after < to).then_some(Range { after, to })
+    fn counted(&self, after: Option<Key>, to: Option<Key>) -> Option<Stretch> {
+        (self.base.count > 0 && after < to).then_some(Stretch { after, to })
     }
 
     fn take(&mut self, campaign: Campaign<'_>, from: Instant, purchase: Eligible) {
@@ -395,13 +395,13 @@ impl Rolling {
         }
     }
 
-    fn next_phase(&mut self, campaign: Campaign<'_>, from: Instant, tail: &State) -> Option<Range> {
+    fn next_phase(&mut self, campaign: Campaign<'_>, from: Instant, tail: &State) -> Option<Stretch> {
         let last = tail.last.as_ref().map(|last| too_old(last.at, self.duration));
         let old_to = self.base.last.clone().min(last);
         if self.phase == Phase::Ahead {
             self.phase = Phase::Old;
-            if let Some(range) = self.counted(self.base.used_to.clone(), old_to.clone()) {
-                return Some(range);
+            if let Some(stretch) = self.counted(self.base.used_to.clone(), old_to.clone()) {
+                return Some(stretch);
             }
         }
         if self.phase == Phase::Front {

@@ -1,7 +1,7 @@
-//! A value of a type, coerced while it is read, as "Input Coercion" of the specification says for variables.
+//! Coerces the values of variables while it reads them, by the rules of "Input Coercion" in the specification.
 //!
-//! What does not fit is noted with the path to it, and null stands in its place, so that a client hears of all its faults at once;
-//! after ten of them reading ends.
+//! A value that does not fit is noted with its path and replaced with null, so that one response reports several faults. Reading
+//! ends after ten faults.
 
 use std::cell::RefCell;
 use std::fmt::{self, Display, Formatter};
@@ -18,14 +18,14 @@ use super::refusal::{Code, MAX_REFUSALS, Refusal};
 use super::scalars::Scalars;
 use super::values::{is_one_of, one_of_message};
 
-/// Whole numbers from here on are no exact floats: 2^53.
+/// From 2^53 on, not every whole number is exact as a float.
 const MAX_EXACT_FLOAT: f64 = 9_007_199_254_740_992.0;
 
-/// What all values of one request are read with.
+/// The state shared by all values of one request.
 pub(super) struct Context<'a> {
     schema: &'a Schema,
     scalars: &'a Scalars,
-    /// Of lists and objects in each other.
+    /// Limits how deeply lists and objects may be nested.
     max_levels: u32,
     refusals: RefCell<Vec<Refusal>>,
 }
@@ -35,13 +35,13 @@ impl<'a> Context<'a> {
         Self { schema, scalars, max_levels, refusals: RefCell::default() }
     }
 
-    /// What did not fit. None: if reading failed, the JSON was at fault.
+    /// Returns a refusal for each value that did not fit. If reading failed and there is no refusal, the JSON itself is at fault.
     pub(super) fn into_refusals(self) -> Vec<Refusal> {
         self.refusals.into_inner()
     }
 }
 
-/// The way to a value, for messages: `$inputs[3].total.amount`.
+/// The path to a value, as in `$inputs[3].total.amount`, for messages.
 pub(super) enum Path<'a> {
     Variable(&'a str),
     Field(&'a Path<'a>, &'a str),
@@ -58,13 +58,13 @@ impl Display for Path<'_> {
     }
 }
 
-/// Where a value stands.
+/// The place of a value: the expected type, the path and the nesting.
 #[derive(Clone, Copy)]
 pub(super) struct Place<'a> {
     context: &'a Context<'a>,
     ty: &'a Type,
     path: &'a Path<'a>,
-    /// Of lists and objects around it.
+    /// Counts the lists and objects around the value.
     levels: u32,
 }
 
@@ -73,7 +73,7 @@ impl<'a> Place<'a> {
         Self { context, ty, path, levels: 0 }
     }
 
-    /// Of a part of the value here.
+    /// Returns the place of an item or field of this value.
     fn inside(self, ty: &'a Type, path: &'a Path<'a>) -> Self {
         Self { ty, path, levels: self.levels + 1, ..self }
     }
@@ -85,10 +85,10 @@ impl<'a> Place<'a> {
         refusals.len()
     }
 
-    /// What stands for a value that does not fit; an error when so many were met that reading ends.
+    /// Notes a value that does not fit, and returns null in its place. Fails if there are now so many faults that reading ends.
     fn refuse<E: Error>(self, message: impl Display) -> Result<JsonValue, E> {
         let noted = self.note(Code::BadUserInput, message);
-        if noted < MAX_REFUSALS { Ok(JsonValue::Null) } else { Err(E::custom("too much is wrong")) }
+        if noted < MAX_REFUSALS { Ok(JsonValue::Null) } else { Err(E::custom("too many faults")) }
     }
 
     fn unfit<E: Error>(self) -> Result<JsonValue, E> {
@@ -96,9 +96,9 @@ impl<'a> Place<'a> {
         match (scalar, self.definition()) {
             (Some(scalar), _) => self.refuse(scalar.expected),
             (None, Some(ExtendedType::Enum(names))) => {
-                self.refuse(format_args!("this is no value of type {}: {}", self.ty, one_of_names(names)))
+                self.refuse(format_args!("this is not a value of type {}: {}", self.ty, one_of_names(names)))
             }
-            (None, _) => self.refuse(format_args!("this is no value of type {}", self.ty)),
+            (None, _) => self.refuse(format_args!("this is not a value of type {}", self.ty)),
         }
     }
 
@@ -111,7 +111,7 @@ impl<'a> Place<'a> {
         Err(E::custom("too deep"))
     }
 
-    /// What a single value is where a list is expected: its only item.
+    /// Reads a value that is not a list. Where a list is expected, the value becomes its only item.
     fn alone<E: Error>(self, read: impl FnOnce(Self) -> Result<JsonValue, E>) -> Result<JsonValue, E> {
         match self.ty {
             Type::List(item) | Type::NonNullList(item) => {
@@ -125,7 +125,7 @@ impl<'a> Place<'a> {
         self.context.schema.types.get(self.ty.inner_named_type())
     }
 
-    /// A value without parts.
+    /// Coerces a value that is neither a list nor an object.
     fn leaf<E: Error>(self, value: Value) -> Result<JsonValue, E> {
         self.alone(|place| {
             let fits = match place.definition() {
@@ -140,17 +140,17 @@ impl<'a> Place<'a> {
         })
     }
 
-    /// Whether it can be anything.
+    /// Whether the type is a custom scalar without a form, which accepts any value.
     fn is_free(self, definition: &ExtendedType) -> bool {
         let ExtendedType::Scalar(scalar) = definition else { return false };
         !scalar.is_built_in() && !self.context.scalars.contains_key(scalar.name.as_str())
     }
 }
 
-/// What an enum's value can be.
+/// Says which values an enum has, for messages.
 pub(super) fn one_of_names(names: &EnumType) -> String {
     let names: Vec<&str> = names.values.keys().map(Name::as_str).collect();
-    format!("it is one of {}", names.join(", "))
+    format!("expected one of {}", names.join(", "))
 }
 
 fn is_of_scalar(name: &Name, value: &Value) -> bool {
@@ -252,11 +252,11 @@ impl Place<'_> {
             };
             let value = sent.next_value_seed(self.inside(&field.ty, &path))?;
             if fields.insert(name.as_str(), value).is_some() {
-                Place { path: &path, ..self }.refuse("it is given twice")?;
+                Place { path: &path, ..self }.refuse("the field is given twice")?;
             }
         }
         if is_one_of(input) {
-            // Null may stand for what did not fit, which has been told.
+            // A null may also replace a value that did not fit. Such a value is reported already.
             let told = self.context.refusals.borrow().len() > noted;
             if !told && (fields.len() != 1 || fields.values().any(JsonValue::is_null)) {
                 return self.refuse(one_of_message(&input.name));
@@ -266,7 +266,7 @@ impl Place<'_> {
         Ok(JsonValue::Object(fields))
     }
 
-    /// Adds the fields that have a default.
+    /// Adds the defaults of absent fields, and notes required fields that are absent.
     fn complete<E: Error>(self, input: &InputObjectType, fields: &mut JsonMap) -> Result<(), E> {
         for (name, field) in &input.fields {
             if fields.contains_key(name.as_str()) {
@@ -276,13 +276,13 @@ impl Place<'_> {
                 fields.insert(name.as_str(), json(default));
             } else if field.ty.is_non_null() {
                 let path = Path::Field(self.path, name);
-                Place { path: &path, ..self }.refuse(format_args!("it is missing: a value of type {}", field.ty))?;
+                Place { path: &path, ..self }.refuse(format_args!("a value of type {} is required", field.ty))?;
             }
         }
         Ok(())
     }
 
-    /// Of a custom scalar.
+    /// Reads an object as the value of a custom scalar.
     fn any_object<'de, A: MapAccess<'de>>(self, mut sent: A) -> Result<JsonValue, A::Error> {
         let anything = Type::Named(self.ty.inner_named_type().clone());
         let mut fields = JsonMap::new();
@@ -294,10 +294,10 @@ impl Place<'_> {
     }
 }
 
-/// A literal without variables, as JSON.
+/// Converts a literal to JSON.
 pub(super) fn json(literal: &Literal) -> JsonValue {
     match literal {
-        // There is none in what a schema or a definition has for default.
+        // Defaults contain no variables. A variable inside a custom scalar's literal counts as null.
         Literal::Null | Literal::Variable(_) => JsonValue::Null,
         Literal::Enum(name) => JsonValue::String(name.as_str().into()),
         Literal::String(text) => JsonValue::String(text.as_str().into()),
@@ -311,7 +311,7 @@ pub(super) fn json(literal: &Literal) -> JsonValue {
     }
 }
 
-/// Numbers are written in GraphQL as in JSON.
+/// GraphQL and JSON write numbers in the same way.
 fn number_of(text: &str) -> JsonValue {
     text.parse().map_or(JsonValue::Null, JsonValue::Number)
 }

@@ -1,8 +1,8 @@
-//! What a document asks for, counted without expanding it.
+//! Counts what a document selects without expanding its fragments.
 //!
-//! A few hundred bytes of fragments that spread each other select millions of fields. Each fragment is therefore counted once and
-//! its counts are added wherever it is spread: the work is that of reading the text. This runs before validation, which walks
-//! fragments too, and everything that comes later may recurse and expand freely because of it.
+//! A few hundred bytes of fragments that spread each other select millions of fields. The counter therefore visits each fragment
+//! once and adds its counts wherever the fragment is spread, so that the work is linear in the text. Counting comes before
+//! validation, which walks fragments too. All later steps may recurse and expand freely, because the counts are bounded.
 
 use apollo_compiler::Name;
 use apollo_compiler::collections::HashMap;
@@ -11,7 +11,7 @@ use apollo_compiler::executable::{ExecutableDocument, Operation, Selection, Sele
 use super::limits::Limits;
 use super::refusal::{Code, Refusal};
 
-/// Counts of a selection set with all its fragments expanded.
+/// The counts of a selection set with all its fragments expanded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cost {
     fields: u32,
@@ -37,15 +37,16 @@ impl Cost {
     }
 }
 
-/// Counts operations of one document.
+/// Counts the operations of one document.
 pub(super) struct Counter<'a> {
     document: &'a ExecutableDocument,
     limits: &'a Limits,
-    /// Absent: not met yet. None: being counted, so that meeting it again is a cycle.
+    /// The counts of the fragments visited so far. `None` marks a fragment that is being counted. If such a fragment is spread,
+    /// it contains itself.
     fragments: HashMap<&'a Name, Option<Cost>>,
-    /// Of all operations so far: each is validated with its fragments, whichever is going to run.
+    /// The fields of all operations so far. Each operation is validated with its fragments, whichever one will run.
     fields: u32,
-    /// Selections read so far, to show that none is read twice.
+    /// The number of selections visited so far. Tests check that none is visited twice.
     #[cfg(test)]
     visited: usize,
 }
@@ -62,7 +63,8 @@ impl<'a> Counter<'a> {
         }
     }
 
-    /// The counts of one operation, all within the limits, and its fields together with those counted before.
+    /// Returns the counts of one operation, or a refusal if a count exceeds its limit. The limit on fields applies to the sum
+    /// over all operations counted so far.
     pub(super) fn count(&mut self, operation: &'a Operation) -> Result<Cost, Refusal> {
         let mut cost = self.selection_set(&operation.selection_set, 1)?;
         let on_variables: usize = operation.variables.iter().map(|variable| variable.directives.len()).sum();
@@ -73,8 +75,8 @@ impl<'a> Counter<'a> {
             ("fields", self.fields, fields, "split it into several requests"),
             ("aliases", cost.aliases, aliases, "split it into several requests"),
             ("directives", cost.directives, directives, "split it into several requests"),
-            ("levels of fields", cost.depth, depth, "ask for the inner part by its `id`"),
-            ("levels of introspection fields", cost.introspection_depth, introspection_depth, "ask less deep"),
+            ("levels of fields", cost.depth, depth, "request the inner object by its `id`"),
+            ("levels of introspection fields", cost.introspection_depth, introspection_depth, "select fewer levels"),
         ] {
             if sent > limit {
                 let message = format!(
@@ -128,7 +130,7 @@ impl<'a> Counter<'a> {
 
     fn fragment(&mut self, name: &'a Name, level: u32) -> Result<Cost, Refusal> {
         let Some(fragment) = self.document.fragments.get(name) else {
-            // Validation says so.
+            // Validation reports the missing fragment.
             return Ok(Cost::default());
         };
         match self.fragments.get(name) {
@@ -155,7 +157,7 @@ impl<'a> Counter<'a> {
         if level <= self.limits.levels {
             return Ok(());
         }
-        let message = format!("selections and fragments are nested more than {} levels", self.limits.levels);
+        let message = format!("selections and fragments are nested more than {} levels deep", self.limits.levels);
         Err(Refusal::new(Code::TooExpensive, message))
     }
 }
@@ -186,7 +188,7 @@ mod tests {
     #[test]
     fn a_fragment_counts_wherever_it_is_spread() {
         let text = "{ me { ...F a: friend { ...F } } } fragment F on Customer @x { b: id @skip(if: false) ... on Node { label } }";
-        // me, F and friend, F; in each F: id, the inline fragment, label.
+        // Ten selections: `me`, `...F`, `friend` and `...F`, and in each F `id`, the inline fragment and `label`.
         let expected = Cost { fields: 10, aliases: 3, directives: 4, depth: 3, introspection_depth: 0, levels: 5 };
         assert_eq!(cost(text), expected);
     }
@@ -254,7 +256,7 @@ mod tests {
 
     #[test]
     fn levels_are_counted_through_fragments_that_were_met_before() {
-        // F is met first at a place where it fits, then at one where it does not.
+        // The first spread of F is within the limit, the second one is too deep.
         let fits = "{ ...F me { id } } fragment F on Query { ... { ... { __typename } } }";
         let deeper = "{ ...F ... { ... { ...F } } } fragment F on Query { ... { ... { __typename } } }";
         let limits = Limits { levels: 5, ..Limits::default() };

@@ -1,4 +1,4 @@
-//! One text, parsed, counted and validated. It depends on the schema and the text alone, not on variables or on who asks.
+//! Parses, counts and validates one text. The result depends only on the schema and the text, not on variables or the caller.
 
 use apollo_compiler::collections::{HashMap, HashSet};
 use apollo_compiler::executable::{ExecutableDocument, Operation};
@@ -15,10 +15,10 @@ use super::scan::{scan, without};
 use super::values::{self, NeverNull};
 use super::wording;
 
-/// Stands for the text in the parser's records; nothing shows it.
+/// Names the text in the parser's records. No message shows the name.
 const SOURCE_NAME: &str = "request";
 
-/// What documents are held against.
+/// Everything that a document is checked against.
 #[derive(Clone, Copy)]
 pub(super) struct Rules<'a> {
     pub(super) schema: &'a Valid<Schema>,
@@ -32,19 +32,19 @@ pub(super) struct Document {
     facts: HashMap<Option<Name>, Facts>,
 }
 
-/// What is known of one operation.
+/// What validation finds out about one operation.
 pub(super) struct Facts {
     pub(super) introspects: bool,
     pub(super) never_null: NeverNull,
 }
 
 impl Document {
-    /// Every operation of the text must pass, not only the one that will be asked for.
+    /// Parses and validates the text. Every operation must be valid, not only the one that the request names.
     pub(super) fn parse(rules: &Rules<'_>, text: &str) -> Result<Self, Vec<Refusal>> {
         let Rules { schema, scalars, limits } = *rules;
         let descriptions = scan(text, limits).map_err(|refusal| vec![refusal])?.descriptions;
         let text = &*without(text, &descriptions);
-        // Second line behind the scan; in the parser's units, which are more than one for a bracket.
+        // A second line of defence behind the scan. The limit is in the parser's own units, of which a bracket takes several.
         let mut parser = Parser::new().recursion_limit(8 * limits.levels as usize);
         let ast = parser.parse_ast(text, SOURCE_NAME).map_err(|failed| vec![wording::syntax(text, &failed.errors)])?;
         if ast.definitions.is_empty() {
@@ -79,7 +79,6 @@ impl Document {
         Ok(Self { text_bytes: text.len(), executable, facts })
     }
 
-    /// Length of its text.
     pub(super) fn text_bytes(&self) -> usize {
         self.text_bytes
     }
@@ -88,7 +87,7 @@ impl Document {
         &self.executable
     }
 
-    /// The operation of that name; without a name the only one.
+    /// Returns the operation with this name or, without a name, the only operation.
     pub(super) fn operation(&self, name: Option<&str>) -> Result<(&Node<Operation>, &Facts), Refusal> {
         let operation = self
             .executable
@@ -97,12 +96,12 @@ impl Document {
             .map_err(|error| Refusal::new(Code::BadUserInput, error.message().to_string()))?;
         match self.facts.get(&operation.name) {
             Some(facts) => Ok((operation, facts)),
-            None => Err(Refusal::new(Code::BadUserInput, "no such operation")),
+            None => Err(Refusal::new(Code::BadUserInput, "the document has no such operation")),
         }
     }
 }
 
-/// Those of the operations that ask for the schema. Each is counted, whichever is going to run.
+/// Returns the names of the operations that query the schema. Every operation is counted, whichever one will run.
 fn introspecting(document: &ExecutableDocument, limits: &Limits) -> Result<HashSet<Option<Name>>, Refusal> {
     let mut counter = Counter::new(document, limits);
     let mut introspecting = HashSet::default();
@@ -127,7 +126,7 @@ fn check_introspection(
     Ok(())
 }
 
-/// Adds what was not told of the same place already.
+/// Adds each refusal whose place has no refusal yet.
 fn add(refusals: &mut Vec<Refusal>, more: Vec<Refusal>) {
     for refusal in more {
         if !refusals.iter().any(|told| told.locations == refusal.locations) {

@@ -1,7 +1,8 @@
-//! Documents by the SHA-256 of their text: parsed once, run often.
+//! Keeps documents by the SHA-256 of their text, so that a document is parsed once and run often.
 //!
-//! What is kept of those that were sent is bounded in bytes; the least useful go. So a persisted query may be forgotten, and
-//! is then asked for again. Listed documents stay; where there is a list, nothing else runs without the right.
+//! The memory of the documents that clients sent is bounded, and the least useful ones are evicted. A persisted query may
+//! therefore be forgotten; the client must then send its text again. Listed documents are never evicted. If there is a list,
+//! other documents run only for callers with [`Rights::unlisted`].
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,29 +16,29 @@ use super::refusal::{Code, Refusal};
 use super::scan::scan;
 use super::{Request, Rights};
 
-/// Memory of a parsed document for each byte of its text: the growth of a process that keeps thousands of them, of 22 to 2 000
-/// bytes each, is 41 to 86.
+/// The assumed memory of a parsed document per byte of its text. A process that keeps thousands of documents of 22 to 2 000 bytes
+/// each grows by 41 to 86 bytes per byte of text.
 const BYTES_PER_TEXT_BYTE: usize = 96;
-/// Memory of a document beside that.
+/// The assumed memory of a document in addition to [`BYTES_PER_TEXT_BYTE`].
 const DOCUMENT_BYTES: usize = 1024;
 
 type Hash = [u8; 32];
 
-/// Those that are known.
+/// The documents that are known.
 pub(super) struct Documents {
     recent: Cache<Hash, Arc<Document>>,
     listed: Option<HashMap<Hash, Arc<Document>>>,
 }
 
 impl Documents {
-    /// Keeps about so many bytes of what is sent.
+    /// Creates a store that keeps sent documents in about [`Limits::documents_bytes`] of memory.
     pub(super) fn new(limits: &Limits) -> Self {
         let weight = |_: &Hash, document: &Arc<Document>| u32::try_from(document.bytes()).unwrap_or(u32::MAX);
         let recent = Cache::builder().weigher(weight).max_capacity(limits.documents_bytes).build();
         Self { recent, listed: None }
     }
 
-    /// From now on only these may run.
+    /// Sets the list of documents. Returns the first refusal of a text that is not valid.
     pub(super) fn list(&mut self, rules: &Rules<'_>, texts: &[String]) -> Result<(), Refusal> {
         let mut listed = HashMap::new();
         for text in texts {
@@ -48,7 +49,7 @@ impl Documents {
         Ok(())
     }
 
-    /// Tokens that would have to be parsed; 0: the document is known, or the request has only a hash.
+    /// Returns how many tokens would have to be parsed. The number is 0 if the document is known or the request has only a hash.
     pub(super) fn unread_tokens(&self, limits: &Limits, text: &str) -> u32 {
         let is_known = |text| {
             let hash = hash_of(text);
@@ -57,11 +58,11 @@ impl Documents {
         if text.is_empty() || (text.len() <= limits.text_bytes && is_known(text)) {
             return 0;
         }
-        // What the scan refuses is taken for the largest text.
+        // A text that the scan refuses counts as one of the largest texts.
         scan(text, limits).map_or(limits.tokens, |scanned| scanned.tokens)
     }
 
-    /// The document that the request means.
+    /// Returns the document that the request sends or names.
     pub(super) fn find(
         &self,
         rules: &Rules<'_>,
@@ -72,7 +73,7 @@ impl Documents {
         let hash = match (request.query, request.hash.map(parse_hash)) {
             (_, Some(None)) => return refuse(Code::BadUserInput, "sha256Hash must be 64 hexadecimal digits"),
             ("", Some(Some(hash))) => hash,
-            // Hashing is linear in the text, which must be bounded first.
+            // Hashing takes time linear in the text, so a text over the limit is refused before it is hashed.
             (text, _) if text.is_empty() || text.len() > rules.limits.text_bytes => {
                 return Document::parse(rules, text).map(Arc::new);
             }
@@ -107,13 +108,13 @@ impl Documents {
 }
 
 impl Document {
-    /// About how much memory it takes.
+    /// Estimates the memory of the document.
     fn bytes(&self) -> usize {
         DOCUMENT_BYTES + BYTES_PER_TEXT_BYTE * self.text_bytes()
     }
 }
 
-/// The message is what clients of automatic persisted queries look for, beside the code.
+/// Clients of automatic persisted queries look for exactly this message, or for the code.
 fn unknown<T>() -> Result<T, Vec<Refusal>> {
     Err(vec![Refusal::new(Code::PersistedQueryNotFound, "PersistedQueryNotFound")])
 }
@@ -175,7 +176,7 @@ mod tests {
         assert_eq!(ask(&gate, "", Some(&hex(other)), none), Err(Code::PersistedQueryNotFound));
         let unlisted = Rights { unlisted: true, ..none };
         assert_eq!(ask(&gate, other, None, unlisted), Ok("query{me{label}}".to_owned()));
-        // Whom it was run for does not list it.
+        // Running a document for a caller with the right does not add the document to the list.
         assert_eq!(ask(&gate, "", Some(&hex(other)), none), Err(Code::PersistedQueryNotFound));
         assert!(gate.list(&["{ nope }".to_owned()]).is_err());
     }
@@ -189,7 +190,7 @@ mod tests {
         assert_eq!(tokens(&gate, TEXT), 6);
         assert!(ask(&gate, TEXT, None, Rights::default()).is_ok());
         assert_eq!((tokens(&gate, TEXT), tokens(&gate, "")), (0, 0));
-        // What is not valid must be parsed each time.
+        // A document that is not valid must be parsed each time.
         let invalid = "{ me { nothing } }";
         assert!(ask(&gate, invalid, None, Rights::default()).is_err());
         assert_eq!(tokens(&gate, invalid), 6);

@@ -1,4 +1,4 @@
-//! A small schema with one of everything, for this module's tests.
+//! A small schema with every kind of type, and helpers for the tests of this module.
 
 use serde_json::{Map, Value, json};
 
@@ -62,7 +62,7 @@ pub(super) fn gate() -> Gate {
     Gate::new(SDL, [("Even", even)].into(), Limits::default()).unwrap()
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "tests write the values where they are handed over")]
+#[expect(clippy::needless_pass_by_value, reason = "tests write the values inside the call")]
 pub(super) fn admit_with(query: &str, variables: Value) -> Result<Admitted, Vec<Refusal>> {
     let variables = &variables.to_string();
     gate().admit(&Request { query, hash: None, operation_name: None, variables }, Rights::default())
@@ -72,12 +72,12 @@ pub(super) fn admit(query: &str) -> Result<Admitted, Vec<Refusal>> {
     admit_with(query, json!({}))
 }
 
-/// The normalised text of a query that passes.
+/// Returns the normalised text. Panics if the query is refused.
 pub(super) fn normalized(query: &str, variables: Value) -> String {
     admit_with(query, variables).unwrap().document
 }
 
-/// The first refusal's code and message.
+/// Returns the code and the message of the first refusal. Panics if the query is admitted.
 pub(super) fn refused(query: &str, variables: Value) -> (Code, String) {
     let refusal = admit_with(query, variables).unwrap_err().remove(0);
     (refusal.code, refusal.message)

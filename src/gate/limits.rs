@@ -1,39 +1,40 @@
-//! How much one request may ask for.
+//! The limits on one request, and the assumptions about list lengths that its price is based on.
 
-/// The largest request the gate lets pass. Counts are taken after every fragment has been expanded.
+/// The largest request that the gate admits. Selections are counted with every fragment expanded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Bytes of query text.
+    /// Bytes of the document's text.
     pub text_bytes: usize,
-    /// Tokens of query text; commas and comments are none.
+    /// Tokens of the document's text. Commas and comments do not count.
     pub tokens: u32,
-    /// Levels of open brackets in the text, and of nested selection sets with fragments expanded.
+    /// Levels of nested brackets in the text, and of nested selection sets with fragments expanded.
     pub levels: u32,
-    /// Fields and fragments selected, by all operations of the document together.
+    /// Selected fields and fragments, in all operations of the document together.
     pub fields: u32,
-    /// Fields with an alias.
+    /// Fields with an alias, in one operation.
     pub aliases: u32,
-    /// Directives, on whatever they stand.
+    /// Directives in one operation, including those on the operation, its variables and its fragments.
     pub directives: u32,
-    /// Fields within fields.
+    /// Levels of nested fields, without those of introspection.
     pub depth: u32,
-    /// Fields within fields, below `__schema` and `__type` and with them.
+    /// Levels of nested introspection fields, beginning with `__schema` or `__type`.
     pub introspection_depth: u32,
-    /// Levels of lists and objects in the variables.
+    /// Levels of nested lists and objects in the value of a variable.
     pub variables_levels: u32,
-    /// Selections visited by the normaliser: an abstract type's are visited once per concrete type.
+    /// Selections that the normaliser visits. A selection of an abstract type may be visited once for each concrete type.
     pub normalized_fields: u32,
-    /// Bytes of normalised text: a long argument in a fragment is written once per use.
+    /// Bytes of the normalised text, in which a long argument of a fragment is repeated at every use of the fragment.
     pub normalized_bytes: usize,
-    /// Items that a field with a `first` argument is taken to answer when it is given neither `first` nor `last`.
+    /// Assumed number of items of a field with a `first` argument if the request sets neither `first` nor `last`.
     pub page_items: u32,
-    /// Items that any other list is taken to answer, where no argument says how many.
+    /// Assumed number of items of any other list without a list argument.
     pub list_items: u32,
-    /// The most items that `first` and `last` can ask for; told to whoever asks for too much.
+    /// The most items that `first` and `last` can request. The gate does not check this limit, but states it if a request costs
+    /// too much.
     pub max_page_items: u32,
-    /// Points, as [`Admitted::cost`](super::Admitted::cost) counts them.
+    /// The highest price in points, as defined by [`Admitted::cost`](super::Admitted::cost).
     pub max_cost: u32,
-    /// Bytes of parsed documents that are kept.
+    /// Approximate memory in bytes for parsed documents that are kept, without those on the list.
     pub documents_bytes: u64,
 }
 

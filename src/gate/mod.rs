@@ -1,15 +1,16 @@
-//! The gate in front of the executor: every GraphQL request passes here first, by whatever transport it came.
+//! The gate in front of the executor. Every GraphQL request passes the gate before it runs, whatever its transport.
 //!
-//! It knows the schema's SDL and nothing else: no resolvers, no rights (the caller says whether introspection is allowed), no
-//! transport. In order of reading: `scan` (the text, before any parser), `cost` (fragments counted, not expanded),
-//! `document` (parsed and validated) and `documents` (those that are known), `values`, `variables` and their `coercion`, `normalize`, `points`, `print`.
+//! The gate knows the schema's SDL and nothing else: no resolvers, no transport, no roles (the caller passes [`Rights`]).
+//! Reading order: `scan` (one pass over the text before any parser), `cost` (counts without expanding fragments), `document`
+//! (parses and validates), `documents` (keeps known documents), `values`, `variables` with `coercion`, `normalize`, `points` and
+//! `print`.
 //!
 //! Invariants:
-//! - Work is linear in the text until every count is within [`Limits`]; only then may anything expand fragments. No recursion is
-//!   deeper than the levels that were counted.
-//! - What is admitted is valid by the specification, has one operation, selects every response key once at each place, and needs
-//!   no variable without a value.
-//! - Refusals quote the request and the public schema only, at most ten, each bounded.
+//! - Work is linear in the size of the text until every count is within [`Limits`]. Only then may code expand fragments. No
+//!   recursion goes deeper than the levels that were counted.
+//! - An admitted document is valid by the specification and has one operation. The operation selects each response key once at
+//!   each place and uses no variable without a value.
+//! - Refusals quote only the request and the public schema. One request gets at most ten refusals, each of bounded length.
 
 mod coercion;
 mod cost;
@@ -49,10 +50,10 @@ pub use places::Places;
 pub use refusal::{Code, Refusal};
 pub use scalars::{Scalar, Scalars};
 
-/// The executor answers this field of `__Type`, but its SDL leaves introspection types out and the validator's lack it.
+/// The executor supports this field of `__Type`, but its SDL omits introspection types, and the validator's `__Type` lacks it.
 const IS_ONE_OF: &str = "extend type __Type { isOneOf: Boolean }";
 
-/// The schema and the limits that requests are held against.
+/// Checks requests against one schema and its limits.
 pub struct Gate {
     schema: Valid<Schema>,
     scalars: Scalars,
@@ -61,67 +62,62 @@ pub struct Gate {
     limits: Limits,
 }
 
-/// What the caller may ask for beside plain requests.
+/// What the caller may do beyond running plain requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rights {
-    /// For the schema; refusals then tell what a misspelt field could have meant.
+    /// The caller may query the schema. Refusals then suggest a field for a misspelt one.
     pub introspection: bool,
-    /// For documents that are not listed, where there is a list.
+    /// The caller may run documents that are not on the list. Without a list, every caller may run any document.
     pub unlisted: bool,
 }
 
-/// The SDL that a gate was to be made of is not valid.
+/// The SDL passed to [`Gate::new`] is not a valid schema.
 #[derive(Debug, thiserror::Error)]
 #[error("the SDL is not a valid schema: {0}")]
 pub struct SchemaError(String);
 
-/// A GraphQL request as it came.
+/// A GraphQL request as the client sent it.
 #[derive(Clone, Debug)]
 pub struct Request<'a> {
-    /// The document's text; empty: `hash` names it.
+    /// The document's text. If the text is empty, `hash` names the document.
     pub query: &'a str,
-    /// SHA-256 of the text, as hexadecimal digits.
+    /// SHA-256 of the document's text in hexadecimal digits.
     pub hash: Option<&'a str>,
-    /// Which of its operations to run; needed when there are several.
+    /// The operation to run. Required if the document has several.
     pub operation_name: Option<&'a str>,
-    /// Values for the operation's variables: the text of a JSON object; empty: none. The caller bounds its bytes.
+    /// The variables as the text of a JSON object, or an empty text. The caller of the gate bounds its length.
     pub variables: &'a str,
 }
 
-/// What an operation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperationKind {
-    /// Reads.
     Query,
-    /// Writes, field by field in order.
+    /// The executor runs the root fields one after another.
     Mutation,
-    /// Streams.
     Subscription,
 }
 
-/// A request that may run.
+/// A request that passed the gate and may run.
 #[derive(Clone, Debug)]
 pub struct Admitted {
-    /// What the operation does.
     pub operation: OperationKind,
-    /// Names of the root type's fields that it selects, each once.
+    /// The root fields that the operation selects, by name and without duplicates.
     pub fields: Vec<String>,
-    /// The operation's name, when it has one.
     pub operation_name: Option<String>,
-    /// The normalised operation: the text to run in place of the one that came.
+    /// The text of the normalised operation, which runs in place of the text that the client sent.
     pub document: String,
-    /// Where its fields stand in the text that came.
+    /// Maps the fields of `document` to their places in the client's text.
     pub places: Places,
-    /// The values of exactly those variables that `document` uses.
+    /// The values of exactly the variables that `document` uses.
     pub variables: Map<String, Value>,
-    /// Points: one for each field that can run, times the items of the lists it stands in. `first` and `last` say how many those
-    /// are, else [`Limits::page_items`]; a list that answers a list argument has that argument's length; any other list is taken to
-    /// have [`Limits::list_items`].
+    /// The price in points. Each field that can run costs one point, multiplied by the items of every list around it. A page has
+    /// as many items as `first` or `last` requests, by default [`Limits::page_items`]. A list with a list argument has as many
+    /// items as that argument. Any other list has [`Limits::list_items`].
     pub cost: u32,
 }
 
 impl OperationKind {
-    /// As GraphQL writes it.
+    /// Returns the GraphQL keyword of the kind.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Query => "query",
@@ -132,7 +128,7 @@ impl OperationKind {
 }
 
 impl Gate {
-    /// A gate for the schema of that SDL, as the executor prints it.
+    /// Creates a gate for the schema with this SDL, which has the form that the executor prints.
     pub fn new(sdl: &str, scalars: Scalars, limits: Limits) -> Result<Self, SchemaError> {
         let schema = Schema::parse_and_validate(format!("{sdl}\n{IS_ONE_OF}\n"), "schema.graphql")
             .map_err(|failed| SchemaError(failed.errors.to_string()))?;
@@ -140,18 +136,19 @@ impl Gate {
         Ok(Self { schema, scalars, concrete_types, documents: Documents::new(&limits), limits })
     }
 
-    /// From now on only the documents with these texts may run, but for those who have the right to others.
+    /// From now on, only callers with [`Rights::unlisted`] may run documents with other texts. Fails if a text is not valid.
     pub fn list(&mut self, texts: &[String]) -> Result<(), Refusal> {
         let Self { schema, scalars, limits, .. } = self;
         self.documents.list(&Rules { schema, scalars, limits }, texts)
     }
 
-    /// Tokens of the request's text that deciding on it would parse: 0 where the document is known. Costs no more than a scan.
+    /// Returns how many tokens [`Gate::admit`] would have to parse. The number is 0 if the document is known. The call costs no
+    /// more than a scan of the text.
     pub fn unread_tokens(&self, request: &Request<'_>) -> u32 {
         self.documents.unread_tokens(&self.limits, request.query)
     }
 
-    /// Decides whether the request may run, and as what.
+    /// Decides whether the request may run, and returns the normalised operation to run.
     pub fn admit(&self, request: &Request<'_>, rights: Rights) -> Result<Admitted, Vec<Refusal>> {
         let refused = |refusals: Vec<Refusal>| {
             let suggested = |refusal| if rights.introspection { suggest(&self.schema, refusal) } else { refusal };
@@ -183,8 +180,8 @@ impl Gate {
         let cost = points::points(&selected, variables, limits);
         if cost > limits.max_cost {
             let message = format!(
-                "the operation costs {cost} points, and at most {} are allowed: select fewer fields, or fewer items by `first` and \
-                 `last`, of which a page has at most {}",
+                "the operation costs {cost} points, and at most {} are allowed: select fewer fields, or request fewer \
+                 items with `first` or `last` (at most {} per page)",
                 limits.max_cost, limits.max_page_items
             );
             return Err(Refusal::new(Code::TooExpensive, message));

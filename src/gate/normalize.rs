@@ -1,9 +1,10 @@
-//! The operation as the executor must see it: every field exactly once.
+//! Rewrites an operation so that it selects every field exactly once, as the executor needs it.
 //!
-//! The executor runs a field as often as it is selected, and joins the answers afterwards. So selections are collected here as the
-//! specification's CollectFields does, for each concrete type an answer can be of: `@skip` and `@include` are decided, fragments
-//! are gone, equal response keys are one field whose sub-selections are joined, and keys stand in order of first appearance.
-//! Directives are not kept: no other has a meaning to the executor.
+//! The executor runs a field as often as it is selected, and merges the results afterwards. This module therefore collects
+//! selections as CollectFields in the specification does, for each concrete type that a result can have. The normaliser
+//! applies `@skip` and `@include`, resolves fragments, and merges fields with equal response keys together with their
+//! sub-selections. Response keys keep the order of first appearance. Other directives are dropped, because they mean nothing to
+//! the executor.
 
 use apollo_compiler::ast::{DirectiveList, FieldDefinition, Value};
 use apollo_compiler::collections::{HashMap, HashSet, IndexMap, IndexSet};
@@ -15,7 +16,7 @@ use apollo_compiler::{Name, Node, Schema};
 use super::limits::Limits;
 use super::refusal::{Code, Refusal};
 
-/// The concrete types of each abstract type.
+/// The object types that implement each interface or belong to each union.
 pub(super) type ConcreteTypes = HashMap<Name, IndexSet<Name>>;
 
 pub(super) fn concrete_types(schema: &Schema) -> ConcreteTypes {
@@ -30,24 +31,24 @@ pub(super) fn concrete_types(schema: &Schema) -> ConcreteTypes {
     schema.types.iter().filter_map(|(name, ty)| Some((name.clone(), concrete(ty)?))).collect()
 }
 
-/// One field to run.
+/// One field of the normalised operation.
 pub(super) struct Field<'a> {
     pub(super) source: &'a executable::Field,
     pub(super) definition: &'a FieldDefinition,
     pub(super) selected: Selected<'a>,
 }
 
-/// What is selected of a field's answer.
+/// The selection of a field's result.
 pub(super) enum Selected<'a> {
-    /// It is a scalar or an enum.
+    /// The result is a scalar or an enum and has no selection.
     Leaf,
-    /// The same fields of whatever it is.
+    /// The same fields are selected for every concrete type.
     Fields(Vec<Field<'a>>),
-    /// Other fields for each concrete type. Of a type that is not named: none.
+    /// Different fields are selected for each concrete type. Nothing is selected for a type that is not in the list.
     PerType(Vec<(&'a Name, Vec<Field<'a>>)>),
 }
 
-/// Selected fields by response key, in order of first appearance.
+/// The selected fields by response key, in order of first appearance.
 type Groups<'a> = IndexMap<&'a Name, Vec<&'a executable::Field>>;
 
 pub(super) struct Normalizer<'a> {
@@ -84,7 +85,7 @@ impl<'a> Normalizer<'a> {
                 _ => Ok(Selected::Leaf),
             };
         };
-        // Often no fragment makes a difference between the concrete types.
+        // Often no fragment distinguishes between the concrete types. One selection then serves all of them.
         if let Some(groups) = self.collect(ty, sets)? {
             return Ok(Selected::Fields(self.fields(ty, groups)?));
         }
@@ -113,7 +114,8 @@ impl<'a> Normalizer<'a> {
         Ok(fields)
     }
 
-    /// The fields that the sets select of an answer of type `ty`. Nothing when that is abstract and a fragment narrows it.
+    /// Returns the fields that the sets select for a result of type `ty`. Returns `None` if `ty` is abstract and a fragment has
+    /// another type condition.
     fn collect(&mut self, ty: &Name, sets: &[&'a SelectionSet]) -> Result<Option<Groups<'a>>, Refusal> {
         let is_abstract = self.concrete_types.contains_key(ty);
         let mut groups = Groups::default();
@@ -128,7 +130,7 @@ impl<'a> Normalizer<'a> {
             if self.visited > self.limits.normalized_fields {
                 let limit = self.limits.normalized_fields;
                 let message =
-                    format!("the operation has more than {limit} fields over the types its answers can be of");
+                    format!("expanded for every concrete type, the operation has more than {limit} selections");
                 return Err(Refusal::new(Code::TooExpensive, message));
             }
             if !self.is_included(selection.directives()) {
@@ -251,6 +253,6 @@ mod tests {
         }
         let (code, message) = refused(&format!("{{ node(id: 1) {{ {inner} }} }}"), json!({}));
         assert_eq!(code, Code::TooExpensive, "{message}");
-        assert!(message.contains("over the types"), "{message}");
+        assert!(message.contains("every concrete type"), "{message}");
     }
 }

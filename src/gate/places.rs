@@ -1,11 +1,11 @@
-//! Where fields of a normalised text stand in the text that was sent.
+//! Maps the fields of a normalised text to their places in the text that the client sent.
 
 use apollo_compiler::parser::{SourceMap, SourceSpan};
 
-/// Of the fields of one normalised text.
+/// The places of the fields of one normalised text.
 #[derive(Clone, Debug)]
 pub struct Places {
-    /// Columns at which fields begin, in order, and where each stands in the document.
+    /// The column at which each field begins, in ascending order, and the place of the field in the client's text.
     fields: Vec<(usize, Option<SourceSpan>)>,
     sources: SourceMap,
 }
@@ -15,8 +15,8 @@ impl Places {
         Self { fields, sources: SourceMap::clone(sources) }
     }
 
-    /// The line and the column in the text that was sent, both from 1, of the field at this column of the normalised text, which is
-    /// one line. An argument belongs to its field.
+    /// Returns the line and the column, both from 1, in the client's text of the field at this column of the normalised text. The
+    /// normalised text is a single line. An argument belongs to its field.
     pub fn find(&self, column: usize) -> Option<(usize, usize)> {
         let following = self.fields.partition_point(|(start, _)| *start <= column);
         let (_, span) = self.fields.get(following.checked_sub(1)?)?;
@@ -31,7 +31,7 @@ mod tests {
 
     use super::super::fixture::admit_with;
 
-    /// The text from each field's name or alias on, found by what it begins with in the normalised text.
+    /// Returns the place of each field in `query`. A name is the text with which the field begins in the normalised text.
     fn lines_and_columns(query: &str, names: &[&str]) -> Vec<Option<(usize, usize)>> {
         let admitted = admit_with(query, json!({"n": 1})).unwrap();
         let column = |name: &&str| {

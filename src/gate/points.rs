@@ -1,4 +1,4 @@
-//! What an operation costs: a point for each field, times the items of the lists it stands in.
+//! Computes the price of an operation: a point for each field, multiplied by the items of every list around the field.
 
 use apollo_compiler::ast::Value;
 use apollo_compiler::response::JsonMap;
@@ -6,12 +6,13 @@ use apollo_compiler::response::JsonMap;
 use super::limits::Limits;
 use super::normalize::{Field, Selected};
 
-/// Points of what is selected. Of the concrete types an answer can be of, the dearest counts.
+/// Returns the points of a selection. If a result can have several concrete types, the most expensive one counts.
 pub(super) fn points(selected: &Selected<'_>, variables: &JsonMap, limits: &Limits) -> u32 {
     points_within(selected, false, variables, limits)
 }
 
-/// `page`: it is selected of a page, whose lists have been counted with the field that the page answers.
+/// `page` says that the selection belongs to a page, such as a connection. The field that returns the page has already counted
+/// the items of the lists in the page.
 fn points_within(selected: &Selected<'_>, page: bool, variables: &JsonMap, limits: &Limits) -> u32 {
     let sum = |fields: &[Field<'_>]| {
         fields.iter().fold(0, |sum: u32, field| {
@@ -31,8 +32,8 @@ fn is_paged(field: &Field<'_>) -> bool {
     field.definition.argument_by_name("first").is_some()
 }
 
-/// Items that the field can answer: what `first` or `last` asks for; of a list without pages as many as are in its longest list
-/// argument (`nodes(ids:)`); of any other list as many as such lists are taken to have.
+/// Returns how many items the field is expected to return. For a page, `first` or `last` decides. A list without pages has as
+/// many items as its longest list argument, as in `nodes(ids:)`, or else [`Limits::list_items`].
 fn items(field: &Field<'_>, variables: &JsonMap, limits: &Limits) -> u32 {
     let arguments = || field.source.arguments.iter();
     if is_paged(field) {
@@ -48,7 +49,7 @@ fn items(field: &Field<'_>, variables: &JsonMap, limits: &Limits) -> u32 {
 
 fn integer(value: &Value, variables: &JsonMap) -> Option<u32> {
     let number = match value {
-        // Longer than 64 bits does not parse, and is no page.
+        // A number beyond 64 bits is no valid page size and counts as the largest one.
         Value::Int(number) => number.as_str().parse().unwrap_or(i64::MAX),
         Value::Variable(name) => variables.get(name.as_str())?.as_i64()?,
         _ => return None,
@@ -56,7 +57,7 @@ fn integer(value: &Value, variables: &JsonMap) -> Option<u32> {
     Some(u32::try_from(number.max(0)).unwrap_or(u32::MAX))
 }
 
-/// Items of a list; none: the value is no list.
+/// Returns the number of items in a list, but at least 1. Returns `None` if the value is not a list.
 fn length(value: &Value, variables: &JsonMap) -> Option<u32> {
     let length = match value {
         Value::List(items) => items.len(),

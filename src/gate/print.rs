@@ -1,8 +1,8 @@
-//! The normalised operation as text for the executor's parser, which reads less than the specification allows: strings on one
-//! line with plain escapes, no empty selection sets.
+//! Prints the normalised operation for the executor's parser. That parser accepts less than the specification allows, so strings
+//! are printed on one line with plain escapes, and no selection set is empty.
 //!
-//! A variable without a value is left out together with the argument or input field that it stands for, as the specification
-//! says; the executor would make null of it, which means another thing.
+//! As the specification demands, a variable without a value is omitted together with its argument or input field. The executor
+//! would replace such a variable with null, which has another meaning.
 
 use std::fmt::Write;
 
@@ -17,19 +17,17 @@ use super::limits::Limits;
 use super::normalize::{Field, Selected};
 use super::refusal::{Code, Refusal};
 
-/// A selection set of nothing, as text that the parsers accept. Its answer is an empty object.
+/// An empty selection in a form that the parsers accept. The result is an empty object.
 const NOTHING: &str = "{...@skip(if:true){__typename}}";
 
-/// What was printed.
 pub(super) struct Printed<'a> {
     pub(super) text: String,
-    /// Names of the variables that it uses.
+    /// The names of the variables that the text uses.
     pub(super) used: HashSet<&'a Name>,
-    /// The column at which each field begins, in order, and where it stands in the document.
+    /// The column at which each field begins, in ascending order, and the place of the field in the document.
     pub(super) fields: Vec<(usize, Option<SourceSpan>)>,
 }
 
-/// The operation as text.
 pub(super) fn print<'a>(
     operation: &'a Operation,
     selected: &Selected<'a>,
@@ -54,7 +52,8 @@ pub(super) fn print<'a>(
     }
     let mut separator = '(';
     for variable in operation.variables.iter().filter(|variable| used.contains(&variable.name)) {
-        // Defaults are in the coerced values. One that is not null is so by its type, too, wherever it stands.
+        // The coerced values include the defaults. A variable with a value other than null gets a non-null type, so that the
+        // variable fits wherever it is used.
         let ty = variable.ty.as_ref().clone();
         let is_null = variables.get(variable.name.as_str()).is_none_or(JsonValue::is_null);
         let ty = if is_null { ty } else { ty.non_null() };
@@ -64,7 +63,7 @@ pub(super) fn print<'a>(
     if separator == ',' {
         text.push(')');
     }
-    // Names are ASCII.
+    // The text so far is ASCII, so its bytes are columns.
     fields.iter_mut().for_each(|(column, _)| *column += text.len());
     text.push_str(&selection_set);
     Ok(Printed { text, used, fields })
@@ -75,7 +74,7 @@ struct Printer<'a> {
     variables: &'a JsonMap,
     used: HashSet<&'a Name>,
     fields: Vec<(usize, Option<SourceSpan>)>,
-    /// Bytes written beyond one for each character.
+    /// How many more bytes than characters `text` has. Columns count characters.
     continuation_bytes: usize,
     limit: usize,
 }
@@ -126,7 +125,7 @@ impl<'a> Printer<'a> {
         Ok(())
     }
 
-    /// Arguments or input fields that have a value. Nothing at all is written for arguments of which none has one.
+    /// Prints the arguments or input fields that have a value. If no argument has one, the parentheses are omitted too.
     fn named(&mut self, open: char, values: impl Iterator<Item = (&'a Name, &'a Value)>, close: char) {
         let mut is_open = false;
         for (name, value) in values.filter(|(_, value)| !is_absent(value, self.variables)) {

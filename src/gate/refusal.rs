@@ -1,31 +1,31 @@
-//! Why a request does not pass, in words that may be shown to whoever sent it.
+//! The reasons why the gate refuses a request, in words that may be shown to the client.
 
 use apollo_compiler::parser::{SourceMap, SourceSpan};
 
-/// Errors in one answer. More than that only make the answer to a bad request large.
+/// The maximum number of errors in one response. More would only make the response to a bad request large.
 pub(super) const MAX_REFUSALS: usize = 10;
-/// Characters in one message. Messages quote the request, which may be long.
+/// The maximum length of a message. Messages quote the request, which may be long.
 const MAX_MESSAGE_CHARS: usize = 300;
 
-/// The kind of a refusal: what a client finds in `extensions.code`.
+/// The kind of a refusal, which a client finds in `extensions.code`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     /// The text is not GraphQL.
     GraphqlParseFailed,
-    /// The text is GraphQL that this schema does not answer.
+    /// The text is GraphQL, but it is not valid for this schema.
     GraphqlValidationFailed,
     /// The variables or the operation name do not fit the document.
     BadUserInput,
-    /// The request is larger than [`Limits`](super::Limits) allow.
+    /// The request exceeds one of the [`Limits`](super::Limits).
     TooExpensive,
     /// The request needs a right that the caller lacks.
     Forbidden,
-    /// The hash names no document that is known: send its text.
+    /// The hash names no known document. The client should send the text.
     PersistedQueryNotFound,
 }
 
 impl Code {
-    /// The name that clients see.
+    /// Returns the name that clients see.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::GraphqlParseFailed => "GRAPHQL_PARSE_FAILED",
@@ -38,14 +38,13 @@ impl Code {
     }
 }
 
-/// One reason why a request does not pass.
+/// One reason why a request is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// The kind.
     pub code: Code,
-    /// For the client's developer; at most 300 characters.
+    /// Explains the refusal to the client's developer, in at most 300 characters.
     pub message: String,
-    /// Line and column, both from 1, in the text that was sent.
+    /// Lines and columns, both from 1, in the client's text.
     pub locations: Vec<(usize, usize)>,
 }
 

@@ -1,4 +1,4 @@
-//! How values of custom scalars are written. The gate does not know: it is told, and checks them before anything runs.
+//! Checks the form of custom scalars' values before anything runs. Whoever creates the gate defines the forms.
 
 use std::collections::HashMap;
 
@@ -7,29 +7,30 @@ use serde_json::Value;
 
 use super::coercion::json;
 
-/// How values of one scalar are written.
+/// The form in which values of one custom scalar are written.
 #[derive(Clone, Copy, Debug)]
 pub struct Scalar {
-    /// Whether a value is of its form.
+    /// Returns whether a value has this form.
     pub fits: fn(&Value) -> bool,
-    /// What to do where it is not, such as: write a decimal as a string.
+    /// Tells the client how to write a value, for example "write a decimal as a string".
     pub expected: &'static str,
 }
 
-/// By name. A custom scalar that is not among them can be anything.
+/// The forms by the name of their scalar. A custom scalar without an entry accepts any value.
 pub type Scalars = HashMap<&'static str, Scalar>;
 
-/// The scalar that a literal must be written as, where it stands for one value of a type.
+/// Returns the form that the literal must have. Returns `None` if the scalar has no form or the literal is a variable, null or a
+/// list of values.
 pub(super) fn of_literal(scalars: &Scalars, ty: &Type, literal: &Literal) -> Option<Scalar> {
     let stands_for_none = matches!(literal, Literal::Variable(_) | Literal::Null);
-    // Any other literal in place of a list is its only item.
+    // Where a list is expected, any other literal counts as its only item.
     let is_list = ty.is_list() && literal.as_list().is_some();
     if stands_for_none || is_list { None } else { scalars.get(ty.inner_named_type().as_str()).copied() }
 }
 
 impl Scalar {
     pub(super) fn fits_literal(self, literal: &Literal) -> bool {
-        // As JSON it would be a string.
+        // In JSON, an enum value would become a string and might fit by mistake.
         if literal.as_enum().is_some() {
             return false;
         }
@@ -68,7 +69,7 @@ mod tests {
         let refusals = admit("{\n  echo(even: 1, evens: [2, 3, 5]) }").unwrap_err();
         let places: Vec<_> = refusals.iter().flat_map(|refusal| refusal.locations.clone()).collect();
         assert_eq!(places, [(2, 14), (2, 28), (2, 31)]);
-        assert_eq!(refusals[0].message, "this is no value of type Even: write it even");
+        assert_eq!(refusals[0].message, "this is not a value of type Even: write it even");
     }
 
     #[test]
@@ -104,13 +105,13 @@ mod tests {
         let refusals = admit_with(query, sent).unwrap_err();
         let told: Vec<_> = refusals.iter().map(|refusal| refusal.message.as_str()).collect();
         let expected = [
-            "variable `$i.externalId`: this is no value of type String!",
+            "variable `$i.externalId`: this is not a value of type String!",
             "variable `$i.line`: RecordInput has no such field",
-            "variable `$i.lines[0]`: this is no value of type LineInput!",
-            "variable `$i.lines[1]`: this is no value of type LineInput!",
+            "variable `$i.lines[0]`: this is not a value of type LineInput!",
+            "variable `$i.lines[1]`: this is not a value of type LineInput!",
             "variable `$i.lines[2].even`: write it even",
-            "variable `$n`: this is no value of type Int!",
-            "variable `$m` is missing: a value of type Int!",
+            "variable `$n`: this is not a value of type Int!",
+            "variable `$m`: a value of type Int! is required",
         ];
         assert_eq!(told, expected);
     }

@@ -1,8 +1,8 @@
-//! One pass over the text, before any parser sees it.
+//! Scans the text once before any parser reads it.
 //!
-//! Parsers recurse: a few kilobytes of brackets are enough to overflow a thread's stack. This pass does not recurse, is linear
-//! and refuses what no honest client sends. It reads strings exactly as the parser behind it does (a string that the two would
-//! end at different places is refused here), so that no bracket hides from it.
+//! Parsers recurse, so a few kilobytes of brackets are enough to overflow a thread's stack. The scan does not recurse, takes
+//! linear time and refuses texts that no honest client sends. The scan ends each string where the parser behind it does, and
+//! refuses a string if the two could differ. No bracket can therefore hide from the scan.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -12,19 +12,19 @@ use super::refusal::{Code, Refusal};
 
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
-/// What can be described, since September 2025. The parser behind this pass does not know of it.
+/// The keywords that may follow a description, since the September 2025 edition of the specification. The parser behind the scan
+/// does not support such descriptions.
 const DESCRIBED: [&[u8]; 4] = [b"query", b"mutation", b"subscription", b"fragment"];
 
-/// What a pass over a text found.
+/// The result of scanning a text.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Scanned {
-    /// How many tokens it has.
     pub(super) tokens: u32,
-    /// Where descriptions of its definitions and variables stand, in bytes.
+    /// The byte ranges of the descriptions of definitions and variables.
     pub(super) descriptions: Vec<Range<usize>>,
 }
 
-/// Of a text that passes.
+/// Scans a text, and refuses one that exceeds the limits or has a malformed string.
 pub(super) fn scan(text: &str, limits: &Limits) -> Result<Scanned, Refusal> {
     if text.len() > limits.text_bytes {
         let (sent, limit) = (text.len(), limits.text_bytes);
@@ -57,7 +57,7 @@ pub(super) fn scan(text: &str, limits: &Limits) -> Result<Scanned, Refusal> {
                 None => return refuse(at, Code::GraphqlParseFailed, "syntax error: malformed string".into()),
             },
             b'_' | b'a'..=b'z' | b'A'..=b'Z' => length_while(rest, |byte| byte == b'_' || byte.is_ascii_alphanumeric()),
-            // Of an exponent's sign this makes one token more than the grammar does.
+            // A sign in the exponent ends the token early, so such a number counts as two or three tokens.
             b'-' | b'0'..=b'9' => 1 + length_while(&rest[1..], |byte| byte == b'.' || byte.is_ascii_alphanumeric()),
             b'.' if rest.starts_with(b"...") => 3,
             _ => 1,
@@ -92,7 +92,7 @@ pub(super) fn scan(text: &str, limits: &Limits) -> Result<Scanned, Refusal> {
     }
 }
 
-/// The text with spaces in place of its descriptions, so that everything else stays where it is.
+/// Replaces the descriptions in the text with spaces, so that everything else keeps its line and column.
 pub(super) fn without<'a>(text: &'a str, descriptions: &[Range<usize>]) -> Cow<'a, str> {
     if descriptions.is_empty() {
         return text.into();
@@ -109,15 +109,15 @@ pub(super) fn without<'a>(text: &'a str, descriptions: &[Range<usize>]) -> Cow<'
     blanked.into()
 }
 
-/// Finds descriptions: strings before an operation, a fragment, or a variable where it is defined.
+/// Finds descriptions, which are strings before an operation, a fragment or a variable definition.
 #[derive(Default)]
 struct Descriptions {
     found: Vec<Range<usize>>,
-    /// A string that is one if the next token can be described, and the levels around it.
+    /// A string that is a description if the next token can be described, and the number of brackets around the string.
     pending: Option<(Range<usize>, u32)>,
-    /// First byte of the token before.
+    /// The first byte of the previous token.
     previous: Option<u8>,
-    /// First byte of the last token outside of all brackets: the bracket that is open, where one is.
+    /// The first byte of the last token that is outside all brackets. Inside brackets, that token is the outermost open bracket.
     outermost: Option<u8>,
 }
 
@@ -131,7 +131,7 @@ impl Descriptions {
         let first = token.first().copied();
         let is_placed = match levels {
             0 => matches!(self.previous, None | Some(b'}')),
-            // Behind those two a string is a value.
+            // A string after `:` or `=` is a value.
             1 => self.outermost == Some(b'(') && !matches!(self.previous, Some(b':' | b'=')),
             _ => false,
         };
@@ -149,7 +149,8 @@ fn length_while(bytes: &[u8], accept: impl Fn(u8) -> bool) -> usize {
     bytes.iter().position(|&byte| !accept(byte)).unwrap_or(bytes.len())
 }
 
-/// Bytes of the string that `bytes` starts with, its quotes included; nothing when it does not end or has a malformed escape.
+/// Returns the length of the string that `bytes` starts with, including its quotes. Returns `None` if the string does not end or
+/// has a malformed escape.
 fn string_length(bytes: &[u8]) -> Option<usize> {
     if bytes.starts_with(b"\"\"\"") {
         return block_string_length(bytes);
@@ -273,7 +274,7 @@ mod tests {
         ] {
             assert_eq!(without(text, &scan(text, &limits).unwrap().descriptions), blanked);
         }
-        // Where a string is a value, or describes nothing that can be described.
+        // These strings are values, or do not precede anything that can be described.
         for text in [
             "{ a(b: \"c\") @d(e: \"f\") }",
             "query @d(e: \"f\" $g: 1) { a }",

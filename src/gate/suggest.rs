@@ -1,11 +1,11 @@
-//! What a misspelt field could have meant. Told to those only who may ask for the schema anyway.
+//! Suggests a field for a misspelt one. Only callers that may query the schema anyway get suggestions.
 
 use apollo_compiler::schema::ExtendedType;
 use apollo_compiler::{Name, Schema};
 
 use super::refusal::{Code, Refusal};
 
-/// Adds the nearest name to a refusal that is about a field which is not there.
+/// Adds the most similar name to a refusal about a field that does not exist.
 pub(super) fn suggest(schema: &Schema, mut refusal: Refusal) -> Refusal {
     if refusal.code == Code::GraphqlValidationFailed
         && let Some(name) = nearest(schema, &refusal.message)
@@ -15,7 +15,7 @@ pub(super) fn suggest(schema: &Schema, mut refusal: Refusal) -> Refusal {
     refusal
 }
 
-/// The validator's words are all that it tells of an error; a test holds them.
+/// Matches the validator's message, which is its only information about an error. A test pins the wording.
 fn nearest<'a>(schema: &'a Schema, message: &str) -> Option<&'a str> {
     let (ty, asked) = message.strip_prefix("type `")?.split_once("` does not have a field `")?;
     let asked = asked.split('`').next()?;
@@ -24,7 +24,7 @@ fn nearest<'a>(schema: &'a Schema, message: &str) -> Option<&'a str> {
         ExtendedType::Interface(interface) => interface.fields.keys().map(Name::as_str).collect(),
         _ => return None,
     };
-    // A third of its letters may be wrong.
+    // Up to a third of the letters may be wrong.
     let most = asked.chars().count() / 3;
     let distance = |name: &str| strsim::damerau_levenshtein(&asked.to_lowercase(), &name.to_lowercase());
     let nearest = names.into_iter().map(|name| (distance(name), name)).min()?;

@@ -1,7 +1,8 @@
-//! Rules of the specification about values in the text that the validator behind this gate leaves out.
+//! Checks the values in a text by those rules of the specification that the validator behind this gate does not implement.
 //!
-//! It compares variables inside lists and objects by name of type only, takes `= null` for a default that makes a variable
-//! non-null, knows no `@oneOf`, does not look into the literals of custom scalars, and tells one unknown input field of several.
+//! The validator compares variables inside lists and objects only by the name of their type. The validator also takes `= null`
+//! for a default that makes a variable non-null, does not know `@oneOf`, does not look into the literals of custom scalars, and
+//! reports only one of several unknown input fields.
 
 use apollo_compiler::ast::{DirectiveList, InputValueDefinition, Type, Value};
 use apollo_compiler::collections::HashSet;
@@ -13,11 +14,11 @@ use apollo_compiler::{Name, Node, Schema};
 use super::refusal::{Code, MAX_REFUSALS, Refusal};
 use super::scalars::{self, Scalars};
 
-/// Names of the variables that stand where null is not allowed although their type allows it: they have a default, but a request
-/// can still send null for them.
+/// The variables whose type allows null although a place that uses them does not. The specification permits such a variable if
+/// the variable or the place has a default, but a request can still send null for the variable.
 pub(super) type NeverNull = HashSet<Name>;
 
-/// Checks all values of one operation, fragments included.
+/// Checks all values of one operation, including those in its fragments.
 pub(super) fn check(
     schema: &Schema,
     scalars: &Scalars,
@@ -48,7 +49,7 @@ pub(super) fn is_one_of(input: &InputObjectType) -> bool {
     input.directives.has("oneOf")
 }
 
-/// Where a value stands.
+/// The type that is expected of a value, and whether the argument or input field has a default.
 #[derive(Clone, Copy)]
 struct Place<'a> {
     ty: &'a Type,
@@ -103,13 +104,13 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Inside the literal of a custom scalar there is no type to compare with.
+    /// `place` is `None` where no type is known, for example inside the literal of a custom scalar.
     fn value(&mut self, value: &Node<Value>, place: Option<Place<'_>>) {
         if let Some(place) = place
             && let Some(scalar) = scalars::of_literal(self.scalars, place.ty, value)
         {
             if !scalar.fits_literal(value) {
-                let message = format!("this is no value of type {}: {}", place.ty, scalar.expected);
+                let message = format!("this is not a value of type {}: {}", place.ty, scalar.expected);
                 self.refuse(message, value.location());
             }
             return;
@@ -198,7 +199,8 @@ pub(super) fn one_of_message(input: &Name) -> String {
     format!("exactly one field of `{input}` must be given, and it must not be null")
 }
 
-/// The executor's parser holds integers of any size and floats as 64 bits.
+/// Whether the executor's parser accepts the number. The parser reads an integer beyond 64 bits as a float, and fails if the
+/// float overflows.
 fn is_finite(number: &Value) -> bool {
     match number {
         Value::Int(number) => number.try_to_f64().is_ok(),

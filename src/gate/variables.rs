@@ -1,4 +1,4 @@
-//! The values that a request sends beside its text.
+//! Reads the values of the variables that a request sends beside its document.
 
 use std::collections::HashMap;
 use std::fmt::{self, Formatter};
@@ -13,7 +13,8 @@ use super::coercion::{Context, Path, Place, json};
 use super::refusal::{Code, MAX_REFUSALS, Refusal};
 use super::values::NeverNull;
 
-/// The value of each variable that the operation defines and that has one, sent or by default. What it does not define is ignored.
+/// Returns the value of each defined variable that was sent or has a default. Variables that the operation does not define are
+/// ignored.
 pub(super) fn coerce(
     context: Context<'_>,
     operation: &Operation,
@@ -27,10 +28,10 @@ pub(super) fn coerce(
             if let Some(default) = &variable.default_value {
                 values.insert(name, json(default));
             } else if variable.ty.is_non_null() {
-                refusals.push(bad_input(format!("variable `${name}` is missing: a value of type {}", variable.ty)));
+                refusals.push(bad_input(format!("variable `${name}`: a value of type {} is required", variable.ty)));
             }
         }
-        // Null may stand for what did not fit, which has been told.
+        // A null may also replace a value that did not fit. Such a value is in `refusals` already.
         if refusals.is_empty()
             && never_null.contains(&variable.name)
             && values.get(name).is_some_and(JsonValue::is_null)
@@ -42,7 +43,7 @@ pub(super) fn coerce(
     if refusals.is_empty() { Ok(values) } else { Err(refusals) }
 }
 
-/// What was sent, and what of it does not fit.
+/// Returns the values that were sent, and a refusal for each value that does not fit.
 fn read(context: Context<'_>, operation: &Operation, sent: &str) -> Result<(JsonMap, Vec<Refusal>), Vec<Refusal>> {
     if sent.is_empty() {
         return Ok((JsonMap::new(), Vec::new()));
@@ -62,7 +63,7 @@ fn bad_input(message: String) -> Refusal {
     Refusal::new(Code::BadUserInput, message)
 }
 
-/// All that is sent: an object with a value for each variable.
+/// Reads the JSON object that holds a value for each variable.
 struct Sent<'a> {
     context: &'a Context<'a>,
     defined: HashMap<&'a str, &'a Type>,
@@ -166,14 +167,14 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_told_with_its_path() {
         for (definition, sent, expected) in [
-            ("Int", json!("5"), "variable `$v`: this is no value of type Int"),
-            ("Int!", json!(null), "variable `$v`: this is no value of type Int!"),
-            ("[ID!]", json!(["a", null]), "variable `$v[1]`: this is no value of type ID!"),
+            ("Int", json!("5"), "variable `$v`: this is not a value of type Int"),
+            ("Int!", json!(null), "variable `$v`: this is not a value of type Int!"),
+            ("[ID!]", json!(["a", null]), "variable `$v[1]`: this is not a value of type ID!"),
             ("Filter", json!({"min": 1, "no": 1}), "variable `$v.no`: Filter has no such field"),
             (
                 "Filter",
                 json!({"and": [{}, {"tags": [1]}]}),
-                "variable `$v.and[1].tags[0]`: this is no value of type String!",
+                "variable `$v.and[1].tags[0]`: this is not a value of type String!",
             ),
             (
                 "Filter",
@@ -188,11 +189,11 @@ mod tests {
         }
         let record = "mutation($i: RecordInput!) { record(input: $i) { replayed } }";
         for (sent, expected) in [
-            (json!({}), "variable `$i` is missing: a value of type RecordInput!"),
-            (json!({"i": {}}), "variable `$i.externalId`: it is missing: a value of type String!"),
+            (json!({}), "variable `$i`: a value of type RecordInput! is required"),
+            (json!({"i": {}}), "variable `$i.externalId`: a value of type String! is required"),
             (
                 json!({"i": {"externalId": "x", "lines": [{"sku": "a"}, {"quantity": 1}]}}),
-                "variable `$i.lines[1].sku`: it is missing: a value of type String!",
+                "variable `$i.lines[1].sku`: a value of type String! is required",
             ),
         ] {
             assert_eq!(refused(record, sent), (Code::BadUserInput, expected.to_owned()));

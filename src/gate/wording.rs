@@ -1,5 +1,5 @@
-//! The parser's and the validator's errors in words for whoever wrote the document. Their messages are all that they tell of an
-//! error; tests hold them.
+//! Rewrites errors of the parser and the validator for the author of the document. Parser and validator describe an error only by
+//! its message, so this module matches messages, and tests pin their wording.
 
 use apollo_compiler::Schema;
 use apollo_compiler::schema::ExtendedType;
@@ -8,10 +8,10 @@ use apollo_compiler::validation::DiagnosticList;
 use super::coercion::one_of_names;
 use super::refusal::{Code, MAX_REFUSALS, Refusal};
 
-/// What follows from a part that was left out because it is wrong itself.
+/// Errors that may only follow from another error, because the part that caused the other error was left out.
 const CONSEQUENCES: [&str; 4] = ["UnusedVariable", "UnusedFragment", "UndefinedFragment", "MissingSubselection"];
 
-/// Where the parser expects something, what that is. Its words are those of the grammar.
+/// What the parser expects, in the words of its grammar and in words for the client.
 const EXPECTED: [(&str, &str); 16] = [
     ("definition", "`query`, `mutation`, `subscription`, `fragment` or `{`"),
     ("a StringValue, Name or OperationDefinition", "`query`, `mutation`, `subscription`, `fragment` or `{`"),
@@ -31,7 +31,7 @@ const EXPECTED: [(&str, &str); 16] = [
     ("a Variable Definition", "a variable, such as `$first: Int`"),
 ];
 
-/// Names of the parser for what it expects, and what that is written as.
+/// The parser's names of tokens, and the characters that the names stand for.
 const TOKENS: [(&str, &str); 9] = [
     ("R_CURLY", "}"),
     ("L_CURLY", "{"),
@@ -44,7 +44,7 @@ const TOKENS: [(&str, &str); 9] = [
     ("EQ", "="),
 ];
 
-/// Why a text is not GraphQL: the first error, since those behind it follow from it.
+/// Returns the reason why a text is not GraphQL. Only the first error counts, because later ones usually follow from it.
 pub(super) fn syntax(text: &str, errors: &DiagnosticList) -> Refusal {
     let Some(first) = errors.iter().next() else { return Refusal::new(Code::GraphqlParseFailed, "syntax error") };
     let message = first.error.to_string();
@@ -67,7 +67,7 @@ fn in_words(expected: &str) -> String {
     known.map_or(expected, |(_, words)| words).to_owned()
 }
 
-/// What stands at a line and a column.
+/// Describes the text at a line and a column.
 fn found(text: &str, (line, column): (usize, usize)) -> String {
     let rest = text.lines().nth(line.saturating_sub(1)).unwrap_or_default().chars().skip(column.saturating_sub(1));
     let is_name = |character: &char| *character == '_' || character.is_ascii_alphanumeric();
@@ -81,7 +81,8 @@ fn found(text: &str, (line, column): (usize, usize)) -> String {
     }
 }
 
-/// Why a document is not valid. `whole`: no part of it was left out.
+/// Returns the reasons why a document is not valid. `whole` says that no invalid part of the document was left out before. If a
+/// part was left out, the errors in `CONSEQUENCES` are not reported.
 pub(super) fn invalid(schema: &Schema, errors: &DiagnosticList, whole: bool) -> Vec<Refusal> {
     let follows = |name: Option<&str>| !whole && name.is_some_and(|name| CONSEQUENCES.contains(&name));
     let told = errors.iter().filter(|error| !follows(error.error.unstable_error_name())).take(MAX_REFUSALS);
@@ -96,7 +97,7 @@ pub(super) fn invalid(schema: &Schema, errors: &DiagnosticList, whole: bool) -> 
     refusals
 }
 
-/// Adds to a message about an enum what its values are.
+/// Adds the possible values to a message about a value of an enum.
 fn with_names(schema: &Schema, message: String) -> String {
     let of_value = message.strip_prefix("value `").and_then(|rest| rest.split_once("` does not exist on `"));
     let of_type = message.strip_prefix("expected value of type ").and_then(|rest| rest.split_once(", found"));
@@ -150,10 +151,10 @@ mod tests {
             ["{ echo(status: OPEN) }", "{ echo(status: \"DRAFT\") }", "query($s: Status = 1) { echo(status: $s) }"]
         {
             let (_, message) = refused(query, json!({}));
-            assert!(message.ends_with(": it is one of DRAFT, ACTIVE, without quotes"), "{message}");
+            assert!(message.ends_with(": expected one of DRAFT, ACTIVE, without quotes"), "{message}");
         }
         let (_, message) = refused("query($s: Status) { echo(status: $s) }", json!({"s": "active"}));
-        assert_eq!(message, "variable `$s`: this is no value of type Status: it is one of DRAFT, ACTIVE");
+        assert_eq!(message, "variable `$s`: this is not a value of type Status: expected one of DRAFT, ACTIVE");
     }
 
     #[test]

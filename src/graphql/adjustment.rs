@@ -1,4 +1,4 @@
-//! Points by hand.
+//! The mutation that gives or takes points by hand.
 
 use async_graphql::{Context, InputObject, Object};
 
@@ -9,30 +9,34 @@ use super::session::ContextExt;
 use crate::app::adjustment as app;
 use crate::app::recorder::fact::AdjustPoints;
 
-/// Points to give or take by hand.
+/// An adjustment: points to give to a customer or to take from a customer by hand.
 #[derive(InputObject)]
 pub struct AdjustPointsInput {
-    /// The shop's id of the customer, 1 to 200 bytes. One that was never heard of is made.
+    /// The shop's id of the customer, 1 to 200 bytes. A customer that does not exist is created.
     customer_external_id: String,
-    /// How many; negative: taken. Not zero.
+    /// The number of points; negative to take points. Not 0. The adjustment may make `available` negative, but a
+    /// positive adjustment must not raise `available` above 10¹⁵, and a negative one must not lower it below −10¹⁵
+    /// (`OUT_OF_RANGE`).
     points: Points,
-    /// Why, for people; 1 to 200 bytes.
+    /// The reason, which the ledger entry shows; 1 to 200 bytes.
     reason: String,
-    /// Chosen by the caller, 1 to 200 bytes: sent again with the same content it changes nothing.
+    /// A key chosen by the caller, 1 to 200 bytes. The same key with the same content changes nothing and returns the
+    /// entry that was posted. With different content, the error is `IDEMPOTENCY_CONFLICT`. A key is recognised for
+    /// ever; `createCampaign` and `cloneCampaign` share these keys.
     idempotency_key: String,
 }
 
-/// See [`super::Mutation`].
+/// The part of [`super::Mutation`] that adjusts points.
 #[derive(Default)]
 pub struct AdjustmentMutation;
 
 #[Object]
 impl AdjustmentMutation {
-    /// Gives or takes points by hand: a welcome, an apology, a correction. For admins.
+    /// Gives or takes points by hand: a welcome, an apology, a correction. Requires an admin token (`FORBIDDEN`).
     async fn adjust_points(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Whose points, how many, why.")] input: AdjustPointsInput,
+        #[graphql(desc = "The customer, the points and the reason.")] input: AdjustPointsInput,
     ) -> Result<AdjustPointsPayload, ApiError> {
         let admin = ctx.viewer().require_admin()?;
         let adjustment = AdjustPoints {

@@ -1,4 +1,4 @@
-//! Awards, and why they were given.
+//! Awards and their evidence.
 
 use std::sync::Arc;
 
@@ -22,63 +22,65 @@ use crate::app::reading::page::PageArgs;
 use crate::app::stored::award::window;
 use crate::engine::time::Instant;
 
-/// A goal that a customer reached in a campaign, and its points.
+/// One time that a customer reached the goal of a campaign, with its points and its evidence.
 #[derive(Clone, Description)]
 pub struct Award(pub Arc<model::Award>);
 
 #[Object(use_type_description)]
 impl Award {
-    /// Opaque; of everything, not only of awards. It stays when late purchases or refunds move the award.
+    /// An opaque id, unique across all types. It stays the same when a late purchase or a refund moves the award.
     pub(super) async fn id(&self) -> ID {
         GlobalId::Award(self.0.customer_id, self.0.number).into()
     }
 
-    /// Which campaign gave it.
+    /// The campaign that gave the award.
     async fn campaign(&self, ctx: &Context<'_>) -> Result<Campaign, ApiError> {
         campaign(self, ctx).await
     }
 
-    /// Whose it is.
+    /// The customer who reached the goal.
     async fn customer(&self, ctx: &Context<'_>) -> Result<Customer, ApiError> {
         let customer = ctx.loaders().load_one(CustomerOf(self.0.customer_id)).await?;
-        Ok(customer.ok_or_else(|| Error::Internal("an award's customer is not there".to_owned()))?.into())
+        Ok(customer.ok_or_else(|| Error::Internal("an award's customer was not found".to_owned()))?.into())
     }
 
-    /// The window in which the goal was reached, within the campaign's period as it is now.
+    /// The window in which the goal was reached, clipped to the period of the campaign as it is now.
     async fn window(&self, ctx: &Context<'_>) -> Result<Window, ApiError> {
         let Campaign(campaign) = campaign(self, ctx).await?;
         Ok(window(&self.0).clip(campaign.life.period.interval()).into())
     }
 
-    /// 1, 2 … among the awards of its window.
+    /// The position of the award among the awards of its window, before caps are applied: 1, 2, 3 … Always 1 for
+    /// `everyPurchase`, `rolling` and `streak`.
     async fn ordinal(&self) -> Count {
         Count(self.0.ordinal)
     }
 
-    /// What it is worth. Of a DECLINED award: what it would have been.
+    /// The points of the award, above 0. For a `DECLINED` award, the points that it would have been worth; for a
+    /// `REVERSED` award, the points that it had last.
     async fn points(&self) -> Points {
         Points(self.0.points)
     }
 
-    /// Whether its points stand.
+    /// Whether the points of the award are in the ledger.
     async fn status(&self) -> AwardStatus {
         Status::from(self.0.status).into()
     }
 
-    /// When the purchase was made that reached the goal.
+    /// The `purchasedAt` of the purchase that reached the goal. It changes if the award moves to another purchase.
     async fn earned_at(&self) -> DateTime {
         Instant(self.0.earned_at).into()
     }
 
-    /// Why: the purchases that were counted, the last of which reached the goal. Oldest first. A REVERSED award shows those
-    /// it last had.
+    /// The evidence: the purchases that the award is based on, the earliest `purchasedAt` first. The last of them
+    /// reached the goal. A `REVERSED` award keeps the evidence that it had last.
     async fn purchases(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The first so many, at most 100. Without `first` and `last`: 20.")] first: Option<i32>,
-        #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
-        #[graphql(desc = "The last so many, at most 100.")] last: Option<i32>,
-        #[graphql(desc = "Only what precedes this cursor.")] before: Option<String>,
+        #[graphql(desc = "The first n items, 0 to 100. The default is 20 if `last` is absent.")] first: Option<i32>,
+        #[graphql(desc = "Only items that follow this cursor in the list.")] after: Option<String>,
+        #[graphql(desc = "The last n items, 0 to 100. It cannot be combined with `first`.")] last: Option<i32>,
+        #[graphql(desc = "Only items that precede this cursor in the list.")] before: Option<String>,
     ) -> Result<Connection<Purchase>, ApiError> {
         let page = evidence::LIST.page(PageArgs { first, after, last, before })?;
         let slice = ctx.loaders().load_one(EvidenceOf(Arc::clone(&self.0), page.clone())).await?;
@@ -89,17 +91,19 @@ impl Award {
 
 async fn campaign(award: &Award, ctx: &Context<'_>) -> Result<Campaign, ApiError> {
     let campaign = ctx.loaders().load_one(FindCampaign(award.0.campaign_id)).await?;
-    Ok(Campaign(campaign.ok_or_else(|| Error::Internal("an award's campaign is not there".to_owned()))?))
+    Ok(Campaign(campaign.ok_or_else(|| Error::Internal("an award's campaign was not found".to_owned()))?))
 }
 
-/// Whether an award's points stand.
+/// Whether an award counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[graphql(remote = "Status")]
 pub enum AwardStatus {
-    /// Its points are in the ledger.
+    /// The goal is reached, and the points of the award are in the ledger.
     Standing,
-    /// No longer reached: refunds or late purchases undid it.
+    /// The goal is no longer reached: a refund or a late purchase undid the award. A reversed award never changes
+    /// again.
     Reversed,
-    /// Reached, but the campaign's budget had no room.
+    /// The goal is reached, but the campaign's budget had no room for the points. Nothing was posted to the ledger. The
+    /// award is not decided again when points become free.
     Declined,
 }

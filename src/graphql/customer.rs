@@ -21,14 +21,14 @@ use crate::app::reading::points_update::Cursor;
 use crate::app::reading::snapshot::{Extent, View};
 use crate::app::{self, model};
 
-/// Someone who buys, known by the shop's own id.
+/// A customer of the shop. A customer exists from its first accepted purchase or adjustment.
 #[derive(Clone, Description)]
 pub struct Customer {
     row: Arc<model::Customer>,
     view: Option<View>,
 }
 
-/// Of which no more than the row was read.
+/// A customer of whom only the row was read: progress and awards are loaded when they are selected.
 impl From<Arc<model::Customer>> for Customer {
     fn from(row: Arc<model::Customer>) -> Self {
         Self { row, view: None }
@@ -43,44 +43,45 @@ impl From<Current> for Customer {
 
 #[Object(use_type_description)]
 impl Customer {
-    /// Opaque; of everything, not only of customers.
+    /// An opaque id, unique across all types.
     pub(super) async fn id(&self) -> ID {
         GlobalId::Customer(self.row.external_id.clone()).into()
     }
 
-    /// The shop's id of this customer.
+    /// The shop's id of the customer, unique among customers.
     async fn external_id(&self) -> &str {
         &self.row.external_id
     }
 
-    /// Points as they are now.
+    /// The balance of the customer's points, with its version and its cursor.
     async fn balance(&self, ctx: &Context<'_>) -> Balance {
         Balance::of(ctx, &self.row)
     }
 
-    /// Where the customer stands in each running campaign: what a progress bar and a countdown need.
+    /// Where the customer stands at the current instant in each `ACTIVE` or `PAUSED` campaign, the most recently
+    /// created campaign first. This is what a progress bar and a countdown need.
     async fn progress(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Only in this campaign.")] campaign_id: Option<ID>,
+        #[graphql(desc = "Return only this campaign, or nothing if it is not running.")] campaign_id: Option<ID>,
     ) -> Result<Vec<CampaignProgress>, ApiError> {
         CampaignProgress::of(ctx, &self.row, self.view.as_ref(), campaign_id).await
     }
 
-    /// The customer's awards, newest first.
-    #[expect(clippy::too_many_arguments, reason = "the arguments that the API gives it")]
+    /// The customer's awards of every status, unless filtered. The latest `earnedAt` is first.
+    #[expect(clippy::too_many_arguments, reason = "the API defines these arguments")]
     async fn awards(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The first so many, at most 100. Without `first` and `last`: 20.")] first: Option<i32>,
-        #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
-        #[graphql(desc = "The last so many, at most 100.")] last: Option<i32>,
-        #[graphql(desc = "Only what precedes this cursor.")] before: Option<String>,
-        #[graphql(desc = "Only those with one of these statuses.")] status: Option<Vec<AwardStatus>>,
-        #[graphql(desc = "Only those of this campaign.")] campaign_id: Option<ID>,
+        #[graphql(desc = "The first n items, 0 to 100. The default is 20 if `last` is absent.")] first: Option<i32>,
+        #[graphql(desc = "Only items that follow this cursor in the list.")] after: Option<String>,
+        #[graphql(desc = "The last n items, 0 to 100. It cannot be combined with `first`.")] last: Option<i32>,
+        #[graphql(desc = "Only items that precede this cursor in the list.")] before: Option<String>,
+        #[graphql(desc = "Only awards with one of these statuses.")] status: Option<Vec<AwardStatus>>,
+        #[graphql(desc = "Only awards of this campaign.")] campaign_id: Option<ID>,
     ) -> Result<Connection<Award>, ApiError> {
         let page = model::Award::LIST.page(PageArgs { first, after, last, before })?;
-        // No campaign has the key 0: an id that is none finds no award.
+        // No campaign has the key 0, so an id that names no campaign finds no award.
         let campaign = campaign_id.map(|id| GlobalId::campaign(&id).unwrap_or(model::CampaignId(0)));
         let statuses = status.map(|statuses| {
             let mut statuses: Vec<_> = statuses.into_iter().map(app::award::Status::from).collect();
@@ -98,14 +99,15 @@ impl Customer {
         Ok(Connection::new(slice, Listed::cursor, |row| Award(Arc::new(row))))
     }
 
-    /// Every movement of the customer's points, newest first. Its edges' cursors are accepted by `pointsUpdated(after:)`.
+    /// Every movement of the customer's points, the highest `sequence` first. `pointsUpdated(after:)` accepts the
+    /// cursors of this list.
     async fn ledger(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The first so many, at most 100. Without `first` and `last`: 20.")] first: Option<i32>,
-        #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
-        #[graphql(desc = "The last so many, at most 100.")] last: Option<i32>,
-        #[graphql(desc = "Only what precedes this cursor.")] before: Option<String>,
+        #[graphql(desc = "The first n items, 0 to 100. The default is 20 if `last` is absent.")] first: Option<i32>,
+        #[graphql(desc = "Only items that follow this cursor in the list.")] after: Option<String>,
+        #[graphql(desc = "The last n items, 0 to 100. It cannot be combined with `first`.")] last: Option<i32>,
+        #[graphql(desc = "Only items that precede this cursor in the list.")] before: Option<String>,
     ) -> Result<Connection<LedgerEntry>, ApiError> {
         let page = app::ledger::page(PageArgs { first, after, last, before })?;
         let slice = ctx.loaders().load_one(LedgerOf(self.row.id, page.clone())).await?;
@@ -113,14 +115,14 @@ impl Customer {
         Ok(Connection::new(slice, Listed::cursor, |row| LedgerEntry::of(self.clone(), Arc::new(row))))
     }
 
-    /// The customer's purchases, newest first.
+    /// The customer's recorded purchases, the latest `purchasedAt` first.
     async fn purchases(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The first so many, at most 100. Without `first` and `last`: 20.")] first: Option<i32>,
-        #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
-        #[graphql(desc = "The last so many, at most 100.")] last: Option<i32>,
-        #[graphql(desc = "Only what precedes this cursor.")] before: Option<String>,
+        #[graphql(desc = "The first n items, 0 to 100. The default is 20 if `last` is absent.")] first: Option<i32>,
+        #[graphql(desc = "Only items that follow this cursor in the list.")] after: Option<String>,
+        #[graphql(desc = "The last n items, 0 to 100. It cannot be combined with `first`.")] last: Option<i32>,
+        #[graphql(desc = "Only items that precede this cursor in the list.")] before: Option<String>,
     ) -> Result<Connection<Purchase>, ApiError> {
         let page = model::Purchase::LIST.page(PageArgs { first, after, last, before })?;
         let slice = ctx.loaders().load_one(PurchasesOf(self.row.id, page.clone())).await?;
@@ -132,23 +134,27 @@ impl Customer {
 /// A customer's points at an instant.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct Balance {
-    /// What can be spent now. Negative when points were taken back that had been spent.
+    /// The points that can be spent now: the sum of all ledger entries. Negative if reversals and adjustments took more
+    /// than was there.
     available: Points,
-    /// Awarded, but not to be spent yet.
+    /// The points that were awarded but cannot be spent yet. It is always 0, because a campaign with `holdFor` cannot
+    /// be activated.
     pending: Points,
-    /// All points ever awarded, less reversals.
+    /// All points ever awarded, less reversals: the points of all `STANDING` awards. Adjustments are not included.
     lifetime: Points,
-    /// The server's clock at which this holds; for countdowns.
+    /// The instant at which the balance holds, by the server's clock. Countdowns can use it as the current time.
     as_of: DateTime,
-    /// Grows by one with every commit that changed anything of this customer. Pass it as `atLeastVersion` to read your own
-    /// writes anywhere.
+    /// The version of the customer. It grows by one with each commit that changes anything of the customer: purchases,
+    /// refunds, awards, entries or progress. To read your own writes, pass the version of the mutation's response as
+    /// `atLeastVersion`.
     version: Count,
-    /// The ledger up to exactly this balance: pass it to `pointsUpdated(after:)`.
+    /// An opaque cursor that stands for exactly this balance. Pass it as `pointsUpdated(after:)` to receive what
+    /// follows.
     cursor: String,
 }
 
 impl Balance {
-    /// As of now.
+    /// The balance of this row, at the current time.
     pub fn of(ctx: &Context<'_>, customer: &model::Customer) -> Self {
         let balance = balance(customer, ctx.app().clock.now());
         Self {
@@ -162,29 +168,31 @@ impl Balance {
     }
 }
 
-/// How a customer is named.
+/// Identifies a customer, by exactly one of these.
 #[derive(OneofObject)]
 pub enum CustomerBy {
-    /// By its `id`.
+    /// The opaque `id` of the customer.
     Id(ID),
-    /// By the shop's own id.
+    /// The shop's id of the customer.
     ExternalId(String),
 }
 
-/// See [`super::Query`].
+/// The part of [`super::Query`] that reads customers.
 #[derive(Default)]
 pub struct CustomerQuery;
 
 #[Object]
 impl CustomerQuery {
-    /// The customer that the token speaks for. Never null for a customer's token: one without purchases has balance zero,
-    /// version 0. Null for all others.
+    /// The customer that the token belongs to. Never null for the token of a customer: a customer of whom nothing is
+    /// recorded has a balance of 0 and the version 0. Null for the token of a storefront or admin.
     async fn me(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "A `Balance.version` that was seen: nothing older is answered.")] at_least_version: Option<
-            Count,
-        >,
+        #[graphql(
+            desc = "A `Balance.version` that the caller has seen. The result is not older. If the customer has no such \
+            version, the error is `BAD_USER_INPUT`."
+        )]
+        at_least_version: Option<Count>,
     ) -> Option<Result<Customer, ApiError>> {
         let myself = match ctx.viewer().require_reader() {
             Ok(reader) => reader.myself()?.to_owned(),
@@ -193,14 +201,17 @@ impl CustomerQuery {
         find(ctx, myself, at_least_version).await.transpose()
     }
 
-    /// A customer; null: there is no such customer, or it may not be seen.
+    /// A customer. Null if nothing is recorded of the customer or the caller may not see it. The token of a customer
+    /// always finds its own customer.
     async fn customer(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which.")] by: CustomerBy,
-        #[graphql(desc = "A `Balance.version` that was seen: nothing older is answered.")] at_least_version: Option<
-            Count,
-        >,
+        #[graphql(desc = "The customer to read.")] by: CustomerBy,
+        #[graphql(
+            desc = "A `Balance.version` that the caller has seen. The result is not older. If the customer has no such \
+            version, the error is `BAD_USER_INPUT`."
+        )]
+        at_least_version: Option<Count>,
     ) -> Option<Result<Customer, ApiError>> {
         if let Err(error) = ctx.viewer().require_reader() {
             return Some(Err(error.into()));
@@ -215,15 +226,15 @@ impl CustomerQuery {
         find(ctx, name, at_least_version).await.transpose()
     }
 
-    /// All customers, the latest to be heard of first. For storefronts and admins.
+    /// All customers, the most recently recorded first. Requires a storefront or admin token (`FORBIDDEN`).
     async fn customers(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The first so many, at most 100. Without `first` and `last`: 20.")] first: Option<i32>,
-        #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
-        #[graphql(desc = "The last so many, at most 100.")] last: Option<i32>,
-        #[graphql(desc = "Only what precedes this cursor.")] before: Option<String>,
-        #[graphql(desc = "Only those whose external id begins so.")] external_id_prefix: Option<String>,
+        #[graphql(desc = "The first n items, 0 to 100. The default is 20 if `last` is absent.")] first: Option<i32>,
+        #[graphql(desc = "Only items that follow this cursor in the list.")] after: Option<String>,
+        #[graphql(desc = "The last n items, 0 to 100. It cannot be combined with `first`.")] last: Option<i32>,
+        #[graphql(desc = "Only items that precede this cursor in the list.")] before: Option<String>,
+        #[graphql(desc = "Only customers whose external id begins with this text.")] external_id_prefix: Option<String>,
     ) -> Result<Connection<Customer>, ApiError> {
         let shop = ctx.viewer().require_shop()?;
         let page = model::Customer::LIST.page(PageArgs { first, after, last, before })?;
@@ -232,7 +243,7 @@ impl CustomerQuery {
     }
 }
 
-/// What a field that answers a customer is asked for. Balances and awards are told without a look at purchases.
+/// How much of a customer the current field must load. Only progress may require purchases; balances and awards do not.
 pub(super) fn extent(ctx: &Context<'_>) -> Extent {
     if ctx.look_ahead().field("progress").exists() { Extent::Progress } else { Extent::Balance }
 }

@@ -1,11 +1,16 @@
-//! Errors: what a caller can mend is data, the rest are GraphQL errors. This file alone chooses codes, messages and
-//! log lines.
+//! Errors. A fault in the input that the caller can fix becomes a `userError`, which is data. Every other failure
+//! becomes a GraphQL error.
+//!
+//! This file chooses the `extensions.code` of application errors and their log lines, and masks internal messages. Two
+//! kinds of codes are chosen elsewhere: that of a refusal by the gate (`gate::refusal::Code`), and that of a
+//! `userError`, which is chosen where the input is checked.
 
 use async_graphql::{Enum, ErrorExtensions, Pos, ServerError, SimpleObject};
 
 use crate::app::error as app;
 
-/// What resolvers return. Not `Display` on purpose: the library shows any `Display` to the client.
+/// The error type of resolvers. It deliberately lacks `Display`: async-graphql sends the text of any `Display` error to
+/// the client.
 #[derive(Clone)]
 pub struct ApiError(app::Error);
 
@@ -32,7 +37,7 @@ impl From<ApiError> for async_graphql::Error {
             "UNAVAILABLE" if !matches!(error, app::Error::ClockInDoubt) => app::Error::Unavailable.to_string(),
             _ => message(&error),
         };
-        // Logged here and nowhere else: each failed field becomes an answer once.
+        // Failed fields are logged only here: each of them is converted exactly once.
         let correlation_id = (code == "INTERNAL").then(|| format!("{:016x}", rand::random::<u64>()));
         match (&correlation_id, &error) {
             (Some(correlation_id), error) => tracing::error!(correlation_id, error = %error, "a request failed"),
@@ -80,7 +85,7 @@ fn message(error: &app::Error) -> String {
     }
 }
 
-/// What the caller can mend, apart from what it cannot: the value or `userErrors`, or a GraphQL error.
+/// Splits the result of a use case: returns the value or the `userErrors`. Any other failure becomes a GraphQL error.
 pub fn payload<T>(result: Result<T, app::Error>) -> Result<(Option<T>, Vec<UserError>), ApiError> {
     match result {
         Ok(value) => Ok((Some(value), Vec::new())),
@@ -89,14 +94,15 @@ pub fn payload<T>(result: Result<T, app::Error>) -> Result<(Option<T>, Vec<UserE
     }
 }
 
-/// Something in the input that the caller can mend. Nothing was changed.
+/// A fault in the input that the caller can fix. The write that it belongs to has changed nothing.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct UserError {
-    /// Into the arguments, e.g. `["input", "lines", "0", "amount"]`.
+    /// The path to the faulty value, beginning with the name of the argument. Positions in lists count from 0. For
+    /// example: `["input", "lines", "0", "amount"]`.
     path: Vec<String>,
-    /// For programs.
+    /// The kind of fault, for programs.
     code: UserErrorCode,
-    /// For people.
+    /// An explanation for developers. Its wording may change: programs should use `code`.
     message: String,
 }
 
@@ -106,49 +112,53 @@ impl From<app::UserError> for UserError {
     }
 }
 
-/// What is wrong with an input.
+/// The kind of a fault in the input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[graphql(remote = "app::UserErrorCode")]
 pub enum UserErrorCode {
-    /// Missing, null or empty.
+    /// A required value is empty, or an update sets it to null.
     Required,
-    /// Not of the form it must have.
+    /// The value does not have the required form, contains U+0000, or (`amount` of a refund) is not the sum of the
+    /// lines.
     Invalid,
-    /// A text of more than 200 bytes.
+    /// The text is longer than 200 bytes in UTF-8.
     TooLong,
-    /// Outside its limits.
+    /// The value is outside its limits, or the purchase already has 100 refunds.
     OutOfRange,
-    /// There is no such thing.
+    /// The campaign does not exist, or the campaign that was created with this `idempotencyKey` has been deleted.
     NotFound,
-    /// The refund's purchase has not been recorded yet.
+    /// The purchase of the refund has not been recorded. Record the purchase first, then send the refund again.
     PurchaseNotFound,
-    /// The purchase has no line with this sku.
+    /// The purchase has no line with this `sku`.
     SkuNotInPurchase,
-    /// More than the purchase, or its lines of this sku, came to.
+    /// The refund exceeds the `total` of the purchase, or the sum of its lines with this `sku`. Earlier refunds do not
+    /// matter.
     RefundTooLarge,
-    /// The same id or key was used before for something else.
+    /// The `externalId` or `idempotencyKey` was used before with different content.
     IdempotencyConflict,
-    /// More than five minutes ahead of the server's clock.
+    /// `purchasedAt` is more than 5 minutes ahead of the server's clock.
     PurchasedInFuture,
-    /// Not an ISO 4217 currency.
+    /// The currency is not an ISO 4217 code in upper case.
     UnknownCurrency,
-    /// More decimals than the currency, or a rate, can have.
+    /// An amount has more decimals than its currency, or a rate has more than 6.
     TooManyDecimals,
-    /// Parts of a campaign that do not go together.
+    /// These parts of a campaign cannot be combined, or the campaign cannot be activated because of `holdFor` or
+    /// `expiresAfter`.
     UnsupportedCombination,
-    /// Only a draft takes this change.
+    /// The field is fixed once the campaign has been activated. Clone the campaign to change the field.
     CampaignNotEditable,
-    /// Not possible in the campaign's status.
+    /// The mutation is not allowed in the campaign's status.
     IllegalTransition,
-    /// The campaign was changed since it was read.
+    /// `ifRevision` is not the current `revision`: the campaign has changed since it was read.
     StaleRevision,
-    /// Would change what was counted already.
+    /// The new `endsAt` could affect purchases that were already counted, the campaign has ended, or
+    /// `endsAt + lateness` has passed at activation.
     BoundaryInPast,
-    /// More points than are available.
+    /// More points are requested than are available. Reserved: no mutation returns this code.
     InsufficientPoints,
 }
 
-/// For an answer in which nothing was run.
+/// Converts an error for a response to a request that was not executed: the error has no location.
 pub fn server_error(error: app::Error) -> ServerError {
     let mut error = async_graphql::Error::from(ApiError(error)).into_server_error(Pos::default());
     error.locations.clear();
@@ -156,12 +166,13 @@ pub fn server_error(error: app::Error) -> ServerError {
     error
 }
 
-/// The most errors of one answer.
+/// The maximum number of errors in one response.
 pub const MAX_ERRORS: usize = 10;
-/// Characters of one error: messages of the executor quote the request.
+/// The maximum length of an error message in characters. The executor's messages quote the request, which may be long.
 const MAX_MESSAGE_CHARS: usize = 300;
 
-/// What the executor itself found wrong has no code yet.
+/// Truncates a long message and adds the code `BAD_USER_INPUT` if there is none: errors of the executor itself have no
+/// code.
 pub fn finish(error: &mut ServerError) {
     let extensions = error.extensions.get_or_insert_default();
     if extensions.get("code").is_none() {

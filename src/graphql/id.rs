@@ -1,4 +1,4 @@
-//! Global ids: what an `id` stands for, whatever type it is of.
+//! Global ids. An `id` encodes the type and the key of an object, so that it is unique across all types.
 
 use async_graphql::ID;
 use base64::Engine;
@@ -6,24 +6,23 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::app::model::{CampaignId, CustomerId};
 
-/// What an id stands for. Opaque to clients. A customer's is made of its external id, so that one that was never heard
-/// of has an id too.
+/// The object that an id identifies. Ids are opaque to clients. The id of a customer is made from its external id, so a
+/// customer of whom nothing is recorded has an id too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum GlobalId {
-    /// By external id.
+    /// The external id of the customer.
     Customer(String),
-    /// By external id.
+    /// The external id of the purchase.
     Purchase(String),
-    /// By key.
     Campaign(CampaignId),
-    /// By customer and number.
+    /// The customer, and the number of the award among all awards of that customer.
     Award(CustomerId, i64),
-    /// By customer and sequence.
+    /// The customer, and the sequence of the entry in the ledger of that customer.
     LedgerEntry(CustomerId, i64),
 }
 
 impl GlobalId {
-    /// Reads what [`ID::from`] wrote.
+    /// Decodes an id that [`ID::from`] produced. Returns `None` for any other text.
     pub(super) fn parse(id: &ID) -> Option<Self> {
         let text = String::from_utf8(URL_SAFE_NO_PAD.decode(id.as_str()).ok()?).ok()?;
         let (kind, rest) = text.split_once(':')?;
@@ -42,7 +41,7 @@ impl GlobalId {
         }
     }
 
-    /// The campaign that the id stands for.
+    /// Decodes the id of a campaign. Returns `None` for any other id.
     pub(in crate::graphql) fn campaign(id: &ID) -> Option<CampaignId> {
         match Self::parse(id) {
             Some(Self::Campaign(id)) => Some(id),

@@ -1,4 +1,4 @@
-//! The ledger: every movement of points.
+//! The ledger: an append-only list of the point movements of each customer.
 
 use std::sync::Arc;
 
@@ -16,15 +16,16 @@ use crate::app::error::Error;
 use crate::app::model;
 use crate::engine::time::Instant;
 
-/// One movement of a customer's points. It never changes; the balance is their sum.
+/// One movement of a customer's points. Entries are never updated or deleted. The balance of a customer is the sum of
+/// its entries.
 #[derive(Clone, Description)]
 pub struct LedgerEntry {
     row: Arc<model::LedgerEntry>,
-    /// As the rest of the answer shows it; none: the entry is shown alone.
+    /// The customer as the rest of the response shows it. `None` if the entry was read by itself.
     customer: Option<Customer>,
 }
 
-/// Shown alone.
+/// An entry that was read by itself: its customer is loaded when it is selected.
 impl From<Arc<model::LedgerEntry>> for LedgerEntry {
     fn from(row: Arc<model::LedgerEntry>) -> Self {
         Self { row, customer: None }
@@ -32,7 +33,7 @@ impl From<Arc<model::LedgerEntry>> for LedgerEntry {
 }
 
 impl LedgerEntry {
-    /// Shown with its customer: both are of one version then, wherever in the answer they are asked for.
+    /// An entry together with its customer, so that every place of the response shows the same version of the customer.
     pub fn of(customer: Customer, row: Arc<model::LedgerEntry>) -> Self {
         Self { row, customer: Some(customer) }
     }
@@ -40,26 +41,26 @@ impl LedgerEntry {
 
 #[Object(use_type_description)]
 impl LedgerEntry {
-    /// Opaque; of everything, not only of ledger entries.
+    /// An opaque id, unique across all types.
     pub(super) async fn id(&self) -> ID {
         GlobalId::LedgerEntry(self.row.customer_id, self.row.sequence).into()
     }
 
-    /// Whose points moved.
+    /// The customer whose points moved.
     async fn customer(&self, ctx: &Context<'_>) -> Result<Customer, ApiError> {
         if let Some(customer) = &self.customer {
             return Ok(customer.clone());
         }
         let customer = ctx.loaders().load_one(CustomerOf(self.row.customer_id)).await?;
-        Ok(customer.ok_or_else(|| Error::Internal("a ledger entry's customer is not there".to_owned()))?.into())
+        Ok(customer.ok_or_else(|| Error::Internal("a ledger entry's customer was not found".to_owned()))?.into())
     }
 
-    /// 1, 2, 3 … for each customer, without gaps.
+    /// The position of the entry in the customer's ledger: 1, 2, 3 … without gaps.
     async fn sequence(&self) -> Count {
         Count(self.row.sequence)
     }
 
-    /// Why points moved.
+    /// What kind of event moved the points.
     async fn kind(&self) -> LedgerEntryKind {
         match self.row.kind {
             model::LedgerEntryKind::Award => LedgerEntryKind::Award,
@@ -68,64 +69,68 @@ impl LedgerEntry {
         }
     }
 
-    /// How many; negative: taken.
+    /// The number of points, never 0. Negative if points were taken.
     async fn points(&self) -> Points {
         Points(self.row.points)
     }
 
-    /// The sum of all entries up to this one.
+    /// The sum of the `points` of all entries up to and including this one.
     async fn balance_after(&self) -> Points {
         Points(self.row.balance_after)
     }
 
-    /// From when on the points can be spent; null: at once.
+    /// The instant from which the points can be spent; null if they can be spent immediately. It is always null,
+    /// because a campaign with `holdFor` cannot be activated.
     async fn available_at(&self) -> Option<DateTime> {
         None
     }
 
-    /// From when on they can no longer be spent; null: never.
+    /// The instant from which the points can no longer be spent; null if they never expire. It is always null, because
+    /// a campaign with `expiresAfter` cannot be activated.
     async fn expires_at(&self) -> Option<DateTime> {
         None
     }
 
-    /// AWARD, REVERSAL: the award, as it is now; else null.
+    /// The award of an `AWARD` or `REVERSAL`, as it is now. Null for other kinds.
     async fn award(&self, ctx: &Context<'_>) -> Option<Result<Award, ApiError>> {
         let number = self.row.award_number?;
         let award = ctx.loaders().load_one(AwardOf(self.row.customer_id, number)).await;
         award.map(|award| award.map(Award)).map_err(ApiError::from).transpose()
     }
 
-    /// AWARD, REVERSAL: the purchase that reached the award at that time; else null.
+    /// The purchase that reached the award of an `AWARD` or `REVERSAL` when the entry was posted. Null for other kinds.
     async fn purchase(&self, ctx: &Context<'_>) -> Option<Result<Purchase, ApiError>> {
         let name = self.row.purchase_external_id.clone()?;
         let purchase = ctx.loaders().load_one(PurchaseOf(name)).await;
         purchase.map(|purchase| purchase.map(Purchase)).map_err(ApiError::from).transpose()
     }
 
-    /// What was given as the reason of an adjustment.
+    /// The reason of an `ADJUSTMENT`, as it was given. `audit repair` for an entry that `windfall audit --repair`
+    /// posted. Null otherwise.
     async fn reason(&self) -> Option<&str> {
         self.row.reason.as_deref()
     }
 
-    /// When it was posted, by the server's clock.
+    /// When the entry was posted, by the server's clock.
     async fn created_at(&self) -> DateTime {
         Instant(self.row.created_at).into()
     }
 }
 
-/// Why points moved.
+/// The kind of event that moved points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 pub enum LedgerEntryKind {
-    /// An award's points.
+    /// An award became `STANDING`. The points are positive.
     Award,
-    /// Points of an award that is no longer reached, or has become smaller.
+    /// A `STANDING` award became `REVERSED` or smaller. The points are negative.
     Reversal,
-    /// By hand.
+    /// `adjustPoints` gave or took points by hand.
     Adjustment,
-    /// Points that were spent.
+    /// Points were spent. Reserved: no such entry is posted.
     Redemption,
-    /// Spent points that came back.
+    /// Spent points were given back. Reserved: no such entry is posted.
     Cancellation,
-    /// Points that were not spent in time; positive: given back because their award was reversed.
+    /// Points were not spent in time. Positive points were given back because their award was reversed. Reserved: no
+    /// such entry is posted.
     Expiry,
 }

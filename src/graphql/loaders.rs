@@ -1,5 +1,9 @@
-//! What nested fields load, for all parents of a level together: a request costs as many statements for fifty customers
-//! as for one. Nothing is kept: a mutation's answer shows what it changed.
+//! Loaders for nested fields. They load what all parents of a level need together, so that a request takes as many
+//! statements for fifty customers as for one. Loaders cache nothing: the response to a mutation shows what the mutation
+//! changed.
+//!
+//! A key `Find…` names something that the viewer asks for, and the loader checks whether the viewer may see it. Any
+//! other key belongs to something that the viewer has already been shown.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher};
@@ -26,17 +30,17 @@ use crate::app::{self, App};
 use crate::engine::budget::Budget;
 use crate::engine::purchase::Key;
 
-/// Loads for one viewer.
+/// The loaders of one request, with the rights of its viewer.
 pub struct Loaders {
     app: Arc<App>,
     viewer: Viewer,
-    /// As the customers' look-up of this request found them: as current as they. Only queries look customers up, so no
-    /// mutation is answered with what was before it.
+    /// The campaigns at the revision that this request's look-up of customers found, so that both are equally current.
+    /// Only queries look customers up, so the response to a mutation never shows campaigns from before the mutation.
     campaigns: OnceLock<Arc<CampaignSet>>,
     reads: Reads,
 }
 
-/// Where a request's customers were found.
+/// Collects where the customers of a request were read.
 #[derive(Clone, Default)]
 pub struct Reads(Arc<Mutex<Vec<Value>>>);
 
@@ -52,14 +56,15 @@ impl Reads {
         self.0.lock().push(read);
     }
 
-    /// For the answer's extensions. `source`: `l1`, `l2` or `sql`; `ageMs`: since the version was looked up.
+    /// Returns the collected reads for the extensions of the response, and empties the collection. `source` is `l1`,
+    /// `l2` or `sql`. `ageMs` is the time since the version was looked up, in milliseconds.
     pub fn tell(&self) -> Value {
         Value::List(std::mem::take(&mut *self.0.lock()))
     }
 }
 
 impl Loaders {
-    /// For one request, whose turns these are.
+    /// Creates the loaders of one request. Each load begins when a turn of the request ends.
     pub fn start(app: Arc<App>, viewer: Viewer, turns: Turns, reads: Reads) -> DataLoader<Self> {
         let spawn = move |load: BoxFuture<'static, ()>| {
             let turn = Arc::clone(&turns.0).notified_owned();
@@ -72,15 +77,16 @@ impl Loaders {
     }
 }
 
-/// When a request's loads begin: at the end of the turn in which they were asked for, when every resolver that could go
-/// on has asked too. A time in its place would be too short whenever the machine is busy, and too long whenever it is not.
+/// The turns of a request. A turn is one poll of the request. Loads begin at the end of the turn in which they were
+/// requested: by then, every resolver that could proceed has requested its loads too. A fixed delay would be too short
+/// on a busy machine and too long on an idle one.
 ///
-/// So whatever loads must be polled by the request itself, not in a task of its own.
+/// Therefore a resolver that loads must be polled by the request itself, not in a task of its own.
 #[derive(Clone, Default)]
 pub struct Turns(Arc<Notify>);
 
 impl Turns {
-    /// Ends a turn.
+    /// Ends the current turn: the loads that were requested in it begin.
     pub fn end(&self) {
         self.0.notify_waiters();
     }
@@ -88,7 +94,7 @@ impl Turns {
 
 type Loaded<K, V> = Result<HashMap<K, V>, Error>;
 
-/// A customer that the viewer names, the version that it has seen, and what it asks of the customer.
+/// A customer by external id, the version that the viewer has seen, and how much of the customer to load.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FindCustomer(pub String, pub Option<i64>, pub Extent);
 
@@ -97,7 +103,7 @@ impl Loader<FindCustomer> for Loaders {
     type Error = Error;
 
     async fn load(&self, keys: &[FindCustomer]) -> Loaded<FindCustomer, Current> {
-        // Asked for twice it is found once: an answer shows one version of it.
+        // A customer that is requested twice is loaded once, so that the response shows one version of the customer.
         let with_progress = keys.iter().filter(|key| key.2 == Extent::Progress).map(|key| key.0.as_str());
         let with_progress: HashSet<&str> = with_progress.collect();
         let mut found: HashMap<String, Current> = HashMap::new();
@@ -121,7 +127,7 @@ impl Loader<FindCustomer> for Loaders {
     }
 }
 
-/// A purchase that the viewer names.
+/// A purchase by external id, if the viewer may see it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FindPurchase(pub String);
 
@@ -136,7 +142,7 @@ impl Loader<FindPurchase> for Loaders {
     }
 }
 
-/// An award that the viewer names.
+/// An award by customer and number, if the viewer may see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FindAward(pub CustomerId, pub i64);
 
@@ -151,7 +157,7 @@ impl Loader<FindAward> for Loaders {
     }
 }
 
-/// A ledger entry that the viewer names.
+/// A ledger entry by customer and sequence, if the viewer may see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FindLedgerEntry(pub CustomerId, pub i64);
 
@@ -170,7 +176,7 @@ impl Loader<FindLedgerEntry> for Loaders {
     }
 }
 
-/// A campaign, named by the viewer or by an award.
+/// A campaign that the viewer or an award names, if the viewer may see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FindCampaign(pub CampaignId);
 
@@ -184,14 +190,14 @@ impl Loader<FindCampaign> for Loaders {
         let looked_up = self.campaigns.get().map(|campaigns| app::campaign::list::find(campaigns, reader, ids()));
         let found = match looked_up.filter(|found| found.len() == keys.len()) {
             Some(found) => found,
-            // One may have been activated since, and be an award's.
+            // A campaign that an award names may have been activated after the customers were looked up.
             None => app::campaign::list::find(&*self.app.campaigns().await?, reader, ids()),
         };
         Ok(found.into_iter().map(|(id, campaign)| (FindCampaign(id), campaign)).collect())
     }
 }
 
-/// The customer of a row that the viewer was shown.
+/// The customer of a row that the viewer has been shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CustomerOf(pub CustomerId);
 
@@ -205,7 +211,7 @@ impl Loader<CustomerOf> for Loaders {
     }
 }
 
-/// The purchase of a row or payload that the viewer was shown.
+/// The purchase of a row or payload that the viewer has been shown, by external id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PurchaseOf(pub String);
 
@@ -219,7 +225,7 @@ impl Loader<PurchaseOf> for Loaders {
     }
 }
 
-/// The award of a ledger entry that the viewer was shown.
+/// The award of a ledger entry that the viewer has been shown, by customer and number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct AwardOf(pub CustomerId, pub i64);
 
@@ -233,7 +239,7 @@ impl Loader<AwardOf> for Loaders {
     }
 }
 
-/// The refunds of a purchase.
+/// The refunds of the purchase with this external id.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct RefundsOf(pub String);
 
@@ -247,7 +253,7 @@ impl Loader<RefundsOf> for Loaders {
     }
 }
 
-/// The awards that a purchase reached.
+/// The `STANDING` and `DECLINED` awards that a purchase reached, by customer and key of the purchase.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AwardsReachedBy(pub CustomerId, pub Key);
 
@@ -266,7 +272,7 @@ impl Loader<AwardsReachedBy> for Loaders {
     }
 }
 
-/// A page of a customer's awards.
+/// A page of a customer's awards that match the filter.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AwardsOf(pub CustomerId, pub Page, pub AwardFilter);
 
@@ -284,7 +290,7 @@ impl Loader<AwardsOf> for Loaders {
     }
 }
 
-/// A page of a customer's ledger.
+/// A page of the ledger of a customer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct LedgerOf(pub CustomerId, pub Page);
 
@@ -302,7 +308,7 @@ impl Loader<LedgerOf> for Loaders {
     }
 }
 
-/// A page of a customer's purchases.
+/// A page of the purchases of a customer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PurchasesOf(pub CustomerId, pub Page);
 
@@ -320,7 +326,7 @@ impl Loader<PurchasesOf> for Loaders {
     }
 }
 
-/// Where a customer stands in the running campaigns, or in one of them.
+/// The progress of a customer in all running campaigns, or in one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProgressOf(pub Arc<Customer>, pub Option<CampaignId>);
 
@@ -346,7 +352,7 @@ impl Loader<ProgressOf> for Loaders {
     }
 }
 
-/// A page of an award's evidence.
+/// A page of the evidence of an award.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvidenceOf(pub Arc<Award>, pub Page);
 
@@ -371,7 +377,7 @@ impl Loader<EvidenceOf> for Loaders {
     }
 }
 
-/// A campaign's budget; none: it has none.
+/// The budget of a campaign. Nothing is loaded for a campaign without a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BudgetOf(pub CampaignId);
 
@@ -385,7 +391,8 @@ impl Loader<BudgetOf> for Loaders {
     }
 }
 
-/// How far a campaign's backfill is: customers done, of how many; none: its past is counted.
+/// The backfill of a campaign: the number of customers done, and of all customers. Nothing is loaded if no backfill is
+/// open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BackfillOf(pub CampaignId);
 
@@ -400,7 +407,7 @@ impl Loader<BackfillOf> for Loaders {
     }
 }
 
-/// A campaign's totals; none: it awarded nothing.
+/// The totals of a campaign. Nothing is loaded for a campaign that has awarded nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct StatsOf(pub CampaignId);
 
@@ -415,7 +422,8 @@ impl Loader<StatsOf> for Loaders {
     }
 }
 
-/// Keys by their arguments: those of equal ones are loaded together.
+/// Groups keys by their arguments: keys with equal arguments are loaded together. `split` returns the arguments and the
+/// parent of a key.
 fn grouped<K, A: Hash + Eq, T>(keys: &[K], split: impl Fn(&K) -> (A, T)) -> HashMap<A, Vec<T>> {
     let mut groups: HashMap<A, Vec<T>> = HashMap::new();
     for (arguments, parent) in keys.iter().map(split) {

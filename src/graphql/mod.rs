@@ -1,8 +1,8 @@
-//! What clients see: one noun a file, its type, queries and mutations.
+//! The GraphQL API that clients see. Each file holds one noun: its type, queries and mutations.
 //!
-//! A resolver reads its arguments, calls one use case and wraps the result. It knows no SQL and no HTTP. Whatever it
-//! nests is loaded for all parents together ([`loaders`]). Requests pass the gate before they come here: it decides on
-//! cost, validity and introspection, and selects every response key once.
+//! A resolver reads its arguments, calls one use case and wraps the result. It contains no SQL and knows nothing of
+//! HTTP. Nested fields are loaded for all parents together ([`loaders`]). Before a request is executed here, the gate
+//! has checked its cost, its validity and its right to introspection, and has merged fields with the same response key.
 
 pub mod adjustment;
 pub mod award;
@@ -35,11 +35,15 @@ use crate::app::App;
 use crate::app::allowance::Allowance;
 use crate::graphql::session::{Caller, Session};
 
-/// What can be read. Every field needs a token; what belongs to another customer does not exist.
+/// Reads. Every field requires a token; without one the error is `UNAUTHENTICATED`. For the token of a customer, the
+/// data of other customers does not exist.
 #[derive(Default, MergedObject)]
 pub struct Query(customer::CustomerQuery, purchase::PurchaseQuery, campaign::CampaignQuery, node::NodeQuery);
 
-/// What can be changed. Everything is idempotent: a request that was not answered can be sent again as it is.
+/// Writes. Faults in the input are returned in `userErrors`, and the refused write changes nothing. A request whose
+/// response was lost can be sent again unchanged: the server recognises a purchase, refund or adjustment that it has
+/// recorded, and `createCampaign` and `cloneCampaign` recognise their `idempotencyKey` if one was given. Any other
+/// mutation is refused if it has already taken effect.
 #[derive(Default, MergedObject)]
 pub struct Mutation(
     purchase::mutation::PurchaseMutation,
@@ -48,30 +52,31 @@ pub struct Mutation(
     adjustment::AdjustmentMutation,
 );
 
-/// What can be followed live.
+/// Live updates, over WebSocket (`graphql-transport-ws`) or server-sent events. A subscription ends with its first
+/// error.
 #[derive(Default, MergedSubscription)]
 pub struct Subscription(points_update::PointsSubscription, campaign::stats::CampaignStatsSubscription);
 
 type Executor = async_graphql::Schema<Query, Mutation, Subscription>;
 
-/// The schema over an application.
+/// An executable schema and the application that it reads and writes.
 pub struct Schema {
     executor: Executor,
     app: Arc<App>,
 }
 
-/// The schema over this application.
+/// Builds the schema for this application.
 pub fn schema(app: Arc<App>) -> Schema {
     Schema { executor: executor(), app }
 }
 
-/// The schema's text: what `schema.graphql` holds and the gate is made of.
+/// Returns the schema in SDL. `schema.graphql` holds this text, and the gate is built from it.
 pub fn sdl() -> String {
     executor().sdl_with_options(SDLExportOptions::new().include_specified_by())
 }
 
 fn executor() -> Executor {
-    // The gate has validated what comes, so the executor's own rules are left to a minimum.
+    // The gate has already validated each document, so the executor applies only the rules that it cannot do without.
     Executor::build(Query::default(), Mutation::default(), Subscription::default())
         .validation_mode(ValidationMode::Fast)
         .disable_suggestions()
@@ -79,7 +84,7 @@ fn executor() -> Executor {
 }
 
 impl Schema {
-    /// Runs a query or mutation that the gate admitted.
+    /// Executes a query or mutation that the gate has admitted.
     pub async fn execute(&self, caller: Caller, document: String, variables: Variables) -> Response {
         let (turns, reads) = (Turns::default(), Reads::default());
         let tells_reads = caller.tells_reads;
@@ -97,7 +102,8 @@ impl Schema {
         response
     }
 
-    /// Runs a subscription that the gate admitted: an answer for each event. It ends when its caller is in debt.
+    /// Executes a subscription that the gate has admitted. Returns one response for each event. The stream ends with an
+    /// error if the caller's allowance is in debt.
     pub fn subscribe(
         &self,
         caller: Caller,

@@ -1,4 +1,4 @@
-//! Everything that has an id of its own: Relay's nodes.
+//! Relay's `Node` interface: objects that can be read by their global id.
 
 use async_graphql::futures_util::future::try_join_all;
 use async_graphql::{Context, ID, Interface, Object};
@@ -14,49 +14,45 @@ use super::purchase::Purchase;
 use super::session::ContextExt;
 use crate::app::error::Error;
 
-/// The most ids of one `nodes`.
+/// The maximum number of ids in one `nodes` query.
 const MAX_IDS: usize = 100;
 
-/// Something with an id of its own.
+/// An object with a global id.
 #[derive(Interface)]
-#[graphql(field(name = "id", ty = "ID", desc = "Opaque; of everything, not only of its type."))]
+#[graphql(field(name = "id", ty = "ID", desc = "An opaque id, unique across all types. `node` accepts it."))]
 pub(super) enum Node {
-    /// A customer.
     Customer(Customer),
-    /// A purchase.
     Purchase(Purchase),
-    /// A campaign.
     Campaign(Campaign),
-    /// An award.
     Award(Award),
-    /// A ledger entry.
     LedgerEntry(LedgerEntry),
 }
 
-/// See [`super::Query`].
+/// The part of [`super::Query`] that reads objects by id.
 #[derive(Default)]
 pub(super) struct NodeQuery;
 
 #[Object]
 impl NodeQuery {
-    /// Anything by its id; null: there is no such thing, or it may not be seen.
+    /// The object with this id. Null if the object does not exist or the caller may not see it.
     async fn node(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Of a customer, purchase, campaign, award or ledger entry.")] id: ID,
+        #[graphql(desc = "The `id` of a customer, purchase, campaign, award or ledger entry.")] id: ID,
     ) -> Option<Result<Node, ApiError>> {
         find(ctx, id).await.transpose()
     }
 
-    /// Several by their ids, in that order; null for each that there is not, or that may not be seen.
+    /// The objects with these ids, in the order of the ids. The result has a null for each object that does not exist
+    /// or that the caller may not see.
     async fn nodes(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "At most 100.")] ids: Vec<ID>,
+        #[graphql(desc = "At most 100 ids. With more, the error is `BAD_USER_INPUT`.")] ids: Vec<ID>,
     ) -> Result<Vec<Option<Node>>, ApiError> {
         ctx.viewer().require_reader()?;
         if ids.len() > MAX_IDS {
-            return Err(Error::BadUserInput(format!("`ids` must be at most {MAX_IDS}")).into());
+            return Err(Error::BadUserInput(format!("`ids` must have at most {MAX_IDS} entries")).into());
         }
         try_join_all(ids.into_iter().map(|id| find(ctx, id))).await
     }

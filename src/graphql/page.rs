@@ -1,4 +1,4 @@
-//! Relay connections.
+//! Relay connections: pages of lists, with cursors.
 
 use std::borrow::Cow;
 
@@ -6,43 +6,45 @@ use async_graphql::{OutputType, SimpleObject, TypeName};
 
 use crate::app::reading::page::Slice;
 
-/// Where a page lies in its list.
+/// The position of a page in its list.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct PageInfo {
-    /// Whether more follows after this page.
+    /// Whether the list goes on after this page. Always true if `before` is given.
     has_next_page: bool,
-    /// Whether more lies before this page.
+    /// Whether the list has items before this page. Always true if `after` is given.
     has_previous_page: bool,
-    /// Of the page's first edge; null: the page is empty.
+    /// The cursor of the first item of the page. Null if the page is empty.
     start_cursor: Option<String>,
-    /// Of the page's last edge; null: the page is empty.
+    /// The cursor of the last item of the page. Null if the page is empty.
     end_cursor: Option<String>,
 }
 
-/// A node and its place in the list.
+/// An item of a list, with its cursor.
 #[derive(Clone, SimpleObject)]
 #[graphql(name_type)]
 pub struct Edge<T: OutputType> {
-    /// Opaque: pass it as `after` or `before`.
+    /// An opaque cursor for the position of this item. Pass it as `after` or `before` to the same list.
     cursor: String,
-    /// What stands there.
+    /// The item at this position.
     node: T,
 }
 
-/// A page of a list.
+/// A page of a list. `first` and `after` page forward, `last` and `before` page backward; the order of the items is the
+/// same. The error is `BAD_USER_INPUT` if both `first` and `last` are given, if one of them is not from 0 to 100, or if
+/// a cursor belongs to another list.
 #[derive(Clone, SimpleObject)]
 #[graphql(name_type)]
 pub struct Connection<T: OutputType> {
-    /// The page's nodes with their cursors.
+    /// The items of the page, each with its cursor.
     pub(super) edges: Vec<Edge<T>>,
-    /// The page's nodes alone.
+    /// The items of the page, without cursors.
     pub(super) nodes: Vec<T>,
-    /// Where the page lies.
+    /// The cursors at both ends of the page, and whether the list goes on beyond them.
     pub(super) page_info: PageInfo,
 }
 
 impl<T: OutputType + Clone> Connection<T> {
-    /// A page whose rows have these cursors and become these nodes.
+    /// Builds a page from rows. `cursor` returns the cursor of a row; `node` converts a row to its item.
     pub fn new<R>(slice: Slice<R>, cursor: impl Fn(&R) -> String, node: impl Fn(R) -> T) -> Self {
         let edges: Vec<Edge<T>> =
             slice.rows.into_iter().map(|row| Edge { cursor: cursor(&row), node: node(row) }).collect();

@@ -1,4 +1,4 @@
-//! A customer's points, live.
+//! Live updates of a customer's points and progress.
 
 use std::sync::Arc;
 
@@ -12,67 +12,77 @@ use super::progress::CampaignProgress;
 use super::scalar::Points;
 use crate::app::reading::points_update::{Feed, Update};
 
-/// What moved a customer's points or progress.
+/// An update that is sent after a customer's points or progress changed.
 #[derive(Description)]
 pub struct PointsUpdate(Update);
 
 #[Object(use_type_description)]
 impl PointsUpdate {
-    /// Pass it as `after` when reconnecting.
+    /// An opaque cursor that stands for this update. To resume, pass the cursor of the last update as
+    /// `pointsUpdated(after:)`.
     async fn cursor(&self) -> String {
         self.0.cursor.to_text()
     }
 
-    /// Whose points: of the same version as the balance, so that a cache that knows the customer by its id follows.
+    /// The customer, of the same version as `balance`. Select its `id` and its `balance`, and a client's normalised
+    /// cache stays up to date.
     async fn customer(&self) -> Customer {
         Arc::clone(&self.0.customer).into()
     }
 
-    /// One commit's entries, in order; empty when only progress moved. A commit with more than 500 comes as several updates.
+    /// The ledger entries that the commit posted, the lowest `sequence` first. Empty if only progress changed. A commit
+    /// with more than 500 entries is sent as several updates.
     async fn entries(&self) -> Vec<LedgerEntry> {
         let entry = |row| LedgerEntry::of(Arc::clone(&self.0.customer).into(), Arc::clone(row));
         self.0.entries.iter().map(entry).collect()
     }
 
-    /// The sum of the entries: what a toast shows.
+    /// The sum of the `points` of `entries`, for a notification such as "+50 points". It is 0 if only progress changed.
     async fn change(&self) -> Points {
         Points(self.0.entries.iter().map(|entry| entry.points).sum())
     }
 
-    /// Points as they are now: when catching up, later updates are in it already.
+    /// The customer's points as they are now. While a subscription catches up, the balance already includes later
+    /// updates.
     async fn balance(&self, ctx: &Context<'_>) -> Balance {
         Balance::of(ctx, &self.0.customer)
     }
 
-    /// Where the customer stands in each running campaign now.
+    /// Where the customer stands at the current instant in each `ACTIVE` or `PAUSED` campaign, the most recently
+    /// created campaign first.
     async fn progress(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Only in this campaign.")] campaign_id: Option<ID>,
+        #[graphql(desc = "Return only this campaign, or nothing if it is not running.")] campaign_id: Option<ID>,
     ) -> Result<Vec<CampaignProgress>, ApiError> {
         CampaignProgress::of(ctx, &self.0.customer, None, campaign_id).await
     }
 }
 
-/// See [`super::Subscription`].
+/// The part of [`super::Subscription`] that follows points.
 #[derive(Default)]
 pub struct PointsSubscription;
 
 #[Subscription]
 impl PointsSubscription {
-    /// One customer, live: every ledger entry in order, without gaps, and progress as it moves. It ends when the token
-    /// expires, with an error that has the cursor to go on from.
+    /// Follows one customer: sends every ledger entry in order and without gaps, and an update whenever a commit changes
+    /// progress. The subscription ends with `UNAUTHENTICATED` when the token expires, with `RATE_LIMITED` if the caller
+    /// exceeds its rate limit, and with `UNAVAILABLE` if the server fails. To resume without loss, pass
+    /// `extensions.cursor` of the error as `after`.
     async fn points_updated(
         &self,
         ctx: &Context<'_>,
         #[graphql(
-            desc = "Which customer; one that was never heard of may be followed. A customer's token may leave it \
-            out."
+            desc = "The shop's id of the customer. Nothing needs to be recorded of the customer yet. With the token \
+            of a customer, the id may be left out, and for the id of another customer the error is `NOT_FOUND`. With \
+            any other token, the id is required (`BAD_USER_INPUT`)."
         )]
         customer_external_id: Option<String>,
         #[graphql(
-            desc = "First what came after this cursor, then live; null: from now on. Where what was told up to it is \
-            not what is stored (a backup was restored), the error is CURSOR_UNKNOWN: load the customer anew."
+            desc = "A cursor of a `Balance`, a `PointsUpdate` or an edge of `Customer.ledger`. The updates after the \
+            cursor come first, then live updates. Null means only updates from now on. If the stored data does not \
+            continue the cursor, for example because a backup was restored, the error is `CURSOR_UNKNOWN`: load the \
+            customer again and subscribe with its new cursor."
         )]
         after: Option<String>,
     ) -> Result<impl Stream<Item = Result<PointsUpdate, ApiError>>, ApiError> {

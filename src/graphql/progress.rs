@@ -1,4 +1,4 @@
-//! Where a customer stands in a campaign.
+//! The progress of customers in running campaigns.
 
 use std::sync::Arc;
 
@@ -16,33 +16,40 @@ use crate::app::reading::progress as app;
 use crate::app::reading::snapshot::View;
 use crate::engine::progress::{Standing, Unit};
 
-/// Where a customer stands in a running campaign.
+/// Where a customer stands in a running campaign at the current instant. Only eligible purchases are counted. The
+/// budget does not affect progress.
 #[derive(Clone, SimpleObject)]
 pub struct CampaignProgress {
-    /// The past is still being counted for this customer.
+    /// Whether the campaign's backfill has not completed this customer yet. Until then, the other fields show what has
+    /// been evaluated so far.
     evaluating: bool,
-    /// In which.
+    /// The campaign, which is `ACTIVE` or `PAUSED`.
     campaign: Campaign,
-    /// The window that is counted now; null: none is open.
+    /// The window that is counted now, clipped to the period of the campaign. Null if no window is open. For a
+    /// `rolling` window it begins at the oldest unused purchase and lasts for `duration`.
     window: Option<Window>,
-    /// The next window, where none is open now and the calendar alone says when one will be.
+    /// The next occurrence of a `recurring` window, clipped to the period of the campaign. Null if a window is open
+    /// now, if the period ends before the next occurrence, and for all other windows.
     next_window: Option<Window>,
-    /// In one word.
+    /// A summary of the progress.
     state: ProgressState,
-    /// What `current` and `target` count.
+    /// The unit of `current` and `target`.
     unit: ProgressUnit,
-    /// What is reached of the target; never above it.
+    /// How much of `target` is reached, in `unit`; never above `target`. With `repeat`, it starts again each time the
+    /// goal is reached. Always 0 for `everyPurchase`.
     current: Decimal,
-    /// What the next award takes.
+    /// How much the goal requires, in `unit`.
     target: Decimal,
-    /// The customer's awards in this campaign, those included that its budget had no room for.
+    /// The number of the customer's `STANDING` and `DECLINED` awards in this campaign.
     awards_earned: Count,
-    /// How many more the customer can earn; null: no bound. 0 when it is EXHAUSTED.
+    /// The number of further awards that the customer can earn in this campaign, by `maxPerCustomer` or because the
+    /// goal can be reached only once. Null if there is no bound; 0 if `state` is `EXHAUSTED`.
     awards_left: Option<Count>,
 }
 
 impl CampaignProgress {
-    /// Where the customer stands in each running campaign, or in the one that is named.
+    /// Returns the progress of the customer in each running campaign, or only in `campaign_id`. Empty if that campaign
+    /// is not running or the id names no campaign.
     pub async fn of(
         ctx: &Context<'_>,
         customer: &Arc<model::Customer>,
@@ -86,30 +93,31 @@ impl From<app::CampaignProgress> for CampaignProgress {
     }
 }
 
-/// A customer's progress in one word.
+/// A summary of a customer's progress in a campaign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[graphql(remote = "Standing")]
 pub enum ProgressState {
-    /// No window is open.
+    /// No window is open at the current instant.
     NotStarted,
-    /// A window is open that can give an award.
+    /// A window is open and can still give an award. It may have no purchases yet.
     InProgress,
-    /// The open window can give no further award.
+    /// The open window can give no further award: its goal is reached and does not repeat, or it has `maxPerWindow`
+    /// awards.
     Reached,
-    /// This customer can earn no further award in the campaign.
+    /// The customer can earn no further award in the campaign. This takes precedence over `REACHED`.
     Exhausted,
 }
 
-/// What progress counts.
+/// The unit in which progress is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[graphql(remote = "Unit")]
 pub enum ProgressUnit {
-    /// Purchases.
+    /// Eligible purchases. Goals: `everyPurchase` and `purchases`.
     Purchases,
-    /// Money, in major units of the campaign's currency.
+    /// Money, in major units of the campaign's currency. Goal: `spend`.
     Money,
-    /// Different skus or categories.
+    /// Different skus or categories. Goal: `distinct`.
     Distinct,
-    /// Completed windows of a streak.
+    /// Complete windows in a row. Goal: `streak`.
     Windows,
 }

@@ -1,4 +1,4 @@
-//! What mutations that record a fact return.
+//! The payloads of mutations that record a purchase, a refund or an adjustment.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::app::error::Error;
 use crate::app::recorder::MAX_CHANGED_AWARDS;
 use crate::app::recorder::fact::Recorded;
 
-/// What recording a fact about a purchase answers.
+/// What the payloads of purchases and refunds share. Their descriptions say what each field returns.
 struct RecordedFact {
     recorded: Option<Recorded>,
     purchase: String,
@@ -24,13 +24,12 @@ struct RecordedFact {
 }
 
 impl RecordedFact {
-    /// `purchase`: which purchase the fact is about.
+    /// `purchase` is the external id of the recorded or refunded purchase.
     fn new(recorded: Result<Recorded, Error>, purchase: String) -> Result<Self, ApiError> {
         let (recorded, user_errors) = payload(recorded)?;
         Ok(Self { recorded, purchase, user_errors })
     }
 
-    /// Null where it was refused.
     async fn purchase(&self, ctx: &Context<'_>) -> Result<Option<Purchase>, ApiError> {
         if self.recorded.is_none() {
             return Ok(None);
@@ -38,7 +37,6 @@ impl RecordedFact {
         Ok(ctx.loaders().load_one(PurchaseOf(self.purchase.clone())).await?.map(Purchase))
     }
 
-    /// The newest that the commit changed; on a replay those that the purchase reached.
     async fn awards(&self, ctx: &Context<'_>) -> Result<Vec<Award>, ApiError> {
         let Some(recorded) = &self.recorded else { return Ok(Vec::new()) };
         if recorded.replayed {
@@ -49,7 +47,6 @@ impl RecordedFact {
         Ok(recorded.awards.iter().map(|row| Award(Arc::new(row.clone()))).collect())
     }
 
-    /// How many there are.
     async fn awards_changed(&self, ctx: &Context<'_>) -> Result<Count, ApiError> {
         match &self.recorded {
             Some(recorded) if recorded.replayed => {
@@ -66,128 +63,130 @@ impl RecordedFact {
         }
     }
 
-    /// Of the same version as the balance. Null where it was refused.
     fn customer(&self) -> Option<Customer> {
         Some(Arc::new(self.recorded.as_ref()?.customer.clone()).into())
     }
 
-    /// Null where it was refused.
     fn balance(&self, ctx: &Context<'_>) -> Option<Balance> {
         self.recorded.as_ref().map(|recorded| Balance::of(ctx, &recorded.customer))
     }
 
-    /// Whether it had been recorded before.
     fn replayed(&self) -> bool {
         self.recorded.as_ref().is_some_and(|recorded| recorded.replayed)
     }
 
-    /// Why it was refused.
     fn user_errors(&self) -> Vec<UserError> {
         self.user_errors.clone()
     }
 }
 
-/// What `recordPurchase` answers.
+/// The result of recording one purchase.
 #[derive(Description)]
 pub struct RecordPurchasePayload(RecordedFact);
 
 #[Object(use_type_description)]
 impl RecordPurchasePayload {
-    /// The purchase; null: it was refused.
+    /// The recorded purchase. Null if it was refused.
     async fn purchase(&self, ctx: &Context<'_>) -> Option<Result<Purchase, ApiError>> {
         self.0.purchase(ctx).await.transpose()
     }
 
-    /// The newest 100 awards of this customer that the commit which recorded it created, changed in any way or reversed; on a
-    /// replay those that it reached. Newest first.
+    /// The customer's awards that the commit created, changed in any way or reversed: at most 100, the latest
+    /// `earnedAt` first. The commit can contain further purchases and refunds of the customer, and their awards are
+    /// included. If `replayed` is true, the `STANDING` and `DECLINED` awards that the purchase reaches now, at most
+    /// 100, the most recently created first. Empty if the purchase was refused.
     async fn awards(&self, ctx: &Context<'_>) -> Result<Vec<Award>, ApiError> {
         self.0.awards(ctx).await
     }
 
-    /// How many there are; on a replay, how many it reached.
+    /// The number of all awards of which `awards` returns at most 100.
     async fn awards_changed(&self, ctx: &Context<'_>) -> Result<Count, ApiError> {
         self.0.awards_changed(ctx).await
     }
 
-    /// Whose purchase, of the same version as the balance; null: it was refused.
+    /// The customer after the commit, of the same version as `balance`. Null if the purchase was refused.
     async fn customer(&self) -> Option<Customer> {
         self.0.customer()
     }
 
-    /// The customer's points as they are now.
+    /// The customer's points after the commit. Null if the purchase was refused.
     async fn balance(&self, ctx: &Context<'_>) -> Option<Balance> {
         self.0.balance(ctx)
     }
 
-    /// Whether it had been recorded before, so that nothing changed.
+    /// Whether the same purchase had already been recorded, so that this request changed nothing. The payload then
+    /// returns the current state.
     async fn replayed(&self) -> bool {
         self.0.replayed()
     }
 
-    /// Why it was refused; empty: it was not.
+    /// The reasons why the purchase was refused. Empty if it was accepted.
     async fn user_errors(&self) -> Vec<UserError> {
         self.0.user_errors()
     }
 }
 
 impl RecordPurchasePayload {
-    /// `purchase`: which purchase the fact is about.
+    /// `purchase` is the external id of the recorded purchase.
     pub fn new(recorded: Result<Recorded, Error>, purchase: String) -> Result<Self, ApiError> {
         RecordedFact::new(recorded, purchase).map(Self)
     }
 }
 
-/// What `recordRefund` answers.
+/// The result of recording one refund.
 #[derive(Description)]
 pub struct RecordRefundPayload(RecordedFact);
 
 #[Object(use_type_description)]
 impl RecordRefundPayload {
-    /// The purchase as it is now; null: the refund was refused.
+    /// The refunded purchase, with all its refunds. Null if the refund was refused.
     async fn purchase(&self, ctx: &Context<'_>) -> Option<Result<Purchase, ApiError>> {
         self.0.purchase(ctx).await.transpose()
     }
 
-    /// The newest 100 awards of this customer that the commit which recorded it created, changed in any way or reversed; on a
-    /// replay those that the purchase reached. Newest first.
+    /// The customer's awards that the commit created, changed in any way or reversed: at most 100, the latest
+    /// `earnedAt` first. The commit can contain further purchases and refunds of the customer, and their awards are
+    /// included. If `replayed` is true, the `STANDING` and `DECLINED` awards that the refunded purchase reaches now, at
+    /// most 100, the most recently created first. Empty if the refund was refused.
     async fn awards(&self, ctx: &Context<'_>) -> Result<Vec<Award>, ApiError> {
         self.0.awards(ctx).await
     }
 
-    /// How many there are; on a replay, how many the purchase reached.
+    /// The number of all awards of which `awards` returns at most 100.
     async fn awards_changed(&self, ctx: &Context<'_>) -> Result<Count, ApiError> {
         self.0.awards_changed(ctx).await
     }
 
-    /// Whose purchase, of the same version as the balance; null: the refund was refused.
+    /// The customer after the commit, of the same version as `balance`. Null if the refund was refused.
     async fn customer(&self) -> Option<Customer> {
         self.0.customer()
     }
 
-    /// The customer's points as they are now.
+    /// The customer's points after the commit. Null if the refund was refused.
     async fn balance(&self, ctx: &Context<'_>) -> Option<Balance> {
         self.0.balance(ctx)
     }
 
-    /// Whether it had been recorded before, so that nothing changed.
+    /// Whether the same refund had already been recorded, so that this request changed nothing. The payload then
+    /// returns the current state.
     async fn replayed(&self) -> bool {
         self.0.replayed()
     }
 
-    /// Why it was refused; empty: it was not.
+    /// The reasons why the refund was refused. Empty if it was accepted.
     async fn user_errors(&self) -> Vec<UserError> {
         self.0.user_errors()
     }
 }
 
 impl RecordRefundPayload {
-    /// `purchase`: which purchase the fact is about.
+    /// `purchase` is the external id of the refunded purchase.
     pub fn new(recorded: Result<Recorded, Error>, purchase: String) -> Result<Self, ApiError> {
         RecordedFact::new(recorded, purchase).map(Self)
     }
 }
 
-/// What `adjustPoints` answers.
+/// The result of adjusting points.
 #[derive(Description)]
 pub struct AdjustPointsPayload {
     recorded: Option<Recorded>,
@@ -196,35 +195,36 @@ pub struct AdjustPointsPayload {
 
 #[Object(use_type_description)]
 impl AdjustPointsPayload {
-    /// What was posted; null: it was refused.
+    /// The ledger entry of the adjustment. Null if the adjustment was refused.
     async fn entry(&self) -> Option<LedgerEntry> {
         let entry = self.recorded.as_ref()?.entry.clone()?;
         Some(LedgerEntry::of(self.whose()?, Arc::new(entry)))
     }
 
-    /// Whose points, of the same version as the balance; null: it was refused.
+    /// The customer after the commit, of the same version as `balance`. Null if the adjustment was refused.
     async fn customer(&self) -> Option<Customer> {
         self.whose()
     }
 
-    /// The customer's points as they are now.
+    /// The customer's points after the commit. Null if the adjustment was refused.
     async fn balance(&self, ctx: &Context<'_>) -> Option<Balance> {
         self.recorded.as_ref().map(|recorded| Balance::of(ctx, &recorded.customer))
     }
 
-    /// Whether it had been recorded before, so that nothing changed.
+    /// Whether the same adjustment had already been recorded, so that this request changed nothing. The payload then
+    /// returns the current state.
     async fn replayed(&self) -> bool {
         self.recorded.as_ref().is_some_and(|recorded| recorded.replayed)
     }
 
-    /// Why it was refused; empty: it was not.
+    /// The reasons why the adjustment was refused. Empty if it was accepted.
     async fn user_errors(&self) -> Vec<UserError> {
         self.user_errors.clone()
     }
 }
 
 impl AdjustPointsPayload {
-    /// What became of an adjustment.
+    /// Converts the result of the adjustment.
     pub fn new(recorded: Result<Recorded, Error>) -> Result<Self, ApiError> {
         let (recorded, user_errors) = payload(recorded)?;
         Ok(Self { recorded, user_errors })

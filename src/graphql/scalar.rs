@@ -1,5 +1,6 @@
-//! Scalars. How each is written stands here once; the gate is told ([`FORMS`]) and refuses what is not, before anything runs. What is
-//! wrong with a value of the right form (a currency that does not exist) is told in `userErrors` by whoever checks the input.
+//! Custom scalars. [`FORMS`] is the only definition of how their values are written. The gate uses it to refuse
+//! malformed values before anything is executed. A well-formed value that is wrong, such as an unknown currency, is
+//! reported in `userErrors` by the code that checks the input.
 
 use async_graphql::{InputValueError, InputValueResult, Number, Scalar, ScalarType, Value};
 use serde_json::Value as Json;
@@ -8,20 +9,20 @@ use crate::engine::money::{Currency, decimal_text, is_decimal};
 use crate::engine::time::{self, Instant, Span, parse_instant};
 use crate::engine::zone::Zone;
 
-/// The largest whole number that every JSON reader keeps exact: 2^53 − 1.
+/// The largest whole number that every JSON parser represents exactly: 2^53 − 1.
 const MAX_EXACT: i64 = (1 << 53) - 1;
 
-/// How values of a scalar are written.
+/// The form in which values of a scalar are written.
 pub struct Form {
-    /// The scalar's name.
+    /// The name of the scalar in the schema.
     pub scalar: &'static str,
-    /// Whether a value is written so.
+    /// Returns whether a value has this form.
     pub fits: fn(&Json) -> bool,
-    /// What to do where it is not.
+    /// The instruction that an error message gives for a value without this form.
     pub expected: &'static str,
 }
 
-/// Of all scalars that GraphQL does not know itself.
+/// The forms of all custom scalars.
 pub const FORMS: [Form; 8] = [
     Form {
         scalar: "DateTime",
@@ -89,7 +90,7 @@ macro_rules! text_scalar {
             fn parse(value: Value) -> InputValueResult<Self> {
                 match value {
                     Value::String(text) => Ok(Self(text)),
-                    _ => Err(InputValueError::custom("a string is expected")),
+                    _ => Err(InputValueError::custom("expected a string")),
                 }
             }
 
@@ -107,27 +108,30 @@ macro_rules! text_scalar {
 }
 
 text_scalar! {
-    /// An instant in RFC 3339 with an offset, such as `2026-11-02T18:00:00+01:00`. Answered in UTC, to the microsecond.
+    /// An instant in RFC 3339 with an offset, such as `2026-11-02T18:00:00+01:00`. Values are stored in whole
+    /// microseconds (finer input is truncated) and returned in UTC.
     DateTime, "https://www.rfc-editor.org/rfc/rfc3339"
 }
 text_scalar! {
-    /// An exact span of time in ISO 8601: weeks, days of 24 hours, hours, minutes and seconds, such as `P7D` or `PT30M`.
+    /// An exact span of time in ISO 8601, such as `P7D` or `PT30M`. It consists of weeks, days of 24 hours, hours,
+    /// minutes and seconds; years and months are not allowed. Values are returned as they were entered.
     Duration, "https://www.rfc-editor.org/rfc/rfc3339#appendix-A"
 }
 text_scalar! {
-    /// An exact decimal as a string, such as `"19.99"`: digits, and a point only between digits.
+    /// An exact decimal number as a string, such as `"19.99"`. It consists of digits, with a decimal point only between
+    /// digits and optionally a minus sign in front. There is no exponent.
     Decimal, "https://www.w3.org/TR/xmlschema11-2/#decimal"
 }
 text_scalar! {
-    /// The IANA name of a time zone, such as `Europe/Vienna`.
+    /// A time zone by its IANA name, such as `Europe/Vienna`.
     TimeZone, "https://www.iana.org/time-zones"
 }
 text_scalar! {
-    /// A time on a local clock, hours and minutes, such as `18:00`.
+    /// A time of day on a local clock, in hours and minutes from `00:00` to `23:59`, such as `18:00`.
     LocalTime, "https://html.spec.whatwg.org/multipage/common-microsyntaxes.html#times"
 }
 text_scalar! {
-    /// The ISO 4217 code of a currency in upper case, such as `EUR`.
+    /// A currency by its ISO 4217 code in upper case, such as `EUR`.
     CurrencyCode, "https://www.iso.org/iso-4217-currency-codes.html"
 }
 
@@ -149,11 +153,11 @@ impl From<i64> for Decimal {
     }
 }
 
-/// Whole points: a JSON number within ±(2^53 − 1).
+/// A whole number of points, which may be negative: a JSON number from −(2^53 − 1) to 2^53 − 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Points(pub i64);
 
-/// Whole points: a JSON number within ±(2^53 − 1).
+/// A whole number of points, which may be negative: a JSON number from −(2^53 − 1) to 2^53 − 1.
 #[Scalar(specified_by_url = "https://www.rfc-editor.org/rfc/rfc7493#section-2.2")]
 impl ScalarType for Points {
     fn parse(value: Value) -> InputValueResult<Self> {
@@ -165,11 +169,11 @@ impl ScalarType for Points {
     }
 }
 
-/// A whole number that is never negative, up to 2^53 − 1: counters, versions, sequences.
+/// A whole number from 0 to 2^53 − 1, as a JSON number. It is used for counters, versions and sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Count(pub i64);
 
-/// A whole number that is never negative, up to 2^53 − 1: counters, versions, sequences.
+/// A whole number from 0 to 2^53 − 1, as a JSON number. It is used for counters, versions and sequences.
 #[Scalar(specified_by_url = "https://www.rfc-editor.org/rfc/rfc7493#section-2.2")]
 impl ScalarType for Count {
     fn parse(value: Value) -> InputValueResult<Self> {
@@ -189,5 +193,5 @@ where
         Value::Number(number) => Number::as_i64(number),
         _ => None,
     };
-    number.filter(|number| is_one(*number)).ok_or_else(|| InputValueError::custom("a whole number is expected"))
+    number.filter(|number| is_one(*number)).ok_or_else(|| InputValueError::custom("expected a whole number"))
 }

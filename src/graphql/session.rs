@@ -1,4 +1,4 @@
-//! What every resolver of a request can ask for: the application, who asks, and the request's loaders.
+//! The session of a request. It gives every resolver the application, the viewer and the request's loaders.
 
 use std::sync::Arc;
 
@@ -11,28 +11,29 @@ use crate::app::allowance::Allowance;
 use crate::app::viewer::Viewer;
 use crate::engine::time::Instant;
 
-/// Who asks, and for how long.
+/// Who sends a request, and until when its token is valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// What the token allows.
+    /// The role of the token and its subject.
     pub viewer: Viewer,
-    /// When the token expires.
+    /// When the token expires. Subscriptions end then.
     pub expires_at: Instant,
-    /// Whether it asks to be told where its customers were read.
+    /// Whether the caller asks for `extensions.reads`, which reports where its customers were read.
     pub tells_reads: bool,
 }
 
-/// What every resolver of a request can ask for.
+/// The state of one request, shared by all of its resolvers.
 pub(super) struct Session {
     pub(super) app: Arc<App>,
     pub(super) viewer: Viewer,
     pub(super) expires_at: Instant,
-    /// What a subscription's events are charged to; none: the request is charged as a whole.
+    /// The allowance that the events of a subscription are charged to. `None` for a query or mutation, which is charged
+    /// as a whole.
     pub(super) allowance: Option<Allowance>,
     pub(super) loaders: DataLoader<Loaders>,
 }
 
-/// How resolvers ask for it.
+/// Access to the session from a resolver.
 pub(super) trait ContextExt {
     fn app(&self) -> &App;
     fn viewer(&self) -> &Viewer;
@@ -53,7 +54,6 @@ impl ContextExt for Context<'_> {
     }
 }
 
-/// The request's session.
 pub(super) fn session<'a>(ctx: &Context<'a>) -> &'a Session {
     ctx.data_unchecked()
 }

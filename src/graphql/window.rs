@@ -1,4 +1,4 @@
-//! Windows of a customer's time.
+//! The API type for windows of a customer's time.
 
 use async_graphql::SimpleObject;
 
@@ -6,12 +6,12 @@ use super::scalar::DateTime;
 use crate::engine::time::Instant;
 use crate::engine::window::Interval;
 
-/// A stretch of a customer's time in which a goal is counted, within the campaign's period.
+/// A stretch of one customer's time in which a goal is counted, clipped to the period of the campaign.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct Window {
-    /// Its first instant.
+    /// The first instant of the window.
     opens_at: DateTime,
-    /// The first instant after it; null: it stays open.
+    /// The first instant after the window. Null if the window has no end.
     closes_at: Option<DateTime>,
 }
 
@@ -21,7 +21,7 @@ impl From<Interval> for Window {
     }
 }
 
-/// Null where it never closes.
+/// Returns the end of the interval, or `None` if the interval has no end.
 pub fn closes_at(interval: Interval) -> Option<DateTime> {
     (interval.closes != Instant::FOREVER).then(|| interval.closes.into())
 }

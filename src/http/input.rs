@@ -1,7 +1,8 @@
-//! What clients have begun to send and have not finished: requests, and messages of WebSockets.
+//! Bounds the memory for unfinished input: requests and WebSocket messages that have not arrived completely.
 //!
-//! Each connection counts the bytes that it has read since its last whole request or message. A few KiB are free: honest
-//! clients rarely need more. The rest is taken from one budget of the node, of which one address gets at most half.
+//! Each connection counts the bytes that it has read since its last complete request or message. The first 8 KiB are
+//! free, because most requests need no more. All further bytes are taken from one budget of the node. The connections
+//! from one address get at most half of the budget.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,18 +14,18 @@ use tokio::time::Instant;
 
 use crate::app::share::{Share, Shares};
 
-/// Unfinished bytes of a connection that are not taken from the budget.
+/// The unfinished bytes of a connection that do not count towards the budget.
 const FREE_BYTES: usize = 8 * 1024;
-/// The budget is given out in parts of this size.
+/// The size of the parts in which connections take from the budget.
 const PART_BYTES: usize = 16 * 1024;
 
-/// What all connections of a node may hold together.
+/// The unfinished bytes that all connections of a node may hold together.
 #[derive(Clone, Debug)]
 pub struct Budget {
     parts: Shares<IpAddr>,
 }
 
-/// What one connection holds.
+/// Counts the unfinished bytes of one connection and holds its parts of the budget.
 #[derive(Clone, Debug)]
 pub struct Input(Arc<Mutex<State>>);
 
@@ -34,29 +35,29 @@ struct State {
     address: IpAddr,
     limit_bytes: usize,
     unfinished_bytes: usize,
-    /// When the first of them came.
+    /// When the first unfinished byte arrived.
     since: Option<Instant>,
     held: Vec<Share<IpAddr>>,
 }
 
-/// Why no more is read.
+/// Why the server stops reading from a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
-    /// The message is larger than this connection's may be.
+    /// The message exceeds the limit of this connection.
     #[error("too many bytes before the message ends")]
     TooLarge,
-    /// The budget is used up, or this address's part of it.
+    /// The budget, or the share of this address, is used up.
     #[error("too many unfinished messages")]
     NoRoom,
 }
 
 impl Budget {
-    /// So many bytes.
+    /// Creates a budget of `bytes`, rounded down to whole parts.
     pub fn new(bytes: usize) -> Self {
         Self { parts: Shares::new(bytes / PART_BYTES) }
     }
 
-    /// For a new connection from this address.
+    /// Starts counting for a new connection from this address.
     pub fn open(&self, address: IpAddr) -> Input {
         Input(Arc::new(Mutex::new(State {
             budget: self.clone(),
@@ -69,7 +70,7 @@ impl Budget {
     }
 }
 
-/// Without a bound.
+/// The default has no bound. It is for requests that do not come through [`super::serve`].
 impl Default for Input {
     fn default() -> Self {
         Budget::new(usize::MAX).open(Ipv4Addr::UNSPECIFIED.into())
@@ -77,7 +78,7 @@ impl Default for Input {
 }
 
 impl Input {
-    /// Bytes were read.
+    /// Counts bytes that were read. Fails with [`Refused`] if the connection may hold no more.
     pub(super) fn read(&self, bytes: usize) -> io::Result<()> {
         let mut state = self.state();
         if bytes == 0 {
@@ -95,7 +96,7 @@ impl Input {
         Ok(())
     }
 
-    /// So many of the bytes are not held any more.
+    /// Releases bytes of a message that is still unfinished.
     pub(super) fn let_go(&self, bytes: usize) {
         let mut state = self.state();
         state.unfinished_bytes = state.unfinished_bytes.saturating_sub(bytes);
@@ -106,17 +107,17 @@ impl Input {
         }
     }
 
-    /// A request or a message is complete: what comes from now on belongs to the next.
+    /// Releases all bytes, because the request or message is complete. Bytes that are read later belong to the next one.
     pub(super) fn finished(&self) {
         self.let_go(usize::MAX);
     }
 
-    /// The most that may be unfinished from now on.
+    /// Sets the largest number of unfinished bytes from now on.
     pub(super) fn limit(&self, bytes: usize) {
         self.state().limit_bytes = bytes;
     }
 
-    /// Whether something was begun so long ago and is not finished.
+    /// Whether a request or message began at least this long ago and is still unfinished.
     pub(super) fn is_overdue(&self, time: Duration) -> bool {
         self.state().since.is_some_and(|since| since.elapsed() >= time)
     }
@@ -145,7 +146,7 @@ mod tests {
         for input in &greedy[..4] {
             assert_eq!(refused(input.read(FREE_BYTES + PART_BYTES)), None);
         }
-        assert_eq!(refused(greedy[4].read(FREE_BYTES)), None, "a few are free");
+        assert_eq!(refused(greedy[4].read(FREE_BYTES)), None, "the first 8 KiB are free");
         assert_eq!(refused(greedy[4].read(1)), Some(Refused::NoRoom));
         let modest = budget.open(address(2));
         assert_eq!(refused(modest.read(FREE_BYTES + 2 * PART_BYTES)), None);
@@ -153,7 +154,7 @@ mod tests {
         greedy[0].finished();
         assert_eq!(refused(greedy[4].read(1)), None);
         drop(greedy);
-        assert_eq!(refused(budget.open(address(3)).read(FREE_BYTES + 4 * PART_BYTES)), None, "all are given back");
+        assert_eq!(refused(budget.open(address(3)).read(FREE_BYTES + 4 * PART_BYTES)), None, "all parts are returned");
     }
 
     #[test]

@@ -1,13 +1,14 @@
-//! What one caller may ask of the server: points a second, and a fair part of what runs and of what is followed at once.
+//! Limits per caller: points per second, and a fair share of the requests and subscriptions that run at a time.
 //!
-//! A caller that asks too much is told RATE_LIMITED, before others are told OVERLOADED because of it.
+//! A caller that asks for too much is refused with RATE_LIMITED before it overloads the server, which would refuse other
+//! callers with OVERLOADED.
 
 use crate::app::allowance::{Allowance, Allowances};
 use crate::app::share::{Share, Shares};
 use crate::app::viewer::{Viewer, Who};
 use crate::config;
 
-/// Of all callers of a node.
+/// The limits and the current use of all callers of a node.
 pub struct Limits {
     customers: Allowances,
     shops: Allowances,
@@ -16,7 +17,6 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// As configured.
     pub fn new(config: &config::Limits) -> Self {
         let allowances = |rate: &config::Rate| Allowances::new(rate.points_per_second, rate.burst_points);
         Self {
@@ -27,7 +27,7 @@ impl Limits {
         }
     }
 
-    /// The points of a caller.
+    /// Returns the allowance of points of a caller.
     pub fn allowance(&self, viewer: &Viewer) -> Allowance {
         let allowances = match viewer {
             Viewer::Anonymous | Viewer::Customer(_) => &self.customers,
@@ -36,17 +36,17 @@ impl Limits {
         allowances.of(viewer.who())
     }
 
-    /// The right to run one request; none: too many run, or too many of this caller's.
+    /// Takes a permit to run one request. Returns `None` if too many requests run, of all callers or of this one.
     pub fn turn(&self, who: &Who) -> Option<Share> {
         self.running.take(who, 1)
     }
 
-    /// The right to follow one thing; none: too many are followed, or too many by this caller.
+    /// Takes a permit for one subscription. Returns `None` if too many subscriptions run, of all callers or of this one.
     pub fn stream(&self, who: &Who) -> Option<Share> {
         self.streams.take(who, 1)
     }
 
-    /// Forgets callers that have all their points again.
+    /// Drops the records of callers that have all their points, to free memory.
     pub fn forget_idle(&self) {
         self.customers.forget_idle();
         self.shops.forget_idle();

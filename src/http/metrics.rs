@@ -1,4 +1,4 @@
-//! `/metrics`: what operators watch, in Prometheus's text format. [`crate::metrics`] names it all.
+//! `/metrics`: the metrics of this process in the text format of Prometheus. [`crate::metrics`] defines their names.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -13,16 +13,16 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use crate::app::App;
 use crate::metrics;
 
-/// Upper bounds of what histograms of seconds count.
+/// The upper bounds of the buckets of histograms in seconds.
 const SECONDS: [f64; 14] = [0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
-/// And those of numbers of things.
+/// The upper bounds of the buckets of histograms that count items or names.
 const COUNTS: [f64; 10] = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1_000.0];
-/// How often what was recorded is put in order, so that it takes no more memory than its figures.
+/// How often recorded samples are merged into their histograms, so that memory does not grow with the number of samples.
 const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
 
 static RECORDED: OnceLock<PrometheusHandle> = OnceLock::new();
 
-/// From now on this process records: once, before anything is done that is to be counted.
+/// Starts recording metrics in this process. Call this function once, before anything that is counted.
 pub fn record() {
     let buckets = |builder: PrometheusBuilder, suffix: &str, bounds: &[f64]| {
         let failed = "there is a bound";
@@ -30,7 +30,7 @@ pub fn record() {
     };
     let builder = buckets(PrometheusBuilder::new(), "_seconds", &SECONDS);
     let builder = buckets(buckets(builder, "_items", &COUNTS), "_names", &COUNTS);
-    // Another recorder is there already where a program calls this twice; then that one goes on.
+    // A second call fails, because a recorder is installed already. The first recorder stays.
     if let Ok(handle) = builder.install_recorder() {
         let upkeep = handle.clone();
         tokio::spawn(async move {
@@ -44,7 +44,8 @@ pub fn record() {
     }
 }
 
-/// Counters that nothing has happened to are told from the start: the first failure is then an increase, and not a new series.
+/// Sets counters to 0 at the start. Otherwise the first failure would create a new series, in which Prometheus sees no
+/// increase.
 fn begin() {
     let zero = |name, label, values: &[&'static str]| {
         values.iter().for_each(|value| counter!(name, label => *value).increment(0));
@@ -66,7 +67,7 @@ fn begin() {
     }
 }
 
-/// All figures as they are now.
+/// Responds with all metrics as they are now.
 pub(super) async fn tell(State(app): State<Arc<App>>) -> Response {
     let Some(recorded) = RECORDED.get() else {
         return (StatusCode::NOT_FOUND, "this process records no metrics").into_response();
@@ -75,7 +76,7 @@ pub(super) async fn tell(State(app): State<Arc<App>>) -> Response {
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], recorded.render()).into_response()
 }
 
-/// What is as it is, and is told only when it is asked for.
+/// Sets the gauges of current values, which are read only when the metrics are requested.
 #[expect(clippy::cast_precision_loss, reason = "figures for people, exact up to 2^53")]
 fn look(app: &App) {
     let (items, bytes) = app.recorder.queued();

@@ -1,13 +1,12 @@
-//! The HTTP edge: who is calling, what is asked, how it is answered.
+//! The HTTP layer: connections, authentication, limits per caller, and the GraphQL endpoint.
 
 pub mod auth;
-mod graphiql;
 pub mod graphql;
-mod index;
 pub mod input;
 pub mod limits;
 pub mod metrics;
 pub mod origins;
+mod pages;
 pub mod peer;
 pub mod router;
 pub mod sockets;
@@ -40,18 +39,19 @@ use self::input::{Budget, Input};
 use self::peer::Peer;
 use crate::config;
 
-/// After this long a connection that is still busy is cut at shutdown.
+/// How long a shutdown waits for open connections before it closes them.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// Connections of the listener for health and metrics.
+/// The largest number of concurrent connections to the listener for health and metrics.
 const INTERNAL_CONNECTIONS: usize = 64;
-/// The pause after a connection could not be accepted (too many open files, say).
+/// The pause after a connection could not be accepted, for example because the process has too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves until `stop`; then takes no connection any more and answers what is under way. `sockets`: the WebSockets that
-/// the router opens, which end by themselves.
+/// Serves until `stop` is cancelled. Then the server accepts no new connection and completes the requests that have
+/// begun. `sockets` tracks the WebSockets that the router opens; they end by themselves.
 ///
-/// By hand rather than by `axum::serve`, which has no time-outs and takes any number of connections. HTTP/1.1 alone: HTTP/2 is for
-/// browsers, which speak it to the proxy that ends their TLS, and its streams would need time-outs and budgets of their own.
+/// The accept loop is written by hand because `axum::serve` has no timeouts and accepts any number of connections. The
+/// server speaks HTTP/1.1 only: browsers speak HTTP/2 to the proxy that terminates their TLS, and HTTP/2 streams would
+/// need timeouts and budgets of their own.
 pub async fn serve(
     router: Router,
     listener: TcpListener,
@@ -73,7 +73,7 @@ pub async fn serve(
             tokio::time::sleep(ACCEPT_PAUSE).await;
             continue;
         };
-        // Small answers go out at once; a socket that does not know the option works without.
+        // Small responses are sent without delay. A failure does not matter: the socket works without the option too.
         let _ = stream.set_nodelay(true);
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(config.write_timeout));
@@ -84,7 +84,7 @@ pub async fn serve(
         connections.spawn(async move {
             let connection = builder.serve_connection(TokioIo::new(stream), service_fn(service)).with_upgrades();
             let mut connection = std::pin::pin!(connection);
-            // What fails here has no client left to be told.
+            // Errors are ignored: the connection has failed, so they cannot be reported to the client.
             tokio::select! {
                 _ = connection.as_mut() => return,
                 () = stop.cancelled() => connection.as_mut().graceful_shutdown(),
@@ -100,24 +100,24 @@ pub async fn serve(
         sockets.wait().await;
     };
     if tokio::time::timeout(DRAIN_TIMEOUT, drained).await.is_err() {
-        tracing::warn!("connections that were still busy are cut");
+        tracing::warn!("the server is stopping: connections that are still busy are closed");
     }
 }
 
-/// Serves operators, over a few connections that nobody else can take.
+/// Serves health and metrics to operators. Clients of the other listener cannot use up these connections.
 pub async fn serve_internal(router: Router, listener: TcpListener, config: &config::Http, stop: CancellationToken) {
     let config = config::Http { connections: INTERNAL_CONNECTIONS, ..config.clone() };
     serve(router, listener, &config, TaskTracker::new(), stop).await;
 }
 
-/// The next connection, once there is a place for it; none: it could not be accepted.
+/// Waits for a permit, then for a connection. Returns `None` if the connection could not be accepted.
 async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpStream, IpAddr, OwnedSemaphorePermit)> {
     let place = Arc::clone(places).acquire_owned().await.ok()?;
     let (stream, address) = listener.accept().await.ok()?;
     Some((stream, address.ip(), place))
 }
 
-/// The router, which is told whom each request comes from.
+/// Makes a service from the router that adds the peer to the extensions of each request.
 fn told(router: Router, peer: Peer) -> impl Fn(Request<Incoming>) -> Answering {
     let service = TowerToHyperService::new(router);
     move |mut request| {
@@ -133,7 +133,7 @@ fn told(router: Router, peer: Peer) -> impl Fn(Request<Incoming>) -> Answering {
 
 type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
-/// A connection, be it upgraded or not, and its place.
+/// A connection with its permit, which it keeps when it is upgraded to a WebSocket. Each read is counted in `input`.
 struct Connection {
     stream: Pin<Box<TimeoutStream<TcpStream>>>,
     input: Input,

@@ -1,26 +1,28 @@
-//! Which web pages may talk to the server: those of configured origins, and its own.
+//! Decides which web pages may use the server from a browser: those of the configured origins and those of the server
+//! itself.
 //!
-//! Tokens are no cookies, so a foreign page has no right of the user's to abuse; this keeps such pages out all the same, and lets
-//! browsers show answers to those that are meant to have them.
+//! Tokens are not cookies, so a foreign page cannot act with the rights of the user. Foreign pages are rejected
+//! nevertheless. For the allowed pages, CORS headers let browsers pass on the responses.
 
 use axum::http::header::HOST;
 use axum::http::{HeaderMap, HeaderValue, Method};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
-/// How long a browser may remember what is allowed.
+/// How long a browser may cache the response to a CORS preflight request.
 const MAX_AGE: std::time::Duration = std::time::Duration::from_hours(2);
 
-/// The configured ones.
+/// The origins of the configuration key `http.allowed_origins`.
 #[derive(Clone, Debug)]
 pub struct Origins(Vec<HeaderValue>);
 
 impl Origins {
-    /// Texts such as `https://shop.example`.
+    /// Takes origins such as `https://shop.example`.
     pub fn new(origins: &[String]) -> Self {
         Self(origins.iter().filter_map(|origin| origin.parse().ok()).collect())
     }
 
-    /// Whether a page of this origin may open a WebSocket. No origin: it is no browser.
+    /// Whether a page of this origin may open a WebSocket. A request without an origin does not come from a browser and
+    /// is allowed.
     pub fn allow(&self, origin: Option<&HeaderValue>, headers: &HeaderMap) -> bool {
         let Some(origin) = origin else { return true };
         let host = headers.get(HOST).map(HeaderValue::as_bytes);
@@ -29,7 +31,7 @@ impl Origins {
         (own && host.is_some()) || self.0.contains(origin)
     }
 
-    /// What tells browsers.
+    /// The layer that adds CORS headers for the configured origins.
     pub fn cors(&self) -> CorsLayer {
         CorsLayer::new()
             .allow_origin(AllowOrigin::list(self.0.clone()))

@@ -1,17 +1,21 @@
-//! GraphiQL, the GraphQL explorer for browsers. Its files are in the binary: the page needs no other server, and its policy lets it
-//! talk to none. `scripts/update-graphiql` makes those that are not ours.
+//! What the server serves as files: the index at `/`, and GraphiQL, the GraphQL explorer for browsers. The binary contains
+//! the files, so a page needs no other server, and its content security policy forbids connections to any.
+//! `scripts/update-graphiql` generates the files of third parties.
 
 use axum::Router;
 use axum::http::HeaderName;
 use axum::http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
-use axum::response::IntoResponse;
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use serde_json::json;
 
 const HTML: &str = "text/html; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
+const JSON: &str = "application/json; charset=utf-8";
 
-/// Its editor sets styles from scripts, and its fonts and icons are in its style sheet.
+/// The content security policy. The editor sets styles from scripts, and the style sheet contains the fonts and icons as
+/// data URLs.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; font-src data:; img-src data:; \
     connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
 
@@ -21,10 +25,26 @@ macro_rules! file {
     };
 }
 
-/// `/graphiql`, and what the page loads.
-pub fn routes() -> Router {
+/// Responds with the paths of the server as JSON. `graphiql` says whether GraphiQL is served.
+pub fn index(graphiql: bool) -> Response {
+    let mut addresses = json!({
+        "name": "Windfall",
+        "version": env!("CARGO_PKG_VERSION"),
+        "graphql": "/graphql",
+        "health": "/healthz",
+        "readiness": "/readyz",
+        "metrics": "/metrics",
+    });
+    if graphiql {
+        addresses["graphiql"] = json!("/graphiql");
+    }
+    ([(CONTENT_TYPE, JSON)], format!("{addresses:#}\n")).into_response()
+}
+
+/// The routes of `/graphiql` and of the files that the page loads.
+pub fn graphiql() -> Router {
     let plain = |content_type, bytes: &'static [u8]| get(async move || headed(content_type, bytes).into_response());
-    // Every browser that runs GraphiQL unpacks gzip.
+    // The packed files exist in gzip only, without negotiation: every browser that runs GraphiQL supports gzip.
     let packed = |content_type, bytes: &'static [u8]| {
         get(async move || ([(CONTENT_ENCODING, "gzip")], headed(content_type, bytes)).into_response())
     };

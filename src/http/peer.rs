@@ -1,4 +1,4 @@
-//! Where a request comes from.
+//! The network address that a request comes from, directly or through trusted proxies.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -8,29 +8,31 @@ use axum::http::request::Parts;
 use super::input::Input;
 use crate::config::Cidr;
 
-/// Each proxy adds whom it was asked by.
+/// The header to which each proxy appends the address that its request came from.
 const FORWARDED_FOR: &str = "x-forwarded-for";
-/// Bits of an IPv6 address that one subscriber of a provider cannot choose.
+/// The first bits of an IPv6 address, which the provider assigns. A subscriber can choose the other bits.
 const IPV6_SUBSCRIBER_BITS: u8 = 64;
 
-/// The connection that a request came on.
+/// The connection on which a request arrived.
 #[derive(Clone, Debug)]
 pub struct Peer {
-    /// The other side of the connection: a client, or a proxy.
+    /// The remote address of the connection. It belongs to a client or to a proxy.
     pub address: IpAddr,
-    /// What it has begun to send.
+    /// Counts the unfinished bytes of the connection.
     pub input: Input,
 }
 
 impl Peer {
-    /// Of the request with this head. A router that is not served by [`super::serve`] knows no peers.
+    /// Returns the peer of the request with this head. Without [`super::serve`], as in tests of the router, the peer is
+    /// unknown and its address is `0.0.0.0`.
     pub(super) fn of(head: &Parts) -> Self {
         let unknown = || Self { address: Ipv4Addr::UNSPECIFIED.into(), input: Input::default() };
         head.extensions.get().cloned().unwrap_or_else(unknown)
     }
 }
 
-/// The client's address: the rightmost hop that is no trusted proxy. What stands left of it may be made up.
+/// Returns the address of the client: the rightmost hop that is not a trusted proxy. Hops to the left of it may be
+/// forged.
 pub(super) fn client(trusted: &[Cidr], peer: IpAddr, headers: &HeaderMap) -> IpAddr {
     let values = headers.get_all(FORWARDED_FOR).iter().map(|value| value.to_str().unwrap_or_default());
     let hops: Vec<&str> = values.flat_map(|value| value.split(',')).collect();
@@ -47,7 +49,8 @@ pub(super) fn client(trusted: &[Cidr], peer: IpAddr, headers: &HeaderMap) -> IpA
     client
 }
 
-/// Addresses that one client can choose among count as one.
+/// Returns the address under which a client is counted. All IPv6 addresses that one subscriber can choose give the same
+/// result.
 pub(super) fn subscriber(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         address @ IpAddr::V6(_) => Cidr::new(address, IPV6_SUBSCRIBER_BITS).address(),

@@ -1,4 +1,4 @@
-//! Every route on one page.
+//! All routes of the server: the GraphQL endpoint, the index, GraphiQL, health and metrics.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,25 +16,26 @@ use tokio_util::task::TaskTracker;
 use super::auth::Verifier;
 use super::graphql::{Endpoint, Executor, answer};
 use super::origins::Origins;
+use super::pages;
 use crate::app::{App, probe};
 use crate::config;
 use crate::gate::SchemaError;
 
-/// How long the database may take to answer that it is there.
+/// How long the database may take to respond to the ping of `/readyz`.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why there are no routes.
+/// Why the router could not be built.
 #[derive(Debug, thiserror::Error)]
 pub enum RouterError {
-    /// A defect of this build.
+    /// The schema of this build is invalid, which is a bug.
     #[error("the GraphQL schema is not valid")]
     Schema(#[from] SchemaError),
-    /// The listed documents cannot be used.
-    #[error("the configuration key `http.documents` (WINDFALL__HTTP__DOCUMENTS): {0}")]
+    /// The documents of `http.documents` cannot be used.
+    #[error("the configuration key `http.documents` (WINDFALL__HTTP__DOCUMENTS) cannot be used: {0}")]
     Documents(String),
 }
 
-/// All routes of a server. `sockets`: tracks the WebSockets that are open.
+/// Builds the routes of the server. `sockets` tracks the open WebSockets, so that a shutdown can wait for them.
 pub fn router(
     app: Arc<App>,
     verifier: Verifier,
@@ -50,16 +51,16 @@ pub fn router(
     let graphql = any(answer).layer(Origins::new(&config.http.allowed_origins).cors()).with_state(endpoint);
     let graphiql = config.http.graphiql;
     let mut router = internal(app)
-        .route("/", get(async move || super::index::tell(graphiql)))
+        .route("/", get(async move || pages::index(graphiql)))
         .route("/graphql", graphql.clone())
         .route("/graphql/", graphql);
     if graphiql {
-        router = router.merge(super::graphiql::routes());
+        router = router.merge(pages::graphiql());
     }
     Ok(router.layer(map_response(guarded)))
 }
 
-/// What operators watch, and nothing else.
+/// Builds the routes for operators: `/healthz`, `/readyz` and `/metrics`.
 pub fn internal(app: Arc<App>) -> Router {
     Router::new()
         .route("/healthz", get(async || "ok"))
@@ -67,7 +68,7 @@ pub fn internal(app: Arc<App>) -> Router {
         .route("/readyz", get(ready).with_state(app))
 }
 
-/// The texts of a folder's `.graphql` files.
+/// Reads all `.graphql` and `.gql` files of a folder. An empty folder is an error.
 fn documents(folder: &Path) -> Result<Vec<String>, RouterError> {
     let failed = |path: &Path, error: std::io::Error| RouterError::Documents(format!("{}: {error}", path.display()));
     let entries = std::fs::read_dir(folder).map_err(|error| failed(folder, error))?;
@@ -84,11 +85,12 @@ fn documents(folder: &Path) -> Result<Vec<String>, RouterError> {
     Ok(texts)
 }
 
-/// Whether requests can be served: the database answers, and it takes writes. Without Redis they are, only slower.
+/// Reports whether requests can be served: the database must respond and accept writes. A failure of Redis only degrades
+/// the server.
 async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
     let answers = tokio::time::timeout(READY_TIMEOUT, app.database.ping()).await;
     if !matches!(answers, Ok(Ok(()))) {
-        return (StatusCode::SERVICE_UNAVAILABLE, "the database does not answer".to_owned());
+        return (StatusCode::SERVICE_UNAVAILABLE, "the database does not respond".to_owned());
     }
     if let Some(obstacle) = probe::find_obstacle(&app.database).await {
         return (StatusCode::SERVICE_UNAVAILABLE, format!("the database takes no writes: {obstacle}"));
@@ -98,7 +100,7 @@ async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
     (StatusCode::OK, words)
 }
 
-/// What is not as it should be, though requests are served.
+/// Lists the problems with which the server still serves requests.
 fn degraded(app: &App) -> Vec<String> {
     let mut degraded = Vec::new();
     if app.snapshots().cache().shared().is_some_and(|redis| !redis.is_up()) {
@@ -115,7 +117,8 @@ fn degraded(app: &App) -> Vec<String> {
     degraded
 }
 
-/// What a browser may do with an answer: nothing but read it. A page of our own says what it needs.
+/// Security headers of all responses: a browser may only read them. A page of this server that needs more, such as
+/// GraphiQL, sets its own value.
 const GUARDS: [(HeaderName, &str); 4] = [
     (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     (X_FRAME_OPTIONS, "DENY"),

@@ -1,4 +1,5 @@
-//! How many WebSockets one client may have open on this node: by its address, and by its token's subject.
+//! Bounds the number of WebSockets that one client may have open on this node: per address, and per role and subject of
+//! its token.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::app::viewer::Who;
 
-/// The open ones.
+/// Counts the open WebSockets of each holder.
 #[derive(Clone, Debug)]
 pub struct Sockets {
     per_address: usize,
@@ -16,14 +17,13 @@ pub struct Sockets {
     open: Arc<Mutex<HashMap<Holder, usize>>>,
 }
 
-/// Whose they are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Holder {
     Address(IpAddr),
     Subject(Who),
 }
 
-/// One of them, until it is dropped.
+/// The permit for one WebSocket, until it is dropped.
 #[derive(Debug)]
 pub struct Place {
     holder: Holder,
@@ -31,17 +31,18 @@ pub struct Place {
 }
 
 impl Sockets {
-    /// None are open.
+    /// Takes the largest numbers of open WebSockets: per address, and per role and subject.
     pub fn new(per_address: usize, per_subject: usize) -> Self {
         Self { per_address, per_subject, open: Arc::default() }
     }
 
-    /// One more from this address; none: it has as many as it may.
+    /// Takes a permit for this address. Returns `None` if the address already has the largest number of WebSockets open.
     pub fn from_address(&self, address: IpAddr) -> Option<Place> {
         self.take(Holder::Address(address), self.per_address)
     }
 
-    /// One more of this subject; none: it has as many as it may.
+    /// Takes a permit for this role and subject. Returns `None` if the largest number of WebSockets is already open for
+    /// it.
     pub fn of_subject(&self, who: Who) -> Option<Place> {
         self.take(Holder::Subject(who), self.per_subject)
     }

@@ -1,9 +1,10 @@
-//! The span around a request. With the feature `otel` it goes on with the trace that the caller names by `traceparent`.
+//! The tracing span around a request. With the feature `otel`, the span continues the trace that the header `traceparent`
+//! names.
 
 use axum::http::request::Parts;
 use tracing::Span;
 
-/// For the request with this head.
+/// Creates the span of the request with this head.
 pub(super) fn span(head: &Parts) -> Span {
     let span = tracing::info_span!("request", method = %head.method);
     #[cfg(feature = "otel")]
@@ -28,6 +29,6 @@ fn go_on(span: &Span, headers: &axum::http::HeaderMap) {
     }
 
     let context = opentelemetry::global::get_text_map_propagator(|propagator| propagator.extract(&Headers(headers)));
-    // Without a subscriber for traces there is nothing to go on with.
+    // This fails if no collector is configured. Then there is no trace to continue.
     let _ = span.set_parent(context);
 }

@@ -1,9 +1,9 @@
-//! Wake-ups between the nodes on one database, through Redis's pub/sub.
+//! Wake-ups between the nodes on one database, through the pub/sub of Redis.
 //!
-//! They are hints: Redis may drop any of them, bring them late, twice, or not at all, and nobody notices but the clock. So
-//! sending never waits, what does not fit is dropped, and whenever a connection is there again `resumed` asks for a look at
-//! what was missed meanwhile. A hint says which customer is at which version; what changed comes with it, unread until
-//! somebody follows that customer.
+//! Wake-ups are only hints: Redis may drop, delay or repeat them. A lost hint delays an update but loses nothing. So
+//! sending never waits, and hints that do not fit into the queue are dropped. After each reconnection, `resumed` asks for
+//! a sweep, which finds the commits whose hints were missed. A hint contains a customer and its new version. It may also
+//! contain what changed, which is parsed only if the customer has subscribers on this node.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,46 +20,47 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::metrics;
 
-/// Hints that wait to be sent.
+/// The largest number of hints that wait to be sent.
 const MAX_WAITING: usize = 4_096;
-/// Hints that are sent at once.
+/// The largest number of hints that are sent in one pipeline.
 const MAX_SENT_AT_ONCE: usize = 256;
-/// Bytes of a hint: a larger one is sent without what changed.
+/// The largest description of what changed in a hint, in bytes. A larger one is left out of the hint.
 const MAX_HINT_BYTES: usize = 64 << 10;
-/// How long connecting, sending and a sign of life may take.
+/// How long connecting, sending a pipeline and the response to a ping may take.
 const TIMEOUT: Duration = Duration::from_secs(1);
-/// The pause before another connection is tried; to listen, it doubles up to [`MAX_PAUSE`].
+/// The pause after a connection failed. The pauses of the listener double, up to [`MAX_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(200);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
-/// Between two signs of life: a network that swallows everything closes no connection.
+/// How often the listener sends a ping. Without pings, it would not notice a network that silently drops all packets.
 const PING_PERIOD: Duration = Duration::from_secs(3);
 
-/// A wake-up of whoever follows a customer.
+/// A wake-up for the subscribers of a topic.
 #[derive(Serialize, Deserialize)]
 pub struct Hint<'a> {
-    /// Which process sent it: its own are no news to it.
+    /// The random number of the sending process, which ignores its own hints.
     node: u64,
-    /// External id.
+    /// The external id of the customer.
     pub topic: String,
     /// The version that was committed.
     pub version: i64,
-    /// What changed, as JSON.
+    /// Describes what changed, as JSON.
     #[serde(borrow)]
     pub news: Option<&'a RawValue>,
 }
 
-/// Sends hints to the other nodes, and hears theirs until it is dropped.
+/// Sends hints to the other nodes, and receives their hints until it is dropped.
 pub struct Hints {
     node: u64,
     queue: mpsc::Sender<String>,
-    /// Asks for a look at what may have been missed.
+    /// Notified after each connection of the listener, because earlier hints may have been missed.
     pub resumed: Arc<Notify>,
     _stop: DropGuard,
 }
 
 impl Hints {
-    /// Over the Redis at this URL, whether it is there or not. `channel`: the same for all nodes of a database, and for no
-    /// other. `hear` is called for each hint of another node; it must not block.
+    /// Starts sending and receiving through the Redis at this URL, which need not be reachable. All nodes on one database
+    /// use the same `channel`, and no other nodes use it. `hear` is called for each hint of another node and must not
+    /// block.
     pub fn start(
         url: &str,
         channel: &str,
@@ -80,7 +81,7 @@ impl Hints {
         Ok(Self { node, queue, resumed, _stop: stop.drop_guard() })
     }
 
-    /// Tells the other nodes, some time from now.
+    /// Queues a hint for the other nodes. Drops the hint if the queue is full.
     pub fn send(&self, topic: &str, version: i64, news: &impl Serialize) {
         let news = serde_json::value::to_raw_value(news).ok().filter(|news| news.get().len() <= MAX_HINT_BYTES);
         let hint = Hint { node: self.node, topic: topic.to_owned(), version, news: news.as_deref() };
@@ -137,12 +138,12 @@ async fn listen(client: Client, channel: String, node: u64, resumed: Arc<Notify>
             Ok(Err(error)) => error.to_string(),
             Err(late) => late.to_string(),
         };
-        // One that lasts as long as this was well for a while.
+        // A connection that lasted this long was healthy, so its failure is a new one.
         if began.elapsed() > PING_PERIOD {
             (complained, pause) = (false, PAUSE);
         }
         if !complained {
-            tracing::warn!(error = failure, "hints of other nodes are not heard: what they commit is found by sweeps");
+            tracing::warn!(error = failure, "hints of other nodes are not received: sweeps find their commits");
             complained = true;
         }
         tokio::time::sleep(pause).await;
@@ -156,7 +157,7 @@ async fn subscribe(client: &Client, channel: &str) -> Result<PubSub, RedisError>
     Ok(connection)
 }
 
-/// Until the connection ends or gives no sign of life; why.
+/// Receives hints until the connection ends or does not respond to a ping. Returns the reason.
 async fn hear_all(connection: PubSub, node: u64, hear: &impl Fn(Hint<'_>)) -> String {
     let (mut sink, mut messages) = connection.split();
     let hearing = async {

@@ -1,9 +1,10 @@
-//! Who is subscribed to whom on this node, and what wakes them. It knows versions and what came with them, no rules.
+//! The subscriptions of this node and the wake-ups of their subscribers. This module knows versions and the news that
+//! come with them, but no rules.
 //!
-//! A topic keeps a mark, not a queue: the last version heard of, with the news that came with it. So it takes the same
-//! memory however slow its subscribers are, a wake-up that comes twice or late changes nothing, and one that is lost or
-//! wrong costs only time: whoever finds that the news do not continue what it has reads the rest where it is stored. A
-//! subscriber registers before its first read, so nothing falls between the two.
+//! A topic stores a mark instead of a queue: the latest version that was announced, with its news. So the memory of a
+//! topic does not depend on how slow its subscribers are. A repeated or late wake-up changes nothing. A lost or wrong
+//! wake-up costs only time: if the news does not continue the state of a subscriber, the subscriber reads the rest from
+//! the database. A subscriber registers before its first read, so it misses no commit in between.
 
 pub mod hints;
 
@@ -15,23 +16,24 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Topics by name; one a process.
+/// The topics of this process, by name. Clones share them.
 pub struct Hub<T> {
     topics: Arc<Mutex<Topics<T>>>,
 }
 
-/// Those that have subscribers, and for a while those that had some ([`Hub::topics`]).
+/// The topics that have subscribers. A topic without subscribers stays until the next call of [`Hub::topics`].
 type Topics<T> = HashMap<String, watch::Sender<Mark<T>>>;
 
-/// The last that was heard of a topic.
+/// The latest announcement about a topic.
 pub struct Mark<T> {
-    /// The version. What it says may be wrong: a hint did.
+    /// The announced version. It may be wrong, because hints may be wrong.
     pub version: i64,
-    /// Of that version, if it was looked up; none: it was told of.
+    /// The stamp of the version, if the version was looked up in the database. `None` if the version is only known from a
+    /// wake-up.
     pub stamp: Option<i64>,
-    /// What came with that version, if the wake-up brought it.
+    /// What changed with this version, if the wake-up contained it.
     pub news: Option<Arc<T>>,
-    /// When it was heard of.
+    /// When the version was announced.
     pub at: Instant,
 }
 
@@ -41,7 +43,7 @@ impl<T> Mark<T> {
     }
 }
 
-/// Ends when it is dropped.
+/// Receives the marks of one topic until it is dropped.
 pub struct Subscription<T> {
     marks: watch::Receiver<Mark<T>>,
 }
@@ -59,7 +61,7 @@ impl<T> Clone for Hub<T> {
 }
 
 impl<T> Hub<T> {
-    /// From now on every wake-up of this topic is seen.
+    /// Subscribes to a topic. The subscription sees every later wake-up.
     pub fn subscribe(&self, topic: &str) -> Subscription<T> {
         let mut topics = self.topics.lock();
         let marks = match topics.get(topic) {
@@ -73,8 +75,9 @@ impl<T> Hub<T> {
         Subscription { marks }
     }
 
-    /// Wakes the subscribers of a topic, unless this version is the last that was told. A lower one wakes them too, and moves
-    /// nothing: it is late, or the higher one was wrong. `news` is called only if there may be somebody to hear them.
+    /// Wakes the subscribers of a topic, unless this version has been announced already. A lower version wakes the
+    /// subscribers but does not change the mark: either the lower version is late, or the higher version was wrong.
+    /// `news` is called only if the topic exists and the version is higher.
     pub fn wake(&self, topic: &str, version: i64, news: impl FnOnce() -> Option<T>) {
         self.mark(topic, |mark| {
             if version > mark.version {
@@ -85,16 +88,19 @@ impl<T> Hub<T> {
         });
     }
 
-    /// [`Self::wake`] by somebody who looked up which version is stored, and its stamp, a moment ago.
+    /// Like [`Self::wake`], but the version and its stamp were just looked up in the database. So a lower version
+    /// replaces the mark, too.
     pub fn found(&self, topic: &str, version: i64, stamp: i64) {
         self.mark(topic, |mark| {
             match version.cmp(&mark.version) {
                 Ordering::Greater => *mark = Mark::new(version, Some(stamp), None),
-                // What was told came after the look-up, or is wrong, or was undone: the stamp decides nothing yet.
+                // The higher version was committed after the look-up, or is wrong, or was undone by a restore. The stamp
+                // cannot tell these cases apart, so it is not stored.
                 Ordering::Less => *mark = Mark::new(version, None, None),
                 Ordering::Equal if mark.stamp == Some(stamp) => return false,
                 Ordering::Equal => {
-                    // One that replaces another is news; else the wake-up was first.
+                    // A stamp that replaces another one is an announcement of its own. A first stamp only confirms the
+                    // wake-up.
                     if mark.stamp.replace(stamp).is_some() {
                         mark.at = Instant::now();
                     }
@@ -104,19 +110,19 @@ impl<T> Hub<T> {
         });
     }
 
-    /// `change`: whether there is something to see.
+    /// Changes the mark of a topic. `change` returns whether subscribers must be woken.
     fn mark(&self, topic: &str, change: impl FnOnce(&mut Mark<T>) -> bool) {
         if let Some(marks) = self.topics.lock().get(topic) {
             marks.send_if_modified(change);
         }
     }
 
-    /// How many subscriptions there are.
+    /// Returns the number of subscriptions to all topics.
     pub fn subscribers(&self) -> usize {
         self.topics.lock().values().map(watch::Sender::receiver_count).sum()
     }
 
-    /// The topics that have subscribers. The others are forgotten.
+    /// Returns the topics that have subscribers, and removes the others.
     pub fn topics(&self) -> Vec<String> {
         let mut topics = self.topics.lock();
         topics.retain(|_, marks| marks.receiver_count() > 0);
@@ -125,10 +131,11 @@ impl<T> Hub<T> {
 }
 
 impl<T> Subscription<T> {
-    /// The next mark; those that were passed over meanwhile are not seen.
+    /// Waits for the next change and returns the latest mark. Marks that were replaced in the meantime are skipped.
     pub async fn next(&mut self) -> Mark<T> {
         if self.marks.changed().await.is_err() {
-            // Its sender stays as long as there is a subscription to it.
+            // This does not happen: the hub keeps the sender as long as the topic has a subscription. Waiting is
+            // harmless.
             std::future::pending::<()>().await;
         }
         let Mark { version, stamp, ref news, at } = *self.marks.borrow_and_update();
@@ -152,9 +159,9 @@ mod tests {
         hub.wake("ada", 1, || Some("first"));
         assert_eq!(seen(&mut one).await, (1, Some("first")));
         hub.wake("ada", 3, || Some("third"));
-        hub.wake("ada", 2, || panic!("nobody needs them"));
-        hub.wake("ada", 3, || panic!("they are known"));
-        hub.wake("bob", 9, || panic!("nobody asks"));
+        hub.wake("ada", 2, || panic!("the news of a lower version is not needed"));
+        hub.wake("ada", 3, || panic!("this version is known already"));
+        hub.wake("bob", 9, || panic!("bob has no subscribers"));
         assert_eq!(seen(&mut one).await, (3, Some("third")));
         assert_eq!(seen(&mut two).await, (3, Some("third")));
     }
@@ -167,7 +174,7 @@ mod tests {
         assert_eq!(seen(&mut one).await, (i64::MAX, Some("nonsense")));
         hub.wake("ada", 1, || None);
         assert_eq!(seen(&mut one).await, (i64::MAX, Some("nonsense")));
-        // Until somebody looks.
+        // A look-up corrects the mark.
         hub.found("ada", 1, 11);
         assert_eq!(seen(&mut one).await, (1, None));
         hub.wake("ada", 2, || Some("second"));
@@ -188,12 +195,12 @@ mod tests {
         assert_eq!(found(5, 55).await, Some((5, Some(55), None)));
         assert_eq!(found(5, 55).await, None);
         hub.wake("ada", 6, || Some("sixth"));
-        // It was looked up before that was committed.
+        // The look-up found version 5 before version 6 was committed.
         assert_eq!(found(5, 55).await, Some((5, None, None)));
         assert_eq!(found(6, 66).await, Some((6, Some(66), None)));
         hub.wake("ada", 7, || Some("seventh"));
         assert_eq!(found(7, 77).await, Some((7, Some(77), Some("seventh"))));
-        // The database went back, and came to the same version.
+        // The database was restored and reached the same version again.
         assert_eq!(found(7, 70).await, Some((7, Some(70), Some("seventh"))));
     }
 

@@ -1,7 +1,9 @@
-// Holds a customer's balance in each normalised cache that clients use, moves points, and looks whether the balance in the cache
-// follows: by a subscription, and by the answers to mutations. Nothing here tells a cache what to update, and no query is sent twice.
+// Loads a customer's balance into each normalised cache that clients use, moves points, and checks that the balance in the cache
+// follows: first by a subscription, then by the responses to mutations. The program never tells a cache what to update, and sends
+// no query twice.
 //
-// Takes WINDFALL_URL, WINDFALL_SCHEMA, WINDFALL_TOKEN of a customer and WINDFALL_ADMIN_TOKEN. Each purchase must be worth points.
+// Takes WINDFALL_URL, WINDFALL_SCHEMA, WINDFALL_TOKEN of a customer, and WINDFALL_ADMIN_TOKEN. Each purchase must be worth
+// points.
 import { readFileSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -20,7 +22,7 @@ import { extract } from "./extract.mjs";
 import { compile } from "./relay.mjs";
 import { Tally, asker, need } from "./support.mjs";
 
-/** What takes longer counts as never. */
+/** How long the program waits for anything. */
 const PATIENCE_MS = 60_000;
 const PAUSE_MS = 10;
 
@@ -33,12 +35,12 @@ const { keys } = await import(pathToFileURL(join(directory, "keys.mjs")));
 rmSync(directory, { recursive: true });
 
 const tally = new Tally();
-// What a cache finds odd in an answer it tells there.
+// Caches report problems with a response on the console. Each such message is a failure.
 for (const told of ["warn", "error"]) {
   const print = console[told];
   console[told] = (...words) => {
     if (String(words[0]).startsWith("FAILED")) print(...words);
-    else tally.fail(`told: ${words.join(" ")}`);
+    else tally.fail(`a message on the console: ${words.join(" ")}`);
   };
 }
 
@@ -58,7 +60,7 @@ const sockets = (token) => createClient({
   url: url.replace(/^http/, "ws"), connectionParams: { authorization: `Bearer ${token}` }, webSocketImpl: WebSocket,
 });
 
-/** A cache over a transport: `watch` and `follow` answer at once, and tell what they hear from then on. */
+/** Makes each cache over a transport. `watch` and `follow` return at once, and pass on all later results. */
 const caches = {
   "Apollo Client": (fetch, token) => {
     const link = ApolloLink.split(({ operationType }) => operationType === OperationTypeNode.SUBSCRIPTION,
@@ -111,13 +113,13 @@ const caches = {
   },
 };
 
-/** Waits until it holds; whether it does. */
+/** Waits until a condition holds, and returns whether it does in time. */
 async function comes(holds) {
   for (let waited = 0; waited < PATIENCE_MS && !holds(); waited += PAUSE_MS) await setTimeout(PAUSE_MS);
   return holds();
 }
 
-/** A cache of one caller's, and how often it asked the server something. */
+/** A cache of one caller, with the number of queries that it sent. */
 function open(make, token) {
   const opened = { queries: 0, shown: null };
   const counted = (input, init) => {
@@ -137,7 +139,7 @@ const purchase = () => ({
 const refund = () => ({ externalId: `cached-${number}`, purchaseExternalId: `cached-${number}`, refundedAt: new Date().toISOString() });
 const adjustment = () => ({ customerExternalId: externalId, points: 7, reason: "a test", idempotencyKey: `cached-${number}` });
 
-/** What the server shows is shown from the cache too, and was not asked for. */
+/** Checks that the cache shows the same balance as the server, without a second query. */
 async function follows(what, cache, shown) {
   const { data } = await admin(WHO, { by: { externalId } });
   const current = JSON.stringify(data.customer.balance);
@@ -175,6 +177,6 @@ const embedded = Object.values(schema.getTypeMap()).filter((type) => isObjectTyp
   !type.getFields().id && !/^(Query|Mutation|Subscription|PageInfo)$|(Connection|Edge)$/.test(type.name));
 const missing = embedded.map(({ name }) => name).filter((name) => !(name in keys));
 const extra = Object.keys(keys).filter((name) => !embedded.some((type) => type.name === name));
-if (missing.length || extra.length) tally.fail(`keys.mjs of docs/clients.md lacks ${missing}, and has no use for ${extra}`);
+if (missing.length || extra.length) tally.fail(`keys.mjs of docs/clients.md lacks [${missing}], and need not name [${extra}]`);
 else tally.pass();
 tally.end();

@@ -1,18 +1,18 @@
-// node extract.mjs DIRECTORY: writes the files that docs/clients.md shows into a directory, as they stand there, and links what
-// they need beside them: the packages installed here, and schema.graphql.
+// node extract.mjs DIRECTORY: writes the files that docs/clients.md shows into a directory, unchanged, and links what they need
+// beside them: the packages installed here, and schema.graphql.
 import { mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 
-/** The files that the document shows, text by name. */
+/** The files that the document shows: texts by names. */
 export function files() {
   const document = readFileSync(here("../../docs/clients.md"), "utf8");
   return new Map(Array.from(document.matchAll(/^```\w+ file=(\S+)\n(.*?)^```$/gms), ([, name, text]) => [name, text]));
 }
 
-/** Writes them. */
+/** Writes the files into a directory and links what they need. */
 export function extract(directory, schema = here("../../schema.graphql")) {
   mkdirSync(directory, { recursive: true });
   for (const [name, text] of files()) writeFileSync(join(directory, name), text);

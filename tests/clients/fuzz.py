@@ -1,10 +1,12 @@
-"""Sends Windfall the queries and mutations that schemathesis makes of its schema, and holds every answer against that schema.
+"""Sends Windfall queries and mutations that schemathesis generates from the schema, and compares every response with the schema.
 
-What fails: a status of 500 or more, what is not JSON, an answer that does not fit the schema, an error without `extensions.code` or
-with INTERNAL, and an operation of which no example is answered without an error (where the token is no admin's: or is FORBIDDEN).
+These responses fail: a status of 500 or more, a body that is not JSON or does not fit the schema, and an error that has no
+`extensions.code` or has the code INTERNAL. An operation fails if every example has an error. With a token that is not an admin's,
+an operation passes if one of these errors is FORBIDDEN.
 
-Takes WINDFALL_URL, WINDFALL_TOKEN (whose requests they are), WINDFALL_ADMIN_TOKEN (to look up names), WINDFALL_SCHEMA (the path of
-schema.graphql) and WINDFALL_FUZZ_EXAMPLES (examples of each operation; 60). It writes whatever it can think of: give it a server of its own, with some awards.
+Takes WINDFALL_URL, WINDFALL_TOKEN (which sends the requests), WINDFALL_ADMIN_TOKEN (which looks up names), WINDFALL_SCHEMA (the
+path of schema.graphql) and WINDFALL_FUZZ_EXAMPLES (the number of examples of each operation; the default is 60). The program
+writes whatever it generates, so give it a server of its own that has some awards.
 """
 
 import base64
@@ -23,7 +25,7 @@ from schemathesis.graphql import nodes
 
 URL = os.environ["WINDFALL_URL"]
 HEADERS = {"Authorization": f"Bearer {os.environ['WINDFALL_TOKEN']}"}
-# What the token's payload says.
+# The role in the payload of the token.
 ROLE = json.loads(base64.urlsafe_b64decode(os.environ["WINDFALL_TOKEN"].split(".")[1] + "=="))["role"]
 EXAMPLES = int(os.environ.get("WINDFALL_FUZZ_EXAMPLES", "60"))
 SEED = 1
@@ -34,11 +36,11 @@ with open(os.environ["WINDFALL_SCHEMA"], encoding="utf-8") as file:
     SCHEMA = graphql.build_schema(file.read())
 
 
-# What is sent
+# Requests
 
 
 def mostly(strategy, otherwise):
-    """Fifteen times of sixteen the one, else the other."""
+    """Draws from the first strategy 15 times of 16, and otherwise from the second."""
     return st.integers(0, 15).flatmap(lambda n: otherwise if n == 15 else strategy)
 
 
@@ -70,7 +72,7 @@ for scalar, strategy in SCALARS.items():
 
 
 def names():
-    """Names that the server knows, by the arguments and input fields that take them. The oldest: the others may be of our making."""
+    """The oldest names that the server knows, by the argument or input field that takes them. Later ones may be of this run."""
     query = """{
       customers(last: 5) {
         nodes {
@@ -100,7 +102,7 @@ def names():
 
 
 NAMES = names()
-# Left to chance, these would have nearly every list refused.
+# With random arguments, the server would refuse nearly every list.
 PAGES = {
     "first": st.integers(0, 5).map(nodes.Int),
     "last": st.just(nodes.Null),
@@ -110,7 +112,7 @@ PAGES = {
 
 
 class Mend(graphql.Visitor):
-    """Makes of what the schema's types allow something that the server mostly runs, and asks for the names of types."""
+    """Changes a generated document so that the server mostly runs it, and adds `__typename` to selections of abstract types."""
 
     def __init__(self, draw, types):
         super().__init__()
@@ -118,7 +120,7 @@ class Mend(graphql.Visitor):
         self.types = types
 
     def value(self, name, value):
-        """What stands in a place of that name."""
+        """The value for an argument or input field of this name."""
         if name in PAGES:
             return self.draw(mostly(PAGES[name], st.just(value)))
         if name in NAMES and not isinstance(value, graphql.NullValueNode) and self.draw(st.booleans()):
@@ -156,7 +158,7 @@ def cases(draw, operation):
     return case
 
 
-# What is answered
+# Responses
 
 
 def whole(value, least):
@@ -184,7 +186,7 @@ LEAVES = {
 
 
 def check(type_, selection_set, value, path):
-    """That a value fits its type, and has what was selected of it in that order."""
+    """Asserts that a value fits its type, and that it has the selected fields in their order."""
     if graphql.is_non_null_type(type_):
         assert value is not None, f"{path} must not be null"
         type_ = type_.of_type
@@ -213,7 +215,7 @@ def check(type_, selection_set, value, path):
 
 
 def collect(type_, selection_set, fields):
-    """The fields selected of an object type, by their keys; of a field that is selected twice all that is selected below it."""
+    """Collects the selected fields of an object type by their keys. Joins the selections of a field that is selected twice."""
     for selection in selection_set.selections:
         if isinstance(selection, graphql.FieldNode):
             key = (selection.alias or selection.name).value
@@ -229,10 +231,10 @@ def collect(type_, selection_set, fields):
 
 
 def answered(case, response):
-    """The codes of an answer's errors; asserts all that is promised of it."""
+    """Asserts what is promised of every response. Returns the codes of its errors."""
     assert response.status_code < 500, f"status {response.status_code}"
     body = response.json()
-    assert isinstance(body, dict) and body.keys() <= {"data", "errors", "extensions"}, "this is no GraphQL answer"
+    assert isinstance(body, dict) and body.keys() <= {"data", "errors", "extensions"}, "this is not a GraphQL response"
     codes = []
     for error in body.get("errors", []):
         assert isinstance(error["message"], str), "an error has no message"
@@ -249,13 +251,13 @@ def answered(case, response):
 
 
 def fuzz(operation):
-    """Runs the examples of an operation. Says how they fared, and what is wrong, if anything."""
+    """Runs the examples of an operation. Returns how often each outcome occurred, and what is wrong, or None."""
     fared = Counter()
 
     @seed(SEED)
     @settings(
         max_examples=EXAMPLES,
-        phases=[Phase.generate],  # shrinking asks for many more, and takes minutes
+        phases=[Phase.generate],  # shrinking needs many more requests and takes minutes
         database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),
@@ -270,7 +272,7 @@ def fuzz(operation):
 
     try:
         run()
-    except Exception as error:  # Hypothesis wraps what was raised in several ways
+    except Exception as error:  # Hypothesis wraps an exception in several ways
         return fared, str(error)
     forbidden = fared["FORBIDDEN"] and ROLE != "admin"
     return fared, None if fared["run"] or forbidden else "no example was answered without an error"

@@ -1,9 +1,11 @@
-// Asks Windfall and graphql-js the same and compares the answers: data byte for byte, errors by their paths, refusals by there
-// being no data. graphql-js runs on the same schema, over objects that are read from the server first, so both know the same and
-// the reference implementation says how it must be put. Windfall's own schema is asked for too.
+// Sends the same requests to Windfall and to graphql-js and compares the responses: data byte for byte, errors by their paths. A
+// request that is refused as a whole must have no data in either. graphql-js runs on the same schema, over objects that were read
+// from the server before. So both have the same data, and the reference implementation determines the form of the response. At
+// the end, the schema that introspection returns is compared with WINDFALL_SCHEMA.
 //
-// Takes WINDFALL_URL, WINDFALL_SCHEMA (the path of schema.graphql), WINDFALL_TOKEN of a customer with three ledger entries or more,
-// of which one is an award's, and WINDFALL_ADMIN_TOKEN. Nobody may write meanwhile, nor in the second before (statistics lag by one).
+// Takes WINDFALL_URL, WINDFALL_SCHEMA (the path of schema.graphql), WINDFALL_ADMIN_TOKEN, and WINDFALL_TOKEN of a customer with
+// at least three ledger entries, one of them for an award. Nobody may write meanwhile or in the second before, because statistics
+// lag by one second.
 import { readFileSync } from "node:fs";
 import { buildClientSchema, buildSchema, getIntrospectionQuery, lexicographicSortSchema, printSchema } from "graphql";
 
@@ -22,7 +24,7 @@ const ask = {
 const fixtures = { customer: await capture(ask.customer), admin: await capture(ask.admin), nobody: null };
 const execute = reference(sdl);
 
-/** What is wrong with the answer, if anything. */
+/** What is wrong with a response, or null. */
 function difference({ stricter }, expected, actual) {
   const { status, data, errors } = actual;
   if (status !== 200) return "the status is not 200";
@@ -57,6 +59,6 @@ const printed = (schema) => printSchema(lexicographicSortSchema(schema));
 if (!introspection.errors && printed(buildClientSchema(introspection.data)) === printed(buildSchema(sdl))) {
   tally.pass();
 } else {
-  tally.fail(`the schema that is told is another: ${JSON.stringify(introspection.errors)}`);
+  tally.fail(`introspection returns another schema than WINDFALL_SCHEMA: ${JSON.stringify(introspection.errors)}`);
 }
 tally.end();

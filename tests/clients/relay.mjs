@@ -1,8 +1,8 @@
-// What relay-compiler makes of an operation, as far as relay-runtime needs it and the operations of these tests go: fields and
-// variables, without fragments.
+// Compiles an operation as relay-compiler does, as far as relay-runtime and these tests need it: fields and variables, without
+// fragments.
 import { TypeInfo, getNamedType, isAbstractType, isLeafType, parse, visit, visitWithTypeInfo } from "graphql";
 
-/** An operation that relay-runtime runs. */
+/** Compiles the text of an operation to what relay-runtime runs. */
 export function compile(schema, text) {
   const document = parse(text);
   const [{ operation, name, variableDefinitions }] = document.definitions;

@@ -1,9 +1,10 @@
-// Follows a customer with each client that docs/clients.md shows, while the server is stopped and started again. No client may take
-// the stop for the end. Those that keep the last cursor in their variables, with resume.mjs as it stands there, are told every
-// entry once; the others, which come back with the cursor that they began with, are told every entry at least once.
+// Subscribes to a customer with each client that docs/clients.md shows, while the server is stopped and started again. No client
+// may take the stop for the end of its subscription. Clients that keep the last cursor with the unchanged resume.mjs receive
+// every entry once. Clients that come back with their first cursor receive every entry at least once.
 //
-// Takes WINDFALL_URL, and WINDFALL_TOKEN of a customer without purchases. Each line of the standard input is the number of entries
-// that the customer's ledger has by now; once all have heard of them, it is answered. `following` says that all have begun.
+// Takes WINDFALL_URL, and WINDFALL_TOKEN of a customer without purchases. Prints `following` when all clients have subscribed.
+// Each line of the standard input is the number of entries in the customer's ledger; the program prints `heard of` that number
+// when all clients have received so many.
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -20,11 +21,11 @@ import WebSocket from "ws";
 import { extract } from "./extract.mjs";
 import { Tally, asker, need } from "./support.mjs";
 
-/** What takes longer counts as never. */
+/** How long the program waits for anything. */
 const PATIENCE_MS = 60_000;
 const PAUSE_MS = 20;
 
-// Apollo Client takes it from there.
+// Apollo Client takes the WebSocket from `globalThis`.
 globalThis.WebSocket ??= WebSocket;
 
 const url = need("WINDFALL_URL");
@@ -37,13 +38,13 @@ extract(directory);
 const { reconnecting, resuming } = await import(pathToFileURL(join(directory, "resume.mjs")));
 rmSync(directory, { recursive: true });
 
-// They try again so soon that the tests are short.
+// Clients retry soon, so that the tests are short.
 const pause = () => setTimeout(PAUSE_MS);
 const sockets = () => createWsClient({
   url: url.replace(/^http/, "ws"), connectionParams: { authorization }, ...reconnecting, retryWait: pause,
 });
 
-/** How each client subscribes. `keep`: what stands between it and its transport. */
+/** How each client subscribes. `keep` wraps what its transport passes to it. */
 const clients = {
   "graphql-ws": (request, sink, keep) => sockets().subscribe(request, keep(request, sink)),
   "graphql-sse": (request, sink, keep) =>
@@ -71,7 +72,7 @@ const clients = {
   },
 };
 
-/** A client, and the entries that it was told of. */
+/** Subscribes a client and collects the entries that it receives. */
 function follow(name, subscribe, after, resumes) {
   const told = { name: `${name}, ${resumes ? "resuming" : "as it comes"}`, resumes, sequences: [], end: null };
   const sink = {
@@ -86,7 +87,7 @@ function follow(name, subscribe, after, resumes) {
   return told;
 }
 
-/** Whether it was told of so many entries. */
+/** Whether a client has received the first `count` entries. */
 function heard({ resumes, sequences }, count) {
   const all = Array.from({ length: count }, (_, index) => index + 1);
   return String(resumes ? sequences : [...new Set(sequences)].sort((a, b) => a - b)) === String(all);

@@ -1,8 +1,9 @@
-// Runs the files that docs/clients.md shows, as they stand there, and checks what they print. Purchases are recorded meanwhile, so
-// that something happens for those that are live.
+// Runs the files that docs/clients.md shows, unchanged, and checks what they print. Meanwhile the program records purchases, so
+// that subscriptions receive something.
 //
-// Takes WINDFALL_URL, WINDFALL_TOKEN of a customer with four ledger entries and three awards or more, WINDFALL_SHOP_TOKEN of a
-// storefront, and WINDFALL_PYTHON, a Python that has requirements.txt. A campaign must award points for each purchase of 20 EUR.
+// Takes WINDFALL_URL, WINDFALL_TOKEN of a customer with at least four ledger entries and three awards, WINDFALL_SHOP_TOKEN of a
+// storefront, and WINDFALL_PYTHON, a Python with the packages of requirements.txt. A campaign must award points for each purchase
+// of 20 EUR.
 import { execFile } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -28,14 +29,14 @@ async function record() {
   }
 }
 
-// Node 20 has a WebSocket like that of browsers only when asked for it.
+// Node 20 has the WebSocket of browsers only with this option.
 const node = [process.execPath, ...(globalThis.WebSocket ? [] : ["--no-warnings", "--experimental-websocket"])];
-/** `first` and `last`: how the first and the last line read that it prints; `some`: how one of them; `with`: other files that it takes. */
+/** `first`, `last` and `some` match the first, the last and any line that a program prints. `with`: other files that it needs. */
 const programs = [
   { run: ["sh", "query.sh"], first: /^{"data":{"me":{"externalId":".+","balance":{"available":-?\d+,"version":\d+}}}}$/ },
   { run: ["sh", "purchase.sh"], first: /^{"data":{"recordPurchase":{"replayed":(true|false),"userErrors":\[]}}}$/ },
   { run: ["sh", "live.sh"], first: /^data: {"data":{"pointsUpdated":{"cursor":".+","change":-?\d+,"balance":{"available":-?\d+}}}}$/ },
-  // A purchase that comes between its two pages is shown with the second, and then not again.
+  // If a purchase comes between its two pages, the second page shows it, and the next update does not repeat it.
   { run: [...node, "apollo.mjs"], with: ["resume.mjs"], first: /^-?\d+ available, 2 ledger entries$/, some: /^-?\d+ available, 4 ledger entries$/ },
   { run: [...node, "urql.mjs"], with: ["keys.mjs"], first: /^-?\d+ available$/, last: /^-?\d+ more: -?\d+ available$/ },
   { run: [...node, "live.mjs"], first: /^0 more: -?\d+ available$/, last: /^[1-9]\d* more: -?\d+ available$/ },

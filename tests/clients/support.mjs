@@ -1,4 +1,4 @@
-// What all programs here share: the environment, asking over HTTP, and counting.
+// What all programs here share: environment variables, requests over HTTP, and a count of passes and failures.
 
 /** The value of an environment variable that must be set. */
 export function need(name) {
@@ -10,7 +10,7 @@ export function need(name) {
   return value;
 }
 
-/** Asks the server in plain application/json. Without a token nobody asks. */
+/** Returns a function that sends requests with plain application/json. Without a token, the requests are anonymous. */
 export function asker(url, token) {
   const headers = { accept: "application/json", "content-type": "application/json" };
   if (token) headers.authorization = `Bearer ${token}`;
@@ -21,7 +21,7 @@ export function asker(url, token) {
   };
 }
 
-/** Counts what passes, tells what does not, and ends with a line that says how many of each there were. */
+/** Counts passes and failures, prints each failure, and ends the program with a line that has both numbers. */
 export class Tally {
   passed = 0;
   failed = 0;

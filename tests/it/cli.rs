@@ -1,4 +1,4 @@
-//! The command line, through the real program.
+//! The command line of the real program.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -12,7 +12,7 @@ use serde_json::json;
 use tokio::net::TcpStream;
 use windfall::http::auth::Role;
 
-use crate::support::direct::{ENGINES, Engine, cases, open, scratch};
+use crate::support::app::{ENGINES, Engine, cases, open, scratch};
 use crate::support::server::{Server, ask, command, run, token};
 use crate::support::sqlite::Sqlite;
 
@@ -33,7 +33,7 @@ async fn stored(url: &str) -> BTreeSet<String> {
     rows.into_iter().map(|row| row.external_id).collect()
 }
 
-/// What an external id has in it is shown, and not done.
+/// Control characters in an external id are escaped, so they have no effect on a terminal.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_audit_prints_no_control_characters() {
     let sqlite = Sqlite::new();
@@ -56,7 +56,8 @@ async fn an_audit_prints_no_control_characters() {
     assert!(audit.stdout.chars().all(|character| character == '\n' || !character.is_control()), "{audit:?}");
 }
 
-/// The program refuses: exit 1, nothing on its standard output, all of this on the other.
+/// Asserts that the program exits with 1, prints nothing to the standard output and all reasons to the standard error. Returns
+/// the standard error.
 #[track_caller]
 fn refused(command: &mut Command, reasons: &[&str]) -> String {
     let ran = run(command);
@@ -84,7 +85,7 @@ async fn migrate_is_safe_twice_and_at_once() {
         }
         let again = run(command(&url).arg("migrate"));
         assert_eq!((again.code, again.stderr.as_str()), (Some(0), ""), "{again:?}");
-        // A migrated database is all that a server asks for that may not migrate.
+        // A program that may not migrate accepts a migrated database.
         let audit = run(command(&url).env("WINDFALL__DATABASE__MIGRATE", "false").arg("audit"));
         assert_eq!(
             (audit.code, audit.stdout.as_str()),
@@ -115,12 +116,12 @@ async fn serve_refuses_what_cannot_work() {
         let told = refused(command(&url).env(variable, value).arg("serve"), &reasons);
         assert!(!told.contains("none-of-it\""), "{told}");
     }
-    // An address that somebody else listens on.
+    // Another program listens on the address.
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let mut second = command(&url);
     second.env("WINDFALL__HTTP__LISTEN", &address).arg("serve");
-    refused(&mut second, &["`http.listen`", &address, "cannot be listened on"]);
+    refused(&mut second, &["`http.listen`", &address, "cannot listen on"]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -144,17 +145,17 @@ async fn serve_tells_its_address_and_is_alone_on_an_sqlite_file() {
     let port: u16 = server.address.strip_prefix("http://127.0.0.1:").expect("an address").parse().unwrap();
     assert_ne!(port, 0);
     refused(command(&sqlite.url()).arg("serve"), &["another `windfall serve` has this database open"]);
-    // The first one is none the worse for it, and what is no server may work beside it.
+    // The first server still works, and commands other than `serve` may run at the same time.
     let shop = token(Role::Storefront, "test");
     let answer = ask(&reqwest::Client::new(), &server.address, &shop, RECORD, input("p")).await.unwrap();
     assert_eq!(answer["data"]["recordPurchase"]["purchase"]["externalId"], "p");
     assert_eq!(run(command(&sqlite.url()).arg("audit")).code, Some(0));
     assert!(server.terminate().success());
-    // The lock went with it.
+    // The lock is released when the server exits.
     assert!(Server::start(&sqlite.url()).await.terminate().success());
 }
 
-/// Whoever is asked gets an answer, or was never heard: nothing is recorded that nobody was told of.
+/// A purchase is recorded if and only if it is acknowledged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn stopped_under_load_it_answers_what_it_has_taken() {
     for engine in ENGINES {
@@ -175,7 +176,7 @@ async fn stopped_under_load_it_answers_what_it_has_taken() {
                     })
                 })
                 .collect();
-            // From at once to when most have been answered.
+            // The delays range from zero to a time when most requests have been answered.
             tokio::time::sleep(Duration::from_millis(12 * round as u64 % 120)).await;
             let stopped = tokio::task::spawn_blocking(|| server.terminate()).await.unwrap();
             assert_eq!(stopped.code(), Some(0), "{engine:?}");
@@ -184,12 +185,12 @@ async fn stopped_under_load_it_answers_what_it_has_taken() {
             }
             assert_eq!(stored(&url).await, acknowledged, "{engine:?}, round {round}");
         }
-        assert!(!acknowledged.is_empty(), "{engine:?}: nothing was answered");
+        assert!(!acknowledged.is_empty(), "{engine:?}: nothing was acknowledged");
         assert_eq!(run(command(&url).arg("audit")).code, Some(0));
     }
 }
 
-/// A connection that was accepted and never asks anything does not keep the server alive.
+/// An open connection that sends no request does not keep the server from exiting.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn silent_connections_do_not_keep_it_alive() {
     let sqlite = Sqlite::new();
@@ -197,7 +198,7 @@ async fn silent_connections_do_not_keep_it_alive() {
     let host = server.address.strip_prefix("http://").unwrap().to_owned();
     let silent = TcpStream::connect(&host).await.unwrap();
     let stopped = tokio::task::spawn_blocking(|| server.terminate());
-    let stopped = tokio::time::timeout(Duration::from_secs(5), stopped).await.expect("it stops").unwrap();
+    let stopped = tokio::time::timeout(Duration::from_secs(5), stopped).await.expect("the server exits").unwrap();
     assert_eq!(stopped.code(), Some(0));
     drop(silent);
 }
@@ -231,12 +232,12 @@ async fn a_backup_made_while_a_server_writes_is_whole() {
         assert_eq!(audit.code, Some(0), "{audit:?}");
         sizes.push(stored(&url).await.len());
         refused(command(&sqlite.url()).arg("backup").arg(&copy), &["exists already"]);
-        assert_eq!(stored(&url).await.len(), sizes[n], "what exists is left alone");
+        assert_eq!(stored(&url).await.len(), sizes[n], "the existing file is unchanged");
     }
     assert!(sizes[0] >= 625 && sizes.is_sorted(), "{sizes:?}");
     assert!(server.terminate().success());
     assert!(writing.await.unwrap() > 0);
-    // A name that is wrong makes neither a database nor a copy of none.
+    // A wrong name creates neither a database nor a backup.
     let nothing = copies.path().join("nothing.db");
     let wrong = format!("sqlite://{}", nothing.display());
     refused(command(&wrong).arg("backup").arg(copies.path().join("copy of nothing.db")), &["there is no database"]);

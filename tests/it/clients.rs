@@ -1,8 +1,8 @@
-//! Other people's software against a running server: the audits of `graphql-http`, graphql-js as an oracle for execution, the snippets of
-//! docs/clients.md with the libraries that they are for, those libraries while the server is restarted, their caches, and
-//! `schemathesis` with nonsense.
+//! Third-party software against a running server: the audits of `graphql-http`, graphql-js as an oracle for execution, the
+//! snippets of docs/clients.md with their libraries, these libraries during restarts of the server, their caches, and random
+//! requests by `schemathesis`.
 //!
-//! The programs are in tests/clients; `scripts/test` installs what they need there.
+//! The programs are in tests/clients. `scripts/test` installs their dependencies.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,12 +11,12 @@ use std::process::{Command, Output, Stdio};
 use serde_json::json;
 use windfall::http::auth::Role;
 
-use crate::support::direct::cases;
+use crate::support::app::cases;
 use crate::support::server::{Server, command, run, token};
 use crate::support::shop::Shop;
 use crate::support::sqlite::Sqlite;
 
-/// Who some tokens speak for; of the sample's customers one with a ledger of some length.
+/// The customer of most customer tokens. In the sample data, this customer has a ledger of some length.
 const CUSTOMER: &str = "emil";
 
 struct Clients {
@@ -39,7 +39,7 @@ fn python() -> PathBuf {
 }
 
 impl Clients {
-    /// A server with the sample's purchases.
+    /// Starts a server with the sample data.
     async fn start() -> Self {
         are_installed();
         let folder = tempfile::tempdir().unwrap();
@@ -52,14 +52,14 @@ impl Clients {
         Self { server: Server::start(&url).await, _folder: folder }
     }
 
-    /// Runs a program of tests/clients for a caller; it must pass, and count what passed.
+    /// Runs a program of tests/clients with the token of a caller. It must pass and report how many checks passed.
     fn pass(&self, program: &mut Command, role: Role, subject: &str) {
         let ran = on_behalf(program, &self.server, role, subject).stdin(Stdio::null()).output();
         passed(&ran.unwrap_or_else(|error| panic!("{program:?}: {error}")));
     }
 }
 
-/// Tells a program of tests/clients where the server is, and who asks.
+/// Gives a program of tests/clients the address of the server and the tokens.
 fn on_behalf<'a>(program: &'a mut Command, server: &Server, role: Role, subject: &str) -> &'a mut Command {
     program
         .current_dir(root().join("tests/clients"))
@@ -71,7 +71,7 @@ fn on_behalf<'a>(program: &'a mut Command, server: &Server, role: Role, subject:
         .env("WINDFALL_PYTHON", python())
 }
 
-/// It has counted what passed, and nothing failed.
+/// Asserts that a program succeeded and reported at least one passed check and no failed one.
 #[track_caller]
 fn passed(ran: &Output) {
     let said = format!("{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
@@ -101,7 +101,7 @@ async fn the_snippets_of_the_client_documentation_run() {
     Clients::start().await.pass(&mut node("snippets.mjs"), Role::Customer, CUSTOMER);
 }
 
-/// Of a campaign that awards points for each purchase.
+/// The campaign gives points for each purchase, so every purchase changes the balance.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_balance_in_a_normalised_cache_follows() {
     are_installed();
@@ -112,19 +112,19 @@ async fn a_balance_in_a_normalised_cache_follows() {
     passed(&on_behalf(&mut program, &shop.server, Role::Customer, "ada").stdin(Stdio::null()).output().unwrap());
 }
 
-/// A server on this port: one that is started again is where it was.
+/// Starts a server on this port, so that a restarted server has the same address.
 async fn shop_on(port: u16, database_url: &str) -> Shop {
     Shop::open_with(command(database_url).env("WINDFALL__HTTP__LISTEN", format!("127.0.0.1:{port}"))).await
 }
 
-/// Nobody else gets it while the server is down: it is none of those that the system hands out.
+/// Returns a free port outside the range that the system assigns, so that nothing takes it while the server is down.
 fn free_port() -> u16 {
     let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
     let begin = rand::random_range(10_000..30_000);
     (begin..32_000).find(is_free).expect("a free port")
 }
 
-/// They are told of every entry by each server in turn, those included that were posted before they are back.
+/// After each restart, the clients receive every entry, including those that were posted before they were connected again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn clients_come_back_when_the_server_does() {
     const ENTRIES: usize = 5;
@@ -137,11 +137,11 @@ async fn clients_come_back_when_the_server_does() {
     let mut clients = program.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut count = clients.stdin.take().unwrap();
     let mut heard = BufReader::new(clients.stdout.take().unwrap()).lines();
-    // From now on there is something to miss.
+    // The clients must miss nothing from now on.
     assert_eq!(heard.next().and_then(Result::ok).as_deref(), Some("following"));
     for round in 1..=cases(4, 40) {
         shop.buy_many("ada", (round - 1) * ENTRIES..round * ENTRIES).await;
-        // What goes wrong it tells at its end.
+        // The program reports failures when it ends.
         let said = writeln!(count, "{}", round * ENTRIES).ok().and_then(|()| heard.next()?.ok());
         if said != Some(format!("heard of {}", round * ENTRIES)) {
             break;
@@ -164,7 +164,7 @@ async fn clients_come_back_when_the_server_does() {
 async fn nonsense_is_answered_as_the_schema_says() {
     let full = std::env::var("WINDFALL_TEST_SIZE").is_ok_and(|size| size == "full");
     for (role, subject) in [(Role::Customer, CUSTOMER), (Role::Storefront, "shop"), (Role::Admin, "eve")] {
-        // It writes what it likes: a server for each.
+        // The random requests write data, so each role gets its own server.
         let clients = Clients::start().await;
         let mut fuzz = Command::new(python());
         fuzz.arg("fuzz.py").env("WINDFALL_FUZZ_EXAMPLES", if full { "300" } else { "25" });

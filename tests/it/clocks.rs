@@ -1,5 +1,5 @@
-//! Clocks that are wrong. What cannot be taken back is done by the database's clock, and by one that goes evenly; whose clock is
-//! wrong is not put down to a caller.
+//! Wrong clocks. What cannot be undone depends on the database's clock and on a clock that runs evenly. A caller is not blamed
+//! for the wrong clock of a node.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use windfall::app::jobs::settlement;
 use windfall::engine::time::Instant;
 use windfall::http::auth::Role;
 
-use crate::support::direct::{DAY, ENGINES, Engine, HOUR, cache, open, redis, scratch, writer};
+use crate::support::app::{DAY, ENGINES, Engine, HOUR, open, scratch, settings};
 use crate::support::faketime::WrongClock;
 use crate::support::node::metric;
 use crate::support::server::{Server, ask, command, token_for};
@@ -29,12 +29,12 @@ fn at(micros: i64) -> String {
     now().plus(micros).to_string()
 }
 
-/// A server whose clock is wrong.
+/// Starts a server whose clock is wrong.
 async fn with_clock(url: &str, clock: &WrongClock) -> Shop {
     let mut command = command(url);
     clock.give_to(&mut command);
     let shop = Shop::of(Server::start_with(&mut command).await.0);
-    // By whichever clock.
+    // These tokens are valid by the right clock and by the wrong one.
     let token = |role| token_for(role, "shop", Duration::from_hours(24 * 100));
     Shop { admin: token(Role::Admin), storefront: token(Role::Storefront), ..shop }
 }
@@ -58,7 +58,7 @@ async fn status(shop: &Shop, id: &str) -> Value {
     shop.data(&shop.admin, query, json!({ "id": id })).await["campaign"]["status"].take()
 }
 
-/// Records a purchase that is made in so many µs; the code of what is wrong with it, whoever is told.
+/// Records a purchase that is `ahead` µs in the future. Returns the code of the user error or of the request's error, if any.
 async fn buy(shop: &Shop, id: &str, ahead: i64) -> Option<String> {
     let query = "mutation($input: RecordPurchaseInput!) { recordPurchase(input: $input) { userErrors { code } } }";
     let input = json!({
@@ -73,7 +73,7 @@ async fn ready(shop: &Shop) -> String {
     shop.client.get(format!("{}/readyz", shop.address())).send().await.unwrap().text().await.unwrap()
 }
 
-/// A server begins with a look at what is to be settled.
+/// A server looks for campaigns to settle as soon as it starts.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_clock_that_is_weeks_ahead_settles_nothing() {
     for engine in ENGINES {
@@ -81,7 +81,7 @@ async fn a_clock_that_is_weeks_ahead_settles_nothing() {
         let id = campaign(&url).await;
         let clock = WrongClock::by(60 * DAY / SECOND);
         let shop = with_clock(&url, &clock).await;
-        // Long after the first look.
+        // When these are recorded, the first look is long over.
         for number in 0..20 {
             shop.buy("ada", number).await;
         }
@@ -117,7 +117,7 @@ async fn boundaries_are_placed_by_the_database_s_clock() {
     }
 }
 
-/// The campaign's latest one.
+/// Returns the latest boundary of the campaign.
 async fn boundary(url: &str) -> Instant {
     let row = entity::campaign::Entity::find().one(open(url).await.read()).await.unwrap().unwrap();
     Instant(row.boundary.expect("a boundary"))
@@ -138,7 +138,7 @@ async fn who_is_ahead_of_a_wrong_clock_is_not_to_blame() {
     assert_eq!(ready(&shop).await, "ok");
 }
 
-/// Nobody knows yet whether the clock was right when the process started.
+/// A process that has just started does not know whether its clock is right.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_is_settled_by_a_clock_that_was_not_watched() {
     for engine in ENGINES {
@@ -147,13 +147,13 @@ async fn nothing_is_settled_by_a_clock_that_was_not_watched() {
         let database = open(&url).await;
         is_due(&database).await;
         let clock = Clock::of(&database).await.unwrap();
-        let app = App::start(database, clock, &writer(), &cache(), &redis(None)).await.unwrap();
+        let app = App::start(database, clock, &settings(&url)).await.unwrap();
         assert_eq!(settlement::run(&app).await.unwrap(), 0, "{engine:?}");
         app.stop().await.unwrap();
     }
 }
 
-/// Puts all campaigns' ends into the past.
+/// Moves the ends of all campaigns into the past, so that their settlement is due.
 async fn is_due(database: &windfall::app::database::Database) {
     let tx = database.begin().await.unwrap();
     let ended = now().0 - 2 * DAY;
@@ -162,7 +162,7 @@ async fn is_due(database: &windfall::app::database::Database) {
     tx.commit().await.unwrap();
 }
 
-/// Ticks come once a minute: this takes some five.
+/// The settlement job runs once a minute, so this test takes about five minutes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "takes five minutes; scripts/test runs it with WINDFALL_TEST_SIZE=full"]
 async fn a_clock_that_is_weeks_ahead_for_a_minute_settles_nothing_but_what_is_due() {
@@ -186,7 +186,7 @@ async fn a_clock_that_is_weeks_ahead_for_a_minute_settles_nothing_but_what_is_du
                 tokio::time::sleep(Duration::from_secs(1)).await;
             }
         };
-        tokio::time::timeout(PATIENCE + Duration::from_mins(5), due).await.expect("the due one is settled");
+        tokio::time::timeout(PATIENCE + Duration::from_mins(5), due).await.expect("the due campaign is settled");
         assert_eq!(status(&shop, &id).await, "ACTIVE", "{engine:?}");
     });
     join_all(both).await;

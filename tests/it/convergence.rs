@@ -1,6 +1,6 @@
-//! The promise itself, through the real write path on both databases: whatever the order of arrival, the duplicates,
-//! the batches, the concurrency, the moment of activation and how much one commit evaluates, the reached awards are those of the
-//! oracle.
+//! The promise of docs/semantics.md, through the real write path on both databases. The reached awards are those of the oracle,
+//! whatever the order of arrival, the duplicates, the batches, the concurrency, the moment of activation and the number of
+//! purchases that one commit evaluates.
 
 use std::sync::Arc;
 
@@ -13,16 +13,17 @@ use windfall::engine::time::Instant;
 use crate::engine::convert;
 use crate::oracle;
 use crate::oracle::generate::{Case, case_with_commits};
-use crate::support::direct::{DAY, ENGINES, Engine, TestApp, cases, writer};
+use crate::support::app::{DAY, ENGINES, Engine, TestApp, cases};
 
-/// Clients that record at once.
+/// The number of clients that record at the same time.
 const CLIENTS: usize = 16;
-/// Purchases that one commit evaluates where most is to be deferred.
+/// The number of purchases that one commit evaluates in a deferred case.
 const FEW_PURCHASES: usize = 3;
-/// Customers with the same history.
+/// The number of customers. They have the same history.
 const CUSTOMERS: usize = 3;
 
-/// What is compared of an award.
+/// The fields of an award that are compared: the reaching purchase, `nth`, ordinal, points, `earnedAt`, both bounds of the
+/// window, and the first purchase of the evidence.
 type Seen = (String, i32, i64, i64, i64, i64, Option<i64>, String);
 
 fn expected(case: &Case, customer: usize) -> Vec<Seen> {
@@ -46,7 +47,7 @@ fn expected(case: &Case, customer: usize) -> Vec<Seen> {
         .collect()
 }
 
-/// A customer's own external id of a shared purchase or refund: after it, so that the order stays.
+/// Returns a customer's own external id for a shared purchase or refund. A suffix makes it unique and keeps the order.
 fn own(external_id: &str, customer: usize) -> String {
     format!("{external_id}~{customer}")
 }
@@ -81,19 +82,23 @@ fn name(customer: usize) -> String {
 /// How a case is recorded.
 #[derive(Clone, Copy)]
 struct How {
-    /// By many clients at once.
+    /// Whether many clients record at the same time.
     concurrent: bool,
-    /// One commit evaluates so few purchases of the past that most of it is deferred, and goes on while more is recorded.
+    /// Whether one commit evaluates so few purchases that most of the history is deferred, and evaluated while more is recorded.
     deferred: bool,
 }
 
 async fn converges(engine: Engine, case: Case, commits: Vec<Vec<oracle::generate::Fact>>, how: How) {
-    let fold_purchases = if how.deferred { FEW_PURCHASES } else { writer().fold_purchases };
-    let test = TestApp::start_with(engine, &config::Writer { fold_purchases, ..writer() }).await;
+    let few = |config: &mut config::Config| {
+        if how.deferred {
+            config.writer.fold_purchases = FEW_PURCHASES;
+        }
+    };
+    let test = TestApp::start_with(engine, few).await;
     let latest = case.purchases.iter().map(|purchase| purchase.at).max().unwrap_or_default();
     test.set_now(latest.max(case.campaign.starts_at) + DAY);
     let mut rule = convert::rule(&case.campaign);
-    // Activation refuses what the clock's work is not there for; points and awards are the same without.
+    // Activation refuses `holdFor` and `expiresAfter`. The points and the awards do not depend on them.
     (rule.hold_for, rule.expires_after) = (None, None);
     rule.lateness = convert::span(3_660 * DAY);
     let period = convert::period(&case.campaign);
@@ -110,7 +115,7 @@ async fn converges(engine: Engine, case: Case, commits: Vec<Vec<oracle::generate
             .flat_map(|customer| commit.iter().map(move |one| (customer, one)))
             .map(|(customer, one)| fact(one, &case, customer))
             .collect();
-        // A refund that comes in one batch with its purchase could not have found it: it follows.
+        // A refund in the same batch as its purchase would not find the purchase, so refunds are recorded afterwards.
         let (refunds, purchases): (Vec<Fact>, Vec<Fact>) =
             facts.into_iter().partition(|fact| matches!(fact, Fact::Refund(_)));
         for facts in [purchases, refunds] {
@@ -155,14 +160,14 @@ async fn converges(engine: Engine, case: Case, commits: Vec<Vec<oracle::generate
     test.app.stop().await.unwrap();
 }
 
-/// Deferred: each customer is evaluated by no more than one commit.
+/// Activates a campaign. In a deferred case, at most one commit evaluates each customer.
 async fn activate(test: &TestApp, id: entity::CampaignId, how: How) {
     if !how.deferred {
         return test.activate(id).await;
     }
     windfall::app::campaign::activate(&test.app, &TestApp::admin(), id).await.unwrap();
     for customer in (0..CUSTOMERS).map(name) {
-        // A customer of whom nothing is recorded yet is refused.
+        // The evaluation of a customer without any facts is refused.
         let evaluation = vec![Fact::Evaluation(customer)];
         test.app.recorder.record(TestApp::shop().who(), evaluation).await.unwrap().remove(0).unwrap().ok();
     }

@@ -1,4 +1,4 @@
-//! The process dies, clients hang up, operators stop it: what was acknowledged is there, once.
+//! The server is killed, clients disconnect, and the database restarts. Each acknowledged purchase is recorded once.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -15,13 +15,13 @@ use windfall::app::audit;
 use windfall::app::clock::Clock;
 use windfall::http::auth::Role;
 
-use crate::support::direct::{ENGINES, Engine, cache, cases, open, redis, writer};
+use crate::support::app::{ENGINES, Engine, cases, open, settings};
 use crate::support::postgres::{Durability, Postgres};
 use crate::support::server::{Server, ask, token};
 use crate::support::sqlite::Sqlite;
 
 const CLIENTS: usize = 8;
-/// Purchases acknowledged before the server is killed.
+/// The number of purchases that are acknowledged before the server is killed.
 const LOAD: usize = 40;
 pub(crate) const RECORD: &str = "mutation($input: RecordPurchaseInput!) { \
     recordPurchase(input: $input) { purchase { externalId } replayed userErrors { code } } }";
@@ -41,7 +41,7 @@ pub(crate) async fn activate_campaign(server: &Server) {
     assert_eq!(activated["data"]["activateCampaign"]["campaign"]["status"], "ACTIVE");
 }
 
-/// Clients that record until the server goes away; the external ids that were acknowledged.
+/// Records purchases through several clients until the server is killed. Returns the acknowledged external ids.
 async fn record_until_it_dies(server: Server, http: &reqwest::Client, round: usize) -> BTreeSet<String> {
     let acknowledged = Arc::new(Mutex::new(BTreeSet::new()));
     let clients: Vec<_> = (0..CLIENTS)
@@ -70,7 +70,7 @@ async fn record_until_it_dies(server: Server, http: &reqwest::Client, round: usi
     while acknowledged.lock().unwrap().len() < LOAD && !clients.iter().all(tokio::task::JoinHandle::is_finished) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    // Anywhere between two commits.
+    // The delay varies, so that the server is killed at different points of a commit.
     tokio::time::sleep(Duration::from_millis(7 * (round as u64 % 11))).await;
     server.kill9();
     for client in clients {
@@ -99,20 +99,20 @@ async fn killed_under_load_it_keeps_what_it_acknowledged() {
                 slowest = slowest.max(server.ready_after);
             }
             acknowledged.extend(record_until_it_dies(server, &http, round).await);
-            // Beside it nothing else has the database open: what is read is what the next start finds.
+            // No other process has the database open, so this reads what the next start finds.
             let opened = open(&url).await;
             let rows = entity::purchase::Entity::find().all(opened.read()).await.unwrap();
             let stored: BTreeSet<String> = rows.iter().map(|row| row.external_id.clone()).collect();
             assert_eq!(stored.len(), rows.len());
             let lost: Vec<_> = acknowledged.difference(&stored).collect();
-            assert!(lost.is_empty(), "{engine:?}: acknowledged and lost: {lost:?}");
-            let app = App::start(opened, Clock::System, &writer(), &cache(), &redis(None)).await.unwrap();
+            assert!(lost.is_empty(), "{engine:?}: acknowledged purchases are lost: {lost:?}");
+            let app = App::start(opened, Clock::System, &settings(&url)).await.unwrap();
             let mut differences = Vec::new();
             audit::run(&app, None, |difference| differences.push(difference.to_string())).await.unwrap();
             assert_eq!(differences, Vec::<String>::new(), "{engine:?}");
             app.stop().await.unwrap();
         }
-        assert!(acknowledged.len() >= LOAD * cases(20, 100), "{engine:?}: hardly any load: {}", acknowledged.len());
+        assert!(acknowledged.len() >= LOAD * cases(20, 100), "{engine:?}: only {} acknowledged", acknowledged.len());
         println!("{engine:?}: {} acknowledged, slowest restart ready after {slowest:?}", acknowledged.len());
     }
 }
@@ -143,7 +143,7 @@ async fn clients_that_hang_up_cancel_nothing_half_way() {
                 body.len()
             )
             .unwrap();
-            // Hangs up at some moment between the request's arrival and its answer.
+            // The client disconnects at some moment between the request's arrival and its response.
             std::thread::sleep(Duration::from_micros(37 * (n % 23)));
         }
         let client = reqwest::Client::new();
@@ -158,8 +158,8 @@ async fn clients_that_hang_up_cancel_nothing_half_way() {
         assert!(server.terminate().success());
         let opened = open(&url).await;
         let count = entity::purchase::Entity::find().count(opened.read()).await.unwrap();
-        assert!(count > 20, "{engine:?}: nothing of the killed import is there");
-        let app = App::start(opened, Clock::System, &writer(), &cache(), &redis(None)).await.unwrap();
+        assert!(count > 20, "{engine:?}: no abandoned request was recorded");
+        let app = App::start(opened, Clock::System, &settings(&url)).await.unwrap();
         let mut differences = Vec::new();
         audit::run(&app, None, |difference| differences.push(difference.to_string())).await.unwrap();
         assert_eq!(differences, Vec::<String>::new(), "{engine:?}");
@@ -167,7 +167,7 @@ async fn clients_that_hang_up_cancel_nothing_half_way() {
     }
 }
 
-/// Sends the same purchase until it is acknowledged, and notes the codes of the errors that it meets on the way.
+/// Sends the same purchase until it is acknowledged, and collects the codes of the errors until then.
 async fn record_in_the_end(
     http: &reqwest::Client,
     addresses: &[String; 2],
@@ -177,7 +177,7 @@ async fn record_in_the_end(
     let shop = token(Role::Storefront, "test");
     for attempt in 0.. {
         let answer = ask(http, &addresses[attempt % 2], &shop, RECORD, json!({ "input": input })).await;
-        let answer = answer.expect("the nodes do not go away");
+        let answer = answer.expect("the nodes keep running");
         if answer["data"]["recordPurchase"]["purchase"]["externalId"] == input["externalId"] {
             return;
         }
@@ -187,7 +187,7 @@ async fn record_in_the_end(
     }
 }
 
-/// PostgreSQL dies and comes back under two nodes that are written to and read from.
+/// PostgreSQL is killed and restarted while clients write and read through two nodes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_restarts_costs_retries_alone() {
     let mut postgres = Postgres::start(Durability::Fsync);
@@ -249,7 +249,7 @@ async fn a_database_that_restarts_costs_retries_alone() {
     stop.store(true, Ordering::SeqCst);
     clients.join_all().await;
     reader.await.unwrap();
-    // No connection is stuck: each node answers, many at once.
+    // No connection of the pools is stuck: each node answers many requests in a row.
     let ada = token(Role::Customer, "c1");
     for address in addresses.iter().flat_map(|address| std::iter::repeat_n(address, 50)) {
         let answer = ask(&http, address, &ada, "{ me { balance { available } } }", json!({})).await.unwrap();
@@ -262,10 +262,10 @@ async fn a_database_that_restarts_costs_retries_alone() {
     let rows = entity::purchase::Entity::find().all(opened.read()).await.unwrap();
     let stored: BTreeSet<String> = rows.into_iter().map(|row| row.external_id).collect();
     assert_eq!(stored, *recorded.lock().unwrap());
-    let app = App::start(opened, Clock::System, &writer(), &cache(), &redis(None)).await.unwrap();
+    let app = App::start(opened, Clock::System, &settings(&url)).await.unwrap();
     let mut differences = Vec::new();
     audit::run(&app, None, |difference| differences.push(difference.to_string())).await.unwrap();
     assert_eq!(differences, Vec::<String>::new());
     app.stop().await.unwrap();
-    println!("{} purchases recorded over {} restarts of PostgreSQL; errors met: {codes:?}", stored.len(), cases(3, 30));
+    println!("{} purchases recorded over {} restarts of PostgreSQL; errors: {codes:?}", stored.len(), cases(3, 30));
 }

@@ -1,4 +1,5 @@
-//! `windfall demo`, as somebody tries it: every line that it prints works when pasted, and it goes on where it stopped.
+//! `windfall demo`, as a new user runs it. Every command that it prints works when pasted, and a second run continues where the
+//! first stopped.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -8,7 +9,7 @@ use entity::purchase;
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
 use serde_json::Value;
 
-use crate::support::direct::open;
+use crate::support::app::open;
 use crate::support::server::{command, run, signal};
 
 struct Demo {
@@ -25,7 +26,7 @@ impl Demo {
         Self { child, lines }
     }
 
-    /// Its lines up to the one that begins so.
+    /// Reads and returns the lines up to the one that begins with `beginning`.
     fn until(&mut self, beginning: &str) -> Vec<String> {
         let mut read = Vec::new();
         for line in self.lines.by_ref().map(|line| line.unwrap()) {
@@ -34,7 +35,7 @@ impl Demo {
                 return read;
             }
         }
-        panic!("`{beginning}` does not come: {read:#?}");
+        panic!("no line begins with `{beginning}`: {read:#?}");
     }
 
     fn stop(mut self) {
@@ -51,7 +52,7 @@ impl Drop for Demo {
     }
 }
 
-/// Runs a line as somebody would who pasted it; what it says first.
+/// Runs a line in a shell, as a user who pastes it would. Returns the first JSON object that it prints.
 fn paste(line: &str) -> Value {
     let mut shell = Command::new("sh").args(["-c", &format!("exec {line}")]).stdout(Stdio::piped()).spawn().unwrap();
     let said = BufReader::new(shell.stdout.take().unwrap()).lines().map(|line| line.unwrap());
@@ -76,7 +77,7 @@ async fn every_printed_line_works_and_the_shop_goes_on() {
     let mut demo = Demo::start(folder, &[]);
     let banner = demo.until("Points as they are awarded");
     let pasted: Vec<Value> = banner.iter().filter(|line| line.starts_with("  curl")).map(|line| paste(line)).collect();
-    let [asked, bought, followed] = pasted.as_slice() else { panic!("three lines to paste: {banner:#?}") };
+    let [asked, bought, followed] = pasted.as_slice() else { panic!("not three lines to paste: {banner:#?}") };
     assert!(asked["data"]["me"]["balance"]["available"].as_i64().is_some_and(|points| points > 0), "{asked}");
     assert_eq!(asked["data"]["me"]["progress"].as_array().map(Vec::len), Some(4), "{asked}");
     assert_eq!(bought["data"]["recordPurchase"]["userErrors"], serde_json::json!([]), "{bought}");
@@ -88,7 +89,7 @@ async fn every_printed_line_works_and_the_shop_goes_on() {
         let page = reqwest::get(link.trim()).await.unwrap();
         assert!(page.status().is_success() && page.text().await.unwrap().contains("graphiql.min.js"), "{link}");
     }
-    // Customers come by themselves.
+    // The demo makes purchases by itself.
     for _ in 0..5 {
         demo.until("  ");
     }

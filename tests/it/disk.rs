@@ -1,5 +1,5 @@
-//! A disk that is full or fails, and a database that is read-only: nothing that was acknowledged is lost, clients are told to
-//! try again, `/readyz` says why, and all goes on by itself once there is room.
+//! A disk that is full or fails, and a database that is read-only. Nothing that was acknowledged is lost, clients get an error
+//! that is safe to retry, `/readyz` reports the reason, and writes continue by themselves when the fault is over.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -16,18 +16,18 @@ use windfall::app::failure::Obstacle;
 use windfall::app::probe::find_obstacle;
 use windfall::app::{App, audit, campaign};
 
-use crate::support::app::{TestApp as GraphqlApp, admin, codes, customer, storefront};
-use crate::support::direct::{Engine, NOW, TestApp, cache, cases, open, redis, writer};
+use crate::support::app::{Engine, NOW, TestApp, cases, open, settings};
+use crate::support::graphql::{GraphqlApp, admin, codes, customer, storefront};
 use crate::support::node::metric;
 use crate::support::postgres::Postgres;
 use crate::support::server::{ask, command};
 use crate::support::shop::{BALANCE, Shop};
 use crate::support::websocket::PATIENCE;
 
-/// The connections of the pool that reads.
+/// The number of connections in the pool for reads.
 const SQLITE_READERS: usize = 4;
-/// Where the file cannot grow, SQLite rolls back the whole transaction of this statement. Of many others it rolls back
-/// the statement alone.
+/// When the file cannot grow, SQLite rolls back the whole transaction of this statement. Most other statements are rolled back
+/// alone.
 const TOO_LARGE: &str = "INSERT INTO write_probe (id, stamp, filler) VALUES (2, 0, zeroblob(1000000))";
 const RECORD: &str = "mutation($input: RecordPurchaseInput!) { \
     recordPurchase(input: $input) { purchase { externalId } userErrors { code } } }";
@@ -40,7 +40,7 @@ fn each_purchase() -> Value {
     })
 }
 
-/// The external ids of the purchases that a database has, and what `audit` finds wrong in it.
+/// Returns the external ids of all recorded purchases, and the differences that an audit finds.
 async fn stored(app: &App) -> (BTreeSet<String>, Vec<String>) {
     let rows = entity::purchase::Entity::find().all(app.database.read()).await.unwrap();
     let mut differences = Vec::new();
@@ -48,14 +48,15 @@ async fn stored(app: &App) -> (BTreeSet<String>, Vec<String>) {
     (rows.into_iter().map(|row| row.external_id).collect(), differences)
 }
 
-/// Limits the pages of the file for the connection that writes. The file never has to shrink.
+/// Limits the number of pages of the file for the writing connection. A limit below the current size is no error: the file
+/// cannot grow, but it does not shrink.
 async fn limit_pages(app: &App, pages: u32) {
     let tx = app.database.begin().await.unwrap();
     tx.execute_unprepared(&format!("PRAGMA max_page_count = {pages}")).await.unwrap();
     tx.commit().await.unwrap();
 }
 
-/// SQLite rolls back by itself when it is full. What is recorded afterwards must be committed all the same.
+/// SQLite rolls back by itself when the file is full. What is recorded afterwards must be committed nevertheless.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_file_loses_nothing_that_was_acknowledged() {
     let test = TestApp::start(Engine::Sqlite).await;
@@ -66,7 +67,7 @@ async fn a_full_file_loses_nothing_that_was_acknowledged() {
         for n in 0.. {
             let purchase = format!("full-{round}-{n}");
             match test.buy(&format!("c{}", n % 3), &purchase, NOW - n, "1.00").await {
-                Ok(_) => assert!(acknowledged.insert(purchase) && n < 10_000, "it never becomes full"),
+                Ok(_) => assert!(acknowledged.insert(purchase) && n < 10_000, "the file never becomes full"),
                 Err(error) => {
                     assert!(error.is_retryable(), "{error}");
                     break;
@@ -75,7 +76,7 @@ async fn a_full_file_loses_nothing_that_was_acknowledged() {
         }
         limit_pages(&test.app, 1).await;
         if round == 0 {
-            // Until a probe is due. The row that it changes would find room, and a purchase would not.
+            // Waits until a probe is due. The probe must find the obstacle even if a single small row still fits.
             tokio::time::sleep(Duration::from_millis(2_100)).await;
         }
         assert_eq!(find_obstacle(&test.app.database).await, Some(Obstacle::DiskFull));
@@ -99,7 +100,7 @@ async fn a_full_file_loses_nothing_that_was_acknowledged() {
     reopened.stop().await.unwrap();
 }
 
-/// The same for the connections that read: a transaction left open would show the past for ever.
+/// The same holds for the reading connections. A transaction that stays open would show an old state for ever.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_read_that_sqlite_ended_by_itself_pins_no_snapshot() {
     let test = TestApp::start(Engine::Sqlite).await;
@@ -111,7 +112,7 @@ async fn a_read_that_sqlite_ended_by_itself_pins_no_snapshot() {
         read.execute_unprepared("PRAGMA max_page_count = 1").await.unwrap();
         read.execute_unprepared(TOO_LARGE).await.unwrap_err();
     }
-    // Each of them begins again, and is given back.
+    // Each connection begins a new transaction and is returned to the pool.
     let mut reads = Vec::new();
     for _ in 0..SQLITE_READERS {
         let read = test.app.database.snapshot().await.unwrap();
@@ -125,20 +126,20 @@ async fn a_read_that_sqlite_ended_by_itself_pins_no_snapshot() {
         tokio::spawn(async move { entity::purchase::Entity::find().all(app.database.read()).await.unwrap().len() })
     });
     for read in reads.collect::<Vec<_>>() {
-        assert_eq!(read.await.unwrap(), 1, "a read shows the past");
+        assert_eq!(read.await.unwrap(), 1, "a read shows an old state");
     }
 }
 
-/// What keeps a server's SQLite file from growing.
+/// A fault that keeps a server's SQLite file from growing.
 enum Fault {
-    /// The kernel refuses what lies beyond the first byte of a file: IOERR.
+    /// The kernel refuses writes beyond the first byte of a file. SQLite reports `IOERR`.
     WritesFail(TempDir),
-    /// A file system without room: FULL.
+    /// The file system is full. SQLite reports `FULL`.
     NoRoom(Tmpfs),
 }
 
 impl Fault {
-    /// All faults that this machine can have.
+    /// Returns all faults that can be caused on this machine.
     fn all() -> Vec<Self> {
         let fails = Self::WritesFail(tempfile::tempdir().unwrap());
         std::iter::once(fails).chain(Tmpfs::mount().map(Self::NoRoom)).collect()
@@ -156,7 +157,7 @@ impl Fault {
             Self::WritesFail(_) => limit_files(server, "1"),
             Self::NoRoom(tmpfs) => {
                 let filled = std::fs::write(tmpfs.ballast(), vec![0; TMPFS_BYTES]);
-                assert!(filled.is_err(), "the ballast is to leave no room");
+                assert!(filled.is_err(), "the ballast must leave no room");
             }
         }
     }
@@ -184,13 +185,13 @@ fn limit_files(process: u32, bytes: &str) {
 
 const TMPFS_BYTES: usize = 8 << 20;
 
-/// A small file system, for as long as this value lives.
+/// A small file system, which is unmounted when this value is dropped.
 struct Tmpfs {
     directory: TempDir,
 }
 
 impl Tmpfs {
-    /// None where this user may not mount anything.
+    /// Returns `None` if this user may not mount a file system.
     fn mount() -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
@@ -210,13 +211,13 @@ impl Drop for Tmpfs {
     }
 }
 
-/// Starts a server that gets an error for writing beyond the limit. By default the kernel would kill it.
+/// Starts a server that gets an error when it writes beyond the limit. By default, the kernel would kill the server.
 async fn start(url: &str) -> Shop {
     let program = command(url);
     let mut shell = Command::new("sh");
     shell.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]).arg(program.get_program());
     shell.envs(program.get_envs().filter_map(|(name, value)| Some((name, value?))));
-    // The log may be a file, and would be limited too.
+    // The standard error may be a file, to which the limit would apply too.
     shell.current_dir(std::env::temp_dir()).stdin(Stdio::null()).stderr(Stdio::null());
     Shop::open_with(&mut shell).await
 }
@@ -226,7 +227,7 @@ async fn readiness(shop: &Shop) -> (u16, String) {
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
 
-/// The code of the answer to a purchase; none: it was acknowledged.
+/// Records a purchase. Returns the code of the error, or `None` if the purchase was acknowledged.
 async fn record(shop: &Shop, id: &str) -> Option<String> {
     let input = json!({
         "externalId": id, "customerExternalId": "ada", "purchasedAt": "2026-11-02T12:00:00Z", "total": "1.00", "currency": "EUR"
@@ -242,7 +243,7 @@ async fn record(shop: &Shop, id: &str) -> Option<String> {
 async fn a_server_without_a_disk_says_so_and_goes_on_by_itself() {
     let faults = Fault::all();
     if faults.len() == 1 {
-        println!("a small tmpfs cannot be mounted here: `PRAGMA max_page_count` alone stands for a full disk");
+        println!("a small tmpfs cannot be mounted here: only `PRAGMA max_page_count` simulates a full disk");
     }
     for fault in faults {
         let url = format!("sqlite://{}", fault.directory().join("windfall.db").display());
@@ -256,7 +257,7 @@ async fn a_server_without_a_disk_says_so_and_goes_on_by_itself() {
                 acknowledged.insert(id);
             }
             fault.begin(shop.server.pid());
-            // A full disk may still have room in what the files have already.
+            // On a full disk, the files may still have free pages.
             let mut refused = 0;
             for n in 0..1_000 {
                 let id = format!("meanwhile-{round}-{n}");
@@ -271,10 +272,10 @@ async fn a_server_without_a_disk_says_so_and_goes_on_by_itself() {
                     break;
                 }
             }
-            assert_eq!(refused, 5, "{}: it never fails", fault.words());
+            assert_eq!(refused, 5, "{}: writes never fail", fault.words());
             assert_eq!(readiness(&shop).await, (503, fault.words().to_owned()));
             assert_eq!(metric(&shop, "windfall_database_writable").await, 0.0);
-            // Reads go on.
+            // Reads still work.
             shop.balance("ada").await;
             fault.end(shop.server.pid());
             let ready = async {
@@ -282,7 +283,7 @@ async fn a_server_without_a_disk_says_so_and_goes_on_by_itself() {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
             };
-            tokio::time::timeout(PATIENCE, ready).await.expect("it takes writes again");
+            tokio::time::timeout(PATIENCE, ready).await.expect("the server accepts writes again");
             assert_eq!(metric(&shop, "windfall_database_writable").await, 1.0);
             let refused = shop.data(&shop.admin, ACTIVATE, json!({ "id": campaign })).await;
             assert_eq!(refused["activateCampaign"]["userErrors"][0]["code"], "ILLEGAL_TRANSITION");
@@ -293,13 +294,13 @@ async fn a_server_without_a_disk_says_so_and_goes_on_by_itself() {
             }
         }
         assert!(shop.server.terminate().success());
-        let app = App::start(open(&url).await, Clock::System, &writer(), &cache(), &redis(None)).await.unwrap();
+        let app = App::start(open(&url).await, Clock::System, &settings(&url)).await.unwrap();
         assert_eq!(stored(&app).await, (acknowledged, Vec::new()), "{}", fault.words());
         app.stop().await.unwrap();
     }
 }
 
-/// A statement on the server, outside the database under test.
+/// Runs a statement on the PostgreSQL server, from another database than the tested one.
 async fn on_postgres(sql: &str) {
     let url = Postgres::shared().create_database().await;
     let connection = Database::connect(url).await.unwrap();
@@ -313,7 +314,7 @@ fn purchase(id: &str) -> Value {
     }})
 }
 
-/// PostgreSQL reports a full disk, and other resources that it has run out of.
+/// PostgreSQL reports a full disk and other exhausted resources. Clients may retry.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_postgres_has_no_room_for_can_be_tried_again() {
     let test = GraphqlApp::postgres().await;
@@ -338,7 +339,7 @@ async fn what_postgres_has_no_room_for_can_be_tried_again() {
     }
 }
 
-/// As after a fail-over in which the open connections lead to a server that is a replica now.
+/// This happens after a failover if the open connections lead to a server that has become a replica.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_primary_that_became_read_only_is_told_and_left() {
     let test = GraphqlApp::postgres().await;
@@ -346,7 +347,7 @@ async fn a_primary_that_became_read_only_is_told_and_left() {
     let name = Statement::from_string(DatabaseBackend::Postgres, "SELECT current_database()::text");
     let row = test.app.database.read().query_one_raw(name).await.unwrap().unwrap();
     let database: String = row.try_get_by_index(0).unwrap();
-    // Holds for sessions that begin from now on.
+    // The setting holds for new sessions only, so the open ones are ended.
     on_postgres(&format!(
         "ALTER DATABASE {database} SET default_transaction_read_only = on; \
          SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{database}'"
@@ -357,20 +358,20 @@ async fn a_primary_that_became_read_only_is_told_and_left() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, told).await.expect("the probe finds out");
+    tokio::time::timeout(PATIENCE, told).await.expect("the probe finds the obstacle");
     assert_eq!(find_obstacle(&test.app.database).await, Some(Obstacle::ReadOnly));
     assert_eq!(codes(&test.run(&storefront(), RECORD, purchase("q")).await), ["UNAVAILABLE"]);
     let create = "mutation { createCampaign(input: { name: \"n\", startsAt: \"2026-11-01T00:00:00Z\", currency: \"EUR\", \
         window: { campaign: WHOLE }, goal: { everyPurchase: EACH }, award: { points: 1 } }) { userErrors { code } } }";
     assert_eq!(codes(&test.run(&admin(), create, json!({})).await), ["UNAVAILABLE"]);
     test.data(&customer("ada"), BALANCE, json!({})).await;
-    // The sessions that are open stay read-only.
+    // Sessions that are open now stay read-only.
     on_postgres(&format!("ALTER DATABASE {database} RESET default_transaction_read_only")).await;
     let back = async {
         while !codes(&test.run(&storefront(), RECORD, purchase("q")).await).is_empty() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, back).await.expect("it is written to again, without a restart");
+    tokio::time::timeout(PATIENCE, back).await.expect("writes succeed again without a restart");
     assert_eq!(find_obstacle(&test.app.database).await, None);
 }

@@ -1,4 +1,4 @@
-//! A PostgreSQL primary dies under load and its standby takes over behind the same address.
+//! A PostgreSQL primary is killed under load, and its standby takes over behind the same address.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
@@ -13,8 +13,8 @@ use windfall::app::{App, audit};
 use windfall::http::auth::Role;
 
 use crate::live::{Follower, Transport};
-use crate::support::app::text;
-use crate::support::direct::{cache, cases, open, redis, writer};
+use crate::support::app::{cases, open, settings};
+use crate::support::graphql::text;
 use crate::support::node::node;
 use crate::support::postgres::{Durability, Postgres};
 use crate::support::proxy::{Mode, Proxy};
@@ -22,18 +22,18 @@ use crate::support::server::{ask, token};
 use crate::support::shop::{BALANCE, Shop};
 
 const CUSTOMERS: usize = 6;
-/// Purchases acknowledged between two events.
+/// The number of purchases that are acknowledged between two events.
 const LOAD: usize = 60;
 const RECORD: &str = "mutation($input: RecordPurchaseInput!) { \
     recordPurchase(input: $input) { replayed balance { version } userErrors { code } } }";
 
-/// The same database behind another address.
+/// The URL of the same database behind the proxy.
 fn behind(proxy: &Proxy, url: &str) -> String {
     let database = url.rsplit('/').next().expect("a database's name");
     format!("postgres://windfall@{}/{database}", proxy.address())
 }
 
-/// The primary dies; whoever asks for it finds the standby.
+/// Kills the primary and promotes the standby. New connections to the proxy lead to the standby.
 async fn fail_over(primary: &mut Postgres, standby: &Postgres, front: &Proxy) {
     primary.kill9();
     front.set(Mode::Refuse);
@@ -49,11 +49,11 @@ fn purchase(customer: usize, number: usize) -> Value {
     })
 }
 
-/// What the clients of two nodes have seen.
+/// Clients of two nodes, and what they have seen.
 struct Load {
     http: reqwest::Client,
     addresses: [String; 2],
-    /// Of each customer: the version that was acknowledged last.
+    /// The version of each customer that was acknowledged last.
     versions: [AtomicI64; CUSTOMERS],
     acknowledged: Mutex<BTreeSet<String>>,
     reads: AtomicUsize,
@@ -71,7 +71,7 @@ impl Load {
         (!failed).then_some(answer)
     }
 
-    /// Records purchases of a customer, each until it is acknowledged.
+    /// Records purchases of a customer. Each is sent again until it is acknowledged.
     async fn write(&self, customer: usize) {
         let shop = token(Role::Storefront, "test");
         for number in 0.. {
@@ -93,7 +93,7 @@ impl Load {
         }
     }
 
-    /// Reads a customer; what was acknowledged before must be in each answer.
+    /// Reads a customer. Each response must show at least the version that was acknowledged before the request.
     async fn read(&self, customer: usize) {
         let me = token(Role::Customer, &format!("c{customer}"));
         let mut turn = 0;
@@ -107,7 +107,7 @@ impl Load {
         }
     }
 
-    /// Until so many more are acknowledged.
+    /// Waits until [`LOAD`] more purchases are acknowledged.
     async fn goes_on(&self) {
         let before = self.acknowledged.lock().unwrap().len();
         while self.acknowledged.lock().unwrap().len() < before + LOAD {
@@ -150,7 +150,7 @@ async fn a_synchronous_standby_takes_over_without_loss() {
         while let Some(client) = clients.join_next().await {
             client.unwrap();
         }
-        assert!(load.reads.load(Ordering::SeqCst) > reads, "nobody read afterwards");
+        assert!(load.reads.load(Ordering::SeqCst) > reads, "no read succeeded after the failover");
         for node in nodes {
             assert!(node.server.terminate().success());
         }
@@ -162,25 +162,25 @@ async fn a_synchronous_standby_takes_over_without_loss() {
     }
 }
 
-/// The external ids of all purchases.
+/// The external ids of all purchases in the database.
 async fn recorded(url: &str) -> BTreeSet<String> {
     let rows = entity::purchase::Entity::find().all(open(url).await.read()).await.unwrap();
     rows.into_iter().map(|row| row.external_id).collect()
 }
 
 async fn audit_is_clean(url: &str) {
-    let app = App::start(open(url).await, Clock::System, &writer(), &cache(), &redis(None)).await.unwrap();
+    let app = App::start(open(url).await, Clock::System, &settings(url)).await.unwrap();
     let mut differences = Vec::new();
     audit::run(&app, None, |difference| differences.push(difference.to_string())).await.unwrap();
     assert_eq!(differences, Vec::<String>::new());
     app.stop().await.unwrap();
 }
 
-/// A primary whose standby lags behind it: what it committed last goes with it.
+/// A primary with a standby that lags behind it. What the primary committed last is lost with it.
 struct Lagging {
     primary: Postgres,
     standby: Postgres,
-    /// Between the two.
+    /// Stands between the primary and the standby.
     wal: Proxy,
     front: Proxy,
     url: String,
@@ -197,14 +197,15 @@ impl Lagging {
         Self { primary, standby, wal, front, url }
     }
 
-    /// From now on the standby hears nothing.
+    /// From now on the standby receives nothing.
     async fn lags(&self) {
         self.primary.is_followed().await;
         self.wal.set(Mode::Refuse);
     }
 }
 
-/// Buys the customer's purchases anew, as a shop that sends again what it has; how many had been lost.
+/// Records the first `count` purchases of the customer, whether they were recorded before or not. Returns how many of
+/// them were not.
 async fn send_again(shop: &Shop, customer: usize, count: usize) -> usize {
     let mut lost = 0;
     for number in 0..count {
@@ -246,7 +247,7 @@ async fn who_saw_what_an_asynchronous_standby_lacks_is_told() {
     fail_over(&mut database.primary, &database.standby, &database.front).await;
     shop.is_back().await;
     assert_eq!(recorded(&database.url).await.len(), CUSTOMERS * KEPT);
-    // Who follows is told, and so is who comes back.
+    // Subscribers that are connected get the error, and so do those that come back.
     for (customer, follower, cursor) in &mut followers {
         assert_eq!(follower.ending().await.0, "CURSOR_UNKNOWN", "c{customer}");
         let mut late = Follower::of(Transport::WebSocket, &shop, &format!("c{customer}"), Some(cursor)).await;
@@ -257,9 +258,9 @@ async fn who_saw_what_an_asynchronous_standby_lacks_is_told() {
         assert_eq!(shop.balance(&format!("c{customer}")).await["available"], 10 * ALL);
         let lost = &followers[customer].2;
         let mut late = Follower::of(Transport::WebSocket, &shop, &format!("c{customer}"), Some(lost)).await;
-        assert_eq!(late.ending().await.0, "CURSOR_UNKNOWN", "c{customer} has come as far again");
+        assert_eq!(late.ending().await.0, "CURSOR_UNKNOWN", "c{customer}: another history of the same length");
     }
-    // Who saw nothing that was lost goes on.
+    // A subscriber that saw nothing of what was lost continues.
     let mut follower = Follower::of(Transport::WebSocket, &shop, &format!("c{spared}"), Some(&kept)).await;
     assert_eq!(send_again(&shop, spared, KEPT + 1).await, 1);
     assert_eq!(follower.update().await["change"], 10);

@@ -1,4 +1,4 @@
-//! A node or a database that is frozen: it keeps its locks and its connections, and answers nothing.
+//! A frozen node or database keeps its locks and its connections, and answers nothing.
 
 use std::io::Read as _;
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use windfall::app::App;
 use windfall::app::audit;
 use windfall::app::clock::Clock;
 
-use crate::support::direct::{cache, open, redis, writer};
+use crate::support::app::{open, settings};
 use crate::support::postgres::{Durability, Postgres};
 use crate::support::server::{Server, ask, command};
 use crate::support::shop::Shop;
@@ -30,7 +30,7 @@ fn purchase(id: &str) -> Value {
     }})
 }
 
-/// The process ids of the database's sessions for which this holds.
+/// The process ids of the sessions of Windfall on this database for which the condition holds.
 async fn sessions(db: &DatabaseConnection, condition: &str) -> Vec<i32> {
     let sql = format!(
         "SELECT pid FROM pg_stat_activity \
@@ -40,7 +40,7 @@ async fn sessions(db: &DatabaseConnection, condition: &str) -> Vec<i32> {
     rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
 }
 
-/// Waits for such a session.
+/// Waits for such a session and returns its process id.
 async fn session(db: &DatabaseConnection, condition: &str) -> i32 {
     let found = async {
         loop {
@@ -53,21 +53,22 @@ async fn session(db: &DatabaseConnection, condition: &str) -> i32 {
     tokio::time::timeout(PATIENCE, found).await.unwrap_or_else(|_| panic!("no session: {condition}"))
 }
 
-/// Locks the customer's row until the connection is closed. Meanwhile a batch with a purchase of hers waits in its transaction.
+/// Locks the row of the customer `ada` until the connection is closed. Meanwhile a batch with one of her purchases
+/// waits in its transaction.
 async fn lock_ada(url: &str) -> DatabaseConnection {
     let locked = Database::connect(url).await.unwrap();
     locked.execute_unprepared("BEGIN; SELECT FROM customer WHERE external_id = 'ada' FOR UPDATE").await.unwrap();
     locked
 }
 
-/// Sends a purchase of hers.
+/// Sends a purchase of `ada`, which waits for that lock.
 fn unlucky(shop: &Shop) -> JoinHandle<Option<Value>> {
     let (client, address, token) = (shop.client.clone(), shop.address().to_owned(), shop.storefront.clone());
     tokio::spawn(async move { ask(&client, &address, &token, RECORD, purchase("unlucky")).await })
 }
 
-/// It holds the campaign lock, shared, and a customer's row. Others' changes of campaigns wait until PostgreSQL ends its
-/// transaction, and purchases of other customers pass meanwhile.
+/// The frozen node holds the campaign lock (shared) and the row of a customer. Changes of campaigns through another
+/// node wait until PostgreSQL ends the transaction of the frozen node. Purchases of other customers pass meanwhile.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_is_frozen_in_a_batch_holds_up_others_briefly() {
     let url = Postgres::shared().create_database().await;
@@ -93,7 +94,7 @@ async fn a_node_that_is_frozen_in_a_batch_holds_up_others_briefly() {
         }
         passed += 1;
     }
-    assert!(passed > 0, "purchases wait behind the change of a campaign");
+    assert!(passed > 0, "no purchase passed while the change of a campaign waited");
     let created = creating.await.unwrap().unwrap();
     assert!(created["data"]["createCampaign"]["campaign"]["id"].is_string(), "{created}");
     println!("{passed} purchases of other customers were acknowledged while the node was frozen");
@@ -106,14 +107,14 @@ async fn a_node_that_is_frozen_in_a_batch_holds_up_others_briefly() {
         assert_eq!(again["recordPurchase"]["replayed"], json!(replayed), "{again}");
     }
     assert!(frozen.server.terminate().success() && other.server.terminate().success());
-    let app = App::start(open(&url).await, Clock::System, &writer(), &cache(), &redis(None)).await.unwrap();
+    let app = App::start(open(&url).await, Clock::System, &settings(&url)).await.unwrap();
     let mut differences = Vec::new();
     audit::run(&app, None, |difference| differences.push(difference.to_string())).await.unwrap();
     assert_eq!(differences, Vec::<String>::new());
     app.stop().await.unwrap();
 }
 
-/// The settings with which PostgreSQL ends the session of a node that is gone.
+/// With these settings, PostgreSQL ends the sessions of nodes that are gone.
 #[tokio::test]
 async fn sessions_of_nodes_that_are_gone_are_ended() {
     let database = open(&Postgres::shared().create_database().await).await;
@@ -126,7 +127,7 @@ async fn sessions_of_nodes_that_are_gone_are_ended() {
     assert_eq!(row.try_get_by_index::<String>(0).unwrap(), expected);
 }
 
-/// A batch waits for a lock when the database falls silent, and then the node is told to stop.
+/// Silences the database while a batch waits for a lock, and then stops the node. Returns its exit code and its log.
 async fn stop_without_database(silence: impl FnOnce(&mut Postgres)) -> (Option<i32>, String) {
     let mut postgres = Postgres::start(Durability::Relaxed);
     let url = postgres.create_database().await;

@@ -1,4 +1,4 @@
-//! `windfall import`, as a shop runs it: what is recorded, what is told, what running it again changes.
+//! `windfall import`, as a shop runs it: what it records, what it reports, and what a second run changes.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use windfall::http::auth::Role;
 
-use crate::support::direct::{ENGINES, Engine, cases, open, scratch};
+use crate::support::app::{ENGINES, Engine, cases, open, scratch};
 use crate::support::server::{Ran, Server, ask, command, ended, run, signal, token};
 
-/// A file of the repository.
+/// The path of a file of the repository.
 fn repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
@@ -33,7 +33,7 @@ fn with_campaigns(url: &str, file: &Path, campaigns: &Path) -> Command {
     command
 }
 
-/// A file of a test's own.
+/// Files that a test writes. They are removed with this value.
 struct Files(TempDir);
 
 impl Files {
@@ -48,7 +48,7 @@ impl Files {
     }
 }
 
-/// Pairs of purchases within a day are worth 5 points, and each euro one.
+/// Two campaigns: each pair of purchases in a session is worth 5 points, and each euro 1 point.
 fn campaigns() -> String {
     json!([
         {
@@ -93,7 +93,7 @@ async fn versions(url: &str) -> Vec<(String, i64, i64)> {
     versions
 }
 
-/// Everything that must not depend on how often an import was run and where it was stopped.
+/// Customers, awards and ledger entries: what must not depend on how often an import was run and where it was stopped.
 async fn state(url: &str) -> (BTreeSet<String>, BTreeSet<String>, BTreeSet<String>) {
     let database = open(url).await;
     let read = database.read();
@@ -120,7 +120,7 @@ async fn state(url: &str) -> (BTreeSet<String>, BTreeSet<String>, BTreeSet<Strin
         )
     });
     let awards = awards.collect();
-    // Which entries there are; how many commits made them decides about their order.
+    // The order of the entries depends on the number of commits, so only their content is compared.
     let mut entries = BTreeSet::new();
     for row in ledger_entry::Entity::find().all(read).await.unwrap() {
         let mut entry =
@@ -140,7 +140,7 @@ fn audit_is_clean(url: &str) {
     assert!(audit.stdout.contains(" 0 differences, 0 customers repaired"), "{audit:?}");
 }
 
-/// What is printed after the first line: the table.
+/// The table that is printed after the first line.
 fn table(ran: &Ran) -> &str {
     ran.stdout.split_once("\n\n").map_or("", |(_, table)| table)
 }
@@ -175,7 +175,7 @@ async fn the_sample_gives_its_table_however_often_it_is_imported() {
     }
 }
 
-/// The file, the lines that are wrong and what is said of each.
+/// A file with wrong lines, and the number of each with the reason that the import must report.
 fn damaged() -> (Vec<u8>, Vec<(usize, &'static str)>) {
     let mut text: Vec<Vec<u8>> = Vec::new();
     let mut wrong = Vec::new();
@@ -213,7 +213,7 @@ fn damaged() -> (Vec<u8>, Vec<(usize, &'static str)>) {
     bad(&mut text, change("purchasedAt", json!("yesterday")), "purchasedAt: ");
     let two = json!([{"sku": "a", "amount": "1.00"}, {"sku": "a", "amount": "-1.00"}]);
     bad(&mut text, change("lines", two), "lines.1.amount: must not be negative");
-    // The first line's id, with another total.
+    // The id of the first line with another total.
     let conflict = purchase_line("c", "p0", 0).replace("3.00", "4.00");
     bad(&mut text, conflict.into_bytes(), "externalId: was used before for something else");
     bad(&mut text, change("externalId", json!("x".repeat(2 << 20))), "is longer than 1048576 bytes");
@@ -240,10 +240,10 @@ async fn wrong_lines_are_told_and_nothing_else_is_lost() {
         assert_eq!(told.len(), wrong.len(), "{}", ran.stderr);
         for (number, reason) in &wrong {
             let told = told.iter().find(|told| told.starts_with(&format!("line {number}: ")));
-            let told = told.unwrap_or_else(|| panic!("line {number} is not told: {}", ran.stderr));
+            let told = told.unwrap_or_else(|| panic!("line {number} is not reported: {}", ran.stderr));
             assert!(told.contains(reason), "{told}: {reason}");
         }
-        // One good line before, one after each wrong one, one at the end.
+        // There is one good line before, one after each wrong line, and one at the end.
         let good = wrong.len() + 2;
         let start = format!("{good} recorded, 0 known already, {} skipped", wrong.len());
         assert!(ran.stdout.starts_with(&start), "{}", ran.stdout);
@@ -273,7 +273,7 @@ async fn strict_stops_at_the_first_wrong_line_and_loses_nothing() {
         assert!(again.stdout.starts_with("20 recorded, 20 known already, 2 skipped"), "{}", again.stdout);
         assert_eq!(purchases(&url).await.len(), 40);
     }
-    // What the database refuses stops it too.
+    // A line that the database refuses also stops the import.
     let (url, _sqlite) = scratch(Engine::Sqlite).await;
     let conflict = purchase_line("d", "p00", 0);
     let file = files.put("conflict.ndjson", [before.join("\n"), conflict].join("\n"));
@@ -304,10 +304,10 @@ async fn a_refund_may_come_before_its_purchase() {
         let database = open(&url).await;
         assert_eq!(refund::Entity::find().count(database.read()).await.unwrap(), 2);
         database.close().await.unwrap();
-        // Of three purchases one is left: three euros.
+        // One of three purchases is left, so the balance is three euros.
         assert_eq!(versions(&url).await[0].2, 3);
         audit_is_clean(&url);
-        // Its purchase comes another day.
+        // A later import contains the missing purchase.
         let later =
             files.put("later.ndjson", [refund_line("lost", "never"), purchase_line("c", "never", 9)].join("\n"));
         let ran = run(&mut import(&url, &later));
@@ -346,7 +346,7 @@ async fn csv_has_a_header() {
         let row = format!("{id},Doe,2026-02-01T00:00:00Z,3.00,EUR,{channel},{lines}\n");
         with_lines.extend(row.into_bytes());
     }
-    // Not UTF-8 where the replacement character stands.
+    // Replaces the replacement character by a byte that is not UTF-8.
     let at = with_lines.windows(3).position(|bytes| bytes == "\u{fffd}".as_bytes()).unwrap();
     with_lines.splice(at..at + 3, [0xff]);
     let ran = run(&mut import(&url, files.put("lines.csv", &with_lines)));
@@ -354,7 +354,7 @@ async fn csv_has_a_header() {
     let told: Vec<&str> = ran.stderr.lines().collect();
     assert_eq!(told.len(), 3, "{told:?}");
     assert!(told[0].starts_with("line 4: lines: missing field `amount`"), "{told:?}");
-    // The row before it takes three lines.
+    // The row before this one takes three lines of the file.
     assert_eq!(told[1], "line 8: is not UTF-8");
     assert!(told[2].starts_with("line 9: lines: expected ident"), "{told:?}");
     let database = open(&url).await;
@@ -366,7 +366,7 @@ async fn csv_has_a_header() {
     assert_eq!(sku("b1"), "tea");
     assert_eq!((find("b2").channel.as_deref(), find("b2").lines.as_str()), (None, "[]"));
     assert_eq!(sku("b4"), "tea");
-    // The same purchase from a file of the other kind is the same.
+    // The same purchase from NDJSON is recognised as a duplicate.
     let same = json!({
         "externalId": "a4", "customerExternalId": "c", "total": "4", "currency": "EUR",
         "purchasedAt": "2026-02-02T01:00:00+01:00"
@@ -403,7 +403,7 @@ async fn a_dash_is_the_standard_input() {
     assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
     assert!(ran.stdout.starts_with("30 recorded"), "{}", ran.stdout);
 
-    // An input that stays open does not keep an interrupted import alive.
+    // An open input does not keep an interrupted import alive.
     let mut child =
         import(&url, "-").stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut input = child.stdin.take().unwrap();
@@ -441,7 +441,7 @@ async fn what_cannot_be_read_is_refused_before_anything_is_made() {
     let illegal = files.put("illegal.json", illegal.to_string());
     let reasons = ["campaign `euros`: goal.spend.amount: has more decimals than the currency"];
     refused(run(&mut with_campaigns(&url, &good, &illegal)), &reasons);
-    assert!(!sqlite.unwrap().path().exists(), "not even a database");
+    assert!(!sqlite.unwrap().path().exists(), "a database was created");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -485,7 +485,7 @@ async fn interrupted_and_run_again_it_ends_where_it_would_have() {
         let expected = state(&url).await;
 
         let (url, _sqlite) = scratch(engine).await;
-        // The schema, so that what the child writes can be watched.
+        // Creates the schema first, so that the test can watch what the child writes.
         assert_eq!(run(command(&url).arg("migrate")).code, Some(0));
         let watched = open(&url).await;
         let mut command = with_campaigns(&url, &file, &campaigns);

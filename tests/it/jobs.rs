@@ -1,4 +1,4 @@
-//! Jobs, and the evaluation that they carry out in bounded commits.
+//! Jobs: their leases and failures, and the evaluation of long histories in bounded commits.
 
 use std::time::Duration;
 
@@ -6,24 +6,22 @@ use entity::{JobState, job};
 use sea_orm::{ConnectionTrait, EntityTrait};
 use serde_json::json;
 use windfall::app::campaign;
-use windfall::app::database::Database;
 use windfall::app::error::Error;
 use windfall::app::jobs::queue::{self, LEASE, MAX_ATTEMPTS};
 use windfall::app::jobs::{evaluation, runner};
 use windfall::app::recorder::fact::{Fact, Recorded};
 use windfall::app::refund::{self, RecordRefund};
-use windfall::config;
 
-use crate::support::direct::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, options, purchase_input, writer};
+use crate::support::app::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, purchase_input, settings};
 
-/// Purchases that one commit may evaluate in these tests.
+/// The most purchases that one commit may evaluate in these tests.
 const FOLD: usize = 40;
 
 async fn start(engine: Engine) -> TestApp {
-    TestApp::start_with(engine, &config::Writer { fold_purchases: FOLD, ..writer() }).await
+    TestApp::start_with(engine, |config| config.writer.fold_purchases = FOLD).await
 }
 
-/// `count` purchases of a customer, an hour apart, the latest two days ago.
+/// Records `count` purchases of a customer, an hour apart. The latest is two days old.
 async fn buy_many(test: &TestApp, customer: &str, count: i64) {
     let inputs = (0..count).map(|n| {
         let at = NOW - 2 * DAY - (count - n) * HOUR;
@@ -53,8 +51,8 @@ async fn job_of(test: &TestApp, key: &str) -> job::Model {
     jobs.into_iter().find(|job| job.unique_key.starts_with(key)).unwrap()
 }
 
-/// A history that is longer than one commit may take is evaluated from mark to mark. At each mark the ledger is exact: what lies
-/// before counts at once, what lies after waits.
+/// A history that is too long for one commit is evaluated from mark to mark. At each mark the ledger is exact: new
+/// facts before the mark count at once, and those after it wait.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_history_is_evaluated_in_bounded_commits() {
     for engine in ENGINES {
@@ -75,9 +73,9 @@ async fn a_long_history_is_evaluated_in_bounded_commits() {
             }
             if commits == 1 {
                 assert_eq!(recorded.customer.balance, 10 * i64::try_from(FOLD).unwrap(), "{engine:?}");
-                // Behind the mark: recorded, and left to the job.
+                // A purchase after the mark is recorded, and its evaluation is left to the job.
                 assert_eq!(test.buy("guest", "new", NOW, "4.00").await.unwrap().customer.balance, 400);
-                // Before the mark: counted at once.
+                // A purchase before the mark is counted at once.
                 let early = NOW - 2 * DAY - count * HOUR - 1;
                 assert_eq!(test.buy("guest", "early", early, "4.00").await.unwrap().customer.balance, 410);
                 let input = RecordRefund {
@@ -100,7 +98,7 @@ async fn a_long_history_is_evaluated_in_bounded_commits() {
     }
 }
 
-/// A customer's first write after an activation takes no longer than one commit may; a job does the rest.
+/// The first write of a customer after an activation evaluates no more than one commit may. A job does the rest.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_write_defers_what_does_not_fit() {
     for engine in ENGINES {
@@ -120,7 +118,7 @@ async fn a_write_defers_what_does_not_fit() {
     }
 }
 
-/// Several campaigns of every kind, deferred at different marks, come to what they would have come to at once.
+/// Campaigns of every kind that are deferred at different marks end with the same awards as without marks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn marks_lead_to_the_same_awards() {
     let rules = [
@@ -160,7 +158,7 @@ async fn marks_lead_to_the_same_awards() {
     }
 }
 
-/// A campaign settles only when no customer waits for it.
+/// A campaign is settled only when no customer waits for its evaluation.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settlement_waits_for_marks() {
     let test = start(Engine::Sqlite).await;
@@ -169,7 +167,7 @@ async fn settlement_waits_for_marks() {
     let id = draft(&test, over).await;
     campaign::activate(&test.app, &TestApp::admin(), id).await.unwrap();
     assert!(evaluate(&test, "guest").await.deferred);
-    // As if the campaign's own job were through.
+    // Pretends that the job of the campaign itself is complete.
     let close = format!("UPDATE campaign SET backfilled_to = NULL WHERE id = {}", id.0);
     test.app.database.write().execute_unprepared(&close).await.unwrap();
     test.set_now(NOW + 2 * DAY);
@@ -181,7 +179,8 @@ async fn settlement_waits_for_marks() {
     test.audit_is_clean().await;
 }
 
-/// Whoever claims a job proves by its lease that nobody has taken it over.
+/// A worker holds a job by a lease. After the lease another worker takes the job over; after too many attempts the job
+/// is dead.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_of_a_dead_worker_is_taken_over_and_given_up_at_last() {
     for engine in ENGINES {
@@ -191,13 +190,13 @@ async fn a_job_of_a_dead_worker_is_taken_over_and_given_up_at_last() {
         campaign::activate(&test.app, &TestApp::admin(), id).await.unwrap();
         let lease = i64::try_from(LEASE.as_micros()).unwrap();
         let first = queue::claim(&test.app).await.unwrap().unwrap();
-        assert!(queue::claim(&test.app).await.unwrap().is_none(), "{engine:?}: it is leased");
+        assert!(queue::claim(&test.app).await.unwrap().is_none(), "{engine:?}: a leased job was claimed");
         test.set_now(NOW + lease);
         let second = queue::claim(&test.app).await.unwrap().unwrap();
         assert_eq!((second.id, second.attempts), (first.id, 2));
-        assert!(matches!(queue::renew(&test.app, &first, None).await, Err(Error::Internal(_))), "it lost the lease");
+        assert!(matches!(queue::renew(&test.app, &first, None).await, Err(Error::Internal(_))), "a lost lease renewed");
         queue::end(&test.app, &first, queue::End::Done).await.unwrap();
-        assert_eq!(job_of(&test, "evaluation").await.state, JobState::Running, "{engine:?}: not its to end");
+        assert_eq!(job_of(&test, "evaluation").await.state, JobState::Running, "{engine:?}: ended without its lease");
         for attempt in 2..=MAX_ATTEMPTS {
             test.set_now(NOW + attempt * lease);
             assert!(attempt == MAX_ATTEMPTS || queue::claim(&test.app).await.unwrap().is_some());
@@ -212,7 +211,7 @@ async fn a_job_of_a_dead_worker_is_taken_over_and_given_up_at_last() {
     }
 }
 
-/// One customer that cannot be evaluated stops neither the others nor other jobs. It shows as a dead job.
+/// A customer that cannot be evaluated stops neither other customers nor other jobs. It shows as a dead job.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_customer_that_fails_stops_nobody() {
     for engine in ENGINES {
@@ -220,7 +219,7 @@ async fn a_customer_that_fails_stops_nobody() {
         for customer in ["a", "b", "c", "d"] {
             test.buy(customer, customer, NOW, "1.00").await.unwrap();
         }
-        // `b` fails with an error, `c` with a panic: the next version overflows.
+        // `b` fails with an error. `c` fails with a panic, because its next version overflows.
         let spoil = "UPDATE customer SET running = 'no state' WHERE external_id = 'b'; \
             UPDATE customer SET version = 9223372036854775807 WHERE external_id = 'c'";
         test.app.database.write().execute_unprepared(spoil).await.unwrap();
@@ -228,7 +227,7 @@ async fn a_customer_that_fails_stops_nobody() {
         campaign::activate(&test.app, &TestApp::admin(), id).await.unwrap();
         let mut now = NOW;
         for _ in 0..4 * MAX_ATTEMPTS {
-            // Each failure is followed by a pause.
+            // The queue waits after each failure, so the clock has to move on.
             let _ = runner::run_due(&test.app).await;
             now += 5 * 60_000_000;
             test.set_now(now);
@@ -253,15 +252,15 @@ async fn a_customer_that_fails_stops_nobody() {
     }
 }
 
-/// A statement that outlasts its time-out fails the item at fault, not its whole batch.
+/// A statement that exceeds its timeout fails the item at fault, not its whole batch.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_takes_too_long_is_alone_with_it() {
-    let (url, _) = crate::support::direct::scratch(Engine::Postgres).await;
+    let (url, _) = crate::support::app::scratch(Engine::Postgres).await;
     let statement_timeout = Duration::from_millis(200);
-    let options = config::Database { connections: 4, statement_timeout, ..options(&url) };
-    let database = Database::connect(&options).await.unwrap();
-    database.migrate().await.unwrap();
-    let test = TestApp::over(database, url, &config::Writer { writers: 1, ..writer() }).await;
+    let mut config = settings(&url);
+    (config.database.connections, config.database.statement_timeout) = (4, statement_timeout);
+    config.writer.writers = 1;
+    let test = TestApp::on(config).await;
     for customer in ["a", "b", "c"] {
         test.buy(customer, customer, NOW, "1.00").await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! Campaigns over time, through the real write path: activation with a past, settlement, budgets that change, several
+//! Campaigns over time, through the real write path: activation with a past, settlement, changes of a budget, several
 //! servers on one database.
 
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use windfall::app::refund::{self, RecordRefund};
 use windfall::app::{App, campaign};
 use windfall::engine::lifecycle::Status;
 
-use crate::support::direct::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, purchase_input};
+use crate::support::app::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, purchase_input};
 
 fn each_purchase(over: &serde_json::Value) -> serde_json::Value {
     let mut input = json!({
@@ -46,12 +46,12 @@ async fn before_the_backfill_a_first_change_evaluates_the_whole_period() {
         let input = serde_json::from_value(each_purchase(&json!({}))).unwrap();
         let draft = campaign::create(&test.app, &TestApp::admin(), input, None).await.unwrap();
         campaign::activate(&test.app, &TestApp::admin(), draft.id()).await.unwrap();
-        // A replay changes nothing, a change evaluates everything.
+        // A replay changes nothing. A new purchase evaluates the whole period.
         assert_eq!(test.buy("a", "a0", NOW, "1.00").await.unwrap().customer.balance, 0);
         assert_eq!(test.buy("a", "a3", NOW - 3 * HOUR, "1.00").await.unwrap().customer.balance, 40);
         assert_eq!(test.customer("b").await.unwrap().balance, 0);
         test.audit_is_clean().await;
-        // Two workers at once do the work once.
+        // Two concurrent workers do the work once.
         let (one, two) = tokio::join!(runner::finish(&test.app), runner::finish(&test.app));
         one.and(two).unwrap();
         assert_eq!(test.customer("b").await.unwrap().balance, 30);
@@ -68,9 +68,9 @@ async fn settled_it_counts_nothing_any_more() {
         let id = test.campaign(each_purchase(&over)).await;
         test.buy("c", "p0", NOW, "1.00").await.unwrap();
         test.set_now(NOW + DAY);
-        // Late, and counted.
+        // A late purchase before the settlement counts.
         assert_eq!(test.buy("c", "p1", NOW + 1, "1.00").await.unwrap().customer.balance, 20);
-        assert_eq!(settlement::run(&test.app).await.unwrap(), 0, "not before the lateness is over");
+        assert_eq!(settlement::run(&test.app).await.unwrap(), 0, "settled before the lateness was over");
         test.set_now(NOW + 2 * DAY);
         assert_eq!(settlement::run(&test.app).await.unwrap(), 1);
         assert_eq!(settlement::run(&test.app).await.unwrap(), 0);
@@ -105,7 +105,7 @@ async fn a_budget_may_change_and_reverses_nothing() {
         let test = TestApp::start(engine).await;
         let id = test.campaign(each_purchase(&json!({}))).await;
         let set_budget = async |limit: Option<i64>| {
-            let revision = test.app.campaigns().await.unwrap().get(id).unwrap().row.revision;
+            let revision = test.app.campaigns().await.unwrap().get(id).unwrap().row.set_revision;
             let update = CampaignUpdate { if_revision: revision, budget: Some(limit), ..CampaignUpdate::default() };
             campaign::update(&test.app, &TestApp::admin(), id, update).await.unwrap();
             test.audit_is_clean().await;
@@ -113,14 +113,14 @@ async fn a_budget_may_change_and_reverses_nothing() {
         for n in 0..3 {
             test.buy("c", &format!("p{n}"), NOW + n, "1.00").await.unwrap();
         }
-        // Set below what stands already.
+        // The new budget is below the points that already stand.
         set_budget(Some(20)).await;
         assert_eq!(test.customer("c").await.unwrap().balance, 30);
         assert_eq!(test.buy("c", "p3", NOW + 3, "1.00").await.unwrap().customer.balance, 30);
         refund_of(&test, "r0", "p0").await;
         refund_of(&test, "r1", "p1").await;
         assert_eq!(test.customer("c").await.unwrap().balance, 10);
-        // Declined once, it stays so; the next one finds room.
+        // The declined award stays declined. The next award fits.
         assert_eq!(test.buy("c", "p4", NOW + 4, "1.00").await.unwrap().customer.balance, 20);
         set_budget(None).await;
         assert_eq!(test.buy("c", "p5", NOW + 5, "1.00").await.unwrap().customer.balance, 30);
@@ -131,7 +131,8 @@ async fn a_budget_may_change_and_reverses_nothing() {
     }
 }
 
-/// Two servers on one PostgreSQL, writers on both for the same customers, transitions on either.
+/// Two servers on one PostgreSQL database. Writers on both record purchases of the same customers, and both make
+/// transitions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_number_of_servers_changes_nothing() {
     let test = TestApp::start(Engine::Postgres).await;
@@ -143,7 +144,7 @@ async fn the_number_of_servers_changes_nothing() {
             let app = Arc::clone(if writer % 2 == 0 { &test.app } else { &other });
             tokio::spawn(async move {
                 for n in 0..40 {
-                    // Each purchase comes to both servers.
+                    // Each purchase is sent to both servers.
                     let input =
                         purchase_input(&format!("c{}", n % 4), &format!("p{}-{n}", writer / 2), NOW - n, "1.00");
                     let shop = TestApp::shop();
@@ -192,7 +193,7 @@ async fn strings_are_exact_bytes_and_name_spaces_are_apart() {
             &longest,
         ];
         for (n, name) in names.iter().enumerate() {
-            // The same text names a customer and a purchase.
+            // The same text is the id of a customer, a purchase and a refund.
             let recorded = test.buy(name, name, NOW + n as i64, "1.00").await.unwrap();
             assert_eq!((recorded.replayed, recorded.customer.external_id.as_str()), (false, *name), "{engine:?}");
             refund_of(&test, name, name).await;
@@ -223,7 +224,7 @@ async fn limits_hold_to_the_last_unit() {
     assert_eq!(code(test.buy("c", "p3", -1, "0").await), Some(UserErrorCode::OutOfRange));
     assert_eq!(code(test.buy("c", "p4", NOW, "100000000000.00").await), None);
     assert_eq!(code(test.buy("c", "p5", NOW, "100000000000.01").await), Some(UserErrorCode::OutOfRange));
-    // Zero is recorded and never eligible; refunded whole it stays zero.
+    // A purchase with a total of zero is recorded and never eligible. Refunding it changes nothing.
     refund_of(&test, "r", "p2").await;
     assert_eq!(test.customer("c").await.unwrap().balance, 20);
     let refund = async |n: usize| {
@@ -237,7 +238,7 @@ async fn limits_hold_to_the_last_unit() {
         refund::record(&test.app, &TestApp::shop(), vec![], input).await
     };
     for n in 0..100 {
-        assert_eq!(code(refund(n).await), None, "together they may exceed the total");
+        assert_eq!(code(refund(n).await), None, "several refunds may exceed the total together");
     }
     assert_eq!(code(refund(100).await), Some(UserErrorCode::OutOfRange));
     assert!(refund(99).await.unwrap().replayed);
@@ -252,7 +253,7 @@ async fn a_keyed_campaign_is_made_once() {
     let key = || Some("k".to_owned());
     let input = |over| serde_json::from_value(each_purchase(&over)).unwrap();
     let made = campaign::create(app, &admin, input(json!({})), key()).await.unwrap();
-    // The same after parsing.
+    // The input is the same after parsing.
     let again = campaign::create(app, &admin, input(json!({"startsAt": "2026-10-01T02:00:00+02:00"})), key()).await;
     assert_eq!(again.unwrap().id(), made.id());
     let other = campaign::create(app, &admin, input(json!({"name": "other"})), key()).await;
@@ -260,7 +261,7 @@ async fn a_keyed_campaign_is_made_once() {
     let copy = campaign::clone(app, &admin, made.id(), "copy".into(), Some("l".into())).await.unwrap();
     campaign::delete(app, &admin, made.id()).await.unwrap();
     let again = campaign::clone(app, &admin, made.id(), "copy".into(), Some("l".into())).await.unwrap();
-    assert_eq!(again.id(), copy.id(), "its original is gone, it is not");
+    assert_eq!(again.id(), copy.id(), "the copy was not found again after its original was deleted");
     let gone = campaign::create(app, &admin, input(json!({})), key()).await;
     assert!(matches!(gone, Err(Error::Refused(errors)) if errors[0].code == UserErrorCode::NotFound));
 }

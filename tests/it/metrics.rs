@@ -1,4 +1,4 @@
-//! `/metrics` counts what happened: each request once, with its outcome, whenever it ends.
+//! `/metrics` counts each request once, with its outcome, whenever the request ends.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde_json::json;
 use windfall::http::auth::Role;
 
 use crate::live::{Follower, Transport};
-use crate::support::direct::{Engine, scratch};
+use crate::support::app::{Engine, scratch};
 use crate::support::node::{metric, metrics, node, reaches};
 use crate::support::server::{ask, token};
 use crate::support::shop::{BALANCE, Shop};
@@ -37,7 +37,7 @@ async fn each_request_is_counted_once() {
     let forbidden = "mutation { recordPurchases(inputs: []) { replayed } }";
     assert!(asked(forbidden).await["errors"].is_array());
 
-    // One that cannot be answered in time, because of a lock.
+    // A lock keeps this query from ending in time.
     let locked = Database::connect(&url).await.unwrap();
     locked.execute_unprepared("BEGIN; LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();
     assert_eq!(asked(BALANCE).await["errors"][0]["extensions"]["code"], "UNAVAILABLE");
@@ -85,7 +85,7 @@ async fn followers_and_what_they_are_told_are_counted() {
     assert!(told.lines().any(|line| {
         line == "windfall_requests_total{operation=\"subscription\",field=\"pointsUpdated\",outcome=\"error\"} 0"
     }));
-    // One that cannot read what it is to tell.
+    // A lock keeps this subscription from reading what it should send.
     let locked = Database::connect(&url).await.unwrap();
     locked.execute_unprepared("BEGIN; LOCK TABLE customer IN ACCESS EXCLUSIVE MODE").await.unwrap();
     let mut failing = Follower::of(Transport::Events, &shop, "ada", Some(&cursor)).await;
@@ -104,5 +104,5 @@ async fn followers_and_what_they_are_told_are_counted() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, gone).await.expect("it is not counted any more");
+    tokio::time::timeout(PATIENCE, gone).await.expect("the subscription that ended is no longer counted");
 }

@@ -1,4 +1,5 @@
-//! The schema: up and down, two at once, and the same as the entities say.
+//! Migrations: up and down, several at a time, while others read and write. The migrated schema equals that of the
+//! entities.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,12 +11,12 @@ use sea_orm_migration::prelude::async_trait::async_trait;
 use windfall::app::database::Database;
 use windfall::config;
 
-use crate::support::direct::{ENGINES, Engine, open, options};
+use crate::support::app::{ENGINES, Engine, open, settings};
 use crate::support::postgres::Postgres;
 use crate::support::sqlite::Sqlite;
 use crate::support::websocket::PATIENCE;
 
-/// An empty database, and what keeps it.
+/// An empty database. The second value keeps the file of an SQLite database.
 async fn empty(engine: Engine) -> (Database, Option<Sqlite>) {
     let sqlite = (engine == Engine::Sqlite).then(Sqlite::new);
     let url = match &sqlite {
@@ -25,7 +26,7 @@ async fn empty(engine: Engine) -> (Database, Option<Sqlite>) {
     (open(&url).await, sqlite)
 }
 
-/// Every column: table, name, type, nullable, and its place in the primary key on SQLite.
+/// Every column as a line: table, name, type, nullable, and the place in the primary key.
 async fn columns(db: &DatabaseConnection) -> Vec<String> {
     let sql = match db.get_database_backend() {
         DatabaseBackend::Postgres => {
@@ -57,7 +58,7 @@ async fn entities_equal_migrations() {
         let (migrated, _kept) = empty(engine).await;
         migrated.migrate().await.unwrap();
         let (made, _kept) = empty(engine).await;
-        // A file that nothing wrote to cannot be opened for reading.
+        // SQLite cannot open a file for reading before something was written to it.
         let tx = made.begin().await.unwrap();
         tx.execute_unprepared("CREATE TABLE first (id INT); DROP TABLE first").await.unwrap();
         tx.commit().await.unwrap();
@@ -100,7 +101,7 @@ async fn up_down_up() {
     }
 }
 
-/// What older programs wrote gets the values that this one would have written.
+/// Rows of older programs get the values that this program would have written.
 #[tokio::test]
 async fn rows_that_are_there_are_brought_along() {
     for engine in ENGINES {
@@ -124,12 +125,12 @@ async fn rows_that_are_there_are_brought_along() {
     }
 }
 
-/// A table that others use may be locked for longer than a request's statement may take.
+/// A migration may wait for a lock longer than the statements of a request may take.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_migration_outlasts_the_statement_time_out() {
     let url = Postgres::shared().create_database().await;
     let (statement_timeout, longer) = (Duration::from_millis(100), Duration::from_millis(500));
-    let options = config::Database { statement_timeout, ..options(&url) };
+    let options = config::Database { statement_timeout, ..settings(&url).database };
     let database = Database::connect(&options).await.unwrap();
     let tx = database.begin().await.unwrap();
     Migrator::up(&tx, Some(1)).await.unwrap();
@@ -143,11 +144,12 @@ async fn a_migration_outlasts_the_statement_time_out() {
     migrated.unwrap();
 }
 
-/// A statement that waits for a table's lock holds up whoever asks for the table later.
+/// A statement that waits for the lock of a table holds up all later users of the table. So a migration waits only
+/// briefly at a time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_migration_that_waits_for_a_dump_holds_up_no_read() {
     let url = Postgres::shared().create_database().await;
-    let options = config::Database { statement_timeout: Duration::from_secs(5), ..options(&url) };
+    let options = config::Database { statement_timeout: Duration::from_secs(5), ..settings(&url).database };
     let database = Database::connect(&options).await.unwrap();
     let tx = database.begin().await.unwrap();
     Migrator::up(&tx, Some(1)).await.unwrap();
@@ -196,7 +198,7 @@ async fn several_migrate_at_once() {
     }
 }
 
-/// The history with one more, which runs online.
+/// The migrations with one more at the end, which creates an index online.
 struct WithIndex;
 
 struct IndexPurchases;
@@ -231,7 +233,7 @@ impl MigratorTrait for WithIndex {
     }
 }
 
-/// Answers of PostgreSQL to a question with one answer, as text.
+/// The single value that a query returns on PostgreSQL, as text.
 async fn ask(database: &Database, sql: &str) -> Option<String> {
     let row = database.read().query_one_raw(Statement::from_string(DatabaseBackend::Postgres, sql)).await.unwrap();
     row.map(|row| row.try_get_by_index(0).unwrap())
@@ -242,7 +244,7 @@ const IS_VALID: &str =
 const BUILDER: &str = "SELECT pid::text FROM pg_stat_activity WHERE query LIKE '%INDEX CONCURRENTLY%' \
     AND datname = current_database() AND wait_event_type = 'Lock'";
 
-/// The process that builds the index, once it waits for somebody.
+/// Waits until the process that builds the index waits for a lock. Returns its process id.
 async fn builder(database: &Database) -> String {
     let waits = async {
         loop {
@@ -252,19 +254,20 @@ async fn builder(database: &Database) -> String {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waits).await.expect("the index is being made")
+    tokio::time::timeout(PATIENCE, waits).await.expect("the process that builds the index waits for a lock")
 }
 
-const BUY: &str = "INSERT INTO purchase (external_id, customer_id, purchased_at, recorded_at, total, currency, lines, revision, \
+const BUY: &str = "INSERT INTO purchase (external_id, customer_id, purchased_at, recorded_at, total, currency, lines, set_revision, \
     version) SELECT gen_random_uuid()::text, 1, 0, 0, 1, 'EUR', '[]', 0, 1 FROM generate_series(1, 100)";
 
-/// Killed half-way it leaves an index that nobody can use; the next run makes it anew. Writers wait for neither.
+/// A build that is killed half-way leaves an index that cannot be used, and the next run builds it again. Writers wait
+/// for neither.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_index_is_made_while_others_write() {
     let url = Postgres::shared().create_database().await;
-    // Less than the index takes.
+    // The statement timeout is shorter than the build of the index.
     let (statement_timeout, longer) = (Duration::from_millis(200), Duration::from_millis(500));
-    let options = config::Database { connections: 2, statement_timeout, ..options(&url) };
+    let options = config::Database { connections: 2, statement_timeout, ..settings(&url).database };
     let database = Database::connect(&options).await.unwrap();
     database.migrate().await.unwrap();
     let others = open(&url).await;
@@ -280,7 +283,7 @@ async fn an_index_is_made_while_others_write() {
     tx.commit().await.unwrap();
     write().await;
     for killed in [true, false] {
-        // An index waits for who is writing when it begins.
+        // The build waits for transactions that are writing when it begins.
         let writing = others.begin().await.unwrap();
         writing.execute_unprepared(BUY).await.unwrap();
         let building = database.clone();
@@ -294,7 +297,7 @@ async fn an_index_is_made_while_others_write() {
             assert_eq!(ask(&others, IS_VALID).await.as_deref(), Some("false"));
             assert!(WithIndex::get_pending_migrations(others.read()).await.unwrap().len() == 1);
         } else {
-            // Another node comes meanwhile, and waits without being in the way.
+            // Another node migrates at the same time. It waits and holds up nobody.
             let other = others.clone();
             let other = tokio::spawn(async move { other.migrate_with::<WithIndex>().await });
             tokio::time::sleep(longer).await;

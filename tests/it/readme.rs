@@ -1,4 +1,4 @@
-//! What the README shows is what happens: its lines are run as they stand.
+//! The commands of the README print what it shows. The paths, links and tests that the documents name exist.
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
@@ -14,7 +14,7 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The fenced blocks of the README: what stands behind the fence, and the text.
+/// The fenced blocks of the README: the info string after the fence, and the text.
 fn blocks() -> Vec<(String, String)> {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let mut blocks = Vec::new();
@@ -28,7 +28,8 @@ fn blocks() -> Vec<(String, String)> {
     blocks
 }
 
-/// A directory like the repository's, with the program under test in place of cargo.
+/// A directory that looks like the repository to the commands of the README, and a shell function that runs the program
+/// under test in place of `cargo run`.
 fn scratch() -> (tempfile::TempDir, String) {
     let directory = tempfile::tempdir().unwrap();
     std::os::unix::fs::symlink(root().join("data"), directory.path().join("data")).unwrap();
@@ -62,7 +63,7 @@ async fn its_lines_print_what_it_says() {
     let [demo, test, import, serve, purchase, query, follow, campaign] = shown("sh")[..] else {
         panic!("eight shell blocks");
     };
-    // Both have tests of their own: `demo`, and what runs this one.
+    // These two are not run here: `demo` has tests of its own, and `scripts/test` runs this test.
     assert_eq!((demo.as_str(), test.as_str()), ("cargo run --release -- demo", "scripts/test"));
     let [summary, event] = shown("text")[..] else { panic!("two blocks of text") };
     let (directory, cargo) = scratch();
@@ -71,7 +72,7 @@ async fn its_lines_print_what_it_says() {
 
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let listen = format!("export WINDFALL__HTTP__LISTEN=127.0.0.1:{port}\n");
-    // `exec`: the shell becomes the server, so that killing it kills the server.
+    // With `exec` the shell becomes the server, so killing the shell kills the server.
     let program = format!("exec '{}' serve", env!("CARGO_BIN_EXE_windfall"));
     let serve = serve.replace("cargo run --release -- serve", &program);
     assert!(serve.contains(&program));
@@ -86,7 +87,7 @@ async fn its_lines_print_what_it_says() {
     let before = format!("{cargo}{purchase} >/dev/null\n{query} >/dev/null\nexec {follow}");
     let mut follower = shell(directory.path(), &here(&before)).stdout(Stdio::piped()).spawn().unwrap();
     let mut events = BufReader::new(follower.stdout.take().unwrap()).lines().map(|line| line.unwrap());
-    assert_eq!(events.next().as_deref(), Some(":"), "it is connected");
+    assert_eq!(events.next().as_deref(), Some(":"), "the stream is open");
     let another = purchase.replace("order-9001", "order-9002").replace("20.00", "12.00");
     output(directory.path(), &here(&format!("{cargo}{another}")));
     let told: Vec<String> = events.filter(|line| !line.is_empty() && line != ":").take(2).collect();
@@ -118,7 +119,7 @@ fn its_campaigns_are_legal() {
     }
 }
 
-/// Documents for people, by their paths in the repository.
+/// The Markdown documents of the repository's root, `docs` and `docs/operations`.
 fn documents() -> Vec<PathBuf> {
     let markdown = |folder: &str| {
         let entries = fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
@@ -127,7 +128,7 @@ fn documents() -> Vec<PathBuf> {
     ["", "docs", "docs/operations"].iter().flat_map(|folder| markdown(folder)).collect()
 }
 
-/// What the document names in backticks that looks like a path of the repository.
+/// The texts in backticks that look like a path of the repository.
 fn named_paths(text: &str) -> Vec<&str> {
     let tops: Vec<_> = fs::read_dir(root()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     let is_of_repository = |path: &str| {
@@ -139,12 +140,12 @@ fn named_paths(text: &str) -> Vec<&str> {
             && path.chars().all(|c| c.is_ascii_alphanumeric() || "/._-".contains(c))
             && is_of_repository(path)
     };
-    // Blocks of code are lines to run.
+    // Blocks of code are left out.
     let prose = text.split("```").step_by(2);
     prose.flat_map(|prose| prose.split('`').skip(1).step_by(2)).filter(is_path).collect()
 }
 
-/// Where the document's links lead to, but for those that leave the repository.
+/// The targets of the links, except those outside the repository.
 fn links(text: &str) -> Vec<&str> {
     let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
     targets.filter(|target| !target.is_empty() && !target.contains("://") && !target.starts_with("mailto:")).collect()
@@ -167,7 +168,7 @@ fn every_path_that_a_document_names_exists() {
     assert!(named > 40 && linked > 10, "{named} paths, {linked} links");
 }
 
-/// The sources below `tests/it`, with their paths.
+/// The Rust files below a directory: paths and texts.
 fn test_sources(directory: &Path) -> Vec<(PathBuf, String)> {
     let mut sources = Vec::new();
     for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
@@ -181,7 +182,7 @@ fn test_sources(directory: &Path) -> Vec<(PathBuf, String)> {
     sources
 }
 
-/// A promise whose test is gone is held by nothing.
+/// Each promise of docs/reliability.md names the test that holds it. A renamed or deleted test must not stay there.
 #[test]
 fn the_fault_matrix_names_tests_that_exist() {
     let matrix = fs::read_to_string(root().join("docs/reliability.md")).unwrap();

@@ -1,4 +1,4 @@
-//! Traces, in a program that is built with the feature `otel`; without it the key is refused.
+//! Traces. A program with the feature `otel` sends them to a collector; without it, the configuration key is refused.
 
 use crate::support::server::command;
 use crate::support::sqlite::Sqlite;
@@ -17,7 +17,7 @@ fn without_the_feature_an_endpoint_is_refused() {
     assert!(ran.code != Some(0) && ran.stderr.contains("http://HOST:PORT/v1/traces"), "{ran:?}");
 }
 
-/// A collector that takes whatever comes until the connection's client is done.
+/// The test is a collector: it accepts one connection and reads it to its end.
 #[cfg(feature = "otel")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spans_reach_a_collector_and_go_on_with_the_caller_s_trace() {
@@ -33,7 +33,7 @@ async fn spans_reach_a_collector_and_go_on_with_the_caller_s_trace() {
     let endpoint = format!("http://{}/v1/traces", collector.local_addr().unwrap());
     let taken = std::thread::spawn(move || {
         let mut taken = Vec::new();
-        // The last spans come when the server stops.
+        // The server sends the last spans when it stops.
         let (mut stream, _) = collector.accept().unwrap();
         let mut buffer = [0; 65_536];
         loop {

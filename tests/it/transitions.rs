@@ -1,4 +1,4 @@
-//! Activations, pauses and ends racing writers.
+//! Activations, pauses and ends that race writers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,11 +7,12 @@ use serde_json::json;
 use windfall::app::campaign;
 use windfall::engine::lifecycle::Status;
 
-use crate::support::direct::{Engine, HOUR, NOW, TestApp, cases, purchase_input};
+use crate::support::app::{Engine, HOUR, NOW, TestApp, cases, purchase_input};
 
 const WRITERS: usize = 16;
 
-/// Rounds on one database: a campaign that ended goes on counting late purchases, so each makes the next dearer.
+/// Rounds on one database. A campaign that has ended still counts late purchases, so each round makes the next one
+/// slower.
 const ROUNDS: usize = 10;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -21,7 +22,7 @@ async fn transitions_slip_between_no_writers() {
     }
 }
 
-/// Each round: writers record without a break while a campaign is activated (with a past), paused, resumed and ended.
+/// Activates a campaign with a past, pauses, resumes and ends it, while writers record without a break.
 async fn rounds() {
     let test = TestApp::start(Engine::Postgres).await;
     let stop = Arc::new(AtomicBool::new(false));
@@ -57,7 +58,7 @@ async fn rounds() {
         let input = serde_json::from_value(input).unwrap();
         let draft = campaign::create(&test.app, &admin, input, None).await.unwrap();
         campaign::activate(&test.app, &admin, draft.id()).await.unwrap();
-        // Half of the rounds are paused while customers are still unevaluated.
+        // In half of the rounds, the campaign is paused before its backfill has run.
         if round % 2 == 0 {
             windfall::app::jobs::runner::finish(&test.app).await.unwrap();
         }

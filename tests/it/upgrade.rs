@@ -1,4 +1,5 @@
-//! Programs of several versions on one database: who does not know its format stops with a clear word and loses nothing.
+//! Programs of several versions on one database. A program that does not know the format of the database stops with a
+//! clear message and loses nothing.
 
 use std::collections::BTreeSet;
 use std::io::Read as _;
@@ -16,15 +17,15 @@ use windfall::app::{App, audit};
 use windfall::http::auth::Role;
 
 use crate::crash::{RECORD, activate_campaign};
-use crate::support::direct::{ENGINES, Engine, NOW, TestApp, cache, open, redis, scratch, writer};
+use crate::support::app::{ENGINES, Engine, NOW, TestApp, open, scratch, settings};
 use crate::support::node::reaches;
 use crate::support::server::{Server, ask, command, run, token};
 use crate::support::shop::Shop;
 
-/// What a program ends with that does not know the database's format.
+/// The exit code of a program that does not know the format of the database.
 const OUTDATED: i32 = 3;
 const CLIENTS: usize = 8;
-/// Purchases acknowledged before the format moves on.
+/// The number of purchases that are acknowledged before the format is raised.
 const LOAD: usize = 40;
 
 fn purchase(id: &str) -> serde_json::Value {
@@ -34,7 +35,7 @@ fn purchase(id: &str) -> serde_json::Value {
     })
 }
 
-/// Sends purchases until the server does not acknowledge one; those that it did.
+/// Sends purchases until the server does not acknowledge one. Adds the ids of the acknowledged ones to `acknowledged`.
 async fn record_until_refused(address: String, client: usize, acknowledged: Arc<Mutex<BTreeSet<String>>>) {
     let (http, shop) = (reqwest::Client::new(), token(Role::Storefront, "test"));
     for n in 0.. {
@@ -95,14 +96,14 @@ async fn an_older_node_stops_under_load_and_loses_nothing() {
         }
         let acknowledged = Arc::into_inner(acknowledged).unwrap().into_inner().unwrap();
         let stored = entity::purchase::Entity::find().all(database.read()).await.unwrap();
-        assert_eq!(stored.len() as u64, recorded, "{engine:?}: written after the format had moved on");
+        assert_eq!(stored.len() as u64, recorded, "{engine:?}: something was written after the format had been raised");
         let stored: BTreeSet<String> = stored.into_iter().map(|row| row.external_id).collect();
         assert!(acknowledged.is_subset(&stored), "{engine:?}: {:?}", acknowledged.difference(&stored));
         others_serve(&url, &database, &acknowledged).await;
     }
 }
 
-/// No program runs that does not know the format; one that does goes on where the others stopped.
+/// Programs that do not know the format refuse to start. A program that knows it continues where the others stopped.
 async fn others_serve(url: &str, database: &Database, acknowledged: &BTreeSet<String>) {
     for arguments in [&["serve"][..], &["audit"]] {
         let ran = run(command(url).args(arguments));
@@ -117,14 +118,14 @@ async fn others_serve(url: &str, database: &Database, acknowledged: &BTreeSet<St
         assert_eq!(answer["data"]["recordPurchase"]["replayed"], true, "{answer}");
     }
     assert!(server.terminate().success());
-    let app = App::start(open(url).await, Clock::System, &writer(), &cache(), &redis(None)).await.unwrap();
+    let app = App::start(open(url).await, Clock::System, &settings(url)).await.unwrap();
     let mut differences = Vec::new();
     audit::run(&app, None, |difference| differences.push(difference.to_string())).await.unwrap();
     assert_eq!(differences, Vec::<String>::new());
     app.stop().await.unwrap();
 }
 
-/// Nobody writes: it looks by itself, and a read finds it too.
+/// A node that nobody writes to checks the format by itself, and a read also detects a new format.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_older_node_that_only_reads_stops_too() {
     let (url, _) = scratch(Engine::Postgres).await;
@@ -139,7 +140,7 @@ async fn an_older_node_that_only_reads_stops_too() {
     assert_eq!(idle.stops().await.code(), Some(OUTDATED));
 }
 
-/// A program as another says that it is there.
+/// Announces a program in the database, as a running program announces itself.
 async fn put_node(test: &TestApp, id: i64, format: i64, last_seen: i64) {
     let tx = test.app.database.begin().await.unwrap();
     let zone_data = node::zone_data();
@@ -164,12 +165,12 @@ async fn the_format_moves_on_when_the_last_older_node_is_gone() {
         put_node(&test, 1, FORMAT - 1, NOW - 59 * SECOND).await;
         put_node(&test, 2, FORMAT, NOW).await;
         presence::appear(&test.app).await.unwrap();
-        assert_eq!(stored_format(&test).await, FORMAT - 1, "{engine:?}: the older one is there");
+        assert_eq!(stored_format(&test).await, FORMAT - 1, "{engine:?}: raised while an older program was present");
         test.buy("ada", "p0", NOW, "1.00").await.unwrap();
         put_node(&test, 1, FORMAT - 1, NOW - 61 * SECOND).await;
         presence::appear(&test.app).await.unwrap();
-        assert_eq!(stored_format(&test).await, FORMAT, "{engine:?}: it is gone");
-        // A program of later keeps it from nothing.
+        assert_eq!(stored_format(&test).await, FORMAT, "{engine:?}: not raised after the older program was gone");
+        // The presence of a newer program changes nothing.
         put_node(&test, 1, FORMAT + 1, NOW).await;
         presence::appear(&test.app).await.unwrap();
         assert_eq!(stored_format(&test).await, FORMAT);
@@ -196,7 +197,7 @@ async fn nodes_with_other_zone_data_say_so() {
     }
 }
 
-/// While nodes are replaced, one of the older version that is started again finds a schema that is newer than it.
+/// During a rolling upgrade, a node of the older version that restarts finds a newer schema of a known format.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_newer_schema_of_a_known_format_is_served() {
     for engine in ENGINES {
@@ -215,7 +216,8 @@ async fn a_newer_schema_of_a_known_format_is_served() {
     }
 }
 
-/// What the programs do first that do not look at the format: a batch and a transition, a look-up, a load of the campaigns.
+/// The first statements of programs that do not check the format: a batch or a transition, a look-up, a load of the
+/// campaigns.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn programs_from_before_the_fence_fail_at_once() {
     let firsts = [

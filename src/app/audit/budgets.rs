@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use entity::{AwardStatus, BudgetDecisionKind, CampaignId, CustomerId, award, budget, budget_decision, customer};
+use entity::{AwardStatus, CampaignId, CustomerId, award, budget, budget_decision, customer};
 use sea_orm::{
     ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter, QueryOrder,
     QuerySelect,
@@ -13,7 +13,8 @@ use crate::app::campaigns::CampaignSet;
 use crate::app::error::Error;
 use crate::app::rows::{Kind, Rows, join};
 use crate::app::stats::{counted, counters};
-use crate::app::stored::award::decided_status;
+use crate::app::stored::budget::{decided_status, decision_kind};
+use crate::engine::budget::{Budget, DecisionKind};
 
 /// Decisions read at a time.
 const PAGE: u64 = 1_000;
@@ -111,26 +112,28 @@ impl Replay {
         let id = decision.campaign_id;
         found.compare(id, "decision number", decision.decision_no, self.number + 1);
         self.number = decision.decision_no;
-        let fits = self.limit.is_none_or(|limit| self.used + decision.points <= limit);
-        let expected = match decision.kind {
-            BudgetDecisionKind::Limit => {
-                self.limit = Some(decision.points).filter(|limit| *limit >= 0);
-                // Without a limit nothing was numbered: what stood then is told, and checked by the sum at the end.
-                decision.points_used
-            }
-            BudgetDecisionKind::Standing | BudgetDecisionKind::Declined => {
-                let stood = decision.kind == BudgetDecisionKind::Standing;
-                if stood != fits {
-                    let status = |stands: bool| if stands { AwardStatus::Standing } else { AwardStatus::Declined };
-                    found.note(None, id, format!("decision {}", self.number), word(status(stood)), word(status(fits)));
-                }
-                if stood { self.used + decision.points } else { self.used }
-            }
-            BudgetDecisionKind::Released => self.used - decision.points,
-        };
-        let what = format!("points out of the budget after decision {}", self.number);
-        found.compare(id, &what, decision.points_used, expected);
+        match decision_kind(decision.kind) {
+            Some(kind) => self.check(found, decision, kind),
+            None => self.limit = Some(decision.points).filter(|limit| *limit >= 0),
+        }
+        // Without a limit nothing was numbered: the points that stood when it was set are taken from its row, and the sum at
+        // the end checks them.
         self.used = decision.points_used;
+    }
+
+    /// Decides an award's decision again.
+    fn check(&mut self, found: &mut Found<'_>, decision: &budget_decision::Model, kind: DecisionKind) {
+        let id = decision.campaign_id;
+        let mut budget = Budget { limit: self.limit.unwrap_or(i64::MAX), used: self.used };
+        let standing = kind == DecisionKind::Standing;
+        let fits = budget.fits(decision.points);
+        if kind != DecisionKind::Released && standing != fits {
+            let status = |stands: bool| if stands { AwardStatus::Standing } else { AwardStatus::Declined };
+            found.note(None, id, format!("decision {}", self.number), word(status(standing)), word(status(fits)));
+        }
+        budget.carry_out(kind, decision.points);
+        let what = format!("points out of the budget after decision {}", self.number);
+        found.compare(id, &what, decision.points_used, budget.used);
     }
 
     /// An award stands, or is declined, as was decided; one that is reversed lost its decision.

@@ -14,7 +14,7 @@ use crate::app::campaigns::{Campaign, CampaignSet};
 use crate::app::error::Error;
 use crate::app::rows::Kind;
 use crate::app::stored::running::Running;
-use crate::app::stored::{award as awards, purchase as purchases, refund as refunds};
+use crate::app::stored::{award as awards, checkpoint as checkpoints, purchase as purchases, refund as refunds};
 use crate::engine::award::Reached;
 use crate::engine::purchase::Key;
 use crate::engine::state::State;
@@ -73,10 +73,6 @@ impl Row for checkpoint::Model {
     fn bytes(&self) -> usize {
         128 + self.external_id.len() + self.state.len()
     }
-}
-
-fn checkpoint_key(row: &checkpoint::Model) -> Key {
-    Key { at: Instant(row.purchased_at), external_id: row.external_id.clone() }
 }
 
 /// Everything that is recorded of a range of customers, to be read in order.
@@ -192,7 +188,8 @@ impl Audit<'_, '_, '_> {
                 self.found.note(Some(self.campaigns[at].fold.campaign), name(&award), show(&award), none());
             }
         }
-        while let Some(row) = self.records.checkpoints.next_if(self.row.id, |row| precedes(checkpoint_key(row))).await?
+        while let Some(row) =
+            self.records.checkpoints.next_if(self.row.id, |row| precedes(checkpoints::key(row))).await?
         {
             self.compare_checkpoint(&row, false);
         }
@@ -232,7 +229,8 @@ impl Audit<'_, '_, '_> {
     }
 
     async fn compare_checkpoints(&mut self, key: &Key) -> Result<(), Error> {
-        while let Some(row) = self.records.checkpoints.next_if(self.row.id, |row| checkpoint_key(row) == *key).await? {
+        while let Some(row) = self.records.checkpoints.next_if(self.row.id, |row| checkpoints::key(row) == *key).await?
+        {
             self.compare_checkpoint(&row, true);
         }
         Ok(())
@@ -245,7 +243,7 @@ impl Audit<'_, '_, '_> {
         if !campaign.counts() {
             return;
         }
-        let expected = Some(state).filter(|state| reached && state.last == Some(checkpoint_key(row)));
+        let expected = Some(state).filter(|state| reached && state.last == Some(checkpoints::key(row)));
         if serde_json::from_str::<State>(&row.state).ok().as_ref() != expected {
             let what = format!("checkpoint at purchase {}", row.external_id);
             let expected = expected.map_or_else(none, |state| format!("{state:?}"));

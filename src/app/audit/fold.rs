@@ -88,15 +88,16 @@ impl<'a> Fold<'a> {
     /// What the purchase contributes: to a settled campaign, what was recorded before it settled. `whole`: the purchase
     /// with all its refunds.
     fn eligible(&self, fact: &Fact, whole: Option<&Purchase>) -> Result<Option<Eligible>, Error> {
-        let counts = |revision: i64| self.campaign.row.settled_revision.is_none_or(|settled| revision < settled);
+        let counts =
+            |set_revision: i64| self.campaign.row.settled_revision.is_none_or(|settled| set_revision < settled);
         let engine = self.campaign.engine();
-        if !counts(fact.row.revision) {
+        if !counts(fact.row.set_revision) {
             return Ok(None);
         }
-        if let Some(whole) = whole.filter(|_| fact.refunds.iter().all(|refund| counts(refund.revision))) {
+        if let Some(whole) = whole.filter(|_| fact.refunds.iter().all(|refund| counts(refund.set_revision))) {
             return Ok(engine.eligible(whole));
         }
-        let refunds = fact.refunds.iter().filter(|refund| counts(refund.revision)).map(refunds::from_row);
+        let refunds = fact.refunds.iter().filter(|refund| counts(refund.set_revision)).map(refunds::from_row);
         Ok(engine.eligible(&purchases::from_row(&fact.row, refunds.collect::<Result<_, _>>()?)?))
     }
 

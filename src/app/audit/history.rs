@@ -9,8 +9,8 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult
 use super::pages::{Customers, Pages, Row};
 use crate::app::error::Error;
 use crate::app::rows::{Kind, any};
+use crate::app::stored::purchase::key;
 use crate::engine::purchase::Key;
-use crate::engine::time::Instant;
 
 /// A purchase's row, and how much its refunds take.
 #[derive(FromQueryResult)]
@@ -38,10 +38,6 @@ impl Row for Bought {
     fn bytes(&self) -> usize {
         512 + self.row.lines.len() + usize::try_from(self.refund_bytes).unwrap_or_default()
     }
-}
-
-fn key(row: &purchase::Model) -> Key {
-    Key { at: Instant(row.purchased_at), external_id: row.external_id.clone() }
 }
 
 fn position(customer: CustomerId, key: &Key) -> Vec<Value> {

@@ -29,7 +29,7 @@ use crate::engine::time::Instant;
 pub(super) struct Change<'a> {
     app: &'a App,
     tx: DatabaseTransaction,
-    pub(super) revision: i64,
+    pub(super) set_revision: i64,
     now: Instant,
 }
 
@@ -37,9 +37,9 @@ impl<'a> Change<'a> {
     /// Waits for the lock.
     pub(super) async fn begin(app: &'a App) -> Result<Self, Error> {
         let tx = app.database.begin_alone().await?;
-        let revision = app.campaigns.revision(&tx).await?.number + 1;
+        let set_revision = app.campaigns.revision(&tx).await?.number + 1;
         let now = app.clock.ask(&tx).await?;
-        Ok(Self { app, tx, revision, now })
+        Ok(Self { app, tx, set_revision, now })
     }
 
     /// For what must be read under the lock.
@@ -102,7 +102,7 @@ impl<'a> Change<'a> {
 
     /// Stores the row under the new revision, and commits.
     pub(super) async fn save(self, mut row: campaign::Model) -> Result<(), Error> {
-        row.revision = self.revision;
+        row.set_revision = self.set_revision;
         let mut row = row.into_active_model().reset_all();
         // The backfill's own: it moves on without this lock.
         row.backfilled_to = NotSet;
@@ -120,7 +120,7 @@ impl<'a> Change<'a> {
 
     async fn commit(self) -> Result<(), Error> {
         let stamp: i64 = rand::random();
-        let sql = format!("UPDATE installation SET set_revision = {}, revision_stamp = {stamp}", self.revision);
+        let sql = format!("UPDATE installation SET set_revision = {}, revision_stamp = {stamp}", self.set_revision);
         self.tx.execute_unprepared(&sql).await?;
         Ok(self.tx.commit().await?)
     }
@@ -216,7 +216,7 @@ async fn insert_draft(
         ends_at: Set(checked.ends_at.map(|end| end.0)),
         rule: Set(json(serde_json::to_value(&checked.rule))?),
         pauses: Set(serde_json::json!([])),
-        revision: Set(change.revision),
+        set_revision: Set(change.set_revision),
         ended: Set(false),
         ..Default::default()
     };
@@ -238,8 +238,8 @@ async fn insert_draft(
 pub async fn update(app: &App, _: &Admin, id: CampaignId, update: CampaignUpdate) -> Result<Arc<Campaign>, Error> {
     let change = Change::begin(app).await?;
     let campaign = change.get(id).await?;
-    if update.if_revision != campaign.row.revision {
-        let message = format!("the campaign is at revision {}", campaign.row.revision);
+    if update.if_revision != campaign.row.set_revision {
+        let message = format!("the campaign is at revision {}", campaign.row.set_revision);
         return Err(Error::refused(&["input", "ifRevision"], UserErrorCode::StaleRevision, &message));
     }
     let before = CampaignInput::of(&campaign);
@@ -358,7 +358,7 @@ pub async fn activate(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campai
     if has_past {
         evaluation::open(&change.tx, id, change.now).await?;
     }
-    let row = campaign::Model { activated_revision: Some(change.revision), ..campaign.row };
+    let row = campaign::Model { activated_revision: Some(change.set_revision), ..campaign.row };
     let campaign = change.finish(row).await?;
     if has_past {
         app.job_wanted.notify_one();

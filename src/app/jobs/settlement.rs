@@ -40,7 +40,7 @@ pub async fn run(app: &App) -> Result<u64, Error> {
         let is_evaluated =
             current.row.backfilled_to.is_none() && load_deferred(change.transaction(), campaign.id()).await?.is_empty();
         if due(&current) && is_evaluated {
-            let row = campaign::Model { settled_revision: Some(change.revision), ..current.row };
+            let row = campaign::Model { settled_revision: Some(change.set_revision), ..current.row };
             change.save(row).await?;
             settled += 1;
         }

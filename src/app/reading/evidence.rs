@@ -5,20 +5,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use entity::{AwardStatus, award, purchase, refund};
-use sea_orm::{DatabaseBackend, FromQueryResult};
+use sea_orm::FromQueryResult;
 
 use crate::app::App;
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
 use crate::app::reading::page::{List, Listed, Page, Part, Position, Slice};
-use crate::app::rows::{Kind, Rows, first_of_each};
+use crate::app::rows::first_of_each;
 use crate::app::stored::award::{evidence_key, reaching_key};
 use crate::app::stored::history::refunds;
 use crate::app::stored::purchase::{from_row, key};
+use crate::app::stored::stretches::{Ends, INDEX, Stored, Stretches, index, lies_in};
 use crate::engine::evidence::evidence;
 use crate::engine::goal::Goal;
 use crate::engine::purchase::Key;
 use crate::engine::rule::Eligible;
+use crate::engine::stretch::Stretch;
 use crate::engine::time::Instant;
 
 /// A customer's purchases, oldest first.
@@ -40,7 +42,7 @@ struct Search {
     /// Eligible purchases that fill the page.
     enough: usize,
     /// What is left to read, both ends included; none: nothing.
-    rest: Option<(Key, Key)>,
+    rest: Option<Stretch>,
     /// The last purchase of the chunk before: the next chunk begins with it.
     reached: Option<Key>,
     found: Vec<(Eligible, purchase::Model)>,
@@ -66,54 +68,31 @@ pub async fn pages(app: &App, awards: &[Arc<award::Model>], page: &Page) -> Resu
 /// Reads on, two statements for all awards together.
 async fn read_chunk(app: &App, searches: &mut [Search], chunk: usize) -> Result<(), Error> {
     for backward in [false, true] {
-        let mut turn: Vec<&mut Search> =
-            searches.iter_mut().filter(|search| search.backward == backward && search.rest.is_some()).collect();
+        let mut asked = Stretches::new(app.database.backend());
+        let mut turn: Vec<&mut Search> = Vec::new();
+        for search in searches.iter_mut().filter(|search| search.backward == backward) {
+            let Some(rest) = &search.rest else { continue };
+            asked.push(search.award.customer_id, rest);
+            turn.push(search);
+        }
         if turn.is_empty() {
             continue;
         }
-        let stretches = stretches(app.database.backend(), &turn);
-        let conditions = "s.customer_id = r.customer_id \
-            AND s.purchased_at >= r.from_at AND s.purchased_at <= r.to_at \
-            AND (s.purchased_at > r.from_at OR s.external_id >= COALESCE(r.from_id, '')) \
-            AND (s.purchased_at < r.to_at OR s.external_id <= COALESCE(r.to_id, ''))";
+        let conditions = lies_in("s", Stored::Purchases, Ends::FromTo);
         let order = if backward { "s.purchased_at DESC, s.external_id DESC" } else { "s.purchased_at, s.external_id" };
         let db = app.database.read();
-        let read = first_of_each(db, "r.search, t.*", "purchase", stretches, conditions, order, chunk).await?;
-        let mut rows: HashMap<i64, Vec<purchase::Model>> = HashMap::new();
+        let what = format!("{INDEX}, t.*");
+        let read = first_of_each(db, &what, "purchase", asked.into_rows(), &conditions, order, chunk).await?;
+        let mut rows: HashMap<usize, Vec<purchase::Model>> = HashMap::new();
         for row in &read {
-            rows.entry(row.try_get("", "search")?).or_default().push(purchase::Model::from_query_result(row, "")?);
+            rows.entry(index(row)?).or_default().push(purchase::Model::from_query_result(row, "")?);
         }
         let refunds = refunds(db, rows.values().flatten().map(|row| row.external_id.clone())).await?;
-        for (index, search) in (0_i64..).zip(&mut turn) {
+        for (index, search) in turn.iter_mut().enumerate() {
             search.feed(rows.remove(&index).unwrap_or_default(), &refunds, chunk)?;
         }
     }
     Ok(())
-}
-
-/// What is left to read of each.
-fn stretches(backend: DatabaseBackend, searches: &[&mut Search]) -> Rows {
-    let columns = [
-        ("search", Kind::Int),
-        ("customer_id", Kind::Int),
-        ("from_at", Kind::Int),
-        ("from_id", Kind::Text),
-        ("to_at", Kind::Int),
-        ("to_id", Kind::Text),
-    ];
-    let mut rows = Rows::new(backend, &columns);
-    for (index, search) in (0_i64..).zip(searches) {
-        let Some((from, to)) = &search.rest else { continue };
-        rows.push(vec![
-            index.into(),
-            search.award.customer_id.0.into(),
-            from.at.0.into(),
-            from.external_id.clone().into(),
-            to.at.0.into(),
-            to.external_id.clone().into(),
-        ]);
-    }
-    rows
 }
 
 fn key_of(position: &Position) -> Option<Key> {
@@ -137,7 +116,7 @@ impl Search {
             backward: page.is_backward() && !streak,
             // The cursors' own purchases are read too.
             enough: if streak { usize::MAX } else { page.fetched() + 2 },
-            rest: (from <= to).then_some((from, to)),
+            rest: (from <= to).then_some(Stretch { after: Some(from), to: Some(to) }),
             reached: None,
             found: Vec::new(),
         }
@@ -150,7 +129,7 @@ impl Search {
         refunds: &HashMap<String, Vec<refund::Model>>,
         chunk: usize,
     ) -> Result<(), Error> {
-        let Some((from, to)) = self.rest.take() else { return Ok(()) };
+        let Some(rest) = self.rest.take() else { return Ok(()) };
         let read = rows.len();
         rows.sort_by_cached_key(key);
         if self.backward {
@@ -165,7 +144,8 @@ impl Search {
         }
         if read == chunk && self.found.len() < self.enough {
             let reached = self.reached.clone();
-            self.rest = reached.map(|reached| if self.backward { (from, reached) } else { (reached, to) });
+            self.rest =
+                Some(if self.backward { Stretch { to: reached, ..rest } } else { Stretch { after: reached, ..rest } });
         }
         Ok(())
     }
@@ -176,18 +156,18 @@ impl Search {
         row: &purchase::Model,
         refunds: &HashMap<String, Vec<refund::Model>>,
     ) -> Result<Option<Eligible>, Error> {
-        if !self.counts(row.revision, row.version) {
+        if !self.counts(row.set_revision, row.version) {
             return Ok(None);
         }
         let refunds = refunds.get(&row.external_id).map(Vec::as_slice).unwrap_or_default();
-        let refunds = refunds.iter().filter(|refund| self.counts(refund.revision, refund.version));
+        let refunds = refunds.iter().filter(|refund| self.counts(refund.set_revision, refund.version));
         let purchase = from_row(row, refunds.map(crate::app::stored::refund::from_row).collect::<Result<_, _>>()?)?;
         Ok(self.campaign.engine().eligible(&purchase))
     }
 
     /// Facts recorded since the settlement do not count; of a reversed award those that its reversal knew.
-    fn counts(&self, revision: i64, version: i64) -> bool {
-        let in_time = self.campaign.row.settled_revision.is_none_or(|settled| revision < settled);
+    fn counts(&self, set_revision: i64, version: i64) -> bool {
+        let in_time = self.campaign.row.settled_revision.is_none_or(|settled| set_revision < settled);
         in_time && (self.award.status != AwardStatus::Reversed || version < self.award.version)
     }
 

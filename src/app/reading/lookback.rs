@@ -3,18 +3,19 @@
 
 use std::sync::Arc;
 
-use entity::{CampaignId, CustomerId, checkpoint};
-use sea_orm::{ConnectionTrait, DatabaseTransaction, FromQueryResult};
+use entity::{CampaignId, CustomerId};
+use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
-use crate::app::rows::{Kind, Rows, first_of_each, read_in_order};
-use crate::app::stored::history;
-use crate::app::stored::history::{Bounds, Lines, Page, Stretch};
+use crate::app::rows::{first_of_each, read_in_order};
+use crate::app::stored::checkpoint;
+use crate::app::stored::history::{self, Bounds, Lines, Page};
+use crate::app::stored::stretches::{Ends, INDEX, Stored, Stretches, index, lies_in};
 use crate::engine::lookback::{Look, Lookback, Need};
-use crate::engine::purchase::Key;
 use crate::engine::state::State;
+use crate::engine::stretch::Stretch;
 use crate::engine::time::Instant;
 
 /// Bytes of purchases that all looks of a process hold at once, as they are stored; in memory they take about four times as
@@ -108,9 +109,8 @@ async fn read_pages(
 ) -> Result<(), Error> {
     let (mut turn, mut stretches) = (Vec::new(), Vec::new());
     for job in jobs.iter_mut().filter(|job| Lines::of(&job.campaign.rule) == lines) {
-        let Some(range) = job.look.load() else { continue };
-        let after = range.after.clone().unwrap_or_else(|| Key::before(job.campaign.life.period.starts_at));
-        stretches.push(Stretch { customer: job.customer, after, to: range.to.clone() });
+        let Some(stretch) = job.look.load() else { continue };
+        stretches.push((job.customer, stretch.clone().from_start(job.campaign.life.period.starts_at)));
         turn.push(job);
     }
     if turn.is_empty() {
@@ -130,34 +130,22 @@ async fn read_pages(
 
 /// Looks at what lies before a customer's last purchase begin from the latest checkpoint before it.
 async fn begin_from_checkpoints(db: &impl ConnectionTrait, jobs: &mut [Job<'_>]) -> Result<(), Error> {
-    let columns = [
-        ("look", Kind::Int),
-        ("customer_id", Kind::Int),
-        ("campaign_id", Kind::Int),
-        ("to_at", Kind::Int),
-        ("to_id", Kind::Text),
-    ];
-    let mut rows = Rows::new(db.get_database_backend(), &columns);
+    let mut asked = Stretches::new(db.get_database_backend());
     let mut turn: Vec<(&mut Job<'_>, Option<State>)> = Vec::new();
     for job in jobs {
         let Some(to) = job.look.checkpoint() else { continue };
-        let index = i64::try_from(turn.len()).unwrap_or(i64::MAX);
-        let (customer, campaign) = (job.customer.0, job.campaign.id().0);
-        rows.push(vec![index.into(), customer.into(), campaign.into(), to.at.0.into(), to.external_id.into()]);
+        let stretch = Stretch { after: None, to: Some(to.clone()) };
+        asked.push_in(job.customer, job.campaign.id(), &stretch);
         turn.push((job, None));
     }
     if turn.is_empty() {
         return Ok(());
     }
-    let conditions = "s.customer_id = r.customer_id AND s.campaign_id = r.campaign_id \
-        AND (s.purchased_at, s.external_id) <= (r.to_at, COALESCE(r.to_id, ''))";
+    let (what, conditions) = (format!("{INDEX}, t.*"), lies_in("s", Stored::Checkpoints, Ends::UpTo));
     let order = "s.purchased_at DESC, s.external_id DESC";
-    for row in first_of_each(db, "r.look, t.*", "checkpoint", rows, conditions, order, 1).await? {
-        let index = usize::try_from(row.try_get::<i64>("", "look")?).unwrap_or(usize::MAX);
-        let row = checkpoint::Model::from_query_result(&row, "")?;
-        if let Some((_, state)) = turn.get_mut(index) {
-            let broken = |error| Error::Internal(format!("checkpoint of customer {}: {error}", row.customer_id.0));
-            *state = Some(serde_json::from_str(&row.state).map_err(broken)?);
+    for row in first_of_each(db, &what, "checkpoint", asked.into_rows(), &conditions, order, 1).await? {
+        if let Some((_, state)) = turn.get_mut(index(&row)?) {
+            *state = Some(checkpoint::from_row(&row)?);
         }
     }
     turn.into_iter().for_each(|(job, state)| job.look.begin_from(state));

@@ -176,7 +176,7 @@ async fn look_up(database: &Database, names: &[&str], at: Instant) -> Result<Hea
     // A row must be there in any case, for the revision. No customer's name is empty.
     names.iter().copied().chain([""]).for_each(|name| rows.push(vec![name.into()]));
     let what = "r.name, t.id, t.version, t.stamp, (SELECT i.installation_id FROM installation i) AS installation_id, \
-        (SELECT i.set_revision FROM installation i) AS set_revision, \
+        (SELECT i.set_revision FROM installation i) AS current_set_revision, \
         (SELECT i.revision_stamp FROM installation i) AS revision_stamp, \
         (SELECT i.format FROM installation i) AS format";
     let found = left_join(database.read(), what, "customer", rows, "t.external_id = r.name").await?;

@@ -1,4 +1,5 @@
-//! Inserting facts once: what was recorded before is compared, whole, and answered as a replay or a conflict.
+//! Accepting facts, in the order in which they came in. A fact that is new is stored and handed to its customer; one that was
+//! sent before is compared with what is stored, whole: it is a replay or a conflict.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -6,10 +7,11 @@ use entity::{idempotency_key, ledger_entry, purchase, refund};
 use sea_orm::{EntityTrait, ExprTrait, QueryFilter};
 
 use super::fact::{AdjustPoints, Fact, MAX_REFUNDS, NewPurchase, NewRefund, Refusal};
+use super::insertion::{Insertion, insert_once};
 use super::touched::{Batch, Customers, Touched};
 use crate::app::error::{Error, UserErrorCode};
-use crate::app::rows::{any, insert_new};
-use crate::app::stored::purchase::to_row;
+use crate::app::rows::any;
+use crate::app::stored::{purchase as purchases, refund as refunds};
 use crate::engine::purchase::{Line, RefundLine};
 
 /// What became of a fact.
@@ -18,6 +20,16 @@ pub(super) enum Verdict {
     /// With the entry that the adjustment posted then.
     Replayed(Option<ledger_entry::Model>),
     Refused(Refusal),
+}
+
+impl Verdict {
+    fn of(insertion: Insertion, conflict: Refusal) -> Self {
+        match insertion {
+            Insertion::New => Self::Accepted,
+            Insertion::Same => Self::Replayed(None),
+            Insertion::Different => Self::Refused(conflict),
+        }
+    }
 }
 
 const CONFLICT: Refusal = Refusal {
@@ -34,8 +46,8 @@ const TOO_MANY_REFUNDS: Refusal = Refusal {
 const BALANCE_TOO_LARGE: Refusal =
     Refusal { code: UserErrorCode::OutOfRange, path: "points", message: "would take the balance past ±10^15" };
 
-/// Inserts the facts that are new and hands them to their customers; one verdict each, in order.
-pub(super) async fn record(
+/// Accepts what is new. One verdict for each fact, in order.
+pub(super) async fn accept(
     batch: &Batch<'_>,
     facts: &[&Fact],
     customers: &mut Customers,
@@ -52,9 +64,9 @@ pub(super) async fn record(
             Fact::Evaluation(_) | Fact::Repair(_) => {}
         }
     }
-    record_purchases(batch, purchases, customers, &mut verdicts).await?;
-    record_refunds(batch, refunds, customers, &mut verdicts).await?;
-    record_adjustments(batch, adjustments, customers, &mut verdicts).await?;
+    accept_purchases(batch, purchases, customers, &mut verdicts).await?;
+    accept_refunds(batch, refunds, customers, &mut verdicts).await?;
+    accept_adjustments(batch, adjustments, customers, &mut verdicts).await?;
     for customer in customers.values_mut() {
         let facts = customer.purchases.len() + customer.refunds.len() + customer.adjustments.len();
         customer.changed |= facts > 0;
@@ -62,38 +74,25 @@ pub(super) async fn record(
     Ok(verdicts)
 }
 
-async fn record_purchases(
+async fn accept_purchases(
     batch: &Batch<'_>,
-    new: Vec<(usize, &NewPurchase)>,
+    sent: Vec<(usize, &NewPurchase)>,
     customers: &mut Customers,
     verdicts: &mut [Verdict],
 ) -> Result<(), Error> {
-    // The first of each external id is inserted, in external id order; the others are compared with it.
-    let mut known: BTreeMap<String, purchase::Model> = BTreeMap::new();
-    let mut asked = Vec::with_capacity(new.len());
-    for (index, new) in new {
+    let mut rows = Vec::with_capacity(sent.len());
+    for (_, new) in &sent {
         let customer = locked(customers, &new.customer_external_id)?;
         let (id, version) = (customer.row.id, customer.next_version());
-        let row = to_row(&new.purchase, id, batch.now, batch.campaigns.revision.number, version)?;
-        known.entry(row.external_id.clone()).or_insert_with(|| row.clone());
-        asked.push((index, &new.customer_external_id, row));
+        rows.push(purchases::to_row(&new.purchase, id, batch.now, batch.campaigns.revision.number, version)?);
     }
-    let models: Vec<purchase::Model> = known.values().cloned().collect();
-    let inserted = insert_new::<purchase::Entity>(batch.tx, &models, &[], purchase::Column::ExternalId).await?;
-    let mut inserted: HashSet<String> = inserted.into_iter().collect();
-    let earlier: Vec<String> = known.keys().filter(|id| !inserted.contains(*id)).cloned().collect();
-    if !earlier.is_empty() {
-        let earlier = any(batch.backend(), purchase::Column::ExternalId, earlier);
-        let rows = purchase::Entity::find().filter(earlier).all(batch.tx).await?;
-        known.extend(rows.into_iter().map(|row| (row.external_id.clone(), row)));
-    }
-    for (index, customer, row) in asked {
-        if inserted.remove(&row.external_id) {
-            locked(customers, customer)?.purchases.push(row);
-        } else if known.get(&row.external_id).is_some_and(|known| same_purchase(known, &row)) {
-            verdicts[index] = Verdict::Replayed(None);
-        } else {
-            verdicts[index] = Verdict::Refused(CONFLICT);
+    let (key, key_of) = (purchase::Column::ExternalId, |row: &purchase::Model| row.external_id.clone());
+    let mut inserted = insert_once::<purchase::Entity>(batch, key, key_of, Vec::new(), rows.iter().cloned()).await?;
+    for ((index, new), row) in sent.into_iter().zip(rows) {
+        let insertion = inserted.claim(&row.external_id, |stored| same_purchase(stored, &row));
+        verdicts[index] = Verdict::of(insertion, CONFLICT);
+        if insertion == Insertion::New {
+            locked(customers, &new.customer_external_id)?.purchases.push(row);
         }
     }
     Ok(())
@@ -118,76 +117,69 @@ fn same_lines(a: &str, b: &str) -> bool {
     sorted(a).is_some_and(|lines| Some(lines) == sorted(b))
 }
 
-async fn record_refunds(
+async fn accept_refunds(
     batch: &Batch<'_>,
-    new: Vec<(usize, &NewRefund)>,
+    sent: Vec<(usize, &NewRefund)>,
     customers: &mut Customers,
     verdicts: &mut [Verdict],
 ) -> Result<(), Error> {
-    if new.is_empty() {
+    if sent.is_empty() {
         return Ok(());
     }
-    let purchases: Vec<String> = new.iter().map(|(_, refund)| refund.purchase_external_id.clone()).collect();
-    let of_purchases = any(batch.backend(), refund::Column::PurchaseExternalId, purchases);
-    let of_ids =
-        any(batch.backend(), refund::Column::ExternalId, new.iter().map(|(_, refund)| refund.external_id.clone()));
-    let mut known: BTreeMap<String, refund::Model> = BTreeMap::new();
-    let mut counts: HashMap<String, usize> = HashMap::new();
-    for row in refund::Entity::find().filter(of_purchases.or(of_ids)).all(batch.tx).await? {
-        *counts.entry(row.purchase_external_id.clone()).or_default() += 1;
-        known.insert(row.external_id.clone(), row);
-    }
-    let mut rows: BTreeMap<String, refund::Model> = BTreeMap::new();
-    let mut asked = Vec::with_capacity(new.len());
-    for (index, new) in new {
-        let customer = locked(customers, &new.customer_external_id)?;
-        let row = refund_row(batch, new, customer)?;
-        if !known.contains_key(&row.external_id) && !rows.contains_key(&row.external_id) {
-            let count = counts.entry(row.purchase_external_id.clone()).or_default();
-            if *count >= MAX_REFUNDS {
-                verdicts[index] = Verdict::Refused(TOO_MANY_REFUNDS);
-                continue;
-            }
-            *count += 1;
-            rows.insert(row.external_id.clone(), row.clone());
-        }
-        asked.push((index, &new.customer_external_id, row));
-    }
-    let models: Vec<refund::Model> = rows.values().cloned().collect();
-    let inserted = insert_new::<refund::Entity>(batch.tx, &models, &[], refund::Column::ExternalId).await?;
-    let mut inserted: HashSet<String> = inserted.into_iter().collect();
-    // An id that was not free is another purchase's refund.
-    let taken: Vec<String> = rows.keys().filter(|id| !inserted.contains(*id)).cloned().collect();
-    known.extend(rows);
-    if !taken.is_empty() {
-        let taken = any(batch.backend(), refund::Column::ExternalId, taken);
-        let rows = refund::Entity::find().filter(taken).all(batch.tx).await?;
-        known.extend(rows.into_iter().map(|row| (row.external_id.clone(), row)));
-    }
-    for (index, customer, row) in asked {
-        if inserted.remove(&row.external_id) {
-            locked(customers, customer)?.refunds.push(row);
-        } else if known.get(&row.external_id).is_some_and(|known| same_refund(known, &row)) {
-            verdicts[index] = Verdict::Replayed(None);
+    let stored = load_refunds(batch, &sent).await?;
+    let admitted = within_limit(sent.iter().map(|(_, refund)| *refund), &stored);
+    let mut rows = Vec::with_capacity(sent.len());
+    for ((index, new), admitted) in sent.into_iter().zip(admitted) {
+        if admitted {
+            let customer = locked(customers, &new.customer_external_id)?;
+            let (id, version) = (customer.row.id, customer.next_version());
+            rows.push((index, new, refunds::to_row(new, id, batch.now, batch.campaigns.revision.number, version)?));
         } else {
-            verdicts[index] = Verdict::Refused(CONFLICT);
+            verdicts[index] = Verdict::Refused(TOO_MANY_REFUNDS);
+        }
+    }
+    let (key, key_of) = (refund::Column::ExternalId, |row: &refund::Model| row.external_id.clone());
+    let models = rows.iter().map(|(_, _, row)| row.clone());
+    let mut inserted = insert_once::<refund::Entity>(batch, key, key_of, stored, models).await?;
+    for (index, new, row) in rows {
+        let insertion = inserted.claim(&row.external_id, |stored| same_refund(stored, &row));
+        verdicts[index] = Verdict::of(insertion, CONFLICT);
+        if insertion == Insertion::New {
+            locked(customers, &new.customer_external_id)?.refunds.push(row);
         }
     }
     Ok(())
 }
 
-fn refund_row(batch: &Batch<'_>, new: &NewRefund, customer: &Touched) -> Result<refund::Model, Error> {
-    Ok(refund::Model {
-        external_id: new.external_id.clone(),
-        purchase_external_id: new.purchase_external_id.clone(),
-        customer_id: customer.row.id,
-        refunded_at: new.refunded_at.0,
-        recorded_at: batch.now.0,
-        amount: new.refund.amount,
-        lines: serde_json::to_string(&new.refund.lines).map_err(|error| Error::Internal(error.to_string()))?,
-        revision: batch.campaigns.revision.number,
-        version: customer.next_version(),
-    })
+/// All stored refunds of the purchases that these refunds name, and those with the ids of these refunds.
+async fn load_refunds(batch: &Batch<'_>, sent: &[(usize, &NewRefund)]) -> Result<Vec<refund::Model>, Error> {
+    let of = |column, values: Vec<String>| any(batch.backend(), column, values);
+    let purchases = sent.iter().map(|(_, refund)| refund.purchase_external_id.clone()).collect();
+    let ids = sent.iter().map(|(_, refund)| refund.external_id.clone()).collect();
+    let either = of(refund::Column::PurchaseExternalId, purchases).or(of(refund::Column::ExternalId, ids));
+    Ok(refund::Entity::find().filter(either).all(batch.tx).await?)
+}
+
+/// Whether each refund is stored already, or its purchase has room for one more.
+fn within_limit<'a>(sent: impl Iterator<Item = &'a NewRefund>, stored: &'a [refund::Model]) -> Vec<bool> {
+    let mut known: HashSet<&str> = stored.iter().map(|row| row.external_id.as_str()).collect();
+    let mut counts: HashMap<&str, usize> = HashMap::new();
+    for row in stored {
+        *counts.entry(&row.purchase_external_id).or_default() += 1;
+    }
+    let mut admit = |refund: &'a NewRefund| {
+        if known.contains(refund.external_id.as_str()) {
+            return true;
+        }
+        let count = counts.entry(&refund.purchase_external_id).or_default();
+        let has_room = *count < MAX_REFUNDS;
+        if has_room {
+            *count += 1;
+            known.insert(&refund.external_id);
+        }
+        has_room
+    };
+    sent.map(&mut admit).collect()
 }
 
 /// The same content: everything that the shop sent, defaults filled in, the lines added by sku.
@@ -210,74 +202,90 @@ fn same_refund_lines(a: &str, b: &str) -> bool {
     by_sku(a).is_some_and(|sums| Some(sums) == by_sku(b))
 }
 
-async fn record_adjustments(
+async fn accept_adjustments(
     batch: &Batch<'_>,
-    new: Vec<(usize, &AdjustPoints)>,
+    sent: Vec<(usize, &AdjustPoints)>,
     customers: &mut Customers,
     verdicts: &mut [Verdict],
 ) -> Result<(), Error> {
-    if new.is_empty() {
+    if sent.is_empty() {
         return Ok(());
     }
-    let mut known: BTreeMap<String, idempotency_key::Model> = BTreeMap::new();
-    let mut asked = Vec::with_capacity(new.len());
-    for (index, adjustment) in new {
-        let customer = locked(customers, &adjustment.customer_external_id)?;
-        let request = adjustment.request();
-        known.entry(adjustment.idempotency_key.clone()).or_insert_with(|| idempotency_key::Model {
-            key: adjustment.idempotency_key.clone(),
-            request: request.clone(),
-            campaign_id: None,
-            customer_id: Some(customer.row.id.0),
-            sequence: None,
-        });
-        asked.push((index, adjustment, request));
-    }
-    let models: Vec<idempotency_key::Model> = known.values().cloned().collect();
-    let inserted = insert_new::<idempotency_key::Entity>(batch.tx, &models, &[], idempotency_key::Column::Key).await?;
-    let mut inserted: HashSet<String> = inserted.into_iter().collect();
-    let earlier: Vec<String> = known.keys().filter(|key| !inserted.contains(*key)).cloned().collect();
-    let mut posted = HashMap::new();
-    if !earlier.is_empty() {
-        let earlier = any(batch.backend(), idempotency_key::Column::Key, earlier);
-        let rows = idempotency_key::Entity::find().filter(earlier).all(batch.tx).await?;
-        posted = entries_of(batch, &rows).await?;
-        known.extend(rows.into_iter().map(|row| (row.key.clone(), row)));
-    }
-    let mut refused = HashSet::new();
-    for (index, adjustment, request) in asked {
-        let key = &adjustment.idempotency_key;
-        let customer = locked(customers, &adjustment.customer_external_id)?;
-        if inserted.remove(key) {
-            let pending: i64 = customer.adjustments.iter().map(|accepted| accepted.points).sum();
-            if !adjustment.fits(customer.row.balance.saturating_add(pending)) {
-                verdicts[index] = Verdict::Refused(BALANCE_TOO_LARGE);
-                refused.insert(key.clone());
-                // Free for the next of this batch that has it.
-                inserted.insert(key.clone());
-                continue;
-            }
-            refused.remove(key);
-            customer.adjustments.push(adjustment.clone());
-        } else if known.get(key).is_some_and(|known| known.request == request) {
-            verdicts[index] = Verdict::Replayed(posted.get(key).cloned());
+    let keys = sent.iter().map(|(_, adjustment)| adjustment.idempotency_key.clone());
+    let known = any(batch.backend(), idempotency_key::Column::Key, keys);
+    let stored = idempotency_key::Entity::find().filter(known).all(batch.tx).await?;
+    let posted = load_entries(batch, &stored).await?;
+    let fits = within_balance(sent.iter().map(|(_, adjustment)| *adjustment), &stored, customers);
+    let mut rows = Vec::with_capacity(sent.len());
+    for ((index, adjustment), fits) in sent.into_iter().zip(fits) {
+        if fits {
+            let customer = locked(customers, &adjustment.customer_external_id)?;
+            rows.push((index, adjustment, key_row(adjustment, customer)));
         } else {
-            verdicts[index] = Verdict::Refused(KEY_CONFLICT);
+            // A refusal changes nothing: the key stays free.
+            verdicts[index] = Verdict::Refused(BALANCE_TOO_LARGE);
         }
     }
-    if !refused.is_empty() {
-        // A refusal changes nothing: the key stays free.
-        let keys = any(batch.backend(), idempotency_key::Column::Key, refused);
-        idempotency_key::Entity::delete_many().filter(keys).exec(batch.tx).await?;
+    let (key, key_of) = (idempotency_key::Column::Key, |row: &idempotency_key::Model| row.key.clone());
+    let models = rows.iter().map(|(_, _, row)| row.clone());
+    let mut inserted = insert_once::<idempotency_key::Entity>(batch, key, key_of, stored, models).await?;
+    for (index, adjustment, row) in rows {
+        let insertion = inserted.claim(&row.key, |stored| stored.request == row.request);
+        verdicts[index] = match Verdict::of(insertion, KEY_CONFLICT) {
+            Verdict::Replayed(_) => Verdict::Replayed(posted.get(&row.key).cloned()),
+            other => other,
+        };
+        if insertion == Insertion::New {
+            locked(customers, &adjustment.customer_external_id)?.adjustments.push(adjustment.clone());
+        }
     }
     Ok(())
 }
 
+/// Whether each adjustment is stored already, or its customer's balance may take it on top of those before it.
+fn within_balance<'a>(
+    sent: impl Iterator<Item = &'a AdjustPoints>,
+    stored: &'a [idempotency_key::Model],
+    customers: &Customers,
+) -> Vec<bool> {
+    let mut known: HashSet<&str> = stored.iter().map(|row| row.key.as_str()).collect();
+    let mut balances: HashMap<&str, i64> = HashMap::new();
+    let mut admit = |adjustment: &'a AdjustPoints| {
+        if known.contains(adjustment.idempotency_key.as_str()) {
+            return true;
+        }
+        let name = adjustment.customer_external_id.as_str();
+        let recorded = customers.get(name).map_or(0, |customer| customer.row.balance);
+        let balance = balances.entry(name).or_insert(recorded);
+        let fits = adjustment.fits(*balance);
+        if fits {
+            *balance = balance.saturating_add(adjustment.points);
+            known.insert(&adjustment.idempotency_key);
+        }
+        fits
+    };
+    sent.map(&mut admit).collect()
+}
+
+/// The key's row before the adjustment is posted.
+fn key_row(adjustment: &AdjustPoints, customer: &Touched) -> idempotency_key::Model {
+    idempotency_key::Model {
+        key: adjustment.idempotency_key.clone(),
+        request: adjustment.request(),
+        campaign_id: None,
+        customer_id: Some(customer.row.id.0),
+        sequence: None,
+    }
+}
+
 /// The ledger entries that these keys posted, by key.
-async fn entries_of(
+async fn load_entries(
     batch: &Batch<'_>,
     keys: &[idempotency_key::Model],
 ) -> Result<HashMap<String, ledger_entry::Model>, Error> {
+    if keys.is_empty() {
+        return Ok(HashMap::new());
+    }
     let customers = keys.iter().filter_map(|key| key.customer_id);
     let sequences = keys.iter().filter_map(|key| key.sequence);
     // A few more than asked for: all combinations of these customers and sequences.

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use entity::{LedgerEntryKind, award, customer, ledger_entry};
 use sea_orm::{ConnectionTrait, DatabaseBackend, EntityTrait, QueryFilter};
 
+use super::acceptance::Verdict;
 use super::context::Context;
 use super::evaluation::Evaluation;
 use super::fact::{AdjustPoints, Fact, Recorded, Refusal};
-use super::facts::Verdict;
 use super::prepared::{Preparation, TooLong};
 use super::recount::Repair;
 use super::touched::{Batch, Customers, Touched, lock_in_order};
-use super::{evaluation, facts, posting, repair};
+use super::{acceptance, evaluation, posting, repair};
 use crate::app::database::CAMPAIGNS_LOCK;
 use crate::app::error::{Error, UserErrorCode};
 use crate::app::jobs::request::{Wanted, request};
@@ -57,7 +57,7 @@ pub(super) async fn commit(
     if let Some((name, _)) = unprepared.filter(|_| batch.most_refolded.is_some()) {
         return Ok(Committed::TooLong(TooLong { customer: name.clone(), touches: Vec::new(), repair: true }));
     }
-    let verdicts = facts::record(&batch, facts, &mut customers).await?;
+    let verdicts = acceptance::accept(&batch, facts, &mut customers).await?;
     repair::recount(&batch, &mut customers, prepared.as_mut()).await?;
     let evaluated = match evaluation::evaluate(&batch, &customers, prepared).await? {
         Evaluation::Done(evaluated) => evaluated,

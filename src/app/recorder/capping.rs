@@ -11,10 +11,12 @@ use super::folded::Folded;
 use super::folding::{self, Fold, Job};
 use super::touched::{Batch, Customers};
 use crate::app::error::Error;
-use crate::app::rows::{Kind, Rows, first_of_each};
+use crate::app::rows::first_of_each;
 use crate::app::stored::award as awards;
+use crate::app::stored::stretches::{Ends, INDEX, Stored, Stretches, index, lies_in};
 use crate::engine::award::Reached;
 use crate::engine::cap::{self, Following, Further};
+use crate::engine::stretch::Stretch;
 
 /// Cuts what was reached, and adds what changes behind the folded stretches to them.
 pub(super) async fn cap(batch: &Batch<'_>, customers: &Customers, folded: &mut [Folded<'_>]) -> Result<(), Error> {
@@ -41,36 +43,32 @@ async fn load_last(
     folded: &[Folded<'_>],
     following: &[Following],
 ) -> Result<HashMap<usize, Vec<award::Model>>, Error> {
-    let columns = [
-        ("folded", Kind::Int),
-        ("customer_id", Kind::Int),
-        ("campaign_id", Kind::Int),
-        ("to_at", Kind::Int),
-        ("to_id", Kind::Text),
-    ];
-    let mut rows = Rows::new(batch.backend(), &columns);
+    let mut asked = Stretches::new(batch.backend());
+    let mut places = Vec::new();
     let mut most = 0;
-    for ((index, one), following) in (0_i64..).zip(folded).zip(following) {
+    for ((place, one), following) in folded.iter().enumerate().zip(following) {
         most = match following {
             Following::Stay => continue,
             Following::Leave(leave) => most.max(*leave),
             Following::Enter(_) => most.max(1),
         };
-        let Some(to) = one.outcome.to.clone() else { continue };
-        let (customer, campaign) = (one.customer_id.0, one.campaign.id().0);
-        rows.push(vec![index.into(), customer.into(), campaign.into(), to.at.0.into(), to.external_id.into()]);
+        if one.outcome.stretch.to.is_some() {
+            let behind = Stretch { after: one.outcome.stretch.to.clone(), to: None };
+            asked.push_in(one.customer_id, one.campaign.id(), &behind);
+            places.push(place);
+        }
     }
     let mut last: HashMap<usize, Vec<award::Model>> = HashMap::new();
-    if rows.is_empty() {
+    if asked.is_empty() {
         return Ok(last);
     }
-    let conditions = "s.customer_id = r.customer_id AND s.campaign_id = r.campaign_id AND s.status <> 'reversed' \
-        AND s.earned_at >= r.to_at AND (s.earned_at > r.to_at OR s.purchase_external_id > COALESCE(r.to_id, ''))";
+    let conditions = format!("{} AND s.status <> 'reversed'", lies_in("s", Stored::Awards, Ends::After));
     let order = "s.earned_at DESC, s.purchase_external_id DESC, s.nth DESC";
-    for row in first_of_each(batch.tx, "r.folded, t.*", "award", rows, conditions, order, most).await? {
-        let index: i64 = row.try_get("", "folded")?;
-        let of_index = last.entry(usize::try_from(index).unwrap_or(usize::MAX)).or_default();
-        of_index.push(award::Model::from_query_result(&row, "")?);
+    let what = format!("{INDEX}, t.*");
+    for row in first_of_each(batch.tx, &what, "award", asked.into_rows(), &conditions, order, most).await? {
+        if let Some(place) = places.get(index(&row)?) {
+            last.entry(*place).or_default().push(award::Model::from_query_result(&row, "")?);
+        }
     }
     let latest_first = |row: &award::Model| Reverse((awards::reaching_key(row), row.nth));
     last.values_mut().for_each(|rows| rows.sort_by_key(latest_first));

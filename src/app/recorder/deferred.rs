@@ -13,11 +13,11 @@ use super::touched::{Batch, Customers, Touched};
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
 use crate::app::rows::read_in_order;
-use crate::app::stored::history;
-use crate::app::stored::history::{Bounds, Lines, Stretch};
+use crate::app::stored::history::{self, Bounds, Lines};
 use crate::app::stored::recorded::{Recorded, with_refunds};
 use crate::engine::evaluate::{Append, Tail};
 use crate::engine::purchase::Key;
+use crate::engine::stretch::Stretch;
 use crate::engine::time::Instant;
 
 /// Purchases that each customer folds on by, at the least, where many of them share what one commit may take.
@@ -65,11 +65,11 @@ pub(super) async fn load_waiting(batch: &Batch<'_>, customers: &Customers) -> Re
         read_in_order(batch.tx).await?;
     }
     for lines in [Lines::Loaded, Lines::LeftOut] {
-        let stretches = deferred.iter().filter(|one| one.lines == lines).map(|one| one.stretch.clone());
-        let stretches: Vec<Stretch> = stretches.collect();
+        let of_lines = deferred.iter().filter(|one| one.lines == lines);
+        let stretches: Vec<(CustomerId, Stretch)> = of_lines.map(|one| (one.customer, one.stretch.clone())).collect();
         let first = history::first_rows(batch.tx, &stretches, lines, bounds).await?;
-        for (stretch, (recorded, end)) in stretches.into_iter().zip(with_refunds(batch.tx, first).await?) {
-            waiting.insert(stretch.customer, WaitingStretch { recorded, end });
+        for ((customer, _), (recorded, end)) in stretches.into_iter().zip(with_refunds(batch.tx, first).await?) {
+            waiting.insert(customer, WaitingStretch { recorded, end });
         }
     }
     Ok(Waiting { customers: waiting })
@@ -95,6 +95,7 @@ impl Waiting {
 
 /// What is deferred of one customer.
 struct Deferred {
+    customer: CustomerId,
     /// From the earliest mark to the latest end of the campaigns' periods.
     stretch: Stretch,
     lines: Lines,
@@ -114,10 +115,10 @@ fn deferred(batch: &Batch<'_>, customer: &Touched) -> Option<Deferred> {
     Some(Deferred {
         lines: if reads_lines { Lines::Loaded } else { Lines::LeftOut },
         campaigns: marked.len(),
+        customer: customer.row.id,
         stretch: Stretch {
-            customer: customer.row.id,
             to: Some(Key::before(ends.max()?)),
-            after: marked.into_iter().map(|(_, mark)| mark).min()?,
+            after: Some(marked.into_iter().map(|(_, mark)| mark).min()?),
         },
     })
 }

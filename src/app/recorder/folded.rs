@@ -1,6 +1,5 @@
 //! What a fold found, beside what is recorded of the same stretch.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use entity::{CustomerId, award};
@@ -11,11 +10,11 @@ use super::prepared::PreparedFold;
 use super::touched::{Batch, Customers};
 use crate::app::campaigns::Campaign;
 use crate::app::error::Error;
-use crate::app::rows::{Kind, Rows, join_each};
-use crate::app::stored::award as awards;
-use crate::engine::evaluate::{Outcome, Range};
+use crate::app::rows::join_each;
+use crate::app::stored::stretches::{Ends, INDEX, Stored, Stretches, index, lies_in};
+use crate::engine::evaluate::Outcome;
 use crate::engine::purchase::Key;
-use crate::engine::time::Instant;
+use crate::engine::stretch::Stretch;
 
 /// What a fold found, with what is recorded of it.
 pub(super) struct Folded<'a> {
@@ -27,7 +26,7 @@ pub(super) struct Folded<'a> {
     /// The recorded awards of the folded stretch.
     pub(super) recorded: Vec<award::Model>,
     /// Where recorded awards are still to be loaded.
-    pub(super) unloaded: Option<Range>,
+    pub(super) unloaded: Option<Stretch>,
     /// See [`Job::until`].
     pub(super) until: Option<Key>,
 }
@@ -52,10 +51,10 @@ pub(super) fn finish(job: Job<'_>) -> Folded<'_> {
     let Some(prepared) = prepared else {
         let outcome = found.unwrap_or_else(Outcome::unchanged);
         // After the tail nothing is recorded.
-        let unloaded = (!outcome.appended).then(|| Range { after: outcome.from.clone(), to: outcome.to.clone() });
+        let unloaded = (!outcome.appended).then(|| outcome.stretch.clone());
         return Folded { customer, customer_id, campaign, outcome, recorded: Vec::new(), unloaded, until };
     };
-    let unloaded = prepared.seen.clone().map(|seen| Range { after: Some(seen), to: None });
+    let unloaded = prepared.seen.clone().map(|seen| Stretch { after: Some(seen), to: None });
     let PreparedFold { outcome, recorded, .. } = prepared;
     let outcome = if let Some(found) = found { outcome.followed_by(found) } else { outcome };
     Folded { customer, customer_id, campaign, outcome, recorded, unloaded, until }
@@ -63,34 +62,22 @@ pub(super) fn finish(job: Job<'_>) -> Folded<'_> {
 
 /// Loads the recorded awards of the stretches that were folded again.
 pub(super) async fn load_recorded(batch: &Batch<'_>, folded: &mut [Folded<'_>]) -> Result<(), Error> {
-    let columns =
-        [("customer_id", Kind::Int), ("campaign_id", Kind::Int), ("from_at", Kind::Int), ("to_at", Kind::Int)];
-    let mut rows = Rows::new(batch.backend(), &columns);
-    let mut places = HashMap::new();
-    for (index, one) in folded.iter().enumerate() {
+    let mut asked = Stretches::new(batch.backend());
+    let mut places = Vec::new();
+    for (place, one) in folded.iter().enumerate() {
         let Some(stretch) = &one.unloaded else { continue };
-        let at = |key: &Option<Key>, default: Instant| key.as_ref().map_or(default, |key| key.at).0;
-        rows.push(vec![
-            one.customer_id.0.into(),
-            one.campaign.id().0.into(),
-            at(&stretch.after, Instant::EPOCH).into(),
-            at(&stretch.to, Instant::FOREVER).into(),
-        ]);
-        places.insert((one.customer_id, one.campaign.id()), index);
+        asked.push_in(one.customer_id, one.campaign.id(), stretch);
+        places.push(place);
     }
-    if rows.is_empty() {
+    if asked.is_empty() {
         return Ok(());
     }
-    let on = "t.customer_id = r.customer_id AND t.campaign_id = r.campaign_id \
-        AND t.earned_at >= r.from_at AND t.earned_at <= r.to_at AND t.status <> 'reversed'";
+    let on = format!("{} AND t.status <> 'reversed'", lies_in("t", Stored::Awards, Ends::AfterTo));
     let take = |row: QueryResult| {
-        let row = award::Model::from_query_result(&row, "")?;
-        let place = places.get(&(row.customer_id, row.campaign_id));
-        let Some(Folded { unloaded, recorded, .. }) = place.map(|index| &mut folded[*index]) else { return Ok(()) };
-        if unloaded.as_ref().is_some_and(|stretch| stretch.contains(&awards::reaching_key(&row))) {
-            recorded.push(row);
+        if let Some(place) = places.get(index(&row)?) {
+            folded[*place].recorded.push(award::Model::from_query_result(&row, "")?);
         }
         Ok(())
     };
-    Ok(join_each(batch.tx, "t.*", "award", rows, on, take).await?)
+    Ok(join_each(batch.tx, &format!("{INDEX}, t.*"), "award", asked.into_rows(), &on, take).await?)
 }

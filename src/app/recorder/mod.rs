@@ -9,18 +9,18 @@
 //!
 //! A caller that goes away cancels nothing: writers run in tasks of their own.
 
+mod acceptance;
 mod batch;
 mod capping;
 mod change;
 mod changed;
 pub mod context;
 mod deferred;
-mod draft;
 mod evaluation;
 pub mod fact;
-mod facts;
 mod folded;
 mod folding;
+mod insertion;
 mod posting;
 mod preparation;
 mod prepared;

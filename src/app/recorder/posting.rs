@@ -7,24 +7,22 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use entity::{
-    AwardStatus, BudgetDecisionKind, CampaignId, LedgerEntryKind, award, budget, budget_decision, campaign_stat,
-    checkpoint, idempotency_key, ledger_entry,
+    AwardStatus, CampaignId, LedgerEntryKind, award, budget, budget_decision, campaign_stat, checkpoint,
+    idempotency_key, ledger_entry,
 };
 use sea_orm::{EntityTrait, QueryFilter};
 
-use super::draft::Draft;
 use super::evaluation::Evaluated;
 use super::touched::{Batch, Customers, Touched, lock_in_order};
 use crate::app::error::Error;
-use crate::app::rows::{Kind, OnConflict, Rows, any, delete, insert, update};
-use crate::app::stored::award as awards;
-use crate::engine::award::Reached;
-use crate::engine::budget::Budget;
-use crate::engine::diff::{Changed, How, Recorded};
+use crate::app::rows::{OnConflict, any, delete, insert, update};
+use crate::app::stored::stretches::{Ends, Stored, Stretches, lies_in};
+use crate::app::stored::{award as awards, budget as budgets, checkpoint as checkpoints};
+use crate::engine::account::{Draft, Given, Totals};
+use crate::engine::budget::Decision;
+use crate::engine::diff::{Changed, How};
 use crate::engine::evaluate::Outcome;
 use crate::engine::purchase::Key;
-use crate::engine::state::State;
-use crate::engine::time::Instant;
 
 /// What the entries of a repair say.
 const REPAIR_REASON: &str = "audit repair";
@@ -40,7 +38,7 @@ pub(super) async fn post(
 ) -> Result<(), Error> {
     move_awards(batch, customers, &mut evaluated).await?;
     let budgets = lock_budgets(batch, &evaluated).await?;
-    let mut posting = Posting { batch, budgets, writes: Writes::default() };
+    let mut posting = Posting { batch, budgets, writes: Writes::new(batch) };
     let mut evaluated: VecDeque<Evaluated> = evaluated.into();
     for (name, customer) in customers.iter_mut() {
         let mut drafts = Drafts::default();
@@ -100,7 +98,6 @@ struct Drafts {
     awards: Vec<Draft>,
 }
 
-#[derive(Default)]
 struct Writes {
     new_awards: Vec<award::Model>,
     changed_awards: Vec<award::Model>,
@@ -108,7 +105,7 @@ struct Writes {
     decisions: Vec<budget_decision::Model>,
     budgets: BTreeMap<CampaignId, budget::Model>,
     stats: BTreeMap<CampaignId, campaign_stat::Model>,
-    void_checkpoints: Vec<(i64, i64, Key, Key)>,
+    void_checkpoints: Stretches,
     checkpoints: Vec<checkpoint::Model>,
     keys: Vec<idempotency_key::Model>,
 }
@@ -137,22 +134,18 @@ impl Posting<'_> {
             return Ok(());
         }
         customer.changed = true;
-        let stood = customer.running.of(id).standing;
-        // Reversals, in the order of what is taken back.
-        let mut taken: Vec<(&Recorded, i64)> = diff.reversed.iter().map(|gone| (gone, gone.reached.points)).collect();
-        taken.extend(diff.changed.iter().filter_map(|changed| Some((&changed.recorded, taken_back(changed)?))));
-        taken.sort_by(|(a, _), (b, _)| a.reached.order().cmp(&b.reached.order()));
-        for (award, points) in taken {
-            let reposted = diff.changed.iter().any(|c| c.recorded.number == award.number && c.how == How::Reposted);
-            self.take_back(customer, id, award, points, reposted, drafts);
-        }
+        let mut tally = customer.running.of(id).tally();
+        let mut account = customer.account();
+        let mut budget = self.budgets.get(&id).and_then(budgets::from_row);
+        let effect = account.apply(&mut tally, budget.as_mut(), &diff);
+        customer.set_account(&account);
+        customer.running.entry(id).set_tally(tally);
+        self.count(id, &effect.totals);
+        self.decide(id, customer, &effect.decisions);
         for gone in &diff.reversed {
-            let standing = customer.running.entry(id);
-            *(if gone.standing { &mut standing.standing } else { &mut standing.declined }) -= 1;
             if let Some(row) = recorded.remove(&gone.number) {
                 let version = customer.next_version();
-                let row = award::Model { status: AwardStatus::Reversed, version, ..row };
-                self.changed(customer, row);
+                self.changed(customer, award::Model { status: AwardStatus::Reversed, version, ..row });
             }
         }
         for changed in &diff.changed {
@@ -161,20 +154,14 @@ impl Posting<'_> {
                 self.changed(customer, row);
             }
         }
-        // Awards, in award order.
-        let mut given: Vec<(&Reached, Option<i64>)> = diff.awarded.iter().map(|award| (award, None)).collect();
-        let reposted = diff.changed.iter().filter(|changed| changed.how == How::Reposted);
-        given.extend(reposted.map(|changed| (&changed.reached, Some(changed.recorded.number))));
-        given.sort_by(|(a, _), (b, _)| a.order().cmp(&b.order()));
-        for (award, number) in given {
-            match number {
-                Some(number) => drafts.awards.push(draft(award.points, number, &award.by)),
-                None => self.give(customer, id, award, drafts),
-            }
+        for Given { number, standing, reached } in effect.given {
+            let status = if standing { AwardStatus::Standing } else { AwardStatus::Declined };
+            let row = awards::to_row(&reached, customer.row.id, number, id, status, customer.next_version());
+            customer.awards.push(row.clone());
+            self.writes.new_awards.push(row);
         }
-        let stands = customer.running.of(id).standing;
-        self.stat(id).awards += stands - stood;
-        self.stat(id).customers += i64::from(stands > 0) - i64::from(stood > 0);
+        drafts.reversals.extend(effect.reversals);
+        drafts.awards.extend(effect.awards);
         Ok(())
     }
 
@@ -182,12 +169,10 @@ impl Posting<'_> {
     fn keep_fold(&mut self, customer: &mut Touched, campaign: CampaignId, outcome: Outcome) -> Result<(), Error> {
         let customer_id = customer.row.id;
         if !outcome.appended {
-            let from = outcome.from.unwrap_or_else(|| Key::before(Instant::EPOCH));
-            let to = outcome.to.unwrap_or_else(|| Key::before(Instant::FOREVER));
-            self.writes.void_checkpoints.push((customer_id.0, campaign.0, from, to));
+            self.writes.void_checkpoints.push_in(customer_id, campaign, &outcome.stretch);
         }
         for state in outcome.checkpoints {
-            self.writes.checkpoints.extend(checkpoint_row(customer_id, campaign, &state)?);
+            self.writes.checkpoints.extend(checkpoints::to_row(customer_id, campaign, &state)?);
         }
         if let Some(tail) = outcome.tail.filter(|tail| customer.running.of(campaign).tail() != *tail) {
             customer.changed = true;
@@ -203,87 +188,22 @@ impl Posting<'_> {
         Ok(())
     }
 
-    /// Points of a recorded award that no longer stand, or would no longer.
-    fn take_back(
-        &mut self,
-        customer: &mut Touched,
-        campaign: CampaignId,
-        award: &Recorded,
-        points: i64,
-        reposted: bool,
-        drafts: &mut Drafts,
-    ) {
-        if !award.standing {
-            self.stat(campaign).points_declined -= points;
-            return;
+    /// Numbers and stores the decisions of the campaign's budget.
+    fn decide(&mut self, campaign: CampaignId, customer: &Touched, decisions: &[Decision]) {
+        let Some(row) = self.budgets.get_mut(&campaign).filter(|_| !decisions.is_empty()) else { return };
+        for decision in decisions {
+            row.decision_no += 1;
+            row.points_used = decision.used;
+            self.writes.decisions.push(budget_decision::Model {
+                campaign_id: campaign,
+                decision_no: row.decision_no,
+                kind: budgets::stored_kind(decision.kind),
+                customer_id: Some(customer.row.id.0),
+                award_number: Some(decision.award_number),
+                points: decision.points,
+                points_used: decision.used,
+            });
         }
-        drafts.reversals.push(draft(-points, award.number, &award.reached.by));
-        if reposted {
-            return;
-        }
-        customer.row.lifetime -= points;
-        self.stat(campaign).points_standing -= points;
-        if let Some(row) = self.budgets.get_mut(&campaign) {
-            row.points_used -= points;
-            self.decide(campaign, BudgetDecisionKind::Released, customer, award.number, points);
-        }
-    }
-
-    /// A newly reached award.
-    fn give(&mut self, customer: &mut Touched, campaign: CampaignId, reached: &Reached, drafts: &mut Drafts) {
-        customer.row.award_number += 1;
-        let number = customer.row.award_number;
-        let stands = self.fits(campaign, reached.points);
-        let standing = customer.running.entry(campaign);
-        let status = if stands {
-            standing.standing += 1;
-            customer.row.lifetime += reached.points;
-            self.stat(campaign).points_standing += reached.points;
-            drafts.awards.push(draft(reached.points, number, &reached.by));
-            AwardStatus::Standing
-        } else {
-            standing.declined += 1;
-            self.stat(campaign).points_declined += reached.points;
-            AwardStatus::Declined
-        };
-        if self.budgets.contains_key(&campaign) {
-            let kind = if stands { BudgetDecisionKind::Standing } else { BudgetDecisionKind::Declined };
-            self.decide(campaign, kind, customer, number, reached.points);
-        }
-        let row = awards::to_row(reached, customer.row.id, number, campaign, status, customer.next_version());
-        customer.awards.push(row.clone());
-        self.writes.new_awards.push(row);
-    }
-
-    fn fits(&mut self, campaign: CampaignId, points: i64) -> bool {
-        let Some(row) = self.budgets.get_mut(&campaign) else { return true };
-        let Some(limit) = row.points_limit else { return true };
-        let mut budget = Budget { limit, used: row.points_used };
-        let fits = budget.decide(points);
-        row.points_used = budget.used;
-        fits
-    }
-
-    /// Numbers what just moved the budget.
-    fn decide(
-        &mut self,
-        campaign: CampaignId,
-        kind: BudgetDecisionKind,
-        customer: &Touched,
-        award_number: i64,
-        points: i64,
-    ) {
-        let Some(row) = self.budgets.get_mut(&campaign) else { return };
-        row.decision_no += 1;
-        self.writes.decisions.push(budget_decision::Model {
-            campaign_id: campaign,
-            decision_no: row.decision_no,
-            kind,
-            customer_id: Some(customer.row.id.0),
-            award_number: Some(award_number),
-            points,
-            points_used: row.points_used,
-        });
         self.writes.budgets.insert(campaign, row.clone());
     }
 
@@ -292,38 +212,26 @@ impl Posting<'_> {
         self.writes.changed_awards.push(row);
     }
 
-    fn stat(&mut self, campaign: CampaignId) -> &mut campaign_stat::Model {
-        self.writes.stats.entry(campaign).or_insert(campaign_stat::Model {
+    fn count(&mut self, campaign: CampaignId, totals: &Totals) {
+        let shard = self.batch.shard;
+        let stat = self.writes.stats.entry(campaign).or_insert(campaign_stat::Model {
             campaign_id: campaign,
-            shard: self.batch.shard,
+            shard,
             awards: 0,
             customers: 0,
             points_standing: 0,
             points_declined: 0,
-        })
+        });
+        stat.awards += totals.awards;
+        stat.customers += totals.customers;
+        stat.points_standing += totals.points_standing;
+        stat.points_declined += totals.points_declined;
     }
 
     /// Numbers a customer's entries: reversals, awards, adjustments.
     fn close(&mut self, customer: &mut Touched, drafts: Drafts) {
         let version = customer.next_version();
         let mut entries = Vec::new();
-        let entry = |row: &mut entity::customer::Model, kind, points| {
-            row.ledger_sequence += 1;
-            row.posted_at = self.batch.now.0;
-            row.balance += points;
-            ledger_entry::Model {
-                customer_id: row.id,
-                sequence: row.ledger_sequence,
-                kind,
-                points,
-                balance_after: row.balance,
-                award_number: None,
-                purchase_external_id: None,
-                reason: None,
-                created_at: row.posted_at,
-                version,
-            }
-        };
         let reason = customer.repair.is_some().then(|| REPAIR_REASON.to_owned());
         let drafts = match customer.repair.take() {
             // What the ledger has may have been wrong before: only what it lacks in the end is posted.
@@ -333,9 +241,25 @@ impl Posting<'_> {
             }
             None => drafts.reversals.into_iter().chain(drafts.awards).collect(),
         };
+        let mut account = customer.account();
+        let mut entry = |kind, points| {
+            let posted = account.post(points);
+            ledger_entry::Model {
+                customer_id: customer.row.id,
+                sequence: posted.sequence,
+                kind,
+                points,
+                balance_after: posted.balance,
+                award_number: None,
+                purchase_external_id: None,
+                reason: None,
+                created_at: self.batch.now.0,
+                version,
+            }
+        };
         for draft in drafts {
             let kind = if draft.points < 0 { LedgerEntryKind::Reversal } else { LedgerEntryKind::Award };
-            let entry = entry(&mut customer.row, kind, draft.points);
+            let entry = entry(kind, draft.points);
             entries.push(ledger_entry::Model {
                 award_number: Some(draft.award_number),
                 purchase_external_id: draft.purchase,
@@ -344,7 +268,7 @@ impl Posting<'_> {
             });
         }
         for adjustment in &customer.adjustments {
-            let entry = entry(&mut customer.row, LedgerEntryKind::Adjustment, adjustment.points);
+            let entry = entry(LedgerEntryKind::Adjustment, adjustment.points);
             self.writes.keys.push(idempotency_key::Model {
                 key: adjustment.idempotency_key.clone(),
                 request: adjustment.request(),
@@ -354,6 +278,10 @@ impl Posting<'_> {
             });
             entries.push(ledger_entry::Model { reason: Some(adjustment.reason.clone()), ..entry });
         }
+        if !entries.is_empty() {
+            customer.row.posted_at = self.batch.now.0;
+        }
+        customer.set_account(&account);
         self.writes.entries.extend(entries.iter().cloned());
         customer.entries = entries;
     }
@@ -368,31 +296,21 @@ fn keep_mark(customer: &mut Touched, campaign: CampaignId, mark: Option<Key>) ->
     true
 }
 
-/// How many points a recorded award that stays loses (those of a reposted one come back).
-fn taken_back(changed: &Changed) -> Option<i64> {
-    match changed.how {
-        How::Shrunk(points) => Some(points),
-        How::Reposted => Some(changed.recorded.reached.points),
-        How::Moved | How::Adjusted => None,
-    }
-}
-
-fn draft(points: i64, award_number: i64, by: &Key) -> Draft {
-    Draft { points, award_number, purchase: Some(by.external_id.clone()) }
-}
-
-fn checkpoint_row(
-    customer_id: entity::CustomerId,
-    campaign_id: CampaignId,
-    state: &State,
-) -> Result<Option<checkpoint::Model>, Error> {
-    let Some(key) = state.last.clone() else { return Ok(None) };
-    let state = serde_json::to_string(state).map_err(|error| Error::Internal(error.to_string()))?;
-    let (purchased_at, external_id) = (key.at.0, key.external_id);
-    Ok(Some(checkpoint::Model { customer_id, campaign_id, purchased_at, external_id, state }))
-}
-
 impl Writes {
+    fn new(batch: &Batch<'_>) -> Self {
+        Self {
+            new_awards: Vec::new(),
+            changed_awards: Vec::new(),
+            entries: Vec::new(),
+            decisions: Vec::new(),
+            budgets: BTreeMap::new(),
+            stats: BTreeMap::new(),
+            void_checkpoints: Stretches::new(batch.backend()),
+            checkpoints: Vec::new(),
+            keys: Vec::new(),
+        }
+    }
+
     async fn save(self, batch: &Batch<'_>) -> Result<(), Error> {
         let tx = batch.tx;
         insert::<award::Entity>(tx, &self.new_awards, OnConflict::Fail).await?;
@@ -409,35 +327,13 @@ impl Writes {
     }
 }
 
-/// Deletes the checkpoints that lie strictly between two keys of a customer's history in a campaign.
-async fn delete_checkpoints(batch: &Batch<'_>, void: Vec<(i64, i64, Key, Key)>) -> Result<(), Error> {
+/// Deletes the checkpoints that lie strictly inside stretches of customers' histories in campaigns.
+async fn delete_checkpoints(batch: &Batch<'_>, void: Stretches) -> Result<(), Error> {
     if void.is_empty() {
         return Ok(());
     }
-    let columns = [
-        ("customer_id", Kind::Int),
-        ("campaign_id", Kind::Int),
-        ("from_at", Kind::Int),
-        ("from_id", Kind::Text),
-        ("to_at", Kind::Int),
-        ("to_id", Kind::Text),
-    ];
-    let mut rows = Rows::new(batch.backend(), &columns);
-    for (customer, campaign, from, to) in void {
-        rows.push(vec![
-            customer.into(),
-            campaign.into(),
-            from.at.0.into(),
-            from.external_id.into(),
-            to.at.0.into(),
-            to.external_id.into(),
-        ]);
-    }
-    let on = "t.customer_id = r.customer_id AND t.campaign_id = r.campaign_id \
-        AND t.purchased_at >= r.from_at AND t.purchased_at <= r.to_at \
-        AND (t.purchased_at > r.from_at OR t.external_id > COALESCE(r.from_id, '')) \
-        AND (t.purchased_at < r.to_at OR t.external_id < COALESCE(r.to_id, ''))";
+    let on = lies_in("t", Stored::Checkpoints, Ends::Between);
     let key = ["customer_id", "campaign_id", "purchased_at", "external_id"];
-    delete(batch.tx, "checkpoint", &key, rows, on).await?;
+    delete(batch.tx, "checkpoint", &key, void.into_rows(), &on).await?;
     Ok(())
 }

@@ -6,10 +6,10 @@ use entity::{AwardStatus, CampaignId, CustomerId, award, budget_decision, custom
 use futures_util::TryStreamExt as _;
 use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
-use super::draft::Draft;
 use crate::app::error::Error;
-use crate::app::stored::award::decided_status;
+use crate::app::stored::budget::decided_status;
 use crate::app::stored::running::Running;
+use crate::engine::account::Draft;
 
 /// What a repair goes by.
 #[derive(Default)]

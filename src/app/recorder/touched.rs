@@ -16,7 +16,8 @@ use crate::app::campaigns::CampaignSet;
 use crate::app::error::Error;
 use crate::app::stored::recorded::Recorded;
 use crate::app::stored::running::Running;
-use crate::engine::evaluate::Range;
+use crate::engine::account::Account;
+use crate::engine::stretch::Stretch;
 use crate::engine::time::Instant;
 
 /// What a batch is made in.
@@ -39,7 +40,7 @@ impl Batch<'_> {
     }
 
     /// Adds what is not recorded yet of a stretch to what is loaded of it.
-    pub(super) fn add_unrecorded(&self, customer: CustomerId, loaded: &mut Vec<Recorded>, stretch: &Range) {
+    pub(super) fn add_unrecorded(&self, customer: CustomerId, loaded: &mut Vec<Recorded>, stretch: &Stretch) {
         let unrecorded = self.unrecorded.get(&customer).map(Vec::as_slice).unwrap_or_default();
         for recorded in unrecorded.iter().filter(|recorded| stretch.contains(&recorded.purchase.key)) {
             match loaded.binary_search_by(|other| other.purchase.key.cmp(&recorded.purchase.key)) {
@@ -76,6 +77,18 @@ pub(super) struct Touched {
 }
 
 impl Touched {
+    /// The customer's sums.
+    pub(super) fn account(&self) -> Account {
+        let customer::Model { balance, lifetime, award_number, ledger_sequence, .. } = self.row;
+        Account { balance, lifetime, awards: award_number, entries: ledger_sequence }
+    }
+
+    pub(super) fn set_account(&mut self, account: &Account) {
+        let row = &mut self.row;
+        (row.balance, row.lifetime) = (account.balance, account.lifetime);
+        (row.award_number, row.ledger_sequence) = (account.awards, account.entries);
+    }
+
     /// As it is loaded.
     pub(super) fn of(row: customer::Model, running: Running) -> Self {
         Self {

@@ -1,6 +1,6 @@
 //! Awards between the engine and their table.
 
-use entity::{AwardStatus, BudgetDecisionKind, CampaignId, CustomerId, award};
+use entity::{AwardStatus, CampaignId, CustomerId, award};
 
 use crate::engine::award::Reached;
 use crate::engine::diff::Recorded;
@@ -70,13 +70,4 @@ pub fn to_row(
 /// The row of a recorded award that is reached otherwise now.
 pub fn moved_to(row: &award::Model, reached: &Reached, version: i64) -> award::Model {
     to_row(reached, row.customer_id, row.number, row.campaign_id, row.status, version)
-}
-
-/// What a decision made of its award.
-pub fn decided_status(kind: BudgetDecisionKind) -> Option<AwardStatus> {
-    match kind {
-        BudgetDecisionKind::Standing => Some(AwardStatus::Standing),
-        BudgetDecisionKind::Declined => Some(AwardStatus::Declined),
-        BudgetDecisionKind::Released | BudgetDecisionKind::Limit => None,
-    }
 }

@@ -7,10 +7,11 @@ use sea_orm::sea_query::Expr;
 use sea_orm::{ConnectionTrait, EntityTrait, FromQueryResult, IdenStatic, Iterable, QueryFilter, QuerySelect};
 
 use crate::app::error::Error;
-use crate::app::rows::{Kind, Limit, Rows, any, first_of_each};
+use crate::app::rows::{Limit, any, first_of_each};
+use crate::app::stored::stretches::{Ends, INDEX, Stored, Stretches, index, lies_in};
 use crate::engine::purchase::{Key, Purchase};
 use crate::engine::rule::Rule;
-use crate::engine::time::Instant;
+use crate::engine::stretch::Stretch;
 
 /// Whether purchases come with their lines, which are most of their bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -26,17 +27,6 @@ impl Lines {
     pub fn of(rule: &Rule) -> Self {
         if rule.reads_lines() { Self::Loaded } else { Self::LeftOut }
     }
-}
-
-/// A stretch of one customer's purchases, `(after, to]`; no end: all that follow.
-#[derive(Clone, Debug)]
-pub struct Stretch {
-    /// Whose.
-    pub customer: CustomerId,
-    /// Exclusive.
-    pub after: Key,
-    /// Inclusive.
-    pub to: Option<Key>,
 }
 
 /// How much of each stretch is read.
@@ -60,7 +50,7 @@ pub struct FirstRows {
 /// The first rows of each stretch. Stretches that lie apart are read apart, in one statement.
 pub async fn first_rows(
     db: &impl ConnectionTrait,
-    stretches: &[Stretch],
+    stretches: &[(CustomerId, Stretch)],
     lines: Lines,
     bounds: Bounds,
 ) -> Result<Vec<FirstRows>, Error> {
@@ -69,14 +59,15 @@ pub async fn first_rows(
         return Ok(first);
     }
     let bytes = (lines == Lines::Loaded).then_some((purchase::Column::Lines.as_str(), bounds.bytes));
-    let conditions = "s.customer_id = r.customer_id \
-        AND (s.purchased_at, s.external_id) > (r.after_at, COALESCE(r.after_id, '')) \
-        AND (s.purchased_at, s.external_id) <= (r.to_at, COALESCE(r.to_id, ''))";
-    let what = format!("r.stretch, {}", columns_read(lines));
-    let (rows, limit) = (rows_of(db, stretches), Limit { rows: bounds.rows, bytes });
-    for row in first_of_each(db, &what, "purchase", rows, conditions, "purchased_at, external_id", limit).await? {
-        let stretch = usize::try_from(row.try_get::<i64>("", "stretch")?).unwrap_or(usize::MAX);
-        if let Some(first) = first.get_mut(stretch) {
+    let mut asked = Stretches::new(db.get_database_backend());
+    for (customer, stretch) in stretches {
+        asked.push(*customer, stretch);
+    }
+    let conditions = lies_in("s", Stored::Purchases, Ends::AfterTo);
+    let what = format!("{INDEX}, {}", columns_read(lines));
+    let (rows, limit) = (asked.into_rows(), Limit { rows: bounds.rows, bytes });
+    for row in first_of_each(db, &what, "purchase", rows, &conditions, "purchased_at, external_id", limit).await? {
+        if let Some(first) = first.get_mut(index(&row)?) {
             first.rows.push(purchase::Model::from_query_result(&row, "")?);
         }
     }
@@ -100,7 +91,7 @@ pub struct Page {
 /// [`first_rows`], with their refunds.
 pub async fn pages(
     db: &impl ConnectionTrait,
-    stretches: &[Stretch],
+    stretches: &[(CustomerId, Stretch)],
     lines: Lines,
     bounds: Bounds,
 ) -> Result<Vec<Page>, Error> {
@@ -108,30 +99,6 @@ pub async fn pages(
     let bought = first.iter().flat_map(|first| &first.rows).map(|row| row.external_id.clone());
     let refunds = refunds_for(db, bought, lines).await?;
     first.into_iter().map(|first| page(&first, &refunds)).collect()
-}
-
-fn rows_of(db: &impl ConnectionTrait, stretches: &[Stretch]) -> Rows {
-    let columns = [
-        ("stretch", Kind::Int),
-        ("customer_id", Kind::Int),
-        ("after_at", Kind::Int),
-        ("after_id", Kind::Text),
-        ("to_at", Kind::Int),
-        ("to_id", Kind::Text),
-    ];
-    let mut rows = Rows::new(db.get_database_backend(), &columns);
-    for (index, Stretch { customer, after, to }) in (0_i64..).zip(stretches) {
-        let to = to.clone().unwrap_or_else(|| Key::before(Instant::FOREVER));
-        rows.push(vec![
-            index.into(),
-            customer.0.into(),
-            after.at.0.into(),
-            after.external_id.clone().into(),
-            to.at.0.into(),
-            to.external_id.into(),
-        ]);
-    }
-    rows
 }
 
 fn page(first: &FirstRows, refunds: &HashMap<String, Vec<refund::Model>>) -> Result<Page, Error> {

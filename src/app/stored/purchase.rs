@@ -12,7 +12,7 @@ pub fn to_row(
     purchase: &Purchase,
     customer_id: CustomerId,
     recorded_at: Instant,
-    revision: i64,
+    set_revision: i64,
     version: i64,
 ) -> Result<purchase::Model, Error> {
     Ok(purchase::Model {
@@ -24,7 +24,7 @@ pub fn to_row(
         currency: purchase.currency.as_str().to_owned(),
         channel: purchase.channel.clone(),
         lines: serde_json::to_string(&purchase.lines).map_err(|error| Error::Internal(error.to_string()))?,
-        revision,
+        set_revision,
         version,
     })
 }

@@ -34,16 +34,16 @@ pub async fn with_refunds(
 pub struct Recorded {
     /// With its refunds.
     pub purchase: Purchase,
-    revision: i64,
-    refund_revisions: Vec<i64>,
+    set_revision: i64,
+    refund_set_revisions: Vec<i64>,
 }
 
 impl Recorded {
     /// From its row and those of all its refunds.
     pub fn of(row: &purchase::Model, refunds: &[refund::Model]) -> Result<Self, Error> {
-        let refund_revisions = refunds.iter().map(|refund| refund.revision).collect();
+        let refund_set_revisions = refunds.iter().map(|refund| refund.set_revision).collect();
         let refunds = refunds.iter().map(refunds::from_row).collect::<Result<_, _>>()?;
-        Ok(Self { purchase: purchases::from_row(row, refunds)?, revision: row.revision, refund_revisions })
+        Ok(Self { purchase: purchases::from_row(row, refunds)?, set_revision: row.set_revision, refund_set_revisions })
     }
 
     /// What of it counts for the campaign.
@@ -54,12 +54,12 @@ impl Recorded {
     /// The purchase as the campaign sees it: once it settled, without what was recorded since.
     fn counted_by(&self, campaign: &Campaign) -> Option<Cow<'_, Purchase>> {
         let Some(settled) = campaign.row.settled_revision else { return Some(Cow::Borrowed(&self.purchase)) };
-        if self.revision >= settled {
+        if self.set_revision >= settled {
             return None;
         }
         let mut purchase = self.purchase.clone();
-        let mut revisions = self.refund_revisions.iter();
-        purchase.refunds.retain(|_| revisions.next().is_some_and(|revision| *revision < settled));
+        let mut set_revisions = self.refund_set_revisions.iter();
+        purchase.refunds.retain(|_| set_revisions.next().is_some_and(|set_revision| *set_revision < settled));
         Some(Cow::Owned(purchase))
     }
 }

@@ -1,9 +1,32 @@
 //! Refunds between the engine and their table.
 
-use entity::refund;
+use entity::{CustomerId, refund};
 
 use crate::app::error::Error;
+use crate::app::recorder::fact::NewRefund;
 use crate::engine::purchase::Refund;
+use crate::engine::time::Instant;
+
+/// The row of a refund.
+pub fn to_row(
+    new: &NewRefund,
+    customer_id: CustomerId,
+    recorded_at: Instant,
+    set_revision: i64,
+    version: i64,
+) -> Result<refund::Model, Error> {
+    Ok(refund::Model {
+        external_id: new.external_id.clone(),
+        purchase_external_id: new.purchase_external_id.clone(),
+        customer_id,
+        refunded_at: new.refunded_at.0,
+        recorded_at: recorded_at.0,
+        amount: new.refund.amount,
+        lines: serde_json::to_string(&new.refund.lines).map_err(|error| Error::Internal(error.to_string()))?,
+        set_revision,
+        version,
+    })
+}
 
 /// What of a refund counts, as stored.
 pub fn from_row(row: &refund::Model) -> Result<Refund, Error> {

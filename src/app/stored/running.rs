@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::campaigns::CampaignSet;
 use crate::app::error::Error;
+use crate::engine::account::Tally;
 use crate::engine::evaluate::Tail;
 use crate::engine::purchase::Key;
 use crate::engine::state::State;
@@ -49,6 +50,16 @@ impl Standing {
     /// The engine's view.
     pub fn tail(&self) -> Tail {
         Tail { state: self.state.clone(), since_checkpoint: self.since_checkpoint }
+    }
+
+    /// The customer's awards in the campaign.
+    pub fn tally(&self) -> Tally {
+        Tally { standing: self.standing, declined: self.declined }
+    }
+
+    /// Stores the customer's awards in the campaign.
+    pub fn set_tally(&mut self, Tally { standing, declined }: Tally) {
+        (self.standing, self.declined) = (standing, declined);
     }
 
     /// The customer's reached awards: what audit calls STANDING ∪ DECLINED.

@@ -1,4 +1,4 @@
-//! What the demo says when the shop is open: where it is, who may do what, and lines to paste.
+//! What the demo prints when the shop opens: its addresses, a token for each role, and commands to paste.
 
 use std::io::{IsTerminal as _, Write as _, stdout};
 use std::net::SocketAddr;
@@ -6,7 +6,6 @@ use std::path::Path;
 
 use super::Tokens;
 
-/// Prints it.
 pub(super) fn print(address: SocketAddr, folder: &Path, tokens: &Tokens) -> anyhow::Result<()> {
     let url = format!("http://{address}");
     let Tokens { customer, storefront, admin } = tokens;
@@ -21,25 +20,25 @@ pub(super) fn print(address: SocketAddr, folder: &Path, tokens: &Tokens) -> anyh
 {title}Windfall demo{plain}: a shop for coffee and books, with six weeks of purchases and four campaigns. It is open.
 
   {title}GraphQL{plain}      {url}/graphql
-  {title}Data{plain}         {folder} (kept between runs; --fresh begins anew)
+  {title}Data{plain}         {folder} (kept between runs; --fresh starts from scratch)
   {title}Tokens{plain}       ada.token, storefront.token and admin.token in that folder
 
 {title}GraphiQL{plain}, with the token of
-  {title}ada{plain}, a customer, who sees herself
+  {title}ada{plain}, a customer, who sees her own data
   {dim}{url}/graphiql#token={customer}{plain}
   {title}the storefront{plain}, which records purchases and reads any customer
   {dim}{url}/graphiql#token={storefront}{plain}
   {title}the admin{plain}, who may do everything
   {dim}{url}/graphiql#token={admin}{plain}
 
-{title}To paste into another terminal{plain}
-  Ada's points, and what she is about to reach:
+{title}Commands to paste into another terminal{plain}
+  Show Ada's points and her progress in each campaign:
   curl -s {url}/graphql {as_customer} {json} -d '{{\"query\":\"{{ me {{ balance {{ available }} progress {{ campaign {{ name }} state current target }} }} }}\"}}'
 
-  A purchase of hers:
+  Record a purchase by Ada:
   curl -s {url}/graphql {as_shop} {json} -d '{{\"query\":\"mutation {{ recordPurchase(input: {{externalId: \\\"'$(date +%s%N)'\\\", customerExternalId: \\\"ada\\\", purchasedAt: \\\"'$(date -u +%FT%TZ)'\\\", total: \\\"12.00\\\", currency: \\\"EUR\\\"}}) {{ awards {{ points campaign {{ name }} }} balance {{ available }} userErrors {{ message }} }} }}\"}}'
 
-  Her points, live:
+  Follow Ada's points live:
   curl -sN {url}/graphql {as_customer} {json} -H 'Accept: text/event-stream' -d '{{\"query\":\"subscription {{ pointsUpdated {{ change balance {{ available }} entries {{ points award {{ campaign {{ name }} }} }} }} }}\"}}'
 
 {title}Points as they are awarded{plain} (Ctrl-C stops)
@@ -49,13 +48,13 @@ pub(super) fn print(address: SocketAddr, folder: &Path, tokens: &Tokens) -> anyh
     Ok(out.flush()?)
 }
 
-/// The last line.
 pub(super) fn goodbye(folder: &Path) -> anyhow::Result<()> {
     writeln!(stdout(), "\nThe shop is closed. `windfall demo` opens it again; its data is in {}.", folder.display())?;
     Ok(())
 }
 
-/// How a title and what is not meant to be read begin, and how both end: nothing, where no person looks.
+/// Returns the escape sequences that begin bold text, begin dim text, and end both. They are empty if standard output is not a
+/// terminal.
 pub(super) fn styles() -> (&'static str, &'static str, &'static str) {
     if stdout().is_terminal() { ("\x1b[1m", "\x1b[2m", "\x1b[0m") } else { ("", "", "") }
 }

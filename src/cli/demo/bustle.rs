@@ -1,4 +1,4 @@
-//! Customers who keep coming: purchases, and a refund now and then, recorded through the endpoint that anyone else uses.
+//! Customers who keep buying: sends purchases, and a refund now and then, to the same endpoint that any client uses.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -14,16 +14,16 @@ use crate::app::purchase::RecordPurchase;
 
 /// The pause before the next customer, in milliseconds.
 const PAUSE_MS: std::ops::Range<u64> = 300..1_600;
-/// Purchases that may still be brought back.
+/// How many of the latest purchases can still be refunded.
 const MAX_RETURNABLE: usize = 50;
-/// How often something is brought back rather than bought.
+/// The probability that a purchase is refunded instead of a new one being made.
 const RETURNS: f64 = 0.05;
 
 const PURCHASE: &str =
     "mutation($input: RecordPurchaseInput!) { recordPurchase(input: $input) { userErrors { message } } }";
 const REFUND: &str = "mutation($input: RecordRefundInput!) { recordRefund(input: $input) { userErrors { message } } }";
 
-/// Until it is told to stop.
+/// Sends purchases and refunds until `stop` is cancelled.
 pub(super) async fn run(url: String, token: String, clock: Clock, stop: CancellationToken) -> anyhow::Result<()> {
     let client = reqwest::Client::builder().no_proxy().build()?;
     let mut chance: StdRng = StdRng::from_rng(&mut rand::rng());
@@ -53,12 +53,12 @@ pub(super) async fn run(url: String, token: String, clock: Clock, stop: Cancella
                 json!({ "query": PURCHASE, "variables": { "input": input(&purchase) } })
             }
         };
-        // What fails once (the server is stopping, say) is not the demo's affair: the next customer comes.
+        // A request that fails, for example because the server is stopping, is ignored: the next customer comes anyway.
         let _ = client.post(&url).bearer_auth(&token).json(&body).send().await;
     }
 }
 
-/// As the API has it.
+/// Converts a purchase to the API's `RecordPurchaseInput`.
 fn input(purchase: &RecordPurchase) -> Value {
     let line = |line: &crate::app::purchase::PurchaseLine| json!({ "sku": line.sku, "category": line.category, "quantity": line.quantity, "amount": line.amount });
     json!({

@@ -1,4 +1,4 @@
-//! Points as they are awarded, from subscriptions over the demo's own endpoint: one event stream for each customer.
+//! Prints points as they are awarded. Subscribes to the demo's own endpoint, with one event stream for each customer.
 
 use std::io::{Write as _, stdout};
 use std::time::Duration;
@@ -10,14 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{banner, shop};
 
-/// Before a stream that broke off is opened again.
+/// The pause before a stream that ended is opened again.
 const PAUSE: Duration = Duration::from_secs(1);
 
 const SUBSCRIPTION: &str = "subscription($customer: String, $after: String) { \
     pointsUpdated(customerExternalId: $customer, after: $after) { \
     cursor entries { kind points balanceAfter createdAt award { campaign { name } } } } }";
 
-/// Prints a line for each ledger entry, until it is told to stop.
+/// Prints a line for each ledger entry until `stop` is cancelled.
 pub(super) async fn print(url: String, token: String, stop: CancellationToken) -> anyhow::Result<()> {
     let client = reqwest::Client::builder().no_proxy().build()?;
     let mut streams = JoinSet::new();
@@ -36,14 +36,14 @@ struct Stream {
     url: String,
     token: String,
     customer: &'static str,
-    /// Where to go on.
+    /// The cursor of the last printed update. The next stream continues after it.
     after: Option<String>,
 }
 
 impl Stream {
     async fn follow(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() {
-            // However it ends, it goes on from the last cursor.
+            // However a stream ends, the next one continues after the last cursor.
             let _ = self.read().await;
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -52,7 +52,7 @@ impl Stream {
         }
     }
 
-    /// One stream, to its end.
+    /// Reads one stream until it ends.
     async fn read(&mut self) -> anyhow::Result<()> {
         let variables = json!({ "customer": self.customer, "after": self.after });
         let request = self.client.post(&self.url).bearer_auth(&self.token).header(ACCEPT, "text/event-stream");

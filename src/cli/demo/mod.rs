@@ -1,8 +1,8 @@
-//! `windfall demo`: a made-up shop in one process, with a past and with customers who keep coming.
+//! `windfall demo`: a made-up shop in one process, with six weeks of past purchases and with customers who keep buying.
 //!
-//! Everything lies in one folder: an SQLite database, the secret that its tokens are signed with, the tokens. The past
-//! is imported through the write path; what goes on then comes over HTTP through the endpoint that anyone else uses,
-//! and so does the feed of points that is printed.
+//! One folder holds an SQLite database, the tokens, and the secret that signs them. Past purchases are recorded through the
+//! write path. New purchases are sent over HTTP to the same endpoint that any client uses, and the printed feed of points
+//! subscribes to that endpoint.
 
 mod banner;
 mod bustle;
@@ -33,10 +33,10 @@ use crate::engine::time::{Instant, parse_instant};
 use crate::http::auth::{Role, Verifier};
 
 const CAMPAIGNS: &str = include_str!("campaigns.json");
-/// How long the shop has been open when the demo is run first.
+/// How long the shop has been open when the demo runs for the first time, µs.
 const PAST: i64 = 42 * 24 * 3_600 * 1_000_000;
 const DAY: i64 = 24 * 3_600 * 1_000_000;
-/// What the demo puts into its folder, and all that `--fresh` removes.
+/// The files that the demo creates in its folder. `--fresh` removes these and no others.
 const FILES: [&str; 9] = [
     "windfall.db",
     "windfall.db-wal",
@@ -50,18 +50,18 @@ const FILES: [&str; 9] = [
 ];
 const TOKENS_HOLD: Duration = Duration::from_hours(24 * 30);
 
-/// Try it: a made-up shop with six weeks of purchases, four campaigns, and customers who keep coming.
+/// Try Windfall with a made-up shop: six weeks of purchases, four campaigns, and customers who keep buying.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Where it keeps its database and tokens between runs.
+    /// The folder that keeps the database and the tokens between runs.
     #[arg(long, value_name = "DIR", default_value = "windfall-demo")]
     folder: PathBuf,
-    /// Begin anew: removes what an earlier run left in the folder.
+    /// Start from scratch: remove what an earlier run left in the folder.
     #[arg(long)]
     fresh: bool,
 }
 
-/// Whose tokens are printed, and in which file each lies.
+/// The tokens that are printed. Each is also stored in a file of the folder.
 struct Tokens {
     customer: String,
     storefront: String,
@@ -105,11 +105,11 @@ pub(super) async fn run(args: &Args, mut config: Config) -> anyhow::Result<ExitC
     Ok(ExitCode::SUCCESS)
 }
 
-/// The folder, made and, if asked for, emptied of what is the demo's.
+/// Creates the folder if it does not exist, and with `--fresh` removes the demo's files from it. Returns its absolute path.
 fn prepare(args: &Args) -> anyhow::Result<PathBuf> {
     let cannot = || format!("the folder {} cannot be used", args.folder.display());
     fs::create_dir_all(&args.folder).with_context(cannot)?;
-    // Absolute: the lines that are printed are pasted elsewhere.
+    // Absolute, because the printed commands are pasted into shells with other current directories.
     let folder = args.folder.canonicalize().with_context(cannot)?;
     if args.fresh {
         for file in FILES {
@@ -122,7 +122,7 @@ fn prepare(args: &Args) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// What the file says; made by the first run.
+/// Returns the content of the file. If the file does not exist, creates it with what `make` returns.
 fn kept(folder: &Path, file: &str, make: impl FnOnce() -> String) -> anyhow::Result<String> {
     let path = folder.join(file);
     match fs::read_to_string(&path) {
@@ -136,12 +136,12 @@ fn kept(folder: &Path, file: &str, make: impl FnOnce() -> String) -> anyhow::Res
     }
 }
 
-/// 256 bits.
+/// Returns 256 random bits as hexadecimal digits.
 fn secret() -> String {
     format!("{:032x}{:032x}", rand::random::<u128>(), rand::random::<u128>())
 }
 
-/// For its owner's eyes only.
+/// Writes a file. A file that it creates can be read by its owner only.
 fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     let mut file = OpenOptions::new()
         .write(true)
@@ -153,23 +153,24 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
     Ok(writeln!(file, "{text}")?)
 }
 
-/// A new token, written into its file.
+/// Mints a token and writes it into its file in the folder.
 fn token(folder: &Path, name: &str, config: &Config, role: Role, subject: &str) -> anyhow::Result<String> {
     let token = mint(&config.auth, role, subject, TOKENS_HOLD, Clock::System.now().0)?;
     write_private(&folder.join(format!("{name}.token")), &token)?;
     Ok(token)
 }
 
-/// Where it is configured to listen; on another port if that one is taken.
+/// Listens on `http.listen`, or on a free port if that port is taken.
 async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
     let wanted = config.http.listen;
     match TcpListener::bind(wanted).await {
         Err(error) if error.kind() == ErrorKind::AddrInUse => Ok(TcpListener::bind((wanted.ip(), 0)).await?),
-        bound => bound.with_context(|| format!("`http.listen`: {wanted} cannot be listened on")),
+        bound => bound.with_context(|| format!("`http.listen`: cannot listen on {wanted}")),
     }
 }
 
-/// The campaigns, and everything that was bought so far. Running it again adds what came since.
+/// Activates the campaigns and records all past purchases up to now. Recording a purchase again changes nothing, so a later
+/// run adds only what is new.
 async fn open_shop(app: &App, opened: Instant) -> anyhow::Result<()> {
     let mut inputs: Vec<CampaignInput> = serde_json::from_str(CAMPAIGNS)?;
     for input in &mut inputs {
@@ -179,14 +180,14 @@ async fn open_shop(app: &App, opened: Instant) -> anyhow::Result<()> {
     let now = app.clock.now();
     let past = shop::past(opened, now);
     let bar = progress_bar(Some(past.len() as u64));
-    bar.set_message("the last six weeks of a small shop");
+    bar.set_message("recording the last six weeks of a small shop");
     let mut waiting = Vec::with_capacity(past.len());
     for purchase in past {
         waiting.push(app.recorder.record_when_free(Fact::Purchase(purchase.check(&[], now)?)).await?);
     }
     for answer in waiting {
-        // A conflict: an older version of the demo had another past. What is recorded stays.
-        let _ = answer.await.context("the import was cut off")??;
+        // A conflict is ignored: an older version of the demo made up another purchase under this id. The recorded one stays.
+        let _ = answer.await.context("the import was interrupted")??;
         bar.inc(1);
     }
     bar.finish_and_clear();

@@ -1,7 +1,7 @@
 //! A made-up shop for coffee and books: who buys there, what, and when.
 //!
-//! Its past is a function of the day it opened and of nothing else: the same purchases under the same ids whenever it is
-//! asked for, so that recording them again changes nothing.
+//! The past purchases depend on the opening day alone. The same day always gives the same purchases with the same ids, so
+//! recording them again changes nothing.
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -12,14 +12,14 @@ use crate::engine::time::Instant;
 const MINUTE: i64 = 60 * 1_000_000;
 const DAY: i64 = 24 * 60 * MINUTE;
 
-/// Everybody who buys, the eager ones first.
+/// All customers. The first ten buy more often than the others.
 pub(super) const CUSTOMERS: [&str; 40] = [
     "ada", "emil", "nina", "leo", "rosa", "elif", "hugo", "mia", "noah", "olga", "amir", "anna", "ben", "carla",
     "clara", "david", "eva", "felix", "finn", "greta", "hana", "ida", "ivan", "jana", "jonas", "julia", "karim",
     "klara", "lena", "lina", "luca", "maja", "marko", "milan", "oskar", "paula", "sara", "theo", "valentin", "zoe",
 ];
 
-/// What is sold: article, category, price in cents.
+/// The articles that the shop sells: sku, category, price in cents.
 const GOODS: [(&str, &str, i64); 13] = [
     ("espresso", "COFFEE", 290),
     ("cappuccino", "COFFEE", 420),
@@ -36,7 +36,7 @@ const GOODS: [(&str, &str, i64); 13] = [
     ("mug", "GIFTS", 1_200),
 ];
 
-/// Everything that was bought from the opening until then, oldest first.
+/// Returns all purchases from the opening to before `until`, oldest first.
 pub(super) fn past(opened: Instant, until: Instant) -> Vec<RecordPurchase> {
     let mut bought = Vec::new();
     for day in 0.. {
@@ -45,11 +45,11 @@ pub(super) fn past(opened: Instant, until: Instant) -> Vec<RecordPurchase> {
             break;
         }
         for (rank, customer) in CUSTOMERS.iter().enumerate() {
-            // A seed of its own for each customer's day: no day depends on how much of the past is asked for.
+            // Each customer's day has a seed of its own, so that its purchases do not depend on `until`.
             let mut chance = StdRng::seed_from_u64(day.unsigned_abs() * 1_000 + rank as u64);
             let most = if rank < 10 { 5 } else { 3 };
             for visit in 0..chance.random_range(0..=most) {
-                // Open from six to twenty.
+                // The shop is open from 06:00 to 20:00 UTC.
                 let at = morning.plus(chance.random_range(6 * 60..20 * 60) * MINUTE);
                 let id = format!("day-{day}-{customer}-{visit}");
                 let purchase = purchase(&mut chance, id, customer, at);
@@ -63,14 +63,14 @@ pub(super) fn past(opened: Instant, until: Instant) -> Vec<RecordPurchase> {
     bought.into_iter().map(|(_, purchase)| purchase).collect()
 }
 
-/// Someone who comes now.
+/// Picks the customer who buys next.
 pub(super) fn visitor(chance: &mut StdRng) -> &'static str {
-    // The first of them often, so that whoever follows her soon sees something.
+    // The first customer comes often, so that whoever follows her points soon sees an update.
     let rank = if chance.random_bool(0.25) { 0 } else { chance.random_range(0..CUSTOMERS.len()) };
     CUSTOMERS[rank]
 }
 
-/// What that one buys.
+/// Makes up a purchase of one to four lines.
 pub(super) fn purchase(chance: &mut StdRng, id: String, customer: &str, at: Instant) -> RecordPurchase {
     let mut lines = Vec::new();
     let mut total = 0;

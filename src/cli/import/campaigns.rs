@@ -1,17 +1,17 @@
-//! The campaigns of an import: created and activated once, whatever often the import is run.
+//! The campaigns of an import. However often the import runs, each campaign is created and activated once.
 
 use std::path::Path;
 
 use anyhow::Context as _;
 
-use super::reader::reason;
 use crate::app::App;
 use crate::app::campaign::input::CampaignInput;
 use crate::app::campaign::{activate as activate_campaign, create};
 use crate::app::error::{Error, UserErrorCode};
 use crate::app::viewer::Viewer;
+use crate::ingest::record::reason;
 
-/// Reads the file. One campaign that is not legal refuses all, before any is made.
+/// Reads the file. If one campaign is not valid, all are refused before any is created.
 pub(super) fn read(file: &Path) -> anyhow::Result<Vec<CampaignInput>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
     let inputs: Vec<CampaignInput> =
@@ -22,9 +22,9 @@ pub(super) fn read(file: &Path) -> anyhow::Result<Vec<CampaignInput>> {
     Ok(inputs)
 }
 
-/// Creates and activates those that are not there yet. The key is the campaign's name in such files.
+/// Creates and activates the campaigns that do not exist yet. They are identified by their name in the file.
 pub(in crate::cli) async fn activate(app: &App, inputs: Vec<CampaignInput>) -> anyhow::Result<()> {
-    // Whoever may write the database is an admin of it.
+    // Whoever can write to the database is an admin.
     let admin = Viewer::Admin("import".to_owned()).require_admin()?;
     for input in inputs {
         let name = input.name.clone();
@@ -41,7 +41,7 @@ fn not_made(name: &str, error: &Error) -> anyhow::Error {
     match error {
         Error::Refused(errors) if errors.iter().any(|error| error.code == UserErrorCode::IdempotencyConflict) => {
             anyhow::anyhow!(
-                "campaign `{name}`: was imported before with another content; \
+                "campaign `{name}`: was imported before with different content; \
                  give it another name, or change the recorded campaign with updateCampaign"
             )
         }

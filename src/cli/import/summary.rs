@@ -1,13 +1,12 @@
-//! What an import says at its end: what became of the lines, and the points by campaign.
+//! The summary of an import: what became of the lines, and the points of each campaign.
 
 use std::io::{Write as _, stdout};
 
-use super::{Counts, End};
 use crate::app::App;
 use crate::app::stats;
 use crate::cli::printable::Printable;
+use crate::ingest::{Counts, End};
 
-/// Prints the summary to the standard output.
 pub(super) async fn print(app: &App, counts: &Counts, seconds: f64, end: &End) -> anyhow::Result<()> {
     let Counts { recorded, replayed, skipped } = counts;
     let mut out = stdout().lock();
@@ -16,7 +15,7 @@ pub(super) async fn print(app: &App, counts: &Counts, seconds: f64, end: &End) -
     match end {
         End::Whole => {}
         End::Strict => writeln!(out, "stopped at the first wrong line (--strict)")?,
-        End::Interrupted | End::Failed(_) => writeln!(out, "stopped: run the same command again to go on")?,
+        End::Stopped | End::Failed(_) => writeln!(out, "stopped: run the same command again to continue")?,
     }
     drop(out);
     let set = app.campaigns().await?;

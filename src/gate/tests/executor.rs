@@ -1,4 +1,4 @@
-//! Behind the gate, the real executor: it runs each field once and joins nothing.
+//! Tests the gate together with the real executor, which then runs each field once and has nothing to merge.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::super::{Gate, Limits, Request, Rights, Scalars};
 
-/// What was run, in order.
+/// The resolver calls, in the order in which they ran.
 type Log = Arc<Mutex<Vec<String>>>;
 
 fn log(ctx: &Context<'_>, entry: impl Into<String>) {
@@ -61,7 +61,7 @@ impl Customer {
         format!("n{}", self.0)
     }
 
-    /// Another length at each call: joined by index, the answers of two calls would be mixed.
+    /// Returns a list of a different length on each call. If the executor merged two calls by index, the items would be mixed.
     async fn awards(&self, ctx: &Context<'_>) -> Vec<Customer> {
         log(ctx, "awards");
         let calls = ctx.data_unchecked::<Log>().lock().unwrap().iter().filter(|entry| *entry == "awards").count();
@@ -137,7 +137,7 @@ impl Subscription {
     }
 }
 
-/// The answer's text, and what was run.
+/// Returns the response as text, and the resolver calls.
 async fn run(query: &str, variables: Value) -> (String, Vec<String>) {
     let log = Log::default();
     let schema = Schema::build(Query, Mutation, EmptySubscription)

@@ -1,4 +1,4 @@
-//! Requests made to hurt: each ends in a refusal, on a small stack.
+//! Tests hostile requests. The gate refuses each of them, even on a small stack.
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -6,7 +6,7 @@ use serde_json::json;
 use super::super::fixture::{admit, admit_with, refused};
 use super::super::{Admitted, Code, Refusal};
 
-/// What runtimes give a thread unless told otherwise.
+/// The default stack size of threads in Rust and in Tokio.
 const STACK_BYTES: usize = 2 << 20;
 
 fn on_small_stack(query: String) -> Result<Admitted, Vec<Refusal>> {
@@ -66,7 +66,7 @@ fn nesting_that_the_scan_allows_fits_the_stack() {
     assert!(on_small_stack(chain).is_ok());
 }
 
-/// A chain in which each fragment spreads the next one twice, in the form given by `link`.
+/// Returns a chain of fragments. `link` writes how each fragment spreads the next one, usually twice.
 fn doubling(levels: usize, link: impl Fn(usize) -> String) -> String {
     let fragments = (0..levels).map(|index| format!("fragment F{index} on Customer{{{}}}", link(index + 1)));
     format!("{{me{{...F0}}}}{}fragment F{levels} on Customer{{id}}", fragments.collect::<String>())
@@ -180,7 +180,7 @@ fn conflicts_by_the_hundred_are_ten_refusals() {
     assert_eq!(refused("{ echo(number: 1) echo(number: 2) }", json!({})).0, Code::GraphqlValidationFailed);
 }
 
-/// Pieces that make text which is almost GraphQL.
+/// Pieces that form texts similar to GraphQL.
 const PIECES: [&str; 44] = [
     "{",
     "}",

@@ -1,5 +1,6 @@
-//! An operation means the same before and after: both are run by an executor that follows the specification to the letter, over
-//! answers made up from the schema, and must answer the same, errors and order of keys included.
+//! Tests that normalisation does not change the meaning of an operation. An executor that follows the specification strictly runs
+//! the original and the normalised operation over results made up from the schema. Both must return the same response, including
+//! its errors and the order of its keys.
 
 use std::cell::Cell;
 
@@ -17,7 +18,7 @@ use serde_json::{Value, json};
 use super::super::fixture::{SDL, admit_with};
 use super::super::{Admitted, Gate, Limits, Request, Rights, Scalars};
 
-/// An object of some type. `seed` chooses which concrete type an abstract answer is of.
+/// An object of type `ty`. `seed` chooses the concrete types of abstract results.
 struct Object<'a> {
     schema: &'a Schema,
     ty: String,
@@ -36,7 +37,7 @@ impl ObjectValue for Object<'_> {
             "fragile" | "unlucky" => Err(FieldError { message: format!("{} failed", info.field_name()) }),
             name => {
                 let arguments = serde_json::to_value(info.arguments()).unwrap();
-                // The object's own field, not the interface's that it may have been selected by.
+                // The object's own definition, because the operation may have selected the field through an interface.
                 let definition = self.schema.type_field(&self.ty, name).unwrap();
                 Ok(self.answer(&definition.ty, &format!("{}.{name}{arguments}", self.ty), self.seed))
             }
@@ -71,7 +72,7 @@ impl Object<'_> {
     }
 }
 
-/// The answer's data and errors as text, and how many fields were resolved.
+/// Returns the response's data and errors as text, and the number of fields that were resolved.
 fn run(schema: &Valid<Schema>, query: &str, variables: &Value, seed: usize) -> (String, usize) {
     let document = ExecutableDocument::parse_and_validate(schema, query, "query").unwrap();
     let operation = document.operations.get(None).unwrap();
@@ -84,7 +85,8 @@ fn run(schema: &Valid<Schema>, query: &str, variables: &Value, seed: usize) -> (
     (format!("{} {errors:?}", serde_json::to_string::<Option<JsonMap>>(&response.data).unwrap()), resolved.get())
 }
 
-/// Every response key once at each place, and no fragments but one for each concrete type of an abstract parent.
+/// Asserts that each response key occurs once at each place, and that there are no fragments except one for each concrete type of
+/// an abstract parent.
 fn assert_normal(schema: &Schema, set: &SelectionSet) {
     let mut seen = HashSet::default();
     for selection in &set.selections {
@@ -169,11 +171,11 @@ fn an_operation_means_the_same_after_normalisation() {
     }
 }
 
-/// Nothing is asserted of an operation that does not pass.
+/// Asserts that normalisation keeps the meaning of the query. Asserts nothing if the query is refused.
 fn assert_same_meaning(schema: &Valid<Schema>, query: &str, variables: &Value) {
     let Limits { tokens, fields, .. } = Limits::default();
     let (aliases, directives) = (u32::MAX, u32::MAX);
-    // The normalised text is longer than what was sent: it names the fields of each concrete type.
+    // The normalised text may be longer than the original, because it repeats the fields for each concrete type.
     let limits = Limits { tokens: 20 * tokens, fields: 5 * fields, aliases, directives, ..Limits::default() };
     let gate = Gate::new(SDL, Scalars::default(), limits).unwrap();
     let admit = |query: &str, variables: Value| {
@@ -197,10 +199,10 @@ fn assert_same_meaning(schema: &Valid<Schema>, query: &str, variables: &Value) {
     assert_eq!(told(&again), told(&admitted), "normalising twice changes nothing");
 }
 
-/// Writes an operation by choices that are given.
+/// Writes an operation that is determined by a sequence of choices.
 struct Writer {
     choices: std::vec::IntoIter<u8>,
-    /// Fragments below this one may be spread no more: they would be circles.
+    /// The first fragment that may be spread. Spreads of earlier fragments could form a cycle.
     fragment: usize,
 }
 
@@ -282,7 +284,7 @@ proptest! {
     }
 }
 
-/// Unused variables and fragments are errors: uses all of them where they answer nothing new.
+/// Adds selections that use all variables and fragments, because unused ones are errors.
 fn with_what_is_used(query: &str) -> String {
     let spreads = "... @include(if: $yes) { ... @skip(if: $no) { __typename } } \
         me { ...F2 ...F4 awards { ...F3 } ... on Node { ...F1 ...F5 } } ...F0";

@@ -1,4 +1,4 @@
-//! The gate as a whole: what passes means what was sent, and what would hurt does not pass.
+//! Tests the gate as a whole. An admitted request means what the client sent, and harmful requests are refused.
 
 mod executor;
 mod hostile;

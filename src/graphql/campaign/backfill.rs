@@ -1,4 +1,4 @@
-//! How far the counting of a campaign's past is.
+//! The progress of a backfill: evaluating what was recorded before a campaign was activated.
 
 use async_graphql::{Context, SimpleObject};
 
@@ -8,12 +8,12 @@ use crate::graphql::loaders::BackfillOf;
 use crate::graphql::scalar::Count;
 use crate::graphql::session::ContextExt;
 
-/// How far something is that takes long.
+/// How far a backfill has come, in customers.
 #[derive(Clone, Copy, Debug, SimpleObject)]
 pub struct Progress {
-    /// How much is done.
+    /// The number of customers whose history has been evaluated.
     done: Count,
-    /// How much there is to do.
+    /// The number of customers to evaluate. 0 until the background job has counted them.
     total: Count,
 }
 

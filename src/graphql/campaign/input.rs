@@ -1,4 +1,4 @@
-//! How campaigns are sent.
+//! The input types of campaigns.
 
 use async_graphql::{Enum, InputObject, MaybeUndefined, OneofObject};
 
@@ -6,42 +6,49 @@ use super::rule::{CalendarUnit, DistinctOf, Weekday};
 use crate::app::campaign::input as app;
 use crate::graphql::scalar::{Count, CurrencyCode, DateTime, Decimal, Duration, LocalTime, Points, TimeZone};
 
-/// A campaign to make.
+/// A campaign to create. Parts that cannot be combined are refused with `UNSUPPORTED_COMBINATION`.
 #[derive(InputObject)]
 pub struct CampaignInput {
-    /// For people, 1 to 200 bytes.
+    /// The name that people see, 1 to 200 bytes.
     name: String,
-    /// For people, at most 200 bytes.
+    /// The description that people see, 1 to 200 bytes. Null means no description.
     description: Option<String>,
-    /// The first instant at which purchases count. It may lie in the past: activation then counts the past.
+    /// The first instant at which purchases count. It must not be before 1970. If it is in the past when the campaign
+    /// is activated, purchases that are already recorded count too.
     starts_at: DateTime,
-    /// The first instant at which purchases no longer count; null: open-ended.
+    /// The first instant at which purchases no longer count. It must be after `startsAt`. Null means that the campaign
+    /// has no end.
     ends_at: Option<DateTime>,
-    /// In which days, weeks and local times are meant.
+    /// The time zone of the calendar units, weekdays and local times of the window.
     #[graphql(default_with = "utc()")]
     time_zone: TimeZone,
-    /// A purchase in another one does not count.
+    /// The currency of all amounts of the campaign. A purchase in another currency does not count.
     currency: CurrencyCode,
-    /// Which purchases count; null: all.
+    /// Which purchases count. Null means no filter.
     filter: Option<PurchaseFilterInput>,
-    /// How a customer's purchases are grouped.
+    /// How the eligible purchases of a customer are grouped.
     window: WindowInput,
-    /// What must be reached in a window.
+    /// What a customer must reach in a window.
     goal: GoalInput,
-    /// What reaching it is worth.
+    /// What reaching the goal is worth.
     award: AwardInput,
-    /// How many awards a customer can have in all; null: any number.
+    /// The maximum number of awards of one customer in the campaign, at least 1; `DECLINED` awards are included. Null
+    /// means no maximum.
     max_per_customer: Option<i32>,
-    /// How many awards a customer can have in one window; null: any number.
+    /// The maximum number of awards of one customer in one window, at least 1; `DECLINED` awards are included. Null
+    /// means no maximum. It cannot be combined with the window `rolling` or the goal `streak`.
     max_per_window: Option<i32>,
-    /// How many points may stand at once, over all customers; null: any number.
+    /// The maximum number of points of `STANDING` awards at the same time, over all customers: 0 to 2^53 − 1. An award
+    /// that does not fit becomes `DECLINED`. Null means no maximum.
     budget: Option<Points>,
-    /// For how long after the end late purchases and refunds still count.
+    /// How long after `endsAt` late purchases and refunds still count. It must be above zero and at most `P3660D`.
     #[graphql(default_with = "thirty_days()")]
     lateness: Duration,
-    /// For how long points are pending after they were earned; null: they can be spent at once.
+    /// How long points are pending after `earnedAt`. It must be above zero and at most `P3660D`. Null means that points
+    /// can be spent immediately. A campaign with `holdFor` can be a draft but cannot be activated.
     hold_for: Option<Duration>,
-    /// For how long points can be spent; null: for ever.
+    /// How long points can be spent. It must be above zero and at most `P3660D`. Null means that points never expire. A
+    /// campaign with `expiresAfter` can be a draft but cannot be activated.
     expires_after: Option<Duration>,
 }
 
@@ -53,205 +60,228 @@ fn thirty_days() -> Duration {
     Duration("P30D".to_owned())
 }
 
-/// What to change of a campaign. Absent: kept; null: removed. A draft takes every field, an activated campaign `name`,
-/// `description`, `budget` and `endsAt`. Refused with STALE_REVISION when the campaign moved on.
+/// Changes of a campaign. A field that is absent keeps its value. A null removes the value; a field that a campaign
+/// must have refuses null with `REQUIRED`. A draft accepts every field. An activated campaign accepts only `name`,
+/// `description`, `budget` and `endsAt`; a different value of any other field is refused with `CAMPAIGN_NOT_EDITABLE`.
 #[derive(InputObject)]
 pub struct CampaignUpdateInput {
-    /// The campaign's `revision` as it was read.
+    /// The `revision` of the campaign as the caller read it. If the campaign has changed since, the error is
+    /// `STALE_REVISION`.
     if_revision: Count,
-    /// For people, 1 to 200 bytes.
+    /// The name that people see, 1 to 200 bytes.
     name: MaybeUndefined<String>,
-    /// For people, at most 200 bytes.
+    /// The description that people see, 1 to 200 bytes. Null means no description.
     description: MaybeUndefined<String>,
-    /// The first instant at which purchases count.
+    /// The first instant at which purchases count. It must not be before 1970.
     starts_at: MaybeUndefined<DateTime>,
-    /// The first instant at which purchases no longer count; null: open-ended. Once activated, the new one and the old one
-    /// must lie ahead of everything that was counted.
+    /// The first instant at which purchases no longer count. It must be after `startsAt`. Null means that the campaign
+    /// has no end. After the activation, the old and the new `endsAt` must both be later than now, than every recorded
+    /// `purchasedAt` and than the last pause or resume, and the campaign must not have been ended (`BOUNDARY_IN_PAST`).
     ends_at: MaybeUndefined<DateTime>,
-    /// In which days, weeks and local times are meant.
+    /// The time zone of the calendar units, weekdays and local times of the window.
     time_zone: MaybeUndefined<TimeZone>,
-    /// A purchase in another one does not count.
+    /// The currency of all amounts of the campaign. A purchase in another currency does not count.
     currency: MaybeUndefined<CurrencyCode>,
-    /// Which purchases count; null: all. Replaces the whole filter.
+    /// Which purchases count. The new filter replaces the old one as a whole. Null means no filter.
     filter: MaybeUndefined<PurchaseFilterInput>,
-    /// How a customer's purchases are grouped.
+    /// How the eligible purchases of a customer are grouped.
     window: MaybeUndefined<WindowInput>,
-    /// What must be reached in a window.
+    /// What a customer must reach in a window.
     goal: MaybeUndefined<GoalInput>,
-    /// What reaching it is worth.
+    /// What reaching the goal is worth.
     award: MaybeUndefined<AwardInput>,
-    /// How many awards a customer can have in all; null: any number.
+    /// The maximum number of awards of one customer in the campaign, at least 1; `DECLINED` awards are included. Null
+    /// means no maximum.
     max_per_customer: MaybeUndefined<i32>,
-    /// How many awards a customer can have in one window; null: any number.
+    /// The maximum number of awards of one customer in one window, at least 1; `DECLINED` awards are included. Null
+    /// means no maximum. It cannot be combined with the window `rolling` or the goal `streak`.
     max_per_window: MaybeUndefined<i32>,
-    /// How many points may stand at once, over all customers; null: any number. Lowering it reverses nothing.
+    /// The maximum number of points of `STANDING` awards at the same time, over all customers: 0 to 2^53 − 1. Null
+    /// means no maximum. A lower budget reverses no awards, and a higher one does not decide `DECLINED` awards again.
     budget: MaybeUndefined<Points>,
-    /// For how long after the end late purchases and refunds still count.
+    /// How long after `endsAt` late purchases and refunds still count. It must be above zero and at most `P3660D`.
     lateness: MaybeUndefined<Duration>,
-    /// For how long points are pending after they were earned; null: they can be spent at once.
+    /// How long points are pending after `earnedAt`. It must be above zero and at most `P3660D`. Null means that points
+    /// can be spent immediately. A campaign with `holdFor` can be a draft but cannot be activated.
     hold_for: MaybeUndefined<Duration>,
-    /// For how long points can be spent; null: for ever.
+    /// How long points can be spent. It must be above zero and at most `P3660D`. Null means that points never expire. A
+    /// campaign with `expiresAfter` can be a draft but cannot be activated.
     expires_after: MaybeUndefined<Duration>,
 }
 
-/// Which purchases count. Whatever is null asks for nothing; lists must not be empty.
+/// Which purchases count. A purchase must meet every condition that is not null. Its eligible amount is its net, but
+/// with `categories` or `skus` at most the sum of the nets of the matching lines. Each list has 1 to 500 entries of 1
+/// to 200 bytes.
 #[derive(InputObject)]
 pub struct PurchaseFilterInput {
-    /// Purchases of which at least so much counts, in major units; above zero.
+    /// The minimum of the eligible amount of a purchase, in major units. It must be above 0.
     min_amount: Option<Decimal>,
-    /// Purchases made in one of these channels.
+    /// The purchase is made in one of these channels. A purchase without a channel does not count.
     channels: Option<Vec<String>>,
-    /// Purchases with a line in one of these categories; only such lines count.
+    /// At least one line of the purchase has one of these categories. Only lines that match both `categories` and
+    /// `skus` count.
     categories: Option<Vec<String>>,
-    /// Purchases with a line of one of these articles; only such lines count.
+    /// At least one line of the purchase has one of these skus. Only lines that match both `categories` and `skus`
+    /// count.
     skus: Option<Vec<String>>,
 }
 
-/// How a customer's purchases are grouped: exactly one of these.
+/// How the eligible purchases of a customer are grouped: exactly one of these.
 #[derive(OneofObject)]
 pub enum WindowInput {
-    /// One window: the whole period.
+    /// One window for each customer: the whole period of the campaign.
     Campaign(WholeCampaign),
-    /// Blocks of calendar units.
+    /// Blocks of days, weeks, months, quarters or years.
     Calendar(CalendarWindowInput),
-    /// Some weekdays between two times of day.
+    /// One window on each of some weekdays, between two times of day.
     Recurring(RecurringWindowInput),
-    /// Purchases that follow each other in less than a gap.
+    /// Purchases of which each follows the previous one after less than a gap.
     Session(SessionWindowInput),
-    /// Opened by the customer's first purchase that counts.
+    /// A window of fixed length, which the customer's first eligible purchase opens.
     Timer(TimerWindowInput),
-    /// The span before each purchase.
+    /// Each purchase together with those in a span before it. It cannot be combined with the goals `everyPurchase` and
+    /// `streak`, with `repeat` or with `maxPerWindow`.
     Rolling(RollingWindowInput),
 }
 
-/// The one value of a window that needs no more.
+/// The only value of the window `campaign`, which has no parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[graphql(remote = "app::WholeCampaign")]
 pub enum WholeCampaign {
-    /// The whole period of the campaign.
+    /// The window is the whole period of the campaign.
     Whole,
 }
 
-/// Blocks of days, weeks, months, quarters or years in the campaign's time zone.
+/// Blocks of calendar units in the campaign's time zone. Each block is one window, which begins and ends at local
+/// midnight.
 #[derive(InputObject)]
 pub struct CalendarWindowInput {
-    /// What is counted.
+    /// The unit of which the blocks consist.
     unit: CalendarUnit,
-    /// Units in a block, counted from the unit that contains the campaign's start.
+    /// The number of units in a block, at least 1. Blocks are counted from the unit that contains `startsAt`.
     #[graphql(default = 1)]
     every: i32,
-    /// Where weeks begin.
+    /// The first day of a week. It matters only if `unit` is `WEEK`.
     #[graphql(default_with = "Weekday::Monday")]
     week_starts_on: Weekday,
 }
 
-/// A window on each of some weekdays, between two times of day in the campaign's time zone.
+/// One window on each of the given weekdays, between two times of day in the campaign's time zone. Purchases outside
+/// these windows do not count.
 #[derive(InputObject)]
 pub struct RecurringWindowInput {
-    /// Days on which it opens; not empty.
+    /// The weekdays on which a window opens; at least one.
     weekdays: Vec<Weekday>,
-    /// When it opens.
+    /// The local time at which the window opens.
     from: LocalTime,
-    /// When it closes; at or before `from`: on the next day.
+    /// The local time at which the window closes. If it is not after `from`, the window closes on the next day.
     to: LocalTime,
 }
 
-/// Purchases that follow each other in less than a gap.
+/// A session: purchases of which each follows the previous one after less than `gap`.
 #[derive(InputObject)]
 pub struct SessionWindowInput {
-    /// A purchase so long after the one before it opens the next session.
+    /// The span without a purchase that ends a session. A purchase exactly `gap` after the previous one opens the next
+    /// session. It must be above zero and at most `P3660D`.
     gap: Duration,
 }
 
-/// Opened by the customer's first purchase that counts.
+/// The customer's first eligible purchase opens a window of fixed length.
 #[derive(InputObject)]
 pub struct TimerWindowInput {
-    /// How long it is open.
+    /// How long a window stays open, from its first purchase on. It must be above zero and at most `P3660D`.
     duration: Duration,
-    /// Whether the first purchase after it closed opens the next; otherwise there is one window.
+    /// Whether the first eligible purchase at or after the close opens the next window. Otherwise there is only one
+    /// window, and later purchases do not count.
     #[graphql(default = false)]
     reopens: bool,
 }
 
-/// Each purchase counts together with those shortly before it that no earlier award used up.
+/// Each purchase counts together with those in the `duration` before it. An award uses up all purchases that it is
+/// based on.
 #[derive(InputObject)]
 pub struct RollingWindowInput {
-    /// How far back purchases count.
+    /// How far back purchases count. A purchase exactly `duration` old no longer counts. It must be above zero and at
+    /// most `P3660D`.
     duration: Duration,
 }
 
-/// What must be reached in a window: exactly one of these.
+/// What a customer must reach in a window: exactly one of these.
 #[derive(OneofObject)]
 pub enum GoalInput {
-    /// Reached by each purchase.
+    /// Each eligible purchase reaches the goal.
     EveryPurchase(EveryPurchase),
-    /// Reached by the n-th purchase.
+    /// The n-th eligible purchase of a window reaches the goal.
     Purchases(PurchasesGoalInput),
-    /// Reached when purchases sum to an amount.
+    /// The eligible amounts of a window sum to an amount.
     Spend(SpendGoalInput),
-    /// Reached when so many different things were bought.
+    /// A number of different skus or categories have been bought in a window.
     Distinct(DistinctGoalInput),
-    /// Reached when so many calendar windows in a row had enough purchases.
+    /// A number of consecutive calendar windows have enough purchases. This goal requires the window `calendar` and
+    /// cannot be combined with `maxPerWindow`.
     Streak(StreakGoalInput),
 }
 
-/// The one value of a goal that needs no more.
+/// The only value of the goal `everyPurchase`, which has no parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[graphql(remote = "app::EveryPurchase")]
 pub enum EveryPurchase {
-    /// Each purchase.
+    /// Each eligible purchase reaches the goal.
     Each,
 }
 
-/// Reached by the n-th purchase of a window.
+/// The n-th eligible purchase of a window reaches the goal; n is `atLeast`.
 #[derive(InputObject)]
 pub struct PurchasesGoalInput {
-    /// How many.
+    /// The number of purchases that reach the goal, at least 1.
     at_least: i32,
-    /// Whether the 2n-th, 3n-th … reach it again.
+    /// Whether the 2n-th, the 3n-th, and so on, reach the goal again.
     #[graphql(default = false)]
     repeat: bool,
 }
 
-/// Reached when a window's purchases sum to an amount.
+/// The goal is reached when the eligible amounts of a window sum to `amount`.
 #[derive(InputObject)]
 pub struct SpendGoalInput {
-    /// How much, in major units; above zero.
+    /// The amount that reaches the goal, in major units. It must be above 0, and at least 1 with `repeat`.
     amount: Decimal,
-    /// Whether each further multiple reaches it again.
+    /// Whether each further multiple of `amount` in the window reaches the goal again. What exceeds a multiple carries
+    /// over to the next award. One purchase gives at most 100 awards.
     #[graphql(default = false)]
     repeat: bool,
 }
 
-/// Reached when so many different things were bought in a window.
+/// The goal is reached when `atLeast` different skus or categories have been bought in a window.
 #[derive(InputObject)]
 pub struct DistinctGoalInput {
-    /// What must differ.
+    /// Whether different skus or different categories are counted.
     of: DistinctOf,
-    /// How many, 1 to 1000.
+    /// The number of different skus or categories that reaches the goal, 1 to 1000.
     at_least: i32,
 }
 
-/// Reached when so many calendar windows in a row had enough purchases.
+/// The goal is reached when `length` consecutive calendar windows each have enough eligible purchases.
 #[derive(InputObject)]
 pub struct StreakGoalInput {
-    /// How many windows.
+    /// The number of windows in a streak, at least 1.
     length: i32,
-    /// How many purchases each of them needs.
+    /// The number of eligible purchases that each window needs, at least 1.
     #[graphql(default = 1)]
     purchases_per_window: i32,
-    /// Whether counting starts again at the next window; otherwise the first run is the only one.
+    /// Whether counting starts again at the next window after an award. Otherwise only the customer's first streak
+    /// gives an award.
     #[graphql(default = false)]
     repeat: bool,
 }
 
-/// What reaching the goal is worth: exactly one of these.
+/// What an award is worth: exactly one of these.
 #[derive(OneofObject)]
 pub enum AwardInput {
-    /// The same points each time, 1 to 10⁹.
+    /// The points of each award, always the same: 1 to 10⁹.
     Points(Points),
-    /// Points for each major unit of what counts of the purchase; with the goal `everyPurchase` only. Above zero, at most
-    /// 10000, at most 6 decimals.
+    /// The points for each major unit of the eligible amount of the purchase. An award is rounded down to whole points
+    /// and is worth at most 10⁹. The rate must be above 0, at most 10000, and have at most 6 decimals. It requires the
+    /// goal `everyPurchase`.
     PointsPerUnit(Decimal),
 }
 

@@ -1,5 +1,6 @@
-//! Campaigns: reading them. `rule` is what they consist of, `input` how they are sent, `mutation` their life,
-//! `stats` what they have awarded, `backfill` how far their past is counted.
+//! Campaigns: how they are read. [`rule`] has the parts of a campaign, [`input`] the types that clients send,
+//! [`mutation`] the changes and transitions, [`stats`] the totals of what was awarded, and [`backfill`] the progress of
+//! a backfill.
 
 pub mod backfill;
 pub mod input;
@@ -28,28 +29,29 @@ use crate::graphql::id::GlobalId;
 use crate::graphql::page::{Edge, PageInfo};
 use crate::graphql::session::ContextExt;
 
-/// A rule over a period: which purchases count, how they are grouped, what must be reached, what that is worth.
+/// A rule over a period. The rule says which purchases count (`filter`), how they are grouped (`window`), what must be
+/// reached (`goal`) and what reaching it is worth (`award`).
 #[derive(Clone, Description)]
 pub struct Campaign(pub Arc<campaigns::Campaign>);
 
 #[Object(use_type_description)]
 impl Campaign {
-    /// Opaque; of everything, not only of campaigns.
+    /// An opaque id, unique across all types.
     pub(in crate::graphql) async fn id(&self) -> ID {
         GlobalId::Campaign(self.0.id()).into()
     }
 
-    /// For people.
+    /// The name that people see.
     async fn name(&self) -> &str {
         &self.0.row.name
     }
 
-    /// For people.
+    /// The description that people see. Null if there is none.
     async fn description(&self) -> Option<&str> {
         self.0.row.description.as_deref()
     }
 
-    /// Where it stands in its life now.
+    /// The status at the current instant. It follows from the recorded transitions and the clock.
     async fn status(&self, ctx: &Context<'_>) -> CampaignStatus {
         status(ctx.app(), &self.0).into()
     }
@@ -59,67 +61,70 @@ impl Campaign {
         self.0.life.period.starts_at.into()
     }
 
-    /// The first instant at which purchases no longer count; null: it is open-ended.
+    /// The first instant at which purchases no longer count. Null if the campaign has no end.
     async fn ends_at(&self) -> Option<DateTime> {
         self.0.life.period.ends_at.map(DateTime::from)
     }
 
-    /// In which days, weeks and local times are meant.
+    /// The time zone of the calendar units, weekdays and local times of the window.
     async fn time_zone(&self) -> TimeZone {
         TimeZone(self.0.rule.time_zone.name().to_owned())
     }
 
-    /// A purchase in another one does not count.
+    /// The currency of all amounts of the campaign. A purchase in another currency does not count.
     async fn currency(&self) -> CurrencyCode {
         self.0.rule.currency.into()
     }
 
-    /// Which purchases count; null: all.
+    /// Which purchases count. Null if there is no filter.
     async fn filter(&self) -> Option<PurchaseFilter> {
         PurchaseFilter::of(&self.0.rule)
     }
 
-    /// How a customer's purchases are grouped.
+    /// How the eligible purchases of a customer are grouped.
     async fn window(&self) -> WindowRule {
         WindowRule::of(&self.0)
     }
 
-    /// What must be reached in a window.
+    /// What a customer must reach in a window.
     async fn goal(&self) -> Goal {
         Goal::of(&self.0.rule)
     }
 
-    /// What reaching it is worth.
+    /// What reaching the goal is worth.
     async fn award(&self) -> AwardRule {
         AwardRule::of(&self.0.rule)
     }
 
-    /// How many awards a customer can have in all; null: any number.
+    /// The maximum number of awards of one customer in the campaign, `DECLINED` awards included. Null if there is no
+    /// maximum.
     async fn max_per_customer(&self) -> Option<i32> {
         self.0.rule.max_per_customer
     }
 
-    /// How many awards a customer can have in one window; null: any number.
+    /// The maximum number of awards of one customer in one window, `DECLINED` awards included. Null if there is no
+    /// maximum.
     async fn max_per_window(&self) -> Option<i32> {
         self.0.rule.max_per_window
     }
 
-    /// For how long after the end late purchases and refunds still count.
+    /// How long after `endsAt` late purchases and refunds still count. Then the campaign is settled.
     async fn lateness(&self) -> Duration {
         Duration(self.0.rule.lateness.as_str().to_owned())
     }
 
-    /// For how long points are pending after they were earned; null: they can be spent at once.
+    /// How long points are pending after `earnedAt`. Null if they can be spent immediately. A campaign with `holdFor`
+    /// cannot be activated.
     async fn hold_for(&self) -> Option<Duration> {
         self.0.rule.hold_for.as_ref().map(|span| Duration(span.as_str().to_owned()))
     }
 
-    /// For how long points can be spent; null: for ever.
+    /// How long points can be spent. Null if they never expire. A campaign with `expiresAfter` cannot be activated.
     async fn expires_after(&self) -> Option<Duration> {
         self.0.rule.expires_after.as_ref().map(|span| Duration(span.as_str().to_owned()))
     }
 
-    /// Whether the budget has no room for a further award, however small.
+    /// Whether the smallest award that the campaign can give no longer fits the budget. False if there is no budget.
     async fn budget_exhausted(&self, ctx: &Context<'_>) -> Result<bool, ApiError> {
         if self.0.budget_limit.is_none() {
             return Ok(false);
@@ -128,59 +133,63 @@ impl Campaign {
         Ok(is_exhausted(&self.0, budget))
     }
 
-    /// How far the counting of its past is, in customers; null: the past is counted. Until a customer is counted, its progress says
-    /// `evaluating`.
+    /// How far the backfill has come. The backfill evaluates the purchases that were recorded before the activation.
+    /// Null if the backfill is complete or none was needed. Until the backfill has completed a customer,
+    /// `CampaignProgress.evaluating` is true for that customer.
     async fn backfill(&self, ctx: &Context<'_>) -> Option<Result<Progress, ApiError>> {
         Progress::of_backfill(ctx, self.0.id()).await.transpose()
     }
 
-    /// Grows with every change of the campaign: `updateCampaign(input: {ifRevision})` takes it.
+    /// The revision of the campaign. It grows with every change, transition and settlement, not always by one. Pass it
+    /// as `ifRevision` to `updateCampaign`.
     async fn revision(&self) -> Count {
-        Count(self.0.row.revision)
+        Count(self.0.row.set_revision)
     }
 
-    /// How many points may stand at once, over all customers; null: any number. Admin; null for others.
+    /// The maximum number of points of `STANDING` awards at the same time, over all customers. Null if there is no
+    /// maximum, and for everyone but admins.
     async fn budget(&self, ctx: &Context<'_>) -> Option<Points> {
         ctx.viewer().require_admin().ok()?;
         self.0.budget_limit.map(Points)
     }
 
-    /// What it has awarded so far. Admin; null for others. At most one second old.
+    /// The totals of what the campaign has awarded so far, at most one second old. Null for everyone but admins.
     async fn stats(&self, ctx: &Context<'_>) -> Option<Result<CampaignStats, ApiError>> {
         ctx.viewer().require_admin().ok()?;
         Some(CampaignStats::of(ctx, &self.0).await)
     }
 }
 
-/// Where a campaign stands in its life.
+/// The status of a campaign. A campaign goes from `DRAFT` through `SCHEDULED`, `ACTIVE` and `ENDED` to `SETTLED`. An
+/// `ACTIVE` campaign can be paused and resumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[graphql(remote = "Status")]
 pub enum CampaignStatus {
-    /// Not activated yet: it counts nothing, and can be edited freely.
+    /// The campaign is not activated. Every field can be changed, and customers do not see the campaign.
     Draft,
-    /// Activated, but its start is ahead.
+    /// The campaign is activated, and `startsAt` is ahead.
     Scheduled,
-    /// Counting.
+    /// The campaign is running: eligible purchases count.
     Active,
-    /// Not counting, until it is resumed.
+    /// The campaign is paused: purchases made during the pause do not count, even if they are recorded later.
     Paused,
-    /// Over; late purchases and refunds still count.
+    /// `endsAt` has passed or the campaign was ended. Late purchases and refunds still count.
     Ended,
-    /// Nothing counts any more.
+    /// `lateness` is over too: purchases and refunds that are recorded from now on no longer count.
     Settled,
 }
 
-/// See [`super::Query`].
+/// The part of [`super::Query`] that reads campaigns.
 #[derive(Default)]
 pub struct CampaignQuery;
 
 #[Object]
 impl CampaignQuery {
-    /// A campaign; null: there is no such campaign, or it may not be seen.
+    /// A campaign. Null if it does not exist or the caller may not see it: customers do not see drafts.
     async fn campaign(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Its `id`.")] id: ID,
+        #[graphql(desc = "The `id` of the campaign.")] id: ID,
     ) -> Option<Result<Campaign, ApiError>> {
         if let Err(error) = ctx.viewer().require_reader() {
             return Some(Err(error.into()));
@@ -189,15 +198,15 @@ impl CampaignQuery {
         campaign.map(|campaign| campaign.map(Campaign)).map_err(ApiError::from).transpose()
     }
 
-    /// All campaigns, the latest made first. Customers see no drafts.
+    /// All campaigns that the caller may see, the most recently created first. Customers do not see drafts.
     async fn campaigns(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Only those with one of these statuses.")] status: Option<Vec<CampaignStatus>>,
-        #[graphql(desc = "The first so many, at most 100. Without `first` and `last`: 20.")] first: Option<i32>,
-        #[graphql(desc = "Only what follows this cursor.")] after: Option<String>,
-        #[graphql(desc = "The last so many, at most 100.")] last: Option<i32>,
-        #[graphql(desc = "Only what precedes this cursor.")] before: Option<String>,
+        #[graphql(desc = "Only campaigns with one of these statuses.")] status: Option<Vec<CampaignStatus>>,
+        #[graphql(desc = "The first n items, 0 to 100. The default is 20 if `last` is absent.")] first: Option<i32>,
+        #[graphql(desc = "Only items that follow this cursor in the list.")] after: Option<String>,
+        #[graphql(desc = "The last n items, 0 to 100. It cannot be combined with `first`.")] last: Option<i32>,
+        #[graphql(desc = "Only items that precede this cursor in the list.")] before: Option<String>,
     ) -> Result<CampaignConnection, ApiError> {
         let reader = ctx.viewer().require_reader()?;
         let page = LIST.page(PageArgs { first, after, last, before })?;
@@ -208,21 +217,22 @@ impl CampaignQuery {
     }
 }
 
-/// A page of the campaigns.
+/// A page of the list of campaigns, with the length of the whole list.
 #[derive(Clone, SimpleObject)]
 pub struct CampaignConnection {
-    /// The page's campaigns with their cursors.
+    /// The campaigns of the page, each with its cursor.
     edges: Vec<Edge<Campaign>>,
-    /// The page's campaigns alone.
+    /// The campaigns of the page, without cursors.
     nodes: Vec<Campaign>,
-    /// Where the page lies.
+    /// The cursors at both ends of the page, and whether the list goes on beyond them.
     page_info: PageInfo,
-    /// Campaigns in the whole list.
+    /// The number of campaigns in the whole list: those that the caller may see and that have one of the given
+    /// statuses.
     total_count: Count,
 }
 
 impl CampaignConnection {
-    /// A page, and how many campaigns there are in all.
+    /// Adds the length of the whole list to a page.
     pub fn new(page: Connection<Campaign>, total_count: Count) -> Self {
         let Connection { edges, nodes, page_info } = page;
         Self { edges, nodes, page_info, total_count }

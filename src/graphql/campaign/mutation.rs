@@ -1,4 +1,4 @@
-//! The life of campaigns. For admins.
+//! The mutations that create, change and delete campaigns, and their transitions. All of them require an admin token.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::graphql::error::{ApiError, UserError, payload};
 use crate::graphql::id::GlobalId;
 use crate::graphql::session::ContextExt;
 
-/// What a change of a campaign answers.
+/// The result of a mutation of a campaign.
 #[derive(SimpleObject)]
 pub struct CampaignPayload {
-    /// The campaign as it is now; null: the change was refused.
+    /// The campaign after the mutation. Null if the mutation was refused.
     campaign: Option<Campaign>,
-    /// Why it was refused; empty: it was not.
+    /// The reasons why the mutation was refused. Empty if it was accepted.
     user_errors: Vec<UserError>,
 }
 
@@ -29,34 +29,37 @@ impl CampaignPayload {
     }
 }
 
-/// What `deleteCampaign` answers.
+/// The result of `deleteCampaign`.
 #[derive(SimpleObject)]
 pub struct DeleteCampaignPayload {
-    /// Of the campaign that is no more; null: it was refused.
+    /// The `id` of the deleted campaign. Null if the deletion was refused.
     deleted_id: Option<ID>,
-    /// Why it was refused; empty: it was not.
+    /// The reasons why the mutation was refused. Empty if it was accepted.
     user_errors: Vec<UserError>,
 }
 
-/// The campaign that the argument `id` names.
+/// Decodes the argument `id`. Any id that is not of a campaign is refused with `NOT_FOUND`.
 fn campaign_id(id: &ID) -> Result<CampaignId, Error> {
     let unknown = || Error::refused(&["id"], UserErrorCode::NotFound, "no such campaign");
     GlobalId::campaign(id).ok_or_else(unknown)
 }
 
-/// See [`super::super::Mutation`].
+/// The part of [`super::super::Mutation`] that changes campaigns.
 #[derive(Default)]
 pub struct CampaignMutation;
 
 #[Object]
 impl CampaignMutation {
-    /// Makes a campaign, as a draft. For admins.
+    /// Creates a campaign as a draft. Without an `idempotencyKey`, each request creates another draft. Requires an
+    /// admin token (`FORBIDDEN`).
     async fn create_campaign(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The campaign.")] input: CampaignInput,
+        #[graphql(desc = "The campaign to create.")] input: CampaignInput,
         #[graphql(
-            desc = "Chosen by the caller: sent again with the same input, the campaign that it made is answered."
+            desc = "A key chosen by the caller, 1 to 200 bytes. The same key with the same input returns the campaign \
+            that was created with it, as it is now, or `NOT_FOUND` if that campaign was deleted. If the key was used \
+            for anything else, the error is `IDEMPOTENCY_CONFLICT`."
         )]
         idempotency_key: Option<String>,
     ) -> Result<CampaignPayload, ApiError> {
@@ -64,12 +67,13 @@ impl CampaignMutation {
         CampaignPayload::new(app::create(ctx.app(), &admin, input.into(), idempotency_key).await)
     }
 
-    /// Edits a campaign. For admins.
+    /// Changes a campaign. A draft can be changed in every field; after the activation, only `name`, `description`,
+    /// `budget` and `endsAt` can be changed (`CAMPAIGN_NOT_EDITABLE`). Requires an admin token (`FORBIDDEN`).
     async fn update_campaign(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which campaign.")] id: ID,
-        #[graphql(desc = "What to change.")] input: CampaignUpdateInput,
+        #[graphql(desc = "The `id` of the campaign.")] id: ID,
+        #[graphql(desc = "The fields to change.")] input: CampaignUpdateInput,
     ) -> Result<CampaignPayload, ApiError> {
         let admin = ctx.viewer().require_admin()?;
         CampaignPayload::new(match campaign_id(&id) {
@@ -78,14 +82,17 @@ impl CampaignMutation {
         })
     }
 
-    /// Makes a draft with another campaign's rule, period and budget. For admins.
+    /// Creates a draft with a new name and the description, rule, period and budget of another campaign, whatever the
+    /// status of that campaign. Requires an admin token (`FORBIDDEN`).
     async fn clone_campaign(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which campaign.")] id: ID,
-        #[graphql(desc = "Of the new one, 1 to 200 bytes.")] name: String,
+        #[graphql(desc = "The `id` of the campaign to clone.")] id: ID,
+        #[graphql(desc = "The name of the new campaign, 1 to 200 bytes.")] name: String,
         #[graphql(
-            desc = "Chosen by the caller: sent again with the same name, the campaign that it made is answered."
+            desc = "A key chosen by the caller, 1 to 200 bytes. The same key with the same `id` and `name` returns the \
+            campaign that was created with it, as it is now, or `NOT_FOUND` if that campaign was deleted. If the key \
+            was used for anything else, the error is `IDEMPOTENCY_CONFLICT`."
         )]
         idempotency_key: Option<String>,
     ) -> Result<CampaignPayload, ApiError> {
@@ -96,11 +103,11 @@ impl CampaignMutation {
         })
     }
 
-    /// Deletes a draft. For admins.
+    /// Deletes a draft. In any other status, the error is `ILLEGAL_TRANSITION`. Requires an admin token (`FORBIDDEN`).
     async fn delete_campaign(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which campaign.")] id: ID,
+        #[graphql(desc = "The `id` of the campaign.")] id: ID,
     ) -> Result<DeleteCampaignPayload, ApiError> {
         let admin = ctx.viewer().require_admin()?;
         let deleted = match campaign_id(&id) {
@@ -111,11 +118,14 @@ impl CampaignMutation {
         Ok(DeleteCampaignPayload { deleted_id: deleted.map(|()| id), user_errors })
     }
 
-    /// Puts a draft into effect. With a start in the past, what was recorded since is counted from now on. For admins.
+    /// Activates a draft. From now on its rule is fixed. If `startsAt` is in the past, purchases that are already
+    /// recorded count too: a background job evaluates them (`Campaign.backfill`). The error is `ILLEGAL_TRANSITION` if
+    /// the campaign is not a draft, `BOUNDARY_IN_PAST` if `endsAt + lateness` has passed, and `UNSUPPORTED_COMBINATION`
+    /// if the campaign has `holdFor` or `expiresAfter`. Requires an admin token (`FORBIDDEN`).
     async fn activate_campaign(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which campaign.")] id: ID,
+        #[graphql(desc = "The `id` of the campaign.")] id: ID,
     ) -> Result<CampaignPayload, ApiError> {
         let admin = ctx.viewer().require_admin()?;
         CampaignPayload::new(match campaign_id(&id) {
@@ -124,11 +134,14 @@ impl CampaignMutation {
         })
     }
 
-    /// Stops an ACTIVE campaign's counting, until it is resumed. Purchases made meanwhile never count in it. For admins.
+    /// Pauses an `ACTIVE` campaign until it is resumed; in any other status, the error is `ILLEGAL_TRANSITION`.
+    /// Purchases made during the pause never count. The pause begins at the latest of three instants: now, 1 µs after
+    /// the latest `purchasedAt` recorded of any customer, and the previous pause, resume or end. So the pause does not
+    /// change what was already counted. Requires an admin token (`FORBIDDEN`).
     async fn pause_campaign(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which campaign.")] id: ID,
+        #[graphql(desc = "The `id` of the campaign.")] id: ID,
     ) -> Result<CampaignPayload, ApiError> {
         let admin = ctx.viewer().require_admin()?;
         CampaignPayload::new(match campaign_id(&id) {
@@ -137,11 +150,12 @@ impl CampaignMutation {
         })
     }
 
-    /// Makes a PAUSED campaign count again. For admins.
+    /// Resumes a `PAUSED` campaign; in any other status, the error is `ILLEGAL_TRANSITION`. Purchases count again from
+    /// the instant at which a pause would begin now: see `pauseCampaign`. Requires an admin token (`FORBIDDEN`).
     async fn resume_campaign(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which campaign.")] id: ID,
+        #[graphql(desc = "The `id` of the campaign.")] id: ID,
     ) -> Result<CampaignPayload, ApiError> {
         let admin = ctx.viewer().require_admin()?;
         CampaignPayload::new(match campaign_id(&id) {
@@ -150,11 +164,13 @@ impl CampaignMutation {
         })
     }
 
-    /// Ends a campaign before its time. What was earned stays. For admins.
+    /// Ends a `SCHEDULED`, `ACTIVE` or `PAUSED` campaign; in any other status, the error is `ILLEGAL_TRANSITION`.
+    /// `endsAt` becomes the instant at which a pause would begin now (see `pauseCampaign`), unless it is earlier
+    /// already. Awards stay, and late purchases and refunds still count. Requires an admin token (`FORBIDDEN`).
     async fn end_campaign(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which campaign.")] id: ID,
+        #[graphql(desc = "The `id` of the campaign.")] id: ID,
     ) -> Result<CampaignPayload, ApiError> {
         let admin = ctx.viewer().require_admin()?;
         CampaignPayload::new(match campaign_id(&id) {

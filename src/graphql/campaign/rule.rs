@@ -1,4 +1,4 @@
-//! What a campaign consists of.
+//! The parts of a campaign, as they are read: filter, window, goal and award.
 
 use async_graphql::{Enum, SimpleObject, Union};
 
@@ -11,21 +11,24 @@ use crate::graphql::money::Money;
 use crate::graphql::scalar::{DateTime, Decimal, Duration, LocalTime, Points};
 use crate::graphql::window::closes_at;
 
-/// Which purchases count. Whatever is null asks for nothing.
+/// Which purchases count. A purchase must meet every condition that is not null. Its eligible amount is its net, but
+/// with `categories` or `skus` at most the sum of the nets of the matching lines.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct PurchaseFilter {
-    /// Purchases of which at least so much counts.
+    /// The minimum of the eligible amount of a purchase.
     min_amount: Option<Money>,
-    /// Purchases made in one of these channels.
+    /// The purchase is made in one of these channels. A purchase without a channel does not count.
     channels: Option<Vec<String>>,
-    /// Purchases with a line in one of these categories; only such lines count.
+    /// At least one line of the purchase has one of these categories. Only lines that match both `categories` and
+    /// `skus` count.
     categories: Option<Vec<String>>,
-    /// Purchases with a line of one of these articles; only such lines count.
+    /// At least one line of the purchase has one of these skus. Only lines that match both `categories` and `skus`
+    /// count.
     skus: Option<Vec<String>>,
 }
 
 impl PurchaseFilter {
-    /// None where everything counts.
+    /// Returns `None` if the rule has no filter.
     pub(super) fn of(rule: &Rule) -> Option<Self> {
         let Filter { min_amount, channels, categories, skus } = rule.filter.clone();
         (rule.filter != Filter::default()).then(|| Self {
@@ -37,74 +40,73 @@ impl PurchaseFilter {
     }
 }
 
-/// How a customer's purchases are grouped.
+/// How the eligible purchases of a customer are grouped.
 #[derive(Clone, Debug, Union)]
 pub enum WindowRule {
-    /// The whole period.
     Campaign(CampaignWindow),
-    /// Blocks of calendar units.
     Calendar(CalendarWindow),
-    /// Local occurrences.
     Recurring(RecurringWindow),
-    /// Neighbours less than a gap apart.
     Session(SessionWindow),
-    /// Opened by a purchase.
     Timer(TimerWindow),
-    /// The span before each purchase.
     Rolling(RollingWindow),
 }
 
-/// One window: the whole period of the campaign.
+/// One window for each customer: the whole period of the campaign.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct CampaignWindow {
-    /// The campaign's start.
+    /// The `startsAt` of the campaign.
     opens_at: DateTime,
-    /// The campaign's end; null: it is open-ended.
+    /// The `endsAt` of the campaign. Null if the campaign has no end.
     closes_at: Option<DateTime>,
 }
 
-/// Blocks of days, weeks, months, quarters or years in the campaign's time zone, from local midnight to local midnight.
+/// Blocks of calendar units in the campaign's time zone. Each block is one window, which begins and ends at local
+/// midnight.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct CalendarWindow {
-    /// What is counted.
+    /// The unit of which the blocks consist.
     unit: CalendarUnit,
-    /// Units in a block, counted from the unit that contains the campaign's start.
+    /// The number of units in a block. Blocks are counted from the unit that contains `startsAt`.
     every: i32,
-    /// Where weeks begin.
+    /// The first day of a week. It matters only if `unit` is `WEEK`.
     week_starts_on: Weekday,
 }
 
-/// A window on each of some weekdays, between two times of day in the campaign's time zone.
+/// One window on each of the given weekdays, between two times of day in the campaign's time zone. Purchases outside
+/// these windows do not count.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct RecurringWindow {
-    /// Days on which it opens.
+    /// The weekdays on which a window opens.
     weekdays: Vec<Weekday>,
-    /// When it opens.
+    /// The local time at which the window opens.
     from: LocalTime,
-    /// When it closes; at or before `from`: on the next day.
+    /// The local time at which the window closes. If it is not after `from`, the window closes on the next day.
     to: LocalTime,
 }
 
-/// Purchases that follow each other in less than a gap.
+/// A session: purchases of which each follows the previous one after less than `gap`.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct SessionWindow {
-    /// A purchase so long after the one before it opens the next session.
+    /// The span without a purchase that ends a session. A purchase exactly `gap` after the previous one opens the next
+    /// session.
     gap: Duration,
 }
 
-/// Opened by the customer's first purchase that counts.
+/// The customer's first eligible purchase opens a window of fixed length.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct TimerWindow {
-    /// How long it is open.
+    /// How long a window stays open, from its first purchase on.
     duration: Duration,
-    /// Whether the first purchase after it closed opens the next; otherwise there is one window.
+    /// Whether the first eligible purchase at or after the close opens the next window. Otherwise there is only one
+    /// window, and later purchases do not count.
     reopens: bool,
 }
 
-/// No fixed bounds: each purchase counts together with those shortly before it that no earlier award used up.
+/// No fixed windows: each purchase counts together with those in the `duration` before it. An award uses up all
+/// purchases that it is based on.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct RollingWindow {
-    /// How far back purchases count.
+    /// How far back purchases count. A purchase exactly `duration` old no longer counts.
     duration: Duration,
 }
 
@@ -135,19 +137,19 @@ impl WindowRule {
     }
 }
 
-/// A unit of the calendar.
+/// A unit of the calendar in the time zone of the campaign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[graphql(remote = "window::CalendarUnit")]
 pub enum CalendarUnit {
-    /// From local midnight to local midnight.
+    /// A local day, from midnight to midnight.
     Day,
-    /// Seven days, from `weekStartsOn`.
+    /// Seven local days, beginning on `weekStartsOn`.
     Week,
-    /// From the 1st.
+    /// A calendar month, beginning on the 1st.
     Month,
-    /// From January, April, July or October 1st.
+    /// Three calendar months, beginning on 1 January, 1 April, 1 July or 1 October.
     Quarter,
-    /// From January 1st.
+    /// A calendar year, beginning on 1 January.
     Year,
 }
 
@@ -155,89 +157,86 @@ pub enum CalendarUnit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[graphql(remote = "window::Weekday")]
 pub enum Weekday {
-    /// Monday.
+    /// Monday, day 1 of the week in ISO 8601.
     Monday,
-    /// Tuesday.
+    /// Tuesday, day 2 of the week in ISO 8601.
     Tuesday,
-    /// Wednesday.
+    /// Wednesday, day 3 of the week in ISO 8601.
     Wednesday,
-    /// Thursday.
+    /// Thursday, day 4 of the week in ISO 8601.
     Thursday,
-    /// Friday.
+    /// Friday, day 5 of the week in ISO 8601.
     Friday,
-    /// Saturday.
+    /// Saturday, day 6 of the week in ISO 8601.
     Saturday,
-    /// Sunday.
+    /// Sunday, day 7 of the week in ISO 8601.
     Sunday,
 }
 
-/// What must be reached in a window.
+/// What a customer must reach in a window.
 #[derive(Clone, Debug, Union)]
 pub enum Goal {
-    /// Each purchase.
     EveryPurchase(EveryPurchaseGoal),
-    /// So many purchases.
     Purchases(PurchasesGoal),
-    /// So much money.
     Spend(SpendGoal),
-    /// So many different things.
     Distinct(DistinctGoal),
-    /// So many windows in a row.
     Streak(StreakGoal),
 }
 
-/// Reached by each purchase that counts.
+/// Each eligible purchase reaches the goal.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct EveryPurchaseGoal {
-    /// Purchases that reach it: always 1.
+    /// The number of purchases that reach the goal: always 1.
     at_least: i32,
 }
 
-/// Reached by the n-th purchase of a window.
+/// The n-th eligible purchase of a window reaches the goal; n is `atLeast`.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct PurchasesGoal {
-    /// How many.
+    /// The number of purchases that reach the goal.
     at_least: i32,
-    /// Whether the 2n-th, 3n-th … reach it again.
+    /// Whether the 2n-th, the 3n-th, and so on, reach the goal again.
     repeat: bool,
 }
 
-/// Reached when a window's purchases sum to an amount.
+/// The goal is reached when the eligible amounts of a window sum to `amount`.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct SpendGoal {
-    /// How much.
+    /// The amount that reaches the goal.
     amount: Money,
-    /// Whether each further multiple reaches it again.
+    /// Whether each further multiple of `amount` in the window reaches the goal again. What exceeds a multiple carries
+    /// over to the next award. One purchase gives at most 100 awards.
     repeat: bool,
 }
 
-/// Reached when so many different things were bought in a window.
+/// The goal is reached when `atLeast` different skus or categories have been bought in a window.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct DistinctGoal {
-    /// What must differ.
+    /// Whether different skus or different categories are counted.
     of: DistinctOf,
-    /// How many.
+    /// The number of different skus or categories that reaches the goal.
     at_least: i32,
 }
 
-/// Reached when so many calendar windows in a row had enough purchases.
+/// The goal is reached when `length` consecutive calendar windows each have enough eligible purchases.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct StreakGoal {
-    /// How many windows.
+    /// The number of windows in a streak.
     length: i32,
-    /// How many purchases each of them needs.
+    /// The number of eligible purchases that each window needs.
     purchases_per_window: i32,
-    /// Whether counting starts again at the next window; otherwise the first run is the only one.
+    /// Whether counting starts again at the next window after an award. Otherwise only the customer's first streak
+    /// gives an award.
     repeat: bool,
 }
 
-/// What a distinct goal tells apart.
+/// What a `distinct` goal counts. Only lines that match the filter and whose net is above 0 are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 #[graphql(remote = "goal::DistinctOf")]
 pub enum DistinctOf {
-    /// Articles.
+    /// The skus of the lines.
     Sku,
-    /// Categories; lines without one do not count.
+    /// The categories of the lines. A line without a category does not count.
     Category,
 }
 
@@ -257,26 +256,25 @@ impl Goal {
     }
 }
 
-/// What reaching the goal is worth.
+/// What an award is worth.
 #[derive(Clone, Debug, Union)]
 pub enum AwardRule {
-    /// The same each time.
     Points(FixedPoints),
-    /// By the amount of the purchase.
     PointsPerUnit(PointsPerUnit),
 }
 
-/// The same points each time.
+/// Each award is worth the same points.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct FixedPoints {
-    /// How many.
+    /// The points of each award.
     points: Points,
 }
 
-/// Points by what counts of the purchase that reached the goal, rounded down.
+/// An award is worth `floor(eligible amount × rate)` points, at most 10⁹, where the eligible amount is that of the
+/// reaching purchase in major units. An award of 0 points does not exist.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct PointsPerUnit {
-    /// Points for each major unit of the currency.
+    /// The points for each major unit of the campaign's currency, without trailing zeros.
     rate: Decimal,
 }
 

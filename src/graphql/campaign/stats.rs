@@ -1,4 +1,4 @@
-//! What a campaign has awarded: at a moment, and live.
+//! The totals of what a campaign has awarded, as a query and as a subscription.
 
 use std::sync::Arc;
 
@@ -16,18 +16,18 @@ use crate::graphql::loaders::{BudgetOf, StatsOf};
 use crate::graphql::scalar::{Count, Points};
 use crate::graphql::session::{ContextExt, session};
 
-/// What a campaign has awarded so far.
+/// The totals of what a campaign has awarded so far, over all customers.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct CampaignStats {
-    /// Standing awards.
+    /// The number of `STANDING` awards.
     awards: Count,
-    /// Customers with a standing award.
+    /// The number of customers with at least one `STANDING` award.
     customers: Count,
-    /// Points of the standing awards.
+    /// The sum of the points of all `STANDING` awards.
     points_standing: Points,
-    /// Points that awards would have had for which the budget had no room.
+    /// The sum of the points that the `DECLINED` awards would have been worth.
     points_declined: Points,
-    /// Points for which the budget has room; null: there is no budget.
+    /// The number of points that still fit the budget; never below 0. Null if the campaign has no budget.
     budget_left: Option<Points>,
 }
 
@@ -54,17 +54,19 @@ impl From<Stats> for CampaignStats {
     }
 }
 
-/// See [`crate::graphql::Subscription`].
+/// The part of [`crate::graphql::Subscription`] that follows the totals of a campaign.
 #[derive(Default)]
 pub struct CampaignStatsSubscription;
 
 #[Subscription]
 impl CampaignStatsSubscription {
-    /// The totals of one campaign: now, and whenever they have moved, at most about once a second. For admins.
+    /// Follows the totals of one campaign: sends them immediately, and again when they have changed, at most about once
+    /// a second. Requires an admin token (`FORBIDDEN`). The subscription ends with `NOT_FOUND` if the campaign does not
+    /// exist or is deleted, and with `UNAUTHENTICATED` when the token expires.
     async fn campaign_stats(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The campaign's `id`.")] id: ID,
+        #[graphql(desc = "The `id` of the campaign.")] id: ID,
     ) -> Result<impl Stream<Item = Result<CampaignStats, ApiError>>, ApiError> {
         let session = session(ctx);
         let admin = session.viewer.require_admin()?;
@@ -75,7 +77,7 @@ impl CampaignStatsSubscription {
             allowance.as_ref().map_or(Ok(()), Allowance::check)?;
             stats
         });
-        // It ends with its first error.
+        // The stream ends with its first error.
         let stats = stats.scan(false, |failed, stats| {
             let stats = (!*failed).then_some(stats);
             *failed = stats.as_ref().is_some_and(Result::is_err);

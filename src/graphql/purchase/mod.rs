@@ -1,4 +1,4 @@
-//! Purchases: reading and recording them.
+//! Purchases: how they are read. [`mutation`] records them.
 
 pub mod mutation;
 
@@ -22,55 +22,56 @@ use crate::graphql::refund::Refund;
 use crate::graphql::scalar::DateTime;
 use crate::graphql::session::ContextExt;
 
-/// An order by one customer.
+/// An order by one customer, as the shop recorded it.
 #[derive(Clone, Description)]
 pub struct Purchase(pub Arc<model::Purchase>);
 
 #[Object(use_type_description)]
 impl Purchase {
-    /// Opaque; of everything, not only of purchases.
+    /// An opaque id, unique across all types.
     pub(super) async fn id(&self) -> ID {
         GlobalId::Purchase(self.0.external_id.clone()).into()
     }
 
-    /// The shop's id of this purchase.
+    /// The shop's id of the purchase, unique among purchases.
     async fn external_id(&self) -> &str {
         &self.0.external_id
     }
 
-    /// Who bought.
+    /// The customer who made the purchase.
     async fn customer(&self, ctx: &Context<'_>) -> Result<Customer, ApiError> {
         let customer = ctx.loaders().load_one(CustomerOf(self.0.customer_id)).await?;
-        Ok(customer.ok_or_else(|| Error::Internal("a purchase's customer is not there".to_owned()))?.into())
+        Ok(customer.ok_or_else(|| Error::Internal("a purchase's customer was not found".to_owned()))?.into())
     }
 
-    /// When it was made: what decides which windows it counts in.
+    /// When the purchase was made. This alone decides in which windows the purchase counts; the time of its arrival
+    /// does not.
     async fn purchased_at(&self) -> DateTime {
         Instant(self.0.purchased_at).into()
     }
 
-    /// When it was recorded, by the server's clock.
+    /// When the purchase was recorded, by the server's clock.
     async fn recorded_at(&self) -> DateTime {
         Instant(self.0.recorded_at).into()
     }
 
-    /// What was paid.
+    /// The total that was paid, before refunds.
     async fn total(&self) -> Result<Money, ApiError> {
         Ok(Money::new(self.0.total, self.currency()?))
     }
 
-    /// What is left of the total after all refunds.
+    /// What is left of `total` after all refunds; never below 0.
     async fn net(&self, ctx: &Context<'_>) -> Result<Money, ApiError> {
         let net = self.settled(ctx).await?;
         Ok(Money::new(net.total, net.currency))
     }
 
-    /// Where it was made, as the shop calls it.
+    /// The shop's name for the sales channel. Null if none was given.
     async fn channel(&self) -> Option<&str> {
         self.0.channel.as_deref()
     }
 
-    /// Its lines, in the order given.
+    /// The lines of the purchase, in the order in which they were sent. Empty if none were sent.
     async fn lines(&self, ctx: &Context<'_>) -> Result<Vec<PurchaseLine>, ApiError> {
         let Net { lines, currency, .. } = self.settled(ctx).await?;
         let line = |(line, left): (crate::engine::purchase::Line, i64)| PurchaseLine {
@@ -83,13 +84,13 @@ impl Purchase {
         Ok(lines.into_iter().map(line).collect())
     }
 
-    /// What was taken back of it, newest first.
+    /// All refunds of the purchase, at most 100, the latest `refundedAt` first.
     async fn refunds(&self, ctx: &Context<'_>) -> Result<Vec<Refund>, ApiError> {
         let currency = self.currency()?;
         Ok(self.refund_rows(ctx).await?.iter().map(|row| Refund::new(row, currency)).collect())
     }
 
-    /// The awards that this purchase reached: STANDING and DECLINED only. Newest first.
+    /// The `STANDING` and `DECLINED` awards whose goal this purchase reached, the most recently created first.
     async fn awards(&self, ctx: &Context<'_>) -> Result<Vec<Award>, ApiError> {
         reached_by(ctx, &self.0).await
     }
@@ -111,47 +112,48 @@ impl Purchase {
     }
 }
 
-/// The awards that the purchase reached.
+/// Returns the `STANDING` and `DECLINED` awards that the purchase reached, the most recently created first.
 pub(super) async fn reached_by(ctx: &Context<'_>, purchase: &model::Purchase) -> Result<Vec<Award>, ApiError> {
     let awards = ctx.loaders().load_one(AwardsReachedBy(purchase.customer_id, key(purchase))).await?;
     Ok(awards.unwrap_or_default().into_iter().map(Award).collect())
 }
 
-/// One article of a purchase.
+/// A line of a purchase: one article.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct PurchaseLine {
-    /// The shop's article number.
+    /// The shop's article number (stock keeping unit).
     sku: String,
-    /// The shop's category.
+    /// The shop's category of the article. Null if none was given.
     category: Option<String>,
-    /// How many.
+    /// The number of pieces, at least 1. No goal counts it.
     quantity: i32,
-    /// For all of them together.
+    /// The amount of the whole line, for all pieces together, before refunds.
     amount: Money,
-    /// What is left of it after refunds.
+    /// What is left of `amount` after refunds. A refund with lines reduces the lines with its skus. A refund without
+    /// lines reduces all lines in proportion, rounded down.
     net: Money,
 }
 
-/// How a purchase is named.
+/// Identifies a purchase, by exactly one of these.
 #[derive(OneofObject)]
 pub enum PurchaseBy {
-    /// By its `id`.
+    /// The opaque `id` of the purchase.
     Id(ID),
-    /// By the shop's own id.
+    /// The shop's id of the purchase.
     ExternalId(String),
 }
 
-/// See [`crate::graphql::Query`].
+/// The part of [`crate::graphql::Query`] that reads purchases.
 #[derive(Default)]
 pub struct PurchaseQuery;
 
 #[Object]
 impl PurchaseQuery {
-    /// A purchase; null: it has not been recorded, or may not be seen.
+    /// A purchase. Null if it is not recorded or the caller may not see it.
     async fn purchase(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "Which.")] by: PurchaseBy,
+        #[graphql(desc = "The purchase to read.")] by: PurchaseBy,
     ) -> Option<Result<Purchase, ApiError>> {
         if let Err(error) = ctx.viewer().require_reader() {
             return Some(Err(error.into()));

@@ -1,4 +1,4 @@
-//! Recording purchases.
+//! The mutations that record purchases.
 
 use async_graphql::{Context, InputObject, Object};
 
@@ -9,39 +9,43 @@ use crate::graphql::recorded::RecordPurchasePayload;
 use crate::graphql::scalar::{CurrencyCode, DateTime, Decimal};
 use crate::graphql::session::ContextExt;
 
-/// The most purchases of one `recordPurchases`.
+/// The maximum number of purchases in one `recordPurchases`.
 const MAX_INPUTS: usize = 500;
 
-/// A purchase to record. Sent again with the same content it changes nothing.
+/// A purchase to record. The same `externalId` with the same content, lines in any order, changes nothing; with
+/// different content, the error is `IDEMPOTENCY_CONFLICT`.
 #[derive(InputObject)]
 pub struct RecordPurchaseInput {
-    /// The shop's id of this purchase, 1 to 200 bytes.
+    /// The shop's id of the purchase, 1 to 200 bytes, unique among purchases.
     external_id: String,
-    /// The shop's id of the customer, 1 to 200 bytes.
+    /// The shop's id of the customer, 1 to 200 bytes. A customer that does not exist is created.
     customer_external_id: String,
-    /// When it was made: at most 5 minutes ahead of the server. What decides which windows it counts in.
+    /// When the purchase was made. This alone decides in which windows the purchase counts. Not before 1970, and at
+    /// most 5 minutes ahead of the server's clock (`PURCHASED_IN_FUTURE`).
     purchased_at: DateTime,
-    /// What was paid, in major units; not negative.
+    /// The total that was paid, in major units of `currency`: at least 0, at most 10¹³ minor units, with no more
+    /// decimals than the currency has. A purchase with a total of 0 is recorded but never counts.
     total: Decimal,
-    /// Of the total and all amounts.
+    /// The currency of `total` and of the amounts of all lines.
     currency: CurrencyCode,
-    /// Where it was made, as the shop calls it. Campaigns can filter by it.
+    /// The shop's name for the sales channel, 1 to 200 bytes. Campaigns can filter by it.
     channel: Option<String>,
-    /// At most 500. They need not sum to the total.
+    /// The lines of the purchase, at most 500. Their amounts need not sum to `total`.
     lines: Option<Vec<PurchaseLineInput>>,
 }
 
-/// One article of a purchase to record.
+/// A line of a purchase to record: one article.
 #[derive(InputObject)]
 pub struct PurchaseLineInput {
-    /// The shop's article number. Campaigns can filter by it, and refunds name it.
+    /// The shop's article number, 1 to 200 bytes. Campaigns can filter by it, and refunds name it.
     sku: String,
-    /// The shop's category. Campaigns can filter by it.
+    /// The shop's category of the article, 1 to 200 bytes. Campaigns can filter by it.
     category: Option<String>,
-    /// How many.
+    /// The number of pieces, at least 1. It is stored and returned, but no goal counts it.
     #[graphql(default = 1)]
     quantity: i32,
-    /// For all of them together, in major units; not negative.
+    /// The amount of the whole line, for all pieces together, in major units of the purchase's currency: at least 0, at
+    /// most 10¹³ minor units.
     amount: Decimal,
 }
 
@@ -65,17 +69,18 @@ impl From<RecordPurchaseInput> for app::RecordPurchase {
     }
 }
 
-/// See [`crate::graphql::Mutation`].
+/// The part of [`crate::graphql::Mutation`] that records purchases.
 #[derive(Default)]
 pub struct PurchaseMutation;
 
 #[Object]
 impl PurchaseMutation {
-    /// Records a purchase, and awards what it reaches in the same commit. For storefronts and admins.
+    /// Records a purchase and, in the same commit, gives the awards that it reaches. Requires a storefront or admin
+    /// token (`FORBIDDEN`).
     async fn record_purchase(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The purchase.")] input: RecordPurchaseInput,
+        #[graphql(desc = "The purchase to record.")] input: RecordPurchaseInput,
     ) -> Result<RecordPurchasePayload, ApiError> {
         let shop = ctx.viewer().require_shop()?;
         let purchase = input.external_id.clone();
@@ -84,16 +89,18 @@ impl PurchaseMutation {
         RecordPurchasePayload::new(recorded, purchase)
     }
 
-    /// Records purchases: admitted all or none (OVERLOADED), then each answered on its own, in input order. For storefronts
-    /// and admins.
+    /// Records several purchases and returns one payload for each, in the order of the inputs. The server admits all
+    /// purchases or none (`OVERLOADED`). Each admitted purchase is recorded or refused by itself, with its own
+    /// `userErrors`. If a purchase fails for another reason, such as `UNAVAILABLE`, the field fails as a whole although
+    /// other purchases may be recorded: send all of them again. Requires a storefront or admin token (`FORBIDDEN`).
     async fn record_purchases(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The purchases, at most 500.")] inputs: Vec<RecordPurchaseInput>,
+        #[graphql(desc = "The purchases, at most 500; else `BAD_USER_INPUT`.")] inputs: Vec<RecordPurchaseInput>,
     ) -> Result<Vec<RecordPurchasePayload>, ApiError> {
         let shop = ctx.viewer().require_shop()?;
         if inputs.len() > MAX_INPUTS {
-            return Err(Error::BadUserInput(format!("`inputs` must be at most {MAX_INPUTS}")).into());
+            return Err(Error::BadUserInput(format!("`inputs` must have at most {MAX_INPUTS} entries")).into());
         }
         let purchases: Vec<String> = inputs.iter().map(|input| input.external_id.clone()).collect();
         let placed =

@@ -1,4 +1,4 @@
-//! Refunds.
+//! The API type for refunds. [`mutation`] records them.
 
 pub mod mutation;
 
@@ -10,19 +10,20 @@ use crate::engine::time::Instant;
 use crate::graphql::money::Money;
 use crate::graphql::scalar::DateTime;
 
-/// What was taken back of a purchase.
+/// A refund: it takes back all or part of one purchase.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct Refund {
-    /// The shop's id of this refund.
+    /// The shop's id of the refund, unique among refunds.
     external_id: String,
-    /// How much: as given, or the sum of its lines, or the whole purchase.
+    /// The refunded amount in the purchase's currency: the given amount, or else the sum of the given lines, or else
+    /// the `total` of the purchase.
     amount: Money,
-    /// When it was made.
+    /// When the refund was made. It does not affect which awards are reached.
     refunded_at: DateTime,
 }
 
 impl Refund {
-    /// Of a purchase in this currency.
+    /// Converts a stored refund of a purchase in this currency.
     pub fn new(row: &model::Refund, currency: Currency) -> Self {
         Self {
             external_id: row.external_id.clone(),

@@ -1,4 +1,4 @@
-//! Recording refunds.
+//! The mutation that records refunds.
 
 use async_graphql::{Context, InputObject, Object};
 
@@ -8,27 +8,33 @@ use crate::graphql::recorded::RecordRefundPayload;
 use crate::graphql::scalar::{DateTime, Decimal};
 use crate::graphql::session::ContextExt;
 
-/// A refund to record. Sent again with the same content it changes nothing.
+/// A refund to record. The same `externalId` with the same content changes nothing; with different content, the error
+/// is `IDEMPOTENCY_CONFLICT`.
 #[derive(InputObject)]
 pub struct RecordRefundInput {
-    /// The shop's id of this refund, 1 to 200 bytes.
+    /// The shop's id of the refund, 1 to 200 bytes, unique among refunds.
     external_id: String,
-    /// The shop's id of the purchase, which must have been recorded.
+    /// The shop's id of the refunded purchase. If the purchase is not recorded yet, the error is `PURCHASE_NOT_FOUND`.
+    /// A purchase has at most 100 refunds (`OUT_OF_RANGE`).
     purchase_external_id: String,
-    /// When it was made.
+    /// When the refund was made. It is stored and returned, but does not affect which awards are reached.
     refunded_at: DateTime,
-    /// How much, in major units. Null beside lines: their sum. Null without lines: the whole purchase.
+    /// The refunded amount in major units of the purchase's currency: above 0, at most the `total` of the purchase
+    /// (`REFUND_TOO_LARGE`). Null with lines stands for their sum, and any other amount must equal it (`INVALID`). Null
+    /// without lines stands for the whole `total`.
     amount: Option<Decimal>,
-    /// Which articles, where that is known. Several of one sku are added.
+    /// The refunded articles, if they are known; at most 500 lines. Lines with the same sku are added up. Without
+    /// lines, the refund reduces all lines of the purchase in proportion.
     lines: Option<Vec<RefundLineInput>>,
 }
 
-/// The part of a refund that names an article.
+/// A line of a refund: the refunded amount of one article.
 #[derive(InputObject)]
 pub struct RefundLineInput {
-    /// An article of the purchase.
+    /// The sku of at least one line of the purchase (`SKU_NOT_IN_PURCHASE`).
     sku: String,
-    /// How much, in major units; above zero.
+    /// The refunded amount in major units: above 0, at most what the purchase's lines of this sku amount to
+    /// (`REFUND_TOO_LARGE`).
     amount: Decimal,
 }
 
@@ -45,18 +51,19 @@ impl From<RecordRefundInput> for app::RecordRefund {
     }
 }
 
-/// See [`crate::graphql::Mutation`].
+/// The part of [`crate::graphql::Mutation`] that records refunds.
 #[derive(Default)]
 pub struct RefundMutation;
 
 #[Object]
 impl RefundMutation {
-    /// Takes back all or part of a purchase, as if it had been smaller from the start, and takes back the awards that it no
-    /// longer reaches. For storefronts and admins.
+    /// Records a refund of all or part of a purchase. It acts as if the purchase had been smaller from the start: in
+    /// the same commit, awards that are no longer reached are reversed, and others may move or shrink. Requires a
+    /// storefront or admin token (`FORBIDDEN`).
     async fn record_refund(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The refund.")] input: RecordRefundInput,
+        #[graphql(desc = "The refund to record.")] input: RecordRefundInput,
     ) -> Result<RecordRefundPayload, ApiError> {
         let shop = ctx.viewer().require_shop()?;
         let purchase = input.purchase_external_id.clone();

@@ -1,7 +1,8 @@
-//! A key set that lives elsewhere: fetched at start, when it has aged, and when a token names a key that is not in it.
+//! A key set from a file or a URL. It is loaded at the start, and reloaded when it is old and when a token names an
+//! unknown key.
 //!
-//! Anybody can send tokens with made-up key names, so they cause at most one fetch per [`PAUSE`]. A fetch that fails changes
-//! nothing: the last good set stays.
+//! Anybody can send tokens with made-up key names, so unknown names cause at most one reload per [`PAUSE`]. If a reload
+//! fails, the set that was loaded before stays in use.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,72 +18,73 @@ use tokio::task::JoinHandle;
 
 use super::keys::{Key, KeySet};
 
-/// Between the starts of two fetches, in microseconds.
+/// The shortest time between the starts of two loads for an unknown key, in microseconds.
 pub(super) const PAUSE: i64 = 30_000_000;
 
-/// After which a set that serves well is fetched again, so that keys which the issuer took back go, in microseconds.
+/// The age at which a set is reloaded even if it has all keys, so that revoked keys disappear. In microseconds.
 pub(super) const MAX_AGE: i64 = 600_000_000;
 
-/// Of a whole fetch.
+/// How long one load may take.
 const DEADLINE: Duration = Duration::from_secs(5);
 
 const SET_BYTES_MAX: usize = 256 * 1024;
 
-/// Brings a set's bytes.
+/// Loads the bytes of a set.
 pub(super) type Fetch = Box<dyn Fn() -> Fetching + Send + Sync>;
 pub(super) type Fetching = Pin<Box<dyn Future<Output = Result<Vec<u8>, JwksError>> + Send>>;
 
-/// Why a key set could not be had.
+/// Why a key set could not be loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum JwksError {
-    /// The file cannot be read.
+    /// The file could not be opened or read.
     #[error("the file cannot be read: {0}")]
     File(#[from] io::Error),
-    /// The server cannot be asked.
+    /// The server of the URL could not be reached, or its response could not be read.
     #[error("the URL cannot be fetched: {0}")]
     Http(#[source] reqwest::Error),
-    /// The server answers something else.
-    #[error("the URL answers with status {0}")]
+    /// The server responded with a status other than 2xx. Redirects are not followed.
+    #[error("the URL responds with status {0}")]
     Status(u16),
-    /// Too slow.
-    #[error("it took longer than five seconds")]
+    /// The load took longer than the deadline.
+    #[error("loading it took longer than five seconds")]
     Deadline,
-    /// Too big.
+    /// The set exceeds the size limit.
     #[error("it is larger than 256 KiB")]
     TooLarge,
-    /// Of no use.
+    /// The bytes are not a key set, or the set has too many keys or no key that can be used.
     #[error(
-        "it is no key set with 1 to 100 keys, one of them RSA of 2048 bits or more, EC P-256 or Ed25519, for signatures"
+        "it must be a JSON Web Key Set of 1 to 100 keys, at least one of them for signatures: RSA of 2048 bits or \
+         more, EC P-256 or Ed25519"
     )]
     NoKeys,
 }
 
-/// The current key set and where newer ones come from.
+/// The current key set and the way to reload it.
 pub(super) struct Jwks {
     fetch: Fetch,
     keys: RwLock<Arc<KeySet>>,
-    /// When the last fetch began. Locked while one runs.
+    /// When the last load began. Locked while a load runs.
     began: Arc<Mutex<i64>>,
 }
 
 impl Jwks {
-    /// Fetches the first set.
+    /// Loads the first set. Fails if it cannot be loaded.
     pub(super) async fn new(fetch: Fetch, now: i64) -> Result<Arc<Self>, JwksError> {
         let jwks = Self { fetch, keys: RwLock::default(), began: Arc::new(Mutex::new(now)) };
         jwks.load().await?;
         Ok(Arc::new(jwks))
     }
 
-    /// The key that a token's header names.
+    /// Returns the key that the header of a token names, if the key is for this algorithm. May wait for a reload.
     pub(super) async fn find(self: &Arc<Self>, kid: Option<&str>, algorithm: Algorithm, now: i64) -> Option<Arc<Key>> {
         if let Ok(key) = self.current().find(kid, algorithm) {
             self.renew_in_background(now);
             return key;
         }
-        // Waits for a fetch that is under way.
+        // If a load is running, this waits for its end.
         let began = Arc::clone(&self.began).lock_owned().await;
         if now.abs_diff(*began) >= PAUSE.unsigned_abs() {
-            // Whether it went well shows in the keys.
+            // The result is not needed: after a successful load, the current set has the key.
             drop(self.spawn_load(began, now).await);
         }
         self.current().find(kid, algorithm).ok().flatten()
@@ -96,13 +98,14 @@ impl Jwks {
         }
     }
 
-    /// In a task of its own: a caller that hangs up must not take the one fetch of the next half minute with it.
+    /// Loads the set in a separate task. If a caller that disconnects cancelled the load, there would be no other for the
+    /// next half minute.
     fn spawn_load(self: &Arc<Self>, mut began: OwnedMutexGuard<i64>, now: i64) -> JoinHandle<()> {
         *began = now;
         let jwks = Arc::clone(self);
         tokio::spawn(async move {
             if let Err(error) = jwks.load().await {
-                tracing::warn!(error = %error, "auth.jwks could not be read again; the keys known so far stay");
+                tracing::warn!(error = %error, "auth.jwks could not be reloaded; the loaded keys stay valid");
             }
             drop(began);
         })
@@ -120,7 +123,7 @@ impl Jwks {
     }
 }
 
-/// Reads the set from a file.
+/// Makes a function that loads the set from a file.
 pub(super) fn file(path: PathBuf) -> Fetch {
     Box::new(move || {
         let path = path.clone();
@@ -133,10 +136,10 @@ pub(super) fn file(path: PathBuf) -> Fetch {
     })
 }
 
-/// Reads the set from an http or https URL.
+/// Makes a function that loads the set from an http or https URL.
 pub(super) fn url(url: String) -> Result<Fetch, JwksError> {
     if url.starts_with("http://") {
-        tracing::warn!("auth.jwks is fetched without TLS: whoever can change the answer on its way can forge tokens");
+        tracing::warn!("auth.jwks is loaded without TLS: whoever can change the response in transit can forge tokens");
     }
     let client = reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(2))
@@ -147,7 +150,7 @@ pub(super) fn url(url: String) -> Result<Fetch, JwksError> {
     Ok(Box::new(move || {
         let request = client.get(&url).send();
         Box::pin(async move {
-            // The URL may hold credentials.
+            // The error must not contain the URL, which may contain credentials.
             let error = |error: reqwest::Error| JwksError::Http(error.without_url());
             let mut response = request.await.map_err(error)?;
             if !response.status().is_success() {

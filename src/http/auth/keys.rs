@@ -1,4 +1,4 @@
-//! One key and the one algorithm that it verifies.
+//! Keys that verify tokens. Each key is tied to one algorithm.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,23 +11,23 @@ use serde_json::{Value, json};
 
 use super::{AuthError, Claims};
 
-/// Issuers keep a handful of keys, during a rotation twice as many.
+/// The largest number of keys in a set. Issuers have a handful of keys, and twice as many during a rotation.
 const SET_KEYS_MAX: usize = 100;
 
-/// A secret or a public key, pinned to its algorithm.
+/// A secret or a public key, with the only algorithm that it verifies.
 pub(super) struct Key {
     algorithm: Algorithm,
     verification: DecodingKey,
     validation: Validation,
 }
 
-/// Why a file holds no key that can be used.
+/// Why the key in a file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
-    /// The file cannot be read.
+    /// The file could not be read.
     #[error("the file cannot be read: {0}")]
     Read(#[from] io::Error),
-    /// The file holds something else.
+    /// The file does not contain exactly one public key of a supported kind.
     #[error("it must be one public key in PEM: RSA of 2048 bits or more, EC P-256 or Ed25519")]
     Kind,
 }
@@ -35,7 +35,8 @@ pub enum KeyError {
 impl Key {
     fn new(algorithm: Algorithm, verification: DecodingKey) -> Self {
         let mut validation = Validation::new(algorithm);
-        // Only the signature is left to the library. It would ask the system's clock for exp, and let iss, aud and sub be absent.
+        // The library verifies the signature only. It would compare `exp` with the system clock, and accept tokens
+        // without `iss`, `aud` and `sub`.
         validation.required_spec_claims.clear();
         validation.validate_exp = false;
         validation.validate_aud = false;
@@ -51,13 +52,13 @@ impl Key {
     }
 
     pub(super) fn from_pem(pem: &[u8]) -> Option<Self> {
-        // The library would also take a private key, or some bits of a certificate.
+        // The library would also accept a private key, or parts of a certificate.
         let text = std::str::from_utf8(pem).ok()?;
         if !text.contains("-----BEGIN PUBLIC KEY-----") && !text.contains("-----BEGIN RSA PUBLIC KEY-----") {
             return None;
         }
         if let Ok(key) = DecodingKey::from_rsa_pem(pem) {
-            // The DER of a modulus of 2048 bits and its exponent.
+            // A modulus of 2048 bits with its exponent takes more than 260 bytes in DER.
             return (key.try_get_as_bytes().ok()?.len() > 260).then(|| Self::new(Algorithm::RS256, key));
         }
         if let Ok(key) = DecodingKey::from_ec_pem(pem) {
@@ -67,7 +68,7 @@ impl Key {
         is_ed25519_point(&key).then(|| Self::new(Algorithm::EdDSA, key))
     }
 
-    /// `None` for a key of another kind or for another use.
+    /// Returns `None` if the key is of an unsupported kind, or not for signatures.
     fn from_jwk(jwk: &Jwk) -> Option<Self> {
         if !matches!(jwk.common.public_key_use, None | Some(PublicKeyUse::Signature)) {
             return None;
@@ -81,7 +82,7 @@ impl Key {
             AlgorithmParameters::OctetKeyPair(ed) if ed.curve == EllipticCurve::Ed25519 => {
                 (Algorithm::EdDSA, is_ed25519_point(&key))
             }
-            // A secret has no place in a set of public keys.
+            // This includes symmetric keys: a secret does not belong in a set of public keys.
             _ => return None,
         };
         let declared = jwk.common.key_algorithm.is_none_or(|declared| declared == KeyAlgorithm::from(algorithm));
@@ -92,12 +93,12 @@ impl Key {
         self.algorithm
     }
 
-    /// The claims, if this key signed them.
+    /// Verifies the signature and returns the claims. The claims themselves are not checked.
     pub(super) fn claims(&self, jwt: &str) -> Result<Claims, AuthError> {
         use jsonwebtoken::errors::ErrorKind;
         match jsonwebtoken::decode(jwt, &self.verification, &self.validation) {
             Ok(token) => Ok(token.claims),
-            // The signature was right by then: only the claims are parsed after it.
+            // The library parses the claims after it has verified the signature, so the signature is valid.
             Err(error) if matches!(error.kind(), ErrorKind::Json(_)) => Err(AuthError::Malformed),
             Err(_) => Err(AuthError::Signature),
         }
@@ -110,7 +111,7 @@ fn is_long_enough(rsa: &jsonwebtoken::jwk::RSAKeyParameters) -> bool {
     modulus.iter().skip_while(|&&byte| byte == 0).count() >= 2048 / 8
 }
 
-/// Uncompressed: a tag and two coordinates.
+/// Whether the key is an uncompressed point: the tag 4 and two coordinates of 32 bytes.
 fn is_p256_point(key: &DecodingKey) -> bool {
     key.try_get_as_bytes().is_ok_and(|bytes| bytes.len() == 65 && bytes[0] == 4)
 }
@@ -119,16 +120,17 @@ fn is_ed25519_point(key: &DecodingKey) -> bool {
     key.try_get_as_bytes().is_ok_and(|bytes| bytes.len() == 32)
 }
 
-/// Public keys by `kid`.
+/// The usable public keys of a JSON Web Key Set, by `kid`.
 #[derive(Default)]
 pub(super) struct KeySet {
     named: HashMap<String, Arc<Key>>,
-    /// The key of a set that has only this one, whether it has a name or not.
+    /// If the set has exactly one key, that key. Tokens without `kid` use it.
     only: Option<Arc<Key>>,
 }
 
 impl KeySet {
-    /// Reads a JSON Web Key Set, leaving out keys that cannot be used. `None` when none is left, or when it has too many.
+    /// Parses a JSON Web Key Set and leaves out keys that cannot be used. Returns `None` if no key is left or the set has
+    /// too many keys.
     pub(super) fn parse(json: &[u8]) -> Option<Self> {
         let document: Value = serde_json::from_slice(json).ok()?;
         let entries = document.get("keys")?.as_array()?;
@@ -137,7 +139,8 @@ impl KeySet {
         }
         let mut keys = Vec::new();
         for entry in entries {
-            // One by one: a key of a kind that the library has never heard of must not spoil the others.
+            // The keys are parsed one by one, so that a key of a kind that the library does not know does not affect the
+            // others.
             if let Ok(jwk) = serde_json::from_value::<Jwk>(entry.clone())
                 && let Some(key) = Key::from_jwk(&jwk)
             {
@@ -158,7 +161,8 @@ impl KeySet {
         Some(Self { named, only })
     }
 
-    /// `Ok(None)`: this set settles that there is no such key. `Err`: a newer set may have it.
+    /// Returns `Ok(None)` if no key of this set may verify the token and a reload would not help, and an error if a newer
+    /// set may have the key.
     pub(super) fn find(&self, kid: Option<&str>, algorithm: Algorithm) -> Result<Option<Arc<Key>>, UnknownKid> {
         let key = match kid {
             Some(kid) => Some(self.named.get(kid).ok_or(UnknownKid)?),
@@ -168,11 +172,11 @@ impl KeySet {
     }
 }
 
-/// A `kid` that is not in the set.
+/// The set has no key with this `kid`.
 pub(super) struct UnknownKid;
 
-/// Whether a token is accepted with its own secret and refused with another. (With a wrong set of features the library compiles
-/// and fails at its first use.)
+/// Whether a token is accepted with the right secret and rejected with another one. The test is needed because the
+/// library also compiles with a wrong set of features, and then fails at its first use.
 pub(super) fn self_test() -> bool {
     let claims = json!({"sub": "self-test"});
     let signature = EncodingKey::from_secret(b"the secret of the self-test, one");

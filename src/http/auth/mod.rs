@@ -1,8 +1,8 @@
-//! Who is calling: bearer tokens (JWT) in, a role and a subject out.
+//! Authenticates callers: verifies a bearer token (JWT) and returns its role and subject.
 //!
-//! A token is believed only by a key of our own choosing. Each key verifies one algorithm, fixed by what the key is; the token's
-//! header merely says which of them to try, and `kid` is a look-up in a map. Keys inside a token (`jwk`, `jku`, `x5u`) are never
-//! looked at. No clock is read here: the time comes with each call, in microseconds since 1970.
+//! Only configured keys verify tokens. Each key verifies one algorithm, which follows from the kind of the key. The
+//! header of a token only selects the key: `kid` is looked up in a map, and keys inside a token (`jwk`, `jku`, `x5u`) are
+//! ignored. This module reads no clock: every call gets the time, in microseconds since 1970.
 
 mod jwks;
 mod keys;
@@ -22,25 +22,25 @@ pub use jwks::JwksError;
 use keys::Key;
 pub use keys::KeyError;
 
-/// Tokens with many claims take about 2 kB.
+/// The largest token, in bytes. Tokens with many claims take about 2 kB.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// As long as a customer's `externalId` may be.
+/// The longest subject, in bytes. The `externalId` of a customer has the same limit.
 const SUBJECT_BYTES_MAX: usize = 200;
 
-/// What a caller may do.
+/// The role in a token, which decides what the caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Sees and subscribes to itself.
+    /// May read its own data and subscribe to its own updates.
     Customer,
-    /// Records purchases and reads any customer.
+    /// May record purchases and read any customer.
     Storefront,
-    /// Everything.
+    /// May do everything, including changing campaigns.
     Admin,
 }
 
 impl Role {
-    /// The claim's text.
+    /// The value of the claim `role`.
     pub fn name(self) -> &'static str {
         match self {
             Self::Customer => "customer",
@@ -58,66 +58,65 @@ impl FromStr for Role {
     }
 }
 
-/// A text that names no role.
+/// The text is not the name of a role.
 #[derive(Debug, thiserror::Error)]
 #[error("a role is one of customer, storefront, admin")]
 pub struct UnknownRole;
 
-/// What a valid token says.
+/// The content of a verified token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Token {
-    /// What its bearer may do.
     pub role: Role,
-    /// Who its bearer is: for a customer, its `externalId`.
+    /// Identifies the bearer. For a customer, this is its `externalId`.
     pub subject: String,
-    /// The instant from which it is refused, in microseconds since 1970, leeway included.
+    /// The instant from which the token is rejected, in microseconds since 1970. It includes the leeway.
     pub expires_at: i64,
 }
 
-/// Why a token was refused. The messages are for the client: they tell nothing about our keys.
+/// Why a token was rejected. Clients see the messages, so they reveal nothing about the keys of the server.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuthError {
-    /// Not exactly one header, or not the bearer scheme.
+    /// The request has several Authorization headers, or the header does not use the bearer scheme.
     #[error("one Authorization header of the form \"Bearer <token>\" is expected")]
     Header,
-    /// Not a JWT, or one of a kind that is not meant for us.
+    /// The token is not a JWT, or is not an access token.
     #[error("the token is not a signed access token")]
     Malformed,
-    /// Signed by nobody we know, or not at all.
+    /// No configured key verifies the signature.
     #[error("the token's signature cannot be verified")]
     Signature,
-    /// Too late.
+    /// The token has passed its `exp`, leeway included.
     #[error("the token has expired")]
     Expired,
-    /// Too early.
+    /// The `nbf` of the token lies ahead, leeway included.
     #[error("the token is not valid yet")]
     NotYetValid,
-    /// Signed well, but not for us.
+    /// The signature is valid, but this claim is missing or not accepted.
     #[error("the token's claim `{0}` is missing or not accepted")]
     Claim(&'static str),
 }
 
-/// Why no verifier can be built.
+/// Why the verifier cannot be built.
 #[derive(Debug, thiserror::Error)]
 pub enum SetupError {
-    /// Nothing is configured.
+    /// No key is configured.
     #[error(
         "no key verifies tokens: set one of `auth.hs256_secret` (WINDFALL__AUTH__HS256_SECRET), \
          `auth.jwks` (WINDFALL__AUTH__JWKS) and `auth.public_key_pem` (WINDFALL__AUTH__PUBLIC_KEY_PEM)"
     )]
     NoKey,
-    /// The PEM file is of no use.
+    /// The PEM file cannot be used.
     #[error("the configuration key `auth.public_key_pem` (WINDFALL__AUTH__PUBLIC_KEY_PEM) cannot be used: {0}")]
     Pem(#[from] KeyError),
-    /// The key set is of no use.
+    /// The key set cannot be used.
     #[error("the configuration key `auth.jwks` (WINDFALL__AUTH__JWKS) cannot be used: {0}")]
     Jwks(#[from] JwksError),
-    /// Tokens are not verified as they should be.
+    /// The self-test failed: this build does not verify tokens correctly.
     #[error("the cryptography of this build does not work")]
     SelfTest,
 }
 
-/// Verifies tokens.
+/// Verifies bearer tokens with the configured keys, issuer and audience.
 pub struct Verifier {
     secret: Option<Key>,
     public: Option<Public>,
@@ -126,14 +125,15 @@ pub struct Verifier {
     leeway: i64,
 }
 
-/// Where a signed token's key is looked up.
+/// The source of public keys: one key from a file, or a key set.
 enum Public {
     One(Arc<Key>),
     Set(Arc<Jwks>),
 }
 
 impl Verifier {
-    /// Loads the keys and tries the cryptography. A key set must be reachable: without it nobody could log in.
+    /// Loads the keys and tests the cryptography. Fails if a key set cannot be loaded, because no token could be verified
+    /// without it.
     pub async fn new(config: &Auth, now: i64) -> Result<Self, SetupError> {
         let public = match &config.public_keys {
             None => None,
@@ -161,7 +161,8 @@ impl Verifier {
         })
     }
 
-    /// The caller of a request; `None` is an anonymous one. A bad token is an error even where none is needed.
+    /// Returns the token of a request, or `None` for an anonymous caller. An invalid token is an error even if the
+    /// request needs no token.
     pub async fn authenticate(&self, headers: &HeaderMap, now: i64) -> Result<Option<Token>, AuthError> {
         let mut values = headers.get_all(AUTHORIZATION).iter();
         match (values.next(), values.next()) {
@@ -170,12 +171,12 @@ impl Verifier {
                 let authorization = value.to_str().map_err(|_| AuthError::Header)?;
                 self.verify(authorization, now).await.map(Some)
             }
-            // Which of them a proxy in front has checked cannot be known.
+            // A proxy in front may have checked one of the headers, and the server cannot know which one.
             (Some(_), Some(_)) => Err(AuthError::Header),
         }
     }
 
-    /// Verifies what stands in an Authorization header, or in `connection_init` in its place.
+    /// Verifies the value of an Authorization header, or the value that `connection_init` has in its place.
     pub async fn verify(&self, authorization: &str, now: i64) -> Result<Token, AuthError> {
         let (scheme, jwt) = authorization.split_once(' ').ok_or(AuthError::Header)?;
         if !scheme.eq_ignore_ascii_case("bearer") {
@@ -185,7 +186,7 @@ impl Verifier {
             return Err(AuthError::Malformed);
         }
         let header = jsonwebtoken::decode_header(jwt).map_err(|_| AuthError::Malformed)?;
-        // `crit` lists what a verifier must understand. We understand nothing beyond the standard.
+        // `crit` lists extensions that a verifier must support. This one supports none.
         if header.crit.is_some() || !is_access_token(header.typ.as_deref()) {
             return Err(AuthError::Malformed);
         }
@@ -229,7 +230,7 @@ impl Verifier {
     }
 }
 
-/// The claims that count. Numbers may have fractions (RFC 7519, 2).
+/// The claims that are checked. Numbers may have fractions (RFC 7519, section 2).
 #[derive(Deserialize)]
 struct Claims {
     iss: Option<String>,
@@ -257,17 +258,18 @@ impl Audience {
     }
 }
 
-/// Some issuers tell refresh tokens by the header's `typ`, others by a claim of that name. "Bearer" is the latter's access token.
+/// Whether `typ` is absent or names an access token. Some issuers mark refresh tokens in the `typ` of the header. Others
+/// use a claim `typ`, whose value is "Bearer" for an access token.
 fn is_access_token(typ: Option<&str>) -> bool {
     typ.is_none_or(|typ| ["JWT", "at+jwt", "Bearer"].iter().any(|access| access.eq_ignore_ascii_case(typ)))
 }
 
-/// Whether a text can be a customer's `externalId`.
+/// Whether a text can be the `externalId` of a customer.
 pub(crate) fn is_external_id(text: &str) -> bool {
     (1..=SUBJECT_BYTES_MAX).contains(&text.len()) && !text.contains('\0')
 }
 
-/// Seconds since 1970 as microseconds; `None` before 1970 and where they do not fit.
+/// Converts seconds since 1970 to microseconds. Returns `None` for times before 1970 and for numbers that are too large.
 fn instant(seconds: &serde_json::Number) -> Option<i64> {
     match seconds.as_i64() {
         Some(seconds) => seconds.checked_mul(1_000_000).filter(|&at| at >= 0),

@@ -1,4 +1,4 @@
-//! The keys in `test_keys/` were made for these tests and are used nowhere else.
+//! Tests of token verification. The keys in `test_keys/` are used only here.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
@@ -19,7 +19,7 @@ const RSA: (&[u8], &[u8]) = (include_bytes!("test_keys/rsa.private.pem"), includ
 const EC: (&[u8], &[u8]) = (include_bytes!("test_keys/ec.private.pem"), include_bytes!("test_keys/ec.public.pem"));
 const ED: (&[u8], &[u8]) = (include_bytes!("test_keys/ed.private.pem"), include_bytes!("test_keys/ed.public.pem"));
 
-/// 2026-09-07T00:00:00Z, in seconds.
+/// 2026-09-07T00:00:00Z, in seconds since 1970.
 const NOW_S: i64 = 1_788_739_200;
 const NOW: i64 = NOW_S * 1_000_000;
 const SECOND: i64 = 1_000_000;
@@ -61,7 +61,7 @@ fn signed_with(header: &Header, claims: &Value, key: &EncodingKey) -> String {
     format!("Bearer {}", encode(header, claims, key).unwrap())
 }
 
-/// A token whose header and signature are whatever a forger likes.
+/// Makes a token with any header and signature, as a forger can.
 fn forged(header: &Value, signature: &str) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     format!("Bearer {}.{}.{signature}", part(header), part(&claims()))
@@ -165,7 +165,7 @@ async fn unsigned_and_foreign_signatures_are_refused() {
     let other = EncodingKey::from_secret(b"another secret of thirty-two bytes");
     let header = Header::new(Algorithm::HS256);
     assert_eq!(verifier.verify(&signed_with(&header, &claims(), &other), NOW).await, Err(AuthError::Signature));
-    // The right secret, but not the one algorithm that it is for.
+    // The secret is right, but the algorithm is not HS256.
     let header = Header::new(Algorithm::HS512);
     let key = EncodingKey::from_secret(SECRET.as_bytes());
     assert_eq!(verifier.verify(&signed_with(&header, &claims(), &key), NOW).await, Err(AuthError::Signature));
@@ -189,7 +189,7 @@ async fn public_keys_verify_their_own_algorithm_only() {
             let token = signed_with(&Header::new(*signed_by), &claims(), private);
             assert_eq!(verifier.verify(&token, NOW).await.is_ok(), signed_by == algorithm);
         }
-        // The classic: the public key, which everybody has, as the secret of HS256.
+        // A well-known attack uses the public key, which everybody has, as the secret of HS256.
         let token = signed_with(&Header::new(Algorithm::HS256), &claims(), &EncodingKey::from_secret(public));
         assert_eq!(verifier.verify(&token, NOW).await, Err(AuthError::Signature));
     }
@@ -256,7 +256,7 @@ fn without_keys_there_is_no_verifier() {
 
 // ── Key sets ───────────────────────────────────────────────────────────────────────────────────────────────
 
-/// What an issuer publishes, and how often it was asked.
+/// An issuer that publishes a key set and counts how often the set is loaded.
 #[derive(Default)]
 struct Issuer {
     answer: Mutex<Vec<u8>>,
@@ -305,7 +305,7 @@ fn private(algorithm: Algorithm) -> EncodingKey {
     }
 }
 
-/// The public half as an entry of a key set.
+/// The public key of a test key pair, as an entry of a key set.
 fn entry(kid: &str, algorithm: Algorithm) -> Value {
     let mut jwk = serde_json::to_value(Jwk::from_encoding_key(&private(algorithm), algorithm).unwrap()).unwrap();
     jwk["kid"] = json!(kid);
@@ -326,7 +326,7 @@ async fn a_key_set_is_looked_up_by_kid() {
     for (kid, algorithm) in ["r", "e", "d"].into_iter().zip(all) {
         assert!(verifier.verify(&named(Some(kid), algorithm), NOW).await.is_ok(), "{kid}");
     }
-    // A known name, but another key; no name, where there are several.
+    // The first token has the name of another key. The second has no name, and the set has several keys.
     for token in [named(Some("e"), Algorithm::RS256), named(None, Algorithm::RS256)] {
         assert_eq!(verifier.verify(&token, NOW + 40 * SECOND).await, Err(AuthError::Signature));
     }
@@ -375,7 +375,7 @@ async fn a_flood_of_unknown_kids_causes_one_fetch_in_half_a_minute() {
         }
     };
     flood(NOW + jwks::PAUSE - 1).await;
-    assert_eq!(issuer.fetches(), 1, "the start's fetch counts");
+    assert_eq!(issuer.fetches(), 1, "the load at the start counts");
     flood(NOW + jwks::PAUSE).await;
     assert_eq!(issuer.fetches(), 2);
     flood(NOW + jwks::PAUSE + 29 * SECOND).await;
@@ -400,7 +400,7 @@ async fn a_new_key_is_found_and_a_failing_issuer_forgets_none() {
     let long = json!({"iss": "windfall", "aud": "shop", "sub": "ada", "role": "customer", "exp": NOW_S + 9_999});
     let header = Header { kid: Some("new".to_owned()), ..Header::new(Algorithm::RS256) };
     assert!(verifier.verify(&signed_with(&header, &long, &private(Algorithm::RS256)), now).await.is_ok());
-    // The issuer took the old one back.
+    // The issuer has removed the old key.
     assert_eq!(verifier.verify(&old, NOW).await, Err(AuthError::Signature));
 }
 
@@ -412,7 +412,7 @@ async fn a_set_that_has_aged_is_renewed_beside_the_request() {
     assert!(find(NOW + jwks::MAX_AGE - 1).await);
     assert_eq!(issuer.fetches(), 1);
     issuer.publish(&[entry("f", Algorithm::ES256)]);
-    assert!(find(NOW + jwks::MAX_AGE).await, "the request itself does not wait");
+    assert!(find(NOW + jwks::MAX_AGE).await, "the request does not wait for the reload");
     while find(NOW + jwks::MAX_AGE).await {
         tokio::task::yield_now().await;
     }
@@ -480,7 +480,7 @@ async fn a_key_set_is_read_from_a_file_of_bounded_size() {
     assert!(setup().await.err().unwrap().contains("larger than 256 KiB"));
 }
 
-/// Over a socket of this machine: no name service, no other host.
+/// The server is a socket of this machine, so the test needs no other host and no DNS.
 #[tokio::test]
 async fn a_key_set_is_read_from_a_url_of_bounded_size() {
     use axum::routing::get;

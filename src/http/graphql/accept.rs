@@ -1,4 +1,4 @@
-//! Content negotiation, as GraphQL over HTTP has it.
+//! Content negotiation, as the GraphQL over HTTP specification defines it.
 
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
@@ -6,30 +6,31 @@ use axum::response::{IntoResponse, Response};
 
 use super::Reply;
 
-/// How an answer is written.
+/// The media type of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
-    /// `application/graphql-response+json`: the status tells whether the request was one.
+    /// `application/graphql-response+json`. A status other than 200 says that the request was not executed.
     GraphqlResponse,
-    /// `application/json`: 200 for every well-formed request, as older clients expect.
+    /// `application/json`. A document that is refused has status 200 too, as older clients expect.
     Json,
-    /// `text/event-stream`.
+    /// `text/event-stream`: server-sent events.
     EventStream,
 }
 
-/// In order of preference where the client has none.
+/// The formats that the server offers. If the client prefers none of them, the first one is chosen.
 const OFFERED: [(Format, &str, &str); 3] = [
     (Format::Json, "application", "json"),
     (Format::GraphqlResponse, "application", "graphql-response+json"),
     (Format::EventStream, "text", "event-stream"),
 ];
 
-/// The most media ranges that are looked at: browsers send fewer than ten.
+/// The largest number of media ranges that are considered. Browsers send fewer than ten.
 const MAX_RANGES: usize = 32;
 
 impl Format {
-    /// The format that the client likes best: by quality, then by the order in which it names them. None: it takes none of
-    /// them. Without an Accept header, and for `*/*`, it is JSON.
+    /// Returns the format that the client prefers: the one with the highest quality, or the first of these in the Accept
+    /// header. Returns `None` if the client accepts no format. Without an Accept header, and for `*/*`, the format is
+    /// JSON.
     pub(super) fn accepted_by(headers: &HeaderMap) -> Option<Self> {
         let accepted: Vec<&str> = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
         if accepted.is_empty() {
@@ -39,14 +40,14 @@ impl Format {
             accepted.iter().flat_map(|value| value.split(',')).take(MAX_RANGES).filter_map(Range::parse).collect();
         let mut best: Option<(u16, std::cmp::Reverse<usize>, Self)> = None;
         for (format, kind, subtype) in OFFERED {
-            // Of the ranges that cover it the most specific one tells its quality.
+            // The most specific range that covers the format decides about its quality.
             let covering = ranges.iter().enumerate().filter(|(_, range)| range.covers(kind, subtype));
             let Some((place, range)) =
                 covering.max_by_key(|(place, range)| (range.specific, std::cmp::Reverse(*place)))
             else {
                 continue;
             };
-            // Only who asks for events by name reads them.
+            // A wildcard does not select events, because most clients that send one cannot read events.
             let is_wanted = range.quality > 0 && (format != Self::EventStream || range.specific == 2);
             let rank = (range.quality, std::cmp::Reverse(place));
             if is_wanted && best.is_none_or(|(quality, place, _)| rank > (quality, place)) {
@@ -56,7 +57,7 @@ impl Format {
         best.map(|(.., format)| format)
     }
 
-    /// Writes an answer.
+    /// Builds a response with the reply as its body. Before a stream of events begins, errors are sent as JSON.
     pub(super) fn respond(self, status: StatusCode, reply: &Reply) -> Response {
         let body = serde_json::to_vec(reply).unwrap_or_default();
         let mut response = (status, body).into_response();
@@ -65,7 +66,7 @@ impl Format {
             Self::Json | Self::EventStream => "application/json; charset=utf-8",
         };
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
-        // What a GET answers too is one caller's, and old in a moment.
+        // A response, also to a GET, is for one caller only and is soon outdated.
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = reply.retry_after_seconds() {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
@@ -74,13 +75,13 @@ impl Format {
     }
 }
 
-/// One of the media ranges of an Accept header.
+/// A media range of an Accept header.
 struct Range<'a> {
     kind: &'a str,
     subtype: &'a str,
-    /// Thousandths.
+    /// The parameter `q`, in thousandths.
     quality: u16,
-    /// How much of it is no wildcard: 0 to 2.
+    /// How many of type and subtype are not wildcards: 0 to 2.
     specific: u8,
 }
 
@@ -129,7 +130,7 @@ mod tests {
             ("application/graphql-response+json;q=0.5, */*;q=0.6", Some(Json)),
             ("application/json;q=0, */*", Some(GraphqlResponse)),
             ("text/event-stream", Some(EventStream)),
-            // urql names it always.
+            // urql always names `text/event-stream`.
             (
                 "application/graphql-response+json, application/graphql+json, application/json, text/event-stream, \
               multipart/mixed",

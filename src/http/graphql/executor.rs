@@ -1,4 +1,4 @@
-//! The gate, and the schema behind it.
+//! Passes requests through the gate and executes them against the schema.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,13 +19,13 @@ use crate::graphql::session::Caller;
 use crate::http::auth::AuthError;
 use crate::{config, graphql};
 
-/// Decides whether requests may run, and runs them.
+/// The gate, which admits requests, and the schema, which executes them.
 pub struct Executor {
     gate: Gate,
     schema: Schema,
 }
 
-/// A GraphQL answer. Without `data` nothing was run.
+/// A GraphQL response. If it has no `data`, nothing was executed.
 #[derive(Debug, Serialize)]
 pub struct Reply {
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -37,18 +37,18 @@ pub struct Reply {
 }
 
 impl Executor {
-    /// Over an application.
+    /// Builds the gate and the schema. Fails if the schema is not valid, which is a bug.
     pub fn new(app: Arc<App>, config: &config::Limits) -> Result<Self, SchemaError> {
         let gate = Gate::new(&graphql::sdl(), scalars(), limits(config))?;
         Ok(Self { gate, schema: graphql::schema(app) })
     }
 
-    /// From now on only these documents may run, but for admins.
+    /// Restricts all callers but admins to these documents.
     pub fn list(&mut self, documents: &[String]) -> Result<(), Refusal> {
         self.gate.list(documents)
     }
 
-    /// Tokens that deciding on a request would parse.
+    /// Returns the number of tokens that the gate would have to parse for this request. A known document has none.
     pub fn unread_tokens(&self, request: &GraphqlRequest) -> u32 {
         let GraphqlRequest { query, hash, operation_name, variables } = request;
         self.gate.unread_tokens(&gate::Request {
@@ -59,7 +59,7 @@ impl Executor {
         })
     }
 
-    /// Decides whether a request may run.
+    /// Passes a request through the gate. Returns the reply to send if the gate refuses the request.
     pub fn admit(&self, request: GraphqlRequest, rights: Rights) -> Result<Admitted, Reply> {
         let GraphqlRequest { query, hash, operation_name, variables } = request;
         let asked = gate::Request {
@@ -71,17 +71,18 @@ impl Executor {
         self.gate.admit(&asked, rights).map_err(Reply::refused)
     }
 
-    /// Runs a query or a mutation.
+    /// Executes a query or a mutation. A subscription is an error here.
     pub async fn execute(&self, caller: Caller, admitted: Admitted) -> Reply {
         if admitted.operation == OperationKind::Subscription {
-            let message = "a subscription is answered over WebSocket, or as text/event-stream";
+            let message = "subscriptions need a WebSocket, or a request that accepts text/event-stream";
             return Reply::error(Error::BadUserInput(message.to_owned()));
         }
         let Admitted { document, places, variables: values, .. } = admitted;
         Reply::ran(self.schema.execute(caller, document, variables(values)).await, &places)
     }
 
-    /// Runs a subscription: an answer for each event. It ends when its caller is in debt.
+    /// Executes a subscription and returns a stream with one reply per event. The stream ends when the caller owes
+    /// points.
     pub fn subscribe(
         &self,
         caller: Caller,
@@ -112,7 +113,7 @@ fn variables(variables: serde_json::Map<String, Value>) -> Variables {
     Variables::from_json(Value::Object(variables))
 }
 
-/// A point for each field of each object.
+/// Counts one point for each field of each object.
 fn points(value: &GraphqlValue) -> u32 {
     let inside = |sum: u32, value| sum.saturating_add(points(value));
     match value {
@@ -123,7 +124,8 @@ fn points(value: &GraphqlValue) -> u32 {
 }
 
 impl Reply {
-    /// It was run. Its errors tell places of the normalised text; the client knows its own.
+    /// The reply to a request that was executed. The locations of errors refer to the normalised text and are translated
+    /// to the text that the client sent.
     fn ran(mut response: Response, places: &Places) -> Self {
         for error in &mut response.errors {
             let found = error.locations.iter().filter_map(|position| places.find(position.column));
@@ -132,12 +134,12 @@ impl Reply {
         Self { errors: response.errors, data: Some(response.data), extensions: response.extensions }
     }
 
-    /// Nothing was run, for this reason.
+    /// The reply to a request that was not executed, for this reason.
     pub fn error(error: Error) -> Self {
         Self { errors: vec![graphql::error::server_error(error)], data: None, extensions: BTreeMap::new() }
     }
 
-    /// The token is not accepted.
+    /// The reply to a request whose token is rejected.
     pub fn unauthenticated(error: &AuthError) -> Self {
         let mut reply = Self::error(Error::Unauthenticated);
         for told in &mut reply.errors {
@@ -146,12 +148,12 @@ impl Reply {
         reply
     }
 
-    /// The caller has asked for more than its limits allow.
+    /// The reply to a caller that has too few points or permits left.
     pub fn limited(limited: Limited) -> Self {
         Self::error(limited.into())
     }
 
-    /// What the gate refused, with its places in the text as it was sent.
+    /// The reply to a request that the gate refuses. The locations refer to the text as the client sent it.
     fn refused(refusals: Vec<Refusal>) -> Self {
         let errors = refusals.into_iter().map(|refusal| {
             let mut error = ServerError::new(refusal.message, None);
@@ -163,22 +165,22 @@ impl Reply {
         Self { errors: errors.collect(), data: None, extensions: BTreeMap::new() }
     }
 
-    /// Whether the request was run at all.
+    /// Whether the request was executed, even with errors.
     pub fn was_run(&self) -> bool {
         self.data.is_some()
     }
 
-    /// Points, as the gate counts them, of what is really in the answer.
+    /// Returns the points of the actual response, counted as the gate counts a request.
     pub fn points(&self) -> u32 {
         self.data.as_ref().map_or(0, points)
     }
 
-    /// The errors, where nothing was run.
+    /// The errors of the response.
     pub fn errors(&self) -> &[ServerError] {
         &self.errors
     }
 
-    /// For metrics: `error` where the server is at fault, `refused` where it is the caller or the load.
+    /// The outcome for metrics: `error` if the server is at fault, `refused` if the caller or the load is, else `ok`.
     pub fn outcome(&self) -> &'static str {
         let is_ours = |error: &ServerError| match error.extensions.as_ref().and_then(|it| it.get("code")) {
             Some(GraphqlValue::String(code)) => code == "INTERNAL" || code == "UNAVAILABLE",
@@ -191,7 +193,7 @@ impl Reply {
         }
     }
 
-    /// The code of the first error.
+    /// The extension `code` of the first error.
     pub fn code(&self) -> Option<&str> {
         match self.errors.first()?.extensions.as_ref()?.get("code")? {
             GraphqlValue::String(code) => Some(code),
@@ -199,7 +201,8 @@ impl Reply {
         }
     }
 
-    /// After how long the same request may pass, where that is known and nothing was run.
+    /// Returns after how many seconds the client may retry. Returns `None` if the request was executed or the time is
+    /// unknown.
     pub fn retry_after_seconds(&self) -> Option<u64> {
         if self.was_run() {
             return None;

@@ -1,22 +1,22 @@
-//! What `connection_init` says about who connects. Clients have different habits of where the token stands.
+//! Finds the token in the payload of `connection_init`. Clients put it in different places.
 
 use serde_json::{Map, Value};
 
-/// Told to whoever sends something, but nothing that proves who it is. At most 123 bytes: it is a close frame's reason.
+/// The close reason for a client that sends no token. The reason of a close frame has at most 123 bytes.
 pub(super) const EXPECTED: &str =
     "Forbidden: send the token in connection_init: {\"payload\": {\"authorization\": \"Bearer TOKEN\"}}";
 
-/// Looks where clients put the token: `authorization`, `headers.authorization`, in any case, and `authToken`. What would stand in the
-/// header of that name; none: the payload does not say who this is.
+/// Returns the value that the Authorization header would have, or `None` if the payload contains no token. The token may
+/// be in `authorization`, in `headers.authorization` (both in any letter case) or in `authToken`.
 pub(super) fn credentials(payload: &Map<String, Value>) -> Option<String> {
     let headers = payload.get("headers").and_then(Value::as_object);
     if let Some(value) = authorization(payload).or_else(|| headers.and_then(authorization)) {
-        // What is no text is refused as an empty one is.
+        // A value that is not a string is rejected like an empty one.
         return Some(value.as_str().unwrap_or_default().to_owned());
     }
     match payload.get("authToken").unwrap_or(&Value::Null) {
         Value::Null => None,
-        // Often it is the token alone.
+        // Many clients send only the token here, without the scheme.
         Value::String(token) if !token.contains(' ') => Some(format!("Bearer {token}")),
         token => Some(token.as_str().unwrap_or_default().to_owned()),
     }

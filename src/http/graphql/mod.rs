@@ -1,8 +1,8 @@
-//! The GraphQL endpoint. However a request comes (`single`: one answer to a GET or POST; `sse`: a stream of server-sent
-//! events; `websocket`: graphql-transport-ws), it passes the same steps: `request` reads it, `Endpoint::admit` counts
-//! it against its caller's limits and asks the gate, `executor` runs it.
+//! The GraphQL endpoint. It has three transports: `single` (one response to a GET or POST), `sse` (a stream of
+//! server-sent events) and `websocket` (graphql-transport-ws). Requests of all transports pass the same steps: `request`
+//! reads them, `Endpoint::admit` charges the caller and passes them through the gate, and `executor` executes them.
 //!
-//! What writes runs in a task of its own: a client that hangs up cancels nothing half-way.
+//! Queries and mutations run in separate tasks, so a client that disconnects does not cancel a write half-way.
 
 mod accept;
 mod executor;
@@ -45,25 +45,27 @@ use crate::{config, metrics};
 pub use self::executor::{Executor, Reply};
 pub use self::request::GraphqlRequest;
 
-/// With this header a client asks to be told more than was asked for: `reads`, where its customers were found.
+/// A request header for diagnostics. With the value `reads`, the response says in which tier of the cache each customer
+/// was found.
 const TELL: &str = "windfall-tell";
-/// When to try again to open a WebSocket where too many are open.
+/// After how many seconds a client may retry to open a WebSocket if its address has too many open.
 const SOCKET_RETRY_SECONDS: u64 = 10;
-/// Tokens of a document that is parsed for whoever has no token: enough to look whether the endpoint is there.
+/// The most tokens of a document that are parsed for a caller without an access token. They suffice to check that the
+/// endpoint works.
 const MAX_ANONYMOUS_TOKENS: u32 = 40;
-/// How often callers are forgotten that have all their points again.
+/// How often the records of callers that have all their points are dropped.
 const FORGET_PERIOD: Duration = Duration::from_mins(1);
 
-/// What every request is answered with.
+/// Everything that the transports need to serve requests.
 pub struct Endpoint {
     app: Arc<App>,
     executor: Arc<Executor>,
     verifier: Verifier,
     limits: Limits,
     origins: Origins,
-    /// Open WebSockets: the shutdown waits for them.
+    /// Tracks the tasks of open WebSockets, so that a shutdown can wait for them.
     sockets: TaskTracker,
-    /// How many of them are whose.
+    /// Counts the open WebSockets per address and per subject.
     open_sockets: Sockets,
     trusted_proxies: Vec<config::Cidr>,
     introspection: bool,
@@ -72,7 +74,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Over an application. `sockets`: tracks the WebSockets that are open.
+    /// Builds the endpoint of an application. `sockets` tracks the open WebSockets.
     pub fn new(
         app: Arc<App>,
         executor: Executor,
@@ -96,7 +98,7 @@ impl Endpoint {
         }
     }
 
-    /// Until the server stops.
+    /// Drops the records of idle callers periodically, until the server stops.
     pub async fn forget_idle_callers(self: Arc<Self>) {
         let mut ticks = tokio::time::interval(FORGET_PERIOD);
         loop {
@@ -107,28 +109,29 @@ impl Endpoint {
         }
     }
 
-    /// Who sends these headers.
+    /// Returns the caller that the headers of a request identify.
     async fn caller(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
         let caller = caller(self.verifier.authenticate(headers, self.app.clock.now().0).await?);
         Ok(Caller { tells_reads: headers.get(TELL).is_some_and(|what| what == "reads"), ..caller })
     }
 
-    /// Who has what stands in an Authorization header.
+    /// Returns the caller that the value of an Authorization header identifies.
     async fn caller_of(&self, authorization: &str) -> Result<Caller, AuthError> {
         Ok(caller(Some(self.verifier.verify(authorization, self.app.clock.now().0).await?)))
     }
 
-    /// Counts a request against its caller's limits, and decides whether it may run.
+    /// Charges the caller for a request and passes the request through the gate. Returns the reply to send if the request
+    /// is refused.
     fn admit(&self, caller: &Caller, request: GraphqlRequest) -> Result<Admitted, Reply> {
         self.decide(caller, request).inspect_err(|_| refused())
     }
 
     fn decide(&self, caller: &Caller, request: GraphqlRequest) -> Result<Admitted, Reply> {
         let allowance = self.limits.allowance(&caller.viewer);
-        // What is refused takes time too.
+        // A request that is refused takes time too, so it costs a point.
         allowance.charge(1).map_err(Reply::limited)?;
         let tokens = self.executor.unread_tokens(&request);
-        // Nothing but introspection is of use without a token.
+        // Without an access token, only introspection is useful.
         if caller.viewer == Viewer::Anonymous && !self.introspection && tokens > MAX_ANONYMOUS_TOKENS {
             return Err(Reply::error(Error::Unauthenticated));
         }
@@ -140,7 +143,7 @@ impl Endpoint {
         Ok(admitted)
     }
 
-    /// Runs a query or a mutation to its end in a task of its own; its caller waits until the deadline.
+    /// Executes a query or a mutation in a separate task, to its end. The caller waits for it at most until the timeout.
     async fn execute(&self, caller: Caller, admitted: Admitted) -> Reply {
         let Some(turn) = self.limits.turn(&caller.viewer.who()) else { return overloaded() };
         let (executor, allowance) = (Arc::clone(&self.executor), self.limits.allowance(&caller.viewer));
@@ -150,7 +153,7 @@ impl Endpoint {
         let run = async move {
             let reply = executor.execute(caller, admitted).await;
             measured.end(&reply, deadline);
-            // Lists may have had more items than they were taken to have.
+            // The gate has estimated the length of some lists. If they are longer, the caller pays the rest now.
             allowance.debit(reply.points().saturating_sub(cost));
             drop(turn);
             reply
@@ -158,12 +161,13 @@ impl Endpoint {
         let task = tokio::spawn(run.instrument(span));
         match tokio::time::timeout(self.timeout, task).await {
             Ok(Ok(reply)) => reply,
-            Ok(Err(panic)) => Reply::error(Error::Internal(format!("a request's task ended early: {panic}"))),
+            Ok(Err(panic)) => Reply::error(Error::Internal(format!("the task of a request failed: {panic}"))),
             Err(_) => Reply::error(Error::Unavailable),
         }
     }
 
-    /// An answer for each event of a subscription; one answer of anything else.
+    /// Executes an operation as a stream of events. A subscription gives one reply per event, any other operation one
+    /// reply.
     fn stream(self: &Arc<Self>, caller: Caller, admitted: Admitted) -> Result<Events, Reply> {
         if admitted.operation != OperationKind::Subscription {
             let endpoint = Arc::clone(self);
@@ -177,14 +181,15 @@ impl Endpoint {
             allowance.debit(reply.points());
             measured.told(reply.outcome() == "error");
         });
-        // A client does not come back to a subscription that is complete. So one that the server leaves is cut off instead.
+        // When the server stops, the stream ends without `Complete`: clients do not resubscribe after a complete
+        // subscription.
         let stopping = self.app.stopping.clone().cancelled_owned();
         Ok(completed(held(place, replies)).take_until(stopping).boxed())
     }
 }
 
-/// A query or mutation, for metrics: by its root fields, which are as many as the schema has, and not by what clients call it.
-/// It is counted when this is dropped.
+/// Measures a query or mutation and records it when dropped. Metrics are labelled by root field: the schema bounds their
+/// number, and clients can choose any number of operation names.
 struct Measured {
     operation: &'static str,
     fields: Vec<String>,
@@ -195,11 +200,12 @@ struct Measured {
 impl Measured {
     fn begin(admitted: &Admitted) -> Self {
         let (operation, fields) = (admitted.operation.as_str(), admitted.fields.clone());
-        // So it stays if its task panics.
+        // The outcome stays `error` if the task panics.
         Self { operation, fields, began: tokio::time::Instant::now(), outcome: "error" }
     }
 
-    /// It was run; after the deadline its caller had been told that it was not.
+    /// Records the outcome. After the deadline the outcome stays `error`, because the caller has already received
+    /// UNAVAILABLE.
     fn end(mut self, reply: &Reply, deadline: Duration) {
         if self.began.elapsed() < deadline {
             self.outcome = reply.outcome();
@@ -218,7 +224,7 @@ impl Drop for Measured {
     }
 }
 
-/// A subscription, for metrics: counted when it begins, and again if a failure is the last that it tells.
+/// Counts a subscription in the metrics: as `ok` when it begins, and also as `error` if its last reply is an error.
 struct Opened {
     fields: Vec<String>,
     failed: bool,
@@ -228,7 +234,7 @@ impl Opened {
     fn begin(admitted: &Admitted) -> Self {
         let opened = Self { fields: admitted.fields.clone(), failed: false };
         opened.count("ok", 1);
-        // The first failure is then an increase, and not a new series.
+        // The series exists from the start, so that Prometheus sees the first failure as an increase.
         opened.count("error", 0);
         opened
     }
@@ -255,34 +261,33 @@ fn count(operation: &'static str, field: &str, outcome: &'static str, times: u64
         .increment(times);
 }
 
-/// There is no room to run a request.
+/// The reply to a request for which no permit is free. Counts the request as refused.
 fn overloaded() -> Reply {
     refused();
     Reply::error(Error::Overloaded)
 }
 
-/// A request was not run.
+/// Counts a request that was not executed.
 fn refused() {
     count("none", "none", "refused", 1);
 }
 
-/// What an operation tells its client.
+/// What the transport sends to the client of an operation.
 enum Event {
-    /// An answer.
     Next(Reply),
-    /// There are no more answers, and never will be.
+    /// The operation has ended for good. Clients do not resubscribe after this event.
     Complete,
 }
 
-/// Events as they come. A stream that ends without [`Event::Complete`] was cut off: the server is stopping.
+/// The events of an operation. A stream ends without [`Event::Complete`] only if the server is stopping.
 type Events = std::pin::Pin<Box<dyn Stream<Item = Event> + Send>>;
 
-/// All answers of an operation, to its end.
+/// Adds [`Event::Complete`] after the last reply.
 fn completed(replies: impl Stream<Item = Reply> + Send) -> impl Stream<Item = Event> + Send {
     replies.map(Event::Next).chain(futures_util::stream::iter([Event::Complete]))
 }
 
-/// The stream; the place is free again when it ends.
+/// Keeps the permit until the stream is dropped.
 fn held(place: Share, stream: impl Stream<Item = Reply> + Send) -> impl Stream<Item = Reply> + Send {
     stream.map(move |reply| {
         let _held = &place;
@@ -302,7 +307,7 @@ fn caller(token: Option<Token>) -> Caller {
     Caller { viewer, expires_at: Instant(expires_at), tells_reads: false }
 }
 
-/// Answers a request.
+/// The handler of `/graphql`, for all transports.
 pub async fn answer(State(endpoint): State<Arc<Endpoint>>, request: axum::extract::Request) -> Response {
     let (head, body) = request.into_parts();
     let span = trace::span(&head);
@@ -311,10 +316,10 @@ pub async fn answer(State(endpoint): State<Arc<Endpoint>>, request: axum::extrac
 
 async fn answer_to(endpoint: Arc<Endpoint>, head: Parts, body: Body) -> Response {
     let accepted = Format::accepted_by(&head.headers);
-    // For what is refused before a format is needed.
+    // The format of errors that are found before the format of the response matters.
     let told = accepted.unwrap_or(Format::Json);
     if wants_websocket(&head.headers) {
-        // A browser sends the origin and would show a foreign page what it gets here.
+        // CORS does not apply to WebSockets: a browser would give a foreign page access to the socket.
         if !endpoint.origins.allow(head.headers.get(ORIGIN), &head.headers) {
             return told.respond(StatusCode::FORBIDDEN, &Reply::error(Error::Forbidden));
         }
@@ -326,7 +331,7 @@ async fn answer_to(endpoint: Arc<Endpoint>, head: Parts, body: Body) -> Response
         return response;
     }
     let Some(format) = accepted else {
-        let message = "application/graphql-response+json, application/json and text/event-stream can be answered";
+        let message = "Accept must allow application/graphql-response+json, application/json or text/event-stream";
         return malformed(told, StatusCode::NOT_ACCEPTABLE, message.to_owned());
     };
     let caller = match endpoint.caller(&head.headers).await {
@@ -345,18 +350,20 @@ async fn answer_to(endpoint: Arc<Endpoint>, head: Parts, body: Body) -> Response
     }
 }
 
-/// Other upgrades may be offered along with any request (clients of HTTP/2 do) and are not taken.
+/// Whether the request is a WebSocket handshake. Other upgrades, which HTTP/2 clients offer along with any request, are
+/// ignored.
 fn wants_websocket(headers: &HeaderMap) -> bool {
     let offered = headers.get_all(UPGRADE).iter().filter_map(|value| value.to_str().ok());
     offered.flat_map(|value| value.split(',')).any(|protocol| protocol.trim().eq_ignore_ascii_case("websocket"))
 }
 
-/// What is no GraphQL request, told as a GraphQL error. No stream begins with one: it is told as JSON.
+/// The response to a request that is not a valid GraphQL request: a GraphQL error, as JSON even if the client asked for
+/// events.
 fn malformed(format: Format, status: StatusCode, message: String) -> Response {
     format.respond(status, &Reply::error(Error::BadUserInput(message)))
 }
 
-/// The client's address has as many WebSockets open as it may.
+/// The response to a WebSocket handshake from an address that has too many WebSockets open.
 fn too_many_sockets() -> Response {
     refused();
     let limited = Limited { retry_after_seconds: SOCKET_RETRY_SECONDS };

@@ -1,4 +1,4 @@
-//! Reading a request: from a body, from a query string, from a message.
+//! Reads GraphQL requests from bodies, query strings and WebSocket messages, and bounds their size.
 
 use std::collections::HashSet;
 
@@ -15,21 +15,21 @@ use crate::app::viewer::Viewer;
 use crate::http::input::Input;
 use crate::http::peer::Peer;
 
-/// A GraphQL request as it came.
+/// A GraphQL request as the client sent it. The gate checks the document and the variables.
 #[derive(Clone, Debug, Default)]
 pub struct GraphqlRequest {
-    /// The document's text; empty: `hash` names it.
+    /// The text of the document. If it is empty, `hash` identifies the document.
     pub query: String,
-    /// SHA-256 of the text, as hexadecimal digits: a persisted query.
+    /// The SHA-256 hash of the text in hexadecimal digits, for persisted queries.
     pub hash: Option<String>,
-    /// Which of its operations to run.
+    /// Which operation of the document to execute.
     pub operation_name: Option<String>,
-    /// Values for the operation's variables: the text of a JSON object; empty: none. It is parsed when its document has
-    /// passed, so that nobody makes the server build what it will not use.
+    /// The values of the variables: the text of a JSON object, or empty if there are none. The gate parses the text only
+    /// after it has accepted the document, so that invalid documents do not cost the server more.
     pub variables: String,
 }
 
-/// An object's fields, unread; others are passed over.
+/// The fields of a request object, not parsed yet. Other fields are ignored.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Fields<'a> {
@@ -55,22 +55,25 @@ struct PersistedQuery<'a> {
     sha256_hash: Option<&'a RawValue>,
 }
 
-/// Bytes of a body from whoever may not record: a query of the largest text and as much of variables.
+/// The largest body, in bytes, of a caller that may not record purchases. It fits the longest document and as many bytes
+/// of variables.
 const MAX_QUERY_BYTES: usize = 128 * 1024;
-/// And from whoever has no token.
+/// The largest body, in bytes, of a caller without a token.
 const MAX_ANONYMOUS_BYTES: usize = 8 * 1024;
-/// Of a body that is too large so many times the limit is read.
+/// A body that is too large is read up to this many times its limit.
 const MAX_DISCARDED: usize = 4;
 
-/// Of the largest text there may be an object or a list for every so many bytes. A purchase's line has more.
+/// JSON text may have at most one object or list for each of so many bytes of its limit. A line of a purchase takes more
+/// bytes.
 const BYTES_PER_NESTED: usize = 32;
-/// And a comma for every so many.
+/// JSON text may have at most one comma for each of so many bytes of its limit.
 const BYTES_PER_ITEM: usize = 8;
 
-/// What is told of a request that is none.
+/// The status and the message for a request that cannot be read.
 type Malformed = (StatusCode, String);
 
-/// Reads the request that came with this head.
+/// Reads the request with this head: from the body of a POST, or from the query string. The largest body depends on the
+/// role of the viewer.
 pub(super) async fn read(
     endpoint: &Endpoint,
     viewer: &Viewer,
@@ -82,7 +85,7 @@ pub(super) async fn read(
         return from_query_string(head.uri.query().unwrap_or_default()).map_err(told);
     }
     if !is_json(&head.headers) {
-        let message = "the body must be application/json, without encoding";
+        let message = "the body must be application/json, without a content encoding";
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, message.to_owned()));
     }
     let limit = match viewer {
@@ -93,10 +96,10 @@ pub(super) async fn read(
     let whole = whole(body.into_data_stream(), limit, Peer::of(head).input);
     let bytes = match tokio::time::timeout(endpoint.timeout, whole).await {
         Ok(bytes) => bytes?,
-        Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, "the body took too long".to_owned())),
+        Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive".to_owned())),
     };
     if bytes.trim_ascii_start().starts_with(b"[") {
-        return Err(told("one request at a time: batches are not taken"));
+        return Err(told("batches are not supported: send one request at a time"));
     }
     if has_too_many_parts(&bytes, limit) {
         return Err((StatusCode::PAYLOAD_TOO_LARGE, "the body has too many objects, lists and items".to_owned()));
@@ -105,10 +108,10 @@ pub(super) async fn read(
     from_json(text).map_err(told)
 }
 
-/// The bytes of a body that is not larger than `limit`.
+/// Reads a body of at most `limit` bytes.
 ///
-/// What a larger one has more is thrown away up to a bound: a connection that is closed with something unread is reset,
-/// and the client would not hear why.
+/// A larger body is read further, up to a bound, and discarded. If the server closed a connection with unread input, the
+/// connection would be reset, and the client might not receive the response.
 async fn whole(mut body: BodyDataStream, limit: usize, input: Input) -> Result<Vec<u8>, Malformed> {
     let mut bytes = Vec::new();
     let mut total = 0;
@@ -123,7 +126,7 @@ async fn whole(mut body: BodyDataStream, limit: usize, input: Input) -> Result<V
                     input.finished();
                 }
             }
-            Some(Err(_)) => return Err((StatusCode::BAD_REQUEST, "the body does not come to its end".to_owned())),
+            Some(Err(_)) => return Err((StatusCode::BAD_REQUEST, "the body could not be read to its end".to_owned())),
             None if total <= limit => return Ok(bytes),
             None => break,
         }
@@ -137,8 +140,9 @@ fn is_json(headers: &HeaderMap) -> bool {
     media_type.eq_ignore_ascii_case("application/json") && !headers.contains_key(CONTENT_ENCODING)
 }
 
-/// Whether JSON text has more parts than an honest one of `limit` bytes would have. An object of eight bytes takes
-/// hundreds once it is read: without this bound a small text could take a hundred times its size.
+/// Whether JSON text has more objects, lists and items than a real request of `limit` bytes. An object of eight bytes
+/// takes hundreds of bytes in memory once it is parsed, so without this bound a small text could take a hundred times its
+/// size.
 pub(super) fn has_too_many_parts(json: &[u8], limit: usize) -> bool {
     let (mut nested, mut items) = (0, 0);
     let (mut in_text, mut escaped) = (false, false);
@@ -155,12 +159,13 @@ pub(super) fn has_too_many_parts(json: &[u8], limit: usize) -> bool {
     nested > limit / BYTES_PER_NESTED || items > limit / BYTES_PER_ITEM
 }
 
-/// The object that a text is, read as far as its type asks. What is derived would take an array too, by position.
+/// Parses a JSON object. The check for `{` is needed because derived `Deserialize` implementations accept arrays too,
+/// with the fields in order.
 pub(super) fn object<'a, T: Deserialize<'a>>(json: &'a str) -> Option<T> {
     if is_object(json) { serde_json::from_str(json).ok() } else { None }
 }
 
-/// Whether valid JSON is an object.
+/// Whether JSON that is known to be valid is an object.
 pub(super) fn is_object(json: &str) -> bool {
     json.trim_ascii_start().starts_with('{')
 }
@@ -169,9 +174,9 @@ fn string(json: &RawValue) -> Option<String> {
     serde_json::from_str(json.get()).ok()
 }
 
-/// Reads a request's object.
+/// Reads a request from a JSON object.
 pub(super) fn from_json(json: &str) -> Result<GraphqlRequest, &'static str> {
-    let fields: Fields<'_> = object(json).ok_or("a JSON object is needed, with each field once")?;
+    let fields: Fields<'_> = object(json).ok_or("the request must be a JSON object that has each field only once")?;
     let mut request = GraphqlRequest::default();
     if let Some(query) = fields.query {
         request.query = string(query).ok_or("`query` must be a string")?;
@@ -192,12 +197,12 @@ fn complete(request: GraphqlRequest) -> Result<GraphqlRequest, &'static str> {
     if request.query.is_empty() && request.hash.is_none() { Err("`query` is missing") } else { Ok(request) }
 }
 
-/// The values, which must be valid JSON already.
+/// Checks that the variables are an object. `json` must be valid JSON.
 fn variables(json: &str) -> Result<String, &'static str> {
     if is_object(json) { Ok(json.to_owned()) } else { Err("`variables` must be a JSON object") }
 }
 
-/// The hash of a persisted query, as the protocol of automatic persisted queries has it.
+/// Reads the hash of a persisted query from the extensions, in the format of automatic persisted queries.
 fn hash(extensions: &str) -> Result<Option<String>, &'static str> {
     let extensions: Extensions<'_> = object(extensions).ok_or("`extensions` must be a JSON object")?;
     let Some(persisted) = extensions.persisted_query else { return Ok(None) };
@@ -209,7 +214,7 @@ fn hash(extensions: &str) -> Result<Option<String>, &'static str> {
     Ok(Some(hash))
 }
 
-/// Reads `query`, `operationName`, `variables` and `extensions`, the last two as JSON.
+/// Reads a request from the parameters `query`, `operationName`, `variables` and `extensions`. The last two are JSON.
 fn from_query_string(query: &str) -> Result<GraphqlRequest, &'static str> {
     let mut request = GraphqlRequest::default();
     let mut given = HashSet::new();
@@ -225,7 +230,7 @@ fn from_query_string(query: &str) -> Result<GraphqlRequest, &'static str> {
             _ => {}
         }
         if !given.insert(name) {
-            return Err("each parameter can be given once");
+            return Err("each parameter must be given only once");
         }
     }
     complete(request)

@@ -1,4 +1,4 @@
-//! One answer to a GET or a POST.
+//! The transport for requests that get one response: GET for queries, POST for queries and mutations.
 
 use std::sync::Arc;
 
@@ -28,15 +28,17 @@ pub(super) async fn answer(
     format.respond(status(&reply, format), &reply)
 }
 
-/// What a GET may not do: browsers and proxies send those unasked.
+/// The response to a GET with an operation that is not allowed there. Browsers and proxies send GET requests on their
+/// own, for example to prefetch, so a GET must not change anything.
 pub(super) fn use_post(format: Format) -> Response {
     let mut response = malformed(format, StatusCode::METHOD_NOT_ALLOWED, "only queries can be sent by GET".to_owned());
     response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST"));
     response
 }
 
-/// A request that was run is answered with 200, whatever errors it met. One that was not: under `application/json` too,
-/// where the client can mend its document; not where the server lacks something.
+/// The status of a reply. A request that was executed has status 200, even with errors. A request that was not executed
+/// has the status of its error. Under `application/json`, errors that the client can fix in its document have status 200
+/// too.
 fn status(reply: &Reply, format: Format) -> StatusCode {
     match reply.code() {
         _ if reply.was_run() => StatusCode::OK,

@@ -1,6 +1,6 @@
-//! Server-sent events, in the "distinct connections mode" of GraphQL over SSE: a stream for each operation, of `next`
-//! events with one answer each and a last one, `complete`. A subscription that the server leaves because it is stopping ends
-//! without that last event: its client then connects again.
+//! Server-sent events, in the "distinct connections mode" of GraphQL over SSE. Each operation has its own stream: a
+//! `next` event for each reply, then a `complete` event. When the server stops, the streams of subscriptions end without
+//! `complete`, so that their clients reconnect.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use super::{Endpoint, Event, Events, GraphqlRequest, Reply, completed, single};
 use crate::gate::OperationKind;
 use crate::graphql::session::Caller;
 
-/// Between two signs of life: shorter than what proxies allow a silent connection.
+/// The time without events after which a comment is sent. It is shorter than the idle timeouts of common proxies.
 const KEEP_ALIVE: Duration = Duration::from_secs(12);
 
 pub(super) fn answer(endpoint: &Arc<Endpoint>, caller: Caller, request: GraphqlRequest, method: &Method) -> Response {
@@ -28,13 +28,13 @@ pub(super) fn answer(endpoint: &Arc<Endpoint>, caller: Caller, request: GraphqlR
         Ok(admitted) => endpoint.stream(caller, admitted),
         Err(refused) => Err(refused),
     };
-    // Once the client reads events, errors are events too.
+    // The client expects events, so an error is sent as an event too.
     let events = events.unwrap_or_else(|refused| completed(futures_util::stream::iter([refused])).boxed());
     let mut response = Response::new(Body::from_stream(written(events).map(Ok::<_, Infallible>)));
     let headers = response.headers_mut();
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, no-transform"));
-    // nginx would hold events back.
+    // Without this header, nginx would buffer the events.
     headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
     response
 }
@@ -45,14 +45,14 @@ enum State {
     Completed,
 }
 
-/// The stream's bytes. The first of them go out at once, so that the client knows that it is connected.
+/// Writes the events as bytes. A comment is sent immediately, so that the client knows that it is connected.
 fn written(events: Events) -> impl futures_util::Stream<Item = Bytes> + Send {
     futures_util::stream::unfold(State::Opened(events), |state| async move {
         match state {
             State::Opened(events) => Some((Bytes::from_static(b":\n\n"), State::Running(events))),
             State::Running(mut events) => match tokio::time::timeout(KEEP_ALIVE, events.next()).await {
                 Ok(Some(Event::Next(reply))) => Some((next(&reply), State::Running(events))),
-                // With a data line, or EventSource drops it.
+                // EventSource ignores an event without a data line.
                 Ok(Some(Event::Complete)) => {
                     Some((Bytes::from_static(b"event: complete\ndata:\n\n"), State::Completed))
                 }
@@ -66,7 +66,7 @@ fn written(events: Events) -> impl futures_util::Stream<Item = Bytes> + Send {
 
 fn next(reply: &Reply) -> Bytes {
     let mut event = b"event: next\ndata: ".to_vec();
-    // JSON text has no line breaks of its own.
+    // The JSON text needs no escaping, because it contains no line breaks.
     event.extend(serde_json::to_vec(reply).unwrap_or_default());
     event.extend(b"\n\n");
     event.into()

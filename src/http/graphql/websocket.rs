@@ -1,11 +1,13 @@
-//! graphql-transport-ws: many operations over one WebSocket, as `graphql-ws` specifies it.
+//! The protocol graphql-transport-ws, which the library `graphql-ws` specifies: many operations over one WebSocket.
 //!
-//! A socket is one task: it reads messages, polls its operations and writes what they answer, one message at a time, so
-//! a client that does not read stops its own operations and nothing else; the connection's write time-out then ends it.
-//! What it holds is bounded: the size of a message, the time that one may take, the number of operations, and a time to say
-//! who it is. Nobody is served without a token. The socket ends with its token, after its subscriptions have told the cursors to go
-//! on from. When the server stops, queries and mutations are answered, and the socket is closed without a word to its subscriptions:
-//! a client that hears nothing but the close connects again and subscribes again by itself.
+//! Each socket is one task, which reads messages, polls the operations and writes their events, one message at a time. So
+//! a client that does not read blocks only its own operations, until the write timeout closes the connection. The size of
+//! a message, the time that a message may take, the number of operations and the time until `connection_init` are
+//! bounded.
+//!
+//! Every socket needs a token. When the token expires, each subscription sends an error with its last cursor, and then
+//! the server closes the socket. When the server stops, it completes queries and mutations and closes the socket without
+//! completing the subscriptions. Clients then reconnect and resubscribe by themselves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,43 +32,43 @@ use crate::graphql::session::Caller;
 use crate::http::input::{Input, Refused};
 use crate::http::peer::{self, Peer};
 
-/// The one sub-protocol that is spoken. Its predecessor, `graphql-ws`, is not.
+/// The only supported subprotocol. Its predecessor, whose name is `graphql-ws`, is not supported.
 const PROTOCOL: &str = "graphql-transport-ws";
-/// How long a client may take to say who it is.
+/// How long a client may take to send `connection_init`.
 const INIT_TIMEOUT: Duration = Duration::from_secs(3);
-/// Between two pings.
+/// How often the server sends a ping.
 const PING_PERIOD: Duration = Duration::from_secs(30);
-/// A client that answers none of so many pings is gone.
+/// After this many pings without any message from the client, the connection is considered dead.
 const MAX_UNANSWERED: u32 = 2;
-/// Bytes of one message.
+/// The largest message of a client, in bytes.
 const MAX_MESSAGE_BYTES: usize = 256 * 1024;
-/// Bytes that may come before a token is accepted: more than the longest token.
+/// The most unfinished bytes before a token is accepted. A `connection_init` with the longest token fits.
 const MAX_INIT_BYTES: usize = 12 * 1024;
-/// Bytes of a client's control frame beside its payload.
+/// The size of the head of a client's control frame, in bytes.
 const CONTROL_HEAD_BYTES: usize = 6;
-/// Bytes that are read at once: each socket holds a buffer of this size.
+/// The size of the read buffer of each socket, in bytes.
 const READ_BUFFER_BYTES: usize = 2 * 1024;
-/// Operations of one socket at once.
+/// The largest number of operations of one socket at a time.
 const MAX_OPERATIONS: usize = 50;
-/// Bytes of an operation's id, which every message about it repeats.
+/// The longest id of an operation, in bytes. Every message about the operation repeats its id.
 const MAX_ID_BYTES: usize = 200;
-/// Bytes of a close frame's reason.
+/// The longest reason of a close frame, in bytes (RFC 6455, section 5.5).
 const MAX_REASON_BYTES: usize = 123;
-/// How long operations may take to end when the server stops.
+/// How long the operations of a socket may take to end when the token expires or the server stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long closing may take.
+/// How long the closing handshake may take.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Takes over the connection.
+/// Upgrades the connection of a handshake request to a WebSocket and serves it in a tracked task.
 pub(super) async fn upgrade(endpoint: Arc<Endpoint>, mut head: Parts, format: Format) -> Response {
     let upgrade = match WebSocketUpgrade::from_request_parts(&mut head, &()).await {
         Ok(upgrade) => upgrade,
         Err(rejection) => {
             let status = rejection.into_response().status();
-            return malformed(format, status, "this is no WebSocket handshake that can be taken".to_owned());
+            return malformed(format, status, "the request is not a supported WebSocket handshake".to_owned());
         }
     };
-    // For clients that can send one: a token in the handshake's header stands in for that of `connection_init`.
+    // Clients that can set headers may send the token in the handshake instead of `connection_init`.
     let handshake = match endpoint.caller(&head.headers).await {
         Ok(caller) => caller,
         Err(error) => return unauthenticated(format, &error),
@@ -83,7 +85,7 @@ pub(super) async fn upgrade(endpoint: Arc<Endpoint>, mut head: Parts, format: Fo
         .max_message_size(MAX_MESSAGE_BYTES)
         .max_frame_size(MAX_MESSAGE_BYTES)
         .read_buffer_size(READ_BUFFER_BYTES)
-        // A message goes out as soon as it is there.
+        // Each message is sent immediately.
         .write_buffer_size(0)
         .on_upgrade(move |socket| {
             sockets.track_future(async move {
@@ -94,7 +96,7 @@ pub(super) async fn upgrade(endpoint: Arc<Endpoint>, mut head: Parts, format: Fo
         })
 }
 
-/// Why a socket is closed, in the words of the protocol.
+/// The code and the reason with which the server closes a socket. The codes 44xx are those of the protocol.
 struct Close {
     code: u16,
     reason: String,
@@ -114,7 +116,7 @@ impl Close {
     }
 }
 
-/// The client is gone; or why it must go.
+/// How a socket ends: the connection is lost or closed by the client, or the server closes it.
 enum End {
     Gone,
     Close(Close),
@@ -139,23 +141,24 @@ async fn serve(mut connection: Connection, handshake: Caller) {
             let frame = CloseFrame { code, reason: reason.into() };
             let _ = connection.socket.send(Message::Close(Some(frame))).await;
         }
-        // Read to the end: the library answers a closing frame when it is asked for what follows, and a connection that is
-        // dropped with something unread is reset, so that the client might not hear why.
+        // The input is read to its end for two reasons: the library responds to the client's close frame only while it
+        // reads, and a connection that is dropped with unread input is reset, so that the client might not receive the
+        // close frame.
         while let Some(Ok(_)) = connection.socket.recv().await {}
     };
-    // Whether the client hears it is its own affair.
+    // A timeout is ignored: the connection ends in any case.
     let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
 }
 
 struct Connection {
     endpoint: Arc<Endpoint>,
     socket: WebSocket,
-    /// Of the connection below it.
+    /// Counts the unfinished bytes of the underlying connection.
     input: Input,
     operations: StreamMap<String, Events>,
 }
 
-/// A message from the client.
+/// A message from the client to the server.
 #[derive(Deserialize)]
 struct Incoming {
     #[serde(rename = "type")]
@@ -164,7 +167,7 @@ struct Incoming {
     payload: Option<Box<RawValue>>,
 }
 
-/// A message to the client.
+/// A message from the server to the client.
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Outgoing<'a> {
@@ -186,18 +189,18 @@ enum Outgoing<'a> {
     },
 }
 
-/// The next message of the protocol; none: a frame that is not for us.
+/// Receives a frame and returns its message, or `None` for a ping or pong frame.
 async fn receive(socket: &mut WebSocket, input: &Input) -> Result<Option<Incoming>, End> {
     let received = socket.recv().await;
     match &received {
-        // These may come amid the frames of a message that is not complete.
+        // Control frames may arrive between the frames of an unfinished message, so only their own bytes are released.
         Some(Ok(Message::Ping(payload) | Message::Pong(payload))) => input.let_go(payload.len() + CONTROL_HEAD_BYTES),
         _ => input.finished(),
     }
     read(received)
 }
 
-/// A message of the protocol; none: a frame that is not for us.
+/// Parses a frame as a message of the protocol. Returns `None` for a ping or pong frame.
 fn read(received: Option<Result<Message, axum::Error>>) -> Result<Option<Incoming>, End> {
     match received {
         Some(Ok(Message::Text(text))) if request::has_too_many_parts(text.as_bytes(), MAX_MESSAGE_BYTES) => {
@@ -205,7 +208,7 @@ fn read(received: Option<Result<Message, axum::Error>>) -> Result<Option<Incomin
         }
         Some(Ok(Message::Text(text))) => request::object(&text).map(Some).ok_or(Close::bad_message().into()),
         Some(Ok(Message::Binary(_))) => Err(Close::bad_message().into()),
-        // Answered by the library.
+        // The library responds to ping frames.
         Some(Ok(Message::Ping(_) | Message::Pong(_))) => Ok(None),
         None | Some(Ok(Message::Close(_))) => Err(End::Gone),
         Some(Err(error)) => Err(match error.into_inner().downcast_ref() {
@@ -213,7 +216,7 @@ fn read(received: Option<Result<Message, axum::Error>>) -> Result<Option<Incomin
             Some(tungstenite::Error::Protocol(_)) => Close::new(1002, "Protocol error").into(),
             Some(tungstenite::Error::Utf8(_)) => Close::new(1007, "Not UTF-8").into(),
             Some(tungstenite::Error::Io(error)) => match error.get_ref().and_then(|error| error.downcast_ref()) {
-                Some(Refused::TooLarge) => Close::new(1009, "Message too big to come before a token").into(),
+                Some(Refused::TooLarge) => Close::new(1009, "Message too big before a token is accepted").into(),
                 Some(Refused::NoRoom) => Close::new(1013, "Try again later: too many unfinished messages").into(),
                 None => End::Gone,
             },
@@ -223,7 +226,7 @@ fn read(received: Option<Result<Message, axum::Error>>) -> Result<Option<Incomin
 }
 
 impl Incoming {
-    /// Its payload, where that may only be an object or missing.
+    /// Returns the payload of a message type whose payload is an object or absent.
     fn optional_object(&self) -> Result<Option<&RawValue>, Close> {
         match &self.payload {
             Some(payload) if !request::is_object(payload.get()) => Err(Close::bad_message()),
@@ -240,7 +243,7 @@ impl Incoming {
 }
 
 impl Connection {
-    /// Until the client closes the socket, or it must be closed.
+    /// Serves the socket until the client closes it or the server must close it.
     async fn run(&mut self, handshake: Caller) -> Result<End, End> {
         let app = Arc::clone(&self.endpoint.app);
         let caller = tokio::select! {
@@ -280,10 +283,11 @@ impl Connection {
                 }
                 _ = checks.tick() => {
                     if self.input.is_overdue(message_timeout) {
-                        return Ok(Close::new(4408, "Request timeout: the message does not come to its end").into());
+                        return Ok(Close::new(4408, "Request timeout: the message took too long to arrive").into());
                     }
                 }
-                // Subscriptions end by themselves, each with its cursor.
+                // The subscriptions end by themselves when the token expires, each with an error that contains its
+                // cursor.
                 () = expired.as_mut() => {
                     self.drain().await?;
                     return Ok(Close::new(4403, "Forbidden: the token has expired").into());
@@ -296,7 +300,7 @@ impl Connection {
         }
     }
 
-    /// Waits until the client says who it is.
+    /// Waits for `connection_init` and returns the caller that its token identifies.
     async fn initialize(&mut self, handshake: Caller) -> Result<Caller, End> {
         let credentials = loop {
             let Some(message) = receive(&mut self.socket, &self.input).await? else { continue };
@@ -315,7 +319,7 @@ impl Connection {
                 Ok(caller.map_err(|error| Close::new(4403, format!("Forbidden: {error}")))?)
             }
             None if handshake.viewer == Viewer::Anonymous => Err(Close::new(4403, EXPECTED).into()),
-            // What the handshake proved needs no more.
+            // The token of the handshake is sufficient.
             None => Ok(handshake),
         }
     }
@@ -324,7 +328,7 @@ impl Connection {
         match message.kind.as_str() {
             "subscribe" => self.subscribe(caller, message).await,
             "complete" => {
-                // It may have completed already, or never have been.
+                // An unknown id is not an error: the operation may have completed already.
                 self.operations.remove(&message.id()?);
                 Ok(())
             }
@@ -370,14 +374,15 @@ impl Connection {
         match event {
             Event::Next(reply) => self.send(&Outgoing::Next { id, payload: &reply }).await,
             Event::Complete => {
-                // The map would let go of it when it is polled next; the client may use the id again as soon as it hears this.
+                // The map would remove the operation only at its next poll. The client may reuse the id as soon as it
+                // receives this message.
                 self.operations.remove(id);
                 self.send(&Outgoing::Complete { id }).await
             }
         }
     }
 
-    /// Hands on what operations still answer, until all have ended.
+    /// Sends the remaining events of all operations, until they have ended or the time is up.
     async fn drain(&mut self) -> Result<(), End> {
         let ended = async {
             while let Some((id, event)) = self.operations.next().await {

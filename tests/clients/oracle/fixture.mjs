@@ -1,4 +1,4 @@
-// Reads from the server, list by list and node by node, what the reference answers from.
+// Reads the objects over which the reference runs from the server, list by list and node by node.
 
 const CUSTOMER = "id externalId balance { available pending lifetime version cursor }";
 const MONEY = "{ amount currency }";
@@ -32,12 +32,12 @@ const CAMPAIGN = `id name description status startsAt endsAt timeZone currency
   maxPerCustomer maxPerWindow lateness holdFor expiresAfter budgetExhausted revision budget
   stats { awards customers pointsStanding pointsDeclined budgetLeft }`;
 
-/** How many customers of a shop are read whole; all are listed. */
+/** The number of customers that an admin's fixture reads completely. All customers are listed. */
 const CUSTOMERS = 3;
 
 /**
- * What one viewer sees: `nodes` by id, `campaigns` and `customers` (null: it may not list them) as edges of ids, and the id of
- * the customer that it is, if it is one.
+ * What one viewer sees: `nodes` by id, `campaigns` and `customers` as edges of ids, and `me`, the id of the customer that
+ * the viewer is. `customers` is null for a customer, who may not list them; `me` is null for all others.
  */
 export async function capture(ask) {
   const nodes = new Map();
@@ -47,7 +47,7 @@ export async function capture(ask) {
     if (errors) throw new Error(`${query}: ${JSON.stringify(errors)}`);
     return data;
   };
-  /** The edges of a whole list; `open` and `close` are the text around it. */
+  /** Reads a whole list and returns its edges. `open` and `close` are the text around the list in the query. */
   const list = async (type, open, field, close, selection) => {
     const edges = [];
     const query = `query($after: String) { ${open} ${field}(first: 20, after: $after) {
@@ -82,7 +82,7 @@ export async function capture(ask) {
   }
   for (const node of nodes.values()) {
     if (node.__typename === "Award") {
-      if (node.purchases.pageInfo.hasNextPage) throw new Error("an award of more than 100 purchases is more than is read");
+      if (node.purchases.pageInfo.hasNextPage) throw new Error("an award has more than 100 purchases; only 100 are read");
       node.purchases = node.purchases.edges.map(({ cursor, node: { id } }) => ({ cursor, id }));
     }
   }

@@ -1,5 +1,5 @@
-// graphql-js over what was captured. It answers as Windfall must, as far as an executor decides it; of Windfall's own rules there
-// are only those that make a field null or fail.
+// Runs graphql-js over the captured objects. Its responses are those that Windfall must give, as far as an executor determines
+// them. Of Windfall's own rules, only those are implemented that make a field null or fail.
 import { GraphQLError, buildSchema, graphql, isAbstractType } from "graphql";
 
 const MAX_PAGE = 100;
@@ -70,7 +70,7 @@ const query = {
 };
 
 const resolvers = {
-  // Nobody reads anything.
+  // An anonymous caller may read nothing.
   Query: Object.fromEntries(
     Object.entries(query).map(([field, resolve]) => [
       field,
@@ -98,13 +98,13 @@ const resolvers = {
   LedgerEntry: { customer: ref("customer"), award: ref("award"), purchase: ref("purchase") },
 };
 
-/** Whole numbers that fit a double; see the scalars' descriptions. */
+/** Accepts whole numbers that a double holds exactly; see the descriptions of the scalars. */
 function whole(value, least) {
   if (!Number.isSafeInteger(value) || value < least) throw new GraphQLError("whole number");
   return value;
 }
 
-/** Scalars that are written as text. */
+/** The forms of the scalars that are written as text. */
 const FORMS = { DateTime: /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)$/, Decimal: /^-?\d+(\.\d+)?$/ };
 
 function written(value, form) {
@@ -112,7 +112,7 @@ function written(value, form) {
   return value;
 }
 
-/** A function that executes a request over a fixture; null in its place: without a token. */
+/** Returns a function that executes a request over a fixture. A null fixture stands for a caller without a token. */
 export function reference(sdl) {
   const schema = buildSchema(sdl);
   for (const [type, fields] of Object.entries(resolvers)) {

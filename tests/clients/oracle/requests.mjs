@@ -1,6 +1,6 @@
-// The requests that both are asked. `as`: customer (when not said), admin or nobody.
+// The requests that are sent to both. `as` is customer (the default), admin or nobody.
 //
-// `stricter`: Windfall refuses as a whole what graphql-js lets fail field by field.
+// `stricter`: Windfall refuses the whole request where graphql-js lets only a field fail.
 
 const NODE = `
   fragment Whole on Node {
@@ -13,7 +13,7 @@ const NODE = `
     id
   }`;
 
-/** With what a customer's fixture holds. */
+/** The requests, with names from a customer's fixture. */
 export function requests(fixture) {
   const { nodes } = fixture;
   const me = nodes.get(fixture.me);
@@ -54,7 +54,7 @@ export function requests(fixture) {
     { query: "query A { me { id } } query B { me { externalId } }", operationName: "B" },
     { query: "\ufeff# a comment\n{ me,, { id , externalId } } # another" },
 
-    // Names of types
+    // `__typename`
     { query: "{ __typename }" },
     { query: "mutation { __typename t: __typename }" },
     { query: `{ t: __typename __typename me { __typename balance { __typename } ledger(first: 1) {
@@ -104,7 +104,7 @@ export function requests(fixture) {
         me { ledger(last: 1, before: $b) { nodes { sequence } pageInfo { startCursor endCursor hasPreviousPage } } } }`,
       variables: { b: second } },
 
-    // Nulls, and what becomes of a field that fails
+    // Nulls, and fields that fail
     { query: `{ node(id: "nothing") { id } campaign(id: "nothing") { id }
         purchase(by: { externalId: "no such purchase" }) { id } customer(by: { externalId: "no such customer" }) { id } }` },
     { query: `{ campaign(id: ${id(award.id)}) { id } customer(by: { id: ${id(campaign.id)} }) { id }

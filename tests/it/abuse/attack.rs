@@ -1,4 +1,4 @@
-//! One way to hurt, and how it is sent.
+//! An abusive request: how it is sent, and what the server responds.
 
 use reqwest::Method;
 use serde_json::Value;
@@ -10,12 +10,11 @@ use crate::support::websocket::{Heard, Message, PATIENCE, Socket, host};
 
 pub(super) struct Attack {
     pub(super) name: &'static str,
-    /// Another text for each number, so that no refusal is remembered from the one before.
+    /// Makes a different text for each number, so that the server cannot reuse the refusal of an earlier one.
     make: Box<dyn Fn(usize) -> Shot + Send + Sync>,
     pub(super) expected: Answer,
 }
 
-/// What is sent.
 pub(super) enum Shot {
     Http {
         method: Method,
@@ -23,25 +22,25 @@ pub(super) enum Shot {
         headers: Vec<(&'static str, String)>,
         body: Vec<u8>,
     },
-    /// Bytes on a connection of their own.
+    /// Bytes on a new connection.
     Raw(Vec<u8>),
-    /// Over an initialised WebSocket: the payload of a `subscribe`.
+    /// The payload of a `subscribe` message over an initialised WebSocket.
     Operation(Value),
-    /// Over an initialised WebSocket, as it is.
+    /// A message that is sent unchanged over an initialised WebSocket.
     Message(Message),
 }
 
-/// What comes back.
+/// What the server responds to an attack.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Answer {
-    /// A GraphQL error alone, with this status and this code.
+    /// A response without data, with this HTTP status and this code of its first GraphQL error.
     Error(u16, String),
-    /// By the HTTP library, before anything of ours sees it: a status without a body.
+    /// A status without a body: the HTTP library refused the request before the server's own code saw it.
     Status(u16),
-    /// An `error` message with this code.
+    /// An `error` message of a WebSocket, with this code.
     OperationError(String),
     Closed(u16),
-    /// Anything else.
+    /// Anything else. No attack expects this.
     Other(String),
 }
 
@@ -54,7 +53,7 @@ impl Attack {
         Self { name, make: Box::new(make), expected }
     }
 
-    /// How much it sends.
+    /// Returns the approximate number of bytes that the attack sends.
     pub(super) fn bytes(&self) -> usize {
         match (self.make)(0) {
             Shot::Http { path, headers, body, .. } => {
@@ -66,17 +65,16 @@ impl Attack {
         }
     }
 
-    /// Sends it; what came back.
+    /// Sends the attack and returns what the server responds.
     pub(super) async fn send(&self, shop: &Shop, number: usize) -> Answer {
         match (self.make)(number) {
             Shot::Http { method, path, headers, body } => {
-                // By whom most may be sent.
+                // Storefronts may send the largest bodies.
                 let request = shop.client.request(method, format!("{}{path}", shop.address()));
                 let mut request = request.bearer_auth(&shop.storefront).body(body);
                 for (name, value) in headers {
                     request = request.header(name, value);
                 }
-                // The server may answer, and close, before it has read all: what was sent then failed, which is as good.
                 match request.send().await {
                     Ok(response) => {
                         let status = response.status().as_u16();
@@ -111,11 +109,11 @@ async fn raw(shop: &Shop, bytes: &[u8]) -> Answer {
     let _ = stream.write_all(bytes).await;
     let mut answered = Vec::new();
     let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answered)).await;
-    assert!(read.is_ok(), "the connection stays open: {}", String::from_utf8_lossy(bytes));
+    assert!(read.is_ok(), "the server does not close the connection after: {}", String::from_utf8_lossy(bytes));
     let text = String::from_utf8_lossy(&answered).into_owned();
     let Some((head, body)) = text.split_once("\r\n\r\n") else { return Answer::Other(text) };
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-    // What follows the first answer is another one.
+    // The rest belongs to another response.
     let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
     answer(status, &body.as_bytes()[..length])
 }

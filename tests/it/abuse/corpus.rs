@@ -1,4 +1,4 @@
-//! The attacks.
+//! The abusive requests, grouped by how they are sent.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -27,13 +27,13 @@ fn nested(open: &str, inner: &str, close: &str, levels: usize) -> String {
     open.repeat(levels) + inner + &close.repeat(levels)
 }
 
-/// A chain in which each fragment spreads the next one as often as `link` says.
+/// A chain of fragments. `link` returns the selection of a fragment, which spreads the next one.
 fn bomb(levels: usize, link: impl Fn(usize) -> String) -> String {
     let fragments: String = (0..levels).map(|n| format!("fragment F{n} on Customer{{{}}}", link(n + 1))).collect();
     format!("{{me{{...F0}}}}{fragments}fragment F{levels} on Customer{{id}}")
 }
 
-/// Documents that the gate refuses, with the code.
+/// Documents that the gate refuses. Each has a name and the code of the refusal.
 fn documents() -> Vec<(&'static str, &'static str, String)> {
     const TOO_EXPENSIVE: &str = "TOO_EXPENSIVE";
     const INVALID: &str = "GRAPHQL_VALIDATION_FAILED";
@@ -75,7 +75,7 @@ fn documents() -> Vec<(&'static str, &'static str, String)> {
     ]
 }
 
-/// Documents that are larger than a message of a WebSocket may be.
+/// Documents that are larger than the limit of a WebSocket message.
 fn large_documents() -> Vec<(&'static str, &'static str, String)> {
     let aliases: String = (0..100_000).map(|n| format!("a{n}:me ")).collect();
     vec![
@@ -85,7 +85,7 @@ fn large_documents() -> Vec<(&'static str, &'static str, String)> {
     ]
 }
 
-/// The request around a document, which a comment makes another one each time.
+/// The request for a document. A comment with the number makes each document different.
 fn payload(document: &str, number: usize) -> Value {
     json!({ "query": format!("#{number}\n{document}") })
 }
@@ -100,7 +100,7 @@ fn over_http() -> Vec<Attack> {
     attacks
 }
 
-/// A mutation with these inputs, which are none.
+/// A mutation with `count` invalid inputs.
 fn inputs(name: &'static str, count: usize, input: &Value) -> Attack {
     let variables = json!({ "i": vec![input; count] });
     Attack::new(name, error(200, "BAD_USER_INPUT"), move |number| {
@@ -110,7 +110,7 @@ fn inputs(name: &'static str, count: usize, input: &Value) -> Attack {
     })
 }
 
-/// What is no GraphQL request.
+/// HTTP requests that are not valid GraphQL requests.
 fn malformed() -> Vec<Attack> {
     const ASKS: &str = "{\"query\":\"{ __typename }\"}";
     let bad = |name, status, make: Box<dyn Fn(usize) -> Shot + Send + Sync>| {
@@ -146,7 +146,7 @@ fn malformed() -> Vec<Attack> {
         bad("a batch", 400, body(format!("[{ASKS},{ASKS}]").into())),
         bad("a batch of 50 000", 400, body(format!("[{}{ASKS}]", format!("{ASKS},").repeat(50_000)).into())),
         bad("100 000 arrays", 400, body(nested("[", "", "]", 100_000).into())),
-        bad("100 000 objects in each other", 413, body(nested("{\"a\":", "1", "}", 100_000).into())),
+        bad("100 000 nested objects", 413, body(nested("{\"a\":", "1", "}", 100_000).into())),
         bad("broken UTF-8", 400, body([&b"{\"query\":\"{ me\xff\xfe }\"}"[..], &[0xC0; 1_000]].concat())),
         bad("2 MiB of blanks", 400, body(vec![b' '; 2 << 20])),
         bad("3 MiB", 413, body(vec![b' '; 3 << 20])),
@@ -186,7 +186,7 @@ fn malformed() -> Vec<Attack> {
     ]
 }
 
-/// Heads that the HTTP library refuses before anything of ours sees them.
+/// Request heads that the HTTP library refuses before the server's own code sees them.
 fn heads() -> Vec<Attack> {
     let raw = |name, status, bytes: String| {
         Attack::new(name, Answer::Status(status), move |_| Shot::Raw(bytes.clone().into_bytes()))
@@ -232,12 +232,12 @@ fn over_websocket() -> Vec<Attack> {
     attacks
 }
 
-/// By what carries them.
+/// All attacks, grouped by how they are sent.
 pub(super) fn all() -> Vec<(&'static str, Vec<Attack>)> {
     vec![
         ("documents over HTTP", over_http()),
-        ("what is no request", malformed()),
-        ("what is no head", heads()),
+        ("malformed requests", malformed()),
+        ("malformed heads", heads()),
         ("documents over WebSocket", over_websocket()),
     ]
 }

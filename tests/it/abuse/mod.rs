@@ -1,5 +1,5 @@
-//! Requests made to hurt, against a real server: each is refused with a code, at a price that the server can afford, and
-//! who asks honestly meanwhile is served.
+//! Abusive requests against a real server. Each is refused with a code, at a cost that the server can afford, while
+//! honest clients are served.
 
 mod attack;
 mod corpus;

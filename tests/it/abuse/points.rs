@@ -1,5 +1,5 @@
-//! What is charged: documents that must be parsed, lists by what they really held, events by what they told. Each caller of
-//! these servers has 60 000 points, and gets one back each second.
+//! What costs rate-limit points: a document that must be parsed, by its tokens; a list, by the items that it returned; an
+//! event, by its content. The customers of these servers have 60 000 points and get one back per second.
 
 use std::process::Command;
 
@@ -14,10 +14,10 @@ use crate::support::sqlite::Sqlite;
 
 const POINTS: usize = 60_000;
 
-/// Customers' points do not come back in time.
+/// A server whose customers regain points too slowly to matter during a test.
 fn frugal(sqlite: &Sqlite) -> Command {
     let mut command = command(&sqlite.url());
-    // So that an event has a few entries, and not hundreds.
+    // With small batches, an event has a few entries instead of hundreds.
     command.env("WINDFALL__WRITER__BATCH_ITEMS", "10");
     command.env("WINDFALL__LIMITS__CUSTOMER_POINTS_PER_SECOND", "1");
     command.env("WINDFALL__LIMITS__CUSTOMER_BURST_POINTS", POINTS.to_string());
@@ -28,7 +28,7 @@ fn code(answer: &Value) -> Option<&str> {
     answer["errors"][0]["extensions"]["code"].as_str()
 }
 
-/// How many requests are answered before one is told RATE_LIMITED; at most so many are sent.
+/// Sends at most `max` requests. Returns how many were answered before one was refused with `RATE_LIMITED`.
 async fn until_limited(shop: &Shop, token: &str, max: usize, query: impl Fn(usize) -> String) -> usize {
     for number in 0..max {
         let answer = ask(&shop.client, shop.address(), token, &query(number), json!({})).await.unwrap();
@@ -40,12 +40,12 @@ async fn until_limited(shop: &Shop, token: &str, max: usize, query: impl Fn(usiz
     max
 }
 
-/// Valid up to its last field; each number is another text of 1 404 tokens.
+/// A document of 1 404 tokens that is valid except for its last field. Each number gives a different text.
 fn invalid(number: usize) -> String {
     format!("{{ me {{ {} nothing{number} }} }}", "id ".repeat(1_398))
 }
 
-/// A document that an anonymous caller sends is answered with this status and code.
+/// Sends a document without a token. Returns the HTTP status and the code of the error, if there is one.
 async fn anonymous(shop: &Shop, query: &str) -> (u16, String) {
     let request = shop.client.post(format!("{}/graphql", shop.address())).json(&json!({ "query": query }));
     let answer = request.send().await.unwrap();
@@ -62,7 +62,7 @@ async fn documents_of_nobody_are_not_parsed() {
     let pid = shop.server.pid();
     let spent = cpu(pid);
     for number in 0..COUNT {
-        // Valid or not, it was not looked at.
+        // The error is not about the invalid field, because the document is not parsed.
         assert_eq!(anonymous(&shop, &invalid(number)).await, (401, "UNAUTHENTICATED".to_owned()));
     }
     let nobody = cpu(pid) - spent;
@@ -72,7 +72,7 @@ async fn documents_of_nobody_are_not_parsed() {
         assert_eq!(code(&answer), Some("GRAPHQL_VALIDATION_FAILED"));
     }
     println!("{COUNT} invalid documents: {nobody:?} without a token, {:?} with one", cpu(pid) - spent);
-    // Too large to be read at all; and small enough to look whether anybody is there.
+    // The first body is too large to be read without a token. The others are small enough to be parsed.
     assert_eq!(anonymous(&shop, &"x".repeat(9_000)).await, (413, "BAD_USER_INPUT".to_owned()));
     assert_eq!(anonymous(&shop, "{ __typename }").await, (200, String::new()));
     assert_eq!(anonymous(&shop, "{ me { id } }").await, (200, "UNAUTHENTICATED".to_owned()));
@@ -83,13 +83,13 @@ async fn a_document_that_must_be_parsed_is_charged_by_its_tokens() {
     let sqlite = Sqlite::new();
     let shop = Shop::open_with(&mut frugal(&sqlite)).await;
     let refused = until_limited(&shop, &token(Role::Customer, "ada"), 100, invalid).await;
-    assert_eq!(refused, POINTS / 1_405, "1 404 tokens, and one for the request");
-    // One that is known costs what it asks for, and is read once.
+    assert_eq!(refused, POINTS / 1_405, "a request costs 1 point and its 1 404 tokens");
+    // A document that the server already knows is not parsed again, and costs only what it selects.
     let (bob, valid) = (token(Role::Customer, "bob"), format!("{{ me {{ {} }} }}", "id ".repeat(1_399)));
     assert_eq!(until_limited(&shop, &bob, 100, |_| valid.clone()).await, 100);
 }
 
-/// Twenty purchases of 500 lines.
+/// Records twenty purchases of 500 lines for `ada`.
 async fn with_long_purchases(shop: &Shop) {
     let lines: Vec<Value> =
         (0..500).map(|line| json!({ "sku": format!("s{line}"), "quantity": 1, "amount": "0.01" })).collect();
@@ -110,9 +110,9 @@ async fn lists_are_charged_by_what_they_held() {
     let ada = token(Role::Customer, "ada");
     let query = "{ me { purchases(first: 100) { nodes { lines { sku } } } } }";
     let answered = until_limited(&shop, &ada, 60, |_| query.to_owned()).await;
-    // 10 000 lines each time, and 20 times `lines`, beside what the document costs before it is run.
+    // Each answer has 20 lists with 10 000 lines in total. The document itself costs something before it runs.
     assert!((5..=6).contains(&answered), "{answered}");
-    // A short answer costs no more than it did.
+    // Bob has no purchases, so the same query costs him little.
     let bob = token(Role::Customer, "bob");
     assert_eq!(until_limited(&shop, &bob, 60, |_| query.to_owned()).await, 60);
 }
@@ -120,7 +120,7 @@ async fn lists_are_charged_by_what_they_held() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_are_charged_by_what_they_tell() {
     const ENTRIES: usize = 600;
-    // An entry is 197 points.
+    // An entry costs 197 points.
     let entries: String = (0..28)
         .map(|alias| format!("e{alias}: entries {{ sequence kind points balanceAfter createdAt id reason }} "))
         .collect();
@@ -151,11 +151,11 @@ async fn events_are_charged_by_what_they_tell() {
         };
         assert_eq!(code(&refused), Some("RATE_LIMITED"), "{refused}");
         assert!(refused["errors"][0]["extensions"]["retryAfterSeconds"].as_u64() > Some(0), "{refused}");
-        // About 200 points each, and once some 1 000 before they begin.
+        // About 200 points per entry, and once about 1 000 before the stream begins.
         let entries = last - first;
         assert!((250..=310).contains(&entries), "{transport:?}: {entries} entries");
         assert_eq!(follower.next().await, None);
-        // Whoever has points left goes on from there without a gap.
+        // A caller with points left continues from the cursor without a gap.
         let cursor = &refused["errors"][0]["extensions"]["cursor"];
         let variables = json!({ "customer": customer, "after": cursor });
         let rest = "subscription($customer: String, $after: String) { \

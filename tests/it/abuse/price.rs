@@ -1,4 +1,4 @@
-//! What each attack costs the server, and what those notice who ask honestly meanwhile.
+//! What each attack costs the server, and whether honest clients are served in the meantime.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,22 +9,23 @@ use windfall::http::auth::Role;
 
 use super::attack::Attack;
 use super::corpus;
-use crate::support::direct::cases;
+use crate::support::app::cases;
 use crate::support::process::{cpu, resident_bytes};
 use crate::support::server::{other_build, token};
 use crate::support::shop::Shop;
 use crate::support::sqlite::Sqlite;
 
-/// Attacks of which the price is the mean: the clock of processes is coarse.
+/// The price of an attack is the mean over this many, because the CPU clock of a process is coarse.
 const REPEATED: usize = 50;
-/// What an attack may cost, in small honest queries on the same server: a build that is not optimised computes many times
-/// as long as one that is, for both.
+/// The highest price of an attack, in small honest queries on the same server. The ratio is about the same for builds with
+/// and without optimisation.
 const MAX_PRICE: f64 = 30.0;
-/// And for each MiB that it sends, which must be received and read.
+/// What the price may rise for each MiB that an attack sends, because the server must receive and read it.
 const MAX_PRICE_PER_MIB: f64 = 80.0;
-/// What an attack may cost an optimised build, in seconds: with WINDFALL_BINARY=target/release/windfall this test measures that.
+/// The highest CPU time of an attack on an optimised build, in seconds. It is checked when `WINDFALL_BINARY` is set, for
+/// example to `target/release/windfall`.
 const MAX_SECONDS: f64 = 0.010;
-/// What may stay after so many attacks.
+/// The limit on memory growth over [`REPEATED`] attacks.
 const MAX_GROWTH_BYTES: u64 = 1 << 20;
 
 async fn ask(shop: &Shop, token: &str) {
@@ -54,10 +55,10 @@ async fn each_is_refused_at_a_small_price() {
     let mut too_dear = Vec::new();
     for (carrier, attacks) in corpus::all() {
         for attack in attacks {
-            // So that what is loaded once, and what the allocator holds ready, is there.
+            // Warms up what is loaded once, and the memory that the allocator keeps ready.
             let mut numbers = 10;
             repeat(&shop, &attack, carrier, 0..numbers).await;
-            // What stays grows each time; what the allocator moves between threads does not.
+            // A leak grows each time, but memory that the allocator moves between threads does not. So the lowest figures count.
             let (mut price, mut growth) = (f64::MAX, u64::MAX);
             for _ in 0..10 {
                 let (spent, held) = (cpu(pid), resident_bytes(pid));
@@ -71,7 +72,7 @@ async fn each_is_refused_at_a_small_price() {
             }
             let (name, ratio) = (attack.name, price / honest);
             println!(
-                "{carrier}: {name}: {:.1} ms, {ratio:.1} honest ones; {} KiB stay",
+                "{carrier}: {name}: {:.1} ms, {ratio:.1} honest queries; {} KiB more resident",
                 price * 1_000.0,
                 growth / 1_024
             );
@@ -80,7 +81,7 @@ async fn each_is_refused_at_a_small_price() {
             let slow = other_build().is_some() && price >= MAX_SECONDS;
             if slow || ratio >= bound || growth >= MAX_GROWTH_BYTES {
                 too_dear
-                    .push(format!("{carrier}: {name}: {price} s, {ratio} honest queries of {bound}, {growth} bytes"));
+                    .push(format!("{carrier}: {name}: {price} s, {ratio} of {bound} honest queries, {growth} bytes"));
             }
         }
     }
@@ -117,6 +118,6 @@ async fn honest_clients_are_answered_meanwhile() {
         }
     }
     assert!(answered > 10, "{answered}");
-    println!("{answered} honest purchases meanwhile");
-    assert!(Arc::into_inner(shop).expect("nobody else has it").server.terminate().success());
+    println!("{answered} honest purchases in the meantime");
+    assert!(Arc::into_inner(shop).expect("all attackers have ended").server.terminate().success());
 }

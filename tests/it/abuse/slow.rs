@@ -1,4 +1,4 @@
-//! Clients that take their time: each is cut, and holds up nobody.
+//! Slow clients. The server closes their connections, and they delay nobody else.
 
 use std::process::Command;
 use std::time::Duration;
@@ -9,30 +9,30 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use crate::operations::programs::free_port;
-use crate::support::direct::cases;
+use crate::support::app::cases;
 use crate::support::process::open_sockets;
 use crate::support::server::command;
 use crate::support::shop::Shop;
 use crate::support::sqlite::Sqlite;
 use crate::support::websocket::{PATIENCE, Socket, host};
 
-/// HTTP/2's first bytes, and an empty SETTINGS frame.
+/// The connection preface of HTTP/2 and an empty SETTINGS frame.
 const HTTP_2: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
 const SLOW_BODY: &[u8] =
     b"POST /graphql HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n{\"query\":";
 
-/// A server that waits no longer than a second for anything.
+/// A server that waits at most one second for a request's head, and for the whole request.
 fn impatient(sqlite: &Sqlite) -> Command {
     let mut command = command(&sqlite.url());
     command.env("WINDFALL__HTTP__HEAD_TIMEOUT_MS", "1000").env("WINDFALL__HTTP__REQUEST_TIMEOUT_MS", "1000");
     command
 }
 
-/// What is answered until the server ends the connection.
+/// Reads until the server closes the connection, and returns what was read.
 async fn read_to_end(stream: &mut TcpStream) -> String {
     let mut answered = Vec::new();
     let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answered)).await;
-    assert!(read.is_ok(), "the connection stays open after {:?}", String::from_utf8_lossy(&answered));
+    assert!(read.is_ok(), "the server does not close the connection after {:?}", String::from_utf8_lossy(&answered));
     String::from_utf8_lossy(&answered).into_owned()
 }
 
@@ -76,7 +76,7 @@ async fn heads_that_do_not_come_to_their_end_are_cut() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, let_go).await.expect("no socket is left");
+    tokio::time::timeout(PATIENCE, let_go).await.expect("the server closes all slow connections");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -87,7 +87,7 @@ async fn health_and_metrics_are_answered_when_no_connection_is_left() {
     command.env("WINDFALL__HTTP__CONNECTIONS", "4").env("WINDFALL__HTTP__INTERNAL_LISTEN", &internal);
     let shop = Shop::open_with(&mut command).await;
     let mut sockets = Vec::new();
-    // The client that waited for the server may have one for a while.
+    // The client that waited for the server's start may still have the fourth connection.
     while sockets.len() < 3 {
         sockets.push(Socket::open(shop.address(), &shop.storefront).await);
     }
@@ -102,12 +102,12 @@ async fn health_and_metrics_are_answered_when_no_connection_is_left() {
     }
     let (status, metrics) = get("/metrics").await;
     assert!(status == 200 && metrics.contains("windfall_live_subscribers"), "{metrics}");
-    assert_eq!(get("/graphql").await.0, 404, "nothing else is there");
+    assert_eq!(get("/graphql").await.0, 404, "the internal listener serves nothing else");
     drop(sockets);
     assert!(shop.server.terminate().success());
 }
 
-/// Its streams would escape the time-outs of HTTP/1.1.
+/// The streams of HTTP/2 would escape the timeouts of HTTP/1.1.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_2_is_not_spoken() {
     let sqlite = Sqlite::new();
@@ -130,7 +130,7 @@ async fn whoever_sends_a_byte_now_and_then_is_cut() {
             stream.write_all(&beginning).await.unwrap();
             let (mut read, mut write) = stream.split();
             let drip = async {
-                // Nothing says that the other side is gone but that it takes no more.
+                // Only a failed write shows that the server has closed the connection.
                 while write.write_all(b"x").await.is_ok() {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
@@ -142,7 +142,7 @@ async fn whoever_sends_a_byte_now_and_then_is_cut() {
                     _ = read.read_to_end(&mut answered) => {}
                 }
             };
-            tokio::time::timeout(PATIENCE, cut).await.expect("the server cuts the connection");
+            tokio::time::timeout(PATIENCE, cut).await.expect("the server closes the connection");
         });
     }
     while let Some(cut) = dripping.join_next().await {
@@ -179,17 +179,17 @@ async fn lengths_that_lie_make_no_second_request() {
     };
     let length = |bytes: usize| post(&format!("content-length: {bytes}"));
     assert_eq!(statuses(length(body.len()), false).await, ["200"]);
-    // Too short: neither what was cut nor its rest is a request.
+    // The length is too small: neither the truncated body nor the rest is a valid request.
     let answered = statuses(length(10), false).await;
     assert!(!answered.is_empty() && answered.iter().all(|status| status == "400"), "{answered:?}");
-    // Too long, and the rest never comes.
+    // The length is too large, and the rest never arrives.
     assert_eq!(statuses(length(body.len() + 1), false).await, ["408"]);
     for answered in
         [statuses(length(body.len() + 1), true).await, statuses(post("transfer-encoding: chunked"), true).await]
     {
         assert!(answered.is_empty() || answered == ["400"], "{answered:?}");
     }
-    // Two ways to say where it ends, which a proxy in front may read otherwise.
+    // Two contradictory ways to delimit the body. A proxy in front may choose the other one.
     let both = post(&format!("content-length: {}\r\ntransfer-encoding: chunked", body.len()));
     let answered = statuses(both, true).await;
     assert!(answered.is_empty() || answered == ["400"], "{answered:?}");

@@ -1,4 +1,4 @@
-//! Tokens that name keys which nobody has.
+//! Tokens that name unknown keys do not make the server fetch the key set again and again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,13 +11,13 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use windfall::http::auth::Role;
 
-use crate::support::direct::cases;
+use crate::support::app::cases;
 use crate::support::server::{command, token};
 use crate::support::shop::Shop;
 use crate::support::sqlite::Sqlite;
 use crate::support::websocket::Socket;
 
-/// The public key of RFC 7515, A.3.
+/// A key set with the public key of RFC 7515, A.3.
 fn key_set() -> String {
     let key = json!({
         "kty": "EC", "crv": "P-256", "kid": "one", "use": "sig", "alg": "ES256",
@@ -26,7 +26,7 @@ fn key_set() -> String {
     json!({ "keys": [key] }).to_string()
 }
 
-/// An issuer that counts how often its keys are fetched.
+/// Starts an issuer that counts how often its key set is fetched.
 async fn issuer() -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let url = format!("http://{}/keys", listener.local_addr().unwrap());
@@ -49,7 +49,7 @@ async fn issuer() -> (String, Arc<AtomicUsize>) {
     (url, fetched)
 }
 
-/// Well-formed, and signed by nobody.
+/// A well-formed token with an invalid signature.
 fn made_up(number: usize) -> String {
     let part = |value: Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let header = part(json!({ "alg": "ES256", "typ": "JWT", "kid": format!("key-{number}") }));
@@ -73,7 +73,7 @@ async fn ten_thousand_unknown_keys_fetch_the_key_set_hardly_ever() {
     let (url, fetched) = issuer().await;
     let sqlite = Sqlite::new();
     let shop = Arc::new(Shop::open_with(command(&sqlite.url()).env("WINDFALL__AUTH__JWKS", url)).await);
-    assert_eq!(fetched.load(Ordering::SeqCst), 1, "once at the start");
+    assert_eq!(fetched.load(Ordering::SeqCst), 1, "the key set is fetched once at the start");
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
         let shop = Arc::clone(&shop);
@@ -99,7 +99,7 @@ async fn ten_thousand_unknown_keys_fetch_the_key_set_hardly_ever() {
         socket.send(json!({ "type": "connection_init", "payload": { "authorization": authorization } })).await;
         assert_eq!(socket.closed().await, 4403);
     }
-    // Every half a minute at most.
+    // An unknown key fetches the key set at most once in 30 seconds.
     let fetched = fetched.load(Ordering::SeqCst);
     assert!(fetched <= cases(10, 100), "{fetched}");
 }

@@ -1,11 +1,11 @@
-//! An audit is another process on the database that a server writes to.
+//! An audit runs as a process of its own, on a database that a server writes to at the same time.
 
 use std::process::Stdio;
 
 use serde_json::json;
 use windfall::http::auth::Role;
 
-use crate::support::direct::{ENGINES, scratch};
+use crate::support::app::{ENGINES, scratch};
 use crate::support::server::{command, ended, run, token};
 use crate::support::shop::{BALANCE, Shop};
 
@@ -17,7 +17,7 @@ async fn it_runs_beside_a_server_on_the_same_database() {
         shop.campaign(json!({ "name": "limited", "budget": 200 })).await;
         shop.buy_many("ada", 0..100).await;
         let mut bought = 100;
-        // Twice: the second begins with what was recorded beside the first.
+        // The second audit begins with what was recorded during the first.
         for _ in 0..2 {
             let audit = command(&url).arg("audit").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
             let mut audit = audit.unwrap();

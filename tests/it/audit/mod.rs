@@ -1,4 +1,5 @@
-//! `audit` finds whatever was tampered with, tells whose it is and both values; `--repair` mends what can be.
+//! `windfall audit` finds all data that was tampered with, and reports its owner and both values. `--repair` restores what can
+//! be restored.
 
 use sea_orm::{ConnectionTrait, EntityTrait};
 use serde_json::json;
@@ -10,7 +11,7 @@ use windfall::app::refund::{self, RecordRefund};
 use windfall::engine::lifecycle::Status;
 use windfall::engine::time::Instant;
 
-use crate::support::direct::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, cases, purchase_input};
+use crate::support::app::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, cases, purchase_input};
 
 mod beside;
 mod size;
@@ -18,7 +19,7 @@ mod size;
 const PAIRS: &str = "pairs";
 const LIMITED: &str = "limited";
 
-/// Two campaigns (the second with a budget for three awards), and purchases of two customers: enough for checkpoints.
+/// Two campaigns, the second with a budget for three awards, and enough purchases of two customers to have checkpoints.
 async fn with_history(engine: Engine) -> TestApp {
     let test = TestApp::start(engine).await;
     test.campaign(json!({
@@ -39,7 +40,7 @@ async fn with_history(engine: Engine) -> TestApp {
         });
         test.record(facts.collect()).await;
     }
-    // Of four awards three fit; the refund reverses one, the purchases after it earn another.
+    // Three of the four awards of `LIMITED` fit its budget. The refund reverses one award of `PAIRS` and moves others.
     let refund = RecordRefund {
         external_id: "r".into(),
         purchase_external_id: "ada-03".into(),
@@ -56,7 +57,7 @@ async fn tamper(test: &TestApp, sql: &str) {
     let tx = test.app.database.begin().await.unwrap();
     let changed = tx.execute_unprepared(sql).await.unwrap().rows_affected();
     tx.commit().await.unwrap();
-    assert!(changed > 0, "nothing was tampered with: {sql}");
+    assert!(changed > 0, "the statement changes nothing: {sql}");
 }
 
 async fn repair(test: &TestApp) -> audit::Audited {
@@ -67,7 +68,7 @@ fn texts(differences: &[Difference]) -> Vec<String> {
     differences.iter().map(ToString::to_string).collect()
 }
 
-/// Everything that is only ever appended.
+/// Returns the rows of the append-only tables: the ledger entries and the budget decisions.
 async fn appended(test: &TestApp) -> (Vec<entity::ledger_entry::Model>, Vec<entity::budget_decision::Model>) {
     let read = test.app.database.read();
     let mut entries = entity::ledger_entry::Entity::find().all(read).await.unwrap();
@@ -77,11 +78,12 @@ async fn appended(test: &TestApp) -> (Vec<entity::ledger_entry::Model>, Vec<enti
     (entries, decisions)
 }
 
-/// One way to tamper: what is done, and the parts of the line that tells it.
+/// One way to tamper.
 struct Case {
     sql: &'static str,
+    /// One line of the report contains all these parts.
     told: &'static [&'static str],
-    /// Parts of the lines that a repair must leave, because they are about what is never written over.
+    /// Parts of the lines that a repair leaves, because the rows that they are about are never overwritten.
     left: &'static [&'static str],
 }
 
@@ -92,7 +94,8 @@ const fn mended(sql: &'static str, told: &'static [&'static str]) -> Case {
     Case { sql, told, left: &[] }
 }
 
-/// `{ada}` and `{bob}` stand for their keys, `{pairs}` and `{limited}` for the campaigns'.
+/// In the statements, `{ada}` and `{bob}` stand for the keys of the customers, `{pairs}` and `{limited}` for those of the
+/// campaigns.
 const CASES: &[Case] = &[
     // Awards.
     mended(
@@ -198,7 +201,7 @@ const CASES: &[Case] = &[
         told: &["customer bob: campaign", "(pairs): purchase of ledger entry 3: recorded bob-09, expected bob-05"],
         left: &["customer bob: campaign"],
     },
-    // Of an award that has moved since.
+    // This entry belongs to an award that has moved since.
     Case {
         sql: "UPDATE ledger_entry SET purchase_external_id = 'bob-09' WHERE customer_id = {ada} AND sequence = 3",
         told: &["customer ada: campaign", "(pairs): purchase of ledger entry 3: recorded bob-09, expected one of this"],
@@ -338,7 +341,7 @@ async fn check(engine: Engine, case: &Case) {
 
     let found = texts(&test.audit().await);
     let told = found.iter().any(|line| case.told.iter().all(|part| line.contains(part)));
-    assert!(told, "{engine:?}: {sql}\nis not told by\n{}", found.join("\n"));
+    assert!(told, "{engine:?}: {sql}\nis not reported by\n{}", found.join("\n"));
 
     let (entries, decisions) = appended(&test).await;
     let repaired = repair(&test).await;
@@ -347,7 +350,7 @@ async fn check(engine: Engine, case: &Case) {
     for entry in &entries_now {
         let before = entries.iter().find(|one| (one.customer_id, one.sequence) == (entry.customer_id, entry.sequence));
         match before {
-            Some(before) => assert_eq!(before, entry, "{sql}: the ledger was written over"),
+            Some(before) => assert_eq!(before, entry, "{sql}: a ledger entry was overwritten"),
             None => assert_eq!(entry.reason.as_deref(), Some("audit repair"), "{sql}"),
         }
     }
@@ -367,7 +370,7 @@ async fn check(engine: Engine, case: &Case) {
         let sum: i64 = test.ledger(customer).await.iter().map(|entry| entry.points).sum();
         assert_eq!((row.balance, row.lifetime), (sum, sum), "{engine:?}: {sql}");
     }
-    // Nothing is left to repair, and what is recorded next is right.
+    // A second repair has nothing to do, and the next purchase is recorded correctly.
     let again = repair(&test).await;
     assert_eq!(again.campaigns_repaired, 0, "{sql}");
     test.buy("ada", "next", NOW, "5.00").await.unwrap();
@@ -429,7 +432,7 @@ async fn what_comes_after_settlement_does_not_count() {
         for n in 0..3 {
             test.buy("c", &format!("p{n}"), NOW - 5 * DAY + n, "5.00").await.unwrap();
         }
-        assert_eq!(settlement::run(&test.app).await.unwrap(), 0, "its lateness is not over");
+        assert_eq!(settlement::run(&test.app).await.unwrap(), 0, "its `lateness` has not passed");
         test.set_now(NOW + 30 * DAY);
         assert_eq!(settlement::run(&test.app).await.unwrap(), 1);
         let set = test.app.campaigns().await.unwrap();
@@ -438,7 +441,7 @@ async fn what_comes_after_settlement_does_not_count() {
         let (awards, ledger) = (test.awards("c").await, test.ledger("c").await);
         assert_eq!((awards.len(), ledger.len()), (1, 1));
 
-        // The fourth purchase would have completed a pair; without the first there would be none.
+        // If these facts counted, the fourth purchase would complete a pair, and the refund of the first would undo one.
         test.buy("c", "late", NOW - 4 * DAY, "5.00").await.unwrap();
         let refund = RecordRefund {
             external_id: "r".into(),
@@ -452,7 +455,7 @@ async fn what_comes_after_settlement_does_not_count() {
         assert_eq!((test.awards("c").await, test.ledger("c").await), (awards.clone(), ledger.clone()), "{engine:?}");
         test.audit_is_clean().await;
 
-        // A repair keeps to that.
+        // A repair does not count them either.
         tamper(&test, "UPDATE award SET points = 12").await;
         assert!(!test.audit().await.is_empty());
         repair(&test).await;

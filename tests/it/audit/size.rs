@@ -1,4 +1,5 @@
-//! What an audit takes follows from what there is to read, and its memory from nothing: one customer may have all of it.
+//! The statements and the rows that an audit reads grow only with the amount of recorded data, and its memory does not grow
+//! at all, even if one customer has all the data.
 
 use std::time::Duration;
 
@@ -11,19 +12,17 @@ use windfall::app::purchase::PurchaseLine;
 use windfall::app::recorder::fact::Fact;
 use windfall::app::refund::{self, RecordRefund};
 use windfall::app::{App, audit};
-use windfall::config;
 use windfall::engine::time::Instant;
 
 use crate::support::alloc;
-use crate::support::direct::{
-    DAY, Engine, HOUR, NOW, TestApp, cache, cases, options, purchase_input, redis, scratch, writer,
-};
+use crate::support::app::{DAY, Engine, HOUR, NOW, TestApp, cases, purchase_input, settings};
 use crate::support::rows::rows_read;
 
 const SMALL: usize = 1_000;
 const WIDE: usize = 40;
 
-/// A campaign of each kind of fold: each purchase, by month, and in a window that holds more than is kept in memory.
+/// Makes a campaign for each kind of fold: per purchase, per month, and in a rolling window with more purchases than are kept
+/// in memory.
 async fn campaigns(test: &TestApp) {
     let rest = json!({ "startsAt": "2020-01-01T00:00:00Z", "currency": "EUR", "award": { "points": 10 } });
     for (name, window, goal) in [
@@ -39,7 +38,7 @@ async fn campaigns(test: &TestApp) {
     }
 }
 
-/// One customer with so many purchases, an hour apart, some of which are taken back; with so many lines each.
+/// Records `count` purchases of one customer, an hour apart, with `lines` lines each. Some of them are refunded.
 async fn record(test: &TestApp, count: usize, lines: usize) {
     campaigns(test).await;
     let first = NOW - i64::try_from(count).unwrap() * HOUR;
@@ -71,9 +70,9 @@ async fn record(test: &TestApp, count: usize, lines: usize) {
     }
 }
 
-/// How many rows of each table an audit may read. A purchase is read once more as it leaves the window that holds more than
-/// is kept in memory, and each time its refunds are measured and then read. An award is read beside its purchase, beside
-/// each of its ledger entries, and for the campaign's counters.
+/// Returns how many rows of each table an audit may read. A purchase is read once more when it leaves a window that has more
+/// purchases than are kept in memory. Each time, its refunds are measured and then read. An award is read with its purchase,
+/// with each of its ledger entries, and for the counters of its campaign.
 async fn rows(database: &Database) -> Vec<(&'static str, u64)> {
     let db = database.read();
     let (awards, entries) = (award::Entity::find().count(db).await, ledger_entry::Entity::find().count(db).await);
@@ -87,10 +86,11 @@ async fn rows(database: &Database) -> Vec<(&'static str, u64)> {
     ]
 }
 
-/// In a process of its own: bytes at most, statements, and on PostgreSQL which tables were read too often.
+/// Runs in a process of its own. Returns the peak of allocated bytes, the number of statements and, on PostgreSQL, the number
+/// of tables that were read too often.
 async fn measure(engine: Engine, count: usize, lines: usize) -> [u64; 3] {
-    let (url, sqlite) = scratch(engine).await;
-    let test = TestApp::on(url.clone(), sqlite, &writer()).await;
+    let test = TestApp::start(engine).await;
+    let url = test.url();
     record(&test, count, lines).await;
     let allowed = rows(&test.app.database).await;
     test.app.stop().await.unwrap();
@@ -116,7 +116,7 @@ fn engine(name: &str) -> Engine {
     if name == "sqlite" { Engine::Sqlite } else { Engine::Postgres }
 }
 
-/// Runs a test of this module at a size and at eight times that.
+/// Runs a test of this module with `count` purchases and with eight times as many, and compares what they take.
 fn compare(test: &str, engine: &str, count: usize, lines: usize) {
     let measured = |count: usize| alloc::alone::<3>(test, &format!("{engine} {count} {lines}"));
     let ([small, few, read_small], [big, many, read_big]) = (measured(count), measured(8 * count));
@@ -138,7 +138,7 @@ async fn one_customer_with_eight_times_as_much_takes_no_more_memory_on_sqlite() 
     const TEST: &str = "audit::size::one_customer_with_eight_times_as_much_takes_no_more_memory_on_sqlite";
     if !measure_if_asked().await {
         compare(TEST, "sqlite", cases(SMALL, 25 * SMALL), 1);
-        // A page ends by its bytes long before it ends by its rows.
+        // With wide rows, the limit on bytes ends a page long before the limit on rows does.
         compare(TEST, "sqlite", WIDE, 300);
     }
 }
@@ -151,7 +151,7 @@ async fn one_customer_with_eight_times_as_much_takes_no_more_memory_on_postgres(
     }
 }
 
-/// A table that is read slowly is read all the same: a request's statement would have been ended.
+/// The statement timeout of requests does not apply to an audit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_audit_outlasts_the_statement_time_out() {
     let test = TestApp::start(Engine::Postgres).await;
@@ -168,12 +168,13 @@ async fn an_audit_outlasts_the_statement_time_out() {
     .unwrap();
     tx.commit().await.unwrap();
     let statement_timeout = Duration::from_secs(2);
-    let options = config::Database { migrate: false, connections: 2, statement_timeout, ..options(&test.url()) };
-    let database = Database::connect(&options).await.unwrap();
-    let app = App::start(database, Clock::System, &writer(), &cache(), &redis(None)).await.unwrap();
+    let mut config = settings(&test.url());
+    (config.database.connections, config.database.statement_timeout) = (2, statement_timeout);
+    let database = Database::connect(&config.database).await.unwrap();
+    let app = App::start(database, Clock::System, &config).await.unwrap();
     let audited = audit::run(&app, None, |found| panic!("{found}")).await.unwrap();
     assert_eq!((audited.customers, audited.differences), (1, 0));
-    // While a request's statement is ended.
+    // A request's statement on the same table exceeds the timeout.
     let slow = checkpoint::Entity::find().all(app.database.read()).await;
     assert!(slow.unwrap_err().to_string().contains("statement timeout"));
 }

@@ -1,17 +1,14 @@
-//! An entry is free of the clock: whatever it shows when, before or after the entry was loaded, progress is what a node without
-//! a cache tells.
-
-use std::time::Duration;
+//! A cache entry does not depend on the clock. Whether the clock shows a time before or after the load, progress is the same
+//! as on a node without a cache.
 
 use serde_json::json;
-use windfall::config;
 
-use crate::support::app::{TestApp, customer};
-use crate::support::direct::{ENGINES, cache, cases, scratch};
+use crate::support::app::{ENGINES, cases, scratch, settings};
+use crate::support::graphql::{GraphqlApp, customer};
 
 const PROGRESS: &str = "{ me { balance { version } progress { state current target window { opensAt closesAt } \
     nextWindow { opensAt } awardsEarned awardsLeft campaign { name } } } }";
-/// As the clock of these tests stands at first: 2026-11-02T12:00:00Z.
+/// The initial time of the clock in these tests, 2026-11-02T12:00:00Z, in Unix seconds.
 const NOON: i64 = 1_793_620_800;
 
 fn at(seconds: i64) -> String {
@@ -20,11 +17,12 @@ fn at(seconds: i64) -> String {
 
 #[tokio::test]
 async fn whatever_the_clock_shows_progress_is_as_without_a_cache() {
-    // A budget of no bytes: nothing is kept.
-    let none = config::Cache { l1_bytes: 0, max_staleness: Duration::ZERO };
+    // With a budget of zero bytes, nothing is cached.
     for engine in ENGINES {
         let (url, _sqlite) = scratch(engine).await;
-        let (warm, cold) = (TestApp::with(&url, &cache(), None).await, TestApp::with(&url, &none, None).await);
+        let mut none = settings(&url);
+        none.cache.l1_bytes = 0;
+        let (warm, cold) = (GraphqlApp::on(settings(&url)).await, GraphqlApp::on(none).await);
         let goal = json!({ "purchases": { "atLeast": 9 } });
         for (name, window) in [
             ("rolling", json!({ "rolling": { "duration": "PT1H" } })),
@@ -41,7 +39,7 @@ async fn whatever_the_clock_shows_progress_is_as_without_a_cache() {
             json!({ "name": "ends", "endsAt": at(900), "window": { "calendar": { "unit": "DAY" } }, "goal": streak });
         warm.campaign(starts).await;
         warm.campaign(ends).await;
-        // Up to five minutes ahead of the clock.
+        // A purchase may be up to five minutes ahead of the clock.
         for (number, seconds) in [-7_200, -3_500, -3_000, -60, 0, 100, 200, 290].into_iter().enumerate() {
             warm.purchase(&format!("p{number}"), "ada", &at(seconds), "5").await;
         }
@@ -58,6 +56,6 @@ async fn whatever_the_clock_shows_progress_is_as_without_a_cache() {
             moved += usize::from(told != last);
             last = told;
         }
-        assert!(moved > 10, "{engine:?}: the clock hardly matters: {moved}");
+        assert!(moved > 10, "{engine:?}: the clock changed progress only {moved} times");
     }
 }

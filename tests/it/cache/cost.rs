@@ -1,4 +1,4 @@
-//! What a read costs does not depend on how much is recorded of the customer: counted at N and at 8 N.
+//! The cost of a read does not depend on how much is recorded of the customer. It is measured with N and with 8 N purchases.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -15,16 +15,16 @@ use windfall::app::reading::snapshot::{Extent, View};
 use windfall::app::{App, model};
 use windfall::engine::time::Instant;
 
-use crate::support::direct::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, cases, purchase_input};
+use crate::support::app::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, cases, purchase_input};
 use crate::support::process::resident_bytes;
 use crate::support::reads::Reads;
 
-/// N; the other customer has 8 N: 20 000 at full size.
+/// Returns N. The larger customer has 8 N purchases, which are 20 000 at full size.
 fn base() -> i64 {
     i64::try_from(cases(150, 2_500)).unwrap()
 }
 
-/// So many purchases, one every ten minutes up to now.
+/// Records `purchases` purchases of the customer, one every ten minutes up to now.
 async fn bought(test: &TestApp, customer: &str, purchases: i64) {
     let input = |n: i64| (vec![], purchase_input(customer, &format!("{customer}-{n}"), NOW - n * HOUR / 6, "1.00"));
     let inputs: Vec<_> = (0..purchases).rev().map(input).collect();
@@ -37,7 +37,7 @@ async fn read(app: &App, customer: &str, extent: Extent) -> View {
     app.snapshots().find(&[(customer.to_owned(), None)], extent).await.unwrap().remove(customer).unwrap()
 }
 
-/// Windows that all purchases lie in, and one that loses some of them as time goes by.
+/// Makes campaigns with rolling windows from one day to ten years.
 async fn rolling_campaigns(test: &TestApp) {
     let spend = json!({ "spend": { "amount": "1000000" } });
     let purchases = json!({ "purchases": { "atLeast": 1_000_000 } });
@@ -60,7 +60,7 @@ async fn a_cold_read_costs_the_same_however_much_a_window_holds() {
             bought(&test, customer, purchases).await;
         }
         for extent in [Extent::Balance, Extent::Progress] {
-            // A node that has read nothing of these, but knows the campaigns.
+            // This node has not read these customers yet. The read of `first` loads the campaigns.
             let node = test.another().await;
             let reads = Reads::of(&node.database).await;
             reads.analyze().await;
@@ -87,7 +87,7 @@ async fn a_cold_read_costs_the_same_however_much_a_window_holds() {
     }
 }
 
-/// Only a look at progress reads purchases, and what it finds serves whoever asks for less.
+/// Only a read of progress loads purchases, and its snapshot also serves reads of the balance.
 #[tokio::test]
 async fn a_balance_is_told_without_a_look_at_purchases() {
     for engine in ENGINES {
@@ -100,7 +100,7 @@ async fn a_balance_is_told_without_a_look_at_purchases() {
             read(&node, "ada", extent).await;
             node.database.statements() - before
         };
-        // The first read gets to know the campaigns.
+        // Loads the campaigns, so that the reads below do not.
         node.campaigns().await.unwrap();
         let balance = statements(Extent::Balance).await;
         let (again, progress) = (statements(Extent::Balance).await, statements(Extent::Progress).await);
@@ -111,7 +111,7 @@ async fn a_balance_is_told_without_a_look_at_purchases() {
     }
 }
 
-/// Time takes purchases out of a window: what a node has found goes on from there.
+/// Purchases leave a window as time passes. A node continues from its last snapshot instead of reading the window again.
 #[tokio::test]
 async fn a_window_that_loses_purchases_is_not_read_again_from_its_beginning() {
     for engine in ENGINES {
@@ -122,7 +122,7 @@ async fn a_window_that_loses_purchases_is_not_read_again_from_its_beginning() {
         let reads = Reads::of(&node.database).await;
         reads.analyze().await;
         let mut costs = Vec::new();
-        // The window of 30 days loses six an hour, 64 of which a look tells.
+        // The window of 30 days loses six purchases an hour. One look-back covers the next 64 of these losses.
         for hour in (0..100).step_by(10) {
             test.set_now(NOW + 25 * DAY + hour * HOUR);
             let before = reads.total().await;
@@ -133,16 +133,16 @@ async fn a_window_that_loses_purchases_is_not_read_again_from_its_beginning() {
             let current = told.iter().find(|one| one.campaign.row.name == "P30D").unwrap().progress.current;
             assert_eq!(current, left, "{engine:?}: {hour} h");
         }
-        // The first has to pass over what the window has lost since the last purchase.
+        // The first read must pass over all purchases that left the window since the last purchase.
         assert!(costs[1..].iter().all(|cost| cost * 2 <= costs[0]), "{engine:?}: {costs:?}");
     }
 }
 
-/// Rows as many purchases leave them, written past the application: only their number matters here.
+/// Inserts award rows without the application, because only their number matters here.
 async fn awarded(test: &TestApp, customer: &str, awards: i64) {
     bought(test, customer, 1).await;
     let id = test.customer(customer).await.unwrap().id.0;
-    // The oldest ten of each hundred are of the other campaign, and so are the rare statuses.
+    // The oldest 40 awards belong to campaign 2. The oldest 25 are declined, the next 25 reversed, and the others standing.
     let sql = format!(
         "INSERT INTO award (customer_id, number, campaign_id, purchase_external_id, nth, ordinal, points, status, earned_at, \
          opens_at, evidence_from_at, evidence_from_external_id, version) \
@@ -155,7 +155,7 @@ async fn awarded(test: &TestApp, customer: &str, awards: i64) {
     tx.commit().await.unwrap();
 }
 
-/// Statuses and campaign that are asked for, and how many awards are on the first page then.
+/// The statuses and the campaign of a filter, and how many awards match it; 21 stands for more than a page of 20.
 type Asked = (Option<&'static [Status]>, Option<i64>, usize);
 
 #[tokio::test]
@@ -196,14 +196,14 @@ async fn a_page_of_awards_costs_the_same_however_many_there_are() {
                     reads.total().await - before
                 };
                 let (few, many) = (cost("few").await, cost("many").await);
-                // Where next to nothing is read, chance counts a little.
+                // The constant allows for noise when almost nothing is read.
                 assert!(many * 10 <= few * 13 + 100, "{engine:?} {filter:?}: {few} {many}");
             }
         }
     }
 }
 
-/// What a customer did in campaigns that settled is not read, and is gone with its next write.
+/// The running states of settled campaigns are not returned with a customer, and the customer's next write removes them.
 #[tokio::test]
 async fn settled_campaigns_leave_nothing_in_a_customer_s_row() {
     for engine in ENGINES {
@@ -243,10 +243,10 @@ async fn settled_campaigns_leave_nothing_in_a_customer_s_row() {
     }
 }
 
-/// What is looked at, in the process that is measured, which runs this test and nothing else.
+/// This variable is set in the measured process, which runs this test alone.
 const LOOKS: &str = "WINDFALL_TEST_LOOKS";
 
-/// However large purchases are, a look holds a bounded number of their bytes.
+/// A look-back holds a bounded number of bytes in memory, however large the purchases are.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_look_at_large_purchases_takes_little_memory() {
     if std::env::var(LOOKS).is_ok() {
@@ -266,14 +266,14 @@ async fn a_look_at_large_purchases_takes_little_memory() {
         };
         let inputs = (0..purchases).map(input).collect();
         windfall::app::purchase::record(&test.app, &TestApp::shop(), inputs).await.unwrap();
-        // Each with 200 kB of other lines.
+        // Adds about 200 kB of other lines to each purchase.
         let line = format!(",{{\"sku\":\"{}\",\"quantity\":1,\"amount\":1}}]", "x".repeat(200));
         let more = line.trim_end_matches(']').repeat(800) + "]";
         let tx = test.app.database.begin().await.unwrap();
         let sql = format!("UPDATE purchase SET lines = rtrim(lines, ']') || '{more}'");
         tx.execute_unprepared(&sql).await.unwrap();
         tx.commit().await.unwrap();
-        // The last purchase alone is left: all others have to be passed over.
+        // Only the last purchase is still in the window; the look-back passes over all others.
         test.set_now(NOW + 30 * DAY - 1);
         let (before, peak, over) =
             (resident_bytes(std::process::id()), Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
@@ -299,6 +299,6 @@ async fn a_look_at_large_purchases_takes_little_memory() {
     let line = output.lines().find_map(|line| line.split_once("measured "));
     let (_, peak) = line.unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&ran.stderr)));
     let peak: u64 = peak.trim().parse().unwrap();
-    println!("{peak} bytes more resident at most");
+    println!("at most {peak} more bytes resident");
     assert!(peak <= 100 << 20, "{peak}");
 }

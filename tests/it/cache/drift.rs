@@ -1,12 +1,12 @@
-//! What the cache has is held against the database, and clients can be told where an answer was found.
+//! Cached snapshots are compared with the database, and clients can ask where an answer was found.
 
 use std::sync::Arc;
 
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::support::app::{TestApp, customer};
-use crate::support::direct::{ENGINES, Engine, cache, scratch};
+use crate::support::app::{ENGINES, Engine, scratch, settings};
+use crate::support::graphql::{GraphqlApp, customer};
 use crate::support::node::{metric, node};
 use crate::support::server::token;
 use windfall::app::reading::snapshot::Extent;
@@ -16,7 +16,7 @@ use windfall::http::auth::Role;
 async fn a_difference_is_found() {
     for engine in ENGINES {
         let (url, _sqlite) = scratch(engine).await;
-        let app = TestApp::with(&url, &cache(), None).await;
+        let app = GraphqlApp::on(settings(&url)).await;
         app.campaign(
             json!({ "window": { "rolling": { "duration": "P9D" } }, "goal": { "purchases": { "atLeast": 3 } } }),
         )
@@ -33,7 +33,7 @@ async fn a_difference_is_found() {
         };
         let kept = view().await;
         assert_eq!(app.app.snapshots().check(&kept).await, Some(true), "{engine:?}");
-        // It is found too when the clock has moved on, and progress is looked for anew.
+        // A later clock makes no difference, although progress is computed again.
         app.set_clock("2026-11-02T12:00:40Z");
         assert_eq!(app.app.snapshots().check(&kept).await, Some(true), "{engine:?}");
         for tampered in
@@ -42,19 +42,19 @@ async fn a_difference_is_found() {
             app.execute(tampered).await;
             assert_eq!(app.app.snapshots().check(&kept).await, Some(false), "{engine:?}: {tampered}");
         }
-        // Of a version that is gone nothing can be said.
+        // A version that is no longer current cannot be compared.
         app.purchase("p2", "ada", "2026-11-02T11:00:00Z", "5").await;
         assert_eq!(app.app.snapshots().check(&kept).await, None, "{engine:?}");
         assert_eq!(app.data(&customer("ada"), "{ me { externalId } }", json!({})).await["me"]["externalId"], "ada");
     }
 }
 
-/// A backfill that finds nothing to award changes that the customer is still to be evaluated, which readers see.
+/// A backfill that gives no award still changes `evaluating`, which readers see. So it must give the customer a new version.
 #[tokio::test]
 async fn a_backfill_without_effect_is_a_version_of_its_own() {
     for engine in ENGINES {
         let (url, _sqlite) = scratch(engine).await;
-        let app = TestApp::with(&url, &cache(), None).await;
+        let app = GraphqlApp::on(settings(&url)).await;
         app.purchase("p1", "ada", "2026-11-02T10:00:00Z", "5").await;
         app.campaign(json!({ "filter": { "channels": ["nowhere"] } })).await;
         let find = async || {
@@ -66,7 +66,7 @@ async fn a_backfill_without_effect_is_a_version_of_its_own() {
         assert_eq!(evaluating().await["me"]["progress"], json!([{ "evaluating": true }]));
         windfall::app::jobs::runner::finish(&app.app).await.unwrap();
         assert_eq!(evaluating().await["me"]["progress"], json!([{ "evaluating": false }]));
-        assert_eq!(app.app.snapshots().check(&before).await, None, "{engine:?}: a version of its own");
+        assert_eq!(app.app.snapshots().check(&before).await, None, "{engine:?}: the backfill made a new version");
         assert_eq!(app.app.snapshots().check(&find().await).await, Some(true), "{engine:?}");
     }
 }
@@ -100,7 +100,7 @@ async fn who_asks_is_told_where_an_answer_was_found() {
     }
 }
 
-/// However many look-ups are merged into one statement, nobody is told of a customer that somebody else asked for.
+/// Look-ups of many requests are merged into one statement, but each response reports only the customers of its own request.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whom_others_ask_for_is_not_told() {
     let (url, _sqlite) = scratch(Engine::Postgres).await;
@@ -128,5 +128,5 @@ async fn whom_others_ask_for_is_not_told() {
         metric(&shop, "windfall_cache_lookup_names_count").await,
         metric(&shop, "windfall_cache_lookup_names_sum").await,
     );
-    assert!(names > 1.2 * lookups, "hardly any were merged: {names} names in {lookups} look-ups");
+    assert!(names > 1.2 * lookups, "hardly any look-ups were merged: {names} names in {lookups} look-ups");
 }

@@ -1,4 +1,4 @@
-//! However many ask at once for what nobody has, it is loaded once.
+//! Concurrent readers of a snapshot that is not cached share one load.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -40,7 +40,7 @@ async fn one_key_is_loaded_once() {
     assert_eq!(loads.load(Ordering::SeqCst), 1);
 }
 
-/// Whoever asked first hangs up while it is loaded: the others are answered by what it began.
+/// The first reader goes away during the load. The other readers still get the result of that load.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_goes_away_cancels_nothing() {
     let cache: Arc<Cache<String, Lost>> = Arc::new(Cache::new(1 << 20, None));
@@ -58,7 +58,7 @@ async fn whoever_goes_away_cancels_nothing() {
     });
     begun.wait().await;
     let second = tokio::spawn(async move {
-        let load = |_: Vec<String>| async { panic!("it is being loaded already") };
+        let load = |_: Vec<String>| async { panic!("the key is loaded a second time") };
         cache.get(vec!["key".to_owned()], |_: &String| true, load).await.unwrap()["key"].value.to_string()
     });
     first.abort();
@@ -67,12 +67,12 @@ async fn whoever_goes_away_cancels_nothing() {
     assert_eq!(second.await.unwrap(), "first");
 }
 
-/// A search whose task panics is told to all who wait for it, and the next one begins anew.
+/// If the task of a search panics, everyone who waits for it gets an error, and the next search is a new one.
 #[tokio::test]
 async fn a_lost_search_blocks_nobody() {
     let cache: Arc<Cache<String, Lost>> = Arc::new(Cache::new(1 << 20, None));
     let key = || vec!["key".to_owned()];
-    let panics = |_: Vec<String>| async { panic!("expected: this search is to get lost") };
+    let panics = |_: Vec<String>| async { panic!("expected: this search must fail") };
     assert!(cache.get(key(), |_: &String| true, panics).await.is_err());
     let fails = |_: Vec<String>| async { Err(Lost) };
     assert!(cache.get(key(), |_: &String| true, fails).await.is_err());
@@ -82,7 +82,7 @@ async fn a_lost_search_blocks_nobody() {
         Ok(vec![Loaded { wanted: "key".to_owned(), key: "later".to_owned(), value: "value".to_owned() }])
     };
     assert_eq!(*cache.get(key(), |_: &String| true, load).await.unwrap()["key"].value, "value");
-    // It is kept under the key of what was read.
+    // The entry is stored under the key that the load returned, not under the key that was asked for.
     let fails = |_: Vec<String>| async { Err(Lost) };
     assert!(cache.get(key(), |_: &String| true, fails).await.is_err());
     assert_eq!(cache.get(vec!["later".to_owned()], |_: &String| true, fails).await.unwrap().len(), 1);
@@ -105,7 +105,7 @@ async fn a_cold_customer_is_loaded_once_a_node() {
     let limits = [
         ("WINDFALL__LIMITS__CONCURRENT_REQUESTS", "20000"),
         ("WINDFALL__LIMITS__CUSTOMER_BURST_POINTS", "1000000"),
-        // Each is answered, however long it takes this machine to answer all.
+        // No request may time out, however slow the machine is.
         ("WINDFALL__HTTP__REQUEST_TIMEOUT_MS", "600000"),
         ("WINDFALL__HTTP__WRITE_TIMEOUT_MS", "600000"),
     ];
@@ -122,5 +122,5 @@ async fn a_cold_customer_is_loaded_once_a_node() {
         assert_eq!(metric(shop, "windfall_cache_load_seconds_count").await, 1.0);
         reads += metric(shop, "windfall_cache_lookup_names_count").await;
     }
-    println!("{READERS} readers of one customer on each of 3 nodes: one load a node, {reads} look-ups in all");
+    println!("{READERS} readers of one customer on each of 3 nodes: one load per node, {reads} look-ups in total");
 }

@@ -1,4 +1,4 @@
-//! The cache of a process stays within its budget, and so does the memory that the process takes for it.
+//! The in-memory cache stays within its budget, and the resident memory that the process takes for it is bounded too.
 
 use std::process::Command;
 use std::sync::Arc;
@@ -9,26 +9,26 @@ use serde_json::json;
 use windfall::app::reading::snapshot::{Extent, Snapshot};
 use windfall::cache::{Cache, Loaded, Lost};
 
-use crate::support::app::TestApp;
-use crate::support::direct::cases;
+use crate::support::app::cases;
+use crate::support::graphql::GraphqlApp;
 use crate::support::process::resident_bytes;
 
-/// What is churned, in the process that is measured, which runs this test and nothing else.
+/// This variable names the values to churn. It is set in the measured process, which runs this test alone.
 const CHURNS: &str = "WINDFALL_TEST_CHURNS";
 const SNAPSHOTS: &str = "snapshots";
 const BUDGET_BYTES: u64 = 32 << 20;
-/// Bytes that go through the cache, in budgets.
+/// The number of bytes that go through the cache, in multiples of the budget.
 const BUDGETS: usize = 6;
 
-/// Of 64 B to 1 MiB, most of them small.
+/// Returns a text of 64 B to 1 MiB, and its size. Most texts are small.
 fn text() -> (String, usize) {
     let size = 64 << rand::random_range(0..=14_u32).min(rand::random_range(0..=14));
     ("v".repeat(size), size)
 }
 
-/// Of a customer with a few purchases and awards, as it is read from Redis.
+/// Returns a function that decodes the snapshot of a customer with a few purchases and awards, like a read from Redis.
 async fn snapshot() -> impl Fn() -> (Snapshot, usize) {
-    let app = TestApp::sqlite().await;
+    let app = GraphqlApp::sqlite().await;
     for (name, window) in [
         ("all", json!({ "campaign": "WHOLE" })),
         ("rolling", json!({ "rolling": { "duration": "P90D" } })),
@@ -42,12 +42,13 @@ async fn snapshot() -> impl Fn() -> (Snapshot, usize) {
     let view =
         app.app.snapshots().find(&[("ada".to_owned(), None)], Extent::Progress).await.unwrap().remove("ada").unwrap();
     let encoded = serde_json::to_string(&*view.snapshot).unwrap();
-    // About what it takes when it is decoded.
+    // A rough estimate of the size of the decoded snapshot.
     let size = 3 * encoded.len();
     move || (serde_json::from_str(&encoded).unwrap(), size)
 }
 
-/// Values with keys of 64 to 256 B, each read again once.
+/// Stores values under keys of 64 to 256 B and reads each of them once more. Returns the largest size that the cache accounted
+/// for, and the peak of additional resident memory, both in bytes.
 async fn churn<T>(value: impl Fn() -> (T, usize)) -> (u64, u64)
 where
     T: Serialize + DeserializeOwned + Send + Sync + 'static,
@@ -82,7 +83,7 @@ async fn churned_hard_it_stays_within_its_budget() {
         return;
     }
     for values in ["texts", SNAPSHOTS] {
-        // In a process of its own: here other tests take memory too.
+        // A process of its own, because other tests take memory in this one.
         let alone = ["--exact", "cache::memory::churned_hard_it_stays_within_its_budget", "--nocapture"];
         let ran = Command::new(std::env::current_exe().unwrap()).args(alone).env(CHURNS, values).output().unwrap();
         let output = String::from_utf8(ran.stdout).unwrap();
@@ -90,9 +91,9 @@ async fn churned_hard_it_stays_within_its_budget() {
         let (_, line) = line.unwrap_or_else(|| panic!("{}", String::from_utf8_lossy(&ran.stderr)));
         let mut figures = line.split(' ').map(|figure| figure.parse::<u64>().unwrap());
         let (heaviest, peak) = (figures.next().unwrap(), figures.next().unwrap());
-        println!("{values}, budget {BUDGET_BYTES} bytes: {heaviest} by its own account, {peak} more resident at most");
+        println!("{values}, budget {BUDGET_BYTES} bytes: {heaviest} by its own account, at most {peak} more resident");
         assert!(heaviest <= BUDGET_BYTES + BUDGET_BYTES / 20, "{heaviest}");
-        assert!(heaviest > BUDGET_BYTES / 2, "hardly used: {heaviest}");
+        assert!(heaviest > BUDGET_BYTES / 2, "only {heaviest} bytes are used");
         assert!(peak <= 2 * BUDGET_BYTES, "{peak}");
     }
 }

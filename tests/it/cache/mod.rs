@@ -1,4 +1,4 @@
-//! Reads are never stale, whatever becomes of Redis, of nodes and of the database; and they are as cheap as promised.
+//! Reads are never stale, whatever happens to Redis, to nodes and to the database, and they cost no more than promised.
 
 mod clock;
 mod cost;

@@ -1,4 +1,5 @@
-//! Readers of balances and of progress share loads. Whoever asked for progress has what it takes, of the same version as the balance.
+//! Readers of balances and of progress share loads. Every reader of progress gets a snapshot that is enough for progress, and
+//! that has the same version as the balance.
 
 use serde_json::json;
 use windfall::app::campaign::input::CampaignUpdate;
@@ -6,9 +7,9 @@ use windfall::app::reading::progress::of_view;
 use windfall::app::reading::snapshot::Extent;
 use windfall::engine::time::Instant;
 
-use crate::support::direct::{ENGINES, HOUR, NOW, TestApp, cases};
+use crate::support::app::{ENGINES, HOUR, NOW, TestApp, cases};
 
-/// A campaign changes while both load: what they find may be of the set after it.
+/// A campaign changes while readers of both kinds load, so a loaded snapshot may belong to the new campaign set.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn progress_is_of_the_balance_s_version_though_a_campaign_changes() {
     for engine in ENGINES {
@@ -25,17 +26,17 @@ async fn progress_is_of_the_balance_s_version_though_a_campaign_changes() {
             test.buy("c", &format!("p{round}"), at, "1.00").await.unwrap();
             let rename = async {
                 let campaign = test.app.campaigns().await.unwrap();
-                let if_revision = campaign.get(id).unwrap().row.revision;
+                let if_revision = campaign.get(id).unwrap().row.set_revision;
                 let name = Some(Some(round.to_string()));
                 let update = CampaignUpdate { if_revision, name, ..CampaignUpdate::default() };
                 windfall::app::campaign::update(&test.app, &TestApp::admin(), id, update).await.unwrap();
             };
             let told = async {
-                let view = find(Extent::Progress).await.remove("c").expect("the customer");
-                let progress = of_view(&view, None, Instant(NOW)).expect("what progress takes");
+                let view = find(Extent::Progress).await.remove("c").expect("a view of the customer");
+                let progress = of_view(&view, None, Instant(NOW)).expect("a snapshot that is enough for progress");
                 assert_eq!(
                     progress[0].progress.current, view.snapshot.customer.version,
-                    "{engine:?}: all that were bought"
+                    "{engine:?}: progress counts all purchases of the version"
                 );
             };
             tokio::join!(find(Extent::Balance), rename, find(Extent::Balance), told);

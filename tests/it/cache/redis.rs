@@ -1,4 +1,4 @@
-//! What operators are told of Redis.
+//! What readiness, metrics and logs report about Redis.
 
 use std::io::Read as _;
 use std::process::Stdio;
@@ -33,7 +33,7 @@ async fn a_node_is_ready_without_it_and_says_so() {
     assert_eq!(metric(&shop, "windfall_redis_up").await, 1.0);
     shop.buy("ada", 0).await;
     redis.kill();
-    // Nobody notices but whoever asks.
+    // The balance is returned without Redis. The outage shows only in readiness and metrics.
     shop.balance("ada").await;
     until(&shop, "degraded: Redis is not used").await;
     assert_eq!(metric(&shop, "windfall_redis_breaker_opened_total").await, 1.0);

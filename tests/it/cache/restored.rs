@@ -1,4 +1,4 @@
-//! A database that is restored to an earlier state goes on with another future than the one that Redis still has.
+//! After a database is restored to an earlier state, its history continues differently from what Redis still contains.
 
 use serde_json::{Value, json};
 
@@ -8,7 +8,7 @@ use crate::support::redis::Redis;
 use crate::support::shop::Shop;
 use crate::support::websocket::PATIENCE;
 
-/// Under the same customers and versions, other things happen after the restore than before it.
+/// After the restore, the same customers reach the same versions with different content.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_undone_is_shown_to_nobody() {
     let postgres = Postgres::shared();
@@ -23,7 +23,7 @@ async fn what_was_undone_is_shown_to_nobody() {
     assert!(shop.server.terminate().success());
     let restored = postgres.copy_database(&first).await;
 
-    // One future: two purchases each, read so that Redis has versions 2 and 3.
+    // First history: two purchases of each customer. The reads store versions 2 and 3 in Redis.
     let shop = node(&first, Some(&redis.url()), &[]).await;
     for customer in &customers {
         for number in 1..3 {
@@ -36,7 +36,7 @@ async fn what_was_undone_is_shown_to_nobody() {
     }
     assert!(shop.server.terminate().success());
 
-    // The other: the first purchase is taken back, which is version 2 too; then one more.
+    // Second history: a refund of the first purchase, which is version 2 too, and then another purchase.
     let shop = node(&restored, Some(&redis.url()), &[]).await;
     for customer in &customers {
         assert_eq!(shop.balance(customer).await["available"], 10);
@@ -47,14 +47,14 @@ async fn what_was_undone_is_shown_to_nobody() {
         let balance = shop.balance(customer).await;
         assert_eq!((number(&balance["version"]), number(&balance["available"])), (3, 10));
     }
-    // Nothing of it was found in Redis but what both have in common.
+    // At most one entry per customer came from Redis: that of version 1, which both histories have in common.
     let shared = metric(&shop, "windfall_cache_reads_total{tier=\"l2\"}").await;
     assert!(shared <= 20.0, "{shared}");
     assert!(shop.server.terminate().success());
 }
 
-/// The database goes back while nodes run, which have known campaigns and customers that it now has never had; what comes next
-/// has the same revisions and versions.
+/// The database goes back while nodes run. The nodes know campaigns and versions of customers that no longer exist, and what
+/// comes next has the same revisions and versions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn running_nodes_forget_what_was_undone() {
     let postgres = Postgres::shared();
@@ -77,21 +77,21 @@ async fn running_nodes_forget_what_was_undone() {
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, comes).await.expect("the balance comes to it");
+        tokio::time::timeout(PATIENCE, comes).await.expect("the balance reaches the expected points");
     };
     let progress = |newest: &str| json!([{ "campaign": { "name": newest } }, { "campaign": { "name": "each" } }]);
     let expected = |available: i64, version: i64, newest: &str| -> Value {
         json!({ "balance": { "available": available, "version": version }, "progress": progress(newest) })
     };
     for shop in [&one, &two] {
-        // The past counts for a campaign from its activation on.
+        // The second campaign counts both purchases once its backfill is complete.
         comes_to(shop, 220).await;
     }
 
     postgres.rewind_database(&url, &copy).await;
     one.is_back().await;
     one.campaign(json!({ "name": "instead", "award": { "points": 1 } })).await;
-    // Not before: what it meets first is another set of campaigns at the revision that it knows.
+    // Not earlier, so that the first thing this node meets is a different campaign set at a revision that it knows.
     two.is_back().await;
     for (shop, number) in [(&two, 2), (&one, 3)] {
         shop.buy("ada", number).await;

@@ -1,8 +1,8 @@
-//! The staleness checker: writers and readers on three nodes, while Redis goes through everything that can happen to it, and
-//! a campaign changes now and then.
+//! The staleness checker: writers and readers on three nodes, while every kind of fault happens to Redis and a campaign changes
+//! now and then.
 //!
-//! Each customer has one writer, which buys one thing at a time, so a customer's version is the number of its purchases that
-//! were acknowledged. A read that began after that must show them all.
+//! Each customer has one writer, which makes one purchase at a time. So a customer's version is the number of its acknowledged
+//! purchases. A read must show all purchases that were acknowledged before it began.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,39 +12,39 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::support::direct::cases;
+use crate::support::app::cases;
 use crate::support::node::{metric, node, number};
 use crate::support::postgres::Postgres;
 use crate::support::proxy::{Garbage, Mode, Proxy};
 use crate::support::redis::Redis;
 use crate::support::shop::Shop;
 
-/// As many as `nodes` takes, which reads them all in one request.
+/// The most ids that `nodes` takes. So one request reads all customers.
 const CUSTOMERS: usize = 100;
 const MAX_STALENESS: Duration = Duration::from_secs(2);
 const BALANCES: &str = "query($ids: [ID!]!) { nodes(ids: $ids) { ... on Customer { balance { available version } } } }";
 const WHOLE: &str = "query($ids: [ID!]!) { nodes(ids: $ids) { ... on Customer { balance { available version } \
     progress { current campaign { name } } awards(first: 2) { nodes { points } } } } }";
-/// Of so many reads one asks for all.
+/// One of this many reads selects progress and awards too.
 const WHOLE_EVERY: usize = 8;
-/// Between two purchases of a customer.
+/// The time between two purchases of a customer.
 const PAUSE: Duration = Duration::from_millis(600);
 
-/// Between two names of a campaign.
+/// The time between two renames of the campaign.
 const RENAME_PERIOD: Duration = Duration::from_secs(2);
 
-/// A customer, and what its writer knows.
+/// A customer, and what its writer knows of it.
 struct Customer {
     name: String,
     id: String,
-    /// Purchases that were acknowledged.
+    /// The number of acknowledged purchases, without the one before the test.
     bought: AtomicI64,
-    /// When each of them was.
+    /// When each of these was acknowledged.
     times: Mutex<Vec<Instant>>,
 }
 
 impl Customer {
-    /// How many had been acknowledged so long ago.
+    /// Returns how many purchases were acknowledged up to `moment`.
     fn bought_before(&self, moment: Instant) -> i64 {
         let times = self.times.lock().unwrap();
         i64::try_from(times.iter().filter(|time| **time <= moment).count()).unwrap()
@@ -58,7 +58,7 @@ struct Counts {
     too_stale: AtomicUsize,
 }
 
-/// What happens to Redis, in order.
+/// What happens to Redis, in order. The first entry stands for the times without a fault.
 const FAULTS: [&str; 14] = [
     "none",
     "killed",
@@ -67,28 +67,28 @@ const FAULTS: [&str; 14] = [
     "restarted with an old dump",
     "the network swallows everything",
     "connections are refused",
-    "it answers noise",
-    "it answers another type",
-    "it answers other content",
-    "its answers are cut short",
-    "it takes 50 ms longer",
+    "it responds with noise",
+    "it responds with a value of another type",
+    "it responds with other content",
+    "its responses are truncated",
+    "its responses take 50 ms longer",
     "subscriptions are cut",
     "it is out of memory",
 ];
 
 struct Checker {
-    /// The last one may be stale by [`MAX_STALENESS`].
+    /// Reads of the last node may be stale by [`MAX_STALENESS`].
     nodes: Vec<Shop>,
     customers: Vec<Customer>,
-    /// Whose name is a number, that grows.
+    /// The id of the campaign that is renamed. Its name is a growing number.
     campaign: String,
-    /// The last that was acknowledged.
+    /// The last acknowledged name of the campaign.
     campaign_name: AtomicI64,
     counts: Counts,
     stop: AtomicBool,
-    /// Which of [`FAULTS`] it is now.
+    /// The index in [`FAULTS`] of the current fault.
     fault: AtomicUsize,
-    /// How long reads took under each of them.
+    /// How long the reads under each fault took.
     taken: [Mutex<Vec<Duration>>; FAULTS.len()],
 }
 
@@ -150,7 +150,7 @@ impl Checker {
                     false => customer.bought_before(began - MAX_STALENESS),
                 })
                 .collect();
-            // A name that is too old is as stale as a balance.
+            // An outdated name of the campaign is stale too.
             let named = if is_strong { self.campaign_name.load(Ordering::SeqCst) } else { 0 };
             let shop = &self.nodes[node];
             let fault = self.fault.load(Ordering::SeqCst);
@@ -164,8 +164,9 @@ impl Checker {
 
     fn check(&self, read: &Value, expected: i64, named: i64, is_strong: bool) {
         let version = number(&read["balance"]["version"]);
-        // The first purchase was made before the count began.
+        // Each purchase gives 10 points, and every third gives 10 more.
         assert_eq!(number(&read["balance"]["available"]), 10 * version + 10 * (version / 3), "{read}");
+        // `expected` leaves out the purchase before the test.
         let mut is_stale = version < expected + 1;
         if let Some(progress) = read["progress"].as_array() {
             let mut names = progress.iter().filter_map(|it| it["campaign"]["name"].as_str()?.parse::<i64>().ok());
@@ -183,16 +184,16 @@ impl Checker {
     }
 }
 
-/// Median and 99th percentile, in milliseconds.
+/// Returns the median and the 99th percentile, in milliseconds.
 fn percentiles(taken: &Mutex<Vec<Duration>>) -> (f64, f64) {
     let mut taken = taken.lock().unwrap();
-    assert!(!taken.is_empty(), "nobody read");
+    assert!(!taken.is_empty(), "there were no reads");
     taken.sort_unstable();
     let at = |percent: usize| taken[taken.len() * percent / 100].as_secs_f64() * 1_000.0;
     (at(50), at(99))
 }
 
-/// What happens to Redis, one thing after the other; each for a while, and a while of peace after it.
+/// Causes one fault after the other. Each lasts for a while and is followed by a while without faults.
 async fn faults(checker: &Checker, redis: &mut Redis, proxy: &Proxy, round: u64) {
     let while_it_lasts = || tokio::time::sleep(Duration::from_millis(400));
     for fault in 1..FAULTS.len() {
@@ -222,7 +223,7 @@ async fn faults(checker: &Checker, redis: &mut Redis, proxy: &Proxy, round: u64)
         match fault {
             1 => redis.restart(),
             2 => redis.resume(),
-            // What was saved is old by now.
+            // The dump is outdated by now.
             4 => redis.restart_with_dump(),
             13 => {
                 redis.command(&["CONFIG", "SET", "maxmemory", "64mb"]);
@@ -231,7 +232,7 @@ async fn faults(checker: &Checker, redis: &mut Redis, proxy: &Proxy, round: u64)
             _ => proxy.set(Mode::Pass),
         }
         checker.fault.store(0, Ordering::SeqCst);
-        // Long enough for most nodes to use it again.
+        // Long enough for most nodes to use Redis again.
         while_it_lasts().await;
         while_it_lasts().await;
     }
@@ -291,7 +292,7 @@ async fn no_read_is_older_than_what_was_acknowledged_before_it() {
     while round == 0 || checker.counts.reads.load(Ordering::SeqCst) < wanted {
         faults(&checker, &mut redis, &proxy, round).await;
         round += 1;
-        assert!(tasks.try_join_next().is_none(), "a reader or writer met an error");
+        assert!(tasks.try_join_next().is_none(), "a reader or a writer failed");
     }
     checker.stop.store(true, Ordering::SeqCst);
     while let Some(ended) = tasks.join_next().await {
@@ -307,12 +308,12 @@ async fn no_read_is_older_than_what_was_acknowledged_before_it() {
             *sum += metric(shop, &format!("windfall_cache_reads_total{{tier=\"{tier}\"}}")).await;
         }
         assert_eq!(metric(shop, "windfall_cache_drift_total").await, 0.0);
-        // Each met faults, and got over them.
+        // Each node met faults and recovered from them.
         assert!(metric(shop, "windfall_redis_breaker_opened_total").await > 1.0);
     }
     println!(
-        "{reads:?} reads, {CUSTOMERS} a request, beside {bought} purchases and {renamed} changes of a campaign over {round} rounds: {stale:?} stale, {too_stale:?} \
-         by more than {MAX_STALENESS:?}; from L1, L2, SQL: {tiers:?}"
+        "{reads:?} reads, {CUSTOMERS} per request, with {bought} purchases and {renamed} renames of a campaign in {round} rounds: \
+         {stale:?} stale, {too_stale:?} by more than {MAX_STALENESS:?}; from L1, L2, SQL: {tiers:?}"
     );
     for (fault, taken) in FAULTS.iter().zip(&checker.taken) {
         let (p50, p99) = percentiles(taken);

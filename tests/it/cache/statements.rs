@@ -1,22 +1,21 @@
-//! A read that is answered from the cache sends one statement, the look-up.
+//! A read that the cache answers sends one statement: the version look-up.
 
 use std::time::Duration;
 
 use serde_json::json;
 use windfall::app::reading::snapshot::Extent;
 use windfall::cache::Tier;
-use windfall::config;
 use windfall::engine::time::parse_instant;
 
-use crate::support::app::{TestApp, customer};
-use crate::support::direct::{ENGINES, Engine, scratch};
+use crate::support::app::{ENGINES, Engine, scratch, settings};
+use crate::support::graphql::{GraphqlApp, customer};
 use crate::support::redis::Redis;
 
-/// What a mobile app shows first. The rolling window's progress and the awards take more than the customer's row.
+/// The first screen of a mobile app. Progress in a rolling window and awards need more than the customer's row.
 const HOME: &str = "{ me { balance { available version } progress { current campaign { name } } \
     awards { nodes { points campaign { name } } pageInfo { hasNextPage } } } }";
 
-async fn shop(app: &TestApp) {
+async fn shop(app: &GraphqlApp) {
     app.campaign(json!({})).await;
     let rolling = json!({ "rolling": { "duration": "P30D" } });
     app.campaign(json!({ "name": "rolling", "window": rolling, "goal": { "purchases": { "atLeast": 9 } } })).await;
@@ -27,8 +26,12 @@ async fn shop(app: &TestApp) {
     }
 }
 
-fn cache(max_staleness: Duration) -> config::Cache {
-    config::Cache { l1_bytes: 16 << 20, max_staleness }
+/// A node on this database.
+async fn node(url: &str, max_staleness: Duration, redis: Option<&Redis>) -> GraphqlApp {
+    let mut config = settings(url);
+    config.cache.max_staleness = max_staleness;
+    config.redis.url = redis.map(|redis| redis.url().into());
+    GraphqlApp::on(config).await
 }
 
 #[tokio::test]
@@ -36,8 +39,8 @@ async fn a_hit_sends_the_look_up_alone() {
     for engine in ENGINES {
         let (url, _sqlite) = scratch(engine).await;
         let redis = Redis::start();
-        let one = TestApp::with(&url, &cache(Duration::ZERO), Some(redis.url())).await;
-        let other = TestApp::with(&url, &cache(Duration::ZERO), Some(redis.url())).await;
+        let one = node(&url, Duration::ZERO, Some(&redis)).await;
+        let other = node(&url, Duration::ZERO, Some(&redis)).await;
         for node in [&one, &other] {
             while !node.app.snapshots().cache().shared().unwrap().is_up() {
                 tokio::time::sleep(Duration::from_millis(5)).await;
@@ -47,11 +50,11 @@ async fn a_hit_sends_the_look_up_alone() {
         let cold = one.statements(&customer("ada"), HOME, json!({})).await;
         assert!((4..=9).contains(&cold), "{engine:?}: {cold}");
         assert_eq!(one.statements(&customer("ada"), HOME, json!({})).await, 1, "{engine:?}: L1");
-        // It is sent to Redis some time after it was answered.
+        // The node sends the entry to Redis in the background, after it has responded.
         while redis.command(&["DBSIZE"]) == "0" {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        // So that the other node knows the campaigns; their set is kept until its revision moves on.
+        // This loads the campaign set on the other node, which keeps it until the revision changes.
         other.data(&customer("bob"), HOME, json!({})).await;
         let name = [("ada".to_owned(), None)];
         let tier = async || other.app.snapshots().find(&name, Extent::Progress).await.unwrap()["ada"].tier;
@@ -64,7 +67,7 @@ async fn a_hit_sends_the_look_up_alone() {
             one.data(&customer("ada"), HOME, json!({})).await,
             other.data(&customer("ada"), HOME, json!({})).await
         );
-        // Whoever writes makes the next read a miss, on every node.
+        // A write makes the next read a miss on every node.
         one.purchase("ada-9", "ada", "2026-11-02T11:59:00Z", "5").await;
         for node in [&other, &one] {
             let answer = node.data(&customer("ada"), HOME, json!({})).await;
@@ -74,12 +77,12 @@ async fn a_hit_sends_the_look_up_alone() {
     }
 }
 
-/// A purchase that is newer than the clock's margin does not make a snapshot keep what came long before it.
+/// A purchase within the clock's margin does not make a snapshot contain purchases from long before it.
 #[tokio::test]
 async fn a_fresh_purchase_loads_no_history() {
     for engine in ENGINES {
         let (url, _sqlite) = scratch(engine).await;
-        let app = TestApp::with(&url, &cache(Duration::ZERO), None).await;
+        let app = node(&url, Duration::ZERO, None).await;
         let rolling =
             json!({ "window": { "rolling": { "duration": "PT1H" } }, "goal": { "purchases": { "atLeast": 9 } } });
         app.campaign(rolling).await;
@@ -103,14 +106,14 @@ async fn a_fresh_purchase_loads_no_history() {
 #[tokio::test]
 async fn where_staleness_is_allowed_a_hit_sends_none() {
     let (url, _sqlite) = scratch(Engine::Sqlite).await;
-    let app = TestApp::with(&url, &cache(Duration::from_secs(60)), None).await;
+    let app = node(&url, Duration::from_secs(60), None).await;
     shop(&app).await;
     app.data(&customer("ada"), HOME, json!({})).await;
     assert_eq!(app.statements(&customer("ada"), HOME, json!({})).await, 0);
-    let writer = TestApp::with(&url, &cache(Duration::ZERO), None).await;
+    let writer = node(&url, Duration::ZERO, None).await;
     let bought = writer.purchase("ada-9", "ada", "2026-11-02T11:59:00Z", "5").await;
     let version = &bought["balance"]["version"];
-    // Nobody has told this node; but whoever has seen the version gets it.
+    // This node does not know the new version. A client that has seen it can ask for it.
     let stale = app.data(&customer("ada"), HOME, json!({})).await;
     assert_eq!(stale["me"]["balance"]["version"], 5);
     let asks = "query($v: Count) { me(atLeastVersion: $v) { balance { available version } } }";
@@ -119,20 +122,20 @@ async fn where_staleness_is_allowed_a_hit_sends_none() {
     assert_eq!(app.data(&customer("ada"), HOME, json!({})).await["me"]["balance"]["version"], 6);
 }
 
-/// The node may still go by the campaigns of a while ago; an award that it reads of a later one has its campaign all the same.
+/// The node may still use an older campaign set. An award of a newer campaign is returned with its campaign nevertheless.
 #[tokio::test]
 async fn where_staleness_is_allowed_an_award_s_campaign_is_found() {
     let (url, _sqlite) = scratch(Engine::Sqlite).await;
-    let app = TestApp::with(&url, &cache(Duration::from_secs(60)), None).await;
+    let app = node(&url, Duration::from_secs(60), None).await;
     app.campaign(json!({ "goal": { "everyPurchase": "EACH" } })).await;
     for number in 0..25 {
         app.purchase(&format!("ada-{number}"), "ada", "2026-11-02T10:00:00Z", "5").await;
     }
-    // More than a snapshot has, so they are read from the database.
+    // These are more awards than a snapshot contains, so the database is read.
     let all = "{ me { awards(first: 50) { nodes { campaign { name } } } } }";
     let names = async || app.data(&customer("ada"), all, json!({})).await["me"]["awards"]["nodes"].to_string();
     assert!(!names().await.contains("later"));
-    let writer = TestApp::with(&url, &cache(Duration::ZERO), None).await;
+    let writer = node(&url, Duration::ZERO, None).await;
     writer.campaign(json!({ "name": "later", "goal": { "everyPurchase": "EACH" } })).await;
     writer.purchase("ada-25", "ada", "2026-11-02T11:59:00Z", "5").await;
     assert!(names().await.contains("later"));

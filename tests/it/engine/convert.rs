@@ -1,4 +1,4 @@
-//! The oracle's plain types as the engine's.
+//! Converts the plain types of the oracle to those of the engine.
 
 use windfall::engine::award::{AwardRule, Rate, Reached};
 use windfall::engine::goal::{DistinctOf, Goal};
@@ -113,7 +113,7 @@ pub(crate) fn key(p: &oracle::Purchase) -> Key {
     Key { at: Instant(p.at), external_id: p.external_id.clone() }
 }
 
-/// The purchase that a fact is about.
+/// The external id of the purchase that is recorded or refunded.
 pub(crate) fn subject(fact: &Fact) -> &str {
     match fact {
         Fact::Purchase(purchase) => &purchase.external_id,
@@ -121,7 +121,7 @@ pub(crate) fn subject(fact: &Fact) -> &str {
     }
 }
 
-/// `purchases`: those that the award's evidence names are among them.
+/// `purchases` must contain the evidence of the award.
 pub(crate) fn reached(award: &oracle::Award, purchases: &[oracle::Purchase]) -> Reached {
     let first = purchases.iter().find(|p| p.external_id == award.evidence[0]).expect("a recorded purchase");
     let opens = award.opens_at.expect("every window opens");

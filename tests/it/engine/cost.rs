@@ -1,5 +1,4 @@
-//! What a change costs, in purchases loaded: it follows from what the change can affect, never from the length of the
-//! history.
+//! Counts what a change loads. The cost follows from what the change can affect, never from the length of the history.
 
 use windfall::engine::evaluate::{CHECKPOINT_EVERY, Change, MAX_STRIDE};
 use windfall::engine::progress::need;
@@ -43,7 +42,7 @@ fn days() -> Window {
     Window::Calendar { unit: Unit::Day, every: 1, week_starts_on: 0 }
 }
 
-/// Bought so long after the start; one of two articles.
+/// A purchase `after` microseconds after the start. It contains one of two articles, which alternate by the hour.
 fn bought(after: i64) -> Eligible {
     let key = Key { at: Instant(START + after), external_id: "p".to_owned() };
     Eligible { key, amount: 100, items: vec![format!("article {}", after / HOUR % 2)] }
@@ -96,7 +95,7 @@ fn a_late_purchase_in_the_middle_moves_the_awards_after_it_and_reverses_none() {
     let diff = store.commit_unlimited(comes(bought(450 * HOUR + MINUTE)));
     assert_eq!((diff.reversed.len(), diff.awarded.len()), (0, 0));
     assert_eq!(diff.changed.len(), 150);
-    // All that follow, and those since the last checkpoint before.
+    // Loads all purchases after the change, and those since the last checkpoint before it.
     assert!(store.loads.purchases.len() <= 7, "{:?}", store.loads);
     assert!(loaded(&mut store) <= 450 + STEP);
     store.assert_as_folded_whole();
@@ -107,13 +106,13 @@ fn a_late_purchase_in_the_middle_moves_the_awards_after_it_and_reverses_none() {
     store.assert_as_folded_whole();
 }
 
-/// What one late purchase, or its return, loads, wherever it lies.
+/// The loads of commits that add one late purchase, or remove it again, at any place in the history.
 #[derive(Debug, Default)]
 struct Late {
     most: usize,
     sum: usize,
     commits: usize,
-    /// In how many goes, at most.
+    /// The most loads that one commit needed.
     goes: usize,
 }
 
@@ -149,25 +148,27 @@ fn late(window: Window, goal: Goal) -> Late {
 
 #[test]
 fn a_late_purchase_costs_no_more_than_what_it_can_affect() {
-    // From the checkpoint before it to the first one after its day; at the most twice that, since the chunks double.
+    // A change loads from the checkpoint before it to the first one after its day. It can load twice that, because the
+    // chunks double.
     let needed = 24 + 2 * STEP;
     let in_days = [THREE, Goal::EveryPurchase, Goal::Streak { length: 3, per_window: 30, repeat: true }];
     for goal in in_days {
         let late = late(days(), goal.clone());
         assert!(late.most <= 2 * needed && late.mean() <= needed && late.goes <= 4, "{goal:?}: {late:?}");
     }
-    // Where it adds nothing to what was reached, to the next checkpoint.
+    // Where the purchase adds nothing to what was reached, the fold ends at the next checkpoint.
     let distinct = |n| Goal::Distinct { of_category: false, n };
     for goal in [Goal::EveryPurchase, distinct(1), distinct(3), Goal::Purchases { n: 1, repeat: false }] {
         let late = late(Window::Campaign, goal.clone());
         assert!(late.most <= 2 * STEP + 1 && late.goes <= 2, "{goal:?}: {late:?}");
     }
-    // As far as it can count beside others, and what can count beside the first that is folded again.
+    // The fold covers the purchases that can count together with the changed one, and those that can count together
+    // with the first that is folded again.
     let rolling = late(Window::Rolling { duration: 100 * HOUR }, Goal::Purchases { n: 102, repeat: false });
     assert!(rolling.most <= 101 + 2 * (101 + 2 * STEP) && rolling.goes <= 10, "{rolling:?}");
     let rolling = late(Window::Rolling { duration: 3000 * DAY }, Goal::Purchases { n: 5000, repeat: false });
     assert!(rolling.most <= 901 && rolling.goes <= 16, "{rolling:?}");
-    // To the close of a timer that has closed for good, however long ago.
+    // The fold ends at the close of a timer that does not reopen, however long ago that was.
     let late = late(Window::Timer { duration: 30 * HOUR, reopens: false }, THREE);
     assert!(late.most <= 33 && late.goes <= 3, "{late:?}");
 }
@@ -178,15 +179,15 @@ fn appending_to_a_rolling_window_loads_each_purchase_about_once() {
     let purchases = |n| Goal::Purchases { n, repeat: false };
     let spend = |minor| Goal::Spend { minor, repeat: false };
     let cases = [
-        // Nothing is ever too old, nothing ever used.
+        // No purchase ever becomes too old or is used up.
         (3000 * DAY, purchases(20_000)),
         (3000 * DAY, spend(2_000_000)),
-        // Always one short of the goal, with much that is unused.
+        // The window is always one short of the goal and holds many unused purchases.
         (3000 * DAY, distinct(3)),
         (100 * HOUR, purchases(101)),
         (100 * HOUR, spend(10_001)),
         (100 * HOUR, distinct(3)),
-        // Reached again and again.
+        // The goal is reached again and again.
         (100 * HOUR, purchases(50)),
         (3000 * DAY, purchases(3000)),
         (100 * HOUR, spend(10_000)),
@@ -202,7 +203,7 @@ fn appending_to_a_rolling_window_loads_each_purchase_about_once() {
     }
 }
 
-/// Rows that a late purchase in the middle of a history, and its return, read: purchases, checkpoints and awards.
+/// The rows read by a commit that adds a late purchase, and by one that removes it: purchases, checkpoints and awards.
 fn late_rows(campaign: &Campaign, purchases: i64, at: i64) -> [usize; 2] {
     let owned = Owned::new(campaign);
     let mut store = hourly(&owned, purchases);
@@ -219,7 +220,7 @@ fn late_rows(campaign: &Campaign, purchases: i64, at: i64) -> [usize; 2] {
     rows
 }
 
-/// Of one history, and of one eight times as long.
+/// The number of purchases of a short history, which is compared with one of [`LONG`] purchases.
 const SHORT: i64 = 512;
 const LONG: i64 = 8 * SHORT;
 
@@ -234,7 +235,7 @@ fn a_local_change_reads_no_more_of_a_long_history() {
     let cases = [
         campaign(days(), THREE),
         every(None, None),
-        // Caps that do not bind.
+        // These caps are never reached.
         every(Some(1_000_000), None),
         every(None, Some(1_000_000)),
         Campaign { max_per_window: Some(1_000_000), ..campaign(timer, Goal::EveryPurchase) },
@@ -257,7 +258,7 @@ fn a_cap_that_binds_costs_the_awards_that_it_lets_in_and_keeps_out() {
         ..campaign(Window::Campaign, Goal::EveryPurchase)
     };
     for place in [4, 2, 1] {
-        // Before the last award that the cap leaves, close to it, and beyond it.
+        // The change comes long before the last award that the cap leaves, shortly before that award, or after it.
         let rows = [SHORT, LONG].map(|purchases| {
             let at = purchases / place - 10;
             late_rows(&capped(purchases), purchases, at)
@@ -289,7 +290,7 @@ fn a_rolling_window_is_never_held_whole() {
     let mut store = hourly(&owned, 2_000);
     store.at_most = at_most;
     store.loads = Loads::default();
-    // All of the window becomes too old at once.
+    // The whole window becomes too old at the same time.
     store.commit_unlimited(comes(bought(4_000 * HOUR)));
     assert!(store.loads.purchases.iter().all(|loaded| *loaded <= at_most), "{:?}", store.loads);
     store.commit_unlimited(comes(bought(500 * HOUR + MINUTE)));
@@ -308,9 +309,9 @@ fn checkpoints_with_many_items_take_no_more_room_than_the_history() {
         store.assert_as_folded_whole();
         let stored = |state| serde_json::to_string(state).expect("a state is plain data").len();
         let bytes: usize = store.checkpoints.iter().map(stored).sum();
-        // As much as a bare purchase takes.
+        // This is about the size of a purchase without lines.
         assert!(bytes <= 280 * store.eligible.len(), "{bytes} bytes for {purchases} purchases");
-        // And yet a late one finds its way.
+        // A late purchase is still cheap.
         store.loads = Loads::default();
         let items = vec!["an article with a long name 0007".to_owned()];
         store.commit_unlimited(comes(Eligible { items, ..bought(purchases / 2 * HOUR + MINUTE) }));
@@ -319,7 +320,7 @@ fn checkpoints_with_many_items_take_no_more_room_than_the_history() {
     }
 }
 
-/// One goes and another comes in one commit: as many count as before, but not for as long.
+/// One commit removes a purchase and adds another. As many purchases count as before, but not for as long.
 #[test]
 fn changes_that_balance_each_other_in_a_rolling_window_are_folded_to_the_end_of_both() {
     let owned = owned(Window::Rolling { duration: 100 * HOUR }, Goal::Purchases { n: 90, repeat: false });
@@ -335,7 +336,7 @@ fn changes_that_balance_each_other_in_a_rolling_window_are_folded_to_the_end_of_
     }
 }
 
-/// What a look at the progress loads, and the bytes of what it keeps.
+/// The number of purchases that a look at the progress loads, and the bytes of its result.
 fn look(store: &Store<'_>, at: Instant) -> (usize, usize) {
     let stored = Stored {
         campaign: store.campaign,
@@ -344,7 +345,7 @@ fn look(store: &Store<'_>, at: Instant) -> (usize, usize) {
         checkpoints: store.checkpoints.clone(),
         awards: 0,
     };
-    let need = need(stored.campaign, &stored.tail, at).expect("more than the tail");
+    let need = need(stored.campaign, &stored.tail, at).expect("the tail alone is not enough");
     let (found, loaded) = stored.look(need, at, Way { page: 32, max_steps: 16, margin: MINUTE }, None);
     (loaded, serde_json::to_string(&found).expect("plain data").len())
 }
@@ -356,7 +357,7 @@ fn progress_costs_the_same_however_much_a_window_holds() {
     let purchases = Goal::Purchases { n: 1_000_000, repeat: false };
     let rolling = |hours: i64| Window::Rolling { duration: hours * HOUR };
     let years = Window::Calendar { unit: Unit::Year, every: 1, week_starts_on: 0 };
-    // A window that loses nothing, and one that is as long as the history and loses a purchase an hour.
+    // The first window loses no purchase. The last is as long as the history and loses one purchase an hour.
     type Hours = fn(i64) -> i64;
     let cases: [(Hours, Goal); 4] = [
         (|_| 80_000, purchases.clone()),
@@ -365,7 +366,7 @@ fn progress_costs_the_same_however_much_a_window_holds() {
         (|hours| hours, purchases.clone()),
     ];
     for (hours, goal) in cases {
-        // When the last purchase was made, a second before, and ten hours later.
+        // Looks at the time of the last purchase, a second earlier, and ten hours later.
         for after_last in [0, -1_000_000, 10 * HOUR] {
             let cost = |purchases: i64| {
                 let owned = owned(rolling(hours(purchases)), goal.clone());
@@ -376,7 +377,7 @@ fn progress_costs_the_same_however_much_a_window_holds() {
             assert!(many.1 * 10 <= few.1 * 13, "{goal:?}: {few:?} {many:?}");
         }
     }
-    // The clock is behind: it shows the year before the last purchase's.
+    // The clock is behind and shows the year before that of the last purchase.
     for purchases in [200, 1_600] {
         let owned = owned(years.clone(), THREE);
         let new_year = 19_358 * DAY;

@@ -1,10 +1,12 @@
+//! The engine records and posts what the oracle does, in whatever order and chunks the history arrives.
+
 use std::cell::Cell;
 
 use proptest::prelude::{Just, Strategy};
 use proptest::sample::select;
 
-use windfall::engine::award::Reached;
-use windfall::engine::budget::Budget;
+use windfall::engine::account::{Account, Draft, Tally, Totals};
+use windfall::engine::budget::{Budget, DecisionKind};
 use windfall::engine::diff::{Diff, How, Recorded};
 use windfall::engine::evaluate::Change;
 use windfall::engine::rule::{Campaign, Eligible};
@@ -15,14 +17,14 @@ use crate::oracle::book::{self, Book, Entry, EntryKind};
 use crate::oracle::generate::{Case, Fact, case, commits, record};
 use crate::oracle::{Campaign as OracleCampaign, Purchase, reached};
 
-/// How much is stored and loaded at once: purchases between two checkpoints, and those that a fold is fed at the most.
+/// The number of purchases between two checkpoints, and the most that a fold is fed at a time.
 #[derive(Clone, Copy, Debug)]
 struct Chunks {
     checkpoint_every: u32,
     at_most: usize,
 }
 
-/// A case, a way for it to arrive and a budget.
+/// A case, the commits in which its history arrives, a budget and the sizes of chunks.
 fn arrivals() -> impl Strategy<Value = (Case, Vec<Vec<Fact>>, Option<i64>, Chunks)> {
     let budget = proptest::option::weighted(0.5, 0..40_i64);
     let chunks = (select(vec![1, 2, 3, 5]), select(vec![1, 2, 3, usize::MAX]));
@@ -32,7 +34,7 @@ fn arrivals() -> impl Strategy<Value = (Case, Vec<Vec<Fact>>, Option<i64>, Chunk
     })
 }
 
-/// How the purchases that the facts touch changed; a repeated fact touches nothing.
+/// How the facts change the purchases that they name. A repeated fact changes nothing.
 fn changes(campaign: Campaign<'_>, known: &mut Vec<Purchase>, facts: &[Fact]) -> Vec<Change> {
     let before = known.clone();
     facts.iter().for_each(|fact| record(known, fact));
@@ -46,72 +48,64 @@ fn changes(campaign: Campaign<'_>, known: &mut Vec<Purchase>, facts: &[Fact]) ->
     touched.into_iter().map(|id| Change { before: eligible(&before, id), after: eligible(known, id) }).collect()
 }
 
-/// The customer's ledger as the application writes it from a difference.
+/// One customer's account in a campaign with a budget, to which differences are posted.
 struct Ledger {
+    account: Account,
+    tally: Tally,
+    totals: Totals,
     budget: Option<Budget>,
+    /// Decisions about newly reached awards.
     decisions: u64,
-    /// Awards recorded so far.
-    awards: i64,
 }
 
 impl Ledger {
+    fn new(limit: Option<i64>) -> Self {
+        let budget = limit.map(|limit| Budget { limit, used: 0 });
+        Self { account: Account::default(), tally: Tally::default(), totals: Totals::default(), budget, decisions: 0 }
+    }
+
     fn post(&mut self, store: &mut Store<'_>, diff: &Diff) -> Vec<Entry> {
-        let mut reversals: Vec<(&Reached, Entry)> = Vec::new();
-        let reverse =
-            |recorded: &Recorded, points: i64| entry(EntryKind::Reversal, recorded.number, -points, &recorded.reached);
-        for lost in diff.reversed.iter().filter(|lost| lost.standing) {
-            reversals.push((&lost.reached, reverse(lost, lost.reached.points)));
-            self.release(lost.reached.points);
-        }
-        let mut awards: Vec<(&Reached, Entry)> = Vec::new();
-        for changed in &diff.changed {
-            let recorded = &changed.recorded;
-            match changed.how {
-                How::Shrunk(fewer) if recorded.standing => {
-                    reversals.push((&recorded.reached, reverse(recorded, fewer)));
-                    self.release(fewer);
-                }
-                How::Reposted => {
-                    let points = recorded.reached.points;
-                    reversals.push((&recorded.reached, reverse(recorded, points)));
-                    awards.push((&changed.reached, entry(EntryKind::Award, recorded.number, points, &changed.reached)));
-                }
-                How::Moved | How::Adjusted | How::Shrunk(_) => (),
-            }
-        }
-        let mut decided = Vec::new();
-        for reached in &diff.awarded {
-            let standing = self.budget.as_mut().is_none_or(|budget| budget.decide(reached.points));
-            self.decisions += u64::from(self.budget.is_some());
-            if standing {
-                awards.push((reached, entry(EntryKind::Award, self.awards, reached.points, reached)));
-            }
-            decided.push((self.awards, standing));
-            self.awards += 1;
-        }
-        let mut decided = decided.into_iter();
-        store.post(diff, |_| decided.next().expect("one decision for each"));
-        reversals.sort_by(|(a, _), (b, _)| a.order().cmp(&b.order()));
-        awards.sort_by(|(a, _), (b, _)| a.order().cmp(&b.order()));
-        reversals.into_iter().chain(awards).map(|(_, entry)| entry).collect()
+        let effect = self.account.apply(&mut self.tally, self.budget.as_mut(), diff);
+        let decided = effect.decisions.iter().filter(|decision| decision.kind != DecisionKind::Released);
+        self.decisions += u64::from(reached::to_u32(decided.count()));
+        self.totals.awards += effect.totals.awards;
+        self.totals.customers += effect.totals.customers;
+        self.totals.points_standing += effect.totals.points_standing;
+        self.totals.points_declined += effect.totals.points_declined;
+        let mut given = effect.given.iter().map(|given| (given.number, given.standing));
+        store.post(diff, |_| given.next().expect("each newly reached award is given"));
+        let reversals = effect.reversals.iter().map(|draft| self.entry(EntryKind::Reversal, draft));
+        let reversals: Vec<Entry> = reversals.collect();
+        reversals.into_iter().chain(effect.awards.iter().map(|draft| self.entry(EntryKind::Award, draft))).collect()
     }
 
-    fn release(&mut self, points: i64) {
-        if let Some(budget) = &mut self.budget {
-            budget.release(points);
-        }
+    fn entry(&mut self, kind: EntryKind, draft: &Draft) -> Entry {
+        self.account.post(draft.points);
+        let purchase = draft.purchase.clone().expect("each entry of an award names a purchase");
+        // The oracle numbers awards from 0.
+        let award = usize::try_from(draft.award_number - 1).expect("a small number");
+        Entry { kind, points: draft.points, award, purchase }
+    }
+
+    /// Asserts that the sums are those of the recorded awards.
+    fn assert_sums(&self, recorded: &[Recorded]) {
+        let sum = |standing: bool| {
+            let awards = recorded.iter().filter(|award| award.standing == standing);
+            awards.fold((0, 0), |(count, points), award| (count + 1, points + award.reached.points))
+        };
+        let ((standing, points_standing), (declined, points_declined)) = (sum(true), sum(false));
+        let (awards, customers) = (standing, i64::from(standing > 0));
+        assert_eq!(self.tally, Tally { standing, declined });
+        assert_eq!(self.totals, Totals { awards, customers, points_standing, points_declined });
+        assert_eq!((self.account.balance, self.account.lifetime), (points_standing, points_standing));
+        assert!(self.budget.is_none_or(|budget| budget.used == points_standing));
     }
 }
 
-fn entry(kind: EntryKind, award: i64, points: i64, reached: &Reached) -> Entry {
-    let award = usize::try_from(award).expect("a small number");
-    Entry { kind, points, award, purchase: reached.by.external_id.clone() }
-}
-
-/// STANDING and DECLINED awards: number, whether it stands, what was reached.
+/// The STANDING and DECLINED awards of the book, as the engine represents them.
 fn recorded_by_oracle(book: &Book, known: &[Purchase]) -> Vec<Recorded> {
     let recorded = |recorded: book::Recorded| Recorded {
-        number: reached::to_i64(recorded.id),
+        number: reached::to_i64(recorded.id) + 1,
         standing: recorded.status == book::Status::Standing,
         reached: convert::reached(&recorded.award, known),
     };
@@ -122,7 +116,7 @@ fn check(c: &OracleCampaign, commits: &[Vec<Fact>], limit: Option<i64>, chunks: 
     let owned = Owned::new(c);
     let mut store = Store::new(owned.campaign(), chunks.checkpoint_every);
     store.at_most = chunks.at_most;
-    let mut ledger = Ledger { budget: limit.map(|limit| Budget { limit, used: 0 }), decisions: 0, awards: 0 };
+    let mut ledger = Ledger::new(limit);
     let (mut book, mut budget) = (Book::default(), book::Budget { limit, ..book::Budget::default() });
     let mut known = Vec::new();
     for facts in commits {
@@ -134,13 +128,14 @@ fn check(c: &OracleCampaign, commits: &[Vec<Fact>], limit: Option<i64>, chunks: 
         assert_eq!(entries, book.commit(c, &known, &mut budget), "after {facts:#?}");
         store.recorded.sort_by(|a, b| a.reached.order().cmp(&b.reached.order()));
         assert_eq!(store.recorded, recorded_by_oracle(&book, &known), "after {facts:#?}");
+        ledger.assert_sums(&store.recorded);
         assert_eq!(ledger.decisions, budget.decisions);
         assert_eq!(ledger.budget.map(|budget| budget.used), limit.map(|_| budget.used));
         store.assert_as_folded_whole();
     }
 }
 
-/// What the cases showed, lest they show nothing.
+/// Counts what the cases did, so that the test fails if they exercise too little.
 #[derive(Default)]
 struct Seen {
     moved: Cell<u32>,

@@ -1,3 +1,5 @@
+//! The engine and the oracle agree on which rules are legal.
+
 use std::cell::Cell;
 
 use proptest::prelude::{Strategy, any};
@@ -9,7 +11,7 @@ use super::{convert, each_case};
 use crate::oracle::generate::campaign;
 use crate::oracle::{AwardRule, Campaign, DAY, Goal, Window, legal};
 
-/// Changes that make some campaigns illegal. Not among them: what the engine's types cannot hold.
+/// Changes that make some campaigns illegal. Values that the types of the engine cannot hold are not among them.
 #[derive(Clone, Copy, Debug)]
 enum Mutation {
     None,

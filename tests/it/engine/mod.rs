@@ -1,4 +1,4 @@
-//! The engine against the oracle, on random campaigns and histories.
+//! Compares the engine with the oracle on random campaigns and histories.
 //!
 //! `WINDFALL_TEST_SIZE=full` runs fifty times as many cases.
 
@@ -17,7 +17,7 @@ use windfall::engine::rule::{Campaign, Period, Rule};
 
 use crate::oracle;
 
-/// Runs the check on so many cases; a failing one is made smaller before it is shown.
+/// Runs the check on `cases` random cases. proptest shrinks a failing case before it reports it.
 fn each_case<S: Strategy>(cases: u32, strategy: &S, check: impl Fn(S::Value)) {
     let full = std::env::var("WINDFALL_TEST_SIZE").is_ok_and(|size| size == "full");
     let config = Config {
@@ -35,7 +35,7 @@ fn each_case<S: Strategy>(cases: u32, strategy: &S, check: impl Fn(S::Value)) {
     }
 }
 
-/// What a campaign of the engine borrows.
+/// Owns what a [`Campaign`] of the engine borrows.
 struct Owned {
     rule: Rule,
     period: Period,

@@ -1,3 +1,5 @@
+//! The engine and the oracle agree on the progress at any instant.
+
 use std::collections::BTreeMap;
 
 use windfall::engine::evaluate::Outcome;
@@ -15,20 +17,20 @@ use crate::oracle;
 use crate::oracle::generate::{Case, case, instants};
 use crate::oracle::{MINUTE, Purchase};
 
-/// What is stored of one customer in one campaign.
+/// What the application stores of one customer in one campaign.
 pub(crate) struct Stored<'a> {
     pub(crate) campaign: Campaign<'a>,
     pub(crate) eligible: BTreeMap<Key, Eligible>,
     pub(crate) tail: State,
-    /// After some of the counted purchases.
+    /// The states after some of the counted purchases.
     pub(crate) checkpoints: Vec<State>,
     pub(crate) awards: i64,
 }
 
-/// How a look is made.
+/// The parameters of a look.
 #[derive(Clone, Copy)]
 pub(crate) struct Way {
-    /// Purchases of a page.
+    /// The most purchases that one page holds.
     pub(crate) page: usize,
     pub(crate) max_steps: usize,
     pub(crate) margin: i64,
@@ -50,7 +52,8 @@ impl<'a> Stored<'a> {
         Self { campaign, eligible, tail, checkpoints, awards: oracle::reached::to_i64(awards.len()) }
     }
 
-    /// A look at `at`, with how many purchases were loaded for it.
+    /// Looks at the progress at `at`. Returns the result as it comes back from storage, and the number of purchases
+    /// loaded.
     pub(crate) fn look(&self, need: Need, at: Instant, way: Way, earlier: Option<&Lookback>) -> (Lookback, usize) {
         let mut look = Look::new(self.campaign, &self.tail, need, at, way.margin).max_steps(way.max_steps);
         if let Some(key) = look.checkpoint() {
@@ -70,7 +73,7 @@ impl<'a> Stored<'a> {
         }
         let found = look.finish();
         let text = serde_json::to_string(&found).expect("plain data");
-        (serde_json::from_str(&text).expect("what was written"), loaded)
+        (serde_json::from_str(&text).expect("a serialised look"), loaded)
     }
 
     fn progress(&self, lookback: Option<&Lookback>, at: Instant) -> Progress {
@@ -83,7 +86,7 @@ fn expected(case: &Case, purchases: &[Purchase], t: i64) -> Progress {
     convert::progress(&oracle::progress::progress(&case.campaign, purchases, t))
 }
 
-/// The progress from no more than the tail and what the engine asks for.
+/// Computes the progress from the tail and what the engine asks for, and compares it with the oracle.
 fn check(case: &Case, purchases: &[Purchase], t: i64) {
     let owned = Owned::new(&case.campaign);
     let (stored, at) = (Stored::new(&owned, purchases), Instant(t));
@@ -95,8 +98,8 @@ fn check(case: &Case, purchases: &[Purchase], t: i64) {
     }
 }
 
-/// A look serves for as long as it says, the next goes on from where it ended, and all tell the same where they tell
-/// anything.
+/// A look can be used for as long as it says, and the next one continues where it ended. All looks agree wherever they
+/// are valid.
 #[test]
 fn progress_agrees_at_any_time() {
     each_case(250, &case(), |case| {
@@ -125,7 +128,7 @@ fn progress_agrees_at_any_time() {
     });
 }
 
-/// What lies ahead is not recorded yet, but for what comes with clocks that are minutes ahead.
+/// Purchases ahead of the current instant are not recorded yet, except for those of clocks that are minutes ahead.
 #[test]
 fn progress_agrees_as_purchases_come_in() {
     each_case(250, &case(), |case| {

@@ -1,64 +1,62 @@
-//! What the application stores of one customer in one campaign, and how it goes through a commit, in memory.
+//! An in-memory stand-in for what the application stores of one customer in one campaign. A commit runs through it as
+//! through the application.
 
 use std::collections::BTreeMap;
 
 use windfall::engine::award::Reached;
 use windfall::engine::cap::{self, Following, Further};
 use windfall::engine::diff::{Diff, Recorded, diff};
-use windfall::engine::evaluate::{Append, Change, Checkpoints, Load, Outcome, Plan, Range, Refold, Tail, plan};
+use windfall::engine::evaluate::{Append, Change, Checkpoints, Load, Outcome, Plan, Refold, Tail, plan};
 use windfall::engine::purchase::Key;
 use windfall::engine::rule::{Campaign, Eligible};
 use windfall::engine::state::State;
+use windfall::engine::stretch::Stretch;
 
 pub(crate) struct Store<'a> {
     pub(crate) campaign: Campaign<'a>,
     pub(crate) checkpoint_every: u32,
-    /// The customer's eligible purchases.
     pub(crate) eligible: BTreeMap<Key, Eligible>,
     pub(crate) tail: Tail,
-    /// In order.
+    /// Ordered by the purchase that each follows.
     pub(crate) checkpoints: Vec<State>,
-    /// STANDING and DECLINED ones, in any order.
+    /// The STANDING and DECLINED awards, in any order.
     pub(crate) recorded: Vec<Recorded>,
-    /// The most purchases that a fold is fed at once.
+    /// The most purchases that a fold is fed at a time.
     pub(crate) at_most: usize,
-    /// What was loaded since it was last taken.
+    /// What was loaded since the test last reset this.
     pub(crate) loads: Loads,
 }
 
-/// What folds were fed, each time that they asked.
+/// The numbers of rows that folds were fed, one element for each load.
 #[derive(Debug, Default)]
 pub(crate) struct Loads {
     pub(crate) purchases: Vec<usize>,
     pub(crate) checkpoints: Vec<usize>,
-    /// Recorded awards.
     pub(crate) awards: usize,
 }
 
 impl Loads {
-    /// All rows together.
     pub(crate) fn rows(&self) -> usize {
         self.purchases.iter().chain(&self.checkpoints).sum::<usize>() + self.awards
     }
 
-    /// How often something was asked for.
+    /// The number of loads.
     pub(crate) fn goes(&self) -> usize {
         self.purchases.len() + self.checkpoints.len()
     }
 }
 
-/// What a fold is fed from: it asks, and this counts.
+/// Feeds folds with what they ask for, and counts it.
 pub(crate) struct Source<'a> {
     eligible: &'a BTreeMap<Key, Eligible>,
     checkpoints: &'a [State],
-    /// The most purchases it is fed at once.
     at_most: usize,
     loads: &'a mut Loads,
 }
 
 impl Source<'_> {
-    /// Of a range of the eligible purchases the first ones, and up to where, if these are not all.
-    fn purchases(&mut self, range: &Range) -> (Vec<Eligible>, Option<Key>) {
+    /// The first eligible purchases of a range. If more may follow, the second value is the last key that was loaded.
+    fn purchases(&mut self, range: &Stretch) -> (Vec<Eligible>, Option<Key>) {
         let first = range.after.clone().unwrap_or_else(|| Key::before(windfall::engine::time::Instant::NEVER));
         let inside = self
             .eligible
@@ -71,7 +69,7 @@ impl Source<'_> {
         (loaded, to)
     }
 
-    /// The stored states that are asked for, and nothing more.
+    /// Only the stored states that are asked for.
     fn checkpoints(&mut self, asked: &Checkpoints) -> (Option<State>, Vec<State>) {
         let key = |state: &State| state.last.clone().expect("a checkpoint follows a purchase");
         let before = asked.before.as_ref().and_then(|before| self.checkpoints.iter().rfind(|s| key(s) < *before));
@@ -122,7 +120,7 @@ impl Source<'_> {
     }
 }
 
-/// Everything folded at once, with the state after each counted purchase as a checkpoint.
+/// Folds the whole history in one go. The outcome has the state after each counted purchase as a checkpoint.
 pub(crate) fn whole(campaign: Campaign<'_>, eligible: &BTreeMap<Key, Eligible>) -> Outcome {
     let mut loads = Loads::default();
     let mut source = Source { eligible, checkpoints: &[], at_most: usize::MAX, loads: &mut loads };
@@ -154,7 +152,7 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// Evaluates what the changes can affect. The difference is the caller's to post, through [`Self::post`].
+    /// Evaluates what the changes can affect. The caller posts the difference with [`Self::post`].
     pub(crate) fn commit(&mut self, changes: Vec<Change>) -> Diff {
         for Change { before, after } in &changes {
             if let Some(before) = before {
@@ -177,7 +175,7 @@ impl<'a> Store<'a> {
         self.apply(outcome)
     }
 
-    /// A fold that is taken up again at a checkpoint before the tail finds what it had found.
+    /// Asserts that a fold that continues from a checkpoint before the tail finds the same as `outcome`.
     fn assert_goes_on(&self, outcome: &Outcome) {
         let (mut begun, mut loads) = (outcome.clone(), Loads::default());
         let to_the_end = outcome.met.is_none() && !outcome.appended;
@@ -197,7 +195,7 @@ impl<'a> Store<'a> {
     }
 
     fn apply(&mut self, mut outcome: Outcome) -> Diff {
-        let stretch = Range { after: outcome.from.clone(), to: outcome.to.clone() };
+        let stretch = outcome.stretch.clone();
         let in_stretch = |award: &&Recorded| stretch.contains(&award.reached.by);
         let mut recorded: Vec<Recorded> = self.recorded.iter().filter(in_stretch).cloned().collect();
         assert!(!outcome.appended || recorded.is_empty(), "awards after the tail: {recorded:#?}");
@@ -205,7 +203,7 @@ impl<'a> Store<'a> {
         self.cap(&mut outcome, &mut recorded);
         self.checkpoints.retain(|state| {
             let key = state.last.as_ref().expect("a checkpoint follows a purchase");
-            !stretch.contains(key) || outcome.to.as_ref() == Some(key)
+            !stretch.contains(key) || outcome.stretch.to.as_ref() == Some(key)
         });
         self.checkpoints.extend(outcome.checkpoints.iter().map(stored));
         self.checkpoints.sort_by(|a, b| a.last.cmp(&b.last));
@@ -216,12 +214,12 @@ impl<'a> Store<'a> {
         diff(recorded, outcome.awards, rule.hold_for.is_some() || rule.expires_after.is_some())
     }
 
-    /// What the customer's cap leaves of the stretch, and what that means for the awards after it.
+    /// Applies the cap of the customer to the stretch. Awards after the stretch may enter or leave because of it.
     fn cap(&mut self, outcome: &mut Outcome, recorded: &mut Vec<Recorded>) {
         let (all, in_stretch) = (self.recorded.len(), recorded.len());
         let rule = self.campaign.rule;
         let mut behind: Vec<Recorded> = self.recorded.clone();
-        behind.retain(|award| outcome.to.as_ref().is_some_and(|to| award.reached.by > *to));
+        behind.retain(|award| outcome.stretch.to.as_ref().is_some_and(|to| award.reached.by > *to));
         behind.sort_by(|a, b| a.reached.order().cmp(&b.reached.order()));
         let mut leaving = 0;
         let mut entering = Vec::new();
@@ -248,7 +246,8 @@ impl<'a> Store<'a> {
         outcome.awards.extend(entering);
     }
 
-    /// Records the awards as the difference leaves them; `decide` numbers the new ones and says whether they stand.
+    /// Applies the difference to the recorded awards. `decide` returns the number of each new award and whether it
+    /// stands.
     pub(crate) fn post(&mut self, diff: &Diff, mut decide: impl FnMut(&Reached) -> (i64, bool)) {
         let gone = |award: &Recorded| diff.reversed.iter().any(|reversed| reversed.number == award.number);
         self.recorded.retain(|award| !gone(award));
@@ -263,7 +262,7 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// Commits and posts where no budget declines anything.
+    /// Commits and posts without a budget, so every award stands.
     pub(crate) fn commit_unlimited(&mut self, changes: Vec<Change>) -> Diff {
         let diff = self.commit(changes);
         let mut number = self.recorded.iter().map(|award| award.number).max().unwrap_or(0);
@@ -274,7 +273,7 @@ impl<'a> Store<'a> {
         diff
     }
 
-    /// What a state and everything behind it must be: equal to those of a fold of the whole.
+    /// Asserts that awards, states and checkpoints equal those of a fold of the whole history.
     pub(crate) fn assert_as_folded_whole(&self) {
         let Outcome { mut awards, checkpoints, tail, .. } = whole(self.campaign, &self.eligible);
         let state = checkpoints.last().cloned().unwrap_or_default();
@@ -290,15 +289,15 @@ impl<'a> Store<'a> {
             assert_eq!(*stored, checkpoints[at]);
             behind = at + 1;
         }
-        // The next checkpoint comes when it is due, however the purchases arrived.
+        // The next checkpoint comes after the same number of purchases, in whatever order these arrived.
         let since = checkpoints.len() - behind;
         assert_eq!(usize::try_from(self.tail.since_checkpoint).ok(), Some(since), "{:#?}", self.tail);
         assert!(self.tail.since_checkpoint < self.checkpoint_every || !self.tail.state.items.is_empty());
     }
 }
 
-/// As it comes back from where it is stored.
+/// The state as it comes back from storage.
 fn stored(state: &State) -> State {
     let text = serde_json::to_string(state).expect("a state is plain data");
-    serde_json::from_str(&text).expect("what was written")
+    serde_json::from_str(&text).expect("a serialised state")
 }

@@ -1,3 +1,5 @@
+//! The engine and the oracle agree on eligible amounts, reached awards and evidence when the whole history is folded.
+
 use std::collections::BTreeMap;
 
 use windfall::engine::award::Reached;
@@ -22,7 +24,8 @@ fn net_amounts_and_eligible_ones_agree() {
         let owned = Owned::new(c);
         let eligible = eligible(owned.campaign(), &case.purchases);
         let grouped = |id: &String| match c.window {
-            // The oracle leaves what lies outside every occurrence to its windows.
+            // The oracle excludes purchases outside every occurrence when it groups them, not when it decides what is
+            // eligible.
             oracle::Window::Recurring { .. } => {
                 oracle::reached::groups(c, &oracle::reached::eligible(c, &case.purchases))
                     .iter()

@@ -1,10 +1,10 @@
-//! Points by hand.
+//! Adjustments: points that an admin gives or takes.
 
 use serde_json::{Value, json};
 
-use crate::support::app::{TestApp, admin, on_both};
+use crate::support::graphql::{GraphqlApp, admin, on_both};
 
-async fn adjust(app: &TestApp, over: Value) -> Value {
+async fn adjust(app: &GraphqlApp, over: Value) -> Value {
     let query = "mutation($input: AdjustPointsInput!) { adjustPoints(input: $input) { \
         entry { sequence kind points balanceAfter reason award { id } purchase { id } availableAt expiresAt } \
         balance { available lifetime version } replayed userErrors { code path } } }";
@@ -15,7 +15,7 @@ async fn adjust(app: &TestApp, over: Value) -> Value {
 }
 
 on_both! {
-    async fn points_are_given_and_taken(app: &TestApp) {
+    async fn points_are_given_and_taken(app: &GraphqlApp) {
         let given = adjust(app, json!({})).await;
         assert_eq!(given, json!({
             "entry": {
@@ -30,7 +30,7 @@ on_both! {
         assert_eq!(taken["balance"]["available"], -20);
     }
 
-    async fn no_adjustment_takes_a_balance_past_its_limit(app: &TestApp) {
+    async fn no_adjustment_takes_a_balance_past_its_limit(app: &GraphqlApp) {
         const LIMIT: i64 = 1_000_000_000_000_000;
         let mut number = 0;
         let mut by = async |points: i64| {
@@ -47,7 +47,7 @@ on_both! {
         assert_eq!(by(-2 * LIMIT).await, Some(-LIMIT));
         assert_eq!(by(-1).await, None);
         assert_eq!(by(2 * LIMIT).await, Some(LIMIT));
-        // Awards may take it past, and it can be corrected from there.
+        // Awards may take the balance past the limit. From there, only an adjustment back towards it is accepted.
         app.campaign(json!({ "goal": { "everyPurchase": "EACH" } })).await;
         let bought = app.purchase("p", "ada", "2026-11-02T10:00:00Z", "5").await;
         assert_eq!(bought["balance"]["available"], LIMIT + 10);
@@ -55,7 +55,7 @@ on_both! {
         assert_eq!(by(1).await, None);
     }
 
-    async fn each_fault_is_told_with_its_path(app: &TestApp) {
+    async fn each_fault_is_told_with_its_path(app: &GraphqlApp) {
         adjust(app, json!({})).await;
         for (over, code, path) in [
             (json!({ "points": 51 }), "IDEMPOTENCY_CONFLICT", "idempotencyKey"),

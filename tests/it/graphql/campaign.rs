@@ -1,30 +1,30 @@
-//! The life of campaigns.
+//! The life of campaigns: creating, changing, activating, pausing, ending and settling them.
 
 use serde_json::{Value, json};
 
-use crate::support::app::{TestApp, admin, campaign_input, on_both, text};
+use crate::support::graphql::{GraphqlApp, admin, campaign_input, on_both, text};
 
 const NOBODY: &str = "Q2FtcGFpZ246OTk";
 
-async fn change(app: &TestApp, mutation: &str, id: &str) -> Value {
+async fn change(app: &GraphqlApp, mutation: &str, id: &str) -> Value {
     let query = format!(
         "mutation($id: ID!) {{ {mutation}(id: $id) {{ campaign {{ status endsAt revision }} userErrors {{ code path }} }} }}"
     );
     app.data(&admin(), &query, json!({ "id": id })).await[mutation].take()
 }
 
-async fn update(app: &TestApp, id: &str, input: Value) -> Value {
+async fn update(app: &GraphqlApp, id: &str, input: Value) -> Value {
     let query = "mutation($id: ID!, $input: CampaignUpdateInput!) { updateCampaign(id: $id, input: $input) { \
         campaign { name description revision endsAt budget maxPerCustomer } userErrors { code path } } }";
     app.data(&admin(), query, json!({ "id": id, "input": input })).await["updateCampaign"].take()
 }
 
-async fn revision(app: &TestApp, id: &str) -> Value {
+async fn revision(app: &GraphqlApp, id: &str) -> Value {
     let query = "query($id: ID!) { campaign(id: $id) { revision } }";
     app.data(&admin(), query, json!({ "id": id })).await["campaign"]["revision"].take()
 }
 
-async fn create(app: &TestApp, input: Value, key: Option<&str>) -> Value {
+async fn create(app: &GraphqlApp, input: Value, key: Option<&str>) -> Value {
     let query = "mutation($input: CampaignInput!, $key: String) { createCampaign(input: $input, idempotencyKey: $key) { \
         campaign { id } userErrors { code path } } }";
     let variables = json!({ "input": campaign_input(input), "key": key });
@@ -37,7 +37,7 @@ fn refused(answer: &Value, code: &str, path: &[&str]) {
 }
 
 on_both! {
-    async fn what_was_sent_is_answered(app: &TestApp) {
+    async fn what_was_sent_is_answered(app: &GraphqlApp) {
         let everything = json!({
             "name": "Whole", "description": "All there is", "startsAt": "2026-11-01T00:00:00+01:00",
             "endsAt": "2026-12-01T00:00:00Z", "timeZone": "Europe/Vienna", "currency": "EUR",
@@ -67,7 +67,7 @@ on_both! {
         }));
     }
 
-    async fn every_window_goal_and_award(app: &TestApp) {
+    async fn every_window_goal_and_award(app: &GraphqlApp) {
         let query = "query($id: ID!) { campaign(id: $id) { timeZone lateness window { __typename \
             ... on CampaignWindow { opensAt closesAt } ... on CalendarWindow { unit every weekStartsOn } \
             ... on RecurringWindow { weekdays from to } ... on SessionWindow { gap } \
@@ -109,7 +109,7 @@ on_both! {
         }
     }
 
-    async fn each_fault_is_told_with_its_path(app: &TestApp) {
+    async fn each_fault_is_told_with_its_path(app: &GraphqlApp) {
         for (over, code, path) in [
             (json!({ "name": "" }), "REQUIRED", vec!["name"]),
             (json!({ "name": "x".repeat(201) }), "TOO_LONG", vec!["name"]),
@@ -129,7 +129,7 @@ on_both! {
         }
     }
 
-    async fn a_key_makes_one_campaign(app: &TestApp) {
+    async fn a_key_makes_one_campaign(app: &GraphqlApp) {
         let first = create(app, json!({}), Some("k")).await;
         assert_eq!(create(app, json!({}), Some("k")).await, first);
         refused(&create(app, json!({ "name": "Other" }), Some("k")).await, "IDEMPOTENCY_CONFLICT", &["idempotencyKey"]);
@@ -144,7 +144,7 @@ on_both! {
         refused(&empty["cloneCampaign"], "REQUIRED", &["name"]);
     }
 
-    async fn a_draft_is_edited_freely_and_deleted(app: &TestApp) {
+    async fn a_draft_is_edited_freely_and_deleted(app: &GraphqlApp) {
         let id = app.draft(json!({ "description": "old", "maxPerCustomer": 2 })).await;
         let at = revision(app, &id).await;
         let change = json!({ "ifRevision": at, "name": "New", "description": null, "goal": { "everyPurchase": "EACH" } });
@@ -163,7 +163,7 @@ on_both! {
         assert_eq!(again["deleteCampaign"], missing);
     }
 
-    async fn from_draft_to_ended(app: &TestApp) {
+    async fn from_draft_to_ended(app: &GraphqlApp) {
         let id = app.draft(json!({ "startsAt": "2026-11-03T00:00:00Z", "endsAt": "2026-12-01T00:00:00Z" })).await;
         refused(&change(app, "pauseCampaign", &id).await, "ILLEGAL_TRANSITION", &["id"]);
         assert_eq!(change(app, "activateCampaign", &id).await["campaign"]["status"], "SCHEDULED");
@@ -186,7 +186,7 @@ on_both! {
         assert_eq!(kept["deleteCampaign"]["userErrors"], json!([{ "code": "ILLEGAL_TRANSITION", "path": ["id"] }]));
     }
 
-    async fn what_cannot_be_activated(app: &TestApp) {
+    async fn what_cannot_be_activated(app: &GraphqlApp) {
         let held = app.draft(json!({ "holdFor": "P1D" })).await;
         refused(&change(app, "activateCampaign", &held).await, "UNSUPPORTED_COMBINATION", &["id"]);
         let over = json!({ "startsAt": "2026-01-01T00:00:00Z", "endsAt": "2026-02-01T00:00:00Z" });
@@ -194,7 +194,7 @@ on_both! {
         refused(&change(app, "activateCampaign", &over).await, "BOUNDARY_IN_PAST", &["id"]);
     }
 
-    async fn an_unknown_id_is_told(app: &TestApp) {
+    async fn an_unknown_id_is_told(app: &GraphqlApp) {
         for id in [NOBODY, "nonsense", ""] {
             for mutation in ["activateCampaign", "pauseCampaign", "resumeCampaign", "endCampaign"] {
                 refused(&change(app, mutation, id).await, "NOT_FOUND", &["id"]);
@@ -205,7 +205,7 @@ on_both! {
         }
     }
 
-    async fn a_budget_declines_what_it_has_no_room_for(app: &TestApp) {
+    async fn a_budget_declines_what_it_has_no_room_for(app: &GraphqlApp) {
         let id = app.campaign(json!({ "goal": { "everyPurchase": "EACH" }, "budget": 25 })).await;
         for n in 0..3 {
             app.purchase(&format!("p{n}"), "ada", &format!("2026-11-02T10:0{n}:00Z"), "5").await;
@@ -221,7 +221,7 @@ on_both! {
         assert_eq!(answer["purchase"]["awards"], json!([{ "status": "DECLINED", "points": 10 }]));
     }
 
-    async fn what_comes_after_the_settlement_changes_nothing(app: &TestApp) {
+    async fn what_comes_after_the_settlement_changes_nothing(app: &GraphqlApp) {
         let id = app.campaign(json!({ "endsAt": "2026-11-03T00:00:00Z", "lateness": "PT1H" })).await;
         for n in 1..4 {
             app.purchase(&format!("p{n}"), "ada", &format!("2026-11-02T10:0{n}:00Z"), "5").await;
@@ -243,7 +243,7 @@ on_both! {
         assert_eq!(answer["customer"]["awards"]["nodes"], awards);
     }
 
-    async fn an_end_clips_the_windows_that_were_reached(app: &TestApp) {
+    async fn an_end_clips_the_windows_that_were_reached(app: &GraphqlApp) {
         let id = app.campaign(json!({ "goal": { "everyPurchase": "EACH" } })).await;
         app.purchase("p", "ada", "2026-11-02T10:00:00Z", "5").await;
         change(app, "endCampaign", &id).await;

@@ -1,14 +1,15 @@
-//! The customer, wherever an answer shows it: a cache that knows objects by their ids follows what moved the points.
+//! Every payload of a mutation that changes points contains the customer, so that a client's cache that stores objects by id
+//! stays up to date.
 
 use serde_json::{Value, json};
 
-use crate::support::app::{TestApp, admin, customer, on_both, storefront};
+use crate::support::graphql::{GraphqlApp, admin, customer, on_both, storefront};
 
-/// Of the customer and beside it. `asOf` is when each was told.
+/// The balance inside the customer and beside it. `asOf` is left out, because each of the two has its own.
 const SHOWN: &str = "customer { id externalId balance { available lifetime version cursor } } \
     balance { available lifetime version cursor } userErrors { code }";
 
-async fn purchase(app: &TestApp, id: &str) -> Value {
+async fn purchase(app: &GraphqlApp, id: &str) -> Value {
     let query = format!("mutation($input: RecordPurchaseInput!) {{ recordPurchase(input: $input) {{ {SHOWN} }} }}");
     let input = json!({
         "externalId": id, "customerExternalId": "ada", "purchasedAt": "2026-11-02T10:00:00Z", "total": "5", "currency": "EUR",
@@ -16,13 +17,13 @@ async fn purchase(app: &TestApp, id: &str) -> Value {
     app.data(&storefront(), &query, json!({ "input": input })).await["recordPurchase"].take()
 }
 
-async fn refund(app: &TestApp, purchase: &str) -> Value {
+async fn refund(app: &GraphqlApp, purchase: &str) -> Value {
     let query = format!("mutation($input: RecordRefundInput!) {{ recordRefund(input: $input) {{ {SHOWN} }} }}");
     let input = json!({ "externalId": "r", "purchaseExternalId": purchase, "refundedAt": "2026-11-02T11:00:00Z" });
     app.data(&storefront(), &query, json!({ "input": input })).await["recordRefund"].take()
 }
 
-async fn adjust(app: &TestApp, reason: &str) -> Value {
+async fn adjust(app: &GraphqlApp, reason: &str) -> Value {
     let query = format!(
         "mutation($input: AdjustPointsInput!) {{ adjustPoints(input: $input) {{ {SHOWN} entry {{ customer {{ \
         id externalId balance {{ available lifetime version cursor }} }} }} }} }}"
@@ -32,7 +33,7 @@ async fn adjust(app: &TestApp, reason: &str) -> Value {
 }
 
 on_both! {
-    async fn what_changes_points_answers_whose_they_are(app: &TestApp) {
+    async fn what_changes_points_answers_whose_they_are(app: &GraphqlApp) {
         app.campaign(json!({ "goal": { "everyPurchase": "EACH" } })).await;
         let answers = [purchase(app, "p1").await, purchase(app, "p1").await, refund(app, "p1").await, adjust(app, "x").await];
         let me = app.data(&customer("ada"), "{ me { id } }", json!({})).await["me"]["id"].take();
@@ -50,7 +51,7 @@ on_both! {
         }
     }
 
-    async fn a_ledger_entry_shows_its_customer(app: &TestApp) {
+    async fn a_ledger_entry_shows_its_customer(app: &GraphqlApp) {
         app.campaign(json!({ "goal": { "everyPurchase": "EACH" } })).await;
         purchase(app, "p1").await;
         purchase(app, "p2").await;
@@ -69,13 +70,13 @@ on_both! {
         assert_eq!(foreign["node"], Value::Null);
     }
 
-    async fn it_takes_no_statement_of_its_own(app: &TestApp) {
+    async fn it_takes_no_statement_of_its_own(app: &GraphqlApp) {
         app.campaign(json!({ "goal": { "everyPurchase": "EACH" } })).await;
         for number in 0..5 {
             purchase(app, &format!("p{number}")).await;
         }
         let ledger = |shown: &str| format!("{{ me {{ ledger {{ nodes {{ id {shown} }} }} progress {{ current }} }} }}");
-        // The first one loads what the cache then has.
+        // The first request fills the cache.
         app.data(&customer("ada"), &ledger(""), json!({})).await;
         let without = app.statements(&customer("ada"), &ledger(""), json!({})).await;
         let with = "customer { externalId balance { available } progress { current } }";
@@ -85,7 +86,7 @@ on_both! {
                 "mutation($inputs: [RecordPurchaseInput!]!) {{ recordPurchases(inputs: $inputs) {{ replayed {shown} }} }}"
             )
         };
-        // All are known already, so that each time the same is done.
+        // All purchases are recorded already, so both requests do the same work.
         let input = |number: i32| json!({
             "externalId": format!("p{number}"), "customerExternalId": "ada", "purchasedAt": "2026-11-02T10:00:00Z",
             "total": "5", "currency": "EUR",

@@ -1,14 +1,15 @@
-//! Errors: a code for each, nothing of our own inside, and nothing nulled that need not be.
+//! Errors: each has a code, none reveals internals, and none nulls more of the response than it must.
 
 use serde_json::{Value, json};
 
-use crate::support::app::{TestApp, admin, campaign_input, codes, customer, on_both, storefront};
+use crate::support::app::{Engine, TestApp};
+use crate::support::graphql::{GraphqlApp, admin, campaign_input, codes, customer, on_both, storefront};
 
 const RECORD: &str = "recordPurchase(input: {externalId: \"p\", customerExternalId: \"ada\", \
     purchasedAt: \"2026-11-02T10:00:00Z\", total: \"1\", currency: \"EUR\"})";
 
 on_both! {
-    async fn a_nullable_field_that_fails_nulls_itself_alone(app: &TestApp) {
+    async fn a_nullable_field_that_fails_nulls_itself_alone(app: &GraphqlApp) {
         app.purchase("p", "ada", "2026-11-02T10:00:00Z", "5").await;
         let query = "{ me(atLeastVersion: 9) { id } campaigns { totalCount } again: me { externalId } }";
         let answer = app.run(&customer("ada"), query, json!({})).await;
@@ -19,7 +20,7 @@ on_both! {
         }]));
     }
 
-    async fn errors_of_fields_tell_where_these_stand_in_what_was_sent(app: &TestApp) {
+    async fn errors_of_fields_tell_where_these_stand_in_what_was_sent(app: &GraphqlApp) {
         app.purchase("p", "ada", "2026-11-02T10:00:00Z", "5").await;
         let query = "# Größe\n\"What I have\"\nquery Mine($first: Int) {\n  me { externalId }\n  ...Lists\n}\n\
             fragment Lists on Query {\n\tcampaigns { totalCount }\n  wide: me {\n    bought: purchases(first: $first) { nodes { id } }\n  }\n}";
@@ -31,7 +32,7 @@ on_both! {
         assert_eq!(refused["errors"][0]["locations"], json!([{ "line": 1, "column": 31 }]));
     }
 
-    async fn a_value_that_fits_no_scalar_is_bad_input(app: &TestApp) {
+    async fn a_value_that_fits_no_scalar_is_bad_input(app: &GraphqlApp) {
         for (definition, value) in [
             ("$v: Count", json!(-1)), ("$v: Count", json!(1.5)), ("$v: Count", json!("1")), ("$v: Count", json!(1_u64 << 53)),
         ] {
@@ -40,7 +41,7 @@ on_both! {
         }
     }
 
-    async fn a_wrong_scalar_refuses_the_request_before_anything_runs(app: &TestApp) {
+    async fn a_wrong_scalar_refuses_the_request_before_anything_runs(app: &GraphqlApp) {
         let two = "mutation($x: RecordPurchaseInput!, $y: RecordPurchaseInput!) { a: recordPurchase(input: $x) { replayed } \
             b: recordPurchase(input: $y) { replayed } }";
         let wrong = app.run(&admin(), two, json!({ "x": purchase(&json!({})), "y": purchase(&json!({ "total": 12.5 })) })).await;
@@ -59,7 +60,7 @@ on_both! {
         assert_eq!(none["purchase"], Value::Null);
     }
 
-    async fn each_scalar_says_how_it_is_written(app: &TestApp) {
+    async fn each_scalar_says_how_it_is_written(app: &GraphqlApp) {
         let record = "mutation($i: RecordPurchaseInput!) { recordPurchase(input: $i) { replayed } }";
         let draft = "mutation($i: CampaignInput!) { createCampaign(input: $i) { userErrors { code } } }";
         let instant = "write an instant as RFC 3339 with an offset, such as \"2026-11-02T18:00:00+01:00\"";
@@ -92,7 +93,7 @@ on_both! {
         }
     }
 
-    async fn a_wrong_scalar_of_several_inputs_refuses_all_and_ten_are_told(app: &TestApp) {
+    async fn a_wrong_scalar_of_several_inputs_refuses_all_and_ten_are_told(app: &GraphqlApp) {
         let query = "mutation($i: [RecordPurchaseInput!]!) { recordPurchases(inputs: $i) { replayed } }";
         let input = |n: usize, total: Value| purchase(&json!({ "externalId": format!("p{n}"), "total": total }));
         let inputs: Vec<Value> = (0..5).map(|n| input(n, if n % 3 == 1 { json!(n) } else { json!("1") })).collect();
@@ -106,7 +107,7 @@ on_both! {
         assert_eq!(none["purchase"], Value::Null);
     }
 
-    async fn a_name_that_nothing_can_have_is_not_found(app: &TestApp) {
+    async fn a_name_that_nothing_can_have_is_not_found(app: &GraphqlApp) {
         app.purchase("p", "ada", "2026-11-02T10:00:00Z", "5").await;
         let query = "query($n: String!) { customer(by: {externalId: $n}) { id } purchase(by: {externalId: $n}) { id } \
             customers(externalIdPrefix: $n) { nodes { id } } }";
@@ -121,7 +122,7 @@ on_both! {
         assert_eq!(answer["recordRefund"]["userErrors"], told);
     }
 
-    async fn a_mutation_selected_twice_runs_once(app: &TestApp) {
+    async fn a_mutation_selected_twice_runs_once(app: &GraphqlApp) {
         app.campaign(json!({ "goal": { "everyPurchase": "EACH" } })).await;
         let query = format!(
             "mutation {{ {RECORD} {{ replayed }} {RECORD} {{ balance {{ version }} }} ...F }} \
@@ -135,7 +136,7 @@ on_both! {
         assert_eq!(answer, json!({ "a": { "replayed": true }, "b": { "replayed": true } }));
     }
 
-    async fn mutations_after_a_refused_one_run(app: &TestApp) {
+    async fn mutations_after_a_refused_one_run(app: &GraphqlApp) {
         let query = format!(
             "mutation {{ a: deleteCampaign(id: \"x\") {{ userErrors {{ code }} }} b: {RECORD} {{ replayed }} }}"
         );
@@ -143,7 +144,7 @@ on_both! {
         assert_eq!(answer, json!({ "a": { "userErrors": [{ "code": "NOT_FOUND" }] }, "b": { "replayed": false } }));
     }
 
-    async fn without_a_database_everything_is_unavailable(app: &TestApp) {
+    async fn without_a_database_everything_is_unavailable(app: &GraphqlApp) {
         app.purchase("p", "ada", "2026-11-02T10:00:00Z", "5").await;
         app.app.database.clone().close().await.unwrap();
         for query in ["{ me { id } }", "{ campaigns { totalCount } }", "{ node(id: \"Q3VzdG9tZXI6YWRh\") { id } }"] {
@@ -156,7 +157,7 @@ on_both! {
         told_nothing(&answer);
     }
 
-    async fn our_own_faults_are_masked(app: &TestApp) {
+    async fn our_own_faults_are_masked(app: &GraphqlApp) {
         app.purchase("p", "ada", "2026-11-02T10:00:00Z", "5").await;
         app.execute("UPDATE customer SET running = 'secret'").await;
         app.campaign(json!({})).await;
@@ -170,7 +171,7 @@ on_both! {
 
 #[tokio::test]
 async fn what_does_not_fit_the_queue_is_refused_whole() {
-    let app = TestApp::with_queue(2).await;
+    let app = GraphqlApp::of(TestApp::start_with(Engine::Sqlite, |config| config.writer.queue_items = 2).await);
     let query = "mutation($inputs: [RecordPurchaseInput!]!) { recordPurchases(inputs: $inputs) { replayed } }";
     let input = |n: i32| {
         json!({
@@ -192,13 +193,13 @@ fn purchase(over: &Value) -> Value {
     input
 }
 
-/// An answer to what was not run.
+/// The response to a request that was refused before it ran.
 fn refused(code: &str, messages: &[&str]) -> Value {
     let error = |message: &&str| json!({ "message": message, "extensions": { "code": code } });
     json!({ "errors": messages.iter().map(error).collect::<Vec<_>>() })
 }
 
-/// No SQL, no path, no value of ours.
+/// Asserts that the errors contain no SQL, no path and no internal value.
 fn told_nothing(answer: &Value) {
     let errors = answer["errors"].to_string().to_lowercase();
     for word in ["select", "insert", "sqlx", "database", "pool", "secret", "/tmp", "customer.running", "connection"] {

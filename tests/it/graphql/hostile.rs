@@ -1,11 +1,11 @@
-//! Requests made to hurt are refused before anything runs.
+//! Abusive requests are refused before anything runs.
 
 use serde_json::json;
 use windfall::app::viewer::Viewer;
 
-use crate::support::app::{TestApp, admin};
+use crate::support::graphql::{GraphqlApp, admin};
 
-/// A chain in which each fragment spreads the next one twice.
+/// A chain of fragments. `link` returns the selection of a fragment, which spreads the next one.
 fn bomb(levels: usize, link: impl Fn(usize) -> String) -> String {
     let fragments: String = (0..levels).map(|n| format!("fragment F{n} on Customer{{{}}}", link(n + 1))).collect();
     format!("{{me{{...F0}}}}{fragments}fragment F{levels} on Customer{{id}}")
@@ -13,7 +13,7 @@ fn bomb(levels: usize, link: impl Fn(usize) -> String) -> String {
 
 #[tokio::test]
 async fn nested_literals_and_fragment_bombs_are_refused() {
-    let app = TestApp::sqlite().await;
+    let app = GraphqlApp::sqlite().await;
     let nested = |open: &str, close: &str, levels: usize| {
         format!("{{ me(atLeastVersion: {}1{}) {{ id }} }}", open.repeat(levels), close.repeat(levels))
     };
@@ -34,7 +34,7 @@ async fn nested_literals_and_fragment_bombs_are_refused() {
 
 #[tokio::test]
 async fn refusals_are_few_and_short() {
-    let app = TestApp::sqlite().await;
+    let app = GraphqlApp::sqlite().await;
     let wrong: String = (0..200).map(|n| format!("{}{n} ", "nothing".repeat(40))).collect();
     for query in
         [format!("{{ {} }}", &wrong[..20_000]), "{ me { nothing } }".to_owned(), "{".to_owned(), "{ me }".to_owned()]

@@ -1,4 +1,4 @@
-//! The endpoint over HTTP.
+//! The GraphQL endpoint over HTTP: authentication, methods, media types, limits and headers.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,12 +13,12 @@ use windfall::engine::time::parse_instant;
 use windfall::http::auth::{Role, Verifier};
 use windfall::http::router::router;
 
-use crate::support::app::{NOW, TestApp};
+use crate::support::graphql::{GraphqlApp, NOW};
 
 struct Server {
     address: SocketAddr,
     client: Client,
-    app: TestApp,
+    app: GraphqlApp,
 }
 
 fn auth() -> config::Auth {
@@ -41,7 +41,7 @@ impl Server {
     }
 
     async fn start_with(configure: impl FnOnce(&mut config::Config)) -> Self {
-        let app = TestApp::sqlite().await;
+        let app = GraphqlApp::sqlite().await;
         let verifier = Verifier::new(&auth(), parse_instant(NOW).unwrap().0).await.unwrap();
         let mut config = config::Config::defaults().unwrap();
         config.http.body_limit_bytes = 256 * 1024;
@@ -136,7 +136,7 @@ async fn what_is_no_request_is_told_as_a_graphql_error() {
     assert_eq!(refused(untyped).await, bad(StatusCode::UNSUPPORTED_MEDIA_TYPE));
     let encoded = server.post(asks.clone()).header(CONTENT_ENCODING, "gzip");
     assert_eq!(refused(encoded).await, bad(StatusCode::UNSUPPORTED_MEDIA_TYPE));
-    // Whoever cannot record has less to say.
+    // The limit on bodies is lower for callers that cannot record purchases.
     let large = asks.clone() + &" ".repeat(140_000);
     assert_eq!(refused(server.post(large.clone())).await, bad(StatusCode::PAYLOAD_TOO_LARGE));
     let customer = server.post(large.clone()).bearer_auth(token(Role::Customer, "ada"));
@@ -182,7 +182,7 @@ async fn a_client_that_hangs_up_cancels_nothing() {
             server.post(json!({ "query": query }).to_string()).bearer_auth(&shop).timeout(Duration::from_millis(n % 7));
         let _ = request.send().await;
     }
-    // Nothing is left half-way: what comes next is answered.
+    // No abandoned request blocks the next one.
     let answer = server
         .query(&shop, "{ customers { nodes { balance { version } purchases(first: 100) { nodes { id } } } } }")
         .await;
@@ -288,7 +288,7 @@ async fn documents_are_limited_as_configured_and_refusals_say_how() {
     for (query, told) in [
         ("{ a: __typename b: __typename c: __typename }", "3 aliases, and at most 2 are allowed: split it"),
         ("{ __typename @skip(if: false) a: __typename @skip(if: false) }", "2 directives, and at most 1 are allowed"),
-        ("{ me { awards { nodes { id } } } }", "4 levels of fields, and at most 3 are allowed: ask for the inner part"),
+        ("{ me { awards { nodes { id } } } }", "4 levels of fields, and at most 3 are allowed: request the inner"),
         (
             format!("{{ {} }}", "__typename ".repeat(40)).as_str(),
             "42 tokens (names, values, brackets and signs), and at most 40 are",
@@ -315,7 +315,7 @@ async fn the_server_says_where_everything_is() {
     for (name, path) in addresses.as_object().unwrap() {
         let Some(path) = path.as_str().filter(|path| path.starts_with('/')) else { continue };
         let response = server.client.get(server.url(path)).send().await.unwrap();
-        // A path that is not routed has no words; the metrics of a process that records none have.
+        // An unrouted path responds with 404 and no body. `/metrics` responds with a body even if the process records no metrics.
         let is_routed = response.status() != StatusCode::NOT_FOUND || !response.bytes().await.unwrap().is_empty();
         assert!(is_routed, "{name}");
     }
@@ -395,7 +395,7 @@ async fn who_asks_too_much_waits_and_nobody_else_does() {
             break;
         }
     }
-    let limited = limited.expect("ten points do not last for twenty requests");
+    let limited = limited.expect("ten points are not enough for twenty requests");
     let seconds = limited.headers()[RETRY_AFTER].to_str().unwrap().to_owned();
     let answer = json_of(limited).await;
     assert_eq!(answer["errors"][0]["extensions"]["code"], "RATE_LIMITED");
@@ -442,7 +442,7 @@ async fn graphiql_and_introspection_are_there_when_asked_for() {
     let page = server.client.get(server.url("/graphiql")).send().await.unwrap();
     assert!(page.headers()["content-security-policy"].to_str().unwrap().contains("script-src 'self'"));
     let page = page.text().await.unwrap();
-    // Everything that the page names is there.
+    // Every file that the page names is served.
     let named: Vec<&str> = page.split('"').filter(|text| text.starts_with("graphiql/")).collect();
     assert_eq!(named.len(), 6, "{page}");
     for file in named {

@@ -1,11 +1,11 @@
-//! Everything by its id.
+//! Reading objects of every kind by their ids.
 
 use serde_json::{Value, json};
 
-use crate::support::app::{TestApp, admin, customer, on_both, text};
+use crate::support::graphql::{GraphqlApp, admin, customer, on_both, text};
 
-/// One id of each kind, of a customer `ada`; and of a draft.
-pub(crate) async fn ids(app: &TestApp) -> (Vec<String>, String) {
+/// Returns the ids of the customer `ada`, of her purchase, award and ledger entry, and of a campaign; and the id of a draft.
+pub(crate) async fn ids(app: &GraphqlApp) -> (Vec<String>, String) {
     let campaign = app.campaign(json!({ "goal": { "everyPurchase": "EACH" } })).await;
     let draft = app.draft(json!({ "name": "Secret" })).await;
     app.purchase("p1", "ada", "2026-11-02T10:00:00Z", "5").await;
@@ -21,7 +21,7 @@ const NODES: &str = "query($ids: [ID!]!) { nodes(ids: $ids) { __typename id ... 
     ... on Purchase { externalId } ... on Award { points } ... on LedgerEntry { sequence } ... on Campaign { name } } }";
 
 on_both! {
-    async fn nodes_come_in_the_order_asked_for(app: &TestApp) {
+    async fn nodes_come_in_the_order_asked_for(app: &GraphqlApp) {
         let (mut ids, draft) = ids(app).await;
         ids.push(draft);
         ids.extend(["nonsense".to_owned(), ids[0].clone()]);
@@ -41,7 +41,7 @@ on_both! {
         assert_eq!(app.codes(&admin(), NODES, json!({ "ids": many })).await, ["BAD_USER_INPUT"]);
     }
 
-    async fn what_is_foreign_does_not_exist(app: &TestApp) {
+    async fn what_is_foreign_does_not_exist(app: &GraphqlApp) {
         let (mut ids, draft) = ids(app).await;
         ids.push(draft);
         app.purchase("b1", "bob", "2026-11-02T10:00:00Z", "5").await;

@@ -2,12 +2,12 @@
 
 use serde_json::{Value, json};
 
-use crate::support::app::{TestApp, admin, on_both, text};
+use crate::support::graphql::{GraphqlApp, admin, on_both, text};
 
 const PAGE: &str =
     "{ edges { cursor node { id } } nodes { id } pageInfo { hasNextPage hasPreviousPage startCursor endCursor } }";
 
-/// A connection: the text before its arguments, other arguments, the text after, and where it lies in the answer.
+/// A connection: the query text before and after its arguments, and a JSON pointer to it in the response's data.
 struct List {
     name: &'static str,
     before: &'static str,
@@ -45,13 +45,13 @@ const LISTS: [List; 6] = [
 ];
 
 impl List {
-    async fn page(&self, app: &TestApp, arguments: &str) -> Value {
+    async fn page(&self, app: &GraphqlApp, arguments: &str) -> Value {
         let query = format!("{}({arguments}) {PAGE} {}", self.before, self.after);
         let answer = app.data(&admin(), &query, json!({})).await;
         answer.pointer(self.at).unwrap_or_else(|| panic!("{}: {answer}", self.name)).clone()
     }
 
-    async fn codes(&self, app: &TestApp, arguments: &str) -> Vec<String> {
+    async fn codes(&self, app: &GraphqlApp, arguments: &str) -> Vec<String> {
         let query = format!("{}({arguments}) {PAGE} {}", self.before, self.after);
         app.codes(&admin(), &query, json!({})).await
     }
@@ -65,15 +65,15 @@ fn flag(page: &Value, name: &str) -> bool {
     page["pageInfo"][name].as_bool().unwrap()
 }
 
-/// Ada has seven purchases: an award for each, and then one for all; and there are seven customers and campaigns.
-async fn sevens(app: &TestApp) {
+/// Ada has seven purchases, an award for each, and one for all seven. There are seven customers and seven campaigns.
+async fn sevens(app: &GraphqlApp) {
     app.campaign(json!({ "name": "Each", "goal": { "everyPurchase": "EACH" } })).await;
     app.campaign(json!({ "name": "Seven", "goal": { "purchases": { "atLeast": 7 } } })).await;
     for n in 2..7 {
         app.draft(json!({ "name": format!("Draft {n}") })).await;
     }
     for n in 0..7 {
-        // Two at each instant: the external id decides.
+        // Two purchases share each instant, so the external id decides their order.
         app.purchase(&format!("p{n}"), "ada", &format!("2026-11-02T10:0{}:00Z", n / 2), "5").await;
         if n > 0 {
             app.purchase(&format!("q{n}"), &format!("c{n}"), "2026-11-02T10:00:00Z", "5").await;
@@ -82,7 +82,7 @@ async fn sevens(app: &TestApp) {
 }
 
 on_both! {
-    async fn pages_put_together_are_the_list(app: &TestApp) {
+    async fn pages_put_together_are_the_list(app: &GraphqlApp) {
         sevens(app).await;
         for list in &LISTS {
             let whole = list.page(app, "first: 100").await;
@@ -129,7 +129,7 @@ on_both! {
         }
     }
 
-    async fn odd_pages(app: &TestApp) {
+    async fn odd_pages(app: &GraphqlApp) {
         sevens(app).await;
         for list in &LISTS {
             let none = list.page(app, "first: 0").await;
@@ -142,12 +142,12 @@ on_both! {
                 assert_eq!(list.codes(app, wrong).await, ["BAD_USER_INPUT"], "{}({wrong})", list.name);
             }
         }
-        // A cursor of another list.
+        // A cursor is valid for its own list only.
         let cursor = LISTS[3].page(app, "first: 1").await["pageInfo"]["endCursor"].clone();
         assert_eq!(LISTS[4].codes(app, &format!("after: {cursor}")).await, ["BAD_USER_INPUT"]);
     }
 
-    async fn lists_are_newest_first_and_can_be_filtered(app: &TestApp) {
+    async fn lists_are_newest_first_and_can_be_filtered(app: &GraphqlApp) {
         sevens(app).await;
         let query = "{ customer(by: {externalId: \"ada\"}) { purchases(first: 3) { nodes { externalId } } \
             ledger(first: 2) { nodes { sequence } } \
@@ -169,7 +169,7 @@ on_both! {
         assert_eq!(answer["nobody"]["nodes"], json!([]));
     }
 
-    async fn evidence_of_a_streak_is_the_first_of_each_window(app: &TestApp) {
+    async fn evidence_of_a_streak_is_the_first_of_each_window(app: &GraphqlApp) {
         app.campaign(json!({
             "window": { "calendar": { "unit": "DAY" } }, "goal": { "streak": { "length": 2, "purchasesPerWindow": 2 } },
         })).await;
@@ -196,12 +196,12 @@ on_both! {
         assert_eq!(names(&page(json!({ "first": 3, "after": three["pageInfo"]["endCursor"] })).await), ["e"]);
     }
 
-    async fn evidence_is_read_in_chunks(app: &TestApp) {
+    async fn evidence_is_read_in_chunks(app: &GraphqlApp) {
         app.campaign(json!({
             "filter": { "minAmount": "2" }, "goal": { "purchases": { "atLeast": 150 } }, "startsAt": "2026-10-01T00:00:00Z",
         })).await;
         let record = "mutation($inputs: [RecordPurchaseInput!]!) { recordPurchases(inputs: $inputs) { userErrors { code } } }";
-        // Every other one does not count.
+        // Every other purchase is below `minAmount`.
         let inputs: Vec<Value> = (0..300).map(|n| json!({
             "externalId": format!("p{n:03}"), "customerExternalId": "ada", "currency": "EUR",
             "purchasedAt": format!("2026-11-01T{:02}:{:02}:00Z", n / 60, n % 60), "total": if n % 2 == 0 { "5" } else { "1" },

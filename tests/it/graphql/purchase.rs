@@ -1,8 +1,8 @@
-//! Recording purchases, and reading them.
+//! Recording and reading purchases.
 
 use serde_json::{Value, json};
 
-use crate::support::app::{TestApp, admin, customer, on_both, storefront, text};
+use crate::support::graphql::{GraphqlApp, admin, customer, on_both, storefront, text};
 
 const RECORD: &str = "mutation($input: RecordPurchaseInput!) { recordPurchase(input: $input) { \
     purchase { externalId total { amount currency } net { amount } channel purchasedAt recordedAt \
@@ -14,18 +14,18 @@ fn input(over: Value) -> Value {
         "externalId": "p1", "customerExternalId": "ada", "purchasedAt": "2026-11-02T10:00:00+01:00", "total": "20",
         "currency": "EUR",
     });
-    let (Value::Object(fields), Value::Object(over)) = (&mut whole, over) else { panic!("an input is an object") };
+    let (Value::Object(fields), Value::Object(over)) = (&mut whole, over) else { panic!("the input is not an object") };
     fields.extend(over);
     whole
 }
 
-async fn record(app: &TestApp, over: Value) -> Value {
+async fn record(app: &GraphqlApp, over: Value) -> Value {
     let mut answer = app.data(&storefront(), RECORD, json!({ "input": input(over) })).await;
     answer["recordPurchase"].take()
 }
 
 on_both! {
-    async fn a_purchase_awards_what_it_reaches(app: &TestApp) {
+    async fn a_purchase_awards_what_it_reaches(app: &GraphqlApp) {
         app.campaign(json!({})).await;
         app.purchase("p1", "ada", "2026-11-02T10:00:00Z", "5").await;
         app.purchase("p2", "ada", "2026-11-02T10:10:00Z", "5").await;
@@ -57,7 +57,7 @@ on_both! {
         }));
     }
 
-    async fn a_payload_tells_the_newest_hundred_awards_and_how_many_changed(app: &TestApp) {
+    async fn a_payload_tells_the_newest_hundred_awards_and_how_many_changed(app: &GraphqlApp) {
         app.campaign(json!({ "goal": { "purchases": { "atLeast": 1, "repeat": true } } })).await;
         let inputs: Vec<Value> = (10..130)
             .map(|n| input(json!({ "externalId": format!("p{n:03}"), "purchasedAt": format!("2026-11-02T09:{:02}:{:02}Z", n / 10, n % 10) })))
@@ -77,14 +77,14 @@ on_both! {
         }));
         let refused = app.data(&storefront(), one, json!({ "input": input(json!({ "externalId": "p010", "total": "1" })) })).await;
         assert_eq!(refused["recordPurchase"]["awardsChanged"], 0);
-        // One that no other award goes by its place changes none but its own.
+        // No award comes after that of the last purchase, so the refund changes one award only.
         let refund = "mutation($input: RecordRefundInput!) { recordRefund(input: $input) { awardsChanged awards { status } } }";
         let input = json!({ "externalId": "r", "purchaseExternalId": "p129", "refundedAt": "2026-11-02T11:00:00Z" });
         let answer = app.data(&storefront(), refund, json!({ "input": input })).await;
         assert_eq!(answer["recordRefund"], json!({ "awardsChanged": 1, "awards": [{ "status": "REVERSED" }] }));
     }
 
-    async fn what_is_recorded_is_answered(app: &TestApp) {
+    async fn what_is_recorded_is_answered(app: &GraphqlApp) {
         let lines = json!([
             { "sku": "a", "category": "c", "quantity": 2, "amount": "1.5" },
             { "sku": "b", "amount": "0" },
@@ -106,11 +106,11 @@ on_both! {
         assert_eq!(yen["purchase"]["total"], json!({ "amount": "7", "currency": "JPY" }));
     }
 
-    async fn a_replay_changes_nothing_and_a_conflict_is_refused(app: &TestApp) {
+    async fn a_replay_changes_nothing_and_a_conflict_is_refused(app: &GraphqlApp) {
         app.campaign(json!({ "goal": { "everyPurchase": "EACH" } })).await;
         let first = record(app, json!({})).await;
         assert_eq!((&first["replayed"], &first["awards"]), (&json!(false), &json!([{ "points": 10, "status": "STANDING" }])));
-        // The same instant and amount, written otherwise.
+        // The same instant and amount, in another notation.
         let same = json!({ "purchasedAt": "2026-11-02T09:00:00.000Z", "total": "20.00", "lines": [], "channel": null });
         let again = record(app, same).await;
         assert_eq!(again["replayed"], true);
@@ -124,13 +124,13 @@ on_both! {
         }
     }
 
-    async fn lines_in_another_order_are_the_same(app: &TestApp) {
+    async fn lines_in_another_order_are_the_same(app: &GraphqlApp) {
         let (a, b) = (json!({ "sku": "a", "category": "c", "amount": "2" }), json!({ "sku": "a", "amount": "2" }));
         let first = record(app, json!({ "lines": [a, b, a] })).await;
         assert_eq!((&first["replayed"], &first["userErrors"]), (&json!(false), &json!([])));
         let again = record(app, json!({ "lines": [b, a, a] })).await;
         assert_eq!((&again["replayed"], &again["userErrors"]), (&json!(true), &json!([])));
-        // As it was sent first.
+        // The lines keep the order in which they were first sent.
         assert_eq!(again["purchase"]["lines"], first["purchase"]["lines"]);
         let twice = json!({ "sku": "a", "category": "c", "amount": "2", "quantity": 2 });
         for other in [json!([a, b, b]), json!([a, b]), json!([a, b, twice])] {
@@ -139,7 +139,7 @@ on_both! {
         }
     }
 
-    async fn an_award_that_rests_on_other_purchases_is_answered(app: &TestApp) {
+    async fn an_award_that_rests_on_other_purchases_is_answered(app: &GraphqlApp) {
         app.campaign(json!({
             "window": { "session": { "gap": "PT1H" } }, "goal": { "spend": { "amount": "100" } },
         })).await;
@@ -149,13 +149,13 @@ on_both! {
         record(app, of("10", "09:00")).await;
         let reached = record(app, of("95", "09:30")).await;
         assert_eq!(reached["awards"], json!([{ "points": 10, "status": "STANDING" }]));
-        // The same purchase reaches it for as many points, in a window that opens earlier.
+        // The same purchase reaches the goal for the same points, but the window now opens earlier.
         let late = record(app, of("1", "08:30")).await;
         assert_eq!(late["awards"], json!([{ "points": 10, "status": "STANDING" }]));
         assert_eq!(late["balance"]["available"], reached["balance"]["available"]);
     }
 
-    async fn each_fault_is_told_with_its_path(app: &TestApp) {
+    async fn each_fault_is_told_with_its_path(app: &GraphqlApp) {
         let line = |over: Value| {
             let mut whole = json!({ "sku": "a", "amount": "1" });
             whole.as_object_mut().unwrap().extend(over.as_object().unwrap().clone());
@@ -187,7 +187,7 @@ on_both! {
         assert_eq!(many["userErrors"].as_array().unwrap().len(), 2, "{many}");
     }
 
-    async fn several_are_each_answered_in_order(app: &TestApp) {
+    async fn several_are_each_answered_in_order(app: &GraphqlApp) {
         let query = "mutation($inputs: [RecordPurchaseInput!]!) { recordPurchases(inputs: $inputs) { \
             purchase { externalId } replayed userErrors { code path } } }";
         let inputs = json!([
@@ -208,7 +208,7 @@ on_both! {
         assert_eq!(app.data(&admin(), query, json!({ "inputs": most })).await["recordPurchases"][499]["replayed"], false);
     }
 
-    async fn a_customer_without_purchases_is_there_for_itself(app: &TestApp) {
+    async fn a_customer_without_purchases_is_there_for_itself(app: &GraphqlApp) {
         app.campaign(json!({ "goal": { "spend": { "amount": "20" } } })).await;
         let me = "{ me { id externalId balance { available pending lifetime version cursor } \
             progress { unit current target state awardsLeft } \
@@ -226,12 +226,12 @@ on_both! {
         app.purchase("p", "nobody", "2026-11-02T10:00:00Z", "25").await;
         let answer = app.data(&customer("nobody"), ledger, json!({})).await;
         assert_eq!(answer["me"]["ledger"]["nodes"], json!([{ "sequence": 1 }]));
-        // Nobody else sees one that was never heard of.
+        // A customer without any facts does not exist for other callers.
         let other = app.data(&admin(), "{ customer(by: {externalId: \"who\"}) { id } me { id } }", json!({})).await;
         assert_eq!(other, json!({ "customer": null, "me": null }));
     }
 
-    async fn a_version_that_was_seen_can_be_asked_for(app: &TestApp) {
+    async fn a_version_that_was_seen_can_be_asked_for(app: &GraphqlApp) {
         app.purchase("p", "ada", "2026-11-02T10:00:00Z", "25").await;
         let query = "query($v: Count) { me(atLeastVersion: $v) { balance { version } } }";
         assert_eq!(app.data(&customer("ada"), query, json!({ "v": 1 })).await["me"]["balance"]["version"], 1);

@@ -1,22 +1,22 @@
-//! Recording refunds, and what they undo.
+//! Recording refunds, and the awards that they undo.
 
 use serde_json::{Value, json};
 
-use crate::support::app::{TestApp, admin, on_both, storefront};
+use crate::support::graphql::{GraphqlApp, admin, on_both, storefront};
 
 const RECORD: &str = "mutation($input: RecordRefundInput!) { recordRefund(input: $input) { \
     purchase { externalId net { amount } refunds { externalId amount { amount } refundedAt } awards { status } } \
     awards { status points purchases { nodes { externalId } } } balance { available lifetime } \
     replayed userErrors { code path } } }";
 
-async fn refund(app: &TestApp, over: Value) -> Value {
+async fn refund(app: &GraphqlApp, over: Value) -> Value {
     let mut input = json!({ "externalId": "r1", "purchaseExternalId": "p3", "refundedAt": "2026-11-02T11:00:00Z" });
     input.as_object_mut().unwrap().extend(over.as_object().unwrap().clone());
     let mut answer = app.data(&storefront(), RECORD, json!({ "input": input })).await;
     answer["recordRefund"].take()
 }
 
-async fn three_purchases(app: &TestApp) {
+async fn three_purchases(app: &GraphqlApp) {
     app.campaign(json!({})).await;
     for (id, minute) in [("p1", 10), ("p2", 20), ("p3", 30)] {
         app.purchase(id, "ada", &format!("2026-11-02T10:{minute}:00Z"), "5").await;
@@ -24,7 +24,7 @@ async fn three_purchases(app: &TestApp) {
 }
 
 on_both! {
-    async fn a_whole_refund_takes_the_award_back(app: &TestApp) {
+    async fn a_whole_refund_takes_the_award_back(app: &GraphqlApp) {
         three_purchases(app).await;
         let answer = refund(app, json!({})).await;
         let evidence = json!([{ "externalId": "p1" }, { "externalId": "p2" }, { "externalId": "p3" }]);
@@ -33,7 +33,7 @@ on_both! {
                 "externalId": "p3", "net": { "amount": "0.00" }, "awards": [],
                 "refunds": [{ "externalId": "r1", "amount": { "amount": "5.00" }, "refundedAt": "2026-11-02T11:00:00Z" }],
             },
-            // It shows what it last rested on.
+            // A reversed award keeps the evidence that it had last.
             "awards": [{ "status": "REVERSED", "points": 10, "purchases": { "nodes": evidence } }],
             "balance": { "available": 0, "lifetime": 0 }, "replayed": false, "userErrors": [],
         }));
@@ -48,7 +48,7 @@ on_both! {
         }));
     }
 
-    async fn a_replayed_refund_answers_what_its_purchase_reached(app: &TestApp) {
+    async fn a_replayed_refund_answers_what_its_purchase_reached(app: &GraphqlApp) {
         three_purchases(app).await;
         refund(app, json!({ "amount": "1" })).await;
         let again = refund(app, json!({ "amount": "1.0" })).await;
@@ -58,7 +58,7 @@ on_both! {
         assert_eq!(conflict["userErrors"], json!([{ "code": "IDEMPOTENCY_CONFLICT", "path": ["input", "externalId"] }]));
     }
 
-    async fn lines_that_add_up_to_the_same_are_the_same(app: &TestApp) {
+    async fn lines_that_add_up_to_the_same_are_the_same(app: &GraphqlApp) {
         let query = "mutation($input: RecordPurchaseInput!) { recordPurchase(input: $input) { userErrors { code } } }";
         let lines = json!([{ "sku": "a", "amount": "5" }, { "sku": "b", "amount": "4" }]);
         let input = json!({
@@ -84,7 +84,7 @@ on_both! {
         }
     }
 
-    async fn each_fault_is_told_with_its_path(app: &TestApp) {
+    async fn each_fault_is_told_with_its_path(app: &GraphqlApp) {
         three_purchases(app).await;
         let lines = json!([{ "sku": "a", "amount": "3" }, { "sku": "a", "amount": "1" }]);
         let query = "mutation($input: RecordPurchaseInput!) { recordPurchase(input: $input) { userErrors { code } } }";

@@ -1,4 +1,4 @@
-//! Who may do what: every field of Query and Mutation, as the schema lists them.
+//! The rights of each role, for every field of `Query` and `Mutation` in the schema.
 
 use apollo_compiler::Schema;
 use apollo_compiler::ast::FieldDefinition;
@@ -7,19 +7,19 @@ use serde_json::{Value, json};
 use windfall::app::viewer::Viewer;
 
 use super::node::ids;
-use crate::support::app::{TestApp, admin, campaign_input, customer, on_both, storefront, text};
+use crate::support::graphql::{GraphqlApp, admin, campaign_input, customer, on_both, storefront, text};
 
-/// Fields that storefronts may use; every other mutation is for admins.
+/// The mutations that storefronts may use. All others are for admins.
 const OF_STOREFRONTS: [&str; 3] = ["recordPurchase", "recordPurchases", "recordRefund"];
 
 fn fields(root: &str) -> Vec<FieldDefinition> {
     let schema = Schema::parse_and_validate(windfall::graphql::sdl(), "schema.graphql").unwrap();
-    let Some(ExtendedType::Object(root)) = schema.types.get(root) else { panic!("{root} is an object") };
+    let Some(ExtendedType::Object(root)) = schema.types.get(root) else { panic!("{root} is not an object type") };
     root.fields.values().map(|field| field.node.as_ref().clone()).collect()
 }
 
-/// A valid operation with that field alone, and its variables. A field with an argument that is not known here fails:
-/// whoever adds one tells what it takes.
+/// Returns a valid operation with that field alone, and its variables. Panics if a required argument has a type that is not
+/// known here, so that whoever adds such a type gives it a value.
 fn operation(kind: &str, field: &FieldDefinition) -> (String, Value) {
     let purchase = json!({
         "externalId": "x", "customerExternalId": "ada", "purchasedAt": "2026-11-02T10:00:00Z", "total": "1", "currency": "EUR",
@@ -44,7 +44,7 @@ fn operation(kind: &str, field: &FieldDefinition) -> (String, Value) {
             "AdjustPointsInput!" => {
                 json!({ "customerExternalId": "ada", "points": 1, "reason": "r", "idempotencyKey": "k" })
             }
-            other => panic!("tell this test a value of {other}"),
+            other => panic!("this test needs a value of the type {other}"),
         };
         definitions.push(format!("${name}: {ty}"));
         arguments.push(format!("{name}: ${name}"));
@@ -54,7 +54,7 @@ fn operation(kind: &str, field: &FieldDefinition) -> (String, Value) {
 }
 
 on_both! {
-    async fn every_field_refuses_who_may_not_use_it(app: &TestApp) {
+    async fn every_field_refuses_who_may_not_use_it(app: &GraphqlApp) {
         let (queries, mutations) = (fields("Query"), fields("Mutation"));
         assert!(queries.len() >= 8 && mutations.len() >= 12, "{} and {}", queries.len(), mutations.len());
         for field in &queries {
@@ -79,7 +79,7 @@ on_both! {
         }
     }
 
-    async fn budgets_and_drafts_are_not_for_everyone(app: &TestApp) {
+    async fn budgets_and_drafts_are_not_for_everyone(app: &GraphqlApp) {
         let (ids, draft) = ids(app).await;
         let campaign = app.campaign(json!({ "budget": 100 })).await;
         let query = "query($id: ID!) { campaign(id: $id) { name budget stats { awards } budgetExhausted } }";

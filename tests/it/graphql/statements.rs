@@ -1,12 +1,12 @@
-//! No request costs more statements for many parents than for one.
+//! A request sends as many statements for many parents as for one.
 
 use serde_json::json;
 
-use crate::support::app::{TestApp, admin, on_both};
+use crate::support::graphql::{GraphqlApp, admin, on_both};
 
 const MINUTES: [&str; 4] = ["10", "20", "30", "40"];
 
-async fn shop_of(app: &TestApp, customers: u32) {
+async fn shop_of(app: &GraphqlApp, customers: u32) {
     app.campaign(json!({ "budget": 1_000_000 })).await;
     app.campaign(json!({ "window": { "rolling": { "duration": "P1D" } }, "goal": { "purchases": { "atLeast": 3 } } }))
         .await;
@@ -50,7 +50,7 @@ const DEEP: [&str; 7] = [
 ];
 
 on_both! {
-    async fn a_list_of_fifty_costs_as_many_statements_as_a_list_of_one(app: &TestApp) {
+    async fn a_list_of_fifty_costs_as_many_statements_as_a_list_of_one(app: &GraphqlApp) {
         shop_of(app, 50).await;
         for query in DEEP {
             let one = app.statements(&admin(), query, json!({ "n": 1 })).await;
@@ -68,7 +68,7 @@ on_both! {
         }
     }
 
-    async fn several_nodes_cost_as_many_statements_as_one(app: &TestApp) {
+    async fn several_nodes_cost_as_many_statements_as_one(app: &GraphqlApp) {
         shop_of(app, 20).await;
         let query = "query($n: Int) { customers(first: $n) { nodes { id awards(first: 1) { nodes { id } } } } }";
         let answer = app.data(&admin(), query, json!({ "n": 20 })).await;

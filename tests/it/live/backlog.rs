@@ -1,13 +1,13 @@
-//! More to catch up with than one read takes.
+//! Followers that have more to catch up with than one read returns.
 
 use serde_json::{Value, json};
 
 use super::{Follower, Told, Transport, entries};
-use crate::support::app::text;
-use crate::support::direct::{ENGINES, scratch};
+use crate::support::app::{ENGINES, scratch};
+use crate::support::graphql::text;
 use crate::support::shop::Shop;
 
-/// Entries of one update at most, as the schema promises.
+/// The most entries of one update, as documented in the schema.
 const MAX_ENTRIES: usize = 500;
 const PURCHASES: usize = 1_100;
 
@@ -15,7 +15,7 @@ fn size(update: &Value) -> usize {
     update["entries"].as_array().unwrap().len()
 }
 
-/// An activation counts the past: one commit for all purchases of a customer.
+/// The backfill after an activation makes one commit for all purchases of a customer.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_large_commit_comes_in_parts() {
     for engine in ENGINES {
@@ -32,7 +32,7 @@ async fn one_large_commit_comes_in_parts() {
             told.hear(update);
         }
         told.is_all_of(&shop, "ada").await;
-        // Once more from the start, cut off after each part.
+        // The same from the start, with a new connection for each part.
         let mut told = Told::after(start);
         let mut connections = 0;
         while told.entries.len() < PURCHASES {

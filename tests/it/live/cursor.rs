@@ -1,4 +1,4 @@
-//! From where a follower may begin, and who may follow whom.
+//! Where a subscription may begin, and which customers a caller may follow.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use windfall::http::auth::Role;
 
 use super::{Follower, TRANSPORTS, Told, Transport, entries};
-use crate::support::app::text;
+use crate::support::graphql::text;
 use crate::support::server::token;
 use crate::support::shop::Shop;
 use crate::support::sqlite::Sqlite;
@@ -30,7 +30,7 @@ async fn a_customer_is_followed_before_its_first_purchase() {
         let mut told = Told::after(cursor.clone());
         told.hear(follower.update().await);
         told.is_all_of(&shop, customer).await;
-        // The same cursor when there is something to catch up with.
+        // The same cursor is valid when there is a backlog.
         shop.buy_many(customer, 1..4).await;
         let ledger = entries(&shop, customer).await;
         let mut told = Told::after(cursor.clone());
@@ -46,7 +46,7 @@ async fn without_a_cursor_only_what_comes_from_now_on_is_told() {
     for (transport, customer) in [(Transport::WebSocket, "ada"), (Transport::Events, "bob")] {
         shop.buy_many(customer, 0..5).await;
         let mut follower = Follower::of(transport, &shop, customer, None).await;
-        // From when on it follows shows when it hears something: until then points keep moving.
+        // Only an update shows that the subscription has started. Purchases are made until then.
         let mut heard = std::pin::pin!(follower.update());
         let mut bought = 5;
         let first = loop {
@@ -78,8 +78,8 @@ async fn each_cursor_of_the_ledger_is_a_place_to_go_on_from() {
     }
 }
 
-/// They said no more than where an entry stands, which serves for pages. Whether what was told up to there is still what is stored,
-/// nobody can tell.
+/// Such cursors contain only the place of an entry, which is enough for pages. They do not show whether the ledger up to that
+/// entry is still the one that the client has seen, so a subscription cannot continue from them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cursor_of_an_earlier_release_turns_pages_and_is_no_place_to_go_on_from() {
     let (shop, _sqlite) = shop().await;
@@ -98,7 +98,7 @@ async fn a_cursor_of_an_earlier_release_turns_pages_and_is_no_place_to_go_on_fro
     }
 }
 
-/// What follows is nobody's, or this caller's none: an answer with the error alone, then the end.
+/// A refused subscription gets one response with the error, and ends.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_followed_is_told_with_its_code() {
     let (shop, _sqlite) = shop().await;
@@ -122,7 +122,7 @@ async fn what_cannot_be_followed_is_told_with_its_code() {
             let mut follower = Follower::with(transport, &shop, token, variables.clone()).await;
             assert_eq!(follower.ending().await.0, *code, "{transport:?} {variables}");
         }
-        // Who may follow gets what it follows, by name too.
+        // A caller that may follow a customer can also name the customer.
         for (token, customer) in [(&ada, "ada"), (storefront, "ada"), (storefront, "bob"), (&shop.admin, "ada")] {
             let first = &shop.ledger(customer).await[0].0;
             let variables = json!({ "customer": customer, "after": first });

@@ -1,10 +1,10 @@
-//! What another process commits to the same database is told too.
+//! Followers also receive what another process commits to the same database.
 
 use serde_json::json;
 
 use super::{Follower, TRANSPORTS, Told, entries};
-use crate::support::app::text;
-use crate::support::direct::{ENGINES, scratch};
+use crate::support::app::{ENGINES, scratch};
+use crate::support::graphql::text;
 use crate::support::server::{command, run};
 use crate::support::shop::Shop;
 
@@ -40,7 +40,7 @@ async fn an_import_beside_the_server_is_heard() {
             told.hear_all(follower, &ledger).await;
             told.is_all_of(&shop, "ada").await;
         }
-        // What this process commits then still goes on from there.
+        // The server's own commits continue from there.
         shop.buy("ada", 0).await;
         for (follower, told) in &mut followers {
             told.hear(follower.update().await);

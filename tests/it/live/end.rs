@@ -1,5 +1,5 @@
-//! How subscriptions end: with an error that says why and has the cursor to go on from. When the server stops, they do not end:
-//! they are cut off, since clients come back to what is cut off, and to that alone.
+//! How subscriptions end. The last response is an error with the reason and the cursor to continue from. A server that stops
+//! closes the connections instead, because clients reconnect after a lost connection only.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use serde_json::json;
 use windfall::http::auth::Role;
 
 use super::{Follower, TRANSPORTS, Told, Transport, entries, stats};
-use crate::support::app::text;
 use crate::support::events::Event;
+use crate::support::graphql::text;
 use crate::support::server::{Server, command, token_for};
 use crate::support::shop::Shop;
 use crate::support::sqlite::Sqlite;
 
-/// Enough to connect in, not enough to wait for.
+/// The lifetime of a token: long enough to connect, and short enough to wait for its end.
 const SHORT: Duration = Duration::from_secs(3);
 
-/// Nothing more is told of any operation.
+/// Asserts that the connection ends without another message about an operation.
 async fn connection_ends(follower: Follower, code: u16) {
     match follower {
         Follower::Socket(mut socket) => assert_eq!(socket.closed().await, code),
@@ -27,7 +27,7 @@ async fn connection_ends(follower: Follower, code: u16) {
     }
 }
 
-/// Updates until the error that ends them; its code. Its cursor is that of the last update.
+/// Adds updates until the error that ends the stream, whose cursor must be that of the last update. Returns the error's code.
 async fn hear_to_the_end(told: &mut Told, follower: &mut Follower) -> String {
     loop {
         let mut answer = follower.next().await.expect("the error before the end");
@@ -37,7 +37,7 @@ async fn hear_to_the_end(told: &mut Told, follower: &mut Follower) -> String {
         }
         let (code, cursor) = super::ended_with(&answer);
         assert_eq!(cursor, told.cursor);
-        assert_eq!(follower.next().await, None, "after the error: complete");
+        assert_eq!(follower.next().await, None, "the error is the last response");
         return code;
     }
 }
@@ -113,7 +113,7 @@ async fn a_server_that_stops_cuts_them_off_and_the_next_one_goes_on() {
         connection_ends(follower, 1001).await;
     }
     assert!(shop.server.end().success());
-    // It would tell of connections that it had to cut.
+    // The server would log that it had to abort connections.
     assert_eq!(std::io::read_to_string(stderr.unwrap()).unwrap(), "");
 
     let shop = Shop::open(&sqlite.url()).await;

@@ -1,4 +1,4 @@
-//! The feed itself, in this process: what it does with wake-ups that come twice, late, or not at all.
+//! The feed alone, without a server: how it treats wake-ups that come twice, late or not at all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use windfall::app::reading::sweep;
 use windfall::app::viewer::Viewer;
 use windfall::engine::time::Instant;
 
-use crate::support::app::customer;
-use crate::support::direct::{Engine, HOUR, NOW, TestApp, purchase_input};
+use crate::support::app::{Engine, HOUR, NOW, TestApp, purchase_input};
+use crate::support::graphql::customer;
 use crate::support::websocket::PATIENCE;
 
 const START: Cursor = Cursor { sequence: 0, version: 0, posted_at: 0, stamp: None };
@@ -24,7 +24,7 @@ async fn feed(app: &Arc<App>, viewer: &Viewer, expires_at: Instant, after: Optio
     Feed::open(Arc::clone(app), viewer.require_reader().unwrap(), expires_at, None, after).await
 }
 
-/// Every purchase is worth 10 points.
+/// Starts an application with a campaign that gives 10 points for each purchase.
 async fn with_campaign(engine: Engine) -> TestApp {
     let test = TestApp::start(engine).await;
     test.campaign(json!({
@@ -36,10 +36,10 @@ async fn with_campaign(engine: Engine) -> TestApp {
 }
 
 async fn next(stream: &mut (impl futures_util::Stream<Item = Result<Update, Error>> + Unpin)) -> Result<Update, Error> {
-    tokio::time::timeout(PATIENCE, stream.next()).await.expect("something").expect("no end")
+    tokio::time::timeout(PATIENCE, stream.next()).await.expect("an item in time").expect("no end of the stream")
 }
 
-/// Wake-ups that are repeated and late, without news.
+/// Sends repeated and late wake-ups, without the entries of a commit.
 fn confuse(app: &App, version: i64) {
     for version in [version, version - 1, version] {
         app.live.wake("ada", version, || None);
@@ -64,7 +64,7 @@ async fn wake_ups_that_come_twice_and_late_change_nothing() {
     assert_eq!(test.app.live.topics(), Vec::<String>::new());
 }
 
-/// Two servers on one database, neither hears of the other's commits but by its sweep.
+/// Two servers share a database. Each finds the other's commits by its sweep alone.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_servers_tell_each_other_s_commits() {
     let test = with_campaign(Engine::Postgres).await;
@@ -166,11 +166,11 @@ async fn updates_that_are_caught_up_with_take_turns() {
     let mut waits = Box::pin(feed(&test.app, &ada, Instant::FOREVER, Some(START)).await.unwrap().stream());
     let early = tokio::time::timeout(Duration::from_millis(100), waits.next()).await;
     assert!(early.is_err(), "{early:?}");
-    // What comes live does not wait.
+    // A live update needs no permit.
     let mut live = Box::pin(feed(&test.app, &ada, Instant::FOREVER, None).await.unwrap().stream());
     test.buy("ada", "p2", NOW, "5.00").await.unwrap();
     assert_eq!(next(&mut live).await.unwrap().entries.len(), 1);
-    // An update that was answered makes room.
+    // An update that has been delivered returns its permit.
     drop(held.pop());
     assert_eq!(next(&mut waits).await.unwrap().entries[0].sequence, 1);
     for _ in 0..TURNS {

@@ -1,4 +1,4 @@
-//! How many subscriptions may run at once, and how many of them may be one caller's.
+//! The limits on concurrent subscriptions, of the server and of one caller.
 
 use serde_json::{Value, json};
 use windfall::http::auth::Role;
@@ -10,10 +10,10 @@ use crate::support::shop::Shop;
 use crate::support::sqlite::Sqlite;
 use crate::support::websocket::{PATIENCE, Socket};
 
-/// The code with which a subscription that follows this customer is refused; none: it runs.
+/// Follows a customer. Returns the code with which the subscription is refused, or `None` if it runs.
 async fn refused(transport: Transport, shop: &Shop, customer: &str) -> Option<Value> {
     let token = token(Role::Customer, customer);
-    // There is something to catch up with, so that it answers in any case.
+    // With this cursor there is a backlog, so a subscription that runs sends an update at once.
     let variables = json!({ "after": shop.ledger(customer).await[0].0 });
     let mut errors = match transport {
         Transport::WebSocket => {
@@ -28,7 +28,7 @@ async fn refused(transport: Transport, shop: &Shop, customer: &str) -> Option<Va
         }
         Transport::Events => {
             let mut events = Events::open(&shop.client, shop.address(), &token, UPDATES, &variables).await;
-            let Event::Next(mut answer) = events.next().await else { panic!("an answer is expected") };
+            let Event::Next(mut answer) = events.next().await else { panic!("a response is expected") };
             if answer.get("data").is_some() {
                 return None;
             }
@@ -52,7 +52,7 @@ async fn a_place_is_free_again_however_its_subscription_ended() {
         for transport in [Transport::WebSocket, Transport::WebSocket, Transport::Events] {
             let open = async {
                 loop {
-                    // Those of the round before may be on their way out.
+                    // Subscriptions of the previous round may not have ended yet.
                     let mut follower = Follower::of(transport, &shop, "ada", Some(&first)).await;
                     let is_open = match &mut follower {
                         Follower::Socket(socket) => socket.message().await["type"] == "next",
@@ -65,11 +65,11 @@ async fn a_place_is_free_again_however_its_subscription_ended() {
                     }
                 }
             };
-            followers.push(tokio::time::timeout(PATIENCE, open).await.expect("a place"));
+            followers.push(tokio::time::timeout(PATIENCE, open).await.expect("a free place"));
         }
         for transport in super::TRANSPORTS {
             assert_eq!(refused(transport, &shop, "ada").await, Some(json!("OVERLOADED")), "{end}");
-            // She has three, and two are left for others.
+            // Ada has three places, and two are left for others.
             assert_eq!(refused(transport, &shop, "bob").await, None, "{end}");
         }
         let ended = followers.swap_remove(if end == 3 { 2 } else { 0 });
@@ -83,6 +83,6 @@ async fn a_place_is_free_again_however_its_subscription_ended() {
             (_, ended) => drop(ended),
         }
         let free = async { while refused(Transport::WebSocket, &shop, "ada").await.is_some() {} };
-        tokio::time::timeout(PATIENCE, free).await.expect("a place");
+        tokio::time::timeout(PATIENCE, free).await.expect("a free place");
     }
 }

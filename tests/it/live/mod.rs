@@ -1,5 +1,5 @@
-//! Points and statistics as they move, over WebSocket and server-sent events: whatever is cut off, slow, late or
-//! restarted on the way, a follower that goes on with its last cursor is told the customer's whole ledger, in order, once.
+//! Live updates of points and statistics, over WebSocket and server-sent events. Whatever is cut off, slow, late or restarted
+//! on the way, a follower that continues from its last cursor gets the customer's whole ledger, in order and once.
 
 mod backlog;
 mod cursor;
@@ -17,8 +17,8 @@ mod stats;
 use serde_json::{Value, json};
 use windfall::http::auth::Role;
 
-use crate::support::app::text;
 use crate::support::events::{Event, Events};
+use crate::support::graphql::text;
 use crate::support::server::token;
 use crate::support::shop::Shop;
 use crate::support::websocket::Socket;
@@ -67,7 +67,7 @@ impl Follower {
         }
     }
 
-    /// The next answer; none: there are no more.
+    /// Returns the next response, or `None` if the stream is complete.
     pub(crate) async fn next(&mut self) -> Option<Value> {
         match self {
             Self::Socket(socket) => {
@@ -75,7 +75,7 @@ impl Follower {
                 match message["type"].as_str() {
                     Some("next") => Some(message["payload"].take()),
                     Some("complete") => None,
-                    _ => panic!("not expected: {message}"),
+                    _ => panic!("an unexpected message: {message}"),
                 }
             }
             Self::Events(events) => match events.next().await {
@@ -86,14 +86,14 @@ impl Follower {
         }
     }
 
-    /// The next update.
+    /// Returns the next response, which must be an update of points.
     pub(crate) async fn update(&mut self) -> Value {
         let mut answer = self.next().await.expect("an update");
         assert_eq!(answer.get("errors"), None, "{answer}");
         answer["data"]["pointsUpdated"].take()
     }
 
-    /// The code with which it ends now, and the cursor to go on from.
+    /// Reads the error that ends the stream. Returns its code and the cursor to continue from.
     pub(crate) async fn ending(&mut self) -> (String, Option<String>) {
         let answer = self.next().await.expect("the error before the end");
         assert_eq!(self.next().await, None, "{answer}");
@@ -101,29 +101,29 @@ impl Follower {
     }
 }
 
-/// The code and the cursor of an answer that is an error alone.
+/// Returns the code and the cursor of a response that has an error and no data.
 fn ended_with(answer: &Value) -> (String, Option<String>) {
     assert!(answer["data"].is_null(), "{answer}");
     let extensions = &answer["errors"][0]["extensions"];
     (text(&extensions["code"]), extensions["cursor"].as_str().map(str::to_owned))
 }
 
-/// All that one customer's follower was told, over however many connections.
+/// Everything that the follower of a customer received, over any number of connections.
 #[derive(Debug, Default)]
 struct Told {
     entries: Vec<Value>,
-    /// Of the last update.
+    /// The cursor of the last update.
     cursor: Option<String>,
     balance: Value,
 }
 
 impl Told {
-    /// Nothing so far; what comes next must follow this cursor.
+    /// A follower that has received nothing yet and begins after this cursor.
     fn after(cursor: String) -> Self {
         Self { cursor: Some(cursor), ..Self::default() }
     }
 
-    /// Takes an update, which must be consistent in itself and with those before it.
+    /// Adds an update, which must be consistent in itself and with the earlier ones.
     fn hear(&mut self, mut update: Value) {
         let mut entries = update["entries"].as_array_mut().expect("a list").split_off(0);
         let (customer, balance) = (&update["customer"], &update["balance"]);
@@ -142,14 +142,14 @@ impl Told {
         self.balance = update["balance"].take();
     }
 
-    /// Hears a follower until the ledger's entries are told.
+    /// Adds updates of a follower until there are as many entries as in the ledger.
     async fn hear_all(&mut self, follower: &mut Follower, ledger: &[Value]) {
         while self.entries.len() < ledger.len() {
             self.hear(follower.update().await);
         }
     }
 
-    /// Nothing is missing, nothing came twice, and the last balance is what the customer is shown now.
+    /// Asserts that no entry is missing, that none came twice, and that the last balance is the current one.
     async fn is_all_of(&self, shop: &Shop, customer: &str) {
         let ledger = entries(shop, customer).await;
         self.is(&ledger);
@@ -166,7 +166,7 @@ impl Told {
     }
 }
 
-/// The customer's ledger, the oldest entry first.
+/// Returns the customer's ledger, with the oldest entry first.
 async fn entries(shop: &Shop, customer: &str) -> Vec<Value> {
     shop.ledger(customer).await.into_iter().map(|(_, entry)| entry).collect()
 }

@@ -1,13 +1,13 @@
-//! Progress moves without points: that is told too, once.
+//! Progress can change without points. Followers receive such changes too, once each.
 
 use serde_json::{Value, json};
 
 use super::{Follower, TRANSPORTS, Told, Transport};
-use crate::support::app::text;
+use crate::support::graphql::text;
 use crate::support::shop::Shop;
 use crate::support::sqlite::Sqlite;
 
-/// How far the one campaign has got, of an update without entries.
+/// Returns the progress of the only campaign. The update must have no entries.
 fn progress_alone(update: &Value) -> &Value {
     assert_eq!((&update["entries"], &update["change"]), (&json!([]), &json!(0)), "{update}");
     &update["progress"][0]["current"]
@@ -29,7 +29,7 @@ async fn progress_is_told_as_it_moves_and_once_after_a_cut() {
             cursor = text(&update["cursor"]);
         }
         drop(follower);
-        // Two commits while it is away are one update when it is back.
+        // Two commits while the follower is away become one update when it is back.
         shop.buy(customer, 2).await;
         shop.buy(customer, 3).await;
         let mut follower = Follower::of(transport, &shop, customer, Some(&cursor)).await;
@@ -37,7 +37,7 @@ async fn progress_is_told_as_it_moves_and_once_after_a_cut() {
         assert_eq!(progress_alone(&update), "4", "{update}");
         cursor = text(&update["cursor"]);
         drop(follower);
-        // Nothing moved: the first that it is told is what comes next.
+        // Nothing has changed since the cursor, so the first update is about the next purchase.
         let mut follower = Follower::of(transport, &shop, customer, Some(&cursor)).await;
         shop.buy(customer, 4).await;
         let mut told = Told::after(cursor);
@@ -47,7 +47,7 @@ async fn progress_is_told_as_it_moves_and_once_after_a_cut() {
     }
 }
 
-/// A ledger's cursor is of its entry's commit: progress that has moved since is told.
+/// The cursor of a ledger entry stands for the entry's commit. Changes of progress since that commit are sent.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn after_an_entry_s_cursor_all_that_moved_since_is_told() {
     let sqlite = Sqlite::new();

@@ -1,4 +1,4 @@
-//! A follower that is cut off again and again while points move without pause.
+//! A follower whose connection is cut again and again while points keep changing.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,11 +6,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use serde_json::json;
 
 use super::{Follower, TRANSPORTS, Told, Transport, entries};
-use crate::support::app::text;
-use crate::support::direct::{ENGINES, cases, scratch};
+use crate::support::app::{ENGINES, cases, scratch};
+use crate::support::graphql::text;
 use crate::support::shop::Shop;
 
-/// Every third purchase is taken back when the next two have been made: the pairs of its day change.
+/// Makes purchases until `stop` is set. Refunds the first of every three after the third, which changes the pairs of its session.
 async fn buy_and_refund(shop: Arc<Shop>, stop: Arc<AtomicBool>) {
     for number in 0.. {
         if stop.load(Ordering::SeqCst) {
@@ -23,7 +23,7 @@ async fn buy_and_refund(shop: Arc<Shop>, stop: Arc<AtomicBool>) {
     }
 }
 
-/// Hears at most so many updates, then the connection ends, in good order or not.
+/// Opens a connection, receives `updates` updates and ends the connection, in good order or not.
 async fn one_connection(shop: &Shop, told: &mut Told, transport: Transport, updates: u32, in_good_order: bool) {
     let mut follower = Follower::of(transport, shop, "ada", told.cursor.as_deref()).await;
     for _ in 0..updates {
@@ -49,7 +49,7 @@ async fn whoever_goes_on_with_its_cursor_misses_nothing() {
         let writer = tokio::spawn(buy_and_refund(Arc::clone(&shop), Arc::clone(&stop)));
         for cycle in 0..cases(200, 1_000) {
             let transport = TRANSPORTS[usize::from(cycle % 3 == 2)];
-            // None at all: it is cut off before, while or after its backlog is read.
+            // With zero updates, the connection is cut before, during or after the read of its backlog.
             let updates = rand::random_range(0..=8);
             one_connection(&shop, &mut told, transport, updates, rand::random_bool(0.3)).await;
         }
@@ -60,7 +60,7 @@ async fn whoever_goes_on_with_its_cursor_misses_nothing() {
         let mut follower = Follower::of(Transport::WebSocket, &shop, "ada", told.cursor.as_deref()).await;
         told.hear_all(&mut follower, &ledger).await;
         told.is_all_of(&shop, "ada").await;
-        assert!(ledger.len() >= cases(200, 1_000), "{engine:?}: hardly anything moved: {}", ledger.len());
+        assert!(ledger.len() >= cases(200, 1_000), "{engine:?}: only {} entries", ledger.len());
         println!("{engine:?}: {} entries over {} connections", ledger.len(), cases(200, 1_000));
     }
 }

@@ -1,10 +1,10 @@
-//! A database that goes back under its nodes takes back what followers were told: they are told to load the customer anew, and
-//! never that the ledger goes on.
+//! When a database goes back while its nodes run, followers have seen entries that no longer exist. Their subscriptions end with
+//! `CURSOR_UNKNOWN`, so that they load the customer again, and never continue with a different ledger.
 
 use serde_json::json;
 
 use super::{Follower, TRANSPORTS, Told, Transport, entries};
-use crate::support::app::text;
+use crate::support::graphql::text;
 use crate::support::node::number;
 use crate::support::postgres::Postgres;
 use crate::support::shop::Shop;
@@ -30,7 +30,7 @@ async fn what_was_undone_ends_who_was_told_of_it() {
         for transport in TRANSPORTS {
             followers.push((customer, transport, Follower::of(transport, &shop, customer, Some(&cursor)).await));
         }
-        // So that it follows for sure.
+        // The update shows that the subscriptions have started.
         shop.buy(customer, 2).await;
         for (_, _, follower) in followers.iter_mut().rev().take(TRANSPORTS.len()) {
             follower.update().await;
@@ -45,7 +45,7 @@ async fn what_was_undone_ends_who_was_told_of_it() {
     }
     postgres.rewind_database(&url, &copy).await;
     shop.is_back().await;
-    // Both come to the same version and sequence again, Bob with the same points; nobody does not.
+    // Ada and Bob reach the same version and sequence again, Bob with the same points. The customer `nobody` does not.
     shop.refund("ada", 0).await;
     for (customer, number) in [("ada", 3), ("bob", 3), ("bob", 4)] {
         shop.buy(customer, number).await;
@@ -57,7 +57,7 @@ async fn what_was_undone_ends_who_was_told_of_it() {
     for (customer, transport, follower) in &mut followers {
         assert_eq!(follower.ending().await, ("CURSOR_UNKNOWN".to_owned(), None), "{customer} {transport:?}");
     }
-    // Whoever was away meanwhile is told the same, however far it has come by now.
+    // Followers that were away get the same error, however many commits there have been since.
     for further in [None, Some(5), Some(6)] {
         for customer in ["ada", "bob"] {
             if let Some(number) = further {
@@ -69,7 +69,7 @@ async fn what_was_undone_ends_who_was_told_of_it() {
             assert_eq!(late.ending().await.0, "CURSOR_UNKNOWN", "{customer} {further:?}");
         }
     }
-    // What was not undone goes on.
+    // Cursors from before the restored state remain valid.
     for (customer, edge) in &kept {
         let ledger = entries(&shop, customer).await;
         let mut told = Told::default();

@@ -1,4 +1,4 @@
-//! A follower that reads nothing holds up nobody, is cut, and goes on from where it stopped reading.
+//! A follower that stops reading delays nobody. The server closes its connection, and the follower can continue where it stopped.
 
 use std::time::Duration;
 
@@ -6,17 +6,17 @@ use serde_json::{Value, json};
 use windfall::http::auth::Role;
 
 use super::{Follower, Told, Transport, entries};
-use crate::support::app::text;
+use crate::support::graphql::text;
 use crate::support::process::open_sockets;
 use crate::support::server::{command, token};
 use crate::support::shop::Shop;
 use crate::support::sqlite::Sqlite;
 use crate::support::websocket::{Heard, PATIENCE, Socket};
 
-/// Purchases whose updates take more bytes than Linux ever buffers for a connection: a kilobyte each, against 4 MiB.
+/// The updates of this many purchases, at about 1 kB each, exceed the 4 MiB that Linux buffers for a connection at most.
 const ENOUGH: usize = 10_000;
 
-/// As long as it may be, so that buffers fill with fewer commits.
+/// A subscription with long updates, so that fewer commits fill the buffers.
 fn wordy_updates() -> String {
     let ids: String = (0..20).map(|n| format!("id{n}: id ")).collect();
     format!(
@@ -27,7 +27,7 @@ fn wordy_updates() -> String {
     )
 }
 
-/// The next update, without its many words; none: the connection was cut.
+/// Returns the next update without its padding, or `None` if the connection was lost.
 async fn read(socket: &mut Socket) -> Option<Value> {
     let mut message = match socket.next().await {
         Heard::Message(message) => message,
@@ -45,7 +45,7 @@ async fn read(socket: &mut Socket) -> Option<Value> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_cut_while_others_are_told_everything() {
     let sqlite = Sqlite::new();
-    // Each update costs its customer points; here they are not what is at stake.
+    // Rate limits must not end the subscriptions of this test.
     let limits = [
         ("WINDFALL__HTTP__WRITE_TIMEOUT_MS", "1000"),
         ("WINDFALL__LIMITS__CUSTOMER_POINTS_PER_SECOND", "1000000000"),
@@ -69,12 +69,13 @@ async fn it_is_cut_while_others_are_told_everything() {
     let mut told = Told::after(start);
     told.hear(read(&mut silent).await.expect("the first update"));
 
-    // Until its buffers are full and it is cut: others hear of each purchase before the next ones are made.
+    // Purchases are made until the buffers are full and the server closes the connection. The other followers receive each
+    // purchase before the next ones are made.
     let mut bought = 1;
     let deadline = tokio::time::sleep(PATIENCE);
     tokio::pin!(deadline);
     while open_sockets(pid) > before {
-        assert!(!deadline.is_elapsed(), "after {bought} purchases the silent one is still connected");
+        assert!(!deadline.is_elapsed(), "the silent follower is still connected after {bought} purchases");
         if bought > ENOUGH {
             tokio::time::sleep(Duration::from_millis(20)).await;
             continue;
@@ -93,7 +94,7 @@ async fn it_is_cut_while_others_are_told_everything() {
         told.is_all_of(&shop, "ada").await;
     }
 
-    // What lay in its buffers is all it has.
+    // The silent follower can still read what is in its buffers, and no more.
     while let Some(update) = read(&mut silent).await {
         told.hear(update);
     }

@@ -1,4 +1,4 @@
-//! A campaign's totals as they move.
+//! Live updates of a campaign's statistics.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use windfall::http::auth::Role;
 
 use super::{Follower, TRANSPORTS};
-use crate::support::app::text;
+use crate::support::graphql::text;
 use crate::support::server::{command, token, token_for};
 use crate::support::shop::Shop;
 use crate::support::sqlite::Sqlite;
@@ -43,7 +43,7 @@ async fn totals_are_told_at_once_and_as_they_move() {
         for (id, budget) in [(&limited, Some(1_000_usize)), (&free, None)] {
             let mut follower = follow(transport, &shop, &shop.admin, id).await;
             let left = |awards: usize| budget.map(|budget| budget - awards * 10);
-            // The first may be as old as a second.
+            // The first totals may be up to one second old.
             while stats(&mut follower).await != totals(3, 1, left(3)) {}
             followers.push((follower, left(5)));
         }
@@ -51,7 +51,7 @@ async fn totals_are_told_at_once_and_as_they_move() {
     shop.buy_many("ada", 3..4).await;
     shop.buy("bob", 0).await;
     for (follower, left) in &mut followers {
-        // One purchase may be told before the other.
+        // The two purchases may arrive as one update or as two.
         let told = stats(follower).await;
         if told != totals(5, 2, *left) {
             assert_eq!((&told["awards"], &told["customers"]), (&json!(4), &json!(1)));
@@ -85,7 +85,7 @@ async fn they_are_for_admins_and_of_campaigns_that_exist() {
     }
 }
 
-/// However often points move: counted over the lives of two tokens, so that the server's clock says how long it was.
+/// The limit holds however often points change. Each measurement lasts as long as a token is valid, by the server's clock.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn they_are_told_about_once_a_second_at_most() {
     let sqlite = Sqlite::new();
@@ -104,7 +104,7 @@ async fn they_are_told_about_once_a_second_at_most() {
                     return (told, super::ended_with(&answer).0);
                 }
                 let totals = answer["data"]["campaignStats"].take();
-                assert_ne!(totals, last, "told without having moved");
+                assert_ne!(totals, last, "an update without a change");
                 last = totals;
                 told += 1;
             }
@@ -116,7 +116,7 @@ async fn they_are_told_about_once_a_second_at_most() {
             }
         };
         assert_eq!(code, "UNAUTHENTICATED");
-        assert!(told >= 2 && told <= seconds + 2, "{told} in {seconds} s, {bought} purchases meanwhile");
-        assert!(bought > 10, "hardly anything moved: {bought}");
+        assert!(told >= 2 && told <= seconds + 2, "{told} updates in {seconds} s, {bought} purchases");
+        assert!(bought > 10, "only {bought} purchases");
     }
 }

@@ -1,10 +1,10 @@
-//! The operators' lines about size and archiving do what they say.
+//! The SQL about sizes and archiving in the operators' README does what the README says.
 
 use sea_orm::{ConnectionTrait as _, DatabaseBackend, Statement};
 use serde_json::json;
 
 use super::blocks;
-use crate::support::direct::{ENGINES, Engine, open, scratch};
+use crate::support::app::{ENGINES, Engine, open, scratch};
 use crate::support::server::{command, run};
 use crate::support::shop::Shop;
 
@@ -27,14 +27,14 @@ async fn customers_can_be_archived() {
         tx.execute_unprepared(&archive).await.unwrap();
         tx.commit().await.unwrap();
         database.close().await.unwrap();
-        // What the two had stood in the campaign's totals and in its budget.
+        // The statistics and the budget of the campaign still include the two archived customers.
         let repaired = run(command(&url).args(["audit", "--repair"]));
         assert!(repaired.stdout.ends_with("0 customers repaired, 1 campaigns repaired\n"), "{engine:?}: {repaired:?}");
         let audit = run(command(&url).arg("audit"));
         assert_eq!(audit.stdout, "1 customers, 0 differences, 0 customers repaired\n", "{engine:?}: {audit:?}");
         let shop = Shop::open(&url).await;
         assert_eq!(shop.ledger("customer-19").await, kept, "{engine:?}");
-        // Its budget has room again, and a customer that comes back begins anew.
+        // The budget has room again, and an archived customer that comes back has no history.
         shop.buy_many("customer-17", 0..40).await;
         assert_eq!(shop.ledger("customer-17").await.len(), 40, "{engine:?}");
         assert!(shop.server.terminate().success());

@@ -1,25 +1,25 @@
-//! A database is dumped and restored by the README's lines.
+//! The commands of the operators' README dump and restore a database.
 
 use serde_json::json;
 use std::process::Command;
 use windfall::http::auth::Role;
 
 use super::{blocks, program};
-use crate::support::direct::{Engine, scratch};
+use crate::support::app::{Engine, scratch};
 use crate::support::server::{command, run, token};
 use crate::support::shop::{BALANCE, Shop};
 
-/// The line of the README that runs a program in PostgreSQL's container, on this machine and another database.
+/// Returns the README's command that runs a program in the PostgreSQL container, adapted to this machine and to a database.
 fn line(name: &str, url: &str, dump: &str) -> Command {
     let lines = blocks("sh").concat();
     let within = format!("docker compose exec -T postgres {name} ");
     let lines: Vec<&str> = lines.lines().filter_map(|line| line.strip_prefix(&within)).collect();
-    let [line] = lines[..] else { panic!("one line with {name}: {lines:?}") };
+    let [line] = lines[..] else { panic!("not one line with {name}: {lines:?}") };
     let rest = url.strip_prefix("postgres://windfall@127.0.0.1:").expect("the user of compose.yaml");
     let (port, database) = rest.split_once('/').unwrap();
     let line = format!("{line} ");
     let line = line.replace(" windfall ", &format!(" {database} ")).replace("windfall.dump", &format!("'{dump}'"));
-    // The user is called as the database is.
+    // The user has the same name as the database, so the first replacement changed both.
     let line = line.replace(&format!("--username {database}"), "--username windfall");
     let mut shell = Command::new("bash");
     shell.args(["-euc", &format!("'{}' {line}", program(name).display())]);
@@ -49,7 +49,7 @@ async fn what_was_dumped_is_restored() {
     assert_eq!(audit.stdout, "1 customers, 0 differences, 0 customers repaired\n", "{audit:?}");
     let shop = Shop::open(&url).await;
     assert_eq!(shop.balance("ada").await, balance);
-    // It goes on: what was sent since is taken again.
+    // What was sent after the dump can be sent again.
     shop.buy_many("ada", 7..20).await;
     let again = shop.data(&token(Role::Customer, "ada"), BALANCE, json!({})).await;
     assert_eq!(again["me"]["balance"]["available"], 200);

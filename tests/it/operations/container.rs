@@ -1,4 +1,4 @@
-//! compose.yaml and the Dockerfile, as far as they can be judged without running containers.
+//! Checks of compose.yaml and the Dockerfile that need no container.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,13 @@ pub(super) fn services() -> Value {
     yaml(&read(COMPOSE))["services"].take()
 }
 
-/// A `CMD` of compose.yaml as a container gets it.
+/// Returns the words of a command in compose.yaml, as the container gets them.
 pub(super) fn words_of(command: &Value) -> Vec<String> {
     let words = texts(command).into_iter().skip_while(|word| word == "CMD");
     words.map(|word| word.replace("$$", "$")).collect()
 }
 
-/// An instruction of the Dockerfile, continued lines joined: its name, and the rest.
+/// Returns the name and the arguments of each instruction of the Dockerfile. Continued lines are joined.
 pub(super) fn instructions() -> Vec<(String, String)> {
     let file = read(DOCKERFILE);
     let lines: Vec<&str> = file.lines().filter(|line| !line.starts_with('#')).collect();
@@ -26,7 +26,7 @@ pub(super) fn instructions() -> Vec<(String, String)> {
     let lines = joined.lines().map(str::trim).filter(|line| !line.is_empty());
     lines
         .map(|line| {
-            let (name, rest) = line.split_once(' ').expect("an instruction with something behind it");
+            let (name, rest) = line.split_once(' ').expect("an instruction with arguments");
             (name.to_owned(), rest.split_whitespace().collect::<Vec<_>>().join(" "))
         })
         .collect()
@@ -42,19 +42,19 @@ pub(super) fn only(name: &str) -> String {
     all.remove(0)
 }
 
-/// The words of an instruction in its JSON form.
+/// Returns the words of an instruction that is written in JSON form.
 pub(super) fn json_words(instruction: &str) -> Vec<String> {
     let json = &instruction[instruction.find('[').expect("the JSON form, which needs no shell")..];
     texts(&serde_json::from_str(json).unwrap())
 }
 
-/// With `ENV` its variables.
+/// Returns the variables that the Dockerfile sets.
 fn environment() -> Vec<(String, String)> {
     let set = only("ENV");
     set.split(' ').map(|pair| pair.split_once('=').expect("NAME=VALUE")).map(|(k, v)| (k.into(), v.into())).collect()
 }
 
-/// A text with `${NAME:?…}` replaced; whether there was any.
+/// Replaces each `${NAME:?…}` in a text. Returns the text, and whether there was any.
 fn filled(value: &str, with: &str) -> (String, bool) {
     let Some((before, rest)) = value.split_once("${") else { return (value.to_owned(), false) };
     let (variable, after) = rest.split_once('}').expect("a closed variable");
@@ -79,7 +79,7 @@ fn services_wait_for_what_they_need() {
         assert_eq!(service["restart"], "unless-stopped", "{name}");
         let (_, tag) = text(&service["image"]).split_once(':').expect("a version");
         assert_ne!(tag, "latest", "{name}");
-        // Nothing but the proxy is reached from outside, and that from this machine alone: it speaks no TLS.
+        // Only the proxy can be reached from outside the containers, and only from this machine, because it does not speak TLS.
         match service.get("ports") {
             Some(ports) => {
                 assert!(name == "proxy" && texts(ports).iter().all(|port| port.starts_with("127.0.0.1:")), "{ports}");
@@ -87,7 +87,7 @@ fn services_wait_for_what_they_need() {
             None => assert_ne!(name, "proxy"),
         }
     }
-    // A node runs without Redis, so it does not wait until that is well.
+    // A node can run without Redis, so it does not wait until Redis is healthy.
     let node = json!({ "postgres": { "condition": "service_healthy" }, "redis": { "condition": "service_started" } });
     assert_eq!(services["windfall-1"]["depends_on"], node);
     let healthy = json!({ "condition": "service_healthy" });
@@ -104,7 +104,7 @@ fn no_secret_is_in_compose() {
     for (service, of) in services().as_object().unwrap() {
         for (name, value) in pairs(&of["environment"]) {
             let (rest, is_filled) = filled(&value, "");
-            // What is before an `@` of a URL, behind its user.
+            // The password of a URL is between the user and the `@`.
             let in_url = rest.split_once("://").and_then(|(_, rest)| rest.split_once('@')).map(|(user, _)| user);
             let password = in_url.and_then(|user| user.split_once(':')).map(|(_, password)| password);
             assert_eq!(password.unwrap_or_default(), "", "{service}: {name}");
@@ -118,8 +118,8 @@ fn no_secret_is_in_compose() {
     assert_eq!(secrets, expected.map(str::to_owned).into());
 }
 
-/// Each configuration with which a container starts is one that the program takes: reading it is the first thing that it does,
-/// whatever it is asked.
+/// The program accepts the configuration of each container. It reads the configuration before any command, so `schema` shows
+/// that.
 #[test]
 fn the_program_takes_its_containers_configuration() {
     let image = environment();
@@ -129,7 +129,7 @@ fn the_program_takes_its_containers_configuration() {
         let ran = run(command("sqlite://unused.db").envs(environment).arg("schema"));
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
     }
-    // And the other containers are where it says.
+    // The configuration refers to the other containers by their names and ports.
     let value = |name: &str| node.iter().rev().find(|(of, _)| of == name).map(|(_, value)| value.as_str());
     let database = services()["postgres"]["environment"].take();
     let [user, name] = ["POSTGRES_USER", "POSTGRES_DB"].map(|key| text(&database[key]).to_owned());
@@ -140,7 +140,7 @@ fn the_program_takes_its_containers_configuration() {
     assert_eq!(value("WINDFALL__HTTP__INTERNAL_LISTEN"), Some("0.0.0.0:9090"));
     let password = pairs(&database).into_iter().find(|(name, _)| name == "POSTGRES_PASSWORD").unwrap().1;
     let in_url = text(&services()["windfall-1"]["environment"]["WINDFALL__DATABASE__URL"]).to_owned();
-    assert!(in_url.contains(&password), "one variable for both");
+    assert!(in_url.contains(&password), "the URL uses the variable of the password");
 }
 
 #[test]
@@ -156,7 +156,7 @@ fn the_image_runs_the_program_as_nobody_special() {
     assert!(user.split(':').all(|id| id.parse::<u32>().is_ok_and(|id| id > 0)), "{user}");
     let names: Vec<String> = instructions().into_iter().map(|(name, _)| name).collect();
     let position = |name: &str| names.iter().rposition(|of| of == name).expect("an instruction");
-    assert!(position("RUN") < position("USER"), "what runs as root comes before");
+    assert!(position("RUN") < position("USER"), "`USER` comes after the last `RUN`, which needs root");
     let listen = environment().into_iter().find(|(name, _)| name == "WINDFALL__HTTP__LISTEN").unwrap().1;
     assert_eq!(listen, format!("0.0.0.0:{}", only("EXPOSE")));
     assert!(!all("ENV").concat().contains("SECRET") && all("ARG").is_empty());
@@ -165,18 +165,18 @@ fn the_image_runs_the_program_as_nobody_special() {
 #[test]
 fn the_images_are_of_one_release_and_new_enough() {
     let from = all("FROM");
-    let [builder, runtime] = &from[..] else { panic!("two stages: {from:?}") };
+    let [builder, runtime] = &from[..] else { panic!("not two stages: {from:?}") };
     let builder =
         builder.strip_prefix("rust:").and_then(|rest| rest.strip_suffix(" AS builder")).expect("Rust's image");
     let [rust, "slim", debian] = builder.split('-').collect::<Vec<_>>()[..] else { panic!("{builder}") };
-    assert_eq!(*runtime, format!("debian:{debian}-slim"), "another C library than the binary is linked to");
+    assert_eq!(*runtime, format!("debian:{debian}-slim"), "the runtime has another C library than the builder");
     let manifest = read("Cargo.toml");
     let needed = manifest.split("rust-version = \"").nth(1).and_then(|rest| rest.split('"').next()).unwrap();
     let number = |version: &str| -> Vec<u32> { version.split('.').map(|part| part.parse().unwrap()).collect() };
     assert!(number(rust) >= number(needed), "{rust} is older than {needed}");
 }
 
-/// Where an `include_str!` or the like leads to.
+/// Collects the files that `include_str!` and `include_bytes!` embed.
 fn embedded(directory: &Path, found: &mut BTreeSet<PathBuf>) {
     for entry in std::fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
@@ -211,7 +211,7 @@ fn the_builder_is_given_all_that_it_compiles() {
     let mut admitted: Vec<&str> = ignore.lines().filter(|line| !line.starts_with('#')).collect();
     assert_eq!(admitted.remove(0), "*");
     let admitted: BTreeSet<String> = admitted.iter().map(|line| line.strip_prefix('!').unwrap().to_owned()).collect();
-    assert_eq!(admitted, copied, ".dockerignore against COPY");
+    assert_eq!(admitted, copied, ".dockerignore admits exactly what is copied");
 
     let manifest = read("Cargo.toml");
     let members = manifest.split("members = [").nth(1).and_then(|rest| rest.split(']').next()).unwrap();
@@ -219,7 +219,7 @@ fn the_builder_is_given_all_that_it_compiles() {
     for needed in members.chain(["Cargo.toml", "Cargo.lock", "src"]) {
         assert!(copied.contains(needed), "{needed}");
     }
-    // Cargo refuses a manifest whose targets are not there.
+    // Cargo refuses a manifest that names missing targets.
     for (section, folder) in [("[[bench]]", "benches"), ("[[test]]", "tests"), ("[[example]]", "examples")] {
         assert!(!manifest.contains(section) || copied.contains(folder), "{folder}");
     }

@@ -1,5 +1,5 @@
-//! What operators are given (docs/operations, compose.yaml, Dockerfile) against what there is: metrics, configuration, files, and the
-//! programs that it names, which are run as it says.
+//! Compares the files for operators (docs/operations, compose.yaml, Dockerfile) with the metrics, configuration keys and files
+//! that exist, and runs the programs that they name.
 
 mod archive;
 mod backup;
@@ -57,7 +57,7 @@ fn texts(value: &Value) -> Vec<String> {
     list(value).iter().map(|item| text(item).to_owned()).collect()
 }
 
-/// The fenced blocks of operators' README that are of a kind.
+/// Returns the fenced blocks of the operators' README that are marked with `kind`.
 fn blocks(kind: &str) -> Vec<String> {
     let readme = read(README);
     let parts: Vec<&str> = readme.split("```").collect();
@@ -66,7 +66,7 @@ fn blocks(kind: &str) -> Vec<String> {
     fenced.filter(|(of, _)| *of == kind).map(|(_, block)| block.to_owned()).collect()
 }
 
-/// The words of a text that begin so and go on with these characters, with what follows each.
+/// Returns the words that begin with `prefix` and consist of characters of `is_word`, each with the rest of the text.
 fn words<'a>(text: &'a str, prefix: &str, is_word: impl Fn(char) -> bool) -> Vec<(&'a str, &'a str)> {
     let mut words = Vec::new();
     for (at, _) in text.match_indices(prefix) {
@@ -82,17 +82,17 @@ fn metric_names(text: &str) -> Vec<(&str, &str)> {
     words(text, "windfall_", |c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
 }
 
-/// The metrics that the program has.
+/// Returns the names of all metrics in src/metrics.rs.
 fn metrics() -> BTreeSet<String> {
     let source = read("src/metrics.rs");
     let literals = source.split("\"windfall_").skip(1).filter_map(|rest| rest.split('"').next());
     literals.map(|rest| format!("windfall_{rest}")).collect()
 }
 
-/// A row of the README's table.
+/// A row of the README's table of metrics.
 struct Metric {
     kind: String,
-    /// With the values that each may have.
+    /// The labels, with the values that each may have.
     labels: BTreeMap<String, Vec<String>>,
 }
 
@@ -101,7 +101,7 @@ fn table() -> BTreeMap<String, Metric> {
     let mut table = BTreeMap::new();
     for line in readme.lines().filter(|line| line.starts_with("| `windfall_")) {
         let [_, name, kind, labels, meaning, _] = line.split('|').map(str::trim).collect::<Vec<_>>()[..] else {
-            panic!("four columns: {line}")
+            panic!("not four columns: {line}")
         };
         assert!(meaning.len() > 10, "{line}");
         let labels = labels.split(';').map(str::trim).filter(|label| !label.is_empty());
@@ -112,12 +112,12 @@ fn table() -> BTreeMap<String, Metric> {
             names.map(move |name| (name, values.clone()))
         });
         let metric = Metric { kind: kind.to_owned(), labels: labels.collect() };
-        assert!(table.insert(name.trim_matches('`').to_owned(), metric).is_none(), "twice: {name}");
+        assert!(table.insert(name.trim_matches('`').to_owned(), metric).is_none(), "{name} is there twice");
     }
     table
 }
 
-/// The metric whose series has this name.
+/// Returns the metric that a series belongs to.
 fn metric_of<'a>(table: &'a BTreeMap<String, Metric>, series: &str) -> &'a Metric {
     let histogram = ["_bucket", "_sum", "_count"].iter().find_map(|suffix| {
         let metric = table.get(series.strip_suffix(suffix)?)?;
@@ -127,7 +127,7 @@ fn metric_of<'a>(table: &'a BTreeMap<String, Metric>, series: &str) -> &'a Metri
     histogram.or(plain).unwrap_or_else(|| panic!("there is no series {series}"))
 }
 
-/// The queries of the dashboard, and of the alerts.
+/// Returns the queries of the dashboard and of the alerts.
 fn queries() -> Vec<String> {
     let dashboard: Value = serde_json::from_str(&read(DASHBOARD)).unwrap();
     let targets = list(&dashboard["panels"]).iter().filter_map(|panel| panel.get("targets")).flat_map(list);
@@ -145,7 +145,7 @@ fn rules(alerts: &Value) -> Vec<Value> {
 #[test]
 fn the_readme_has_every_metric() {
     let told: BTreeSet<String> = table().into_keys().collect();
-    assert_eq!(told, metrics(), "the table against src/metrics.rs");
+    assert_eq!(told, metrics(), "the README's table has the metrics of src/metrics.rs");
     for (name, metric) in table() {
         assert!(["counter", "gauge", "histogram"].contains(&metric.kind.as_str()), "{name}: {}", metric.kind);
         assert_eq!(name.ends_with("_total"), metric.kind == "counter", "{name}");
@@ -163,7 +163,7 @@ fn every_metric_that_is_named_exists() {
     }
 }
 
-/// A query for what does not exist is no error to Prometheus: it finds nothing, for ever.
+/// Prometheus does not report a query for a label that does not exist. Such a query finds nothing.
 #[test]
 fn queries_ask_for_labels_that_exist() {
     let table = table();
@@ -176,7 +176,7 @@ fn queries_ask_for_labels_that_exist() {
         let names = metric_names(&query);
         assert!(!names.is_empty(), "{query}");
         for (name, rest) in names {
-            // A variable of the dashboard names the metric alone.
+            // These queries name a metric, and not one of its series.
             let known = if query.starts_with("label_values(") || query.starts_with("absent(") {
                 &table[name]
             } else {
@@ -191,7 +191,7 @@ fn queries_ask_for_labels_that_exist() {
                 }
                 assert!(known.labels.contains_key(label), "{name} has no label {label}");
                 for value in value.split('|') {
-                    // The table has the values once for all metrics with the label.
+                    // The table gives the values of a label only once, for all metrics that have the label.
                     let mut labels = table.values().filter_map(|metric| metric.labels.get(label));
                     assert!(labels.any(|values| values.iter().any(|known| known == value)), "{label} is never {value}");
                     matchers_seen += 1;
@@ -218,7 +218,7 @@ fn the_dashboard_can_be_imported_and_read() {
         let title = text(&panel["title"]);
         let id = panel["id"].as_u64().expect("an id");
         assert!(ids.insert(id), "{title}: the id {id} is there twice");
-        let [x, y, w, h] = ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().expect("a place"));
+        let [x, y, w, h] = ["x", "y", "w", "h"].map(|key| panel["gridPos"][key].as_u64().expect("a position"));
         assert!(w > 0 && h > 0 && x + w <= 24, "{title}");
         for place in (x..x + w).flat_map(|x| (y..y + h).map(move |y| (x, y))) {
             let other = taken.insert(place, title.to_owned());
@@ -228,7 +228,7 @@ fn the_dashboard_can_be_imported_and_read() {
             rows.push(title);
             continue;
         }
-        assert!(!title.is_empty() && titles.insert(title), "{title}: no title of its own");
+        assert!(!title.is_empty() && titles.insert(title), "{title}: the title is empty or there twice");
         let unit = text(&panel["fieldConfig"]["defaults"]["unit"]);
         assert!(!unit.is_empty() && text(&panel["description"]).ends_with('.'), "{title}: unit or description");
         assert!(!list(&panel["targets"]).is_empty(), "{title}");
@@ -255,7 +255,6 @@ fn alerts_say_what_to_do() {
     assert!(names.contains("WindfallCacheDrift") && names.len() > 10, "{names:?}");
 }
 
-/// In the whole of what operators are given.
 #[test]
 fn variables_are_configuration_keys() {
     let documented = read("config/default.toml");
@@ -285,23 +284,24 @@ fn links_lead_somewhere() {
 #[test]
 fn prometheus_is_told_where_the_nodes_are() {
     let blocks = blocks("yaml");
-    let [block] = &blocks[..] else { panic!("one block of YAML") };
+    let [block] = &blocks[..] else { panic!("not one block of YAML") };
     let prometheus = yaml(block);
     let compose = yaml(&read(COMPOSE));
     let targets = texts(&prometheus["scrape_configs"][0]["static_configs"][0]["targets"]);
     assert_eq!(targets.len(), 2);
     for target in targets {
-        let node = target.strip_suffix(":9090").expect("the nodes' port of metrics");
+        let node = target.strip_suffix(":9090").expect("the internal port of a node");
         assert!(compose["services"].get(node).is_some(), "{node}");
     }
     assert_eq!(prometheus["rule_files"], serde_json::json!(["alerts.yml"]));
 }
 
-/// A program that is installed: in the PATH, or where Debian keeps what is not in everybody's.
+/// Returns the path of an installed program, which is in the `PATH` or in a directory that Debian does not put into the `PATH`
+/// of every user.
 fn program(name: &str) -> PathBuf {
     let in_path = std::env::var_os("PATH").unwrap_or_default();
     let mut postgres: Vec<_> = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().collect();
-    // The newest: it can read what older servers have.
+    // The newest version comes first, because it can read from older servers.
     postgres.sort_by_key(|entry| std::cmp::Reverse(entry.file_name().to_string_lossy().parse::<u32>().unwrap_or(0)));
     std::env::split_paths(&in_path)
         .chain(["/usr/sbin".into(), "/usr/local/sbin".into()])

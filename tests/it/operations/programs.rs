@@ -1,4 +1,5 @@
-//! The commands of compose.yaml and the Dockerfile, run without containers: each check tells what is well from what is not.
+//! The commands of compose.yaml and the Dockerfile, run without containers. Each health check succeeds for a healthy program
+//! and fails for any other.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -10,23 +11,23 @@ use serde_json::json;
 
 use super::container::{json_words, only, services, words_of};
 use super::{blocks, program};
-use crate::support::direct::{Engine, scratch};
+use crate::support::app::{Engine, scratch};
 use crate::support::node::{metric, node, reaches};
 use crate::support::redis::Redis;
 use crate::support::server::Server;
 use crate::support::sqlite::Sqlite;
 
-/// Below the ports that outgoing connections are given: who leaves it finds it free again.
+/// Returns a free port below those of outgoing connections, so that nothing takes the port between two uses.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
-    // Another process of tests begins elsewhere.
+    // Other test processes begin with other ports.
     let begin = std::process::id() % 5_000;
     let ports = (0..5_000).map(|_| 10_000 + (begin + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % 5_000);
     let mut ports = ports.map(|port| u16::try_from(port).unwrap());
     ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("a free port")
 }
 
-/// A container's command on this machine, with its port replaced.
+/// Returns a container's command for this machine, with its port replaced.
 fn native(words: &[String], port: &str, here: u16) -> Command {
     let command = words.join("\n");
     assert_eq!(command.matches(port).count(), 1, "{command}: {port}");
@@ -40,7 +41,7 @@ fn is_well(words: &[String], port: &str, here: u16) -> bool {
     native(words, port, here).status().unwrap().success()
 }
 
-/// Answers one request.
+/// Listens on a port and responds to one request with this status. Returns the port.
 fn answer_once(status: &'static str) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -86,7 +87,7 @@ async fn postgresql_s_check() {
     assert!(!is_well(&words, "5432", free_port()), "{words:?}");
 }
 
-/// A Redis with the settings of compose.yaml.
+/// Starts a Redis with the settings of compose.yaml.
 pub(super) fn redis() -> Redis {
     let words = words_of(&services()["redis"]["command"]);
     assert_eq!(words[0], "redis-server");
@@ -106,7 +107,7 @@ fn redis_is_set_up_as_the_readme_says() {
         assert_eq!(redis.command(&["CONFIG", "GET", name]), format!("{name}\n{value}"));
     }
     let blocks = blocks("text");
-    let [settings, _] = &blocks[..] else { panic!("one block of settings, one with a user") };
+    let [settings, _] = &blocks[..] else { panic!("not one block of settings and one with a user") };
     let told: Vec<String> = settings
         .lines()
         .filter_map(|line| line.split_once(' '))
@@ -115,7 +116,7 @@ fn redis_is_set_up_as_the_readme_says() {
     assert_eq!(told, words_of(&services["redis"]["command"])[1..]);
 }
 
-/// The user of the README may do all that nodes do.
+/// A node works with the Redis user of the README.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_user_of_redis_needs_no_more_rights_than_the_readme_gives() {
     let (url, _) = scratch(Engine::Postgres).await;

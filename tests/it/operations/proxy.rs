@@ -1,4 +1,4 @@
-//! Two nodes as compose.yaml sets them up, behind nginx with the configuration that operators are given.
+//! Two nodes with the settings of compose.yaml, behind nginx with the configuration in docs/operations.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -12,7 +12,7 @@ use windfall::http::auth::Role;
 use super::container::services;
 use super::programs::{free_port, redis};
 use super::{blocks, program, read, text};
-use crate::support::direct::{Engine, scratch};
+use crate::support::app::{Engine, scratch};
 use crate::support::events::{Event, Events};
 use crate::support::redis::Redis;
 use crate::support::server::{Server, ask, command, token};
@@ -22,7 +22,7 @@ use crate::support::websocket::{PATIENCE, PROTOCOL, Socket, host};
 
 const FOLLOW: &str = "subscription { pointsUpdated { change balance { available } } }";
 
-/// Runs nginx until its standard input ends, which it does when the test process does, however that ends.
+/// Runs nginx until the standard input ends. It ends with the test process, however that process ends.
 const KEEPER: &str = r#"
 "$@" &
 read -r _
@@ -36,7 +36,7 @@ struct Proxy {
     address: String,
 }
 
-/// The file with one thing replaced that is in it once.
+/// Replaces a text that the configuration contains exactly once.
 fn replaced(configuration: &str, what: &str, with: &str) -> String {
     assert_eq!(configuration.matches(what).count(), 1, "{what}");
     configuration.replace(what, with)
@@ -51,7 +51,7 @@ impl Proxy {
             configuration = replaced(&configuration, of_compose, &format!("server {}", host(node)));
         }
         configuration = replaced(&configuration, "listen 8080;", &format!("listen 127.0.0.1:{port};"));
-        // Places to write that need no root, and which node answered, for these tests to see.
+        // Sets directories that nginx can write without root, and a header that names the node.
         let places: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .iter()
             .map(|of| format!("{of}_temp_path {}/{of};\n", folder.path().display()))
@@ -59,9 +59,9 @@ impl Proxy {
         let seen = "add_header x-node $upstream_addr always;";
         configuration = replaced(&configuration, "\nhttp {\n", &format!("\nhttp {{\n{places}{seen}\n"));
         fs::write(folder.path().join("nginx.conf"), configuration).unwrap();
-        // Started by root, its workers are somebody else.
+        // If root starts nginx, the workers run as another user.
         fs::set_permissions(folder.path(), Permissions::from_mode(0o711)).unwrap();
-        Self::command(&folder, &["-t", "-q"], "legal");
+        Self::command(&folder, &["-t", "-q"], "nginx accepts the configuration");
         let mut keeper = Command::new("sh");
         keeper.args(["-c", KEEPER, "keeper"]).arg(program("nginx")).args(Self::arguments(&folder));
         let keeper = keeper.stdin(Stdio::piped()).spawn().unwrap();
@@ -82,31 +82,31 @@ impl Proxy {
         ["-p", &folder.to_string(), "-c", &file, "-e", "stderr", "-g", &globals].map(str::to_owned).into()
     }
 
-    /// Runs nginx to its end.
+    /// Runs nginx and waits until it exits.
     fn command(folder: &tempfile::TempDir, arguments: &[&str], what: &str) {
         let mut nginx = Command::new(program("nginx"));
         let status = nginx.args(arguments).args(Self::arguments(folder)).status().unwrap();
         assert!(status.success(), "{what}");
     }
 
-    /// By the README's line.
+    /// Reloads the configuration with the command of the README.
     fn reload(&self) {
         let lines = blocks("sh").concat();
         let line = lines.lines().find_map(|line| line.trim().strip_prefix("docker compose exec proxy nginx "));
         let arguments: Vec<&str> = line.and_then(|line| line.split(" #").next()).unwrap().split(' ').collect();
-        Self::command(&self.folder, &arguments, "a reload");
+        Self::command(&self.folder, &arguments, "nginx reloads its configuration");
     }
 
     async fn get(&self, path: &str) -> reqwest::Response {
         reqwest::get(format!("{}{path}", self.address)).await.unwrap()
     }
 
-    /// The node that answers next.
+    /// Sends a request and returns the address of the node that responded.
     async fn node(&self) -> String {
         let answer = self.get("/readyz").await;
         assert_eq!(answer.status(), 200);
         let told = answer.headers()["x-node"].to_str().unwrap();
-        // The last is the one that answered; those before took no connection.
+        // The last address is that of the node that responded. The others accepted no connection.
         format!("http://{}", told.rsplit(", ").next().unwrap())
     }
 }
@@ -118,7 +118,7 @@ impl Drop for Proxy {
     }
 }
 
-/// A node as compose.yaml has it, but for addresses and secrets.
+/// Starts a node with the settings of compose.yaml, except for addresses and secrets.
 async fn node(url: &str, redis: &Redis, listen: &str) -> Server {
     let mut command = command(url);
     let services = services();
@@ -150,7 +150,7 @@ async fn clients_behind_the_proxy_are_told_apart() {
         let socket = opened(source, &[]).await.expect("a WebSocket");
         open.push(socket.initialized(&token(Role::Customer, "ada")).await);
     }
-    // Whatever a client says itself stands left of what the proxy adds.
+    // A header from the client has no effect, because its values are to the left of the one that the proxy adds.
     for headers in [&[][..], &[("x-forwarded-for", "203.0.113.9")], &[("x-forwarded-for", "203.0.113.9, 127.0.0.1")]] {
         for source in [FIRST, SECOND] {
             let refused = opened(source, headers).await.err().expect("no WebSocket");
@@ -161,7 +161,7 @@ async fn clients_behind_the_proxy_are_told_apart() {
     drop(other.initialized(&token(Role::Customer, "ada")).await);
 }
 
-/// Records a purchase through an address; whether it was answered as it should be.
+/// Records a purchase through an address. Returns whether the server accepted it.
 async fn buys(address: &str, id: usize) -> bool {
     let query = "mutation($input: RecordPurchaseInput!) { recordPurchase(input: $input) { userErrors { code } } }";
     let input = json!({ "externalId": format!("p{id}"), "customerExternalId": "ada", "total": "1.00",
@@ -183,7 +183,7 @@ async fn change(events: &mut Events) -> Value {
 async fn two_nodes_behind_the_proxy_are_one_server() {
     let (url, _) = scratch(Engine::Postgres).await;
     let redis = redis();
-    // At once, on an empty database: one of them migrates it.
+    // Both start at the same time on an empty database, and one of them migrates it.
     let listen = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
     let (first, second) = tokio::join!(node(&url, &redis, &listen[0]), node(&url, &redis, &listen[1]));
     let (here, there) = (first.address.clone(), second.address.clone());
@@ -194,25 +194,25 @@ async fn two_nodes_behind_the_proxy_are_one_server() {
 
     assert_eq!(proxy.get("/healthz").await.text().await.unwrap(), "ok");
     let metrics = proxy.get("/metrics").await;
-    assert_eq!((metrics.status().as_u16(), metrics.headers().get("x-node")), (404, None), "no node was asked");
+    assert_eq!((metrics.status().as_u16(), metrics.headers().get("x-node")), (404, None), "it is not forwarded");
     let turns = [proxy.node().await, proxy.node().await, proxy.node().await, proxy.node().await];
     assert_eq!((&turns[0], &turns[1]), (&turns[2], &turns[3]));
     assert_eq!(BTreeSet::from(turns), BTreeSet::from([here.clone(), there.clone()]));
 
-    // Live, by both transports, through either node, of what is recorded at the other.
+    // Both transports deliver live updates through either node, including those of purchases that the other node records.
     let ada = token(Role::Customer, "ada");
     let mut followers = Vec::new();
     let mut sockets = Vec::new();
     for _ in 0..2 {
         followers.push(Events::open(&client, &proxy.address, &ada, FOLLOW, &json!({})).await);
-        // As a browser's page of the same origin.
+        // The headers are those of a browser's page with the same origin.
         let origin = [PROTOCOL, ("origin", proxy.address.as_str())];
         let socket = Socket::connect_with(&proxy.address, &origin).await.expect("an upgraded connection");
         let mut socket = socket.initialized(&ada).await;
         socket.subscribe("1", FOLLOW, json!({})).await;
         sockets.push(socket);
     }
-    // A subscription that has not begun would hear of nothing: an answer on the same socket comes after its begin.
+    // A subscription that has not started would miss the purchase. The pong shows that the subscription has started.
     for socket in &mut sockets {
         socket.send(json!({ "type": "ping" })).await;
         assert_eq!(socket.message().await["type"], "pong");
@@ -225,7 +225,7 @@ async fn two_nodes_behind_the_proxy_are_one_server() {
         assert_eq!(socket.message().await["payload"]["data"]["pointsUpdated"]["change"], 10);
     }
 
-    // What is too large, a node says in its own words.
+    // A body that is too large is refused by the node and not by the proxy.
     let large = json!({ "query": "{ me { externalId } }", "other": "x".repeat(2_200_000) });
     let refused = client
         .post(format!("{}/graphql", proxy.address))
@@ -237,7 +237,7 @@ async fn two_nodes_behind_the_proxy_are_one_server() {
     assert_eq!(refused.status(), 413);
     assert!(refused.json::<Value>().await.unwrap()["errors"].is_array());
 
-    // A node is replaced: nobody who asks meanwhile is told.
+    // A node is replaced. Clients do not notice.
     let stopped = tokio::task::spawn_blocking(|| shop.server.terminate()).await.unwrap();
     assert!(stopped.success());
     for id in 1..12 {
@@ -250,7 +250,7 @@ async fn two_nodes_behind_the_proxy_are_one_server() {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, back).await.expect("the proxy comes back to it");
+    tokio::time::timeout(PATIENCE, back).await.expect("the proxy uses the node again");
     proxy.reload();
     for id in 12..16 {
         assert!(buys(&proxy.address, id).await, "{id}");

@@ -1,16 +1,17 @@
-//! The section "When history changes": a customer's awards in one campaign and what each commit posts.
+//! The section "When history changes" of `docs/semantics.md`: the awards of one customer in one campaign, and what each
+//! commit posts.
 
 use super::reached::reached;
 use super::{Award, Campaign, Purchase};
 
-/// The campaign's budget over all customers.
+/// The budget of the campaign, which all customers share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Budget {
-    /// None: unlimited.
+    /// `None` if the budget is unlimited.
     pub(crate) limit: Option<i64>,
-    /// Points standing at once.
+    /// The points of all awards that stand.
     pub(crate) used: i64,
-    /// Decisions made so far.
+    /// The number of decisions made so far.
     pub(crate) decisions: u64,
 }
 
@@ -23,11 +24,11 @@ pub(crate) enum Status {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Recorded {
-    /// Its place in `Book::awards`, for ever.
+    /// The index in [`Book::awards`]. It never changes.
     pub(crate) id: usize,
     pub(crate) award: Award,
     pub(crate) status: Status,
-    /// `decisionNo`, from 1; none without a budget.
+    /// The number of the budget decision, from 1. `None` if the campaign has no budget.
     pub(crate) decision: Option<u64>,
 }
 
@@ -42,13 +43,13 @@ pub(crate) struct Entry {
     pub(crate) kind: EntryKind,
     /// Negative for a REVERSAL.
     pub(crate) points: i64,
-    /// `Recorded::id`.
+    /// The [`Recorded::id`] of the award.
     pub(crate) award: usize,
-    /// "the purchase that reached the award at that time"
+    /// "`purchase` is the purchase that reached the award when the entry was posted."
     pub(crate) purchase: String,
 }
 
-/// One customer's awards and ledger entries in one campaign; nothing is ever removed.
+/// The awards and ledger entries of one customer in one campaign. Nothing is ever removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Book {
     pub(crate) awards: Vec<Recorded>,
@@ -56,12 +57,13 @@ pub(crate) struct Book {
 }
 
 impl Book {
-    /// Posts the difference between what is recorded and what `purchases`, all that are known now, reach.
-    /// Returns this commit's entries.
+    /// Posts the difference between the recorded awards and those that `purchases` reach. `purchases` are all that are
+    /// known now. Returns the entries of this commit.
     pub(crate) fn commit(&mut self, c: &Campaign, purchases: &[Purchase], budget: &mut Budget) -> Vec<Entry> {
         let reached = reached(c, purchases);
 
-        // "*G* = recorded awards no longer reached, *N* = newly reached ones, both in award order."
+        // "G is the list of the recorded awards that are no longer reached, N the list of the newly reached awards,
+        // both in award order."
         let recorded = self.current();
         let mut gone: Vec<Recorded> =
             recorded.iter().filter(|r| !reached.iter().any(|a| a.name() == r.award.name())).cloned().collect();
@@ -72,7 +74,8 @@ impl Book {
             .filter_map(|r| reached.iter().find(|a| a.name() == r.award.name()).map(|a| (r.clone(), a.clone())))
             .collect();
 
-        // "Among equal points, the i-th of G **moves** to the i-th of N"
+        // "Among awards with equal points, the first of G **moves** to the first of N, the second of G to the second of
+        // N, and so on."
         let mut moves: Vec<(Recorded, Award)> = Vec::new();
         for from in gone.clone() {
             if let Some(to) = new.iter().position(|a| a.points == from.award.points) {
@@ -81,12 +84,14 @@ impl Book {
             }
         }
 
-        // Entries with the award whose order they follow.
+        // Each entry is kept with the award that determines its place.
         let mut reversals: Vec<(Award, Entry)> = Vec::new();
         let mut awards: Vec<(Award, Entry)> = Vec::new();
 
-        // "same id, points and status; new earnedAt, window, ordinal, evidence. A move posts nothing, unless it is
-        // STANDING, its earnedAt changed and the campaign has `holdFor` or `expiresAfter`: then REVERSAL and AWARD."
+        // "An award that moves keeps its `id`, points and status. It takes over `earnedAt`, window, ordinal and
+        // evidence of the award in N. Nothing is posted." One exception is not in `docs/semantics.md`, because
+        // campaigns with `holdFor` or `expiresAfter` cannot be activated: in these, a STANDING award whose `earnedAt`
+        // changes posts a REVERSAL and an AWARD.
         for (from, to) in moves {
             let timed = c.hold_for.is_some() || c.expires_after.is_some();
             if from.status == Status::Standing && from.award.earned_at != to.earned_at && timed {
@@ -95,7 +100,8 @@ impl Book {
             }
             self.awards[from.id].award = to;
         }
-        // "The rest of G is REVERSED"
+        // "Each award that is left in G becomes `REVERSED`. If it was `STANDING`, a `REVERSAL` of all its points is
+        // posted."
         for lost in gone {
             if lost.status == Status::Standing {
                 reversals.push((lost.award.clone(), reversal(lost.id, &lost.award, lost.award.points)));
@@ -103,7 +109,7 @@ impl Book {
             }
             self.awards[lost.id].status = Status::Reversed;
         }
-        // "Fewer points under the same name post a REVERSAL of the difference."
+        // "If it is `STANDING` and its points became fewer, a `REVERSAL` of the difference is posted."
         for (from, to) in same {
             let fewer = from.award.points - to.points;
             assert!(fewer >= 0, "points grew under the name {:?}", to.name());
@@ -113,12 +119,12 @@ impl Book {
             }
             self.awards[from.id].award = to;
         }
-        // "the rest of N is awarded." "reversals before awards, awards in award order. A newly reached award is decided
-        // once: STANDING if it fits whole, else DECLINED with its would-be points."
+        // "Each award that is left in N becomes a new award." "If all its points fit beside those that stand, it
+        // becomes `STANDING`. Otherwise it becomes `DECLINED`."
         for newly in new {
             let id = self.awards.len();
             let fits = budget.limit.is_none_or(|limit| budget.used + newly.points <= limit);
-            // "Decisions of a budgeted campaign are numbered"
+            // "The decisions of a campaign with a budget are recorded in a numbered sequence"
             let decision = budget.limit.map(|_| {
                 budget.decisions += 1;
                 budget.decisions
@@ -131,7 +137,7 @@ impl Book {
             self.awards.push(Recorded { id, award: newly, status, decision });
         }
 
-        // "In one commit: due EXPIRY, then REVERSAL, then AWARD."
+        // "all `REVERSAL` entries; all `AWARD` entries", each "in award order"
         reversals.sort_by_key(|(a, _)| a.order());
         awards.sort_by_key(|(a, _)| a.order());
         let entries: Vec<Entry> = reversals.into_iter().chain(awards).map(|(_, entry)| entry).collect();
@@ -139,19 +145,19 @@ impl Book {
         entries
     }
 
-    /// STANDING ∪ DECLINED in award order.
+    /// The STANDING and DECLINED awards, in award order.
     pub(crate) fn current(&self) -> Vec<Recorded> {
         let mut current: Vec<Recorded> = self.awards.iter().filter(|r| r.status != Status::Reversed).cloned().collect();
         current.sort_by_key(|r| r.award.order());
         current
     }
 
-    /// "`lifetime` = Σ AWARD + REVERSAL"
+    /// "`lifetime` is the sum of all `AWARD` and `REVERSAL` entries."
     pub(crate) fn lifetime(&self) -> i64 {
         self.ledger.iter().map(|entry| entry.points).sum()
     }
 
-    /// "points of the STANDING awards"
+    /// "It equals the points of all `STANDING` awards."
     pub(crate) fn standing(&self) -> i64 {
         self.awards.iter().filter(|r| r.status == Status::Standing).map(|r| r.award.points).sum()
     }

@@ -1,4 +1,4 @@
-//! Random legal campaigns and histories, crowded around clock changes, bounds of windows and each other.
+//! Random legal campaigns and histories. Their instants crowd around clock changes, bounds of windows and each other.
 
 use jiff::civil::date;
 use proptest::prelude::{Just, Strategy, any};
@@ -11,20 +11,20 @@ use super::{
     zone,
 };
 
-/// A campaign and all that one customer ever bought.
+/// A campaign and the complete history of one customer.
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) campaign: Campaign,
     pub(crate) purchases: Vec<Purchase>,
 }
 
-/// What one message to the server records.
+/// A purchase or a refund, as one request records it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fact {
-    /// Without refunds.
+    /// A purchase whose `refunds` are empty.
     Purchase(Purchase),
     Refund {
-        /// The purchase's `externalId`.
+        /// The `externalId` of the purchase.
         of: String,
         refund: Refund,
     },
@@ -40,7 +40,7 @@ pub(crate) fn case() -> impl Strategy<Value = Case> {
     })
 }
 
-/// A case and one way in which its history may arrive.
+/// A case, and commits in which its history may arrive.
 pub(crate) fn case_with_commits() -> impl Strategy<Value = (Case, Vec<Vec<Fact>>)> {
     case().prop_flat_map(|case| {
         let commits = commits(&case.purchases);
@@ -48,8 +48,8 @@ pub(crate) fn case_with_commits() -> impl Strategy<Value = (Case, Vec<Vec<Fact>>
     })
 }
 
-/// The history in some order of arrival, cut into batches: purchases anywhere, refunds anywhere after their purchase,
-/// some facts again later.
+/// The facts of the history in a random order of arrival, cut into commits. A refund comes after its purchase. Some
+/// facts are repeated later.
 pub(crate) fn commits(purchases: &[Purchase]) -> impl Strategy<Value = Vec<Vec<Fact>>> + use<> {
     let facts = facts(purchases);
     let places = proptest::collection::vec(
@@ -87,7 +87,7 @@ pub(crate) fn commits(purchases: &[Purchase]) -> impl Strategy<Value = Vec<Vec<F
     })
 }
 
-/// Adds a fact to what is known; a duplicate changes nothing.
+/// Adds a fact to the known purchases. A duplicate changes nothing.
 pub(crate) fn record(known: &mut Vec<Purchase>, fact: &Fact) {
     match fact {
         Fact::Purchase(new) => {
@@ -104,7 +104,7 @@ pub(crate) fn record(known: &mut Vec<Purchase>, fact: &Fact) {
     }
 }
 
-/// Instants of the period at which progress may be about to change.
+/// Instants of the period at which the progress may change.
 pub(crate) fn instants(case: &Case) -> Vec<Instant> {
     let c = &case.campaign;
     let spans = match c.window {
@@ -129,22 +129,22 @@ pub(crate) fn instants(case: &Case) -> Vec<Instant> {
 
 type Dates = &'static [(i16, i8, i8)];
 
-/// Zones, each with the dates about which its clock is of interest.
+/// Time zones, each with dates around which its clock is of interest.
 pub(crate) const PLACES: [(&str, Dates); 10] = [
     ("UTC", &[(2024, 2, 29), (2023, 12, 31), (2024, 6, 30)]),
-    // Half an hour forward and back.
+    // The clock changes by half an hour.
     ("Australia/Lord_Howe", &[(2024, 4, 7), (2024, 10, 6), (2023, 10, 1)]),
-    // Midnight skipped and repeated.
+    // Midnight is skipped in spring and repeated in autumn.
     ("Asia/Amman", &[(2021, 3, 26), (2021, 10, 29)]),
-    // Midnight skipped; local dates run backwards.
+    // Midnight is skipped, and local dates run backwards.
     ("America/Santiago", &[(2025, 9, 7), (2025, 4, 6)]),
-    // 2011-12-30 is missing.
+    // The date 2011-12-30 is skipped.
     ("Pacific/Apia", &[(2011, 12, 30), (2012, 1, 1)]),
-    // Changes at 00:01: local dates run backwards; in 1988 by two hours.
+    // The clock changes at 00:01, so local dates run backwards. In 1988 it changes by two hours.
     ("America/St_Johns", &[(1988, 4, 3), (1988, 10, 30), (1990, 10, 28), (2006, 10, 29), (2007, 3, 11), (2010, 11, 7)]),
-    // A quarter of an hour forward at midnight, at New Year.
+    // At New Year 1986 the clock goes forward by a quarter of an hour at midnight.
     ("Asia/Kathmandu", &[(1986, 1, 1), (2024, 4, 1)]),
-    // Midnight skipped; local dates run backwards.
+    // Midnight is skipped, and local dates run backwards.
     ("Africa/Cairo", &[(2023, 4, 28), (2023, 10, 27), (2014, 9, 26)]),
     ("America/Sao_Paulo", &[(2018, 11, 4), (2018, 2, 18)]),
     ("Europe/Berlin", &[(2024, 3, 31), (2024, 10, 27)]),
@@ -169,7 +169,8 @@ enum GoalKind {
     Streak,
 }
 
-/// Every legal pair of window and goal with the `repeat`s it may have, those of fewer variants more often.
+/// Every legal pair of window and goal, with each legal value of `repeat`. Some occur several times, so that cases with
+/// them are frequent enough.
 fn combinations() -> Vec<(WindowKind, GoalKind, bool)> {
     let mut all = Vec::new();
     for window in [
@@ -197,7 +198,7 @@ fn combinations() -> Vec<(WindowKind, GoalKind, bool)> {
     all
 }
 
-/// A legal campaign and the instant around which its history crowds.
+/// A legal campaign, and the instant around which its history crowds.
 pub(crate) fn campaign() -> impl Strategy<Value = (Campaign, Instant)> {
     let currency = select(vec![("USD", 2), ("USD", 2), ("JPY", 0), ("JPY", 0), ("KWD", 3)]);
     (place(), currency, select(combinations())).prop_flat_map(
@@ -277,7 +278,7 @@ fn window(kind: WindowKind) -> impl Strategy<Value = Window> {
 fn goal(kind: GoalKind, repeat: bool, exponent: u32) -> impl Strategy<Value = Goal> {
     let major = 10_i64.pow(exponent);
     let least = if repeat { major } else { 1 };
-    // Small enough for a hundred multiples at once where the currency has few decimals.
+    // In currencies with few decimals, one purchase can reach a hundred multiples of such an amount.
     let minor = prop_oneof![1 => least..least + 10, 2 => least..least + 2500];
     (1..=4_u32, prop_oneof![3 => Just(1_u32), 1 => 2..=3_u32], minor, any::<bool>()).prop_map(
         move |(n, per_window, minor, of_category)| match kind {
@@ -318,7 +319,7 @@ fn strings(all: &[&str]) -> Vec<String> {
 
 type Period = (Instant, Option<Instant>, Vec<(Instant, Option<Instant>)>);
 
-/// The period and its pauses, about the anchor.
+/// The period and its pauses, around the anchor.
 fn period(anchor: Instant) -> impl Strategy<Value = Period> {
     let back = select(vec![0, 0, HOUR, DAY, DAY, 2 * DAY, 3 * DAY, 9 * DAY, 9 * DAY, 40 * DAY, 100 * DAY]);
     let ahead =
@@ -359,7 +360,7 @@ fn span() -> impl Strategy<Value = Span> {
     ])
 }
 
-/// Mostly nothing or next to it.
+/// A random offset, mostly zero or one microsecond.
 fn jitter() -> impl Strategy<Value = Span> {
     prop_oneof![
         4 => Just(0),
@@ -373,26 +374,26 @@ fn jitter() -> impl Strategy<Value = Span> {
 
 #[derive(Clone, Debug)]
 enum When {
-    /// At a moment of interest.
+    /// A span after a moment of interest. The span may be negative.
     Moment(Index, Span),
-    /// At the first moment of interest after the previous purchase.
+    /// A span after the first moment of interest that follows the previous purchase.
     NextMoment(Span),
-    /// One gap or duration after the previous purchase.
+    /// One gap or duration (a day for other windows) and a span after the previous purchase.
     Later(Span),
-    /// Some minutes after the previous purchase.
+    /// The given minutes after the previous purchase.
     Soon(i64),
-    /// With the previous purchase.
+    /// At the instant of the previous purchase.
     Tie,
-    /// Minutes from the anchor.
+    /// The given minutes from the anchor.
     Somewhere(i64),
 }
 
 #[derive(Clone, Debug)]
 enum RefundSeed {
     Whole,
-    /// Percent of the total.
+    /// The given percentage of the total.
     Part(i64),
-    /// Line, percent of its sku's sum, whether as two refund lines.
+    /// For each pick: a line, the percentage of the sum of its sku, and whether that is split into two refund lines.
     Lines(Vec<(Index, i64, bool)>),
 }
 
@@ -400,7 +401,7 @@ enum RefundSeed {
 struct PurchaseSeed {
     prefix: &'static str,
     when: When,
-    /// None: the lines' sum.
+    /// `None` stands for the sum of the lines.
     total: Option<i64>,
     foreign: bool,
     channel: Option<String>,
@@ -410,7 +411,7 @@ struct PurchaseSeed {
 
 fn purchase(c: &Campaign) -> impl Strategy<Value = PurchaseSeed> + use<> {
     let total = prop_oneof![12 => Just(None), 7 => (1..=3000_i64).prop_map(Some), 1 => Just(Some(0))];
-    // A filter on lines would leave little of purchases that have none.
+    // With such a rule, few purchases without lines would be eligible.
     let wants_lines =
         c.filter.categories.is_some() || c.filter.skus.is_some() || matches!(c.goal, Goal::Distinct { .. });
     let lines = proptest::collection::vec(line(), usize::from(wants_lines)..=4);
@@ -463,7 +464,7 @@ fn refund() -> impl Strategy<Value = RefundSeed> {
     ]
 }
 
-/// Bounds of the period, of pauses and windows, midnights and clock changes about the anchor, in order.
+/// The bounds of the period, pauses and windows, and the midnights and clock changes around the anchor, in order.
 fn moments(c: &Campaign, anchor: Instant) -> Vec<Instant> {
     let mut moments = vec![c.starts_at, anchor];
     moments.extend(c.ends_at);
@@ -515,13 +516,13 @@ fn history(c: &Campaign, anchor: Instant, moments: &[Instant], seeds: &[Purchase
     purchases
 }
 
-/// Only refunds that are accepted.
+/// Refunds of a purchase, all of which the server would accept.
 fn refunds(purchase: &str, total: i64, lines: &[Line], seeds: &[RefundSeed]) -> Vec<Refund> {
     let mut refunds = Vec::new();
     for (i, seed) in seeds.iter().enumerate() {
         let external_id = format!("r{i}-{purchase}");
         match seed {
-            // "`amount: null` without lines is always accepted and counts … as the purchase's total"
+            // "A refund with `amount: null` and without lines is accepted even if the `total` is 0."
             RefundSeed::Whole => refunds.push(Refund { external_id, amount: total, lines: Vec::new() }),
             RefundSeed::Part(_) if total == 0 => (),
             RefundSeed::Part(percent) => {

@@ -1,8 +1,8 @@
-//! A second implementation of `docs/semantics.md`, for tests alone: what a customer has reached, where they stand and
+//! A second implementation of `docs/semantics.md`, for tests only: the reached awards of a customer, the progress, and
 //! what is posted when history changes.
 //!
-//! It is written from the text only and knows nothing of the engine. Each rule stands beside the sentence it
-//! transcribes; everything is computed again from the whole history; speed does not matter.
+//! It is written from that page alone and shares no code with the engine. Each rule stands beside the sentence or the
+//! row of a table that it implements. Everything is computed from the whole history each time; speed does not matter.
 
 pub(crate) mod book;
 pub(crate) mod generate;
@@ -11,10 +11,10 @@ pub(crate) mod reached;
 mod tests;
 pub(crate) mod zone;
 
-/// µs since 1970-01-01T00:00Z.
+/// An instant in microseconds since 1970-01-01T00:00Z.
 pub(crate) type Instant = i64;
 
-/// A span in µs.
+/// A span of time in microseconds.
 pub(crate) type Span = i64;
 
 pub(crate) const SECOND: Span = 1_000_000;
@@ -22,12 +22,12 @@ pub(crate) const MINUTE: Span = 60 * SECOND;
 pub(crate) const HOUR: Span = 60 * MINUTE;
 pub(crate) const DAY: Span = 24 * HOUR;
 
-/// One customer's purchase with every refund known of it.
+/// A purchase of one customer, with all its recorded refunds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Purchase {
     pub(crate) external_id: String,
     pub(crate) at: Instant,
-    /// Minor units, as are all amounts.
+    /// In minor units, like all amounts.
     pub(crate) total: i64,
     pub(crate) currency: String,
     pub(crate) channel: Option<String>,
@@ -46,18 +46,18 @@ pub(crate) struct Line {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refund {
     pub(crate) external_id: String,
-    /// Resolved: the lines' sum, or the amount given, or the purchase's total.
+    /// What the refund takes back: the sum of its lines, the amount given, or the total of the purchase.
     pub(crate) amount: i64,
-    /// `(sku, amount)`.
+    /// Each line as `(sku, amount)`.
     pub(crate) lines: Vec<(String, i64)>,
 }
 
-/// A campaign's rule with its recorded boundaries.
+/// The rule of a campaign, with its recorded boundaries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Campaign {
     pub(crate) starts_at: Instant,
     pub(crate) ends_at: Option<Instant>,
-    /// `[paused, resumed)`; the last one may be open.
+    /// Each pause as `[paused, resumed)`. The last one may be open.
     pub(crate) pauses: Vec<(Instant, Option<Instant>)>,
     pub(crate) zone: String,
     pub(crate) currency: String,
@@ -92,7 +92,7 @@ pub(crate) enum Window {
     Recurring {
         /// 0 is Monday, 6 is Sunday.
         weekdays: Vec<u8>,
-        /// Hour and minute.
+        /// The local `(hour, minute)` at which a window opens.
         from: (u8, u8),
         to: (u8, u8),
     },
@@ -129,31 +129,30 @@ pub(crate) enum Goal {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum AwardRule {
     Points(i64),
-    /// Points per major unit, × 10⁶.
+    /// Points per major unit of the currency, times 10⁶.
     PointsPerUnit {
         rate_micro: i64,
     },
 }
 
-/// A reached award.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Award {
-    /// `externalId` of the reaching purchase.
+    /// The `externalId` of the reaching purchase.
     pub(crate) purchase: String,
-    /// n-th of the awards that this purchase reached at once, from 1. With `purchase` it names the award.
+    /// The position, from 1, among the awards that this purchase reached. With `purchase` it names the award.
     pub(crate) nth: u32,
     pub(crate) ordinal: i64,
     pub(crate) points: i64,
     pub(crate) earned_at: Instant,
-    /// The window's bounds, unclipped. Of the window `campaign`: `starts_at` and none, being the period itself.
+    /// The unclipped bounds of the window. For the window `campaign` they are `starts_at` and `None`.
     pub(crate) opens_at: Option<Instant>,
     pub(crate) closes_at: Option<Instant>,
-    /// `externalId`s, oldest first.
+    /// The `externalId`s of the evidence, oldest first.
     pub(crate) evidence: Vec<String>,
 }
 
 impl Goal {
-    /// Whether the goal carries `repeat: true`.
+    /// Whether the goal has `repeat: true`.
     pub(crate) fn repeats(&self) -> bool {
         match self {
             Goal::EveryPurchase | Goal::Distinct { .. } => false,
@@ -163,28 +162,32 @@ impl Goal {
 }
 
 impl Award {
-    /// "**Award order**: `(earnedAt, externalId of the reaching purchase, ordinal)`."
+    /// "**Award order** is the order by `(earnedAt, externalId of the reaching purchase, ordinal)`."
     pub(crate) fn order(&self) -> (Instant, Vec<u8>, i64) {
         (self.earned_at, self.purchase.clone().into_bytes(), self.ordinal)
     }
 
-    /// "*Name* of a reached award: campaign, reaching purchase, n-th of the awards that this purchase reached at once."
+    /// "The *name* of a reached award consists of the customer, the campaign, the reaching purchase, and the position
+    /// (1, 2, 3 …) among the awards that this purchase reached." The customer and the campaign are the same for all
+    /// awards here.
     pub(crate) fn name(&self) -> (String, u32) {
         (self.purchase.clone(), self.nth)
     }
 
-    /// "`availableAt = earnedAt + holdFor`"
+    /// The points are available `holdFor` after `earnedAt`. `docs/semantics.md` does not say so, because campaigns with
+    /// `holdFor` cannot be activated.
     pub(crate) fn available_at(&self, campaign: &Campaign) -> Instant {
         self.earned_at + campaign.hold_for.unwrap_or(0)
     }
 
-    /// "`expiresAt = availableAt + expiresAfter`"
+    /// The points expire `expiresAfter` after they become available. `docs/semantics.md` does not say so, because
+    /// campaigns with `expiresAfter` cannot be activated.
     pub(crate) fn expires_at(&self, campaign: &Campaign) -> Option<Instant> {
         campaign.expires_after.map(|after| self.available_at(campaign) + after)
     }
 }
 
-/// Whether the rule passes the refused combinations and the limits.
+/// Whether the rule is a supported combination and keeps all limits.
 pub(crate) fn legal(c: &Campaign) -> bool {
     combination_is_supported(c) && limits_are_kept(c)
 }
@@ -193,21 +196,21 @@ fn combination_is_supported(c: &Campaign) -> bool {
     let every_purchase = matches!(c.goal, Goal::EveryPurchase);
     let streak = matches!(c.goal, Goal::Streak { .. });
 
-    // "`rolling` with `everyPurchase`, `streak`, `repeat` or `maxPerWindow`"
+    // Window `rolling` does not go together with `everyPurchase`, `streak`, `repeat` and `maxPerWindow`.
     if matches!(c.window, Window::Rolling { .. })
         && (every_purchase || streak || c.goal.repeats() || c.max_per_window.is_some())
     {
         return false;
     }
-    // "`streak` with another window or `maxPerWindow`"
+    // Goal `streak` does not go together with windows other than `calendar`, and with `maxPerWindow`.
     if streak && (!matches!(c.window, Window::Calendar { .. }) || c.max_per_window.is_some()) {
         return false;
     }
-    // "`pointsPerUnit` with another goal than `everyPurchase`"
+    // Award `pointsPerUnit` does not go together with goals other than `everyPurchase`.
     if matches!(c.award, AwardRule::PointsPerUnit { .. }) && !every_purchase {
         return false;
     }
-    // "`spend` with `repeat` below one major unit"
+    // Goal `spend` with `repeat` does not go together with an `amount` below one major unit of the currency.
     if let Goal::Spend { minor, repeat: true } = c.goal
         && minor < 10_i64.pow(c.currency_exponent)
     {
@@ -217,12 +220,12 @@ fn combination_is_supported(c: &Campaign) -> bool {
 }
 
 fn limits_are_kept(c: &Campaign) -> bool {
-    // "durations > 0 and ≤ `P3660D`"
+    // "above zero, at most `P3660D`"
     let span = |s: Span| s > 0 && s <= 3660 * DAY;
     let time = |(hour, minute): (u8, u8)| hour < 24 && minute < 60;
-    // "n, k, length, every, caps and quantity ≥ 1"
+    // "`atLeast`, `length`, `purchasesPerWindow`, `every`, `maxPerCustomer`, `maxPerWindow`: at least 1"
     let cap = |cap: Option<i64>| cap.is_none_or(|n| n >= 1);
-    // "empty filter lists are refused"
+    // "each list of a filter: 1 to 500 entries". The lists here are never that long.
     let list = |list: &Option<Vec<String>>| list.as_ref().is_none_or(|l| !l.is_empty());
 
     let window = match &c.window {
@@ -237,16 +240,16 @@ fn limits_are_kept(c: &Campaign) -> bool {
     let goal = match c.goal {
         Goal::EveryPurchase => true,
         Goal::Purchases { n, .. } => n >= 1,
-        // "`distinct` n ≤ 1 000"
+        // "`atLeast` of `distinct`: at most 1 000"
         Goal::Distinct { n, .. } => (1..=1_000).contains(&n),
-        // "`atLeast` and `minAmount` > 0"
+        // "`minAmount`, `amount` of `spend`: above 0"
         Goal::Spend { minor, .. } => minor > 0,
         Goal::Streak { length, per_window, .. } => length >= 1 && per_window >= 1,
     };
     let award = match c.award {
-        // "`points(n)`, n ≥ 1", "an award has at most 10⁹ points"
+        // "`points` of an award: 1 to 10⁹"
         AwardRule::Points(n) => (1..=1_000_000_000).contains(&n),
-        // "rate > 0, ≤ 10⁴, ≤ 6 decimals"
+        // "`pointsPerUnit`: above 0, at most 10 000, at most 6 decimals"
         AwardRule::PointsPerUnit { rate_micro } => (1..=10_000 * 1_000_000).contains(&rate_micro),
     };
     window
@@ -260,6 +263,6 @@ fn limits_are_kept(c: &Campaign) -> bool {
         && list(&c.filter.channels)
         && list(&c.filter.categories)
         && list(&c.filter.skus)
-        // "`startsAt < endsAt`"
+        // "`endsAt`: after `startsAt`"
         && c.ends_at.is_none_or(|end| c.starts_at < end)
 }

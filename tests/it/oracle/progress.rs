@@ -1,5 +1,4 @@
-//! The section "Progress (at an instant t, over eligible purchases)". The campaign is taken to be running, `t` to lie
-//! in its period.
+//! The section "Progress" of `docs/semantics.md`. The campaign must be running, and `t` must lie in its period.
 
 use super::reached::{
     self, AHEAD, Counted, Group, bounded_windows, different, eligible, groups, reached, rolling_completions, sum,
@@ -11,12 +10,12 @@ use super::{Campaign, Goal, Instant, Purchase, Window};
 pub(crate) struct Progress {
     pub(crate) state: State,
     pub(crate) unit: CountedUnit,
-    /// MONEY in minor units.
+    /// In minor units if `unit` is MONEY.
     pub(crate) current: i128,
     pub(crate) target: i128,
-    /// Clipped to the period.
+    /// The current window, clipped to the period.
     pub(crate) window: Option<Bounds>,
-    /// Clipped to the period. Only where no window contains the instant.
+    /// The next window, clipped to the period. `None` if a window contains the instant.
     pub(crate) next_window: Option<Bounds>,
     pub(crate) awards_earned: i64,
     pub(crate) awards_left: Option<i64>,
@@ -38,7 +37,7 @@ pub(crate) enum CountedUnit {
     Windows,
 }
 
-/// `opensAt`, `closesAt`.
+/// `opensAt` and `closesAt` of a window.
 pub(crate) type Bounds = (Instant, Option<Instant>);
 
 pub(crate) fn progress(c: &Campaign, purchases: &[Purchase], t: Instant) -> Progress {
@@ -46,24 +45,24 @@ pub(crate) fn progress(c: &Campaign, purchases: &[Purchase], t: Instant) -> Prog
     let now = counted_now(c, &eligible, t);
     let (unit, target) = unit_and_target(&c.goal);
 
-    // "`awardsEarned`: the customer's reached awards in it"
+    // "`awardsEarned` is the number of the customer's reached awards in the campaign"
     let awards_earned = to_i64(reached(c, purchases).len());
     let left = bound_of_awards(c).map(|bound| bound - awards_earned);
 
-    // "REACHED: the window can give no further award (goal without `repeat`, `maxPerWindow` …)." "`everyPurchase`: …
-    // REACHED by a cap alone. A streak is never REACHED".
+    // "`REACHED`: the open window can give no further award: its goal does not repeat and is reached, or it has
+    // `maxPerWindow` awards". "`everyPurchase` is `REACHED` only because of a cap." "A streak is never `REACHED`."
     let in_window = to_i64(uncapped(c, purchases).iter().filter(|a| now.index == Some(a.window)).count());
     let without_repeat =
         matches!(c.goal, Goal::Purchases { .. } | Goal::Spend { .. } | Goal::Distinct { .. }) && !c.goal.repeats();
     let window_is_full =
         without_repeat && in_window >= 1 || c.max_per_window.is_some_and(|max_per_window| in_window >= max_per_window);
 
-    // "EXHAUSTED (goes before REACHED): this customer can earn no further award in the campaign."
+    // "`EXHAUSTED`: the customer can earn no further award in the campaign; this takes precedence over `REACHED`"
     let only_window = matches!(c.window, Window::Campaign | Window::Timer { reopens: false, .. });
     let exhausted = left == Some(0) || only_window && window_is_full || now.timer_is_over;
-    // "`awardsLeft` is 0 then."
+    // "`awardsLeft` is … 0 if the state is `EXHAUSTED`."
     let awards_left = if exhausted { Some(0) } else { left };
-    // "one that was reached for good is EXHAUSTED at `target`"
+    // "A streak without `repeat` that was reached is `EXHAUSTED`, and `current` equals `target`."
     let reached_for_good = exhausted && matches!(c.goal, Goal::Streak { repeat: false, .. });
 
     let state = if exhausted {
@@ -71,7 +70,7 @@ pub(crate) fn progress(c: &Campaign, purchases: &[Purchase], t: Instant) -> Prog
     } else if window_is_full {
         State::Reached
     } else if now.window.is_some() {
-        // "An open window without purchases: IN_PROGRESS, 0"
+        // "a window is open, even if it has no purchases yet"
         State::InProgress
     } else {
         State::NotStarted
@@ -79,7 +78,7 @@ pub(crate) fn progress(c: &Campaign, purchases: &[Purchase], t: Instant) -> Prog
     Progress {
         state,
         unit,
-        // "it never exceeds `target`"
+        // "`current` never exceeds `target`."
         current: if reached_for_good { target } else { now.current.min(target) },
         target,
         window: now.window.map(|window| clip(c, window)),
@@ -89,7 +88,8 @@ pub(crate) fn progress(c: &Campaign, purchases: &[Purchase], t: Instant) -> Prog
     }
 }
 
-/// "Bounds are stored unclipped and clipped, when read, to the period as it then is"
+/// "`Award.window` and `CampaignProgress.window` return bounds that are clipped to the period as it is now. Bounds are
+/// stored and compared unclipped."
 pub(crate) fn clip(c: &Campaign, (opens, closes): Bounds) -> Bounds {
     let closes = match (closes, c.ends_at) {
         (Some(closes), Some(end)) => Some(closes.min(end)),
@@ -98,10 +98,10 @@ pub(crate) fn clip(c: &Campaign, (opens, closes): Bounds) -> Bounds {
     (opens.max(c.starts_at), closes)
 }
 
-/// "`unit` says what is counted (PURCHASES, MONEY in major units, DISTINCT, WINDOWS)."
+/// The table of `unit` and `target`. MONEY is counted in minor units here, and returned in major units.
 fn unit_and_target(goal: &Goal) -> (CountedUnit, i128) {
     match goal {
-        // "`everyPurchase`: 0 of 1"
+        // "1; `current` is always 0"
         Goal::EveryPurchase => (CountedUnit::Purchases, 1),
         Goal::Purchases { n, .. } => (CountedUnit::Purchases, i128::from(*n)),
         Goal::Spend { minor, .. } => (CountedUnit::Money, i128::from(*minor)),
@@ -110,8 +110,10 @@ fn unit_and_target(goal: &Goal) -> (CountedUnit, i128) {
     }
 }
 
-/// "`maxPerCustomer` (1 where the goal can be reached once: window `campaign`, timer without `reopens`, streak, each
-/// without `repeat`; `everyPurchase` repeats) less that, null without a bound."
+/// "`awardsLeft` is `maxPerCustomer` less `awardsEarned`. If the goal can be reached only once, 1 takes the place of
+/// `maxPerCustomer`. That is the case for the window `campaign`, for a `timer` without `reopens` and for a `streak`,
+/// each with a goal without `repeat`; `everyPurchase` counts as a goal with `repeat`. `awardsLeft` is `null` if there
+/// is no bound".
 fn bound_of_awards(c: &Campaign) -> Option<i64> {
     let repeats = matches!(c.goal, Goal::EveryPurchase) || c.goal.repeats();
     let one_window = matches!(c.window, Window::Campaign | Window::Timer { reopens: false, .. });
@@ -119,15 +121,16 @@ fn bound_of_awards(c: &Campaign) -> Option<i64> {
     if !repeats && (one_window || streak) { Some(1) } else { c.max_per_customer }
 }
 
-/// What the table says is "counted now".
+/// The current window and what is counted in it, as the first table of the section says.
 struct Now {
     current: i128,
-    /// The window's place among all, where awards belong to windows that have one.
+    /// The index of the window among all windows of the campaign. `None` if no window is current, and for `rolling`,
+    /// where each award has a window of its own.
     index: Option<usize>,
-    /// Unclipped.
+    /// The bounds of the current window, unclipped.
     window: Option<Bounds>,
     next_window: Option<Bounds>,
-    /// A timer that does not reopen has closed.
+    /// Whether a timer that does not reopen has closed.
     timer_is_over: bool,
 }
 
@@ -150,7 +153,7 @@ fn counted_now(c: &Campaign, eligible: &[Counted], t: Instant) -> Now {
     }
 }
 
-/// "Purchases after t count where their window is the current one."
+/// "Purchases with `purchasedAt` after t count if they lie in the current window."
 fn in_group(goal: &Goal, index: usize, group: &Group) -> Now {
     Now {
         current: count(goal, &group.purchases),
@@ -160,7 +163,7 @@ fn in_group(goal: &Goal, index: usize, group: &Group) -> Now {
     }
 }
 
-/// "With `repeat`, `current` starts again after each award"
+/// "With `repeat`, `current` starts again each time the goal is reached"
 fn count(goal: &Goal, purchases: &[Counted]) -> i128 {
     match goal {
         Goal::EveryPurchase => 0,
@@ -173,7 +176,7 @@ fn count(goal: &Goal, purchases: &[Counted]) -> i128 {
     }
 }
 
-/// "the window that contains t; none: NOT_STARTED, with the next window"
+/// "the window that contains t"; "between two occurrences `null`, and `nextWindow` is the next one".
 fn in_bounded_window(c: &Campaign, eligible: &[Counted], t: Instant) -> Now {
     let windows = windows_in_period(c, t);
     if let Some(index) = windows.iter().position(|w| contains(*w, t)) {
@@ -185,7 +188,7 @@ fn in_bounded_window(c: &Campaign, eligible: &[Counted], t: Instant) -> Now {
     Now { next_window: next.map(|(opens, closes)| (*opens, Some(*closes))), ..NOTHING }
 }
 
-/// The windows that share an instant with the period, up to those soon after t.
+/// The windows that overlap the period, up to those that open within [`AHEAD`] of t.
 fn windows_in_period(c: &Campaign, t: Instant) -> Vec<(Instant, Instant)> {
     let mut windows = bounded_windows(c, t.max(c.starts_at) + AHEAD);
     windows.retain(|(opens, _)| c.ends_at.is_none_or(|end| *opens < end));
@@ -196,7 +199,8 @@ fn contains((opens, closes): (Instant, Instant), t: Instant) -> bool {
     opens <= t && t < closes
 }
 
-/// "the last one while t < its close; then NOT_STARTED, or EXHAUSTED for a timer that does not reopen"
+/// "the last window, as long as t is before its close; else `null`". "A timer without `reopens` is `EXHAUSTED` after
+/// its window has closed."
 fn in_last_window(c: &Campaign, eligible: &[Counted], t: Instant) -> Now {
     let groups = groups(c, eligible);
     let Some(last) = groups.last() else { return NOTHING };
@@ -206,26 +210,26 @@ fn in_last_window(c: &Campaign, eligible: &[Counted], t: Instant) -> Now {
     Now { timer_is_over: matches!(c.window, Window::Timer { reopens: false, .. }), ..NOTHING }
 }
 
-/// "unused purchases with `purchasedAt > t − duration`; window `[oldest, oldest + duration)`".
-/// "rolling without unused purchases: NOT_STARTED."
+/// "`[oldest, oldest + duration)`, where `oldest` is the first unused purchase; `null` if there is none". "For
+/// `rolling`, the unused purchases are those with `purchasedAt > t − duration` and before `oldest + duration` that no
+/// award has used."
 fn rolling(c: &Campaign, duration: i64, eligible: &[Counted], t: Instant) -> Now {
     let completions = rolling_completions(&c.goal, duration, eligible);
     let used = |p: &Counted| completions.iter().flatten().any(|u| u.external_id == p.external_id);
     let unused: Vec<Counted> = eligible.iter().filter(|p| p.at > t - duration && !used(p)).cloned().collect();
     let Some(oldest) = unused.first() else { return NOTHING };
-    // "Purchases after t count where their window is the current one."
+    // "Purchases with `purchasedAt` after t count if they lie in the current window."
     let closes = oldest.at + duration;
     let in_window: Vec<Counted> = unused.iter().filter(|p| p.at < closes).cloned().collect();
     Now { current: count(&c.goal, &in_window), window: Some((oldest.at, Some(closes))), ..NOTHING }
 }
 
-/// "completed windows of the run that is still alive (it lives until its next window closes); window = the current
-/// one"
+/// "the complete windows of the current run"; "a run lasts until the window after its last complete window closes".
 fn streak(c: &Campaign, length: u32, per_window: u32, repeat: bool, eligible: &[Counted], t: Instant) -> Now {
     let windows = windows_in_period(c, t);
     let Some(now) = windows.iter().position(|w| contains(*w, t)) else { return NOTHING };
 
-    // The run's completed windows, by their place among all.
+    // The indices of the complete windows of the run.
     let mut run: Vec<usize> = Vec::new();
     for (i, window) in windows[..=now].iter().enumerate() {
         let first_run_is_over = !repeat && reached::to_u32(run.len()) == length;
@@ -237,7 +241,7 @@ fn streak(c: &Campaign, length: u32, per_window: u32, repeat: bool, eligible: &[
             run.clear();
         }
         run.push(i);
-        // "With `repeat`, `current` starts again after each award"
+        // "With `repeat`, `current` starts again each time the goal is reached"
         if repeat && reached::to_u32(run.len()) == length {
             run.clear();
         }

@@ -1,4 +1,4 @@
-//! Reached awards: eligible purchases → windows → goals → awards → caps.
+//! The reached awards, in the order of `docs/semantics.md`: eligible purchases, windows, goals, awards, caps.
 
 use std::collections::BTreeSet;
 
@@ -7,27 +7,27 @@ use jiff::civil::Date;
 use super::zone;
 use super::{Award, AwardRule, Campaign, DAY, Goal, Instant, Line, Purchase, Unit, Window};
 
-/// An eligible purchase and what the goals count of it.
+/// An eligible purchase, with what the goals count of it.
 #[derive(Clone, Debug)]
 pub(crate) struct Counted {
     pub(crate) external_id: String,
     pub(crate) at: Instant,
-    /// The eligible amount.
+    /// The eligible amount of the purchase.
     pub(crate) amount: i64,
-    /// What `distinct` counts.
+    /// The SKUs or categories that `distinct` counts.
     pub(crate) kinds: BTreeSet<String>,
 }
 
-/// A window's purchases.
+/// A window with its eligible purchases.
 #[derive(Clone, Debug)]
 pub(crate) struct Group {
     pub(crate) opens_at: Instant,
-    /// None: the window `campaign`.
+    /// `None` for the window `campaign`.
     pub(crate) closes_at: Option<Instant>,
     pub(crate) purchases: Vec<Counted>,
 }
 
-/// An award before caps, with the window that it was reached in.
+/// An award before caps, with the index of the window in which it was reached.
 #[derive(Clone, Debug)]
 pub(crate) struct Uncapped {
     pub(crate) window: usize,
@@ -38,13 +38,13 @@ pub(crate) struct Uncapped {
 pub(crate) fn reached(c: &Campaign, purchases: &[Purchase]) -> Vec<Award> {
     let mut awards = uncapped(c, purchases);
 
-    // "`maxPerWindow` keeps the first n of a window,"
+    // "It keeps an award if its window has fewer than `maxPerWindow` kept awards …"
     if let Some(max) = c.max_per_window {
         let all = awards.clone();
         let earlier_in_window = |i: usize| all[..i].iter().filter(|a| a.window == all[i].window).count();
         awards = (0..all.len()).filter(|&i| to_i64(earlier_in_window(i)) < max).map(|i| all[i].clone()).collect();
     }
-    // "then `maxPerCustomer` the first n of what is left."
+    // "… and the customer has fewer than `maxPerCustomer` kept awards in the campaign."
     if let Some(max) = c.max_per_customer {
         awards.truncate(usize::try_from(max).expect("a small cap"));
     }
@@ -68,7 +68,7 @@ pub(crate) fn uncapped(c: &Campaign, purchases: &[Purchase]) -> Vec<Uncapped> {
 
 // ── Eligible purchases ──
 
-/// "A customer's purchases are ordered by `(purchasedAt, externalId)`, `externalId` as bytes."
+/// "The purchases of a customer are ordered by `(purchasedAt, externalId)`. An `externalId` is compared byte by byte."
 pub(crate) fn eligible(c: &Campaign, purchases: &[Purchase]) -> Vec<Counted> {
     let mut counted: Vec<Counted> = purchases
         .iter()
@@ -85,16 +85,17 @@ pub(crate) fn eligible(c: &Campaign, purchases: &[Purchase]) -> Vec<Counted> {
 }
 
 fn is_eligible(c: &Campaign, p: &Purchase) -> bool {
-    // "(1) `startsAt <= purchasedAt < endsAt` (none: open-ended), and `purchasedAt` lies in no pause"
+    // "1. `purchasedAt` is in the period of the campaign and in no pause."
     let in_period = c.starts_at <= p.at && c.ends_at.is_none_or(|end| p.at < end);
     let paused = c.pauses.iter().any(|(from, to)| *from <= p.at && to.is_none_or(|to| p.at < to));
-    // "(2) its currency is the campaign's"
+    // "2. Its currency is the currency of the campaign."
     let currency = p.currency == c.currency;
-    // "(3) its channel is among the filter's `channels` (if given), and at least one line matches `categories` and
-    // `skus` (each, if given)"
+    // "3. If the filter has `channels`, its channel is one of them. A purchase without a channel fails this condition."
+    // "4. If the filter has `categories` or `skus`, at least one line matches."
     let channel = c.filter.channels.as_ref().is_none_or(|l| p.channel.as_ref().is_some_and(|ch| l.contains(ch)));
     let line = !filter_names_lines(c) || p.lines.iter().any(|line| line_matches(c, line));
-    // "(4) its net and its **eligible amount** are above zero, and the eligible amount is at least `minAmount`."
+    // Condition 5, about `recurring` windows, is left to `groups`. "6. Its net and its eligible amount are above zero."
+    // "7. If the filter has `minAmount`, the eligible amount is at least that."
     let eligible = eligible_amount(c, p);
     let amount = net(p) > 0 && eligible > 0 && c.filter.min_amount.is_none_or(|min| eligible >= min);
 
@@ -105,7 +106,8 @@ fn filter_names_lines(c: &Campaign) -> bool {
     c.filter.categories.is_some() || c.filter.skus.is_some()
 }
 
-/// "A purchase without channel, category or lines fails a filter that asks for them."
+/// "A line matches if its category is one of `categories` and its sku is one of `skus`; a list that is not given
+/// matches every line. A line without a category does not match a filter with `categories`."
 fn line_matches(c: &Campaign, line: &Line) -> bool {
     let category = match (&c.filter.categories, &line.category) {
         (None, _) => true,
@@ -116,15 +118,16 @@ fn line_matches(c: &Campaign, line: &Line) -> bool {
     category && sku
 }
 
-/// "`net = max(0, total − all refunds)`"
+/// "The net of a purchase is `max(0, total − sum of all its refunds)`."
 pub(crate) fn net(p: &Purchase) -> i64 {
     (p.total - p.refunds.iter().map(|r| r.amount).sum::<i64>()).max(0)
 }
 
-/// The net of each line, in line order.
+/// The net of each line, in the order of the lines.
 pub(crate) fn line_nets(p: &Purchase) -> Vec<i64> {
-    // "For each line `left = amount − refunds that name its sku` (spread over lines of that sku by category, none first,
-    // then quantity, then amount; each down to 0)"
+    // "1. `left` is the amount of the line less the refunds that name its `sku`, but not less than 0. If several lines
+    // have that `sku`, a refund is taken from them in a fixed order: by category (lines without one first), then by
+    // quantity, then by amount."
     let mut in_order: Vec<usize> = (0..p.lines.len()).collect();
     in_order.sort_by_key(|&i| (p.lines[i].category.clone(), p.lines[i].quantity, p.lines[i].amount));
     let mut left: Vec<i64> = p.lines.iter().map(|line| line.amount).collect();
@@ -138,17 +141,17 @@ pub(crate) fn line_nets(p: &Purchase) -> Vec<i64> {
             }
         }
     }
-    // "`rest = max(0, total − refunds that name lines)`"
+    // "2. `rest` is `max(0, total − sum of the refunds that have lines)`."
     let naming_lines: i64 = p.refunds.iter().filter(|r| !r.lines.is_empty()).map(|r| r.amount).sum();
     let rest = (p.total - naming_lines).max(0);
-    // "`net(line) = floor(left × net / rest)`, 0 where `rest = 0`"
+    // "3. The net of the line is `floor(left × net of the purchase ÷ rest)`, or 0 if `rest` is 0."
     left.into_iter()
         .map(|left| if rest == 0 { 0 } else { narrow(i128::from(left) * i128::from(net(p)) / i128::from(rest)) })
         .collect()
 }
 
-/// "Eligible amount: `min(net, Σ net of the matching lines)` where the filter names `categories` or `skus`, else
-/// `net`."
+/// "without `categories` and `skus`: the net of the purchase; with `categories` or `skus`: the smaller of the net of
+/// the purchase and the sum of the nets of the matching lines."
 pub(crate) fn eligible_amount(c: &Campaign, p: &Purchase) -> i64 {
     if !filter_names_lines(c) {
         return net(p);
@@ -158,7 +161,8 @@ pub(crate) fn eligible_amount(c: &Campaign, p: &Purchase) -> i64 {
     net(p).min(matching)
 }
 
-/// "n different ones …, over matching lines with net above 0; lines without category do not count"
+/// "Only matching lines whose net is above zero are counted." "A line without a category does not count for
+/// `CATEGORY`."
 fn kinds(c: &Campaign, p: &Purchase) -> BTreeSet<String> {
     let nets = line_nets(p);
     let lines = (0..nets.len()).filter(|&i| line_matches(c, &p.lines[i]) && nets[i] > 0).map(|i| &p.lines[i]);
@@ -170,15 +174,15 @@ fn kinds(c: &Campaign, p: &Purchase) -> BTreeSet<String> {
 
 // ── Windows ──
 
-/// The windows that have purchases, in order; for `calendar` and `recurring` also those without.
+/// The windows in order. `session` and `timer` have no windows without purchases; the others can have some.
 pub(crate) fn groups(c: &Campaign, eligible: &[Counted]) -> Vec<Group> {
     match &c.window {
-        // "the whole period"
+        // "The whole period is one window."
         Window::Campaign => {
             vec![Group { opens_at: c.starts_at, closes_at: None, purchases: eligible.to_vec() }]
         }
-        // "A purchase belongs to the window whose interval contains its **instant**, whatever date its local clock
-        // shows." "Purchases outside every occurrence do not count."
+        // "A purchase belongs to the window that contains its instant, whatever date or time a local clock shows." "5.
+        // With a `recurring` window, `purchasedAt` is in one of its occurrences."
         Window::Calendar { .. } | Window::Recurring { .. } => {
             let until = eligible.last().map_or(c.starts_at, |p| p.at);
             bounded_windows(c, until)
@@ -190,7 +194,8 @@ pub(crate) fn groups(c: &Campaign, eligible: &[Counted]) -> Vec<Group> {
                 })
                 .collect()
         }
-        // "neighbours belong together when the later comes **less than** `gap` after the earlier: `[first, last + gap)`"
+        // "Two neighbours belong to one window if the later follows **less than** `gap` after the earlier." "The window
+        // is `[first purchase, last purchase + gap)`."
         Window::Session { gap } => {
             let mut sessions: Vec<Group> = Vec::new();
             for p in eligible {
@@ -198,14 +203,15 @@ pub(crate) fn groups(c: &Campaign, eligible: &[Counted]) -> Vec<Group> {
                 if last.is_none_or(|last| p.at - last.at >= *gap) {
                     sessions.push(Group { opens_at: p.at, closes_at: None, purchases: Vec::new() });
                 }
-                let session = sessions.last_mut().expect("one was opened");
+                let session = sessions.last_mut().expect("a session is open");
                 session.purchases.push(p.clone());
                 session.closes_at = Some(p.at + gap);
             }
             sessions
         }
-        // "opened by the first eligible purchase at t0: `[t0, t0 + duration)`. With `reopens`, the first one at or
-        // after the close opens the next; without, there is one window"
+        // "The window is `[t0, t0 + duration)`, where t0 is the first eligible purchase. With `reopens`, the first
+        // eligible purchase at or after the close opens the next window. Without `reopens` there is only one window,
+        // and later purchases do not count."
         Window::Timer { duration, reopens } => {
             let mut timers: Vec<Group> = Vec::new();
             for p in eligible {
@@ -221,18 +227,19 @@ pub(crate) fn groups(c: &Campaign, eligible: &[Counted]) -> Vec<Group> {
             }
             timers
         }
-        Window::Rolling { .. } => unreachable!("rolling has no bounds"),
+        Window::Rolling { .. } => unreachable!("a rolling window does not group purchases"),
     }
 }
 
-/// The windows of `calendar` or `recurring` that meet the period's start or what follows, in order, as far as they
-/// open at or before `until`; unclipped.
-/// "Windows that contain no instant (a skipped day) do not exist".
+/// The windows of `calendar` or `recurring`, in order and unclipped. The first is the one that contains `startsAt` or
+/// follows it; the last opens at or before `until`.
+///
+/// "A window that contains no instant does not exist."
 pub(crate) fn bounded_windows(c: &Campaign, until: Instant) -> Vec<(Instant, Instant)> {
     let mut windows = Vec::new();
     match &c.window {
-        // "in the campaign's zone, in blocks of `every` units counted from the unit that contains `startsAt`; bounds at
-        // local midnight. A block is one window."
+        // "Units begin at local midnight in the `timeZone` of the campaign. Weeks begin on `weekStartsOn`. Blocks are
+        // counted from the unit that contains `startsAt`." "Each block is one window."
         Window::Calendar { unit, every, week_starts_on } => {
             let first = unit_that_contains(c, *unit, *week_starts_on);
             for block in 0.. {
@@ -244,8 +251,9 @@ pub(crate) fn bounded_windows(c: &Campaign, until: Instant) -> Vec<(Instant, Ins
                 windows.push((opens, closes));
             }
         }
-        // "one window per local occurrence (Fridays 18:00–20:00). `to <= from` runs past midnight and belongs to the
-        // day it starts on (`from = to`: 24 local hours)."
+        // "`from` and `to` are local times in the `timeZone` of the campaign. If `to` is not after `from`, the window
+        // closes on the next day, and it belongs to the weekday on which it opened. If `to` equals `from`, the window
+        // lasts one local day."
         Window::Recurring { weekdays, from, to } => {
             let first = zone::plus_days(zone::date_shown(&c.zone, c.starts_at), -3);
             for day in 0.. {
@@ -261,13 +269,14 @@ pub(crate) fn bounded_windows(c: &Campaign, until: Instant) -> Vec<(Instant, Ins
                 }
             }
         }
-        _ => unreachable!("no bounds of its own"),
+        _ => unreachable!("only `calendar` and `recurring` have such bounds"),
     }
     windows.retain(|(opens, closes)| opens < closes && c.starts_at < *closes);
     windows
 }
 
-/// The first date of the unit whose instants include `startsAt`.
+/// The first date of the unit that contains `startsAt`. Near a clock change, this can be another unit than that of the
+/// date that the clock shows.
 fn unit_that_contains(c: &Campaign, unit: Unit, week_starts_on: u8) -> Date {
     let shown = zone::date_shown(&c.zone, c.starts_at);
     (-3..=3)
@@ -279,7 +288,7 @@ fn unit_that_contains(c: &Campaign, unit: Unit, week_starts_on: u8) -> Date {
         .expect("units follow each other without a hole")
 }
 
-/// The first date of the unit that a date is in.
+/// The first date of the unit that contains a date.
 fn first_date(unit: Unit, week_starts_on: u8, date: Date) -> Date {
     (0..)
         .map(|days| zone::plus_days(date, -days))
@@ -303,21 +312,21 @@ fn plus_units(unit: Unit, date: Date, n: i64) -> Date {
     }
 }
 
-/// 0 is Monday.
+/// 0 is Monday, 6 is Sunday.
 fn weekday(date: Date) -> u8 {
     u8::try_from(date.weekday().to_monday_zero_offset()).expect("0 to 6")
 }
 
 // ── Goals and awards ──
 
-/// "`everyPurchase`: each purchase". "`ordinal`: … always 1 for `everyPurchase`". "Evidence: `everyPurchase`: its
-/// purchase".
+/// "`everyPurchase` gives an award at each purchase." `ordinal` is "always 1 for `everyPurchase`", and the evidence is
+/// "the purchase itself".
 fn every_purchase(c: &Campaign, groups: &[Group]) -> Vec<Uncapped> {
     let mut awards = Vec::new();
     for (window, group) in groups.iter().enumerate() {
         for p in &group.purchases {
             let points = points(c, p.amount);
-            // "An award of zero points does not exist: no ordinal, no cap."
+            // "An award of zero points does not exist: it has no ordinal and takes no place under a cap."
             if points == 0 {
                 continue;
             }
@@ -337,14 +346,15 @@ fn every_purchase(c: &Campaign, groups: &[Group]) -> Vec<Uncapped> {
     awards
 }
 
-/// `purchases`, `spend` and `distinct`: "Counted over a window's purchases in order."
+/// The goals `purchases`, `spend` and `distinct`: "The engine counts the eligible purchases of a window in order."
 fn counted_in_windows(c: &Campaign, goal: &Goal, groups: &[Group]) -> Vec<Uncapped> {
     let mut awards = Vec::new();
     for (window, group) in groups.iter().enumerate() {
         let reaching = reaching(goal, &group.purchases);
         for (i, &at) in reaching.iter().enumerate() {
-            // "the window's eligible purchases after the one that reached the previous ordinal (for `spend` that one
-            // included: its excess carries over), up to and including the reaching one"
+            // "the eligible purchases of the window after the one that reached the previous ordinal, up to and
+            // including the reaching one". "For `spend`, the purchase that reached the previous ordinal is included
+            // too, because its excess carries over."
             let from = match (i.checked_sub(1), goal) {
                 (None, _) => 0,
                 (Some(previous), Goal::Spend { .. }) => reaching[previous],
@@ -354,10 +364,10 @@ fn counted_in_windows(c: &Campaign, goal: &Goal, groups: &[Group]) -> Vec<Uncapp
             let award = Award {
                 purchase: p.external_id.clone(),
                 nth: to_u32(reaching[..=i].iter().filter(|other| **other == at).count()),
-                // "`ordinal`: 1, 2 … among the awards of a window before caps"
+                // "`ordinal` is 1, 2, 3 … among the awards of one window, before caps are applied."
                 ordinal: to_i64(i + 1),
                 points: points(c, p.amount),
-                // "`earnedAt`: `purchasedAt` of the reaching purchase."
+                // "`earnedAt` is the `purchasedAt` of the reaching purchase."
                 earned_at: p.at,
                 opens_at: Some(group.opens_at),
                 closes_at: closes_at(c, group, p),
@@ -375,24 +385,26 @@ fn reaching(goal: &Goal, purchases: &[Counted]) -> Vec<usize> {
     for i in 0..purchases.len() {
         let (before, after) = (&purchases[..i], &purchases[..=i]);
         let times = match goal {
-            // "the n-th purchase; with `repeat` also the 2n-th, 3n-th …"
+            // "the n-th purchase, where n is `atLeast`; with `repeat` also the 2n-th, the 3n-th, and so on"
             Goal::Purchases { n, repeat: false } => i64::from(to_u32(after.len()) == *n),
             Goal::Purchases { n, repeat: true } => i64::from(to_u32(after.len()).is_multiple_of(*n)),
-            // "the purchase at which the sum of eligible amounts reaches m; with `repeat` each further multiple"
+            // "the purchase at which the sum of the eligible amounts reaches `amount`; with `repeat` at each further
+            // multiple"
             Goal::Spend { minor, repeat: false } => i64::from(sum(before) < *minor && sum(after) >= *minor),
-            // "(one purchase may reach several: at most 100 are awarded, the rest count as reached)"
+            // "One purchase can reach several multiples at once. It gives at most 100 awards; further multiples count
+            // as reached and give no award."
             Goal::Spend { minor, repeat: true } => (sum(after) / minor - sum(before) / minor).min(100),
-            // "the purchase at which n different ones have been bought"
+            // "the purchase at which `atLeast` different `SKU`s or `CATEGORY`s have been bought"
             Goal::Distinct { n, .. } => i64::from(different(before) < *n && different(after) >= *n),
-            Goal::EveryPurchase | Goal::Streak { .. } => unreachable!("counted on their own"),
+            Goal::EveryPurchase | Goal::Streak { .. } => unreachable!("they have functions of their own"),
         };
         reaching.extend((0..times).map(|_| i));
     }
     reaching
 }
 
-/// The award's closing bound: the window's, but a session's "as they stood when the goal was reached,
-/// `[first, reaching + gap)`".
+/// The closing bound of an award's window. For a session: "The window of an award is the session as it was when the
+/// goal was reached: `[first purchase, reaching purchase + gap)`."
 fn closes_at(c: &Campaign, group: &Group, reaching: &Counted) -> Option<Instant> {
     match c.window {
         Window::Session { gap } => Some(reaching.at + gap),
@@ -400,8 +412,8 @@ fn closes_at(c: &Campaign, group: &Group, reaching: &Counted) -> Option<Instant>
     }
 }
 
-/// "at each purchase, in order, count it and those before it with `purchasedAt > t − duration` that no earlier
-/// completion used. Reaching the goal is a completion and uses up **all** of them"
+/// "At a purchase at instant t, it counts that purchase and all earlier ones that have `purchasedAt > t − duration` and
+/// that no earlier award has used. If these reach the goal, the award uses up **all** of them."
 fn rolling(c: &Campaign, goal: &Goal, duration: i64, eligible: &[Counted]) -> Vec<Uncapped> {
     rolling_completions(goal, duration, eligible)
         .into_iter()
@@ -411,14 +423,14 @@ fn rolling(c: &Campaign, goal: &Goal, duration: i64, eligible: &[Counted]) -> Ve
             let award = Award {
                 purchase: reaching.external_id.clone(),
                 nth: 1,
-                // "always 1 for `everyPurchase`, `rolling` and `streak`"
+                // "It is always 1 for `everyPurchase`, `rolling` and `streak`."
                 ordinal: 1,
                 points: points(c, reaching.amount),
                 earned_at: reaching.at,
-                // "rolling: `[first of the evidence, earnedAt]`"
+                // "It lasts from the first purchase of the evidence to `earnedAt`, and contains both instants."
                 opens_at: Some(first.at),
                 closes_at: Some(reaching.at),
-                // "`rolling`: those used up"
+                // "all purchases that the award used up"
                 evidence: ids(&evidence),
             };
             Uncapped { window, award }
@@ -426,7 +438,7 @@ fn rolling(c: &Campaign, goal: &Goal, duration: i64, eligible: &[Counted]) -> Ve
         .collect()
 }
 
-/// What each completion of a `rolling` goal used up.
+/// The purchases that each award of a `rolling` campaign used up.
 pub(crate) fn rolling_completions(goal: &Goal, duration: i64, eligible: &[Counted]) -> Vec<Vec<Counted>> {
     let mut completions: Vec<Vec<Counted>> = Vec::new();
     for i in 0..eligible.len() {
@@ -447,8 +459,9 @@ pub(crate) fn rolling_completions(goal: &Goal, duration: i64, eligible: &[Counte
     completions
 }
 
-/// "the k-th purchase of the n-th of n **consecutive** windows with at least k each. With `repeat` counting starts
-/// again at the next window; without, the first run is the only one"
+/// "the k-th purchase of the last of `length` **consecutive** windows with at least k purchases each". "With `repeat`,
+/// counting starts again at the next window after an award. Without `repeat`, only the first streak of a customer gives
+/// an award."
 fn streak(c: &Campaign, length: u32, per_window: u32, repeat: bool, eligible: &[Counted]) -> Vec<Uncapped> {
     let k = usize::try_from(per_window).expect("a small number");
     let mut awards = Vec::new();
@@ -470,10 +483,10 @@ fn streak(c: &Campaign, length: u32, per_window: u32, repeat: bool, eligible: &[
             ordinal: 1,
             points: points(c, p.amount),
             earned_at: p.at,
-            // "a streak's: the n-th window's"
+            // "The window of the award is the last window of the streak."
             opens_at: Some(last.opens_at),
             closes_at: last.closes_at,
-            // "`streak`: the first k of each of the n windows"
+            // "the first k purchases of each of the windows"
             evidence: run.iter().flat_map(|group| ids(&group.purchases[..k])).collect(),
         };
         awards.push(Uncapped { window, award });
@@ -485,8 +498,8 @@ fn streak(c: &Campaign, length: u32, per_window: u32, repeat: bool, eligible: &[
     awards
 }
 
-/// "`points(n)`, n ≥ 1; or `pointsPerUnit(rate)`: `floor(eligible amount in major units × rate)`."
-/// "an award has at most 10⁹ points (`pointsPerUnit` stops there)"
+/// "`points` gives the same points each time. `pointsPerUnit` gives `floor(eligible amount in major units × rate)`, but
+/// at most 10⁹ points."
 fn points(c: &Campaign, eligible_amount: i64) -> i64 {
     match c.award {
         AwardRule::Points(n) => n,
@@ -509,7 +522,7 @@ fn ids(purchases: &[Counted]) -> Vec<String> {
     purchases.iter().map(|p| p.external_id.clone()).collect()
 }
 
-/// The next window of `recurring` opens within this span, whatever the clocks do.
+/// The next window of `recurring` opens within this span, even across clock changes.
 pub(crate) const AHEAD: i64 = 40 * DAY;
 
 pub(crate) fn to_u32(n: usize) -> u32 {

@@ -1,4 +1,4 @@
-//! Examples with numbers worked out by hand from the text, and a few properties: they keep the oracle itself honest.
+//! Examples worked out by hand from `docs/semantics.md`, and a few properties. They verify the oracle itself.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ fn at(text: &str) -> Instant {
     full.parse::<jiff::Timestamp>().expect("an instant").as_microsecond()
 }
 
-/// UTC, dollars, open-ended since 2024-01-01 (a Monday), 10 points.
+/// A campaign in UTC and dollars, without an end, that starts on 2024-01-01 (a Monday) and awards 10 points.
 fn campaign(window: Window, goal: Goal) -> Campaign {
     Campaign {
         starts_at: at("2024-01-01"),
@@ -69,7 +69,7 @@ fn buy(id: &str, when: Instant, total: i64) -> Purchase {
     }
 }
 
-/// `(sku, category or "", amount)`
+/// Each line is `(sku, category, amount)`. An empty category stands for none.
 fn with_lines(mut p: Purchase, lines: &[(&str, &str, i64)]) -> Purchase {
     p.lines = lines
         .iter()
@@ -92,7 +92,7 @@ fn refunded(mut p: Purchase, amount: i64, lines: &[(&str, i64)]) -> Purchase {
     p
 }
 
-/// `(reaching purchase, nth, ordinal, evidence)` of each award.
+/// Each award as `(reaching purchase, nth, ordinal, evidence)`.
 fn told(awards: &[Award]) -> Vec<(String, u32, i64, String)> {
     awards.iter().map(|a| (a.purchase.clone(), a.nth, a.ordinal, a.evidence.join(" "))).collect()
 }
@@ -115,30 +115,30 @@ const NONE: [&str; 0] = [];
 
 #[test]
 fn a_skipped_bound_is_the_instant_of_the_change() {
-    // Amman, 2021-03-26: from 00:00 (+2) to 01:00 (+3) at 22:00Z of the day before.
+    // Amman, 2021-03-26: the clock goes from 00:00 (+2) to 01:00 (+3) at 22:00Z of the day before.
     let change = at("2021-03-25T22:00Z");
     let day = jiff::civil::date(2021, 3, 26);
     assert_eq!(zone::midnight("Asia/Amman", day), change);
     assert_eq!(zone::bound("Asia/Amman", zone::clock(day, (0, 30))), change);
     assert_eq!(zone::bound("Asia/Amman", zone::clock(day, (1, 0))), change);
     assert_eq!(zone::bound("Asia/Amman", zone::clock(day, (1, 1))), change + MINUTE);
-    // Santiago, 2025-09-07: from 00:00 (−4) to 01:00 (−3).
+    // Santiago, 2025-09-07: the clock goes from 00:00 (−4) to 01:00 (−3).
     assert_eq!(zone::midnight("America/Santiago", jiff::civil::date(2025, 9, 7)), at("2025-09-07T04:00Z"));
 }
 
 #[test]
 fn of_two_bounds_the_earlier_is_meant() {
-    // Amman, 2021-10-29: from 01:00 (+3) back to 00:00 (+2) at 22:00Z of the day before.
+    // Amman, 2021-10-29: the clock goes from 01:00 (+3) back to 00:00 (+2) at 22:00Z of the day before.
     assert_eq!(zone::midnight("Asia/Amman", jiff::civil::date(2021, 10, 29)), at("2021-10-28T21:00Z"));
-    // Lord Howe, 2024-04-07: from 02:00 (+11) back to 01:30 (+10:30) at 15:00Z of the day before.
+    // Lord Howe, 2024-04-07: the clock goes from 02:00 (+11) back to 01:30 (+10:30) at 15:00Z of the day before.
     let day = jiff::civil::date(2024, 4, 7);
     assert_eq!(zone::bound("Australia/Lord_Howe", zone::clock(day, (1, 45))), at("2024-04-06T14:45Z"));
     assert_eq!(zone::bound("Australia/Lord_Howe", zone::clock(day, (2, 0))), at("2024-04-06T15:30Z"));
-    // St John's, 2006-10-29: from 00:01 (−2:30) back to 23:01 (−3:30) at 02:31Z.
+    // St John's, 2006-10-29: the clock goes from 00:01 (−2:30) back to 23:01 (−3:30) at 02:31Z.
     assert_eq!(zone::midnight("America/St_Johns", jiff::civil::date(2006, 10, 29)), at("2006-10-29T02:30Z"));
 }
 
-/// The definition again, minute by minute.
+/// Compares `bound` with its definition, minute by minute.
 #[test]
 fn a_bound_is_the_first_instant_that_shows_it_or_more() {
     for (place, dates) in generate::PLACES {
@@ -155,7 +155,7 @@ fn a_bound_is_the_first_instant_that_shows_it_or_more() {
     }
 }
 
-/// But for UTC, at least one clock change lies about some date of each place.
+/// Each place except UTC has at least one clock change within a day of its dates.
 #[test]
 fn the_places_have_clock_changes() {
     for (place, dates) in generate::PLACES.iter().skip(1) {
@@ -204,7 +204,7 @@ fn currency_channel_and_lines_are_asked_for() {
     c.filter.channels = None;
     c.filter.categories = Some(vec!["toys".to_owned()]);
     assert_eq!(reaching(&c, &history), ["web"]);
-    // One line must match both: `b` has no category, `a` is another sku.
+    // One line must match both lists: `b` has no category, and `a` is another sku.
     c.filter.skus = Some(vec!["b".to_owned()]);
     assert_eq!(reaching(&c, &history), NONE);
 }
@@ -213,7 +213,7 @@ fn currency_channel_and_lines_are_asked_for() {
 fn the_eligible_amount_is_floored_line_by_line() {
     let mut c = campaign(Window::Campaign, Goal::EveryPurchase);
     c.filter.categories = Some(vec!["toys".to_owned()]);
-    // Total 1000; 100 back without lines, 200 of sku `a` back by line.
+    // The total is 1000. One refund takes back 100 without lines, the other 200 of sku `a`.
     let p = with_lines(
         buy("p", at("2024-01-02"), 1000),
         &[("a", "toys", 150), ("b", "food", 400), ("a", "toys", 450), ("c", "toys", 7)],
@@ -238,7 +238,7 @@ fn a_refund_takes_from_the_same_lines_whatever_order_they_came_in() {
             .map(|(line, net)| (line.category.clone(), line.amount, net))
             .collect::<Vec<_>>()
     };
-    // Food comes before toys, and 10 before 30.
+    // The refund is taken from food before toys, and from 10 before 30.
     assert_eq!(refunded_lines(&lines).iter().map(|(.., net)| *net).collect::<Vec<_>>(), [30, 40, 0, 5]);
     let mut others = lines;
     others.reverse();
@@ -251,10 +251,10 @@ fn a_refund_takes_from_the_same_lines_whatever_order_they_came_in() {
 fn the_eligible_amount_is_at_most_the_net() {
     let mut c = campaign(Window::Campaign, Goal::EveryPurchase);
     c.filter.skus = Some(vec!["a".to_owned()]);
-    // A voucher: the lines sum to more than the total.
+    // With a voucher, the lines sum to more than the total.
     let p = with_lines(buy("p", at("2024-01-02"), 500), &[("a", "", 900)]);
     assert_eq!(eligible_amount(&c, &p), 500);
-    // All of the total back by line: rest = 0.
+    // A refund with lines takes back the whole total, so rest = 0.
     let p = refunded(p, 500, &[("a", 500)]);
     assert_eq!(line_nets(&p), [0]);
     assert_eq!(eligible_amount(&c, &p), 0);
@@ -305,7 +305,7 @@ fn purchases_with_repeat_count_from_the_previous_award() {
 fn spend_carries_its_excess_over() {
     let c = campaign(Window::Campaign, Goal::Spend { minor: 100, repeat: true });
     let day = at("2024-01-02");
-    // Sums: 60, 130, 190, 410.
+    // The sums are 60, 130, 190 and 410.
     let history = [buy("a", day, 60), buy("b", day + 1, 70), buy("c", day + 2, 60), buy("d", day + 3, 220)];
     let awards = [("b", 1, 1, "a b"), ("d", 1, 2, "b c d"), ("d", 2, 3, "d"), ("d", 3, 4, "d")];
     assert_eq!(told(&reached(&c, &history)), expected(&awards));
@@ -317,7 +317,7 @@ fn spend_carries_its_excess_over() {
 fn one_purchase_is_awarded_at_most_a_hundred_multiples() {
     let c = campaign(Window::Campaign, Goal::Spend { minor: 100, repeat: true });
     let day = at("2024-01-02");
-    // 150 multiples at once, the 151st is reached only by the next purchase.
+    // The first purchase reaches 150 multiples at once. Only the last one reaches the 151st.
     let history = [buy("a", day, 15_050), buy("b", day + 1, 49), buy("c", day + 2, 1)];
     let awards = reached(&c, &history);
     assert_eq!(awards.len(), 101);
@@ -334,7 +334,7 @@ fn distinct_counts_matching_lines_with_net() {
         with_lines(buy("c", day + 2, 100), &[("z", "", 100)]),
     ];
     assert_eq!(told(&reached(&c, &history)), expected(&[("c", 1, 1, "a b c")]));
-    // Categories: toys, food; the line without does not count.
+    // The categories are toys and food. The line without a category does not count.
     c.goal = Goal::Distinct { of_category: true, n: 3 };
     assert_eq!(reaching(&c, &history), NONE);
     c.goal = Goal::Distinct { of_category: true, n: 2 };
@@ -363,7 +363,7 @@ fn points_per_unit_are_floored_and_zero_does_not_exist() {
 
 #[test]
 fn calendar_blocks_count_from_the_unit_of_the_start() {
-    // Weeks from Sunday; 2024-01-03 is a Wednesday, its week began on 2023-12-31.
+    // Weeks start on Sunday. 2024-01-03 is a Wednesday; its week began on 2023-12-31.
     let mut c = campaign(Window::Calendar { unit: Unit::Week, every: 2, week_starts_on: 6 }, purchases(2));
     c.starts_at = at("2024-01-03");
     let history = [
@@ -374,7 +374,7 @@ fn calendar_blocks_count_from_the_unit_of_the_start() {
     ];
     assert_eq!(told(&reached(&c, &history)), expected(&[("c", 1, 1, "b c")]));
     assert_eq!(bounds(&c, &history), [(Some(at("2024-01-14")), Some(at("2024-01-28")))]);
-    // The first block is stored unclipped.
+    // The bounds of the first block are stored unclipped.
     let first = [buy("x", at("2024-01-03"), 1), buy("y", at("2024-01-03"), 1)];
     assert_eq!(bounds(&c, &first), [(Some(at("2023-12-31")), Some(at("2024-01-14")))]);
     assert_eq!(clip(&c, (at("2023-12-31"), Some(at("2024-01-14")))), (at("2024-01-03"), Some(at("2024-01-14"))));
@@ -394,12 +394,12 @@ fn quarters_and_years_begin_with_the_calendar() {
 
 #[test]
 fn a_purchase_belongs_to_the_window_of_its_instant() {
-    // St John's, 2006-10-29: midnight at 02:30Z, at 02:31Z the clock goes back to 23:01 of the 28th.
+    // St John's, 2006-10-29: midnight is at 02:30Z. At 02:31Z the clock goes back to 23:01 of the 28th.
     let c = in_zone("America/St_Johns", "2006-10-27T12:00Z", campaign(days(), Goal::EveryPurchase));
     let p = [buy("p", at("2006-10-29T02:45Z"), 1)];
     assert_eq!(zone::date_shown(&c.zone, p[0].at), jiff::civil::date(2006, 10, 28));
     assert_eq!(bounds(&c, &p), [(Some(at("2006-10-29T02:30Z")), Some(at("2006-10-30T03:30Z")))]);
-    // So does the start: blocks of two days count from the 29th.
+    // The start belongs to the window of its instant too: blocks of two days count from the 29th.
     let c = in_zone("America/St_Johns", "2006-10-29T02:45Z", campaign(calendar(Unit::Day, 2), Goal::EveryPurchase));
     assert_eq!(bounds(&c, &p), [(Some(at("2006-10-29T02:30Z")), Some(at("2006-10-31T03:30Z")))]);
 }
@@ -417,7 +417,7 @@ fn recurring_windows_run_past_midnight_on_the_day_they_start() {
     ];
     assert_eq!(told(&reached(&c, &history)), expected(&[("b", 1, 1, "a b")]));
     assert_eq!(bounds(&c, &history), [(Some(at("2024-01-05T22:00Z")), Some(at("2024-01-06T02:00Z")))]);
-    // `from = to`: 24 local hours, of which Lord Howe's 2024-04-07 has 24.5 by the sun.
+    // With `from = to` the window lasts one local day. The day 2024-04-07 of Lord Howe lasts 24.5 hours.
     let whole = Window::Recurring { weekdays: vec![6], from: (0, 0), to: (0, 0) };
     let c = in_zone("Australia/Lord_Howe", "2024-04-01T00:00Z", campaign(whole, Goal::EveryPurchase));
     let p = [buy("p", at("2024-04-07T00:00Z"), 1)];
@@ -427,7 +427,7 @@ fn recurring_windows_run_past_midnight_on_the_day_they_start() {
 #[test]
 fn a_recurring_window_that_the_clock_skips_does_not_exist() {
     let night = Window::Recurring { weekdays: vec![4], from: (0, 0), to: (0, 30) };
-    // Amman, Friday 2021-03-26: 00:00 to 01:00 does not happen.
+    // Amman, Friday 2021-03-26: the clock skips the time from 00:00 to 01:00.
     let c = in_zone("Asia/Amman", "2021-03-20T00:00Z", campaign(night, Goal::EveryPurchase));
     assert_eq!(reaching(&c, &[buy("p", at("2021-03-25T22:00Z"), 1)]), NONE);
     let next = progress(&c, &[], at("2021-03-25T22:00Z")).next_window;
@@ -442,7 +442,7 @@ fn sessions_exactly_one_gap_apart_are_two() {
     assert_eq!(reaching(&c, &split), NONE);
     let joined = [buy("a", noon, 1), buy("b", noon + HOUR - 1, 1), buy("c", noon + 2 * HOUR - 2, 1)];
     assert_eq!(told(&reached(&c, &joined)), expected(&[("b", 1, 1, "a b")]));
-    // "`[first, reaching + gap)`": as it stood then, whatever followed.
+    // "`[first purchase, reaching purchase + gap)`", whatever follows.
     assert_eq!(bounds(&c, &joined), [(Some(noon), Some(noon + 2 * HOUR - 1))]);
 }
 
@@ -453,7 +453,7 @@ fn a_late_purchase_regroups_timers() {
     let mut history = vec![buy("b", noon + 18 * HOUR, 1), buy("c", noon + 30 * HOUR, 1)];
     assert_eq!(told(&reached(&c, &history)), expected(&[("c", 1, 1, "b c")]));
     assert_eq!(bounds(&c, &history), [(Some(noon + 18 * HOUR), Some(noon + 42 * HOUR))]);
-    // Opens [noon, noon + 24 h): `c` opens the next.
+    // The late purchase opens [noon, noon + 24 h), so `c` opens the next window.
     history.push(buy("a", noon, 1));
     assert_eq!(told(&reached(&c, &history)), expected(&[("b", 1, 1, "a b")]));
     history.push(buy("d", noon + 54 * HOUR - 1, 1));
@@ -475,11 +475,11 @@ fn rolling_uses_up_all_that_it_counted() {
     let c = campaign(Window::Rolling { duration: DAY }, Goal::Spend { minor: 100, repeat: false });
     let noon = at("2024-01-02T12:00Z");
     let history = [
-        // Exactly a day before `b`: not counted at `b`.
+        // This is exactly a day before `b`, so it is not counted at `b`.
         buy("a", noon, 90),
         buy("b", noon + DAY, 10),
         buy("c", noon + DAY + HOUR, 200),
-        // The excess of 110 is used up too.
+        // The excess of 110 was used up too.
         buy("d", noon + DAY + 2 * HOUR, 99),
         buy("e", noon + 2 * DAY + 2 * HOUR - 1, 1),
     ];
@@ -510,7 +510,7 @@ fn a_streak_takes_the_first_k_of_n_consecutive_windows() {
         buy("a3", day(0) + 2, 1),
         buy("b1", day(1), 1),
         buy("b2", day(1) + 1, 1),
-        // Counting starts again; one purchase on the fourth day breaks it.
+        // Counting starts again here. The fourth day has only one purchase and breaks the run.
         buy("c1", day(2), 1),
         buy("c2", day(2) + 1, 1),
         buy("d1", day(3), 1),
@@ -527,7 +527,7 @@ fn a_streak_takes_the_first_k_of_n_consecutive_windows() {
 
 #[test]
 fn a_skipped_day_neither_counts_in_nor_breaks_a_streak() {
-    // Apia: 2011-12-29 ends at 10:00Z of the 30th, where the 31st begins.
+    // Apia: 2011-12-29 ends at 10:00Z of the 30th, when the 31st begins.
     let change = at("2011-12-30T10:00Z");
     let mut c = in_zone("Pacific/Apia", "2011-12-20T12:00Z", campaign(days(), Goal::EveryPurchase));
     let history = [buy("29", change - 1, 1), buy("31", change, 1)];
@@ -550,7 +550,7 @@ fn pauses_do_not_stop_gaps_timers_and_streaks() {
         c.pauses = vec![(noon + 10 * MINUTE, Some(noon + 90 * MINUTE)), (noon + DAY, Some(noon + DAY + HOUR))];
         c
     };
-    // `paused` would bridge `a` and `b`.
+    // If it counted, `paused` would join `a` and `b` to one session.
     assert_eq!(reaching(&paused(Window::Session { gap: HOUR }, purchases(2)), &history), NONE);
     assert_eq!(reaching(&paused(Window::Timer { duration: HOUR, reopens: false }, purchases(2)), &history), NONE);
     assert_eq!(reaching(&paused(Window::Timer { duration: 2 * HOUR, reopens: false }, purchases(2)), &history), ["b"]);
@@ -622,7 +622,7 @@ fn progress_in_the_window_campaign() {
     let (a, b) = (buy("a", at("2024-01-02"), 1), buy("b", at("2024-01-04"), 1));
     assert_eq!(standing(&c, &[], t), (State::InProgress, 0, 2, whole, 0, Some(1)));
     assert_eq!(standing(&c, std::slice::from_ref(&a), t), (State::InProgress, 1, 2, whole, 0, Some(1)));
-    // A purchase after t counts: its window is the current one.
+    // A purchase after t counts, because its window is the current one.
     assert_eq!(standing(&c, &[a.clone(), b.clone()], t), (State::Exhausted, 2, 2, whole, 1, Some(0)));
     c.goal = Goal::Purchases { n: 2, repeat: true };
     assert_eq!(standing(&c, &[a.clone(), b.clone()], t), (State::InProgress, 0, 2, whole, 1, None));
@@ -702,7 +702,7 @@ fn progress_of_rolling_counts_what_is_unused() {
     let noon = at("2024-01-02T12:00Z");
     let history: Vec<Purchase> =
         ["a", "b", "c", "d", "e"].iter().zip(0..).map(|(id, hour)| buy(id, noon + hour * HOUR, 1)).collect();
-    // `a b c` are used up; `d`, `e` at 15:00 and 16:00.
+    // `a`, `b` and `c` are used up. `d` and `e` are made at 15:00 and 16:00.
     let window = |hour: i64| Some((noon + hour * HOUR, Some(noon + hour * HOUR + DAY)));
     let at = |hour: i64| noon + hour * HOUR;
     assert_eq!(standing(&c, &history, at(4)), (State::InProgress, 2, 3, window(3), 1, None));
@@ -725,7 +725,7 @@ fn progress_of_a_streak_lives_until_its_next_window_closes() {
     assert_eq!(standing(&c, &history, day(3)), (State::InProgress, 0, 3, window(3), 1, None));
     c.goal = Goal::Streak { length: 3, per_window: 1, repeat: false };
     assert_eq!(standing(&c, &history, day(3)), (State::Exhausted, 3, 3, window(3), 1, Some(0)));
-    // However long ago, and although no run is alive.
+    // The state stays EXHAUSTED however long ago that was, although no run is alive.
     assert_eq!(standing(&c, &history, day(40)), (State::Exhausted, 3, 3, window(40), 1, Some(0)));
     history.truncate(2);
     assert_eq!(standing(&c, &history, day(40)), (State::InProgress, 0, 3, window(40), 0, Some(1)));
@@ -737,7 +737,7 @@ fn unlimited() -> Budget {
     Budget::default()
 }
 
-/// `(kind, points, award, purchase)` of each entry.
+/// The entries of a commit as `(kind, points, award, purchase)`.
 fn posted(book: &mut Book, c: &Campaign, history: &[Purchase], b: &mut Budget) -> Vec<(EntryKind, i64, usize, String)> {
     book.commit(c, history, b).into_iter().map(|e| (e.kind, e.points, e.award, e.purchase)).collect()
 }
@@ -770,7 +770,7 @@ fn a_move_in_time_posts_anew_where_points_are_held_or_expire() {
     assert_eq!(book.awards[0].award.available_at(&c), day + 3 + DAY);
     let expiring = Campaign { expires_after: Some(HOUR), ..c.clone() };
     assert_eq!(book.awards[0].award.expires_at(&expiring), Some(day + 3 + DAY + HOUR));
-    // At one instant: another reaching purchase, the same earnedAt.
+    // At the same instant, the reaching purchase changes and `earnedAt` does not.
     history.push(buy("bb", day + 3, 1));
     assert_eq!(posted(&mut book, &c, &history, &mut budget), []);
     assert_eq!(book.awards[0].award.purchase, "bb");
@@ -786,7 +786,7 @@ fn moves_pair_equal_points_in_award_order() {
     let (mut book, mut budget) = (Book::default(), unlimited());
     let mut history = vec![buy("p", day + 10, 500), buy("q", day + 11, 700), buy("r", day + 12, 500)];
     posted(&mut book, &c, &history, &mut budget);
-    // The cap leaves the first three: G = p (5), q (7), r (5); N = x (9), y (5), z (5).
+    // The cap leaves the first three. So G is p (5), q (7), r (5), and N is x (9), y (5), z (5).
     history.extend([buy("x", day, 900), buy("y", day + 1, 500), buy("z", day + 2, 500)]);
     let entries = [(EntryKind::Reversal, -7, 1, "q".to_owned()), (EntryKind::Award, 9, 3, "x".to_owned())];
     assert_eq!(posted(&mut book, &c, &history, &mut budget), entries);
@@ -821,12 +821,12 @@ fn a_budget_decides_once_and_anew_when_reached_again() {
     posted(&mut book, &c, &history, &mut budget);
     let statuses = |book: &Book| book.awards.iter().map(|r| r.status).collect::<Vec<_>>();
     assert_eq!(statuses(&book), [Status::Standing, Status::Standing, Status::Declined]);
-    // Room appears, the decision stays.
+    // Points become free, but the decision stays.
     history[0] = refunded(history[0].clone(), 1, &[]);
     posted(&mut book, &c, &history, &mut budget);
     assert_eq!(statuses(&book), [Status::Reversed, Status::Standing, Status::Declined]);
     assert_eq!((budget.used, budget.decisions), (10, 3));
-    // The next one uses it.
+    // The next award uses the free points.
     history.push(buy("d", day + 3, 1));
     assert_eq!(posted(&mut book, &c, &history, &mut budget), [(EntryKind::Award, 10, 3, "d".to_owned())]);
     assert_eq!(book.awards[3].decision, Some(4));
@@ -844,7 +844,7 @@ fn a_declined_award_moves_without_a_decision() {
     history.push(buy("a", day + 1, 1));
     assert_eq!(posted(&mut book, &c, &history, &mut budget), []);
     assert_eq!((book.awards[0].status, book.awards[0].decision), (Status::Declined, Some(1)));
-    // Lost, then reached again: decided anew.
+    // If the goal is lost and reached again, the new award gets a new decision.
     let lost = [history[0].clone()];
     posted(&mut book, &c, &lost, &mut budget);
     assert_eq!(book.awards[0].status, Status::Reversed);
@@ -913,7 +913,7 @@ fn progress_agrees_with_the_awards() {
     });
 }
 
-/// Every combination is generated, and enough of their histories earn something.
+/// Every legal combination is generated, and enough of the histories earn an award.
 #[test]
 fn generated_histories_reach_their_goals() {
     let mut seen: BTreeMap<String, (u32, u32)> = BTreeMap::new();
@@ -933,7 +933,7 @@ fn generated_histories_reach_their_goals() {
         capped += u32::from(awards.len() < uncapped(c, &case.purchases).len());
         ineligible += u32::from(eligible(c, &case.purchases).len() < case.purchases.len());
     });
-    // 6 windows × 6 − rolling's everyPurchase and two repeats + two streaks.
+    // 6 windows × 6 goals, less three of `rolling` (everyPurchase and two with repeat), plus two streaks.
     assert_eq!(seen.len(), 35, "{seen:#?}");
     for (combination, (cases, awarded)) in &seen {
         assert!(*awarded * 5 >= *cases && *awarded >= 3, "{combination}: {awarded} of {cases}");

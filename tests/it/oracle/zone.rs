@@ -1,5 +1,5 @@
-//! Local clocks by their definition: a clock is a list of pieces with a constant offset each.
-//! jiff supplies the offsets and the transitions, never a resolution of local times.
+//! Local clocks by their definition: a clock is a list of pieces, each with a constant offset. jiff supplies the
+//! offsets and the transitions. It never resolves a local time here.
 
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -7,10 +7,11 @@ use jiff::tz::TimeZone;
 
 use super::{DAY, HOUR, Instant, MINUTE, SECOND, Span};
 
-/// What a local clock shows: µs since that clock showed 1970-01-01T00:00.
+/// What a local clock shows, in microseconds since that clock showed 1970-01-01T00:00.
 pub(crate) type Reading = i64;
 
-/// The pieces of the zone's time line that meet `[from, to]`: since when, and local − UTC.
+/// The pieces of the zone's time line that overlap `[from, to]`. Each has the instant at which it begins and the offset
+/// of local time from UTC.
 pub(crate) fn pieces(zone: &str, from: Instant, to: Instant) -> Vec<(Instant, Span)> {
     let tz = TimeZone::get(zone).expect("a zone of the bundled data");
     let start = Timestamp::from_microsecond(from).expect("an instant in range");
@@ -30,8 +31,8 @@ pub(crate) fn reading(zone: &str, at: Instant) -> Reading {
     at + pieces(zone, at, at)[0].1
 }
 
-/// "A bound that a clock change skips is the instant of the change; of two, the earlier is meant."
-/// So: the first instant at which the clock shows `wanted` or more.
+/// "A local time that a clock change skips stands for the instant of the change. A local time that occurs twice stands
+/// for the earlier instant." Both are the first instant at which the clock shows `wanted` or more.
 pub(crate) fn bound(zone: &str, wanted: Reading) -> Instant {
     let pieces = pieces(zone, wanted - 2 * DAY, wanted + 2 * DAY);
     for (i, (since, offset)) in pieces.iter().enumerate() {
@@ -43,7 +44,7 @@ pub(crate) fn bound(zone: &str, wanted: Reading) -> Instant {
     unreachable!("the last piece has no end")
 }
 
-/// The reading of a date's clock at hour and minute.
+/// The reading of the clock on a date at the given hour and minute.
 pub(crate) fn clock(date: Date, (hour, minute): (u8, u8)) -> Reading {
     days(date) * DAY + i64::from(hour) * HOUR + i64::from(minute) * MINUTE
 }

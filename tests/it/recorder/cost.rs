@@ -1,21 +1,21 @@
-//! What a write costs: as many rows and statements in a history eight times as long, and as many statements for a batch
-//! of many customers.
+//! The cost of a write. The numbers of rows and statements do not grow with the history, and the number of statements
+//! does not grow with the customers in a batch.
 
 use sea_orm::{ConnectionTrait, Statement};
 use serde_json::{Value, json};
 use windfall::app::recorder::fact::Fact;
 use windfall::app::refund::{self, RecordRefund};
-use windfall::config;
 use windfall::engine::time::Instant;
 
-use crate::support::direct::{ENGINES, Engine, HOUR, NOW, TestApp, open, purchase_input, writer};
+use crate::support::app::{ENGINES, Engine, HOUR, NOW, TestApp, open, purchase_input};
 
 const MINUTE: i64 = HOUR / 60;
 const SHORT: i64 = 240;
 const LONG: i64 = 8 * SHORT;
 const START: i64 = NOW - 3_000 * HOUR;
 
-/// Local ones, caps that do not bind and one that does, and rolling windows of several lengths.
+/// Campaigns in which a change has local effects, one with a cap that is never reached, one with a cap that is, and
+/// rolling windows of several lengths.
 fn campaigns(purchases: i64) -> Vec<Value> {
     let campaign = |name: &str, window: Value, goal: Value, cap: Option<i64>| {
         json!({
@@ -41,7 +41,7 @@ fn fact(customer: &str, id: &str, at: i64) -> Fact {
     Fact::Purchase(purchase_input(customer, id, at, "10.00").check(&[], Instant(NOW)).unwrap())
 }
 
-/// A customer who bought once an hour.
+/// A shop with one customer, who bought once an hour.
 async fn shop(engine: Engine, purchases: i64) -> TestApp {
     let test = TestApp::start(engine).await;
     for campaign in campaigns(purchases) {
@@ -65,7 +65,8 @@ async fn refund_of(test: &TestApp, purchase: &str) {
     refund::record(&test.app, &TestApp::shop(), vec![], input).await.unwrap();
 }
 
-/// An append, a late purchase in the middle and its refund: before the last award that the cap leaves.
+/// The statements of an append, of a late purchase and of its refund. The late purchase comes before the last award
+/// that the cap leaves.
 async fn changes(test: &TestApp, purchases: i64) -> [u64; 3] {
     let count = || test.app.database.statements();
     let began = count();
@@ -95,8 +96,8 @@ async fn a_write_sends_as_many_statements_in_a_long_history() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_of_late_purchases_sends_as_many_statements_as_one() {
     for engine in ENGINES {
-        // One writer: one batch.
-        let test = TestApp::start_with(engine, &config::Writer { writers: 1, ..writer() }).await;
+        // With one writer, all facts of a call are one batch.
+        let test = TestApp::start_with(engine, |config| config.writer.writers = 1).await;
         for campaign in campaigns(10) {
             test.campaign(campaign).await;
         }
@@ -117,8 +118,9 @@ async fn a_batch_of_late_purchases_sends_as_many_statements_as_one() {
     }
 }
 
-/// Rows that PostgreSQL read from the database's tables so far, by its own count. Nobody else uses this database; what a
-/// connection read is counted once it has ended.
+/// The rows that PostgreSQL has read from the tables of this database so far, by its own count. No other test uses the
+/// database. PostgreSQL counts what a connection read once the connection has ended, so this waits for the others to
+/// end.
 async fn rows_read(test: &TestApp) -> i64 {
     let database = open(&test.url).await;
     let number = async |sql: &str| -> i64 {
@@ -137,7 +139,8 @@ async fn rows_read(test: &TestApp) -> i64 {
     rows
 }
 
-/// What a server that is started for one write reads, its start included.
+/// Starts an application for one write. Returns the rows that it reads, including those of its start, and an
+/// application for the next write.
 async fn rows_of(test: TestApp, write: impl AsyncFn(&TestApp)) -> (TestApp, i64) {
     test.app.stop().await.unwrap();
     let before = rows_read(&test).await;
@@ -153,7 +156,7 @@ async fn a_write_reads_as_many_rows_in_a_long_history() {
     let mut rows = Vec::new();
     for purchases in [SHORT, LONG] {
         let test = shop(Engine::Postgres, purchases).await;
-        // Small tables are read whole otherwise.
+        // Otherwise PostgreSQL reads small tables whole.
         let tx = test.app.database.begin().await.unwrap();
         let searched =
             "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET enable_seqscan = off', current_database()); END $$";

@@ -1,4 +1,4 @@
-//! The write path: idempotency, budgets, late data, admission, connections.
+//! The write path: idempotency, budgets, late facts, the limits of the queue, and connections that callers abandon.
 
 mod cost;
 mod prepared;
@@ -11,9 +11,8 @@ use windfall::app::adjustment;
 use windfall::app::error::{Error, UserErrorCode};
 use windfall::app::recorder::fact::{AdjustPoints, Fact};
 use windfall::app::refund::{self, RecordRefund};
-use windfall::config;
 
-use crate::support::direct::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, purchase_input, writer};
+use crate::support::app::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, purchase_input};
 
 fn every_third() -> serde_json::Value {
     json!({
@@ -55,10 +54,10 @@ async fn of_many_copies_one_takes_effect() {
         assert_eq!(code(test.buy("c", "p", NOW, "10.01").await), conflict);
         assert_eq!(code(test.buy("c", "p", NOW + 1, "10.00").await), conflict);
         assert_eq!(code(test.buy("d", "p", NOW, "10.00").await), conflict);
-        // The same content in other words.
+        // The content is the same after parsing.
         assert!(test.buy("c", "p", NOW, "10").await.unwrap().replayed);
         assert_eq!(test.customer("c").await.unwrap(), customer, "a replay or a conflict changes nothing");
-        assert_eq!(test.customer("d").await, None, "a conflict makes no customer");
+        assert_eq!(test.customer("d").await, None, "a conflict creates no customer");
         test.audit_is_clean().await;
     }
 }
@@ -83,7 +82,7 @@ async fn refunds_and_adjustments_are_idempotent_too() {
         let first = record(refund("r", "p1", None)).await.unwrap();
         assert_eq!((first.replayed, first.customer.balance, first.awards.len()), (false, 0, 1));
         assert!(record(refund("r", "p1", None)).await.unwrap().replayed);
-        // Filled in, null is the total.
+        // `null` stands for the total, so naming the total is a replay.
         assert!(record(refund("r", "p1", Some("10.00"))).await.unwrap().replayed);
         assert_eq!(code(record(refund("r", "p1", Some("9.00"))).await).0, UserErrorCode::IdempotencyConflict);
         assert_eq!(code(record(refund("r", "p2", None)).await).0, UserErrorCode::IdempotencyConflict);
@@ -137,7 +136,7 @@ async fn a_budget_for_three_stands_three() {
         }
         assert_eq!(standing.len(), 3, "{engine:?}");
         test.audit_is_clean().await;
-        // A refund frees room for the next award, not for one that was declined.
+        // A refund frees points for the next award, not for one that was declined.
         let freed = standing[0];
         let input = RecordRefund {
             external_id: "r".into(),
@@ -159,7 +158,7 @@ async fn a_budget_for_three_stands_three() {
             .sum();
         assert_eq!(lifetime, 30);
         test.audit_is_clean().await;
-        // The replay is no formality: a decision that was not so is told.
+        // The audit replays the decisions, so it reports a forged one.
         let forge = "UPDATE budget_decision SET kind = 'declined' WHERE decision_no = 2";
         let tx = test.app.database.begin().await.unwrap();
         tx.execute_unprepared(forge).await.unwrap();
@@ -185,11 +184,11 @@ async fn late_data_is_cheap() {
         }
         let entries = test.ledger("c").await.len();
         assert_eq!(entries, 300);
-        // 901 purchases still make 300 awards: every later award moves, and nothing is posted.
+        // 901 purchases still reach 300 awards. Every later award moves, and nothing is posted.
         let recorded = test.buy("c", "late", start + 450 * HOUR + 1, "10.00").await.unwrap();
         assert_eq!(test.ledger("c").await.len(), entries);
         assert_eq!((recorded.awards_changed, recorded.awards.len()), (150, 100));
-        // Two more complete one more award.
+        // Two more purchases reach one more award.
         test.buy("c", "later", start + 450 * HOUR + 2, "10.00").await.unwrap();
         test.buy("c", "latest", start + 450 * HOUR + 3, "10.00").await.unwrap();
         assert_eq!(test.ledger("c").await.len(), entries + 1);
@@ -199,17 +198,15 @@ async fn late_data_is_cheap() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_queue_refuses_before_anything_is_queued() {
-    let small = config::Writer { queue_items: 500, ..writer() };
-    let test = TestApp::start_with(Engine::Sqlite, &small).await;
+    let test = TestApp::start_with(Engine::Sqlite, |config| config.writer.queue_items = 500).await;
     let inputs: Vec<_> = (0..501).map(|n| (vec![], purchase_input("c", &format!("p{n}"), NOW, "1.00"))).collect();
     let refused = windfall::app::purchase::record(&test.app, &TestApp::shop(), inputs.clone()).await;
     assert!(matches!(refused, Err(Error::Overloaded)));
-    assert_eq!(test.customer("c").await, None, "all or none");
+    assert_eq!(test.customer("c").await, None, "a part of the refused purchases was recorded");
     let some = inputs[..500].to_vec();
     let recorded = windfall::app::purchase::record(&test.app, &TestApp::shop(), some).await.unwrap();
     assert!(recorded.iter().all(Result::is_ok));
-    let bytes = config::Writer { queue_bytes: 1 << 20, ..writer() };
-    let test = TestApp::start_with(Engine::Sqlite, &bytes).await;
+    let test = TestApp::start_with(Engine::Sqlite, |config| config.writer.queue_bytes = 1 << 20).await;
     let refused = windfall::app::purchase::record(
         &test.app,
         &TestApp::shop(),
@@ -219,7 +216,8 @@ async fn a_full_queue_refuses_before_anything_is_queued() {
     assert!(matches!(refused, Err(Error::Overloaded)));
 }
 
-/// A caller that goes away between BEGIN and its answer must not leave its transaction to the next borrower.
+/// A caller that disconnects between BEGIN and its response must not leave its transaction to the next user of the
+/// connection.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_cancelled_begin_poisons_no_connection() {
     for engine in ENGINES {
@@ -235,7 +233,7 @@ async fn a_cancelled_begin_poisons_no_connection() {
             }
             caller.abort();
         }
-        // A write in an inherited transaction would vanish with it.
+        // A write inside an inherited transaction would be rolled back with it.
         for n in 0..20 {
             test.buy("c", &format!("p{n}"), NOW, "1.00").await.unwrap();
         }

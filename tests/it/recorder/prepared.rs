@@ -1,4 +1,5 @@
-//! A change deep in a long history is folded outside the transaction that posts it, and is right whatever came in meanwhile.
+//! A change deep in a long history is folded outside the transaction that posts it. The result is correct whatever is
+//! recorded in the meantime.
 
 use std::cell::Cell;
 use std::sync::Arc;
@@ -10,19 +11,18 @@ use windfall::app::App;
 use windfall::app::audit;
 use windfall::app::purchase;
 use windfall::app::refund::{self, RecordRefund};
-use windfall::config;
 
-use crate::support::direct::{ENGINES, Engine, HOUR, NOW, TestApp, purchase_input, scratch, writer};
+use crate::support::app::{ENGINES, Engine, HOUR, NOW, TestApp, purchase_input, scratch};
 use crate::support::node::{metric, node};
 use crate::support::server::{command, run};
 
-/// Purchases that a transaction folds again in these tests.
+/// The most purchases that a transaction folds again in these tests.
 const FOLD: usize = 40;
 
-/// How many purchases a customer may make: one an hour, until now.
+/// The most purchases that a customer makes. Their instants are one hour apart and end before [`NOW`].
 const MOST: i64 = 7_000;
 
-/// The customer's `number`-th purchase.
+/// Records the `number`-th purchase of the customer.
 async fn buy(app: &App, customer: &str, number: i64) {
     let at = NOW - (MOST - number) * HOUR;
     let input = purchase_input(customer, &format!("{customer}{number}"), at, "4.00");
@@ -43,9 +43,9 @@ async fn refund(app: &App, customer: &str, number: i64) {
     refund::record(app, &TestApp::shop(), vec![], input).await.unwrap();
 }
 
-/// A customer with 200 purchases, in campaigns of every kind.
+/// An application with a customer who made 200 purchases, and with campaigns of every kind.
 async fn with_history(engine: Engine) -> TestApp {
-    let test = TestApp::start_with(engine, &config::Writer { fold_purchases: FOLD, ..writer() }).await;
+    let test = TestApp::start_with(engine, |config| config.writer.fold_purchases = FOLD).await;
     let whole = json!({"campaign": "WHOLE"});
     for rule in [
         json!({"goal": {"purchases": {"atLeast": 3, "repeat": true}}, "window": whole}),
@@ -68,7 +68,7 @@ async fn with_history(engine: Engine) -> TestApp {
     test
 }
 
-/// Buys through another node until the work is done; returns how many purchases that were.
+/// Records purchases through another node until the work is done. Returns the number of these purchases.
 async fn while_the_customer_buys_on(test: &TestApp, work: impl AsyncFnOnce(&App)) -> i64 {
     let other = test.another().await;
     let done = Arc::new(AtomicBool::new(false));
@@ -90,7 +90,7 @@ async fn while_the_customer_buys_on(test: &TestApp, work: impl AsyncFnOnce(&App)
     bought
 }
 
-/// Two nodes change the past of a customer who buys on, in campaigns of every kind.
+/// Two nodes change the past of a customer who keeps buying, in campaigns of every kind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_comes_in_meanwhile_counts() {
     for engine in ENGINES {
@@ -107,7 +107,7 @@ async fn whatever_comes_in_meanwhile_counts() {
     }
 }
 
-/// What was tampered with is repaired while the customer buys on.
+/// Repairs awards that were tampered with while the customer keeps buying.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_repair_counts_what_comes_in_meanwhile() {
     for engine in ENGINES {
@@ -128,7 +128,7 @@ async fn a_repair_counts_what_comes_in_meanwhile() {
     }
 }
 
-/// What is prepared stays valid while the customer buys: else it would never be done.
+/// A preparation stays valid while the customer keeps buying. Otherwise it would have to be repeated without end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_change_is_prepared_once_though_the_customer_buys_on() {
     for engine in ENGINES {
@@ -137,7 +137,7 @@ async fn a_long_change_is_prepared_once_though_the_customer_buys_on() {
         shop.campaign(json!({"goal": {"purchases": {"atLeast": 3, "repeat": true}}})).await;
         shop.buy_many("c", 0..1_000).await;
         let prepared = "windfall_write_batches_total{outcome=\"prepared\"}";
-        assert_eq!(metric(&shop, prepared).await, 0.0, "{engine:?}: an append is not long");
+        assert_eq!(metric(&shop, prepared).await, 0.0, "{engine:?}: an append was prepared");
         let (mut number, mut changes, mut interleaved) = (1_000, 0, 0);
         while interleaved < 3 {
             let (began, done) = (number, Cell::new(false));
@@ -156,7 +156,8 @@ async fn a_long_change_is_prepared_once_though_the_customer_buys_on() {
             interleaved += usize::from(number > began + 1);
             assert!(changes < 200, "{engine:?}: no purchase came in while a change was prepared");
         }
-        // A refund that shares its batch with a purchase may need one round, and that is not long.
+        // A refund that shares its batch with a purchase can need a single round of loads. Such a change is not
+        // prepared.
         let prepared = metric(&shop, prepared).await;
         assert!(prepared >= 1.0 && prepared <= changes as f64, "{engine:?}: {prepared} times for {changes}");
         let stands = number - changes;

@@ -1,4 +1,4 @@
-//! The schema's text: equal to the code's, and holding all that the public contract promises.
+//! The shipped schema equals that of the code, and contains everything that the public contract promises.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -25,7 +25,7 @@ fn schema_graphql_is_current() {
         std::fs::write(&path, &sdl).unwrap();
     }
     let shipped = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(shipped == sdl, "schema.graphql is not the code's: run `UPDATE=1 cargo test --test it schema`");
+    assert!(shipped == sdl, "schema.graphql differs from the code: run `UPDATE=1 cargo test --test it schema`");
 }
 
 #[test]
@@ -76,7 +76,7 @@ fn compare_types(name: &str, promised: &ExtendedType, real: &ExtendedType, missi
                 compare_inputs(&format!("{name}.{field}"), promised, real.fields.get(field).map(|f| &***f), missing);
             }
         }
-        _ => missing.push(format!("{name} is of another kind")),
+        _ => missing.push(format!("{name} has another kind")),
     }
 }
 
@@ -151,7 +151,7 @@ fn everything_is_described() {
     assert!(bare.is_empty(), "without a description: {bare:#?}");
 }
 
-/// Else a client needs an alias to ask for both at once.
+/// Otherwise a client would need an alias to select the fields of both types.
 #[test]
 fn fields_of_one_name_in_a_union_have_one_type() {
     let schema = parse(&windfall::graphql::sdl(), "schema.graphql");
@@ -170,7 +170,7 @@ fn fields_of_one_name_in_a_union_have_one_type() {
     assert!(conflicts.is_empty(), "{conflicts:#?}");
 }
 
-/// Else one of them would first be looked at while the operation runs.
+/// A scalar without a form would not be checked before the operation runs.
 #[test]
 fn every_custom_scalar_has_a_form_and_a_specification() {
     let schema = parse(&windfall::graphql::sdl(), "schema.graphql");

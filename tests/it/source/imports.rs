@@ -1,5 +1,5 @@
-//! What the modules of `src` import, read from their text: `use` declarations and paths inside the code. Comments, strings and
-//! tests are left out.
+//! Reads what the modules of `src` import from their text: `use` declarations and paths inside the code. Comments,
+//! strings and tests are ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -7,18 +7,17 @@ use std::path::{Path, PathBuf};
 
 use super::rust_files;
 
-/// A module by its path, `["app", "recorder", "batch"]`; the root has none.
+/// The path of a module, such as `["app", "recorder", "batch"]`. The path of the root is empty.
 pub(super) type Module = Vec<String>;
 
-/// The modules of a source folder, each with the paths that it names.
+/// The modules of a source folder, each with the paths that it mentions.
 pub(super) struct Imports {
     paths: BTreeMap<Module, Vec<Module>>,
-    /// What a module passes on under its own name: module and name, with what that is.
+    /// The public `use` declarations: the target of each, by module and name.
     passed_on: BTreeMap<(Module, String), Module>,
 }
 
 impl Imports {
-    /// Of `src`.
     pub(super) fn read(source: &Path) -> Self {
         let mut imports = Self { paths: BTreeMap::new(), passed_on: BTreeMap::new() };
         for file in rust_files(source) {
@@ -43,19 +42,19 @@ impl Imports {
                 paths.push(path);
             }
         }
-        // What begins with a name that was imported is counted already.
+        // A path that begins with an imported name is covered by the import.
         let imported: BTreeSet<String> = paths.iter().filter_map(|path: &Module| path.last().cloned()).collect();
         paths.extend(inline_paths(&rest).into_iter().filter(|path| !imported.contains(&path[0])));
         self.paths.insert(module, paths);
     }
 
-    /// The modules that a module uses, itself and the modules that it only declares left out.
+    /// The modules that a module uses. The module itself and the modules that it only declares are left out.
     pub(super) fn used_by(&self, module: &Module) -> BTreeSet<Module> {
         let named = self.paths[module].iter().filter_map(|path| self.resolve(module, path));
         named.filter(|used| used != module).collect()
     }
 
-    /// The first parts of the paths that name no module of ours: crates, among others.
+    /// The first parts of the paths that lead to no module of `src`. Crates are among them.
     pub(super) fn foreign(&self, module: &Module) -> BTreeSet<&str> {
         let foreign = self.paths[module].iter().filter(|path| self.resolve(module, path).is_none());
         foreign.filter_map(|path| path.first().map(String::as_str)).collect()
@@ -93,7 +92,7 @@ impl Imports {
         Some(passed_on.and_then(|path| self.resolve(&at, path)).unwrap_or(at))
     }
 
-    /// Modules of a layer that use each other in a circle: each set once.
+    /// The sets of modules of a layer that use each other in a circle, each set once.
     pub(super) fn circles(&self, layer: &str) -> Vec<BTreeSet<Module>> {
         let inside: Vec<&Module> =
             self.modules().filter(|module| module.first().is_some_and(|first| first == layer)).collect();
@@ -113,7 +112,7 @@ impl Imports {
         circles.into_iter().collect()
     }
 
-    /// What a module uses, directly or not.
+    /// All modules that a module uses, directly or indirectly.
     fn reached_from(&self, module: &Module) -> BTreeSet<Module> {
         let mut reached = BTreeSet::new();
         let mut next: Vec<Module> = self.used_by(module).into_iter().collect();
@@ -136,7 +135,7 @@ fn module_of(file: &Path, source: &Path) -> Module {
     module
 }
 
-/// The text without comments, strings, attributes of visibility, and the tests at its end.
+/// The text without comments, strings, restrictions of visibility such as `pub(crate)`, and the tests at its end.
 fn code(text: &str) -> String {
     let text = text.split("#[cfg(test)]\n").next().unwrap_or(text);
     let mut code = String::new();
@@ -161,7 +160,7 @@ fn code(text: &str) -> String {
     code
 }
 
-/// The `use` declarations (whether public, and what of), and the rest.
+/// Splits the code into `use` declarations, each with whether it is public, and the rest.
 fn split_uses(code: &str) -> (Vec<(bool, &str)>, String) {
     let mut declarations = Vec::new();
     let mut rest = String::new();
@@ -182,7 +181,7 @@ fn split_uses(code: &str) -> (Vec<(bool, &str)>, String) {
     (declarations, rest)
 }
 
-/// The paths of a declaration: `a::{b, c::{self, d}}` has three.
+/// The paths of a declaration. For example, `a::{b, c::{self, d}}` has three.
 fn expand(before: &[String], declaration: &str) -> Vec<Module> {
     let declaration = declaration.trim();
     let Some((head, list)) = declaration.split_once('{') else {

@@ -1,10 +1,10 @@
-//! The memory that a piece of work takes, in bytes that Rust's allocator hands out.
+//! Measures the memory that a piece of work takes, in bytes that Rust's allocator hands out.
 //!
 //! The whole test binary runs on an allocator that counts ([`peak_alloc`]). Other tests allocate in the same process at
-//! the same time, so a test measures in a process of its own: [`alone`] runs the test again, and nothing else, and hands
-//! it a *case*. There [`case`] tells it so, [`peak_during`] measures, and [`tell`] hands figures back. Nothing that
-//! runs beside can disturb them, and how busy the machine is does not matter either. What C code allocates (SQLite's
-//! page cache, which has a bound of its own) is not counted.
+//! the same time, so a test measures in a process of its own. [`alone`] runs the test again in a process that runs
+//! nothing else, and passes it a *case*. In that process, [`case`] returns the case, [`peak_during`] measures, and
+//! [`tell`] passes the figures back. So neither other tests nor a busy machine changes the figures. What C code
+//! allocates is not counted, such as the page cache of SQLite, which has a limit of its own.
 //!
 //! ```ignore
 //! const TEST: &str = "audit::size::a_big_customer_takes_no_more_memory";
@@ -31,17 +31,17 @@ use peak_alloc::PeakAlloc;
 #[global_allocator]
 static ALLOCATOR: PeakAlloc = PeakAlloc;
 
-/// Set in the process that measures.
+/// The environment variable with the case. It is set in the process that measures.
 const CASE: &str = "WINDFALL_TEST_CASE";
-/// Before the figures on a line of that process's output.
+/// The text before the figures in the output of that process.
 const FIGURES: &str = "figures:";
 
-/// What is to be measured; none: this process is not the one that measures.
+/// The case to measure. `None` if this process does not measure.
 pub(crate) fn case() -> Option<String> {
     std::env::var(CASE).ok()
 }
 
-/// Runs one test of this binary, by its whole name, in a process of its own and with this case; what it told.
+/// Runs one test of this binary, given by its full name, with this case in a process of its own. Returns its figures.
 #[track_caller]
 pub(crate) fn alone<const N: usize>(test: &str, case: &str) -> [u64; N] {
     let mut command = Command::new(std::env::current_exe().expect("this program"));
@@ -54,15 +54,16 @@ pub(crate) fn alone<const N: usize>(test: &str, case: &str) -> [u64; N] {
     figures.try_into().unwrap_or_else(|figures| panic!("{test}, {case}: {N} figures expected, not {figures:?}"))
 }
 
-/// Hands the figures to the process that runs this one [`alone`].
+/// Passes the figures to the process that called [`alone`].
 pub(crate) fn tell(figures: &[u64]) {
     let figures: Vec<String> = figures.iter().map(u64::to_string).collect();
     writeln!(std::io::stdout(), "{FIGURES} {}", figures.join(" ")).expect("an output");
 }
 
-/// How many bytes more than before are allocated at once while the work is done, at most, by all threads of the process.
+/// Does the work. Returns its result, and the most bytes that all threads of the process had allocated meanwhile in
+/// addition to those before.
 pub(crate) async fn peak_during<T>(work: impl Future<Output = T>) -> (T, u64) {
-    assert!(case().is_some(), "other tests of this process would be counted too: see `alone`");
+    assert!(case().is_some(), "this would count other tests of this process too; use `alone`");
     ALLOCATOR.reset_peak_usage();
     let before = ALLOCATOR.current_usage();
     let done = work.await;
@@ -81,7 +82,7 @@ async fn the_peak_is_of_all_threads_and_of_this_work_alone() {
     };
     let mebibytes: usize = case.parse().expect("a number");
     let before = vec![1_u8; 8 << 20];
-    // One after the other, never both.
+    // The two allocations never exist at the same time.
     let ((), peak) = peak_during(async {
         for _ in 0..2 {
             let task = tokio::spawn(async move { std::hint::black_box(vec![1_u8; mebibytes << 20]).len() });

@@ -1,8 +1,8 @@
-//! The application on a throwaway database of either engine, without HTTP.
+//! An application on a throwaway database of either engine. Tests call its use cases directly, without GraphQL and
+//! HTTP. Its clock stands still.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
 
 use entity::{AwardStatus, CampaignId, award, campaign, customer, ledger_entry};
 use sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, QueryFilter, QueryOrder, Set};
@@ -15,14 +15,14 @@ use windfall::app::purchase::RecordPurchase;
 use windfall::app::recorder::fact::{Fact, Recorded};
 use windfall::app::viewer::{Admin, Shop};
 use windfall::app::{App, audit};
-use windfall::config;
+use windfall::config::Config;
 use windfall::engine::rule::{Period, Rule};
 
-use super::app::{admin, storefront};
+use super::graphql::{admin, storefront};
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 
-/// Where the data lies.
+/// The database engine that a test runs on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Engine {
     Sqlite,
@@ -31,12 +31,12 @@ pub(crate) enum Engine {
 
 pub(crate) const ENGINES: [Engine; 2] = [Engine::Sqlite, Engine::Postgres];
 
-/// 2026-11-02T12:00:00Z.
+/// 2026-11-02T12:00:00Z in microseconds: the instant that the clock shows at first.
 pub(crate) const NOW: i64 = 1_793_620_800_000_000;
 pub(crate) const DAY: i64 = 86_400_000_000;
 pub(crate) const HOUR: i64 = 3_600_000_000;
 
-/// An empty database. An SQLite one goes with the second value.
+/// The URL of an empty database. An SQLite database is removed with the second value.
 pub(crate) async fn scratch(engine: Engine) -> (String, Option<Sqlite>) {
     match engine {
         Engine::Sqlite => {
@@ -54,77 +54,56 @@ pub(crate) struct TestApp {
     _sqlite: Option<Sqlite>,
 }
 
-/// How many cases: some, or with `WINDFALL_TEST_SIZE=full` many.
+/// The number of cases to run: `some`, or `many` with `WINDFALL_TEST_SIZE=full`.
 pub(crate) fn cases(some: usize, many: usize) -> usize {
     if std::env::var("WINDFALL_TEST_SIZE").is_ok_and(|size| size == "full") { many } else { some }
 }
 
-/// As `config/default.toml` has it.
-pub(crate) fn writer() -> config::Writer {
-    config::Writer { queue_items: 10_000, queue_bytes: 64 << 20, batch_items: 256, fold_purchases: 2_048, writers: 4 }
-}
-
-/// As `config/default.toml` has it.
-pub(crate) fn cache() -> config::Cache {
-    config::Cache { l1_bytes: 64 << 20, max_staleness: Duration::ZERO }
-}
-
-/// As `config/default.toml` has it, but for the URL.
-pub(crate) fn redis(url: Option<String>) -> config::Redis {
-    config::Redis { url: url.map(Into::into), timeout: Duration::from_millis(30) }
-}
-
-/// As `config/default.toml` has it, but for the URL.
-pub(crate) fn options(url: &str) -> config::Database {
-    config::Database {
-        url: url.to_owned().into(),
-        migrate: true,
-        connections: 8,
-        statement_timeout: Duration::from_secs(30),
-        idle_transaction_timeout: Duration::from_secs(5),
-    }
+/// The default configuration on a database.
+pub(crate) fn settings(url: &str) -> Config {
+    let mut config = Config::defaults().expect("valid defaults");
+    config.database.url = url.to_owned().into();
+    config
 }
 
 pub(crate) async fn open(url: &str) -> Database {
-    Database::connect(&options(url)).await.unwrap()
+    Database::connect(&settings(url).database).await.unwrap()
 }
 
 impl TestApp {
     pub(crate) async fn start(engine: Engine) -> Self {
-        Self::start_with(engine, &writer()).await
+        Self::start_with(engine, |_| {}).await
     }
 
-    pub(crate) async fn start_with(engine: Engine, writer: &config::Writer) -> Self {
+    /// An application on an empty database, whose configuration differs from the default.
+    pub(crate) async fn start_with(engine: Engine, configure: impl FnOnce(&mut Config)) -> Self {
         let (url, sqlite) = scratch(engine).await;
-        Self::on(url, sqlite, writer).await
+        let mut config = settings(&url);
+        configure(&mut config);
+        Self { _sqlite: sqlite, ..Self::on(config).await }
     }
 
-    /// On this database, which goes with the second value.
-    pub(crate) async fn on(url: String, sqlite: Option<Sqlite>, writer: &config::Writer) -> Self {
-        let database = open(&url).await;
+    /// An application on an existing database, which is migrated first.
+    pub(crate) async fn on(config: Config) -> Self {
+        let database = Database::connect(&config.database).await.unwrap();
         database.migrate().await.unwrap();
-        Self { _sqlite: sqlite, ..Self::over(database, url, writer).await }
-    }
-
-    /// On a migrated database.
-    pub(crate) async fn over(database: Database, url: String, writer: &config::Writer) -> Self {
         let now = Arc::new(AtomicI64::new(NOW));
-        let app = App::start(database, Clock::Fixed(Arc::clone(&now)), writer, &cache(), &redis(None)).await.unwrap();
-        Self { app, now, url, _sqlite: None }
+        let app = App::start(database, Clock::Fixed(Arc::clone(&now)), &config).await.unwrap();
+        Self { app, now, url: config.database.url.expose().to_owned(), _sqlite: None }
     }
 
-    /// Another server on the same database.
+    /// Another application on the same database, with the same clock.
     pub(crate) async fn another(&self) -> Arc<App> {
-        let database = open(&self.url).await;
-        App::start(database, Clock::Fixed(Arc::clone(&self.now)), &writer(), &cache(), &redis(None)).await.unwrap()
+        let clock = Clock::Fixed(Arc::clone(&self.now));
+        App::start(open(&self.url).await, clock, &settings(&self.url)).await.unwrap()
     }
 
-    /// The same database, with a new server in place of one that was stopped.
+    /// The same database with a new application, in place of one that was stopped.
     pub(crate) async fn again(self) -> Self {
         Self { app: self.another().await, ..self }
     }
 
-    /// As the configuration key `database.url` takes it.
+    /// The URL of the database, as the configuration key `database.url` takes it.
     pub(crate) fn url(&self) -> String {
         self.url.clone()
     }
@@ -141,7 +120,7 @@ impl TestApp {
         storefront().require_shop().unwrap()
     }
 
-    /// A draft as the engine has it, whatever a caller could have entered.
+    /// A draft with a rule of the engine. The checks of a caller's input are bypassed.
     pub(crate) async fn draft(&self, name: &str, rule: &Rule, period: &Period) -> CampaignId {
         let tx = self.app.database.begin().await.unwrap();
         let row = campaign::ActiveModel {
@@ -151,7 +130,7 @@ impl TestApp {
             ends_at: Set(period.ends_at.map(|end| end.0)),
             rule: Set(serde_json::to_value(rule).unwrap()),
             pauses: Set(serde_json::to_value(&period.pauses).unwrap()),
-            revision: Set(0),
+            set_revision: Set(0),
             ended: Set(false),
             ..Default::default()
         };
@@ -160,7 +139,7 @@ impl TestApp {
         id
     }
 
-    /// A campaign as a caller enters it, activated, its past counted.
+    /// Creates a campaign as a caller does, activates it, and completes its backfill.
     pub(crate) async fn campaign(&self, input: serde_json::Value) -> CampaignId {
         let input: CampaignInput = serde_json::from_value(input).unwrap();
         let admin = Self::admin();
@@ -179,7 +158,7 @@ impl TestApp {
         answers.into_iter().map(|answer| answer.unwrap().unwrap()).collect()
     }
 
-    /// One purchase in EUR.
+    /// Records one purchase in EUR.
     pub(crate) async fn buy(&self, customer: &str, id: &str, at: i64, total: &str) -> Result<Recorded, Error> {
         let input = purchase_input(customer, id, at, total);
         let mut answers = windfall::app::purchase::record(&self.app, &Self::shop(), vec![(vec![], input)]).await?;
@@ -210,7 +189,7 @@ impl TestApp {
             .unwrap()
     }
 
-    /// STANDING and DECLINED ones, in award order.
+    /// The STANDING and DECLINED awards of a customer, in award order.
     pub(crate) async fn awards(&self, external_id: &str) -> Vec<award::Model> {
         let Some(customer) = self.customer(external_id).await else { return Vec::new() };
         award::Entity::find()

@@ -1,4 +1,4 @@
-//! A client of server-sent events.
+//! A client of subscriptions over server-sent events.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ pub(crate) struct Events {
     unread: Vec<u8>,
 }
 
-/// What comes from the server.
+/// What the server sends.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Event {
     Next(Value),
     Complete,
-    /// The stream ended.
+    /// The stream ended without an event `complete`.
     Ended,
 }
 
@@ -37,10 +37,10 @@ impl Events {
     }
 
     pub(crate) async fn next(&mut self) -> Event {
-        self.next_within(PATIENCE).await.expect("something within the time that counts as never")
+        self.next_within(PATIENCE).await.expect("an event in time")
     }
 
-    /// None: nothing came but signs of life.
+    /// The next event. `None` if nothing but keep-alive comments came within the time.
     pub(crate) async fn next_within(&mut self, time: Duration) -> Option<Event> {
         let next = async {
             loop {

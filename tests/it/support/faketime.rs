@@ -1,4 +1,5 @@
-//! A process whose clock is wrong: libfaketime tells it another time of day, and leaves the time that it has run alone.
+//! Processes whose clocks are wrong. libfaketime shifts the time of day that a process sees. It does not change the
+//! monotonic clock.
 
 use std::fs;
 use std::path::PathBuf;
@@ -6,28 +7,28 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// By how much the clocks of the processes that were given it are wrong.
+/// The offset of the clocks of all processes that it was given to.
 pub(crate) struct WrongClock {
     directory: TempDir,
 }
 
 impl WrongClock {
-    /// By so many seconds: ahead, or behind.
+    /// A clock that is ahead by this number of seconds, or behind if that is negative.
     pub(crate) fn by(seconds: i64) -> Self {
         let clock = Self { directory: tempfile::tempdir().expect("a temporary directory") };
         clock.set(seconds);
         clock
     }
 
-    /// From now on.
+    /// Changes the offset for processes that are running and for those that start later.
     pub(crate) fn set(&self, seconds: i64) {
-        // In one step: a process may be reading it.
+        // Replaces the file in one step, because a process may be reading it.
         let new = self.directory.path().join("new");
-        fs::write(&new, format!("{seconds:+}\n")).expect("our directory");
-        fs::rename(new, self.file()).expect("our directory");
+        fs::write(&new, format!("{seconds:+}\n")).expect("a directory of this test");
+        fs::rename(new, self.file()).expect("a directory of this test");
     }
 
-    /// Gives it to a process that will be started.
+    /// Gives the clock to a process that is not started yet.
     pub(crate) fn give_to(&self, command: &mut Command) {
         command
             .env("LD_PRELOAD", library())
@@ -41,11 +42,11 @@ impl WrongClock {
     }
 }
 
-/// Where Debian keeps it. Fails loudly: a test that silently does nothing without it would prove nothing.
+/// The path of libfaketime on Debian. Panics if it is missing, because a test that skips itself would prove nothing.
 fn library() -> PathBuf {
     let folders = fs::read_dir("/usr/lib").expect("a directory of the system").flatten().map(|entry| entry.path());
     folders
         .map(|folder| folder.join("faketime/libfaketimeMT.so.1"))
         .find(|library| library.is_file())
-        .expect("libfaketime must be installed to run these tests: scripts/test does it")
+        .expect("these tests need libfaketime; scripts/test installs it")
 }

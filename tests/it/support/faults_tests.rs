@@ -1,4 +1,4 @@
-//! The faults that other tests rely on happen as they are told to.
+//! The faults that other tests rely on happen as described.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpStream as BlockingStream;
@@ -13,12 +13,12 @@ use super::proxy::{Garbage, Mode, Proxy};
 use super::redis::{Redis, request};
 use super::websocket::PATIENCE;
 
-/// What has not come by then does not come.
+/// The tests assume that what has not come within this time does not come.
 const SILENCE: Duration = Duration::from_millis(300);
 
 const PONG: &[u8] = b"+PONG\r\n";
 
-/// A connection of which each byte is seen.
+/// A client that sees each byte of its connection.
 struct Client(TcpStream);
 
 impl Client {
@@ -26,12 +26,12 @@ impl Client {
         Self(TcpStream::connect(proxy.address()).await.expect("a proxy that listens"))
     }
 
-    /// Whether it arrives will show in what comes back.
+    /// Sends a command and ignores errors. What comes back shows whether the command arrived.
     async fn send(&mut self, words: &[&str]) {
         let _ = self.0.write_all(&request(words)).await;
     }
 
-    /// The next bytes, as many as these.
+    /// Asserts that the next bytes are these.
     async fn expect(&mut self, bytes: &[u8]) {
         let mut heard = vec![0; bytes.len()];
         timeout(PATIENCE, self.0.read_exact(&mut heard)).await.expect("an answer").expect("an answer");
@@ -48,11 +48,11 @@ impl Client {
         assert!(heard.is_err(), "{heard:?}");
     }
 
-    /// All that comes before the end of the connection.
+    /// Everything that comes before the end of the connection.
     async fn rest(&mut self) -> Vec<u8> {
         let mut rest = Vec::new();
-        // An end by a reset is one too.
-        let _ = timeout(PATIENCE, self.0.read_to_end(&mut rest)).await.expect("an end");
+        // A reset counts as an end too.
+        let _ = timeout(PATIENCE, self.0.read_to_end(&mut rest)).await.expect("the end of the connection");
         rest
     }
 
@@ -116,7 +116,7 @@ fn suspended_redis_answers_when_it_is_resumed() {
     assert!(redis.answers_within(PATIENCE));
 }
 
-/// For [`no_redis_outlives_its_tests`], which runs this one in another process.
+/// Set by [`no_redis_outlives_its_tests`], which runs [`hold_redis`] in another process.
 const HOLD: &str = "WINDFALL_TEST_HOLD_REDIS";
 
 #[test]
@@ -160,7 +160,7 @@ async fn a_proxy_passes_bytes_late_if_told_so() {
     assert_eq!(proxy.url(), format!("redis://{}", proxy.address()));
     let mut client = Client::connect(&proxy).await;
     client.answers().await;
-    // More than one chunk, each way.
+    // The value takes more than one chunk in each direction.
     let value = "v".repeat(1_000_000);
     client.send(&["SET", "key", &value]).await;
     client.expect(b"+OK\r\n").await;
@@ -204,16 +204,16 @@ async fn a_black_hole_swallows_on_every_connection() {
     assert_eq!(proxy.connections(), 5);
 
     proxy.set(Mode::Pass);
-    // They have lost something.
+    // Connections that have lost bytes are closed.
     for client in [&mut old, &mut new, &mut subscriber] {
         client.is_closed().await;
     }
-    // They have not.
+    // Connections that have lost nothing stay open.
     for client in [&mut idle, &mut new_idle] {
         client.answers().await;
     }
 
-    // The end of the server is swallowed too.
+    // The end of the server is hidden too.
     proxy.set(Mode::Blackhole);
     redis.kill();
     idle.hears_nothing().await;
@@ -233,7 +233,7 @@ async fn connections_are_cut_and_refused() {
     assert_eq!(proxy.connections(), 0);
     one.is_closed().await;
     two.is_closed().await;
-    // The one that asks is left, as soon as Redis has seen the end of the others.
+    // Only the connection of this query is left, as soon as Redis has noticed the end of the others.
     while clients_of_redis() > 1 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -298,7 +298,7 @@ async fn garbage_is_the_answer_to_each_chunk() {
         client.0.read_exact(&mut noise).await.unwrap();
         assert!(!noise[0].is_ascii());
         noises.push(noise);
-        // What follows garbage would not be in step.
+        // After garbage, answers would no longer match requests, so the connection is closed.
         proxy.set(Mode::Pass);
         client.is_closed().await;
     }
@@ -321,12 +321,12 @@ async fn only_subscriptions_are_dropped() {
     for _ in 0..3 {
         let mut new = Client::connect(&proxy).await;
         let request = request(&["PSUBSCRIBE", "*"]);
-        // In the middle of the word.
+        // Splits the request in the middle of the word.
         let (one, other) = request.split_at(12);
         new.0.write_all(one).await.unwrap();
         tokio::time::sleep(Duration::from_millis(5)).await;
         new.0.write_all(other).await.unwrap();
-        // The answer may come before the end or not.
+        // The answer may or may not come before the end.
         new.rest().await;
         plain.answers().await;
     }

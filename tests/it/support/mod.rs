@@ -1,10 +1,10 @@
-//! What tests stand on: throwaway servers, and an application over them.
+//! What the tests run on: throwaway servers, applications over them, clients and faults.
 
 pub(crate) mod alloc;
 pub(crate) mod app;
-pub(crate) mod direct;
 pub(crate) mod events;
 pub(crate) mod faketime;
+pub(crate) mod graphql;
 pub(crate) mod node;
 pub(crate) mod postgres;
 pub(crate) mod process;

@@ -1,4 +1,4 @@
-//! Nodes that share a database and perhaps a Redis, and what each tells of itself.
+//! Nodes that share a database and perhaps a Redis, and their metrics.
 
 use std::time::Duration;
 
@@ -8,16 +8,16 @@ use super::server::{Server, command};
 use super::shop::Shop;
 use super::websocket::PATIENCE;
 
-/// A node on this database, which shares this Redis.
+/// Starts a node on a database, with a Redis if one is given. `more` are further environment variables.
 pub(crate) async fn node(database_url: &str, redis_url: Option<&str>, more: &[(&str, &str)]) -> Shop {
     let mut command = command(database_url);
     command.envs(redis_url.map(|url| ("WINDFALL__REDIS__URL", url))).envs(more.iter().copied());
-    // What it says of Redis is expected here.
+    // Tests break Redis on purpose, so the warnings about it are not shown.
     command.env("WINDFALL__LOG__FILTER", "error");
     Shop::of(Server::start_with(&mut command).await.0)
 }
 
-/// Until a metric has at least this value.
+/// Waits until a metric has at least this value.
 pub(crate) async fn reaches(shop: &Shop, name: &str, value: f64) {
     let reached = async {
         while metric(shop, name).await < value {
@@ -27,12 +27,12 @@ pub(crate) async fn reaches(shop: &Shop, name: &str, value: f64) {
     tokio::time::timeout(PATIENCE, reached).await.unwrap_or_else(|_| panic!("{name} does not reach {value}"));
 }
 
-/// All that the node tells of itself.
+/// The text of `/metrics`.
 pub(crate) async fn metrics(shop: &Shop) -> String {
     shop.client.get(format!("{}/metrics", shop.address())).send().await.unwrap().text().await.unwrap()
 }
 
-/// The value of a metric with these labels, as the node tells it; 0: it has not happened yet.
+/// The value of a metric with its labels. 0 if `/metrics` does not contain it yet.
 pub(crate) async fn metric(shop: &Shop, name: &str) -> f64 {
     let text = metrics(shop).await;
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));

@@ -1,9 +1,10 @@
-//! Throwaway PostgreSQL servers: a cluster of their own in a temporary directory, on a free port of this machine.
+//! Throwaway PostgreSQL servers. Each has a cluster of its own in a temporary directory and a free port of this
+//! machine.
 //!
-//! No server is left behind, however the tests end. Beside each cluster runs a *keeper*, a shell that waits for the end of its
-//! standard input. That comes when the [`Postgres`] is dropped, and also when the whole test process is gone, killed or not. Then
-//! the keeper stops the server and removes the directory. (The kernel's parent-death signal would not do: it fires when the
-//! *thread* ends that started the child, and tests are threads.)
+//! No server is left behind, however the tests end. Beside each cluster runs a *keeper*, a shell that waits for the end
+//! of its standard input. The input ends when the [`Postgres`] is dropped, and also when the whole test process ends,
+//! even if it is killed. Then the keeper stops the server and removes the directory. (The parent-death signal of Linux
+//! would not do: it is sent when the *thread* ends that started the child, and tests are threads.)
 //!
 //! PostgreSQL refuses to run as root, so under root it runs as the user `postgres`.
 
@@ -20,16 +21,16 @@ use std::time::Duration;
 
 use sea_orm::{ConnectionTrait as _, Database, DatabaseBackend, Statement};
 
-/// The superuser of the throwaway cluster.
 const USER: &str = "windfall";
 
-/// `$1` is the cluster's directory. Each line of the input is the server's process id, or empty while there is none.
+/// The script of the keeper. `$1` is the directory of the cluster. Each line of the input is the process id of the
+/// server, or empty while there is none.
 const KEEPER: &str = r#"
 server=
 while read -r line; do server=$line; done
 if [ -n "$server" ]; then
     kill -QUIT "$server"
-    kill -CONT "$server" # It may be frozen. It kills its own processes, frozen or not.
+    kill -CONT "$server" # The server may be frozen. It kills its own processes even if they are frozen.
     for _ in $(seq 100); do kill -0 "$server" || break; sleep 0.1; done
 fi
 rm -rf "$1"
@@ -38,13 +39,13 @@ rm -rf "$1"
 /// Whether a commit waits for the disk.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Durability {
-    /// As in production.
+    /// A commit waits for the disk, as in production.
     Fsync,
-    /// For tests that need only answers.
+    /// A commit does not wait, which is faster. Data can be lost in a crash.
     Relaxed,
 }
 
-/// A server and its cluster.
+/// A server with its cluster.
 pub(crate) struct Postgres {
     cluster: Cluster,
     durability: Durability,
@@ -54,20 +55,21 @@ pub(crate) struct Postgres {
 }
 
 impl Postgres {
-    /// The one server that most tests share. It stops with the test process.
+    /// The server that most tests share. It stops with the test process.
     pub(crate) fn shared() -> &'static Self {
         static SHARED: OnceLock<Postgres> = OnceLock::new();
         SHARED.get_or_init(|| Self::start(Durability::Relaxed))
     }
 
-    /// A server of one's own, to be killed and started again.
+    /// Starts a server that the test does not share, so that the test may kill and restart it.
     pub(crate) fn start(durability: Durability) -> Self {
         let cluster = Cluster::create();
         cluster.init();
         Self::run(cluster, durability)
     }
 
-    /// A standby of the server at this address, from where it goes on streaming. What that commits waits for nobody.
+    /// Starts a standby that streams from the server at this address. Commits of that server do not wait for the
+    /// standby.
     pub(crate) fn standby_of(address: SocketAddr, durability: Durability) -> Self {
         let cluster = Cluster::create();
         cluster.copy(address);
@@ -76,7 +78,7 @@ impl Postgres {
 
     fn run(cluster: Cluster, durability: Durability) -> Self {
         let mut postgres = Self { cluster, durability, port: 0, server: None, databases: AtomicU32::new(0) };
-        // Between finding a free port and using it, another process may take it.
+        // Another process may take the free port before the server uses it.
         for _ in 0..5 {
             postgres.port = free_port();
             if postgres.try_start() {
@@ -86,7 +88,7 @@ impl Postgres {
         panic!("PostgreSQL does not start:\n{}", postgres.cluster.log());
     }
 
-    /// Makes an empty database and returns its URL.
+    /// Creates an empty database and returns its URL.
     pub(crate) async fn create_database(&self) -> String {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         let connection = Database::connect(self.url("postgres")).await.expect("a connection to the test server");
@@ -95,7 +97,7 @@ impl Postgres {
         self.url(&name)
     }
 
-    /// A copy of a database that nobody uses, as it is now.
+    /// Copies a database as it is now, and returns the URL of the copy. Nobody may be connected to the original.
     pub(crate) async fn copy_database(&self, url: &str) -> String {
         let original = url.rsplit('/').next().expect("a database's name");
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
@@ -106,7 +108,7 @@ impl Postgres {
         self.url(&name)
     }
 
-    /// Puts a copy in a database's place, under whoever uses that: their connections break.
+    /// Replaces a database by a copy of it, even if it is in use. The connections of its users break.
     pub(crate) async fn rewind_database(&self, url: &str, copy: &str) {
         let name = |url: &str| url.rsplit('/').next().expect("a database's name").to_owned();
         let (original, copy) = (name(url), name(copy));
@@ -119,7 +121,8 @@ impl Postgres {
         connection.close().await.expect("a closed connection");
     }
 
-    /// From now on a commit waits for the standby, of which there is one.
+    /// Makes commits wait for the standby from now on, and waits until the standby is synchronous. There must be one
+    /// standby.
     pub(crate) async fn wait_for_standby(&self) {
         let connection = Database::connect(self.url("postgres")).await.expect("a connection to the test server");
         let run = async |sql: &str| connection.execute_unprepared(sql).await.expect("a statement that works");
@@ -132,7 +135,7 @@ impl Postgres {
         connection.close().await.expect("a closed connection");
     }
 
-    /// Until the standby has all that is here.
+    /// Waits until the standby has applied everything that this server has written.
     pub(crate) async fn is_followed(&self) {
         let connection = Database::connect(self.url("postgres")).await.expect("a connection to the test server");
         let sql = "SELECT 1 FROM pg_stat_replication WHERE replay_lsn >= pg_current_wal_lsn()";
@@ -142,37 +145,37 @@ impl Postgres {
         connection.close().await.expect("a closed connection");
     }
 
-    /// Makes a standby the primary.
+    /// Promotes this standby to a primary.
     pub(crate) async fn promote(&self) {
         let connection = Database::connect(self.url("postgres")).await.expect("a connection to the test server");
         connection.query_one_raw(statement("SELECT pg_promote()")).await.expect("a primary");
         connection.close().await.expect("a closed connection");
     }
 
-    /// Ends the server as the machine's crash would: no shutdown, no checkpoint. The cluster stays as it is.
+    /// Kills the server as a crash of the machine does: no shutdown, no checkpoint. The cluster stays as it is.
     pub(crate) fn kill9(&mut self) {
         if let Some(mut server) = self.server.take() {
-            server.kill().expect("a process of our own");
-            // Before the wait: after it the number may belong to another process.
+            server.kill().expect("a child of this process");
+            // Before `wait`, because afterwards the process id may belong to another process.
             self.cluster.keep(None);
-            server.wait().expect("a process of our own");
+            server.wait().expect("a child of this process");
         }
     }
 
     /// Starts the server again after [`kill9`](Self::kill9), on the same port and cluster.
     pub(crate) fn restart(&mut self) {
-        assert!(self.server.is_none(), "it still runs");
-        // The first attempts may find that processes of the killed server have not ended yet.
+        assert!(self.server.is_none(), "the server still runs");
+        // The first attempts may fail because processes of the killed server have not ended yet.
         let started = (0..50).any(|_| self.try_start());
         assert!(started, "PostgreSQL does not start again:\n{}", self.cluster.log());
     }
 
-    /// Stops the server and all its processes until the test ends. Its connections stay open.
+    /// Freezes the server and all its processes with SIGSTOP, until the test ends. Its connections stay open.
     pub(crate) fn freeze(&self) {
-        let server = self.server.as_ref().expect("it runs").id();
+        let server = self.server.as_ref().expect("the server runs").id();
         let stop =
             |pid: u32| Command::new("kill").args(["-STOP", &pid.to_string()]).status().expect("kill can be executed");
-        // First the one that starts others.
+        // First the process that starts the others.
         stop(server);
         children(server).into_iter().for_each(|pid| {
             stop(pid);
@@ -191,7 +194,8 @@ impl Postgres {
         format!("postgres://{USER}@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// Whether the server is up in the end.
+    /// Starts the server and waits until it is ready. Returns false if it ends instead, for example because the port is
+    /// taken.
     fn try_start(&mut self) -> bool {
         let onoff = if self.durability == Durability::Fsync { "on" } else { "off" };
         let mut command = self.cluster.command("postgres");
@@ -211,7 +215,7 @@ impl Postgres {
         self.cluster.keep(Some(server.id()));
 
         for _ in 0..3000 {
-            if server.try_wait().expect("a process of our own").is_some() {
+            if server.try_wait().expect("a child of this process").is_some() {
                 self.cluster.keep(None);
                 return false;
             }
@@ -230,17 +234,17 @@ impl Drop for Postgres {
     fn drop(&mut self) {
         self.cluster.release();
         if let Some(mut server) = self.server.take() {
-            server.wait().expect("a process of our own");
+            server.wait().expect("a child of this process");
         }
-        self.cluster.keeper.wait().expect("a process of our own");
+        self.cluster.keeper.wait().expect("a child of this process");
     }
 }
 
-/// A cluster's directory and its keeper.
+/// The directory of a cluster and its keeper.
 struct Cluster {
     directory: PathBuf,
     binaries: PathBuf,
-    /// Under root: the user and group to run as.
+    /// The user and group that the server runs as, if the tests run as root.
     owner: Option<(u32, u32)>,
     keeper: Child,
 }
@@ -249,12 +253,12 @@ impl Cluster {
     fn create() -> Self {
         let binaries = find_binaries();
         let directory = tempfile::tempdir().expect("a temporary directory").keep();
-        let is_root = fs::metadata(&directory).expect("our directory").uid() == 0;
+        let is_root = fs::metadata(&directory).expect("a directory of this test").uid() == 0;
         let owner = is_root.then(|| (id("-u"), id("-g")));
         if let Some((user, group)) = owner {
-            chown(&directory, Some(user), Some(group)).expect("root may do that");
+            chown(&directory, Some(user), Some(group)).expect("root can change the owner");
         }
-        // In a process group of its own: Ctrl-C must end the tests, not the keeper.
+        // In a process group of its own, because Ctrl-C must end the tests, not the keeper.
         let keeper = Command::new("sh")
             .args(["-c", KEEPER, "keeper"])
             .arg(&directory)
@@ -267,7 +271,7 @@ impl Cluster {
         Self { directory, binaries, owner, keeper }
     }
 
-    /// Copies the cluster of the server at this address, to follow it there.
+    /// Copies the cluster of the server at this address, set up as its standby.
     fn copy(&self, address: SocketAddr) {
         let mut copy = self.command("pg_basebackup");
         copy.arg("-D").arg(self.data()).args(["--host", &address.ip().to_string(), "--port"]);
@@ -280,7 +284,7 @@ impl Cluster {
         let mut initdb = self.command("initdb");
         initdb.arg("-D").arg(self.data()).args(["--username", USER, "--auth", "trust", "--encoding", "UTF8"]);
         initdb.args(["--locale", "C.UTF-8", "--no-sync"]);
-        // Order by the rules of a language, unlike our byte order, so that a forgotten COLLATE "C" shows.
+        // Strings are ordered by the rules of a language, not by bytes, so that a forgotten COLLATE "C" shows.
         let help =
             self.command("initdb").arg("--help").stdout(Stdio::piped()).output().expect("initdb can be executed");
         if String::from_utf8_lossy(&help.stdout).contains("--icu-locale") {
@@ -290,11 +294,11 @@ impl Cluster {
         assert!(made, "initdb failed:\n{}", self.log());
     }
 
-    /// One of PostgreSQL's programs, as the right user, with its output going to the log.
+    /// A command that runs a program of PostgreSQL as the right user. Its output goes to the log.
     fn command(&self, program: &str) -> Command {
         let log = || {
             let log = self.directory.join("log");
-            let file = fs::File::options().create(true).append(true).open(log).expect("our directory");
+            let file = fs::File::options().create(true).append(true).open(log).expect("a directory of this test");
             Stdio::from(file)
         };
         let mut command = Command::new(self.binaries.join(program));
@@ -314,7 +318,7 @@ impl Cluster {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
-    /// Whether the server with this process id takes connections, as it says in its lock file (lines 1 and 8).
+    /// Whether the server with this process id takes connections, according to lines 1 and 8 of its lock file.
     fn is_ready(&self, server: u32) -> bool {
         let lock = fs::read_to_string(self.data().join("postmaster.pid")).unwrap_or_default();
         let lines: Vec<_> = lock.lines().map(str::trim).collect();
@@ -322,21 +326,21 @@ impl Cluster {
             && lines.get(7).is_some_and(|state| ["ready", "standby"].contains(state))
     }
 
-    /// Tells the keeper which server to stop in the end.
+    /// Tells the keeper which server to stop at the end.
     fn keep(&mut self, server: Option<u32>) {
         let line = server.map_or_else(String::new, |pid| pid.to_string());
-        let input = self.keeper.stdin.as_mut().expect("it is open until the end");
-        writeln!(input, "{line}").expect("the keeper listens");
+        let input = self.keeper.stdin.as_mut().expect("the input of the keeper is open");
+        writeln!(input, "{line}").expect("the keeper reads its input");
     }
 
-    /// Lets the keeper end everything.
+    /// Makes the keeper stop the server and remove the directory.
     fn release(&mut self) {
         drop(self.keeper.stdin.take());
     }
 }
 
-/// Where PostgreSQL's programs are: in the PATH, or where Debian keeps them, the newest first. Fails loudly: a test that silently
-/// does nothing without PostgreSQL would prove nothing.
+/// The directory of PostgreSQL's programs: from the PATH, or the newest version where Debian installs it. Panics if it
+/// is missing, because a test that skips itself would prove nothing.
 fn find_binaries() -> PathBuf {
     let in_path = std::env::var_os("PATH").unwrap_or_default();
     let mut versions: Vec<_> = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().collect();
@@ -344,23 +348,23 @@ fn find_binaries() -> PathBuf {
     std::env::split_paths(&in_path)
         .chain(versions.into_iter().map(|entry| entry.path().join("bin")))
         .find(|directory| ["initdb", "postgres"].iter().all(|program| directory.join(program).is_file()))
-        // Where the others are, if these are links.
+        // If `postgres` is a link, the other programs are where it leads.
         .and_then(|directory| Some(directory.join("postgres").canonicalize().ok()?.parent()?.to_owned()))
-        .expect("PostgreSQL must be installed to run these tests: scripts/test does it")
+        .expect("these tests need PostgreSQL; scripts/test installs it")
 }
 
-/// The number of the user or group `postgres`.
+/// The id of the user (`-u`) or group (`-g`) of `postgres`.
 fn id(which: &str) -> u32 {
     let output = Command::new("id").args([which, "postgres"]).output().expect("id can be executed");
     let text = String::from_utf8_lossy(&output.stdout);
     text.trim().parse().expect("PostgreSQL refuses to run as root, and there is no user `postgres` to run as")
 }
 
-/// The processes that a process has started.
+/// The child processes of a process.
 fn children(parent: u32) -> Vec<u32> {
     let entries = fs::read_dir("/proc").expect("a list of processes").flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    // The parent's id is the second field behind the name, which may contain anything.
+    // The id of the parent is the second field after the name, which may contain anything.
     let is_child = |pid: &u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
         let fields = stat.rsplit_once(") ").map(|(_, fields)| fields.split(' ').nth(1) == Some(&parent.to_string()));

@@ -1,11 +1,12 @@
-//! A network that fails as told: a proxy in front of a server, whose behaviour changes at any time, also for the connections
-//! that are open.
+//! A network that fails on demand: a proxy in front of a server. Its behaviour can be changed at any time, also for
+//! open connections.
 //!
-//! It runs on a thread of its own, so that it goes on while a test blocks. On that one thread, a change of behaviour holds for
-//! every byte that comes after it.
+//! The proxy runs on a thread of its own, so it continues while a test blocks. Because it is a single thread, a change
+//! of behaviour applies to every byte that comes after the change.
 //!
-//! What TCP never does, it does not do either: a connection from which bytes were taken away is not used again. It is closed as
-//! soon as the proxy forwards again, else the answers that follow would be taken for those of earlier requests.
+//! TCP never loses bytes in the middle of a connection, and neither does the proxy. A connection from which bytes were
+//! taken is not used again. It is closed as soon as the proxy forwards again; otherwise later answers would be taken
+//! for answers to earlier requests.
 
 use std::future::pending;
 use std::io::ErrorKind;
@@ -24,30 +25,32 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// How much is read at once: a chunk.
+/// The most bytes that are read at a time. What one read returns is a *chunk*.
 const CHUNK: usize = 16 * 1024;
 
-/// What begins a subscription, in capital letters.
+/// The beginnings of a command that subscribes, in capital letters.
 const SUBSCRIBE: [&[u8]; 3] = [b"$9\r\nSUBSCRIBE\r\n", b"$10\r\nPSUBSCRIBE\r\n", b"$10\r\nSSUBSCRIBE\r\n"];
 
-/// The end of a chunk that may be the beginning of [`SUBSCRIBE`].
+/// The number of bytes at the end of a chunk that may be the beginning of one of [`SUBSCRIBE`].
 const SUBSCRIBE_REST: usize = 16;
 
 /// What the proxy does with bytes and connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mode {
-    /// Forwards all.
+    /// Forwards everything without delay.
     Pass,
-    /// Takes connections and keeps them, and swallows what comes from either side, the end of the server's included.
+    /// Accepts connections and keeps them open, and discards what comes from either side. If the server closes its
+    /// side, the client does not notice.
     Blackhole,
-    /// Closes every connection, those that come at once.
+    /// Closes every connection, and closes new connections at once.
     Refuse,
-    /// Forwards nothing, and answers each chunk of the client with this.
+    /// Forwards nothing, and answers each chunk of the client with garbage.
     Garbage(Garbage),
-    /// Forwards each chunk, in either direction, after this time.
+    /// Forwards each chunk, in either direction, after this delay.
     Slow(Duration),
-    /// Forwards all, but closes each connection on which the client has subscribed, at a random moment within this time from its
-    /// subscription or from the beginning of this mode. The n-th to be closed lives as long for the same seed.
+    /// Forwards everything, but closes each connection on which the client has subscribed. It is closed at a random
+    /// moment within this time from its subscription or from the beginning of this mode. For the same seed, the n-th
+    /// connection lives equally long.
     DropSubscriptions { seed: u64, within: Duration },
 }
 
@@ -57,21 +60,21 @@ impl Mode {
     }
 }
 
-/// What no Redis that was asked for a value answers.
+/// Answers that Redis does not give to a request for a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Garbage {
-    /// Random bytes, the first of which begins nothing in RESP; the same ones for the same seed.
+    /// Random bytes that are the same for the same seed. The first byte begins nothing in the protocol RESP.
     Noise(u64),
-    /// A number.
+    /// A number in place of a bulk string.
     WrongType,
-    /// A bulk string of this content.
+    /// A bulk string with this content.
     Bulk(&'static str),
-    /// A bulk string's beginning, and then the end of the connection.
+    /// The beginning of a bulk string, and then the end of the connection.
     Truncated,
 }
 
 impl Garbage {
-    /// The answer to a connection's `number`-th chunk.
+    /// The answer to the `number`-th chunk of a connection.
     fn answer(self, number: u64) -> Vec<u8> {
         match self {
             Self::Noise(seed) => {
@@ -86,7 +89,7 @@ impl Garbage {
     }
 }
 
-/// What the test wants of the proxy's thread. The answer to each is how many connections there are then.
+/// A command to the thread of the proxy. The answer to each is the number of connections afterwards.
 #[derive(Clone, Copy)]
 enum Order {
     Set(Mode),
@@ -95,16 +98,16 @@ enum Order {
     Count,
 }
 
-/// A proxy; all its connections end with it.
+/// A proxy. All its connections end when it is dropped.
 pub(crate) struct Proxy {
     address: SocketAddr,
-    /// None only while it is dropped.
+    /// `None` only while the proxy is dropped.
     orders: Option<mpsc::UnboundedSender<(Order, blocking::Sender<usize>)>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Proxy {
-    /// In front of this server, with [`Mode::Pass`].
+    /// Starts a proxy in front of this server, with [`Mode::Pass`].
     pub(crate) fn start(server: SocketAddr) -> Self {
         let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         listener.set_nonblocking(true).expect("a listener of our own");
@@ -121,35 +124,34 @@ impl Proxy {
         self.address
     }
 
-    /// As a client of Redis takes it.
+    /// The URL that clients of Redis connect to.
     pub(crate) fn url(&self) -> String {
         format!("redis://{}", self.address)
     }
 
-    /// From now on.
     pub(crate) fn set(&self, mode: Mode) {
         self.order(Order::Set(mode));
     }
 
-    /// Connections that come from now on lead to this server.
+    /// Connects new clients to this server from now on.
     pub(crate) fn lead_to(&self, server: SocketAddr) {
         self.order(Order::Move(server));
     }
 
-    /// Closes all connections that there are now, on both sides.
+    /// Closes all current connections, on both sides.
     pub(crate) fn cut(&self) {
         self.order(Order::Cut);
     }
 
-    /// How many connections of clients are open.
+    /// The number of open connections of clients.
     pub(crate) fn connections(&self) -> usize {
         self.order(Order::Count)
     }
 
     fn order(&self, order: Order) -> usize {
         let (answer, answered) = blocking::channel();
-        let orders = self.orders.as_ref().expect("it is dropped last");
-        assert!(orders.send((order, answer)).is_ok(), "the proxy has ended");
+        let orders = self.orders.as_ref().expect("the proxy is not dropped");
+        assert!(orders.send((order, answer)).is_ok(), "the thread of the proxy has ended");
         answered.recv().expect("the proxy's answer")
     }
 }
@@ -162,9 +164,9 @@ impl Drop for Proxy {
     }
 }
 
-/// The proxy's thread.
+/// The state of the thread of the proxy.
 struct Listening {
-    /// The listener's other half: tells at once whether a client waits.
+    /// A second handle of the listener, which does not block: it shows whether a client waits.
     waiting: std::net::TcpListener,
     listener: TcpListener,
     server: SocketAddr,
@@ -174,7 +176,7 @@ struct Listening {
 }
 
 impl Listening {
-    /// Within a runtime.
+    /// Must be called within a runtime.
     fn new(listener: std::net::TcpListener, server: SocketAddr) -> Self {
         Self {
             waiting: listener.try_clone().expect("a listener of our own"),
@@ -186,14 +188,14 @@ impl Listening {
         }
     }
 
-    /// Until the proxy is dropped. The connections end with the runtime.
+    /// Serves connections and orders until the proxy is dropped. The connections end with the runtime.
     async fn run(mut self, mut orders: mpsc::UnboundedReceiver<(Order, blocking::Sender<usize>)>) {
         loop {
             tokio::select! {
                 order = orders.recv() => {
                     let Some((order, answer)) = order else { return };
                     self.obey(order).await;
-                    // Whoever asked may have panicked.
+                    // The test that sent the order may have panicked.
                     let _ = answer.send(self.connections.len());
                 }
                 client = self.listener.accept() => {
@@ -207,7 +209,7 @@ impl Listening {
     }
 
     async fn obey(&mut self, order: Order) {
-        // A client is connected before the proxy knows of it: those that wait belong to the time before the order.
+        // The kernel connects clients before the proxy knows of them. Those that wait came before the order.
         while let Ok((client, _)) = self.waiting.accept() {
             client.set_nonblocking(true).expect("a socket of our own");
             self.admit(TcpStream::from_std(client).expect("a socket of our own"));
@@ -246,15 +248,15 @@ impl Listening {
     }
 }
 
-/// A client's connection.
+/// The connection of a client.
 struct Connection {
     client: TcpStream,
     server: SocketAddr,
     mode: watch::Receiver<Mode>,
-    /// Whether bytes were taken away.
+    /// Whether bytes were taken from this connection.
     has_lost: AtomicBool,
     has_subscribed: Notify,
-    /// How many subscriptions [`Mode::DropSubscriptions`] has condemned.
+    /// The number of subscriptions that [`Mode::DropSubscriptions`] has picked for closing.
     subscriptions: Arc<AtomicU64>,
 }
 
@@ -269,11 +271,11 @@ impl Connection {
         if self.has_lost() {
             return;
         }
-        // A server that is down shows as the end of the connection.
+        // If the server is down, the client sees the end of the connection.
         let Ok(server) = TcpStream::connect(self.server).await else { return };
         let _ = server.set_nodelay(true);
         tokio::select! {
-            // The loss first: nothing is forwarded after it.
+            // The check for lost bytes comes first, so that nothing is forwarded after a loss.
             biased;
             () = self.until(|mode| mode.forwards() && self.has_lost()) => {}
             () = self.condemned() => {}
@@ -282,7 +284,7 @@ impl Connection {
         }
     }
 
-    /// Until the client ends. Without a server, in the modes that need none.
+    /// Forwards requests until the client closes its side. The server is only needed in modes that forward.
     async fn forward_requests(&self, server: Option<&TcpStream>) {
         let mut buffer = vec![0; CHUNK];
         let mut recent = Vec::new();
@@ -309,7 +311,7 @@ impl Connection {
         }
     }
 
-    /// Until the server ends.
+    /// Forwards answers until the server closes its side.
     async fn forward_answers(&self, server: &TcpStream) {
         let mut buffer = vec![0; CHUNK];
         while let Some(length) = read(server, &mut buffer).await {
@@ -320,13 +322,14 @@ impl Connection {
             }
         }
         if !self.mode.borrow().forwards() {
-            // The end is swallowed as well.
+            // The end of the server is hidden from the client as well.
             self.lose();
             pending::<()>().await;
         }
     }
 
-    /// The mode that decides about a chunk that has come: a slow one when its time is over, unless another one follows before.
+    /// The mode that applies to a chunk that has arrived. In [`Mode::Slow`] this waits for the delay, unless the mode
+    /// changes before.
     async fn mode_for_chunk(&self) -> Mode {
         let mut mode = self.mode.clone();
         loop {
@@ -343,14 +346,14 @@ impl Connection {
         }
     }
 
-    /// Until the mode is such.
+    /// Waits until the mode meets the condition.
     async fn until(&self, is_such: impl Fn(Mode) -> bool) {
         let mut mode = self.mode.clone();
-        // Without a proxy, the runtime ends, and the connection with it.
+        // If the proxy is dropped, the runtime ends, and this connection with it.
         let _ = mode.wait_for(|mode| is_such(*mode)).await;
     }
 
-    /// Until [`Mode::DropSubscriptions`] closes this connection.
+    /// Waits until [`Mode::DropSubscriptions`] closes this connection.
     async fn condemned(&self) {
         self.has_subscribed.notified().await;
         let mut mode = self.mode.clone();
@@ -372,7 +375,7 @@ impl Connection {
         }
     }
 
-    /// `recent` is the end of what came before.
+    /// Notices a subscription in a chunk. `recent` is the end of what came before.
     fn notice_subscription(&self, recent: &mut Vec<u8>, chunk: &[u8]) {
         recent.extend(chunk.iter().map(u8::to_ascii_uppercase));
         if SUBSCRIBE.iter().any(|subscribe| recent.windows(subscribe.len()).any(|window| window == *subscribe)) {
@@ -395,7 +398,7 @@ fn lifetime(seed: u64, number: u64, within: Duration) -> Duration {
     within.mul_f64(StdRng::seed_from_u64(seed.wrapping_add(number)).random())
 }
 
-/// None: the other side has ended the connection.
+/// Reads a chunk and returns its length. `None` if the other side has closed the connection.
 async fn read(stream: &TcpStream, buffer: &mut [u8]) -> Option<usize> {
     loop {
         stream.readable().await.ok()?;
@@ -408,7 +411,8 @@ async fn read(stream: &TcpStream, buffer: &mut [u8]) -> Option<usize> {
     }
 }
 
-/// Whether all was sent. Both directions may send to a client, so this takes no exclusive reference.
+/// Sends all bytes, and returns whether that succeeded. Both directions may send to a client, so this takes no
+/// exclusive reference.
 async fn send(stream: &TcpStream, mut bytes: &[u8]) -> bool {
     while !bytes.is_empty() {
         if stream.writable().await.is_err() {

@@ -1,4 +1,4 @@
-//! What reads cost a database of a test's own, in counts: the time that they take says nothing on a busy machine.
+//! What reads cost a database that one test uses, in counts. Times would depend on how busy the machine is.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,13 +7,13 @@ use sea_orm::sqlx::{self, Row as _};
 use sea_orm::{ConnectionTrait, DatabaseBackend};
 use windfall::app::database::Database;
 
-/// Instructions of SQLite's machine between two counts.
+/// The number of instructions of SQLite's virtual machine between two counts.
 const INSTRUCTIONS: i32 = 10;
 
-/// Counts what one node reads. Nothing else may use its connections meanwhile.
+/// Counts what one node reads. Nothing else may use the connections of the node meanwhile.
 pub(crate) struct Reads {
     database: Database,
-    /// SQLite: tens of instructions.
+    /// On SQLite: the instructions so far, in units of [`INSTRUCTIONS`].
     instructions: Arc<AtomicU64>,
 }
 
@@ -37,7 +37,7 @@ impl Reads {
         reads
     }
 
-    /// So far: rows that were read (PostgreSQL), or what stands for them (SQLite).
+    /// The reads so far: rows on PostgreSQL, instructions in units of [`INSTRUCTIONS`] on SQLite.
     pub(crate) async fn total(&self) -> u64 {
         if self.database.backend() == DatabaseBackend::Sqlite {
             return self.instructions.load(Ordering::Relaxed);
@@ -48,7 +48,7 @@ impl Reads {
             connections.push(pool.acquire().await.unwrap());
         }
         for connection in &mut connections {
-            // Each tells what it read when this is done.
+            // Makes each connection report what it has read.
             sqlx::query("SELECT pg_stat_force_next_flush()").execute(&mut **connection).await.unwrap();
         }
         let rows = "SELECT ((SELECT SUM(seq_tup_read) FROM pg_stat_user_tables) \
@@ -57,7 +57,7 @@ impl Reads {
         u64::try_from(row.get::<i64, _>(0)).unwrap()
     }
 
-    /// PostgreSQL plans by what it knows of its tables: now, not whenever it comes to it.
+    /// PostgreSQL plans by the statistics of its tables. This updates them now, not at some later time.
     pub(crate) async fn analyze(&self) {
         let tx = self.database.begin().await.unwrap();
         tx.execute_unprepared("ANALYZE").await.unwrap();

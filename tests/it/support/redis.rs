@@ -1,10 +1,11 @@
-//! Throwaway Redis servers: a process each, on a port of its own, with a temporary directory for what it saves.
+//! Throwaway Redis servers. Each is a process with a port of its own and a temporary directory for what it saves.
 //!
-//! No server is left behind, however the tests end: beside each runs a keeper, as beside [`Postgres`](super::postgres::Postgres).
+//! No server is left behind, however the tests end: beside each runs a keeper, as beside
+//! [`Postgres`](super::postgres::Postgres).
 //!
-//! The ports lie below those that Linux gives to outgoing connections. Such a port stays free while its server is down, and
-//! whoever tries to connect meanwhile is refused. (Within that range, a client that tries often enough is one day given the very
-//! port that it connects to, and then talks to itself.)
+//! The ports are below the range that Linux uses for outgoing connections. Such a port stays free while its server is
+//! down, so connections to it are refused meanwhile. (In that range, a client that tries often enough is sometimes
+//! given the very port that it connects to, and is then connected to itself.)
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write as _};
@@ -19,7 +20,8 @@ use std::time::Duration;
 use super::server::signal;
 use super::websocket::PATIENCE;
 
-/// `$1` is the server's directory. Each line of the input is the server's process id, or empty while there is none.
+/// The script of the keeper. `$1` is the directory of the server. Each line of the input is the process id of the
+/// server, or empty while there is none.
 const KEEPER: &str = r#"
 server=
 while read -r line; do server=$line; done
@@ -27,7 +29,7 @@ while read -r line; do server=$line; done
 rm -rf "$1"
 "#;
 
-/// As a cache is run: bounded, and forgotten when it ends.
+/// The settings of a cache: its memory is bounded, and it saves nothing.
 const CACHE: [&str; 14] = [
     "--bind",
     "127.0.0.1",
@@ -45,10 +47,10 @@ const CACHE: [&str; 14] = [
     "no",
 ];
 
-/// What a server saves, in its directory.
+/// The name of the file to which a server saves its content.
 const DUMP: &str = "dump.rdb";
 
-/// A server and its directory.
+/// A server with its directory.
 pub(crate) struct Redis {
     directory: PathBuf,
     keeper: Child,
@@ -58,16 +60,16 @@ pub(crate) struct Redis {
 }
 
 impl Redis {
-    /// An empty cache.
+    /// Starts an empty cache.
     pub(crate) fn start() -> Self {
         Self::start_with(&[])
     }
 
-    /// With these arguments after its own: of a setting given twice, the last counts. A password for everyone is none of them:
-    /// the server must answer to [`command`](Self::command).
+    /// Starts a server with additional arguments. If a setting is given twice, the last one counts. The server must not
+    /// need a password, because [`command`](Self::command) sends none.
     pub(crate) fn start_with(arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory").keep();
-        // In a process group of its own: Ctrl-C must end the tests, not the keeper.
+        // In a process group of its own, because Ctrl-C must end the tests, not the keeper.
         let keeper = Command::new("sh")
             .args(["-c", KEEPER, "keeper"])
             .arg(&directory)
@@ -79,7 +81,7 @@ impl Redis {
             .expect("a shell");
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let mut redis = Self { directory, keeper, arguments, port: 0, server: None };
-        // Somebody may listen there.
+        // Another process may listen on the port.
         for _ in 0..20 {
             redis.port = next_port();
             if redis.try_start() {
@@ -89,7 +91,7 @@ impl Redis {
         panic!("Redis does not start:\n{}", redis.log());
     }
 
-    /// As a client takes it.
+    /// The URL that clients connect to.
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
@@ -102,17 +104,17 @@ impl Redis {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    /// Ends the server as a crash would, a suspended one too. Connecting to its port is refused from now on.
+    /// Kills the server as a crash does, even if it is suspended. From now on its port refuses connections.
     pub(crate) fn kill(&mut self) {
         if let Some(mut server) = self.server.take() {
-            server.kill().expect("a process of our own");
-            // Before the wait: after it the number may belong to another process.
+            server.kill().expect("a child of this process");
+            // Before `wait`, because afterwards the process id may belong to another process.
             self.keep(None);
-            server.wait().expect("a process of our own");
+            server.wait().expect("a child of this process");
         }
     }
 
-    /// Starts the server again, on the same port and empty. It is killed first if it runs.
+    /// Starts the server again, empty and on the same port. If it runs, it is killed first.
     pub(crate) fn restart(&mut self) {
         self.kill();
         if let Err(error) = fs::remove_file(self.directory.join(DUMP)) {
@@ -121,50 +123,51 @@ impl Redis {
         self.start_again();
     }
 
-    /// Starts the server again, on the same port and as it was when it [saved](Self::save). It is killed first if it runs.
+    /// Starts the server again on the same port, with the content that it [saved](Self::save). If it runs, it is killed
+    /// first.
     pub(crate) fn restart_with_dump(&mut self) {
-        assert!(self.directory.join(DUMP).exists(), "it has saved nothing");
+        assert!(self.directory.join(DUMP).exists(), "the server has saved nothing");
         self.kill();
         self.start_again();
     }
 
-    /// Stops the server where it is. The kernel goes on taking connections and bytes for it, and no answer comes.
+    /// Suspends the server with SIGSTOP. The kernel still accepts connections and bytes for it, but no answer comes.
     pub(crate) fn suspend(&self) {
-        let server = self.server.as_ref().expect("it runs");
+        let server = self.server.as_ref().expect("the server runs");
         signal(server, "STOP");
-        // The signal is sent, not yet obeyed.
+        // The signal takes effect some time after it was sent.
         while !is_stopped(server.id()) {
             std::thread::sleep(Duration::from_millis(1));
         }
     }
 
-    /// Lets a suspended server go on: it answers all that has come meanwhile.
+    /// Lets a suspended server continue. It answers all that has arrived meanwhile.
     pub(crate) fn resume(&self) {
-        signal(self.server.as_ref().expect("it runs"), "CONT");
+        signal(self.server.as_ref().expect("the server runs"), "CONT");
     }
 
-    /// Makes it empty.
+    /// Deletes all content of the server.
     pub(crate) fn flush(&self) {
         assert_eq!(self.command(&["FLUSHALL"]), "OK");
     }
 
-    /// Makes it write down all that it holds, for [`restart_with_dump`](Self::restart_with_dump).
+    /// Makes the server save its content, for [`restart_with_dump`](Self::restart_with_dump).
     pub(crate) fn save(&self) {
         assert_eq!(self.command(&["SAVE"]), "OK");
     }
 
-    /// The answer to a command, on a connection of its own: what is nothing is `(nil)`, and a list has a line for each of its
-    /// elements.
+    /// Sends a command on a connection of its own and returns the answer. A null is `(nil)`. A list has one line for
+    /// each element.
     pub(crate) fn command(&self, words: &[&str]) -> String {
         self.try_command(words).unwrap_or_else(|error| panic!("{words:?}: {error}"))
     }
 
-    /// Like [`command`](Self::command), or the error that the server answers or that kept it from answering.
+    /// Like [`command`](Self::command), but returns an error if the server answers with one or does not answer.
     pub(crate) fn try_command(&self, words: &[&str]) -> Result<String, String> {
         self.ask(words, PATIENCE).unwrap_or_else(|error| Err(error.to_string()))
     }
 
-    /// Whether it answers PING within this time.
+    /// Whether the server answers PING within this time.
     pub(crate) fn answers_within(&self, time: Duration) -> bool {
         self.ask(&["PING"], time).is_ok_and(|answer| answer.as_deref() == Ok("PONG"))
     }
@@ -182,11 +185,12 @@ impl Redis {
         assert!(started, "Redis does not start again:\n{}", self.log());
     }
 
-    /// Whether the server is up in the end.
+    /// Starts the server and waits until it is ready. Returns false if it ends instead, for example because the port is
+    /// taken.
     fn try_start(&mut self) -> bool {
         let log = || {
             let log = self.directory.join("log");
-            let file = fs::File::options().create(true).append(true).open(log).expect("our directory");
+            let file = fs::File::options().create(true).append(true).open(log).expect("a directory of this test");
             Stdio::from(file)
         };
         let mut server = Command::new("redis-server")
@@ -200,7 +204,7 @@ impl Redis {
             .stderr(log())
             .process_group(0)
             .spawn()
-            .expect("Redis must be installed to run these tests: scripts/test does it");
+            .expect("these tests need Redis; scripts/test installs it");
         self.keep(Some(server.id()));
 
         for _ in 0..6000 {
@@ -208,7 +212,7 @@ impl Redis {
                 self.server = Some(server);
                 return true;
             }
-            if server.try_wait().expect("a process of our own").is_some() {
+            if server.try_wait().expect("a child of this process").is_some() {
                 self.keep(None);
                 return false;
             }
@@ -224,7 +228,7 @@ impl Redis {
         let time = Duration::from_secs(1);
         let info = self.ask(&["INFO", "server"], time);
         let is_ours = info.is_ok_and(|info| info.is_ok_and(|info| info.lines().any(|told| told == line)));
-        // While it still loads a dump, it tells about itself and answers nothing else.
+        // While the server loads a dump, it answers INFO but no other command.
         is_ours && self.answers_within(time)
     }
 
@@ -232,11 +236,11 @@ impl Redis {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
 
-    /// Tells the keeper which server to kill in the end.
+    /// Tells the keeper which server to kill at the end.
     fn keep(&mut self, server: Option<u32>) {
         let line = server.map_or_else(String::new, |pid| pid.to_string());
-        let input = self.keeper.stdin.as_mut().expect("it is open until the end");
-        writeln!(input, "{line}").expect("the keeper listens");
+        let input = self.keeper.stdin.as_mut().expect("the input of the keeper is open");
+        writeln!(input, "{line}").expect("the keeper reads its input");
     }
 }
 
@@ -244,17 +248,17 @@ impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
         drop(self.keeper.stdin.take());
-        self.keeper.wait().expect("a process of our own");
+        self.keeper.wait().expect("a child of this process");
     }
 }
 
-/// A command as it is sent.
+/// A command in the form in which it is sent.
 pub(crate) fn request(words: &[&str]) -> Vec<u8> {
     let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
     format!("*{}\r\n{bulks}", words.len()).into_bytes()
 }
 
-/// Reads one answer of the server, or its error.
+/// Reads one answer of the server. The inner result is an error that the server answered.
 fn answer(stream: &mut impl BufRead) -> io::Result<Result<String, String>> {
     let mut line = String::new();
     if stream.read_line(&mut line)? == 0 {
@@ -274,24 +278,25 @@ fn answer(stream: &mut impl BufRead) -> io::Result<Result<String, String>> {
         }
         "*" => {
             let count: usize = rest.parse().map_err(io::Error::other)?;
-            // An error among the elements is one of the answers, not that of the command.
+            // An error among the elements is an element, not the answer to the command.
             let elements: io::Result<Vec<_>> =
                 (0..count).map(|_| answer(stream).map(|element| element.unwrap_or_else(|error| error))).collect();
             Ok(Ok(elements?.join("\n")))
         }
-        // Whoever has taken the port of a server that does not start.
+        // Another server has taken the port of one that does not start.
         _ => Err(io::Error::other(format!("not Redis: {line:?}"))),
     }
 }
 
-/// Whether SIGSTOP has stopped a process.
+/// Whether SIGSTOP has suspended a process.
 fn is_stopped(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process that runs");
-    // The name may contain anything; what follows it does not.
+    // The name of the process may contain anything, but the fields after it do not contain a parenthesis.
     stat.rsplit_once(") ").expect("a name").1.starts_with('T')
 }
 
-/// A port that no other server of this process has had: a killed one may come back. Another process of tests begins elsewhere.
+/// A port that no other server of this process has had, because a killed server may come back. The first port is
+/// random, so that another test process begins elsewhere.
 fn next_port() -> u16 {
     static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random()));
     15_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 15_000

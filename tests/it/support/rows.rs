@@ -1,12 +1,14 @@
-//! How many rows a PostgreSQL server has read, as the server itself counts them: no instrument of ours stands between.
+//! The number of rows that a PostgreSQL server has read. The server counts them itself, so nothing in between can
+//! falsify them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sea_orm::{ConnectionTrait as _, Database, DatabaseBackend, DatabaseConnection, QueryResult, Statement};
 
-/// Rows read so far from each table of this database, by scans of the table and through its indexes. A connection
-/// counts for sure only once it is closed, so this waits until the database has no other: stop the application first.
+/// The rows read so far from each table of this database, by scans of the table and through its indexes. PostgreSQL
+/// counts what a connection read once the connection is closed. So this waits until the database has no other
+/// connection: stop the application first.
 pub(crate) async fn rows_read(url: &str) -> BTreeMap<String, u64> {
     let db = Database::connect(url).await.expect("a database that answers");
     let others =

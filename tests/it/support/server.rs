@@ -1,4 +1,4 @@
-//! A real `windfall serve` process, and a client of it.
+//! Real processes of the program: `windfall serve` and other subcommands, tokens for them, and GraphQL requests.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::PathBuf;
@@ -18,20 +18,20 @@ const SECRET: &str = "a secret of this test alone, with more than 32 bytes";
 pub(crate) struct Server {
     child: Child,
     pub(crate) address: String,
-    /// From the start of the process to its first line and a ready answer.
+    /// The time from the start of the process until it reports ready.
     pub(crate) ready_after: Duration,
 }
 
-/// Another build of the program, to be tested in place of the one that these tests were built with.
+/// The build of the program in `WINDFALL_BINARY`, which is tested in place of the one that was built with these tests.
 pub(crate) fn other_build() -> Option<PathBuf> {
     std::env::var_os("WINDFALL_BINARY").map(PathBuf::from)
 }
 
-/// How long a server waits for a request that its client has not sent yet. On a busy machine a client of these tests may get its
-/// turn late; a server that gave up on it in the meantime would fail a test that is about something else.
+/// How long a server waits for a request that its client has not sent yet. On a busy machine, a client of these tests
+/// may be slow. A shorter timeout would fail tests that are about something else.
 const HEAD_TIMEOUT_MS: &str = "600000";
 
-/// The program under test, on a database.
+/// A command that runs the program under test on a database. The caller adds the subcommand.
 pub(crate) fn command(database_url: &str) -> Command {
     let mut command = Command::new(other_build().unwrap_or(env!("CARGO_BIN_EXE_windfall").into()));
     command
@@ -45,10 +45,10 @@ pub(crate) fn command(database_url: &str) -> Command {
     command
 }
 
-/// What became of a run of the program.
+/// The result of a run of the program.
 #[derive(Debug)]
 pub(crate) struct Ran {
-    /// None: a signal ended it.
+    /// The exit code. `None` if a signal ended the program.
     pub(crate) code: Option<i32>,
     pub(crate) stdout: String,
     pub(crate) stderr: String,
@@ -64,18 +64,18 @@ pub(crate) fn ended(output: Output) -> Ran {
     Ran { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
 }
 
-/// Sends a signal to a child of our own.
+/// Sends a signal to a child process. `name` is, for example, `TERM`.
 pub(crate) fn signal(child: &Child, name: &str) {
     let sent = Command::new("kill").args([format!("-{name}"), child.id().to_string()]).status().unwrap();
     assert!(sent.success());
 }
 
-/// A token that outlives the test.
+/// A token that is valid for longer than the test runs.
 pub(crate) fn token(role: Role, subject: &str) -> String {
     token_for(role, subject, Duration::from_secs(3_600))
 }
 
-/// A token that holds for so many whole seconds, counted from the last full one.
+/// A token that is valid for a number of whole seconds, counted from the last full second.
 pub(crate) fn token_for(role: Role, subject: &str, span: Duration) -> String {
     let auth = Auth {
         hs256_secret: Some(SECRET.to_owned().into()),
@@ -92,13 +92,14 @@ impl Server {
         Self::start_with(&mut command(database_url)).await.0
     }
 
-    /// A server that is started otherwise; with its standard error, if that is piped.
+    /// Starts a server with a prepared command and waits until it is ready. The second value is its standard error, if
+    /// that is piped.
     pub(crate) async fn start_with(command: &mut Command) -> (Self, Option<ChildStderr>) {
         let started = now();
         let mut child = command.arg("serve").stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let line = lines.next().expect("a first line").unwrap();
-        let address = line.strip_prefix("listening on ").expect("its address").to_owned();
+        let address = line.strip_prefix("listening on ").expect("`listening on` and the address").to_owned();
         while reqwest::get(format!("{address}/readyz")).await.is_ok_and(|answer| !answer.status().is_success()) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -110,13 +111,13 @@ impl Server {
         self.child.id()
     }
 
-    /// As a power cut would.
+    /// Kills the process without warning, as a power cut does.
     pub(crate) fn kill9(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    /// As an operator would.
+    /// Stops the server with SIGTERM, as an operator does, and waits for its end.
     pub(crate) fn terminate(self) -> std::process::ExitStatus {
         self.ask_to_stop();
         self.end()
@@ -140,7 +141,7 @@ impl Server {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        tokio::time::timeout(PATIENCE, stopped).await.expect("it stops by itself")
+        tokio::time::timeout(PATIENCE, stopped).await.expect("the server stops by itself in time")
     }
 
     /// Waits until the process has ended.
@@ -161,7 +162,7 @@ fn now() -> Instant {
     Instant::now()
 }
 
-/// The answer to a GraphQL request; none where the server went away.
+/// Sends a GraphQL request and returns the response. `None` if the server did not respond.
 pub(crate) async fn ask(
     client: &reqwest::Client,
     address: &str,

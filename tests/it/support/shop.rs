@@ -1,4 +1,4 @@
-//! A real server, and a shop that uses it.
+//! A client of a real server, which creates campaigns, records purchases and reads balances.
 
 use std::process::Command;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use windfall::http::auth::Role;
 use super::server::{Server, ask, command, token};
 use super::websocket::PATIENCE;
 
-/// 2020-01-01T00:00:00Z.
+/// 2020-01-01T00:00:00Z in microseconds: the start of campaigns and the first purchase.
 const START: i64 = 1_577_836_800_000_000;
 const HOUR: i64 = 3_600_000_000;
-/// Purchases of one request.
+/// The most purchases that one request records.
 const MAX_PURCHASES: usize = 500;
 
 pub(crate) const BALANCE: &str = "{ me { balance { available pending lifetime version cursor } } }";
@@ -30,7 +30,7 @@ impl Shop {
         Self::open_with(&mut command(database_url)).await
     }
 
-    /// On a server that is started otherwise.
+    /// Starts the server with a prepared command.
     pub(crate) async fn open_with(command: &mut Command) -> Self {
         Self::of(Server::start_with(command).await.0)
     }
@@ -38,7 +38,8 @@ impl Shop {
     pub(crate) fn of(server: Server) -> Self {
         Self {
             server,
-            // Shorter than the server's own, which would close a connection just when it is used again.
+            // Shorter than the timeout of the server, which could otherwise close a connection just when it is used
+            // again.
             client: reqwest::Client::builder().pool_idle_timeout(Duration::from_secs(5)).build().unwrap(),
             admin: token(Role::Admin, "eve"),
             storefront: token(Role::Storefront, "shop"),
@@ -49,14 +50,15 @@ impl Shop {
         &self.server.address
     }
 
-    /// The data of an answer without errors.
+    /// Sends a request that must have no errors and returns its data.
     pub(crate) async fn data(&self, token: &str, query: &str, variables: Value) -> Value {
         let mut answer = ask(&self.client, self.address(), token, query, variables).await.expect("an answer");
         assert_eq!(answer.get("errors"), None, "{query}: {answer}");
         answer["data"].take()
     }
 
-    /// Makes and activates a campaign; its id. `input` is laid over one that awards 10 points for each purchase.
+    /// Creates and activates a campaign and returns its id. The fields of `input` replace those of a campaign that
+    /// awards 10 points for each purchase.
     pub(crate) async fn campaign(&self, input: Value) -> String {
         let mut whole = json!({
             "name": "each", "startsAt": Instant(START).to_string(), "currency": "EUR", "window": { "campaign": "WHOLE" },
@@ -75,12 +77,12 @@ impl Shop {
         id
     }
 
-    /// Records a purchase that is the customer's `number`-th.
+    /// Records the `number`-th purchase of the customer.
     pub(crate) async fn buy(&self, customer: &str, number: usize) {
         self.buy_many(customer, number..number + 1).await;
     }
 
-    /// Records purchases, as many in one request as it takes.
+    /// Records purchases, with up to [`MAX_PURCHASES`] in one request.
     pub(crate) async fn buy_many(&self, customer: &str, numbers: std::ops::Range<usize>) {
         let query = "mutation($inputs: [RecordPurchaseInput!]!) { \
             recordPurchases(inputs: $inputs) { replayed userErrors { code path message } } }";
@@ -94,7 +96,7 @@ impl Shop {
         }
     }
 
-    /// Takes back the customer's `number`-th purchase.
+    /// Refunds the `number`-th purchase of the customer.
     pub(crate) async fn refund(&self, customer: &str, number: usize) {
         let query = "mutation($input: RecordRefundInput!) { \
             recordRefund(input: $input) { replayed userErrors { code path message } } }";
@@ -104,7 +106,7 @@ impl Shop {
         assert_eq!(answer["recordRefund"], json!({ "replayed": false, "userErrors": [] }));
     }
 
-    /// The customer's whole ledger, the oldest entry first, with the entries' cursors.
+    /// The whole ledger of the customer, oldest entry first: cursors and entries.
     pub(crate) async fn ledger(&self, customer: &str) -> Vec<(String, Value)> {
         let query = "query($customer: String!, $after: String) { customer(by: { externalId: $customer }) { \
             ledger(first: 100, after: $after) { \
@@ -124,7 +126,7 @@ impl Shop {
         }
     }
 
-    /// Until its database answers again.
+    /// Waits until the database of the server answers again.
     pub(crate) async fn is_back(&self) {
         let query = "{ campaigns(first: 1) { nodes { id } } }";
         let asked = async || ask(&self.client, self.address(), &self.admin, query, json!({})).await.expect("an answer");
@@ -136,7 +138,7 @@ impl Shop {
         tokio::time::timeout(PATIENCE, back).await.expect("the database answers again");
     }
 
-    /// What the customer is shown.
+    /// The balance as the customer sees it.
     pub(crate) async fn balance(&self, customer: &str) -> Value {
         self.data(&token(Role::Customer, customer), BALANCE, json!({})).await["me"]["balance"].take()
     }
@@ -146,7 +148,7 @@ fn external_id(customer: &str, number: usize) -> String {
     format!("{customer}-{number}")
 }
 
-/// Six in the small hours of each day, a day after the other.
+/// The input of a purchase. Six purchases are made in the first hours of each day.
 fn purchase(customer: &str, number: usize) -> Value {
     let number_in_time = i64::try_from(number).unwrap();
     let at = START + (number_in_time / 6 * 24 + number_in_time % 6) * HOUR;

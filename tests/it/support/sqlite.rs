@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
-/// A database file that does not exist yet, in a directory that goes with this value.
+/// A database file that does not exist yet, in a temporary directory that is removed with this value.
 pub(crate) struct Sqlite {
     directory: TempDir,
 }
@@ -18,7 +18,7 @@ impl Sqlite {
         self.directory.path().join("windfall.db")
     }
 
-    /// As the configuration key `database.url` takes it.
+    /// The URL, as the configuration key `database.url` takes it.
     pub(crate) fn url(&self) -> String {
         format!("sqlite://{}", self.path().display())
     }

@@ -1,4 +1,4 @@
-//! The databases that other tests stand on do what they promise.
+//! The databases that other tests run on behave as described.
 
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpStream;
@@ -50,7 +50,7 @@ async fn the_rows_that_postgres_reads_are_counted() {
     assert_eq!(rows_read(&url).await["t"] - before, 100);
 }
 
-/// Else a forgotten COLLATE "C" would pass here and fail at a user's.
+/// Otherwise a forgotten COLLATE "C" would pass here and fail for a user.
 #[tokio::test]
 async fn postgres_does_not_order_by_bytes() {
     let db = connect(&Postgres::shared().create_database().await).await;
@@ -73,7 +73,7 @@ async fn a_killed_postgres_keeps_what_was_committed() {
     }
 }
 
-/// For [`no_server_outlives_its_tests`], which runs this one in another process.
+/// Set by [`no_server_outlives_its_tests`], which runs [`hold_a_server`] in another process.
 const HOLD: &str = "WINDFALL_TEST_HOLD_A_SERVER";
 
 #[test]

@@ -1,5 +1,5 @@
-//! A client of graphql-transport-ws that may misbehave: it shakes hands by hand, so that it hears whatever the server
-//! answers, and sends whatever it is given.
+//! A client of graphql-transport-ws that can misbehave. It does the handshake by hand, so that a test sees whatever the
+//! server responds, and it sends whatever it is given.
 
 use std::time::Duration;
 
@@ -12,10 +12,10 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 pub(crate) use tokio_tungstenite::tungstenite::Message;
 
-/// What takes longer than this counts as never.
+/// How long tests wait for anything. They fail if it takes longer.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The head of a handshake that is as it should be, but for the sub-protocol.
+/// The headers of a correct handshake, except the sub-protocol.
 pub(crate) const HANDSHAKE: [(&str, &str); 4] = [
     ("connection", "Upgrade"),
     ("upgrade", "websocket"),
@@ -28,7 +28,7 @@ pub(crate) struct Socket {
     stream: WebSocketStream<TcpStream>,
 }
 
-/// What comes from the server.
+/// What the server sends.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Heard {
     Message(Value),
@@ -40,7 +40,7 @@ pub(crate) enum Heard {
     Lost,
 }
 
-/// An answer to a handshake that is none.
+/// The response to a handshake that was refused.
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub(crate) status: u16,
@@ -48,18 +48,18 @@ pub(crate) struct Refused {
 }
 
 impl Socket {
-    /// An open socket, not initialised.
+    /// An open socket that is not initialised.
     pub(crate) async fn connect(address: &str) -> Self {
         Self::connect_with(address, &[PROTOCOL]).await.expect("a WebSocket")
     }
 
-    /// With these headers beside those of every handshake.
+    /// Connects with these headers in addition to those of [`HANDSHAKE`].
     pub(crate) async fn connect_with(address: &str, headers: &[(&str, &str)]) -> Result<Self, Refused> {
         let stream = TcpStream::connect(host(address)).await.expect("a server that listens");
         Self::handshake(stream, host(address), &[&HANDSHAKE, headers].concat()).await
     }
 
-    /// With a small buffer for what comes: a client that does not read is soon full.
+    /// Connects with a small receive buffer, which fills up soon if the client does not read.
     pub(crate) async fn connect_small(address: &str) -> Self {
         let socket = TcpSocket::new_v4().unwrap();
         socket.set_recv_buffer_size(4 * 1024).unwrap();
@@ -67,7 +67,7 @@ impl Socket {
         Self::handshake(stream, host(address), &[&HANDSHAKE[..], &[PROTOCOL]].concat()).await.expect("a WebSocket")
     }
 
-    /// From this address of the machine.
+    /// Connects from this address of the machine.
     pub(crate) async fn connect_from(
         source: [u8; 4],
         address: &str,
@@ -79,7 +79,7 @@ impl Socket {
         Self::handshake(stream, host(address), &[&HANDSHAKE[..], &[PROTOCOL], headers].concat()).await
     }
 
-    /// With these headers alone.
+    /// Does the handshake with only these headers.
     pub(crate) async fn handshake(
         mut stream: TcpStream,
         host: &str,
@@ -91,7 +91,7 @@ impl Socket {
         let head = head(&mut stream).await;
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
         if status != 101 {
-            // A proxy may write names in capitals.
+            // A proxy may write the names of headers in capitals.
             let head = head.to_ascii_lowercase();
             let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")).expect("a length");
             let mut body = vec![0; length.parse().unwrap()];
@@ -101,7 +101,7 @@ impl Socket {
         Ok(Self { stream: WebSocketStream::from_raw_socket(stream, Role::Client, None).await })
     }
 
-    /// An initialised socket.
+    /// An open socket that is initialised with a token.
     pub(crate) async fn open(address: &str, token: &str) -> Self {
         Self::connect(address).await.initialized(token).await
     }
@@ -122,17 +122,18 @@ impl Socket {
         self.send_raw(Message::text(message.to_string())).await;
     }
 
-    /// Whether it arrives will show in what comes back: the server may have closed the socket already.
+    /// Sends a message and ignores errors, because the server may have closed the socket already. What the server sends
+    /// back shows whether the message arrived.
     pub(crate) async fn send_raw(&mut self, message: Message) {
         let _ = self.stream.send(message).await;
     }
 
-    /// The next message of the protocol, or the end.
+    /// The next message of the protocol, or the end of the socket.
     pub(crate) async fn next(&mut self) -> Heard {
-        self.heard_within(PATIENCE).await.expect("something within the time that counts as never")
+        self.heard_within(PATIENCE).await.expect("a message in time")
     }
 
-    /// None: nothing came.
+    /// Like [`next`](Self::next), but returns `None` if nothing came within the time.
     pub(crate) async fn heard_within(&mut self, time: Duration) -> Option<Heard> {
         let next = async {
             loop {
@@ -150,15 +151,16 @@ impl Socket {
         tokio::time::timeout(time, next).await.ok()
     }
 
-    /// The next message of the protocol.
+    /// The next message of the protocol. Panics if the socket ends.
     pub(crate) async fn message(&mut self) -> Value {
         match self.next().await {
             Heard::Message(message) => message,
-            end => panic!("a message is expected, not {end:?}"),
+            end => panic!("expected a message, not {end:?}"),
         }
     }
 
-    /// Whether the server still takes what is sent, and has read all of it up to now.
+    /// Whether the socket is still open. If so, the server has read all that was sent before. Messages that come
+    /// meanwhile are discarded.
     pub(crate) async fn is_open(&mut self) -> bool {
         self.send_raw(Message::Ping("open?".into())).await;
         let answered = async {
@@ -170,10 +172,10 @@ impl Socket {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, answered).await.expect("something within the time that counts as never")
+        tokio::time::timeout(PATIENCE, answered).await.expect("a message in time")
     }
 
-    /// The code with which the server closes the socket now.
+    /// Waits until the server closes the socket, and returns the code. The next event must be the closing frame.
     pub(crate) async fn closed(&mut self) -> u16 {
         match self.next().await {
             Heard::Closed { code, reason } => {
@@ -181,21 +183,21 @@ impl Socket {
                 assert_eq!(self.next().await, Heard::Lost, "after the closing frame");
                 code
             }
-            other => panic!("the end is expected, not {other:?}"),
+            other => panic!("expected a closing frame, not {other:?}"),
         }
     }
 
-    /// As a client that goes in good order.
+    /// Closes the socket with a closing frame.
     pub(crate) async fn close(mut self) {
         let _ = self.stream.close(None).await;
     }
 }
 
 pub(crate) fn host(address: &str) -> &str {
-    address.strip_prefix("http://").expect("an address of HTTP")
+    address.strip_prefix("http://").expect("an address that begins with http://")
 }
 
-/// Up to the empty line; what follows it stays unread.
+/// Reads the head of a response up to the empty line. What follows stays unread.
 async fn head(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

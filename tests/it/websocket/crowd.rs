@@ -1,4 +1,4 @@
-//! Many sockets that do nothing, or read nothing: what they take, and that they take it from nobody.
+//! Many sockets that send nothing or read nothing: the memory that they take, and that they affect nobody else.
 
 use std::time::Duration;
 
@@ -6,24 +6,24 @@ use serde_json::{Value, json};
 use windfall::http::auth::Role;
 
 use super::shop_with;
-use crate::support::direct::cases;
+use crate::support::app::cases;
 use crate::support::process::{open_files_max, open_sockets, resident_bytes};
 use crate::support::server::token;
 use crate::support::shop::Shop;
 use crate::support::sqlite::Sqlite;
 use crate::support::websocket::{PATIENCE, Socket};
 
-/// Files that the rest of this process and the server may have open.
+/// The number of other files that this process or the server may have open.
 const OTHER_FILES: usize = 1_000;
 
-/// Here and in the server, which inherits the limit.
+/// Asserts that this process may open enough files. The server inherits the limit.
 fn files_suffice(sockets: usize) {
     let max = open_files_max(std::process::id());
     let needed = sockets + OTHER_FILES;
     assert!(max >= needed, "this test opens {sockets} sockets: run it with `ulimit -n` of {needed} or more, not {max}");
 }
 
-/// A server that takes them all, though they are one client's.
+/// Starts a server that accepts all these sockets, although they belong to one client.
 async fn crowded() -> (Shop, Sqlite) {
     shop_with(|command| {
         command.env("WINDFALL__HTTP__SOCKETS_PER_SUBJECT", "10000");
@@ -38,7 +38,7 @@ async fn until_let_go(shop: &Shop, sockets: usize) {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, let_go).await.expect("no socket is left");
+    tokio::time::timeout(PATIENCE, let_go).await.expect("the server releases all sockets");
 }
 
 async fn connect(shop: &Shop, count: usize) -> Vec<Socket> {
@@ -49,7 +49,7 @@ async fn connect(shop: &Shop, count: usize) -> Vec<Socket> {
     sockets
 }
 
-/// What the server held when a wave of sockets was at its height, and after it had gone.
+/// The resident memory of the server before a wave of sockets, at its height, and after it, in bytes.
 #[derive(Debug)]
 struct Wave {
     before: u64,
@@ -57,14 +57,14 @@ struct Wave {
     after: u64,
 }
 
-/// Each socket takes no more than so many bytes. And nothing of it stays: the allocator keeps what was freed rather than
-/// give it back, so the first wave leaves a higher level, but those that follow find room in that. An eighth of those
-/// bytes that each socket left behind would show.
+/// Asserts that a socket takes less than `bytes_each`, and that no memory is lost. The allocator keeps freed memory instead of
+/// returning it, so the first wave leaves a higher level, but later waves fit into that. If each socket lost an eighth of
+/// `bytes_each`, the last level would show that.
 fn are_bounded(waves: &[Wave], sockets: usize, bytes_each: u64) {
     let sockets = sockets as u64;
     for wave in waves {
         let taken = wave.height.saturating_sub(wave.before);
-        assert!(taken < sockets * bytes_each, "{} bytes a socket: {waves:?}", taken / sockets);
+        assert!(taken < sockets * bytes_each, "{} bytes per socket: {waves:?}", taken / sockets);
     }
     let (first, last) = (&waves[0], &waves[waves.len() - 1]);
     let came = sockets * (waves.len() as u64 - 1);
@@ -103,7 +103,7 @@ async fn sockets_that_subscribe_and_never_read_disturb_nobody() {
         "subscription($after: String) { pointsUpdated(after: $after) { entries { sequence } balance { version } } }";
     let mut bought = 0;
     let mut waves = Vec::new();
-    // The first one alone, so that what the server loads once is not counted.
+    // The first wave is one socket, so that what the server loads once is not counted.
     for count in [&[1][..], &vec![COUNT; cases(3, 10)]].concat() {
         let before = resident_bytes(pid);
         let mut silent = connect(&shop, count).await;

@@ -1,4 +1,4 @@
-//! Before the upgrade: origins, tokens in the header, handshakes that are none.
+//! Before the upgrade: origins, tokens in headers, and invalid handshakes.
 
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
@@ -28,7 +28,7 @@ async fn foreign_pages_are_refused_before_the_upgrade() {
         &other_port,
     ] {
         let refused = Socket::connect_with(shop.address(), &[PROTOCOL, ("origin", origin)]).await.err();
-        let refused = refused.unwrap_or_else(|| panic!("{origin} is let in"));
+        let refused = refused.unwrap_or_else(|| panic!("{origin} is accepted"));
         let code = &refused.body["errors"][0]["extensions"]["code"];
         assert_eq!((refused.status, code), (403, &json!("FORBIDDEN")), "{origin}");
     }
@@ -38,7 +38,7 @@ async fn foreign_pages_are_refused_before_the_upgrade() {
     }
 }
 
-/// Who the socket's operations run as.
+/// Initialises the socket and returns the customer that its operations run as.
 async fn subject(socket: &mut Socket, init: Value) -> Value {
     socket.send(json!({ "type": "connection_init", "payload": init })).await;
     assert_eq!(socket.message().await, json!({ "type": "connection_ack" }));
@@ -119,7 +119,7 @@ async fn handshakes_that_are_none_are_told_as_graphql_errors() {
     }
 }
 
-/// Clients of HTTP/2 offer it with their first request: that is answered as if they had not.
+/// Clients of HTTP/2 offer an upgrade with their first request. The server responds as if they had not.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn other_upgrades_are_not_taken() {
     let (shop, _sqlite) = shop().await;

@@ -1,5 +1,5 @@
-//! graphql-transport-ws against a real server, message by message: what is answered, what closes the socket and with
-//! which code, and what many sockets at once cost.
+//! The protocol graphql-transport-ws against a real server, message by message: the responses, what closes a socket and with
+//! which code, and what many sockets cost.
 
 mod crowd;
 mod handshake;
@@ -20,7 +20,7 @@ async fn shop() -> (Shop, Sqlite) {
     shop_with(|_| {}).await
 }
 
-/// With a campaign in which each purchase is worth 10 points, on a server that is configured otherwise.
+/// Starts a server with a changed configuration, and a campaign that gives 10 points for each purchase.
 async fn shop_with(configure: impl FnOnce(&mut Command)) -> (Shop, Sqlite) {
     let sqlite = Sqlite::new();
     let mut command = command(&sqlite.url());
@@ -30,7 +30,7 @@ async fn shop_with(configure: impl FnOnce(&mut Command)) -> (Shop, Sqlite) {
     (shop, sqlite)
 }
 
-/// The socket is open, and nothing else was on its way: the next message answers this one.
+/// Asserts that the socket is open and that no other message is on its way: the next one is the response to a ping.
 async fn is_quiet(socket: &mut Socket) {
     let payload = json!({ "nonce": rand::random::<u32>() });
     socket.send(json!({ "type": "ping", "payload": payload })).await;

@@ -1,23 +1,23 @@
-//! What operations answer over a socket, and when they are over.
+//! Operations over a socket: their responses, and when they end.
 
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::{is_quiet, shop};
-use crate::support::direct::cases;
+use crate::support::app::cases;
 use crate::support::shop::Shop;
 use crate::support::websocket::Socket;
 
 const UPDATES: &str = "subscription { pointsUpdated(customerExternalId: \"ada\") { cursor } }";
-/// As the server has it.
+/// The server's limit on the concurrent operations of a socket.
 const MAX_OPERATIONS: usize = 50;
 
 async fn open(shop: &Shop) -> Socket {
     Socket::open(shop.address(), &shop.storefront).await
 }
 
-/// The codes of an `error` message.
+/// Reads an `error` message and returns its codes.
 async fn refused(socket: &mut Socket, id: &str) -> Vec<String> {
     let message = socket.message().await;
     assert_eq!((&message["type"], &message["id"]), (&json!("error"), &json!(id)), "{message}");
@@ -44,7 +44,7 @@ async fn queries_and_mutations_give_one_answer_each() {
         "currency": "EUR",
     });
     for replayed in [false, true] {
-        // The same id again: the one before is over.
+        // The id is free again, because its operation is complete.
         socket.subscribe("1", record, json!({ "input": input })).await;
         let answer = answered(&mut socket, "1").await;
         let payload = json!({ "awards": [{ "points": 10 }], "replayed": replayed, "userErrors": [] });
@@ -54,7 +54,7 @@ async fn queries_and_mutations_give_one_answer_each() {
         let answer = answered(&mut socket, "1").await;
         assert_eq!(answer, json!({ "data": { "customer": { "balance": { "available": 10 } } } }));
     }
-    // What was run has its errors in its answer.
+    // An operation that ran has its errors in its response.
     socket.subscribe("2", "{ campaigns(first: 101) { totalCount } }", Value::Null).await;
     let answer = answered(&mut socket, "2").await;
     assert_eq!(answer["errors"][0]["extensions"]["code"], "BAD_USER_INPUT", "{answer}");
@@ -112,7 +112,7 @@ async fn a_socket_has_a_largest_number_of_operations() {
         socket.subscribe("more", query, Value::Null).await;
         assert_eq!(refused(&mut socket, "more").await, ["OVERLOADED"]);
     }
-    // All the others live, and one that ends makes room.
+    // All other operations continue, and one that ends makes room.
     socket.send(json!({ "type": "complete", "id": "0" })).await;
     socket.subscribe("more", "{ __typename }", Value::Null).await;
     answered(&mut socket, "more").await;
@@ -128,7 +128,7 @@ async fn a_socket_has_a_largest_number_of_operations() {
     is_quiet(&mut socket).await;
 }
 
-/// Whoever hears `complete` may use the id at once, however much else the socket is told meanwhile.
+/// A client that receives `complete` may use the id again at once, however many other messages the socket carries.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_id_is_free_as_soon_as_its_operation_is_complete() {
     let (shop, _sqlite) = shop().await;

@@ -1,4 +1,4 @@
-//! Every rule that closes a socket, with its code.
+//! Every violation of the protocol that closes a socket, with its code.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use crate::support::server::token_for;
 use crate::support::shop::Shop;
 use crate::support::websocket::{Message, PROTOCOL, Socket};
 
-/// As the server has it.
+/// The server's limit on the size of a message.
 const MAX_MESSAGE_BYTES: usize = 256 * 1024;
 
 fn message(value: &Value) -> Message {
     Message::text(value.to_string())
 }
 
-/// The code with which the socket is closed when it sends this.
+/// Sends a message and returns the code with which the server closes the socket.
 async fn closed_by(mut socket: Socket, message: Message) -> u16 {
     socket.send_raw(message).await;
     socket.closed().await
@@ -48,10 +48,10 @@ async fn what_is_no_message_closes_with_4400_before_and_after_the_initialisation
         "{\"type\": \"\"}",
         "{\"type\": \"nonsense\"}",
         "{\"type\": \"Ping\"}",
-        // Of the legacy protocol.
+        // These messages belong to the legacy protocol.
         "{\"type\": \"start\", \"id\": \"1\", \"payload\": {\"query\": \"{ __typename }\"}}",
         "{\"type\": \"connection_terminate\"}",
-        // The server's own.
+        // Only the server may send these messages.
         "{\"type\": \"connection_ack\"}",
         "{\"type\": \"next\", \"id\": \"1\", \"payload\": {}}",
         "{\"type\": \"error\", \"id\": \"1\", \"payload\": []}",
@@ -104,7 +104,7 @@ async fn operations_that_are_none_close_with_4400() {
         let init = json!({ "type": "connection_init", "payload": payload });
         assert_eq!(closed_by(Socket::connect(shop.address()).await, message(&init)).await, 4400, "{init}");
     }
-    // The longest id that is one.
+    // This is the longest valid id.
     let mut socket = initialized(&shop).await;
     let id = "x".repeat(200);
     socket.subscribe(&id, "{ __typename }", Value::Null).await;
@@ -144,7 +144,7 @@ async fn whoever_does_not_say_who_it_is_is_closed() {
     is_quiet(&mut late).await;
     assert_eq!(late.closed().await, 4408);
 
-    // Without a token it is nobody.
+    // Sockets need a token.
     for payload in [json!(null), json!({}), json!({ "authorization": null }), json!({ "other": 7 })] {
         let init = json!({ "type": "connection_init", "payload": payload });
         assert_eq!(closed_by(Socket::connect(shop.address()).await, message(&init)).await, 4403, "{payload}");
@@ -195,7 +195,7 @@ async fn messages_have_a_largest_size() {
     for bytes in [MAX_MESSAGE_BYTES + 1, 10 * MAX_MESSAGE_BYTES] {
         assert_eq!(closed_by(initialized(&shop).await, message(&ping(bytes))).await, 1009, "{bytes}");
     }
-    // In parts that are each small enough.
+    // Each part is small enough, but the message is not.
     let mut socket = initialized(&shop).await;
     let part = |op, last| Message::Frame(Frame::message(vec![b' '; MAX_MESSAGE_BYTES / 2], OpCode::Data(op), last));
     socket.send_raw(part(Data::Text, false)).await;
@@ -227,7 +227,7 @@ async fn pings_are_answered_with_their_payload() {
         assert_eq!(socket.message().await, json!({ "type": "pong" }));
         socket.send(json!({ "type": "ping", "payload": null, "other": 7 })).await;
         assert_eq!(socket.message().await, json!({ "type": "pong" }));
-        // Pongs are not answered, asked for or not.
+        // The server does not respond to pongs, requested or not.
         socket.send(json!({ "type": "pong", "payload": payload })).await;
         socket.send(json!({ "type": "pong" })).await;
         socket.send_raw(Message::Ping("the library's own".into())).await;
@@ -235,7 +235,7 @@ async fn pings_are_answered_with_their_payload() {
     }
 }
 
-/// A client that closes hears its own code; one that is cut off leaves nothing behind.
+/// The server releases a socket that the client closes, that breaks the protocol, or whose connection is lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sockets_that_end_are_let_go() {
     use crate::support::process::open_sockets;
@@ -257,5 +257,5 @@ async fn sockets_that_end_are_let_go() {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, let_go).await.expect("no socket is left");
+    tokio::time::timeout(PATIENCE, let_go).await.expect("the server releases all sockets");
 }

@@ -1,4 +1,4 @@
-//! Messages that do not come to their end: how much of them is kept, and for how long.
+//! Unfinished messages: how much of them the server keeps, and for how long.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ fn part(op: Data, bytes: usize, last: bool) -> Message {
     Message::Frame(Frame::message(vec![b' '; bytes], OpCode::Data(op), last))
 }
 
-/// One frame that is whole, of a message that is not.
+/// The first frame of an unfinished message. The frame itself is whole.
 fn beginning(bytes: usize) -> Message {
     part(Data::Text, bytes, false)
 }
@@ -30,7 +30,7 @@ async fn initialized(shop: &Shop) -> Socket {
     Socket::open(shop.address(), &shop.storefront).await
 }
 
-/// With a budget of 1 MiB, of which one address gets half.
+/// Starts a server with a budget of 1 MiB for unfinished input. One address gets at most half of it.
 async fn narrow() -> (Shop, crate::support::sqlite::Sqlite) {
     shop_with(|command| {
         command.env("WINDFALL__HTTP__BODY_LIMIT_BYTES", "262144");
@@ -42,7 +42,7 @@ async fn narrow() -> (Shop, crate::support::sqlite::Sqlite) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn before_a_token_is_accepted_a_few_kib_are_taken() {
     let (shop, _sqlite) = shop().await;
-    // In one frame, in several, and with pings in between.
+    // The bytes arrive in one frame, or in several with pings in between.
     let mut one = Socket::connect(shop.address()).await;
     one.send_raw(beginning(20 * KIB)).await;
     let mut several = Socket::connect(shop.address()).await;
@@ -52,16 +52,16 @@ async fn before_a_token_is_accepted_a_few_kib_are_taken() {
         several.send_raw(part(Data::Continue, 4 * KIB, false)).await;
     }
     for mut socket in [one, several] {
-        // The server closes with something unread, so the client may not hear why.
+        // The server closes the connection before it has read everything, so the closing frame may be lost.
         let heard = socket.next().await;
         assert!(matches!(heard, Heard::Lost | Heard::Closed { code: 1009, .. }), "{heard:?}");
     }
-    // The longest token fits.
+    // The longest possible token fits.
     let mut socket = Socket::connect(shop.address()).await;
     let authorization = format!("Bearer {}", "x".repeat(8 * KIB));
     socket.send(json!({ "type": "connection_init", "payload": { "authorization": authorization } })).await;
     assert_eq!(socket.closed().await, 4403);
-    // Pings that are answered do not add up.
+    // Pings that have been answered no longer count.
     let mut socket = Socket::connect(shop.address()).await;
     for _ in 0..300 {
         socket.send_raw(Message::Ping(vec![b'x'; 100].into())).await;
@@ -83,14 +83,14 @@ async fn all_unfinished_messages_share_a_budget() {
         }
     }
     let held = resident_bytes(shop.server.pid()).saturating_sub(before);
-    println!("{COUNT} times 200 KiB: {} are held, {} KiB", open.len(), held / 1024);
-    // 200 KiB but 8, in parts of 16, twice: a third time does not fit into half of the budget.
+    println!("{COUNT} messages of 200 KiB: {} are kept, {} KiB", open.len(), held / 1024);
+    // Each message takes 192 KiB, because the first 8 KiB are free. A third message does not fit into half of the budget.
     assert_eq!(open.len(), 2);
-    // Whoever sends whole messages does not need it.
+    // Whole messages do not need the budget.
     let mut honest = initialized(&shop).await;
     is_quiet(&mut honest).await;
     shop.data(&shop.storefront, "{ __typename }", json!({})).await;
-    // What comes to its end is taken, and makes room.
+    // A message that is completed is processed, and frees its part of the budget.
     let mut finished = open.remove(0);
     finished.send_raw(part(Data::Continue, 10, true)).await;
     assert_eq!(finished.closed().await, 4400);
@@ -111,11 +111,11 @@ async fn bodies_share_it_too() {
     for _ in 0..8 {
         let mut stream = TcpStream::connect(host(shop.address())).await.unwrap();
         stream.write_all(head.as_bytes()).await.unwrap();
-        // The server may have closed it before all is sent.
+        // The server may close the connection before all bytes are sent.
         let _ = stream.write_all(&vec![b' '; 200 * KIB]).await;
         streams.push(stream);
     }
-    // Two fit; whichever these are, of three one is cut at once, long before its time is over.
+    // Only two bodies fit. The server closes the other six connections at once, without waiting for the timeout.
     let mut cut = tokio::task::JoinSet::new();
     for mut stream in streams {
         cut.spawn(async move {
@@ -125,7 +125,7 @@ async fn bodies_share_it_too() {
         });
     }
     for _ in 0..6 {
-        let answered = tokio::time::timeout(PATIENCE, cut.join_next()).await.expect("a connection is cut");
+        let answered = tokio::time::timeout(PATIENCE, cut.join_next()).await.expect("the server closes a connection");
         let answered = answered.unwrap().unwrap();
         assert!(!answered.starts_with("HTTP/1.1 408"), "{answered}");
     }
@@ -140,7 +140,7 @@ async fn a_message_has_a_time_to_come_to_its_end() {
     .await;
     let mut slow = initialized(&shop).await;
     slow.send_raw(beginning(KIB)).await;
-    // It is alive all the same, and that does not help it.
+    // Pings show that the client is alive, but they do not extend the time.
     let closed = async {
         loop {
             slow.send_raw(Message::Ping("alive".into())).await;
@@ -149,9 +149,9 @@ async fn a_message_has_a_time_to_come_to_its_end() {
             }
         }
     };
-    let heard = tokio::time::timeout(PATIENCE, closed).await.expect("the server closes it");
+    let heard = tokio::time::timeout(PATIENCE, closed).await.expect("the server closes the socket");
     assert!(matches!(heard, Heard::Lost | Heard::Closed { code: 4408, .. }), "{heard:?}");
-    // Between messages there is no such time.
+    // Between messages there is no timeout.
     let mut idle = initialized(&shop).await;
     let nothing = idle.heard_within(Duration::from_millis(1_500)).await;
     assert_eq!(nothing, None);
@@ -181,7 +181,7 @@ async fn sockets_of_a_subject_are_bounded() {
     is_quiet(&mut other).await;
     first.close().await;
     let free = async { while opened(&ada).await.is_err() {} };
-    tokio::time::timeout(PATIENCE, free).await.expect("a place");
+    tokio::time::timeout(PATIENCE, free).await.expect("a free place");
     drop(second);
 }
 
@@ -196,7 +196,7 @@ async fn sockets_of_an_address_are_bounded() {
     for _ in 0..3 {
         sockets.push(initialized(&shop).await);
     }
-    // Nobody is believed who is no trusted proxy.
+    // The header counts only if a trusted proxy sends it.
     for headers in [&[][..], &[("x-forwarded-for", "203.0.113.9")]] {
         let refused = Socket::connect_from(LOCALHOST, shop.address(), headers).await.err().expect("no WebSocket");
         let code = &refused.body["errors"][0]["extensions"]["code"];
@@ -208,5 +208,5 @@ async fn sockets_of_an_address_are_bounded() {
     assert_ne!(shop.data(&shop.storefront, "{ __typename }", json!({})).await, Value::Null);
     drop(sockets);
     let free = async { while Socket::connect_from(LOCALHOST, shop.address(), &[]).await.is_err() {} };
-    tokio::time::timeout(PATIENCE, free).await.expect("a place");
+    tokio::time::timeout(PATIENCE, free).await.expect("a free place");
 }

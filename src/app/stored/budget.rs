@@ -1,0 +1,38 @@
+//! Budgets between the engine and their tables.
+
+use entity::{AwardStatus, BudgetDecisionKind, budget};
+
+use crate::engine::budget::{Budget, DecisionKind};
+
+/// The budget as the engine decides it. `None`: the campaign has no limit.
+pub fn from_row(row: &budget::Model) -> Option<Budget> {
+    Some(Budget { limit: row.points_limit?, used: row.points_used })
+}
+
+/// The stored word for a decision.
+pub fn stored_kind(kind: DecisionKind) -> BudgetDecisionKind {
+    match kind {
+        DecisionKind::Standing => BudgetDecisionKind::Standing,
+        DecisionKind::Declined => BudgetDecisionKind::Declined,
+        DecisionKind::Released => BudgetDecisionKind::Released,
+    }
+}
+
+/// What was decided. `None`: the row sets the limit.
+pub fn decision_kind(kind: BudgetDecisionKind) -> Option<DecisionKind> {
+    match kind {
+        BudgetDecisionKind::Standing => Some(DecisionKind::Standing),
+        BudgetDecisionKind::Declined => Some(DecisionKind::Declined),
+        BudgetDecisionKind::Released => Some(DecisionKind::Released),
+        BudgetDecisionKind::Limit => None,
+    }
+}
+
+/// The status that a decision gave its award, if it gave one.
+pub fn decided_status(kind: BudgetDecisionKind) -> Option<AwardStatus> {
+    match kind {
+        BudgetDecisionKind::Standing => Some(AwardStatus::Standing),
+        BudgetDecisionKind::Declined => Some(AwardStatus::Declined),
+        BudgetDecisionKind::Released | BudgetDecisionKind::Limit => None,
+    }
+}

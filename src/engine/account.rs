@@ -1,0 +1,269 @@
+//! What a difference does to a customer's account: which entries its ledger gets, how its sums change, and what the
+//! campaign's budget decides.
+//!
+//! Within a difference, reversals come before awards, and both are in award order. The caller keeps the order of customers
+//! and campaigns, locks the budget and stores what this module returns.
+
+use super::award::Reached;
+use super::budget::{Budget, Decision, DecisionKind};
+use super::diff::{Changed, Diff, How, Recorded};
+
+/// A customer's sums.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Account {
+    /// All points of the ledger.
+    pub balance: i64,
+    /// Points of standing awards.
+    pub lifetime: i64,
+    /// The number of the last award.
+    pub awards: i64,
+    /// The sequence of the last ledger entry.
+    pub entries: i64,
+}
+
+/// A customer's recorded awards in one campaign.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Standing awards.
+    pub standing: i64,
+    /// Declined awards.
+    pub declined: i64,
+}
+
+/// How a campaign's sums over all customers change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Standing awards.
+    pub awards: i64,
+    /// Customers with a standing award.
+    pub customers: i64,
+    /// Points of standing awards.
+    pub points_standing: i64,
+    /// Points of declined awards.
+    pub points_declined: i64,
+}
+
+/// A ledger entry of an award, before it has a sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Draft {
+    /// Points that the award gains; negative: that it loses.
+    pub points: i64,
+    /// The customer's award.
+    pub award_number: i64,
+    /// The external id of the purchase that the entry names.
+    pub purchase: Option<String>,
+}
+
+/// The place of an entry in the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Posted {
+    /// The entry's sequence: 1, 2, 3 …
+    pub sequence: i64,
+    /// The balance after the entry.
+    pub balance: i64,
+}
+
+/// A newly reached award.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Its number among the customer's awards.
+    pub number: i64,
+    /// It stands; otherwise the budget declined it.
+    pub standing: bool,
+    /// What was reached.
+    pub reached: Reached,
+}
+
+/// What a difference does.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Effect {
+    /// Entries that take points back, in order.
+    pub reversals: Vec<Draft>,
+    /// Entries that give points, in order.
+    pub awards: Vec<Draft>,
+    /// Newly reached awards, in order.
+    pub given: Vec<Given>,
+    /// What the budget decided, in order; empty where the campaign has none.
+    pub decisions: Vec<Decision>,
+    /// What is added to the campaign's sums.
+    pub totals: Totals,
+}
+
+impl Account {
+    /// Posts an entry.
+    pub fn post(&mut self, points: i64) -> Posted {
+        self.entries += 1;
+        self.balance += points;
+        Posted { sequence: self.entries, balance: self.balance }
+    }
+
+    /// Applies one customer's difference in one campaign to everything but the balance, which follows from the entries
+    /// once they are posted ([`Self::post`]).
+    pub fn apply(&mut self, tally: &mut Tally, mut budget: Option<&mut Budget>, diff: &Diff) -> Effect {
+        let mut effect = Effect::default();
+        let standing_before = tally.standing;
+        for taken in taken_back(diff) {
+            self.take_back(&taken, budget.as_deref_mut(), &mut effect);
+        }
+        for gone in &diff.reversed {
+            *(if gone.standing { &mut tally.standing } else { &mut tally.declined }) -= 1;
+        }
+        for (reached, number) in given(diff) {
+            match number {
+                Some(number) => effect.awards.push(draft(reached.points, number, reached)),
+                None => self.give(reached, tally, budget.as_deref_mut(), &mut effect),
+            }
+        }
+        effect.totals.awards = tally.standing - standing_before;
+        effect.totals.customers = i64::from(tally.standing > 0) - i64::from(standing_before > 0);
+        effect
+    }
+
+    fn take_back(&mut self, taken: &Taken<'_>, budget: Option<&mut Budget>, effect: &mut Effect) {
+        let Taken { award, points, reposted } = *taken;
+        if !award.standing {
+            effect.totals.points_declined -= points;
+            return;
+        }
+        effect.reversals.push(draft(-points, award.number, &award.reached));
+        if reposted {
+            return;
+        }
+        self.lifetime -= points;
+        effect.totals.points_standing -= points;
+        effect.decisions.extend(budget.map(|budget| budget.release(award.number, points)));
+    }
+
+    fn give(&mut self, reached: &Reached, tally: &mut Tally, budget: Option<&mut Budget>, effect: &mut Effect) {
+        self.awards += 1;
+        let (number, points) = (self.awards, reached.points);
+        let decision = budget.map(|budget| budget.decide(number, points));
+        let standing = decision.is_none_or(|decision| decision.kind == DecisionKind::Standing);
+        effect.decisions.extend(decision);
+        if standing {
+            tally.standing += 1;
+            self.lifetime += points;
+            effect.totals.points_standing += points;
+            effect.awards.push(draft(points, number, reached));
+        } else {
+            tally.declined += 1;
+            effect.totals.points_declined += points;
+        }
+        effect.given.push(Given { number, standing, reached: reached.clone() });
+    }
+}
+
+/// Points that a recorded award loses.
+struct Taken<'a> {
+    award: &'a Recorded,
+    points: i64,
+    /// The award gets them back in the same commit, under another date.
+    reposted: bool,
+}
+
+/// What is taken back, in the order of the recorded awards.
+fn taken_back(diff: &Diff) -> Vec<Taken<'_>> {
+    let reversed = |award| Taken { award, points: award.reached.points, reposted: false };
+    let lost = |changed: &Changed| match changed.how {
+        How::Shrunk(points) => Some((points, false)),
+        How::Reposted => Some((changed.recorded.reached.points, true)),
+        How::Moved | How::Adjusted => None,
+    };
+    let changed = diff.changed.iter().filter_map(|changed| {
+        let (points, reposted) = lost(changed)?;
+        Some(Taken { award: &changed.recorded, points, reposted })
+    });
+    let mut taken: Vec<Taken<'_>> = diff.reversed.iter().map(reversed).chain(changed).collect();
+    taken.sort_by(|one, other| one.award.reached.order().cmp(&other.award.reached.order()));
+    taken
+}
+
+/// What is given, in award order; with its number if the award is recorded already.
+fn given(diff: &Diff) -> Vec<(&Reached, Option<i64>)> {
+    let reposted = diff.changed.iter().filter(|changed| changed.how == How::Reposted);
+    let reposted = reposted.map(|changed| (&changed.reached, Some(changed.recorded.number)));
+    let mut given: Vec<_> = diff.awarded.iter().map(|award| (award, None)).chain(reposted).collect();
+    given.sort_by(|(one, _), (other, _)| one.order().cmp(&other.order()));
+    given
+}
+
+fn draft(points: i64, award_number: i64, reached: &Reached) -> Draft {
+    Draft { points, award_number, purchase: Some(reached.by.external_id.clone()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::purchase::Key;
+    use crate::engine::time::Instant;
+    use crate::engine::window::Interval;
+
+    fn reached(at: i64, points: i64) -> Reached {
+        let by = Key { at: Instant(at), external_id: format!("p{at}") };
+        let window = Interval { opens: Instant(0), closes: Instant(100) };
+        Reached { evidence_from: by.clone(), by, nth: 1, ordinal: 1, points, window }
+    }
+
+    fn recorded(number: i64, standing: bool, at: i64, points: i64) -> Recorded {
+        Recorded { number, standing, reached: reached(at, points) }
+    }
+
+    fn points(drafts: &[Draft]) -> Vec<(i64, i64)> {
+        drafts.iter().map(|draft| (draft.award_number, draft.points)).collect()
+    }
+
+    /// An award of 10 goes, one of 7 shrinks to 5, a declined one goes, and two are reached.
+    fn a_difference() -> Diff {
+        let shrunk = recorded(2, true, 30, 7);
+        Diff {
+            changed: vec![Changed { reached: reached(30, 5), recorded: shrunk, how: How::Shrunk(2) }],
+            reversed: vec![recorded(1, true, 40, 10), recorded(3, false, 20, 4)],
+            awarded: vec![reached(50, 6), reached(60, 6)],
+        }
+    }
+
+    #[test]
+    fn a_difference_is_posted_reversals_first_each_in_award_order() {
+        let mut account = Account { balance: 17, lifetime: 17, awards: 3, entries: 2 };
+        let mut tally = Tally { standing: 2, declined: 1 };
+        let effect = account.apply(&mut tally, None, &a_difference());
+        assert_eq!(points(&effect.reversals), [(2, -2), (1, -10)]);
+        assert_eq!(points(&effect.awards), [(4, 6), (5, 6)]);
+        assert_eq!(tally, Tally { standing: 3, declined: 0 });
+        assert_eq!((account.lifetime, account.awards), (17, 5));
+        let totals = Totals { awards: 1, customers: 0, points_standing: 0, points_declined: -4 };
+        assert_eq!(effect.totals, totals);
+        assert!(effect.decisions.is_empty());
+        let posted = effect.reversals.iter().chain(&effect.awards).map(|draft| account.post(draft.points));
+        let posted: Vec<(i64, i64)> = posted.map(|posted| (posted.sequence, posted.balance)).collect();
+        assert_eq!(posted, [(3, 15), (4, 5), (5, 11), (6, 17)]);
+    }
+
+    #[test]
+    fn a_budget_gets_back_what_is_reversed_before_it_decides_what_is_reached() {
+        let mut budget = Budget { limit: 17, used: 17 };
+        let mut tally = Tally { standing: 2, declined: 1 };
+        let mut account = Account { awards: 3, lifetime: 17, ..Account::default() };
+        let effect = account.apply(&mut tally, Some(&mut budget), &a_difference());
+        let decisions: Vec<_> = effect.decisions.iter().map(|one| (one.kind, one.award_number, one.used)).collect();
+        use DecisionKind::{Released, Standing};
+        assert_eq!(decisions, [(Released, 2, 15), (Released, 1, 5), (Standing, 4, 11), (Standing, 5, 17)]);
+        budget = Budget { limit: 10, used: 17 };
+        let effect =
+            Account::default().apply(&mut Tally { standing: 2, declined: 1 }, Some(&mut budget), &a_difference());
+        let standing: Vec<bool> = effect.given.iter().map(|given| given.standing).collect();
+        assert_eq!((standing, budget.used), (vec![false, false], 5));
+    }
+
+    #[test]
+    fn points_that_are_posted_again_neither_use_the_budget_nor_change_the_sums() {
+        let moved = Changed { recorded: recorded(1, true, 10, 8), reached: reached(20, 8), how: How::Reposted };
+        let diff = Diff { changed: vec![moved], ..Diff::default() };
+        let (mut budget, mut tally) = (Budget { limit: 8, used: 8 }, Tally { standing: 1, declined: 0 });
+        let mut account = Account { balance: 8, lifetime: 8, awards: 1, entries: 1 };
+        let effect = account.apply(&mut tally, Some(&mut budget), &diff);
+        assert_eq!((points(&effect.reversals), points(&effect.awards)), (vec![(1, -8)], vec![(1, 8)]));
+        assert!(effect.decisions.is_empty() && effect.given.is_empty());
+        assert_eq!((effect.totals, budget.used, account.lifetime), (Totals::default(), 8, 8));
+    }
+}

@@ -1,0 +1,105 @@
+//! A line of a file as a fact: parsed, and checked as far as that is possible without the database.
+
+use serde::Deserialize;
+
+use crate::app::clock::Clock;
+use crate::app::error::{Error, UserError};
+use crate::app::purchase::{PurchaseLine, RecordPurchase};
+use crate::app::recorder::fact::NewPurchase;
+use crate::app::refund::RecordRefund;
+
+/// What a line records.
+pub enum Record {
+    /// A checked purchase.
+    Purchase(Box<NewPurchase>),
+    /// A refund. It can be checked only once its purchase is found.
+    Refund(Box<RecordRefund>),
+}
+
+/// `{"refund": {…}}`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RefundRecord {
+    refund: RecordRefund,
+}
+
+/// Parses a line of JSON: a purchase, or a refund. Purchases may not lie ahead of the clock.
+pub(super) fn parse_json(line: &[u8], clock: &Clock) -> Result<Record, String> {
+    let malformed = |error: serde_json::Error| {
+        // serde_json counts lines within this one line, so only the column helps.
+        let text = error.to_string();
+        text.split(" at line 1").next().unwrap_or(&text).to_owned() + &format!(" (column {})", error.column())
+    };
+    let not_a_purchase = match serde_json::from_slice::<RecordPurchase>(line) {
+        Ok(purchase) => return check(purchase, clock),
+        Err(error) => error,
+    };
+    // Only a refund has this key, and it has no other.
+    let is_refund = serde_json::from_slice::<serde_json::Value>(line).is_ok_and(|json| json.get("refund").is_some());
+    if !is_refund {
+        return Err(malformed(not_a_purchase));
+    }
+    let record = serde_json::from_slice::<RefundRecord>(line).map_err(malformed)?;
+    Ok(Record::Refund(Box::new(record.refund)))
+}
+
+fn check(purchase: RecordPurchase, clock: &Clock) -> Result<Record, String> {
+    match purchase.check_by(clock, &[]) {
+        Ok(purchase) => Ok(Record::Purchase(Box::new(purchase))),
+        Err(error) => Err(reason(&error)),
+    }
+}
+
+/// Describes an error by the line's own field names: `lines.0.amount: must not be negative; …`.
+pub fn reason(error: &Error) -> String {
+    match error {
+        Error::Refused(errors) => {
+            let one = |error: &UserError| format!("{}: {}", error.path.join("."), error.message);
+            errors.iter().map(one).collect::<Vec<_>>().join("; ")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// A purchase as a row of a CSV file. Its lines, if there are any, are JSON.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Row {
+    external_id: String,
+    customer_external_id: String,
+    purchased_at: String,
+    total: String,
+    currency: String,
+    #[serde(default)]
+    channel: Option<String>,
+    #[serde(default)]
+    lines: Option<String>,
+}
+
+/// Parses the cells of a CSV row. Purchases may not lie ahead of the clock.
+pub(super) fn parse_row(row: &csv::ByteRecord, header: &csv::StringRecord, clock: &Clock) -> Result<Record, String> {
+    if row.len() != header.len() {
+        return Err(format!("has {} cells where the header has {}", row.len(), header.len()));
+    }
+    let text = |cell| std::str::from_utf8(cell).map_err(|_| "is not UTF-8".to_owned());
+    let mut cells = row.iter().map(text).collect::<Result<Vec<&str>, _>>()?;
+    if let Some(last) = cells.last_mut() {
+        *last = last.strip_suffix('\r').unwrap_or(last);
+    }
+    let row: Row = csv::StringRecord::from(cells).deserialize(Some(header)).map_err(|error| error.to_string())?;
+    let lines: Option<Vec<PurchaseLine>> = match row.lines.as_deref() {
+        None | Some("") => None,
+        Some(json) => Some(serde_json::from_str(json).map_err(|error| format!("lines: {error}"))?),
+    };
+    let purchase = RecordPurchase {
+        external_id: row.external_id,
+        customer_external_id: row.customer_external_id,
+        purchased_at: row.purchased_at,
+        total: row.total,
+        currency: row.currency,
+        // An empty cell is an absent value.
+        channel: row.channel.filter(|channel| !channel.is_empty()),
+        lines,
+    };
+    check(purchase, clock)
+}
