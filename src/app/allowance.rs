@@ -1,7 +1,8 @@
-//! Points that callers spend and that come back to them with time.
+//! Rate limits. Each caller has points, which requests cost and which come back over time. They have nothing to do with the
+//! points of customers.
 //!
-//! A caller may be charged before the work, which fails where it has too few points, or afterwards, which may leave it in
-//! debt. Whoever is in debt must wait until it is paid back.
+//! [`Allowance::charge`] takes points before the work and fails if the caller has too few. [`Allowance::debit`] takes points
+//! after the work and may leave the caller in debt. A caller in debt must wait until the debt is paid back.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
@@ -9,32 +10,32 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::Instant;
+use tokio::time::Instant as Monotonic;
 
 use super::error::Error;
 use super::viewer::Who;
 
-/// The points of many callers, each with the same rate.
+/// The points of all callers. The points of each caller come back at the same rate.
 #[derive(Clone, Debug)]
 pub struct Allowances {
     points_per_second: NonZeroU32,
-    /// In which a caller without points gets all of them back.
+    /// How long it takes until a caller without points has all of them again.
     refill: Duration,
-    /// When each caller will have all its points again. Callers that have all of them now may be missing.
-    full_at: Arc<Mutex<HashMap<Who, Instant>>>,
+    /// When each caller will have all its points again. Callers that already have all of them may be missing.
+    full_at: Arc<Mutex<HashMap<Who, Monotonic>>>,
 }
 
-/// The points of one caller.
+/// A handle to the points of one caller.
 #[derive(Clone, Debug)]
 pub struct Allowance {
     who: Who,
     of: Allowances,
 }
 
-/// Too much was asked.
+/// The caller has too few points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limited {
-    /// After which the same can be asked again.
+    /// After this time, the caller has enough points for the same request.
     pub retry_after_seconds: u64,
 }
 
@@ -45,23 +46,23 @@ impl From<Limited> for Error {
 }
 
 impl Allowances {
-    /// Every caller begins with `burst_points`, and can never have more.
+    /// Creates the limits. Every caller begins with `burst_points` and can never have more.
     pub fn new(points_per_second: NonZeroU32, burst_points: NonZeroU32) -> Self {
         let refill = time(burst_points.get(), points_per_second);
         Self { points_per_second, refill, full_at: Arc::default() }
     }
 
-    /// The points of this caller.
+    /// Returns a handle to the points of this caller.
     pub fn of(&self, who: Who) -> Allowance {
         Allowance { who, of: self.clone() }
     }
 
-    /// Forgets callers that have all their points again.
+    /// Frees the memory of callers that have all their points again.
     pub fn forget_idle(&self) {
-        self.forget_idle_at(Instant::now());
+        self.forget_idle_at(Monotonic::now());
     }
 
-    fn forget_idle_at(&self, now: Instant) {
+    fn forget_idle_at(&self, now: Monotonic) {
         let mut full_at = self.full_at.lock();
         full_at.retain(|_, full_at| *full_at > now);
         full_at.shrink_to_fit();
@@ -69,23 +70,23 @@ impl Allowances {
 }
 
 impl Allowance {
-    /// Takes points; takes none where the caller has too few.
+    /// Takes points. Fails and takes none if the caller has too few.
     pub fn charge(&self, points: u32) -> Result<(), Limited> {
-        self.take(Instant::now(), points, false)
+        self.take(Monotonic::now(), points, false)
     }
 
-    /// Takes points for what was done already, be there so many or not.
+    /// Takes points for work that is already done, even if the caller has too few.
     pub fn debit(&self, points: u32) {
-        // Without a condition it cannot fail.
-        let _ = self.take(Instant::now(), points, true);
+        // `into_debt` is true, so this cannot fail.
+        let _ = self.take(Monotonic::now(), points, true);
     }
 
-    /// Fails while the caller is in debt.
+    /// Fails if the caller is in debt.
     pub fn check(&self) -> Result<(), Limited> {
         self.charge(0)
     }
 
-    fn take(&self, now: Instant, points: u32, into_debt: bool) -> Result<(), Limited> {
+    fn take(&self, now: Monotonic, points: u32, into_debt: bool) -> Result<(), Limited> {
         let Allowances { points_per_second, refill, full_at } = &self.of;
         let mut full_at = full_at.lock();
         let missing = full_at.get(&self.who).map_or(Duration::ZERO, |full_at| full_at.saturating_duration_since(now));
@@ -101,7 +102,7 @@ impl Allowance {
     }
 }
 
-/// In which so many points come back.
+/// How long it takes until this number of points has come back.
 fn time(points: u32, points_per_second: NonZeroU32) -> Duration {
     Duration::from_secs(points.into()) / points_per_second.get()
 }
@@ -125,7 +126,7 @@ mod tests {
 
     #[test]
     fn points_come_back() {
-        let (allowances, now) = (allowances(), Instant::now());
+        let (allowances, now) = (allowances(), Monotonic::now());
         let ada = of(&allowances, "ada");
         assert_eq!(ada.take(now, 100, false), Ok(()));
         assert_eq!(ada.take(now, 1, false), limited(1));
@@ -141,7 +142,7 @@ mod tests {
 
     #[test]
     fn debts_are_paid_back() {
-        let (allowances, now) = (allowances(), Instant::now());
+        let (allowances, now) = (allowances(), Monotonic::now());
         let ada = of(&allowances, "ada");
         assert_eq!(ada.take(now, 100, true), Ok(()));
         assert_eq!(ada.take(now, 0, false), Ok(()));
@@ -155,7 +156,7 @@ mod tests {
 
     #[test]
     fn whoever_has_all_its_points_is_forgotten() {
-        let (allowances, now) = (allowances(), Instant::now());
+        let (allowances, now) = (allowances(), Monotonic::now());
         of(&allowances, "ada").take(now, 1_000, true).unwrap();
         of(&allowances, "bob").take(now, 1, true).unwrap();
         of(&allowances, "cleo").take(now, 0, true).unwrap();

@@ -1,4 +1,4 @@
-//! Reading awards.
+//! Reads awards: by customer, by key and by the purchase that reached them.
 
 use std::collections::HashMap;
 
@@ -27,16 +27,16 @@ impl Listed for award::Model {
     }
 }
 
-/// Which of a customer's awards are asked for.
+/// Selects some of a customer's awards.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct AwardFilter {
-    /// Of one of these, none of them twice; none: of any.
+    /// Only awards with one of these statuses; without duplicates. `None` selects every status.
     pub statuses: Option<Vec<Status>>,
-    /// Of this campaign; none: of any.
+    /// Only awards of this campaign. `None` selects every campaign.
     pub campaign: Option<CampaignId>,
 }
 
-/// [`AwardStatus`], with an order and a hash.
+/// Like [`AwardStatus`], but with an order and a hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
     Standing,
@@ -57,7 +57,6 @@ impl From<AwardStatus> for Status {
 impl Status {
     const ALL: [Self; 3] = [Self::Standing, Self::Reversed, Self::Declined];
 
-    /// As stored.
     const fn stored(self) -> &'static str {
         match self {
             Self::Standing => "standing",
@@ -68,7 +67,7 @@ impl Status {
 }
 
 impl AwardFilter {
-    /// One range of an index for each status: of a campaign's awards, or of all.
+    /// Each status, with the campaign if there is one, becomes one search of an index.
     fn conditions(&self) -> Filter {
         if *self == Self::default() {
             return Filter::default();
@@ -86,7 +85,7 @@ impl AwardFilter {
     }
 }
 
-/// The same page of each customer's awards.
+/// Loads the same page of the awards of each customer.
 pub async fn of_customers_by_page(
     app: &App,
     customers: Vec<CustomerId>,
@@ -96,7 +95,7 @@ pub async fn of_customers_by_page(
     of_customers(app.database.read(), customers, page, &filter.conditions(), |row: &award::Model| row.customer_id).await
 }
 
-/// Those of these awards that the reader may see.
+/// Loads awards by key. Leaves out those that the reader may not see.
 pub async fn find(
     app: &App,
     reader: Reader<'_>,
@@ -106,7 +105,7 @@ pub async fn find(
     by_keys(app, keys.into_iter().filter(|(customer, _)| scope.sees(*customer)).collect()).await
 }
 
-/// Awards by key: of ledger entries that the reader has been shown.
+/// Loads awards by key without checking rights: for ledger entries that the reader already sees.
 pub async fn by_keys(
     app: &App,
     keys: Vec<(CustomerId, i64)>,
@@ -123,7 +122,7 @@ pub async fn by_keys(
     Ok(found.into_iter().map(|row| ((row.customer_id, row.number), row)).collect())
 }
 
-/// The reached awards (STANDING and DECLINED) of these purchases, newest first.
+/// Loads the reached awards (STANDING and DECLINED) of these purchases, newest first.
 pub async fn reached_by(
     app: &App,
     purchases: Vec<(CustomerId, Key)>,

@@ -1,7 +1,7 @@
-//! The clock. Injected, so that tests can set it; nothing else in the server asks the system for the time of day.
+//! The clock. It is injected so that tests can set it. No other code of the server reads the system's time of day.
 //!
-//! On PostgreSQL all nodes go by the database's clock: each asks it now and then, and counts on from the answer with the time that
-//! its own process has run, which nobody sets. On SQLite the process's clock is all there is.
+//! On PostgreSQL, all nodes use the database's clock. Each node asks the database from time to time, and in between adds the time
+//! that has passed on its own monotonic clock, which nobody can set. On SQLite, the node uses the system's clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -15,34 +15,34 @@ use super::database::Database;
 use super::error::Error;
 use crate::engine::time::Instant;
 
-/// The longest sleep: the system's clock may be set meanwhile.
+/// The longest single sleep. Somebody may set the clock during the sleep, so it is read again afterwards.
 const MAX_SLEEP: Duration = Duration::from_mins(1);
-/// How often a clock that stands still is looked at.
+/// The longest single sleep with a clock that tests set.
 const FIXED_STEP: Duration = Duration::from_millis(10);
-/// So far apart the clocks of a node and its database may be, µs. Further, and one of them is wrong.
+/// How far the clocks of a node and its database may differ, in µs. If they differ more, one of them is wrong.
 pub const MAX_SKEW: i64 = 60 * 1_000_000;
-/// So long a clock must have gone evenly before anything is done by it that cannot be taken back: two looks of the settlement job.
+/// How long a clock must run evenly before it is used for something irreversible. This is twice the period of the settlement job.
 const STEADY_AFTER: Duration = Duration::from_mins(2);
-/// So much a clock that goes evenly may differ from the time that the process has run, µs.
+/// How much a clock that runs evenly may deviate from the monotonic clock of the process, in µs.
 const STEADY_WITHIN: i64 = 5 * 1_000_000;
 
-/// What time it is.
+/// A source of the current time.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
-    /// The system's.
+    /// The clock of the operating system.
     #[default]
     System,
-    /// Stands still until it is set; µs since 1970.
+    /// A clock that changes only when it is set, in µs since 1970.
     Fixed(Arc<AtomicI64>),
-    /// The database's, as it was asked last, and counted on from there.
+    /// The database's clock as of the last time it was asked, plus the time that has passed since then.
     Database(Arc<Counted>),
 }
 
-/// The time that a process has run, counted on from what another clock showed.
+/// The time of another clock plus the time that has passed in this process since that clock was read.
 #[derive(Debug)]
 pub struct Counted {
     since: Monotonic,
-    /// What the other clock showed at `since`, µs since 1970.
+    /// The time of the other clock at `since`, in µs since 1970.
     began: AtomicI64,
 }
 
@@ -61,8 +61,8 @@ impl Counted {
 }
 
 impl Clock {
-    /// The clock that all who use this database go by.
-    pub async fn of(database: &Database) -> Result<Self, Error> {
+    /// Returns the clock that all programs on this database use.
+    pub async fn of_database(database: &Database) -> Result<Self, Error> {
         match database.backend() {
             DatabaseBackend::Postgres => {
                 let now = database_time(database.read()).await?;
@@ -72,7 +72,7 @@ impl Clock {
         }
     }
 
-    /// Now, in whole microseconds.
+    /// Returns the current time. Does not ask the database.
     pub fn now(&self) -> Instant {
         match self {
             #[expect(clippy::disallowed_methods, reason = "this is the clock that everything else takes")]
@@ -82,26 +82,27 @@ impl Clock {
         }
     }
 
-    /// Now, asked of the database where its clock counts.
+    /// Returns the current time. With [`Self::Database`], asks the database first.
     pub async fn ask(&self, db: &impl ConnectionTrait) -> Result<Instant, Error> {
         if let Self::Database(counted) = self {
-            // The answer is older by its way back, and never ahead.
+            // The response took some time to arrive: the result may be slightly late, but is never ahead.
             counted.set(database_time(db).await?);
         }
         Ok(self.now())
     }
 
-    /// By how much the node's own clock is ahead of the database's, µs; none: one clock counts for both.
+    /// Returns by how much the node's own clock is ahead of the database's, in µs. `None` if the node does not use the database's
+    /// clock.
     pub fn skew(&self) -> Option<i64> {
         matches!(self, Self::Database(_)).then(|| Self::System.now().minus(self.now().0).0)
     }
 
-    /// Whether the clocks of the node and the database differ so much that one of them is wrong.
+    /// Whether the clocks of the node and the database differ by more than [`MAX_SKEW`].
     pub fn is_in_doubt(&self) -> bool {
         self.skew().is_some_and(|skew| skew.abs() > MAX_SKEW)
     }
 
-    /// Waits until the instant has come.
+    /// Waits until this clock has reached the instant.
     pub async fn sleep_until(&self, at: Instant) {
         while let Some(left) = u64::try_from(at.minus(self.now().0).0).ok().filter(|left| *left > 0) {
             let step = match self {
@@ -113,30 +114,30 @@ impl Clock {
     }
 }
 
-/// What the database's clock shows (PostgreSQL).
+/// Asks PostgreSQL for the time.
 async fn database_time(db: &impl ConnectionTrait) -> Result<Instant, Error> {
     let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
     let row = db.query_one_raw(Statement::from_string(DatabaseBackend::Postgres, sql)).await?;
-    let row = row.ok_or_else(|| Error::Internal("the database does not say what time it is".to_owned()))?;
+    let row = row.ok_or_else(|| Error::Internal("the database did not return the time".to_owned()))?;
     Ok(Instant(row.try_get_by_index(0)?))
 }
 
-/// Whether a clock has gone evenly. One that somebody has just set may be wrong, and be set again.
+/// Observes whether a clock runs evenly. A clock that was just set may be wrong and may be set again.
 #[derive(Debug, Default)]
 pub struct Steadiness {
-    /// What it showed and how long the process had run, when it was last found to have been set.
+    /// The clock's time and the monotonic time at the first observation, or when the clock was last found to have been set.
     began: Mutex<Option<(Instant, Monotonic)>>,
 }
 
 impl Steadiness {
-    /// Whether the clock, which shows `now`, has gone evenly for long enough.
+    /// Notes that the clock shows `now` at the monotonic time `at`. Returns whether it has run evenly for long enough.
     pub(super) fn observe(&self, now: Instant, at: Monotonic) -> bool {
         let mut began = self.began.lock();
         let (shown, since) = *began.get_or_insert((now, at));
         let ran = at.duration_since(since);
         let moved_by = now.minus(shown.0).0 - micros(ran);
         if moved_by.abs() > STEADY_WITHIN {
-            tracing::warn!(seconds = moved_by / 1_000_000, "the clock was set: nothing is settled for two minutes");
+            tracing::warn!(seconds = moved_by / 1_000_000, "the clock was set: no campaign is settled for two minutes");
             *began = Some((now, at));
             return false;
         }
@@ -155,7 +156,7 @@ mod tests {
     const DAY: i64 = 86_400 * 1_000_000;
     const NOW: Instant = Instant(20_000 * DAY);
 
-    /// What is found when a clock that shows so many µs more than it should is looked at after so many seconds.
+    /// Observes a clock. Each observation is the number of seconds that have passed, and by how many µs the clock is ahead then.
     fn found(observations: &[(u64, i64)]) -> Vec<bool> {
         let (steadiness, began) = (Steadiness::default(), Monotonic::now());
         let observe = |(seconds, wrong_by): &(u64, i64)| {
@@ -168,9 +169,9 @@ mod tests {
     #[test]
     fn a_clock_that_goes_evenly_is_steady_after_two_minutes() {
         assert_eq!(found(&[(0, 0), (60, 0), (120, 0), (180, 0)]), [false, false, true, true]);
-        // Slewed, never set.
+        // The clock is slewed, but never set.
         assert_eq!(found(&[(0, 0), (60, 20_000), (120, 40_000)]), [false, false, true]);
-        // Nobody looked for a day.
+        // There is no observation for a day.
         assert_eq!(found(&[(0, 0), (86_400, 1_000_000)]), [false, true]);
     }
 
@@ -179,9 +180,9 @@ mod tests {
         let ahead = 60 * DAY;
         let minute_ahead = [(0, 0), (120, 0), (180, ahead), (240, ahead), (300, 0), (360, 0), (420, 0)];
         assert_eq!(found(&minute_ahead), [false, true, false, false, false, false, true]);
-        // From the start on, as after a boot without a battery.
+        // The clock is wrong from the start, as after booting a machine whose clock has no battery.
         assert_eq!(found(&[(0, ahead), (60, ahead), (119, ahead), (120, 0), (240, 0)])[..4], [false; 4]);
-        // Set again and again.
+        // The clock is set again and again.
         assert_eq!(found(&[(0, 0), (120, ahead), (240, 0), (360, ahead)]), [false; 4]);
     }
 

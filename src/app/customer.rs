@@ -1,4 +1,4 @@
-//! Reading customers: what a reader may see of them, and their balances.
+//! Reads customers and their balances, and decides which customers a reader may see.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,17 +28,17 @@ impl Listed for customer::Model {
     }
 }
 
-/// Whose data a reader may see.
+/// The customers whose data a reader may see, by their rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Everybody's.
+    /// The data of every customer.
     All,
-    /// One customer's; none: that one has no row yet, so there is no data.
+    /// Only one customer. `None` if that customer has no row yet and therefore no data.
     Only(Option<CustomerId>),
 }
 
 impl Scope {
-    /// Whether this customer's data may be seen.
+    /// Whether the reader may see the data of this customer.
     pub fn sees(self, customer: CustomerId) -> bool {
         match self {
             Self::All => true,
@@ -47,24 +47,23 @@ impl Scope {
     }
 }
 
-/// The reader's scope in terms of rows.
+/// Looks up the scope of a reader.
 pub async fn scope(app: &App, reader: Reader<'_>) -> Result<Scope, Error> {
     let Some(myself) = reader.myself() else { return Ok(Scope::All) };
     let customer = by_external_ids(app, vec![myself.to_owned()]).await?.remove(myself);
     Ok(Scope::Only(customer.map(|customer| customer.id)))
 }
 
-/// A customer as it is now.
+/// The current state of a customer.
 #[derive(Clone, Debug)]
 pub struct Current {
-    /// Its row.
     pub row: Arc<customer::Model>,
-    /// What more is known of it at that version; none: it is blank.
+    /// The snapshot of the same version. `None` if the customer has no row yet and `row` is blank.
     pub view: Option<View>,
 }
 
-/// Those of these customers (by external id, each with the version that the reader has seen) that it may see. The one that
-/// its token speaks for is always among them: before its first purchase it is blank.
+/// Finds customers by external id, each at least at the given version. Leaves out those that do not exist or that the reader
+/// may not see. The customer of the reader's own token always exists: before its first purchase it is blank.
 pub async fn find(
     app: &App,
     reader: Reader<'_>,
@@ -83,7 +82,7 @@ pub async fn find(
     Ok(found)
 }
 
-/// A customer by external id; blank before its first purchase.
+/// Finds a customer by external id. Returns a blank row if nothing is recorded of the customer.
 pub async fn find_or_blank(app: &App, external_id: &str) -> Result<Arc<customer::Model>, Error> {
     let row = by_external_ids(app, vec![external_id.to_owned()]).await?.remove(external_id);
     Ok(Arc::new(row.unwrap_or_else(|| blank(external_id))))
@@ -95,29 +94,29 @@ async fn by_external_ids(app: &App, external_ids: Vec<String>) -> Result<HashMap
     Ok(rows.into_iter().map(|row| (row.external_id.clone(), row)).collect())
 }
 
-/// Customers by key: owners of rows that the reader has been shown.
+/// Loads customers by key without checking rights: for the owners of rows that the reader already sees.
 pub async fn by_ids(app: &App, ids: Vec<CustomerId>) -> Result<HashMap<CustomerId, customer::Model>, Error> {
     let keyed = any(app.database.backend(), customer::Column::Id, ids.into_iter().map(|id| id.0));
     let rows = customer::Entity::find().filter(keyed).all(app.database.read()).await?;
     Ok(rows.into_iter().map(|row| (row.id, row)).collect())
 }
 
-/// Refuses a row that is older than what the caller has seen. There is one database, so a version that it does not have
-/// is one that never was.
+/// Fails if the row is older than the version that the caller claims to have seen. All reads go to one database, so a
+/// version that is not there never existed.
 pub fn require_version(customer: &customer::Model, at_least: Option<i64>) -> Result<(), Error> {
     match at_least {
         Some(version) if version > customer.version => {
-            Err(Error::BadUserInput("the customer has no such version".to_owned()))
+            Err(Error::BadUserInput("the customer has no such version: use one that a response returned".to_owned()))
         }
         _ => Ok(()),
     }
 }
 
-/// Newest first; `prefix`: those whose external id begins so.
+/// Returns a page of the customers, newest first. With `prefix`, only those whose external id begins with it.
 pub async fn list(app: &App, _: &Shop, page: &Page, prefix: Option<&str>) -> Result<Slice<customer::Model>, Error> {
     let filter = match prefix {
         None | Some("") => Filter::default(),
-        // No stored text holds U+0000, and PostgreSQL takes no parameter that does.
+        // No stored text contains U+0000, and PostgreSQL refuses a parameter that does.
         Some(prefix) if prefix.contains('\0') => Filter { rows: Vec::new(), ..Filter::default() },
         Some(prefix) => begins_with(prefix),
     };
@@ -138,11 +137,11 @@ fn begins_with(prefix: &str) -> Filter {
     filter
 }
 
-/// The least text above all that begin with `prefix`, in byte order (which is that of code points).
+/// Returns the smallest text that is greater than all texts that begin with `prefix`. Byte order equals code point order.
 fn successor(prefix: &str) -> Option<String> {
     let mut text = prefix.to_owned();
     while let Some(last) = text.pop() {
-        // The range passes over the surrogates, which no text holds.
+        // The range skips the surrogates, which no text contains.
         if let Some(next) = (last..=char::MAX).nth(1) {
             text.push(next);
             return Some(text);
@@ -151,22 +150,22 @@ fn successor(prefix: &str) -> Option<String> {
     None
 }
 
-/// A customer's points at an instant.
+/// The points of a customer at one instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Balance {
-    /// What can be spent; negative after a deficit.
+    /// The points that can be spent. Negative if the customer has a deficit.
     pub available: i64,
-    /// Awarded, but not spendable yet.
+    /// The points that were awarded but cannot be spent yet.
     pub pending: i64,
-    /// Points of the standing awards.
+    /// The points of the customer's STANDING awards.
     pub lifetime: i64,
-    /// When this holds.
+    /// The instant at which this balance holds.
     pub as_of: Instant,
-    /// The customer's.
+    /// The version of the customer.
     pub version: i64,
 }
 
-/// The balance now. No activated campaign holds points back or lets them expire yet, so all are available.
+/// Computes the balance at `now`. No activated campaign can hold points back or let them expire, so all points are available.
 pub fn balance(customer: &customer::Model, now: Instant) -> Balance {
     Balance {
         available: customer.balance,

@@ -1,7 +1,7 @@
 //! The database: connections, transactions, migrations.
 //!
-//! One text of SQL serves both engines wherever it can; where they differ (locks, arrays), [`Database::backend`] or
-//! [`super::rows`] decides, and nothing else does.
+//! Most SQL is the same for PostgreSQL and SQLite. Where they differ, for example in locks and arrays, the code asks
+//! [`Database::backend`] or uses [`super::rows`].
 
 use std::path::Path;
 use std::sync::Arc;
@@ -18,59 +18,60 @@ use sea_orm::{
     EntityTrait, IsolationLevel, RuntimeErr, SqliteTransactionMode, SqlxPostgresConnector, Statement,
     TransactionOptions, TransactionTrait,
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant as Monotonic, sleep, timeout};
 
 use super::failure::{code, is_lock_timeout};
 use super::node::FORMAT;
 use super::writes::Writes;
 use crate::config;
 
-/// Readers of an SQLite file beside its one writer.
+/// The number of connections that read an SQLite file, in addition to the one that writes.
 const SQLITE_READERS: u32 = 4;
-/// How long an SQLite transaction waits for another process's.
+/// How long an SQLite transaction waits for a transaction of another process.
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(30);
-/// Prepared statements kept by an SQLite connection: each kind in a dozen sizes ([`super::rows`]).
+/// The number of prepared statements that an SQLite connection keeps. Each kind has about a dozen sizes ([`super::rows`]).
 const SQLITE_STATEMENTS: usize = 400;
-/// Pages of the file that all connections of a pool keep together, KiB.
+/// The size of the page caches of all connections of an SQLite pool together, in KiB.
 const SQLITE_PAGES_KIB: u32 = 64 << 10;
 /// How long a query waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Advisory lock (PostgreSQL): held shared by every batch, exclusively by every transition of a campaign.
+/// Advisory lock (PostgreSQL). Every batch holds it shared, every change of a campaign holds it exclusively.
 pub const CAMPAIGNS_LOCK: i64 = 0x57_46_43_41;
-/// Advisory lock (PostgreSQL): held by whoever migrates.
+/// Advisory lock (PostgreSQL). A program holds it while it migrates the database in a transaction.
 const MIGRATE_LOCK: i64 = 0x57_46_4d_49;
-/// Advisory lock (PostgreSQL): held by whoever applies a migration that runs online.
+/// Advisory lock (PostgreSQL). A program holds it while it applies a migration that runs online.
 const ONLINE_LOCK: i64 = 0x57_46_4f_4e;
-/// Between two attempts to take it.
+/// The pause between two attempts to take [`ONLINE_LOCK`].
 const ONLINE_LOCK_PAUSE: Duration = Duration::from_millis(100);
 
-/// How much longer than a statement a connection may take to be given back; then it is closed. A server that is gone never
-/// answers.
+/// Returning a connection to the pool may take this much longer than a statement. Then the connection is closed, because a server
+/// that is gone never responds.
 const RELEASE_MARGIN: Duration = Duration::from_secs(5);
-/// While the database is read-only, connections that are older are replaced: another server may have become the primary.
+/// While the database is read-only, older connections are replaced, because another server may have become the primary.
 const READ_ONLY_CONNECTION_AGE: Duration = Duration::from_secs(5);
 
-/// After how many seconds, and how many probes that are not answered, PostgreSQL closes the connection of a node that is gone.
+/// When PostgreSQL closes the connection of a node that is gone: seconds without traffic before the first probe, seconds between
+/// probes, and the number of probes without a response.
 const TCP_KEEPALIVES: [(&str, &str); 3] =
     [("tcp_keepalives_idle", "10"), ("tcp_keepalives_interval", "5"), ("tcp_keepalives_count", "3")];
-/// After how many milliseconds it closes the connection of a node that does not take what it is sent: a frozen node.
+/// After how many milliseconds PostgreSQL closes the connection of a frozen node, which does not acknowledge what it is sent.
 const TCP_USER_TIMEOUT_MS: &str = "10000";
 
-/// The first wait for the campaign lock, exclusively; it doubles.
+/// How long the first attempt waits for the exclusive campaign lock. The wait doubles with each attempt.
 const CAMPAIGNS_LOCK_WAIT: Duration = Duration::from_millis(250);
-/// The longest single wait. Batches that come later wait with it.
+/// How long an attempt waits at most. All batches that arrive meanwhile wait too.
 const CAMPAIGNS_LOCK_WAIT_MAX: Duration = Duration::from_secs(2);
-/// After this time the lock is given up. Longer than a frozen node can hold it, shorter than a request may take.
+/// How long attempts continue. This is longer than a frozen node can hold the lock, and shorter than a request may take.
 const CAMPAIGNS_LOCK_PATIENCE: Duration = Duration::from_secs(20);
 
-/// How long a migration's statement waits for a lock. Reads that come later wait with it.
+/// How long a statement of a migration waits for a lock. All reads of the table that arrive meanwhile wait too.
 const MIGRATE_LOCK_WAIT: Duration = Duration::from_millis(200);
-/// The pause before the migration is tried again.
+/// The pause before a migration is retried.
 const MIGRATE_PAUSE: Duration = Duration::from_secs(1);
-/// After this time it is given up. A dump of a large database takes a while.
+/// How long a migration is retried. A dump of a large database takes a long time.
 const MIGRATE_PATIENCE: Duration = Duration::from_secs(3_600);
 
-/// Connections to the one database.
+/// The connections to the database.
 #[derive(Clone, Debug)]
 pub struct Database {
     write: DatabaseConnection,
@@ -81,7 +82,7 @@ pub struct Database {
 }
 
 impl Database {
-    /// Connects. An SQLite file that does not exist is made.
+    /// Connects to the database. Creates an SQLite file if it does not exist.
     pub async fn connect(options: &config::Database) -> Result<Self, DbErr> {
         let url = options.url.expose();
         let writes = Writes::default();
@@ -96,24 +97,24 @@ impl Database {
                 max_connections: options.connections,
             });
         }
-        // One writer: SQLite has one anyway, and waiting in our queue is fairer than waiting for its lock.
+        // SQLite allows only one writer anyway, and waiting in the pool's queue is fairer than waiting for SQLite's lock.
         let mut write = sea_orm::Database::connect(sqlite_options(url, 1, true)).await?;
         let mut read = sea_orm::Database::connect(sqlite_options(url, SQLITE_READERS, false)).await?;
         let statements = count_statements([&mut write, &mut read]);
         Ok(Self { write, read, statements, writes, max_connections: 1 + SQLITE_READERS })
     }
 
-    /// How many statements were sent so far: what a request costs does not grow with the rows it answers.
+    /// Returns how many statements were sent so far. Tests use it to show that the cost of a request does not grow with its rows.
     pub fn statements(&self) -> u64 {
         self.statements.load(Ordering::Relaxed)
     }
 
-    /// Connections that may be open at once.
+    /// Returns the maximum number of open connections.
     pub fn max_connections(&self) -> usize {
         self.max_connections as usize
     }
 
-    /// Connections that are open: idle ones, and those in use.
+    /// Returns the number of idle connections and the number of connections in use.
     pub fn connections(&self) -> (usize, usize) {
         let (open, idle) = match self.backend() {
             DatabaseBackend::Postgres => {
@@ -129,37 +130,37 @@ impl Database {
         (idle, open.saturating_sub(idle))
     }
 
-    /// For queries outside any transaction.
+    /// Returns the connections for queries outside a transaction.
     pub fn read(&self) -> &DatabaseConnection {
         &self.read
     }
 
-    /// For single statements that write outside any transaction.
+    /// Returns the connections for single statements that write outside a transaction.
     pub fn write(&self) -> &DatabaseConnection {
         &self.write
     }
 
-    /// What writes met.
+    /// Returns the record of whether the database accepts writes.
     pub fn writes(&self) -> &Writes {
         &self.writes
     }
 
-    /// Whether it answers.
+    /// Fails if the database does not respond.
     pub async fn ping(&self) -> Result<(), DbErr> {
         self.read.ping().await
     }
 
-    /// Which engine it is.
+    /// Returns whether the database is PostgreSQL or SQLite.
     pub fn backend(&self) -> DatabaseBackend {
         self.read.get_database_backend()
     }
 
-    /// Begins a transaction that may write. On SQLite it takes the write lock at once: upgrading a reader fails
-    /// whatever the time-out says.
+    /// Begins a transaction that may write. On SQLite, it takes the write lock immediately: upgrading a transaction that has only
+    /// read fails without waiting for the timeout.
     pub async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
         self.write
             .begin_with_options(TransactionOptions {
-                // Whatever the server's default is: a later statement must see what an earlier one waited for.
+                // Does not rely on the server's default: a statement must see what was committed while an earlier one waited.
                 isolation_level: (self.backend() == DatabaseBackend::Postgres).then_some(IsolationLevel::ReadCommitted),
                 sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
                 ..TransactionOptions::default()
@@ -167,11 +168,11 @@ impl Database {
             .await
     }
 
-    /// Begins a transaction that holds the campaign lock exclusively. A transaction that waits for this lock holds up all
-    /// later batches on every node, and the lock may be held by a frozen node. So it waits briefly, gives up, and tries
-    /// again: batches pass in between.
+    /// Begins a transaction that holds the campaign lock exclusively. A transaction that waits for this lock blocks all later
+    /// batches on every node, and a frozen node may hold the lock. So each attempt waits only briefly. Batches run between the
+    /// attempts.
     pub async fn begin_alone(&self) -> Result<DatabaseTransaction, DbErr> {
-        let began = Instant::now();
+        let began = Monotonic::now();
         let mut wait = CAMPAIGNS_LOCK_WAIT;
         loop {
             match self.try_begin_alone(wait).await {
@@ -191,12 +192,12 @@ impl Database {
         Ok(tx)
     }
 
-    /// Begins a transaction that only reads, all of it as of one moment.
+    /// Begins a transaction that only reads. All of its statements see the state at the same moment.
     pub async fn snapshot(&self) -> Result<DatabaseTransaction, DbErr> {
         let postgres = self.backend() == DatabaseBackend::Postgres;
         self.read
             .begin_with_options(TransactionOptions {
-                // SQLite's transactions see one moment whatever they are called.
+                // On SQLite, every transaction sees the state at one moment.
                 isolation_level: postgres.then_some(IsolationLevel::RepeatableRead),
                 access_mode: postgres.then_some(AccessMode::ReadOnly),
                 sqlite_transaction_mode: Some(SqliteTransactionMode::Deferred),
@@ -204,7 +205,7 @@ impl Database {
             .await
     }
 
-    /// [`Self::snapshot`], for statements that may take longer than a request's may.
+    /// Like [`Self::snapshot`], but without a timeout for statements.
     pub async fn long_snapshot(&self) -> Result<DatabaseTransaction, DbErr> {
         let snapshot = self.snapshot().await?;
         if self.backend() == DatabaseBackend::Postgres {
@@ -213,15 +214,17 @@ impl Database {
         Ok(snapshot)
     }
 
-    /// Applies pending migrations under locks: two at once are safe, the second finds nothing to do.
+    /// Applies the pending migrations. Several programs may call this at the same time: locks make them take turns, and the later
+    /// ones find nothing to do.
     pub async fn migrate(&self) -> Result<(), DbErr> {
         self.migrate_with::<Migrator>().await
     }
 
-    /// Applies what is pending of a history, in order. Where others use the tables that it changes (a dump does, while it runs),
-    /// it lets go and tries again: a statement that waits for such a lock holds up every read that comes later.
+    /// Applies the pending migrations of the history `M`, in order. A statement that waits for the lock of a table blocks all
+    /// later reads of the table. So if another program uses the table, for example a dump, the migration rolls back and is
+    /// retried.
     pub async fn migrate_with<M: MigratorTrait>(&self) -> Result<(), DbErr> {
-        let began = Instant::now();
+        let began = Monotonic::now();
         let mut told = false;
         loop {
             match self.try_migrate::<M>().await {
@@ -245,12 +248,12 @@ impl Database {
         Ok(())
     }
 
-    /// Applies, in one transaction, what is pending up to the first migration that runs online; whether that was all. In a new
-    /// database none has to.
+    /// Applies the pending migrations in one transaction, up to the first one that must run online. Returns whether that was all.
+    /// In a new database, no migration must run online.
     async fn migrate_at_once<M: MigratorTrait>(&self) -> Result<bool, DbErr> {
         let tx = self.begin().await?;
         if self.backend() == DatabaseBackend::Postgres {
-            // Another node's migration, or this one's, may take longer than a request's statement may.
+            // Waiting for another node's migration, or this migration itself, may exceed the usual timeout.
             tx.execute_unprepared("SET LOCAL statement_timeout = 0").await?;
             tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock({MIGRATE_LOCK})")).await?;
             set_lock_timeout(&tx, MIGRATE_LOCK_WAIT).await?;
@@ -271,10 +274,11 @@ impl Database {
         Ok(count == pending.len())
     }
 
-    /// Applies the next pending migration while others read and write, on a connection that holds a lock of its own.
+    /// Applies the next pending migration while other programs read and write. Uses a connection of its own, which holds
+    /// [`ONLINE_LOCK`].
     ///
-    /// It only tries to take the lock, again and again: a concurrent index waits for all statements that are under way, and so
-    /// would wait for ever for one that waits for its lock.
+    /// The lock is polled. A statement that waited for the lock would never end: the lock's holder may be building an index
+    /// concurrently, and that waits for all running statements.
     async fn migrate_online<M: MigratorTrait>(&self) -> Result<(), DbErr> {
         let online = self.connect_for_long().await?;
         let take = format!("SELECT pg_try_advisory_lock({ONLINE_LOCK})");
@@ -282,20 +286,20 @@ impl Database {
         while !online.query_one_raw(take.clone()).await?.is_some_and(|row| row.try_get_by_index(0).unwrap_or(false)) {
             tokio::time::sleep(ONLINE_LOCK_PAUSE).await;
         }
-        // Whoever had the lock may have applied it.
+        // The previous holder of the lock may have applied the migration.
         if pending::<M>(&online).await?.first().is_some_and(|next| self.is_online(next.as_ref())) {
             M::up(&online, Some(1)).await?;
         }
-        // The lock goes with the connection.
+        // Closing the connection releases the lock.
         online.close().await
     }
 
-    /// On SQLite nothing can be done while others write.
+    /// Whether the migration must run online. On SQLite, none can: nothing runs beside a writer.
     fn is_online(&self, migration: &dyn MigrationTrait) -> bool {
         self.backend() == DatabaseBackend::Postgres && migration.use_transaction() == Some(false)
     }
 
-    /// One connection of its own, for statements that may take their time (PostgreSQL).
+    /// Opens a separate connection without a timeout for statements (PostgreSQL).
     async fn connect_for_long(&self) -> Result<DatabaseConnection, DbErr> {
         let options = self.write.get_postgres_connection_pool().connect_options();
         let options = options.as_ref().clone().options([("statement_timeout", "0")]);
@@ -305,10 +309,11 @@ impl Database {
         Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
     }
 
-    /// What tells this database from all others, those that were made from a dump of it too; a physical copy is not told apart.
+    /// Returns a text that identifies this database. A database that was restored from a dump has another identity; a physical
+    /// copy has the same.
     pub async fn identity(&self) -> Result<String, DbErr> {
         let row = installation::Entity::find().one(&self.read).await?;
-        let row = row.ok_or_else(|| DbErr::Custom("there is no installation row".to_owned()))?;
+        let row = row.ok_or_else(|| DbErr::Custom("the database has no installation row".to_owned()))?;
         let installation = row.installation_id;
         if self.backend() != DatabaseBackend::Postgres {
             return Ok(installation);
@@ -319,7 +324,7 @@ impl Database {
         };
         let database = ask("SELECT oid::text FROM pg_database WHERE datname = current_database()").await?;
         let server = match ask("SELECT system_identifier::text FROM pg_control_system()").await {
-            // Where a provider does not let us ask.
+            // Some providers do not permit this query.
             Err(error) if code(&error).as_deref() == Some("42501") => String::new(),
             server => server?,
         };
@@ -331,7 +336,7 @@ impl Database {
         Ok(!pending::<Migrator>(&self.write).await?.is_empty())
     }
 
-    /// Copies the database into a new file while others write (SQLite).
+    /// Copies the database into a new file. Other connections may write meanwhile (SQLite).
     pub async fn backup(&self, file: &Path) -> Result<(), DbErr> {
         let Some(file) = file.to_str() else {
             return Err(DbErr::Custom("the file's name is not UTF-8".to_owned()));
@@ -341,21 +346,21 @@ impl Database {
         Ok(())
     }
 
-    /// Closes all connections. Without it SQLite's data stays in the write-ahead log.
+    /// Closes all connections. Otherwise the latest changes of an SQLite database stay in the write-ahead log.
     pub async fn close(self) -> Result<(), DbErr> {
         self.read.close().await?;
         self.write.close().await
     }
 }
 
-/// A statement of this transaction that waits longer for a lock fails (PostgreSQL).
+/// Makes every later statement of the transaction fail if it waits longer than this for a lock (PostgreSQL).
 async fn set_lock_timeout(tx: &DatabaseTransaction, wait: Duration) -> Result<(), DbErr> {
     tx.execute_unprepared(&format!("SET LOCAL lock_timeout = {}", wait.as_millis())).await?;
     Ok(())
 }
 
-/// The migrations that a history has and the database has not, in order. What newer programs have applied is no matter: whether
-/// this one may run beside them, the database's format says.
+/// Returns the migrations of `M` that the database does not have, in order. Ignores migrations of newer releases: the database
+/// format decides whether this program may run beside them.
 async fn pending<M: MigratorTrait>(db: &impl ConnectionTrait) -> Result<Vec<Box<dyn MigrationTrait>>, DbErr> {
     let applied = M::get_migration_models(db).await?;
     let is_applied = |name: &str| applied.iter().any(|row| row.version == name);
@@ -379,7 +384,7 @@ fn postgres_options(options: &config::Database, writes: &Writes) -> ConnectOptio
                 ("idle_in_transaction_session_timeout", idle_timeout_ms.as_str()),
                 ("tcp_user_timeout", TCP_USER_TIMEOUT_MS),
                 ("application_name", "windfall"),
-                // A ROLLBACK outside a transaction (below) is no news.
+                // Suppresses the warning about a ROLLBACK outside a transaction, which `after_release` sends.
                 ("client_min_messages", "error"),
             ])
         })
@@ -388,7 +393,8 @@ fn postgres_options(options: &config::Database, writes: &Writes) -> ConnectOptio
             options.after_release(move |connection, met| {
                 let outlived = met.age > READ_ONLY_CONNECTION_AGE && writes.was_read_only_within(met.age);
                 Box::pin(async move {
-                    // A `BEGIN` that was cancelled under way leaves a transaction open, which the next borrower would inherit.
+                    // A `BEGIN` that is cancelled while it runs leaves a transaction open, which the next user of the connection
+                    // would get.
                     let rolled_back = timeout(release_timeout, connection.execute("ROLLBACK")).await;
                     rolled_back.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
                     Ok(!outlived)
@@ -411,7 +417,7 @@ fn count_statements<const N: usize>(connections: [&mut DatabaseConnection; N]) -
 
 fn sqlite_options(url: &str, connections: u32, create: bool) -> ConnectOptions {
     let mut connect = ConnectOptions::new(url);
-    // In KiB, as SQLite takes a negative number.
+    // SQLite interprets a negative number as KiB.
     let cache_size = format!("-{}", SQLITE_PAGES_KIB / connections.max(1));
     connect
         .min_connections(1)
@@ -423,7 +429,7 @@ fn sqlite_options(url: &str, connections: u32, create: bool) -> ConnectOptions {
             options
                 .create_if_missing(create)
                 .journal_mode(SqliteJournalMode::Wal)
-                // What was acknowledged survives a power cut; batching pays for it.
+                // Acknowledged facts survive a power failure. Batching makes up for the cost.
                 .synchronous(SqliteSynchronous::Full)
                 .foreign_keys(true)
                 .busy_timeout(SQLITE_BUSY_TIMEOUT)
@@ -432,11 +438,11 @@ fn sqlite_options(url: &str, connections: u32, create: bool) -> ConnectOptions {
                 .pragma("temp_store", "MEMORY")
         })
         .map_sqlx_sqlite_pool_opts(|options| {
-            // SQLite rolls back by itself when its disk is full or fails. The driver's own rollback then fails, it counts the
-            // transaction as open for ever, and its next `begin` is a savepoint in a transaction that nobody commits.
+            // SQLite rolls back by itself when its disk is full or fails. Then the rollback of the driver fails, and the driver
+            // believes that the transaction is open for ever. Its next `begin` would be a savepoint that nobody commits.
             options.after_release(|connection, _| {
                 Box::pin(async move {
-                    // Fails where nothing is open, which is the rule. What was queued has been carried out then.
+                    // Usually fails because no transaction is open. Afterwards, all queued statements have run.
                     let _ = connection.execute("ROLLBACK").await;
                     Ok(!connection.is_in_transaction())
                 })

@@ -1,122 +1,123 @@
-//! What can go wrong in a use case. Free of HTTP and GraphQL: the edge maps it once.
+//! The errors of use cases. They know nothing of HTTP and GraphQL; `graphql::error` translates them.
 
 use sea_orm::DbErr;
 
 use super::failure::{is_conflict, is_transient};
 
-/// What a caller can mend, with the path into its input.
+/// A fault in the input that the caller can fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UserError {
-    /// Into the arguments, e.g. `input`, `lines`, `0`, `amount`.
+    /// The path to the faulty value, beginning with an argument, for example `input`, `lines`, `0`, `amount`.
     pub path: Vec<String>,
-    /// For programs.
+    /// The kind of fault, for programs.
     pub code: UserErrorCode,
-    /// For people: names no value, says what is allowed.
+    /// An explanation for developers. It says what is allowed and does not repeat the value.
     pub message: String,
 }
 
-/// The kinds of [`UserError`].
+/// The kind of a [`UserError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum UserErrorCode {
-    /// Missing or empty.
+    /// A required value is empty, or an update sets it to null.
     Required,
-    /// Not of the form it must have.
+    /// The value does not have the required form.
     Invalid,
-    /// More than 200 bytes.
+    /// The text is longer than [`TEXT_BYTES`].
     TooLong,
-    /// Outside its limits.
+    /// The value is outside its limits.
     OutOfRange,
-    /// No such thing.
+    /// The campaign does not exist, or the campaign that was created with the key was deleted.
     NotFound,
-    /// The refund's purchase has not been recorded.
+    /// The purchase of the refund is not recorded.
     PurchaseNotFound,
-    /// The purchase has no line of that article.
+    /// The purchase has no line with this sku.
     SkuNotInPurchase,
-    /// Above what can be taken back.
+    /// The refund exceeds the total of the purchase, or the sum of its lines with this sku.
     RefundTooLarge,
-    /// The same id or key with other content.
+    /// The id or key was used before with different content.
     IdempotencyConflict,
-    /// More than five minutes ahead of the server.
+    /// The purchase is more than five minutes ahead of the server's clock.
     PurchasedInFuture,
-    /// Not in ISO 4217.
+    /// The currency is not an ISO 4217 code.
     UnknownCurrency,
-    /// More decimals than the currency has.
+    /// The amount has more decimals than its currency, or the rate has too many.
     TooManyDecimals,
-    /// Parts of a rule that do not go together.
+    /// These parts of a campaign cannot be combined, or the campaign has parts that cannot be activated.
     UnsupportedCombination,
-    /// Only a draft takes this change.
+    /// Only a draft can be changed in this way.
     CampaignNotEditable,
-    /// Not from the campaign's status.
+    /// The transition is not allowed in the campaign's status.
     IllegalTransition,
-    /// The campaign moved on.
+    /// The campaign has changed since the caller read it.
     StaleRevision,
-    /// Before what was counted already.
+    /// The boundary could affect purchases that were already counted, or the campaign is over.
     BoundaryInPast,
-    /// More than is available.
+    /// More points are requested than are available.
     InsufficientPoints,
 }
 
 /// Why a use case failed.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
-    /// The caller can mend it.
-    #[error("refused")]
+    /// The input has faults that the caller can fix.
+    #[error("the input was refused")]
     Refused(Vec<UserError>),
-    /// An argument that no `userErrors` can carry.
+    /// A faulty argument of an operation without `userErrors`.
     #[error("{0}")]
     BadUserInput(String),
-    /// No valid token.
+    /// The caller has no valid token.
     #[error("a valid token is required")]
     Unauthenticated,
-    /// The token's role does not allow it.
+    /// The role of the token does not allow the operation.
     #[error("the token's role does not allow this")]
     Forbidden,
-    /// No such thing, or it may not be seen.
+    /// The object does not exist, or the caller may not see it.
     #[error("not found")]
     NotFound,
-    /// What the cursor has come to is not stored: the database went back, or it is of another one.
-    #[error("what was told up to the cursor is not what is stored: load the customer anew")]
+    /// The stored data does not continue the cursor: a backup was restored, or the cursor belongs to another database.
+    #[error("the stored data does not continue this cursor: reload the balance and subscribe from its cursor")]
     CursorUnknown,
-    /// What was followed live ends here; it can be followed on from the cursor.
+    /// A subscription ends. The caller can continue from the cursor.
     #[error("{cause}")]
     Interrupted {
-        /// Up to where it was told.
+        /// Stands for the last update that was sent.
         cursor: String,
-        /// Why it ends.
+        /// Why the subscription ends.
         cause: Box<Error>,
     },
-    /// The caller has asked for more than it may in a time.
-    #[error("too much was asked in too short a time, try again after {retry_after_seconds} s")]
+    /// The caller has exceeded its rate limit.
+    #[error("the rate limit is exceeded: retry after {retry_after_seconds} s")]
     RateLimited {
-        /// After which the same can be asked again.
+        /// After this time, the same request can succeed.
         retry_after_seconds: u64,
     },
-    /// The write queue is full.
-    #[error("the server is overloaded, try again")]
+    /// The queue of writes is full.
+    #[error("the server is overloaded: retry after a pause")]
     Overloaded,
-    /// The database did not answer, or the server is stopping. Safe to repeat.
-    #[error("temporarily unavailable, try again")]
+    /// The database does not respond, or the server is stopping. The caller can safely retry.
+    #[error("the server is temporarily unavailable: retry after a pause")]
     Unavailable,
-    /// The clocks of the node and its database differ: whether a purchase lies ahead is not the caller's fault.
+    /// The clocks of the node and its database differ too much to decide whether a purchase lies in the future.
     #[error(
-        "the clocks of the server and its database differ, so that what lies in the future cannot be told: try again"
+        "the clocks of the server and its database differ, so it is unknown whether purchasedAt is in the future: \
+         retry later"
     )]
     ClockInDoubt,
-    /// The database has moved on to a format that this program does not know.
+    /// The database has a newer format than this program supports.
     #[error(
-        "this program is outdated: the database has format {stored}, and this program knows none above {known}; \
-         a newer one has taken over, start that one in its place"
+        "this program is outdated: the database has format {stored}, but this program supports formats up to {known} \
+         only; start the newer release that upgraded the database"
     )]
     Outdated {
-        /// The database's.
+        /// The format of the database.
         stored: i64,
-        /// The latest that this program knows.
+        /// The latest format that this program supports.
         known: i64,
     },
-    /// The database's answer. Never shown to a client.
+    /// An error of the database. Clients never see its text.
     #[error("database: {0}")]
     Database(#[from] DbErr),
-    /// Ours. Never shown to a client.
+    /// A fault of the server. Clients never see its text.
     #[error("internal: {0}")]
     Internal(String),
 }
@@ -134,17 +135,17 @@ impl From<crate::cache::Lost> for Error {
 }
 
 impl Error {
-    /// One thing that the caller can mend.
+    /// Creates an [`Error::Refused`] with a single fault.
     pub fn refused(path: &[&str], code: UserErrorCode, message: impl Into<String>) -> Self {
         let path = path.iter().map(|part| (*part).to_owned()).collect();
         Self::Refused(vec![UserError { path, code, message: message.into() }])
     }
 
-    /// Whether the same request can succeed later.
+    /// Whether the same request can succeed if it is sent again.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Overloaded | Self::Unavailable | Self::RateLimited { .. } => true,
-            // Another node may know better.
+            // Another node may have a correct clock or a newer release.
             Self::ClockInDoubt | Self::Outdated { .. } => true,
             Self::Interrupted { cause, .. } => cause.is_retryable(),
             Self::Database(error) => {
@@ -157,40 +158,40 @@ impl Error {
     }
 }
 
-/// Collects what is wrong with an input, so that a caller sees all of it at once.
+/// Collects the faults of an input, so that the caller sees all of them in one response.
 #[derive(Debug, Default)]
 pub struct Check {
     prefix: Vec<String>,
     errors: Vec<UserError>,
 }
 
-/// The longest text, in bytes.
+/// The maximum length of a text, in bytes of UTF-8.
 pub const TEXT_BYTES: usize = 200;
 
 impl Check {
-    /// For an input that lies at this path.
+    /// Creates a check of the input at this path.
     pub fn at(prefix: &[String]) -> Self {
         Self { prefix: prefix.to_vec(), errors: Vec::new() }
     }
 
-    /// Notes an error at a path below the input.
+    /// Notes a fault. `path` is relative to the input.
     pub fn fail(&mut self, path: &[&str], code: UserErrorCode, message: impl Into<String>) {
         let path = self.prefix.iter().cloned().chain(path.iter().map(|part| (*part).to_owned())).collect();
         self.errors.push(UserError { path, code, message: message.into() });
     }
 
-    /// 1 to 200 bytes without U+0000.
+    /// Notes a fault unless the text has 1 to [`TEXT_BYTES`] bytes and does not contain U+0000.
     pub fn text(&mut self, path: &[&str], text: &str) {
         if text.is_empty() {
             self.fail(path, UserErrorCode::Required, "must not be empty");
         } else if text.len() > TEXT_BYTES {
-            self.fail(path, UserErrorCode::TooLong, format!("must be at most {TEXT_BYTES} bytes"));
+            self.fail(path, UserErrorCode::TooLong, format!("must be at most {TEXT_BYTES} bytes long in UTF-8"));
         } else if text.contains('\0') {
-            self.fail(path, UserErrorCode::Invalid, "must not contain U+0000");
+            self.fail(path, UserErrorCode::Invalid, "must not contain the character U+0000");
         }
     }
 
-    /// Unwraps a parsed part, or notes why it could not be parsed.
+    /// Returns the parsed value. If parsing failed, notes the error as a fault and returns `None`.
     pub fn parsed<T, E: std::fmt::Display>(
         &mut self,
         path: &[&str],
@@ -200,7 +201,7 @@ impl Check {
         result.map_err(|error| self.fail(path, code(&error), error.to_string())).ok()
     }
 
-    /// An amount of money in major units.
+    /// Parses an amount of money in major units. Returns minor units, or notes a fault and returns `None`.
     pub fn amount(&mut self, path: &[&str], currency: crate::engine::money::Currency, text: &str) -> Option<i64> {
         use crate::engine::money::MoneyError;
         self.parsed(path, currency.parse_amount(text), |error| match error {
@@ -211,16 +212,16 @@ impl Check {
         })
     }
 
-    /// Whether nothing was noted.
+    /// Whether no fault was noted.
     pub fn is_clean(&self) -> bool {
         self.errors.is_empty()
     }
 
-    /// `value`, if nothing was noted.
+    /// Returns the value, or all faults that were noted.
     pub fn finish<T>(self, value: Option<T>) -> Result<T, Error> {
         match value {
             Some(value) if self.errors.is_empty() => Ok(value),
-            None if self.errors.is_empty() => Err(Error::Internal("an input without a value or an error".to_owned())),
+            None if self.errors.is_empty() => Err(Error::Internal("an input without a value or a fault".to_owned())),
             _ => Err(Error::Refused(self.errors)),
         }
     }

@@ -1,5 +1,5 @@
-//! What an error of the database means: whether repeating helps, whose fault it is, whether writes are possible at all. Both
-//! databases' codes are known here and nowhere else.
+//! Interprets database errors: whether a retry can help, whether the data caused the error, and whether writes are possible at
+//! all. Only this module knows the error codes of the two databases.
 
 use std::fmt;
 
@@ -8,18 +8,18 @@ use sea_orm::DbErr;
 /// The primary result code of an SQLite error is its lowest byte.
 const SQLITE_PRIMARY_CODE: u32 = 0xff;
 
-/// Why the database takes no writes.
+/// Why the database refuses writes. The text of a value continues a sentence about the database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Obstacle {
-    /// No room is left.
+    /// The disk of the database has no space left.
     DiskFull,
-    /// Reading, writing or opening a file fails.
+    /// The database cannot read, write or open a file.
     DiskFails,
-    /// A replica, a file without the right to write, or a database that was set so.
+    /// The database is a replica, its file is not writable, or it was configured as read-only.
     ReadOnly,
-    /// No memory is left.
+    /// The database has no memory left.
     OutOfMemory,
-    /// Another resource is used up, such as connections.
+    /// The database has used up another resource, such as connections.
     OutOfResources,
 }
 
@@ -36,8 +36,8 @@ impl fmt::Display for Obstacle {
 }
 
 impl Obstacle {
-    /// The obstacle behind an error: SQLSTATE classes 53 and 58 and 25006, SQLite's NOMEM, READONLY, IOERR, FULL
-    /// and CANTOPEN.
+    /// Returns the obstacle that caused the error. PostgreSQL: SQLSTATE classes 53 and 58, and 25006. SQLite: NOMEM, READONLY,
+    /// IOERR, FULL and CANTOPEN.
     pub fn of(error: &DbErr) -> Option<Self> {
         let code = code(error)?;
         match code.as_str() {
@@ -58,13 +58,13 @@ impl Obstacle {
     }
 }
 
-/// Whether repeating the whole transaction can help: serialisation failure, deadlock, a busy SQLite file.
+/// Whether retrying the whole transaction can help: serialisation failure, deadlock, lock timeout, busy SQLite file.
 pub fn is_conflict(error: &DbErr) -> bool {
     matches!(code(error).as_deref(), Some("40001" | "40P01" | "55P03" | "5" | "6" | "517" | "261"))
 }
 
-/// Whether the data itself is at fault, so that a smaller batch may pass: SQLSTATE classes 22 and 23, SQLite's
-/// constraint (19), too big (18) and mismatch (20).
+/// Whether the data caused the error, so that a smaller batch may succeed. PostgreSQL: SQLSTATE classes 22 and 23. SQLite:
+/// TOOBIG (18), CONSTRAINT (19) and MISMATCH (20).
 pub fn is_data_error(error: &DbErr) -> bool {
     code(error).is_some_and(|code| {
         let sqlite = code.parse::<u32>().is_ok_and(|code| code < 10_000 && matches!(code & 0xff, 18..=20));
@@ -72,21 +72,21 @@ pub fn is_data_error(error: &DbErr) -> bool {
     })
 }
 
-/// Whether a statement took longer than it may (PostgreSQL).
+/// Whether a statement exceeded its timeout (PostgreSQL).
 pub fn is_statement_timeout(error: &DbErr) -> bool {
     code(error).as_deref() == Some("57014")
 }
 
-/// Whether the server did not carry the statement out, for reasons that pass: it is starting or stopping (class 57), it
-/// takes no writes (it has no room, say), it gave the transaction up because this node was silent (25P03), the connection
-/// broke (08).
+/// Whether the statement failed for a temporary reason: the server is starting or stopping (class 57), it refuses writes (for
+/// example, because its disk is full), it aborted the transaction because this node was idle (25P03), or the connection
+/// broke (class 08).
 pub fn is_transient(error: &DbErr) -> bool {
     code(error).is_some_and(|code| code.starts_with("57") || code.starts_with("08") || code == "25P03")
         || Obstacle::of(error).is_some()
         || is_broken_connection(error)
 }
 
-/// Whether a lock was not to be had in the time that was given for it (PostgreSQL).
+/// Whether a statement waited for a lock longer than its `lock_timeout` (PostgreSQL).
 pub(super) fn is_lock_timeout(error: &DbErr) -> bool {
     code(error).as_deref() == Some("55P03")
 }
@@ -100,7 +100,7 @@ fn is_broken_connection(error: &DbErr) -> bool {
     matches!(**inner, Io(_) | PoolClosed | PoolTimedOut | Protocol(_) | Tls(_) | WorkerCrashed)
 }
 
-/// What the database calls the error: an SQLSTATE (five characters), or SQLite's extended result code.
+/// Returns the database's code of the error: an SQLSTATE (five characters), or SQLite's extended result code.
 pub(super) fn code(error: &DbErr) -> Option<String> {
     use sea_orm::RuntimeErr::SqlxError;
     let (DbErr::Exec(SqlxError(inner)) | DbErr::Query(SqlxError(inner)) | DbErr::Conn(SqlxError(inner))) = error else {

@@ -1,4 +1,4 @@
-//! Reading the ledger: every movement of a customer's points, newest first.
+//! Reads the ledger: every movement of a customer's points, newest first.
 
 use std::collections::HashMap;
 
@@ -21,13 +21,14 @@ impl Listed for ledger_entry::Model {
         [Part::Int(self.sequence)].into()
     }
 
-    /// One that [`points_update::Feed`](crate::app::reading::points_update::Feed) takes too.
+    /// Returns a cursor that [`points_update::Feed`](crate::app::reading::points_update::Feed) accepts too.
     fn cursor(&self) -> String {
         Cursor::of_entry(self).to_text()
     }
 }
 
-/// A page of a ledger. Its cursors say which entry they are of, of which its order needs no more than the sequence.
+/// Checks the arguments of a page of the ledger. A cursor of the ledger contains more than the sequence of its entry; the order
+/// of the list needs the sequence only.
 pub fn page(args: PageArgs) -> Result<Page, Error> {
     let list = ledger_entry::Model::LIST;
     let place = |cursor: String| match Cursor::sequence_of(&cursor) {
@@ -37,7 +38,7 @@ pub fn page(args: PageArgs) -> Result<Page, Error> {
     list.page(PageArgs { after: args.after.map(place), before: args.before.map(place), ..args })
 }
 
-/// The same page of each customer's ledger.
+/// Loads the same page of the ledger of each customer.
 pub async fn of_customers_by_page(
     app: &App,
     customers: Vec<CustomerId>,
@@ -47,7 +48,7 @@ pub async fn of_customers_by_page(
         .await
 }
 
-/// Those of these entries that the reader may see.
+/// Loads ledger entries by customer and sequence. Leaves out those that the reader may not see.
 pub async fn find(
     app: &App,
     reader: Reader<'_>,

@@ -1,14 +1,14 @@
-//! Use cases over the database: lock and load → the engine decides → persist → commit.
+//! Use cases over the database. A use case locks and loads, lets the engine decide, writes and commits.
 //!
-//! Points change in [`recorder`] alone, campaigns in [`campaign`] alone. A use case that needs a right takes it as a
-//! value ([`viewer`]). SQL lives here and nowhere else.
+//! Only [`recorder`] changes points. Only [`campaign`] changes campaigns, with one exception: [`jobs::evaluation`] stores the
+//! progress of a backfill. A use case that needs a right takes the right as a value ([`viewer`]). All SQL of the server is in
+//! this module.
 
 pub mod adjustment;
 pub mod allowance;
 pub mod audit;
 pub mod award;
 pub mod campaign;
-pub mod campaigns;
 pub mod clock;
 pub mod customer;
 pub mod database;
@@ -18,6 +18,7 @@ pub mod jobs;
 pub mod ledger;
 pub mod model;
 pub mod node;
+pub mod opaque;
 pub mod probe;
 pub mod purchase;
 pub mod reading;
@@ -35,7 +36,7 @@ use std::sync::Arc;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 
-use self::campaigns::{CampaignSet, Campaigns};
+use self::campaign::set::{CampaignSet, Campaigns};
 use self::clock::{Clock, Steadiness};
 use self::database::Database;
 use self::error::Error;
@@ -49,40 +50,39 @@ use crate::config::Config;
 use crate::live::Hub;
 use crate::live::hints::{Hint, Hints};
 
-/// Changes with what nodes tell each other of a commit: nodes of other formats are not heard, and found by the sweep.
+/// The format of the hints that nodes send each other. It changes whenever [`Commit`] changes. Nodes ignore hints of other
+/// formats; the sweep finds those commits.
 const COMMIT_FORMAT: u32 = 2;
-/// Subscribers that read the ledger at once: after a restart all of them come together.
+/// The number of subscribers that may read the ledger at a time. After a restart, all of them reconnect together.
 const MAX_CATCHING_UP: usize = 4;
-/// Updates read from the ledger that are answered at once.
+/// The number of updates that were read from the ledger and may be resolved at a time.
 const MAX_CATCH_UP_ANSWERS: usize = 16;
 
-/// The application: one a process.
+/// The application. There is one per process.
 pub struct App {
-    /// Where everything is stored.
     pub database: Database,
-    /// What time it is.
     pub clock: Clock,
-    /// The one write path.
+    /// The only way to change points.
     pub recorder: Recorder,
-    /// Who follows whom, by external id.
+    /// The subscribers on this node, by the external id of the customer that they follow.
     pub live: Hub<Commit>,
-    /// Is cancelled when the server stops: what is followed live then ends.
+    /// Cancelled when the server stops. Subscriptions then end.
     pub stopping: CancellationToken,
     catching_up: Semaphore,
     catch_up_answers: Arc<Semaphore>,
     recent_stats: RecentStats,
     campaigns: Arc<Campaigns>,
     snapshots: Snapshots,
-    /// To and from the other nodes; none: without Redis the sweep finds what they commit.
+    /// Wake-ups to and from the other nodes. `None` without Redis: then the sweep finds the commits of other nodes.
     hints: Option<Arc<Hints>>,
-    /// Somebody on this node asked for a job.
+    /// Notified when this node requests a job.
     job_wanted: Arc<Notify>,
     steadiness: Steadiness,
     node: Node,
 }
 
 impl App {
-    /// Starts the writers on a migrated database.
+    /// Starts the writers. The database must be migrated already.
     pub async fn start(database: Database, clock: Clock, config: &Config) -> Result<Arc<Self>, Error> {
         let Config { writer, cache, redis, .. } = config;
         let campaigns = Arc::new(Campaigns::default());
@@ -124,7 +124,7 @@ impl App {
         }))
     }
 
-    /// When hints of other nodes are heard again that were not for some time.
+    /// Returns once this node has reconnected to Redis and may have missed hints. Never returns without Redis.
     async fn resumed(&self) {
         match &self.hints {
             Some(hints) => hints.resumed.notified().await,
@@ -132,24 +132,24 @@ impl App {
         }
     }
 
-    /// All campaigns as they are now: never older than what was committed before the call.
+    /// Returns the current campaigns. They include everything that was committed before the call.
     pub async fn campaigns(&self) -> Result<Arc<CampaignSet>, Error> {
         self.campaigns.current(self.database.read()).await
     }
 
-    /// Customers as they are now, through the cache.
+    /// The cache of customers. It returns current snapshots only.
     pub fn snapshots(&self) -> &Snapshots {
         &self.snapshots
     }
 
-    /// Commits and answers what is queued, then closes the database.
+    /// Commits all queued facts and returns their results to the callers. Then closes the database.
     pub async fn stop(&self) -> Result<(), Error> {
         self.recorder.drain().await;
         Ok(self.database.clone().close().await?)
     }
 }
 
-/// What this node and the others on its database tell each other.
+/// Connects the hints of the other nodes on this database to the subscribers of this node.
 fn hints(url: &str, database: &str, live: Hub<Commit>) -> Result<Hints, Error> {
     let hear = move |hint: Hint<'_>| {
         let news = || serde_json::from_str(hint.news?.get()).ok();

@@ -1,4 +1,4 @@
-//! Rows as the layers above see them: they read columns and run no queries.
+//! The row types that the layers above may use. Those layers read columns and run no queries.
 
 pub use entity::award::Model as Award;
 pub use entity::customer::Model as Customer;

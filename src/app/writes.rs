@@ -1,22 +1,22 @@
-//! Whether the database took the last write. A database can answer every read and refuse all writes, because its disk is full or
-//! it is a replica. The outcome of the last write tells; if there was none lately, a small write finds out (`probe`).
+//! Remembers whether the database accepted the last write. A database can respond to reads and refuse all writes, for example
+//! because its disk is full or it is a replica. If there was no write lately, a small write finds out (`probe`).
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::MutexGuard;
-use tokio::time::Instant;
+use tokio::time::Instant as Monotonic;
 
 use super::error::Error;
 use super::failure::Obstacle;
 
-/// For this long after a write was taken, the next one is expected to be taken too. Bounds how often an idle node writes.
+/// How long after a successful write the next one is expected to succeed. This limits how often an idle node writes.
 const TAKEN_FRESH: Duration = Duration::from_secs(5);
-/// For this long after a write was refused, the next one is expected to be refused too.
+/// How long after a refused write the next one is expected to be refused.
 const REFUSED_FRESH: Duration = Duration::from_secs(2);
 
-/// What the last write met. Clones are of one.
+/// The result of the last write. All clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Writes {
     met: Arc<Mutex<Option<Met>>>,
@@ -25,10 +25,10 @@ pub struct Writes {
 
 #[derive(Clone, Copy, Debug)]
 struct Met {
-    at: Instant,
+    at: Monotonic,
     obstacle: Option<Obstacle>,
     /// When the obstacle was last [`Obstacle::ReadOnly`].
-    read_only_at: Option<Instant>,
+    read_only_at: Option<Monotonic>,
 }
 
 impl Met {
@@ -38,8 +38,8 @@ impl Met {
 }
 
 impl Writes {
-    /// Notes what a write met: whether it changed anything, or why it failed. One that changed nothing did not reach the
-    /// disk, and a failure of another kind does not tell of the next write.
+    /// Notes the result of a write: whether it changed anything, or its error. A write that changed nothing is ignored, because
+    /// it did not reach the disk. An error that is no obstacle is ignored too, because it does not predict the next write.
     pub fn note(&self, written: Result<bool, &Error>) {
         match written {
             Ok(true) => self.met(None),
@@ -52,22 +52,22 @@ impl Writes {
         }
     }
 
-    /// The obstacle that the last write met.
+    /// Returns the obstacle that the last write met.
     pub fn obstacle(&self) -> Option<Obstacle> {
         self.last().and_then(|met| met.obstacle)
     }
 
-    /// Whether a write has met [`Obstacle::ReadOnly`] in this last time.
+    /// Whether a write has met [`Obstacle::ReadOnly`] during the last `time`.
     pub(super) fn was_read_only_within(&self, time: Duration) -> bool {
         self.last().and_then(|met| met.read_only_at).is_some_and(|at| at.elapsed() < time)
     }
 
-    /// Whether what the last write met still tells what the next one will.
+    /// Whether the last write is recent enough to predict the next one.
     pub(super) fn is_fresh(&self) -> bool {
         self.last().is_some_and(|met| met.is_fresh())
     }
 
-    /// One probe at a time.
+    /// Waits until no other probe runs.
     pub(super) async fn take_turn(&self) -> MutexGuard<'_, ()> {
         self.probing.lock().await
     }
@@ -76,9 +76,9 @@ impl Writes {
         *self.met.lock()
     }
 
-    /// Notes the obstacle that a write met, if it met one.
+    /// Notes that a write met this obstacle. `None`: the write succeeded.
     pub(super) fn met(&self, obstacle: Option<Obstacle>) {
-        let at = Instant::now();
+        let at = Monotonic::now();
         let mut last = self.met.lock();
         let read_only = (obstacle == Some(Obstacle::ReadOnly)).then_some(at);
         let read_only_at = read_only.or_else(|| last.and_then(|last| last.read_only_at));
@@ -86,9 +86,9 @@ impl Writes {
         drop(last);
         match (before, obstacle) {
             (before, Some(obstacle)) if before != Some(obstacle) => {
-                tracing::error!("the database takes no writes: {obstacle}");
+                tracing::error!("the database refuses writes: {obstacle}");
             }
-            (Some(_), None) => tracing::info!("the database takes writes again"),
+            (Some(_), None) => tracing::info!("the database accepts writes again"),
             _ => {}
         }
     }
@@ -144,7 +144,7 @@ mod tests {
     fn what_takes_no_writes_can_be_tried_again() {
         for (codes, obstacle) in [
             (&["13", "53100"][..], Obstacle::DiskFull),
-            // IOERR with its extended codes, CANTOPEN.
+            // IOERR and CANTOPEN, each with extended codes.
             (&["10", "778", "1034", "14", "526", "58030"], Obstacle::DiskFails),
             (&["8", "1032", "25006"], Obstacle::ReadOnly),
             (&["7", "53200"], Obstacle::OutOfMemory),
@@ -159,12 +159,12 @@ mod tests {
 
     #[test]
     fn other_errors_tell_nothing_of_the_next_write() {
-        // Constraints, corrupt files and wrong statements stay what they are.
+        // Violated constraints, corrupt files and wrong statements are no obstacles.
         for code in ["1", "11", "19", "1555", "2067", "23505", "42P01", "XX001"] {
             assert_eq!(Obstacle::of(&error(code)), None, "{code}");
             assert!(!Error::from(error(code)).is_retryable(), "{code}");
         }
-        // Others may be tried again for other reasons: a busy file, a time-out of a transaction that fell silent.
+        // These errors can be retried for other reasons, for example a busy file or the timeout of an idle transaction.
         for code in ["5", "57P01", "25P03", "08006"] {
             assert_eq!(Obstacle::of(&error(code)), None, "{code}");
             assert!(Error::from(error(code)).is_retryable(), "{code}");

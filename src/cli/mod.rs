@@ -117,7 +117,7 @@ fn sqlite_file(config: &config::Database) -> Option<&str> {
 /// not know the format of the database.
 async fn start_app(config: &Config) -> anyhow::Result<Arc<App>> {
     let database = open_database(&config.database).await?;
-    let clock = Clock::of(&database).await?;
+    let clock = Clock::of_database(&database).await?;
     let app = App::start(database, clock, config).await?;
     app.check_format().await?;
     tokio::spawn(presence::run(Arc::clone(&app)));

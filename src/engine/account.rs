@@ -1,19 +1,22 @@
-//! What a difference does to a customer's account: which entries its ledger gets, how its sums change, and what the
-//! campaign's budget decides.
+//! What a difference does to a customer's account: which ledger entries are posted, how the sums of the customer change,
+//! and what the budget of the campaign decides.
 //!
 //! Within a difference, reversals come before awards, and both are in award order. The caller keeps the order of customers
 //! and campaigns, locks the budget and stores what this module returns.
 
 use super::award::Reached;
 use super::budget::{Budget, Decision, DecisionKind};
-use super::diff::{Changed, Diff, How, Recorded};
+use super::diff::{Changed, Diff, How, RecordedAward};
 
-/// A customer's sums.
+/// The largest whole number that every JSON parser represents exactly: 2^53 − 1.
+pub const MAX_EXACT: i64 = (1 << 53) - 1;
+
+/// The sums and counters of one customer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Account {
-    /// All points of the ledger.
+    /// The sum of all ledger entries.
     pub balance: i64,
-    /// Points of standing awards.
+    /// The points of all standing awards.
     pub lifetime: i64,
     /// The number of the last award.
     pub awards: i64,
@@ -21,84 +24,81 @@ pub struct Account {
     pub entries: i64,
 }
 
-/// A customer's recorded awards in one campaign.
+/// How many recorded awards a customer has in one campaign.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Standing awards.
     pub standing: i64,
-    /// Declined awards.
     pub declined: i64,
 }
 
-/// How a campaign's sums over all customers change.
+/// How the totals of a campaign over all customers change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Standing awards.
+    /// The number of standing awards.
     pub awards: i64,
-    /// Customers with a standing award.
+    /// The number of customers with at least one standing award.
     pub customers: i64,
-    /// Points of standing awards.
+    /// The points of standing awards.
     pub points_standing: i64,
-    /// Points of declined awards.
+    /// The points of declined awards.
     pub points_declined: i64,
 }
 
 /// A ledger entry of an award, before it has a sequence.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {
-    /// Points that the award gains; negative: that it loses.
+    /// The points that the award gains. They are negative if the award loses points.
     pub points: i64,
-    /// The customer's award.
+    /// The number of the award among the customer's awards.
     pub award_number: i64,
-    /// The external id of the purchase that the entry names.
+    /// The external id of the purchase that the entry names: the reaching purchase of the award.
     pub purchase: Option<String>,
 }
 
-/// The place of an entry in the ledger.
+/// The place of a posted entry in the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Posted {
     /// The entry's sequence: 1, 2, 3 …
     pub sequence: i64,
-    /// The balance after the entry.
+    /// The balance of the customer after the entry.
     pub balance: i64,
 }
 
-/// A newly reached award.
+/// A newly reached award and its decision.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Given {
-    /// Its number among the customer's awards.
+    /// The number of the award among the customer's awards.
     pub number: i64,
-    /// It stands; otherwise the budget declined it.
+    /// Whether the award stands. Otherwise the budget declined it.
     pub standing: bool,
-    /// What was reached.
     pub reached: Reached,
 }
 
-/// What a difference does.
+/// What a difference does to a customer and a campaign.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Effect {
-    /// Entries that take points back, in order.
+    /// The `REVERSAL` entries, in award order.
     pub reversals: Vec<Draft>,
-    /// Entries that give points, in order.
+    /// The `AWARD` entries, in award order.
     pub awards: Vec<Draft>,
-    /// Newly reached awards, in order.
+    /// The newly reached awards, in award order.
     pub given: Vec<Given>,
-    /// What the budget decided, in order; empty where the campaign has none.
+    /// The decisions of the budget, in order. Empty if the campaign has no budget.
     pub decisions: Vec<Decision>,
-    /// What is added to the campaign's sums.
+    /// What is added to the totals of the campaign.
     pub totals: Totals,
 }
 
 impl Account {
-    /// Posts an entry.
+    /// Adds an entry to the balance and returns its place in the ledger.
     pub fn post(&mut self, points: i64) -> Posted {
         self.entries += 1;
         self.balance += points;
         Posted { sequence: self.entries, balance: self.balance }
     }
 
-    /// Applies one customer's difference in one campaign to everything but the balance, which follows from the entries
-    /// once they are posted ([`Self::post`]).
+    /// Applies the difference of one customer in one campaign. The balance stays as it is; [`Self::post`] changes it when
+    /// the entries are posted.
     pub fn apply(&mut self, tally: &mut Tally, mut budget: Option<&mut Budget>, diff: &Diff) -> Effect {
         let mut effect = Effect::default();
         let standing_before = tally.standing;
@@ -155,13 +155,13 @@ impl Account {
 
 /// Points that a recorded award loses.
 struct Taken<'a> {
-    award: &'a Recorded,
+    award: &'a RecordedAward,
     points: i64,
-    /// The award gets them back in the same commit, under another date.
+    /// Whether the award gets the points again in the same commit, with another `earnedAt`.
     reposted: bool,
 }
 
-/// What is taken back, in the order of the recorded awards.
+/// Returns the points that recorded awards lose, in the award order of the recorded awards.
 fn taken_back(diff: &Diff) -> Vec<Taken<'_>> {
     let reversed = |award| Taken { award, points: award.reached.points, reposted: false };
     let lost = |changed: &Changed| match changed.how {
@@ -178,7 +178,7 @@ fn taken_back(diff: &Diff) -> Vec<Taken<'_>> {
     taken
 }
 
-/// What is given, in award order; with its number if the award is recorded already.
+/// Returns the awards that gain points, in award order. An award that is already recorded has its number.
 fn given(diff: &Diff) -> Vec<(&Reached, Option<i64>)> {
     let reposted = diff.changed.iter().filter(|changed| changed.how == How::Reposted);
     let reposted = reposted.map(|changed| (&changed.reached, Some(changed.recorded.number)));
@@ -204,15 +204,16 @@ mod tests {
         Reached { evidence_from: by.clone(), by, nth: 1, ordinal: 1, points, window }
     }
 
-    fn recorded(number: i64, standing: bool, at: i64, points: i64) -> Recorded {
-        Recorded { number, standing, reached: reached(at, points) }
+    fn recorded(number: i64, standing: bool, at: i64, points: i64) -> RecordedAward {
+        RecordedAward { number, standing, reached: reached(at, points) }
     }
 
     fn points(drafts: &[Draft]) -> Vec<(i64, i64)> {
         drafts.iter().map(|draft| (draft.award_number, draft.points)).collect()
     }
 
-    /// An award of 10 goes, one of 7 shrinks to 5, a declined one goes, and two are reached.
+    /// A standing award of 10 points is reversed, one of 7 shrinks to 5, a declined one of 4 is reversed, and two awards of
+    /// 6 are newly reached.
     fn a_difference() -> Diff {
         let shrunk = recorded(2, true, 30, 7);
         Diff {

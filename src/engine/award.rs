@@ -1,4 +1,4 @@
-//! Awards: goals reached, with their points and their evidence.
+//! Awards: how many points an award has, and what is known of an award that is reached.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,20 +6,20 @@ use super::money::{Currency, decimal_text};
 use super::purchase::Key;
 use super::window::Interval;
 
-/// The most points one award can have; `pointsPerUnit` stops there.
+/// The most points that one award can have. `pointsPerUnit` never gives more.
 pub const MAX_POINTS: i64 = 1_000_000_000;
-/// Decimals of a rate.
+/// The most decimals that a rate can have.
 pub const RATE_DECIMALS: u32 = 6;
-/// The greatest rate.
+/// The greatest rate, in points per major unit.
 pub const MAX_RATE: i64 = 10_000;
 
 /// How many points an award has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AwardRule {
-    /// The same each time, 1 to [`MAX_POINTS`].
+    /// The same points each time, from 1 to [`MAX_POINTS`].
     Points(i64),
-    /// Per major unit of the reaching purchase's eligible amount.
+    /// Points per major unit of the reaching purchase's eligible amount.
     PointsPerUnit(Rate),
 }
 
@@ -29,14 +29,14 @@ pub enum AwardRule {
 pub struct Rate(pub i64);
 
 impl Rate {
-    /// `floor(eligible amount in major units × rate)`, at most [`MAX_POINTS`].
+    /// Returns `floor(eligible amount in major units × rate)`, at most [`MAX_POINTS`]. `eligible` is in minor units.
     pub fn points(self, eligible: i64, currency: Currency) -> i64 {
         let scale = i128::from(currency.minor_per_major()) * 10_i128.pow(RATE_DECIMALS);
         let points = i128::from(eligible) * i128::from(self.0) / scale;
         i64::try_from(points).unwrap_or(MAX_POINTS).min(MAX_POINTS)
     }
 
-    /// A decimal without trailing zeros.
+    /// Formats the rate as a decimal without trailing zeros.
     pub fn format(self) -> String {
         let text = decimal_text(i128::from(self.0), RATE_DECIMALS);
         text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -44,7 +44,8 @@ impl Rate {
 }
 
 impl AwardRule {
-    /// What an award that this purchase reaches is worth; 0: it does not exist.
+    /// Returns the points of an award whose reaching purchase has this eligible amount, in minor units. An award of zero
+    /// points does not exist.
     pub fn points(&self, eligible: i64, currency: Currency) -> i64 {
         match self {
             Self::Points(points) => *points,
@@ -52,7 +53,7 @@ impl AwardRule {
         }
     }
 
-    /// The least that an award can have.
+    /// Returns the fewest points that an award can have.
     pub const fn least(&self) -> i64 {
         match self {
             Self::Points(points) => *points,
@@ -61,33 +62,38 @@ impl AwardRule {
     }
 }
 
-/// An award that history gives and the caps leave.
+/// An award that follows from the recorded history. A fold also returns awards that the cap on the customer's awards
+/// does not keep; see [`super::cap`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reached {
-    /// The purchase that reached the goal; its instant is `earnedAt`.
+    /// The reaching purchase. Its instant is `earnedAt`.
     pub by: Key,
-    /// n-th of the awards that this purchase reached at once, from 1. With `by` and the campaign: the award's name.
+    /// The position among the awards that this purchase reached, from 1. The customer, the campaign, `by` and `nth` are
+    /// the name of the award.
     pub nth: i32,
-    /// 1, 2 … among the window's awards before caps.
+    /// The position among the awards of the window before caps, from 1. Always 1 for `everyPurchase`, `rolling` and
+    /// `streak`.
     pub ordinal: i64,
-    /// > 0.
+    /// Always above 0: an award of zero points does not exist.
     pub points: i64,
-    /// Unclipped.
+    /// Not clipped to the period.
     pub window: Interval,
-    /// The first purchase of the evidence; the last is `by`. Which purchases between them count is derived: all
-    /// eligible ones, for a streak the first k of each window.
+    /// The first purchase of the evidence; `by` is the last. [`super::evidence`] derives those between the two.
     pub evidence_from: Key,
 }
 
+/// The key of the purchase that reached an award, and the position of the award among those that this purchase reached.
+pub type AwardName = (Key, i32);
+
 impl Reached {
-    /// Award order: earnedAt, the reaching purchase's externalId, ordinal.
+    /// Returns the place in award order: by `earnedAt`, the `externalId` of the reaching purchase, and the ordinal.
     pub fn order(&self) -> (&Key, i64) {
         (&self.by, self.ordinal)
     }
 
-    /// What makes it the same award, within a campaign.
-    pub fn name(&self) -> (&Key, i32) {
-        (&self.by, self.nth)
+    /// Returns what identifies the award within one customer and campaign.
+    pub fn name(&self) -> AwardName {
+        (self.by.clone(), self.nth)
     }
 }
 

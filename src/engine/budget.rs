@@ -1,48 +1,48 @@
 //! Budgets: how many points of a campaign may stand at a time, over all customers.
 //!
-//! Each newly reached award is decided once, whole or not at all. Within a commit customers come by externalId,
-//! campaigns in activation order, reversals before awards, awards in award order; the caller keeps that order.
+//! Each newly reached award is decided once: all its points fit, or the award is declined. The caller keeps the order of
+//! the decisions of a commit: customers by `externalId`, campaigns in activation order, reversals before awards, and both
+//! in award order.
 
-/// What a campaign has given out of its budget.
+/// The budget of a campaign, and how much of it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Points that may stand at a time; ≥ 0.
+    /// The points that may stand at a time, at least 0.
     pub limit: i64,
-    /// Points that stand. Above `limit` after the limit was lowered.
+    /// The points that stand. They can be above `limit` after the limit was lowered.
     pub used: i64,
 }
 
-/// What changed the points that stand.
+/// What happened to the points of an award.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecisionKind {
-    /// An award stands, and its points are used.
+    /// The award stands, and its points are used.
     Standing,
-    /// An award is declined.
+    /// The award is declined, because its points do not fit.
     Declined,
-    /// Points no longer stand.
+    /// Some or all points of a standing award became free.
     Released,
 }
 
-/// One numbered step of a budget.
+/// One step in the sequence of a budget. The caller numbers the steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// What was decided.
     pub kind: DecisionKind,
-    /// The customer's award.
+    /// The number of the award among the customer's awards.
     pub award_number: i64,
-    /// Points of the award, or the points that were released.
+    /// The points of the award, or the points that were released.
     pub points: i64,
     /// The budget's used points after the decision.
     pub used: i64,
 }
 
 impl Budget {
-    /// Whether an award of so many points may stand beside those that stand already.
+    /// Whether an award with this many points fits into what is left of the budget.
     pub fn fits(self, points: i64) -> bool {
         self.used.checked_add(points).is_some_and(|used| used <= self.limit)
     }
 
-    /// Carries out a decision that was made.
+    /// Applies a new or a recorded decision to the used points.
     pub fn carry_out(&mut self, kind: DecisionKind, points: i64) {
         match kind {
             DecisionKind::Standing => self.used += points,
@@ -51,21 +51,21 @@ impl Budget {
         }
     }
 
-    /// Decides a newly reached award.
+    /// Decides a newly reached award and applies the decision.
     pub fn decide(&mut self, award_number: i64, points: i64) -> Decision {
         let kind = if self.fits(points) { DecisionKind::Standing } else { DecisionKind::Declined };
         self.carry_out(kind, points);
         Decision { kind, award_number, points, used: self.used }
     }
 
-    /// Gives back points that no longer stand.
+    /// Frees points that no longer stand.
     pub fn release(&mut self, award_number: i64, points: i64) -> Decision {
         let kind = DecisionKind::Released;
         self.carry_out(kind, points);
         Decision { kind, award_number, points, used: self.used }
     }
 
-    /// Points that are left; never negative.
+    /// Returns the points that are left, never below 0.
     pub fn left(self) -> i64 {
         (self.limit - self.used).max(0)
     }

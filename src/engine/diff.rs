@@ -1,77 +1,76 @@
-//! Recorded awards against reached ones: what stays, moves, shrinks, is reversed, is awarded.
+//! The difference between recorded and reached awards: which awards stay, move, shrink, are reversed or are new.
 //!
-//! Invariant after it is applied: STANDING ∪ DECLINED = the reached awards, equal in points, earnedAt, window,
-//! ordinal and evidence.
+//! Invariant after the difference is applied: the `STANDING` and `DECLINED` awards are exactly the reached awards, and are
+//! equal to them in points, `earnedAt`, window, ordinal and evidence.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::award::Reached;
-use super::purchase::Key;
+use super::award::{AwardName, Reached};
 
-/// An award as it is recorded: STANDING or DECLINED. (A REVERSED one is history.)
+/// A recorded award that is `STANDING` or `DECLINED`. A `REVERSED` award never changes again and is not compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Recorded {
-    /// Among the customer's awards.
+pub struct RecordedAward {
+    /// The number of the award among the customer's awards.
     pub number: i64,
-    /// STANDING; else DECLINED.
+    /// Whether the award is `STANDING`. Otherwise it is `DECLINED`.
     pub standing: bool,
-    /// As it was when last evaluated.
+    /// The award as the last evaluation reached it.
     pub reached: Reached,
 }
 
-/// What brings the recorded awards in line with the reached ones.
+/// The changes that make the recorded awards equal to the reached awards.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Diff {
-    /// Recorded awards that stay, but not as they were, in award order (of what they become).
+    /// The recorded awards that stay but change, in the award order of their new content.
     pub changed: Vec<Changed>,
-    /// Recorded awards no longer reached, in award order.
-    pub reversed: Vec<Recorded>,
-    /// Newly reached awards, in award order.
+    /// The recorded awards that are no longer reached, in award order.
+    pub reversed: Vec<RecordedAward>,
+    /// The newly reached awards, in award order.
     pub awarded: Vec<Reached>,
 }
 
-/// A recorded award that stays under its id and status.
+/// A recorded award that changes and keeps its id and status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changed {
-    /// As it was.
-    pub recorded: Recorded,
-    /// As it is now.
+    /// The award before the change.
+    pub recorded: RecordedAward,
+    /// The award after the change.
     pub reached: Reached,
-    /// What happened to it.
     pub how: How,
 }
 
-/// What happened to a recorded award that stays.
+/// How a recorded award that stays changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum How {
-    /// Another purchase reaches it now. Posts nothing.
+    /// Another purchase reaches the award now. Nothing is posted.
     Moved,
-    /// Moved, and its points count at other times now: REVERSAL and AWARD of all its points.
+    /// The award moved, and its points become available or expire at other times now. A `REVERSAL` and an `AWARD` of all its
+    /// points are posted.
     Reposted,
-    /// So many points fewer: REVERSAL of the difference (STANDING only).
+    /// The award has this many points fewer. If it is `STANDING`, a `REVERSAL` of the difference is posted.
     Shrunk(i64),
-    /// Only window, ordinal or evidence.
+    /// Only the window, the ordinal or the evidence changes. Nothing is posted.
     Adjusted,
 }
 
 impl Diff {
-    /// Nothing to do.
     pub fn is_empty(&self) -> bool {
         self.changed.is_empty() && self.reversed.is_empty() && self.awarded.is_empty()
     }
 }
 
-/// Compares what is recorded with what is reached, both of one customer and campaign and of one stretch of its
-/// purchases. `timed`: the campaign has `holdFor` or `expiresAfter`, so that a new earnedAt moves points in time.
-pub fn diff(mut recorded: Vec<Recorded>, reached: Vec<Reached>, timed: bool) -> Diff {
+/// Compares the recorded awards of one customer in one campaign with the reached awards. Both must be of the same stretch
+/// of purchases. `timed` means that the campaign has `holdFor` or `expiresAfter`, so that a new `earnedAt` changes when the
+/// points are available.
+pub fn diff(mut recorded: Vec<RecordedAward>, reached: Vec<Reached>, timed: bool) -> Diff {
     recorded.sort_by(|a, b| a.reached.order().cmp(&b.reached.order()));
-    let mut by_name: HashMap<(Key, i32), Reached> =
-        reached.into_iter().map(|award| ((award.by.clone(), award.nth), award)).collect();
+    let mut by_name: HashMap<AwardName, Reached> = reached.into_iter().map(|award| (award.name(), award)).collect();
     let mut diff = Diff::default();
-    let mut gone: BTreeMap<i64, VecDeque<Recorded>> = BTreeMap::new();
+    let mut gone: BTreeMap<i64, VecDeque<RecordedAward>> = BTreeMap::new();
     for recorded in recorded {
-        let name = (recorded.reached.by.clone(), recorded.reached.nth);
-        // More points under the same name cannot come of purchases and refunds; if they do, it is another award.
+        let name = recorded.reached.name();
+        // Purchases and refunds cannot add points under the same name. If points are added anyway, the reached award is
+        // treated as another award.
         match by_name.remove(&name) {
             Some(reached) if recorded.reached == reached => {}
             Some(reached) if recorded.reached.points >= reached.points => {
@@ -88,7 +87,7 @@ pub fn diff(mut recorded: Vec<Recorded>, reached: Vec<Reached>, timed: bool) -> 
     let mut newly: Vec<Reached> = by_name.into_values().collect();
     newly.sort_by(|a, b| a.order().cmp(&b.order()));
     for award in newly {
-        // The i-th gone moves to the i-th new, among equal points: both come in award order.
+        // Among awards with equal points, the i-th that is gone moves to the i-th that is new. Both lists are in award order.
         match gone.get_mut(&award.points).and_then(VecDeque::pop_front) {
             Some(recorded) => {
                 let later = recorded.standing && timed && recorded.reached.by.at != award.by.at;

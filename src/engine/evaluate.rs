@@ -1,17 +1,20 @@
-//! What a change can affect, what must be loaded to see it, and the fold from there.
+//! What a change can affect, what must be loaded to evaluate it, and the fold that does so.
 //!
-//! The caller stores, for each customer and campaign, the state after the last counted purchase (the *tail*) and a
-//! *checkpoint* (an earlier state) about every [`CHECKPOINT_EVERY`] counted purchases. Then
-//! - purchases after the tail are folded into it: nothing is loaded, rolling windows aside, which load each purchase
-//!   at most once more when it becomes too old or is used up ([`Append`]);
-//! - anything else is folded again from the last checkpoint before it, chunk by chunk, until a later checkpoint comes
-//!   out unchanged: from there on nothing can differ ([`Refold`]).
+//! For each customer and campaign, the caller stores the state after the last counted purchase (the *tail*) and an earlier
+//! state (a *checkpoint*) about every [`CHECKPOINT_EVERY`] counted purchases.
+//! - [`Append`] folds purchases after the tail into it. Nothing is loaded, except in rolling windows, which load a purchase
+//!   at most once more, when it becomes too old or when an award may begin with it.
+//! - [`Refold`] evaluates any other change. It folds again from the last checkpoint before the change, chunk by chunk, until
+//!   it arrives at a later checkpoint with the same state. From there on nothing can differ.
 //!
-//! Both say what to load and are fed with it, until they ask for nothing more and give their [`Outcome`]. Whoever feeds
-//! them may bound what it loads at once: it says up to where it came. What the customer's cap leaves of the awards is
-//! decided afterwards ([`super::cap`]).
+//! So the cost of a change depends on what the change can affect, never on the length of the customer's history.
 //!
-//! So the cost of a change follows from what it can affect, never from the length of the customer's history.
+//! Both say what to load and are fed with it, until they ask for nothing more and return their [`Outcome`]. The caller may
+//! load only a part of what they ask for, and then says up to which key the part is complete.
+//!
+//! A fold drops awards beyond the first [`Rule::most_awards`](super::rule::Rule::most_awards) that it reaches, because the
+//! cap on the customer's awards cannot keep them. How many of the others the cap keeps depends on the awards outside the
+//! folded stretch; [`super::cap`] decides that afterwards.
 
 use super::award::Reached;
 use super::fold::{Fold, Ran};
@@ -21,37 +24,37 @@ use super::state::State;
 use super::stretch::Stretch;
 use super::window::WindowRule;
 
-/// Counted purchases between two checkpoints; more where the states are large.
+/// The number of counted purchases between two checkpoints. It is greater if the states are large.
 pub const CHECKPOINT_EVERY: u32 = 16;
-/// The most checkpoints that a fold asks for at once.
+/// The most checkpoints that a fold asks for at a time.
 pub const MAX_STRIDE: usize = 64;
 
-/// How one purchase's contribution changed in a commit; a commit has at most one for each purchase.
+/// How a commit changes what one purchase contributes. A commit has at most one change for each purchase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// None: it did not count, or was not there.
+    /// `None` if the purchase did not count or was not recorded.
     pub before: Option<Eligible>,
-    /// None: it does not count.
+    /// `None` if the purchase does not count now.
     pub after: Option<Eligible>,
 }
 
-/// What a commit's changes mean for one customer and campaign.
+/// What the changes of a commit require for one customer and campaign.
 #[derive(Clone, Debug)]
 pub enum Plan<'a> {
-    /// Nothing can differ.
+    /// No award and no state can differ.
     Unaffected,
-    /// All changes lie after the tail.
+    /// All changes are new purchases after the tail.
     Append(Box<Append<'a>>),
-    /// Fold again all that follows the first changed key, at least past the last.
+    /// The history must be folded again from before the first changed key until after the last.
     Refold {
-        /// The first changed key.
+        /// The key of the first changed purchase.
         first: Key,
-        /// The last changed key.
+        /// The key of the last changed purchase.
         last: Key,
     },
 }
 
-/// Sorts a commit's changes into what they can affect.
+/// Determines what the changes of a commit can affect.
 pub fn plan<'a>(campaign: Campaign<'a>, tail: &Tail, changes: Vec<Change>) -> Plan<'a> {
     let is_new = |key: &Key| tail.state.last.as_ref().is_none_or(|last| key > last);
     let mut new = Vec::new();
@@ -60,7 +63,7 @@ pub fn plan<'a>(campaign: Campaign<'a>, tail: &Tail, changes: Vec<Change>) -> Pl
     for Change { before, after } in changes.into_iter().filter(|change| change.before != change.after) {
         let Some(key) = before.as_ref().or(after.as_ref()).map(|eligible| eligible.key.clone()) else { continue };
         if is_new(&key) {
-            // One that counted before, yet lies after the tail, was passed over by the window and moved nothing.
+            // A purchase after the tail that was eligible before was not counted in any window. So its change affects nothing.
             if before.is_none() {
                 new.extend(after);
             }
@@ -79,60 +82,60 @@ pub fn plan<'a>(campaign: Campaign<'a>, tail: &Tail, changes: Vec<Change>) -> Pl
     Plan::Append(Box::new(Append::new(campaign, tail.clone(), new)))
 }
 
-/// A stored tail: the state and how far it is from its last checkpoint.
+/// A stored tail: the state, and its distance from the last checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tail {
-    /// After the last counted purchase.
+    /// The state after the last counted purchase.
     pub state: State,
-    /// Purchases counted since the last checkpoint (or the beginning).
+    /// The number of purchases counted since the last checkpoint, or since the beginning.
     pub since_checkpoint: u32,
 }
 
-/// What a fold found.
+/// The result of a fold.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
-    /// Reached in [`Self::stretch`], in award order; before the customer's cap.
+    /// The awards reached in [`Self::stretch`], in award order. [`super::cap`] must still cut them.
     pub awards: Vec<Reached>,
-    /// What was folded. Behind it nothing differs.
+    /// The stretch that was folded. After its end, nothing differs from before.
     pub stretch: Stretch,
-    /// The new purchases lay after the tail: nothing that is recorded can differ.
+    /// Whether all new purchases lie after the tail. Then no recorded award can differ.
     pub appended: bool,
-    /// Checkpoints to store; those stored inside the stretch are void.
+    /// The checkpoints to store. They replace all that are stored inside the stretch.
     pub checkpoints: Vec<State>,
-    /// To store in place of the tail; none: it stays.
+    /// The new tail, or `None` if the stored tail stays.
     pub tail: Option<Tail>,
-    /// The stored state at the stretch's end, if it has one.
+    /// The stored state at which the fold stopped, or `None` if no stored state stopped it.
     pub met: Option<State>,
 }
 
 /// What a fold asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Load {
-    /// Stored states, for [`Refold::feed_checkpoints`].
+    /// Stored states, to be passed to [`Refold::feed_checkpoints`].
     Checkpoints(Checkpoints),
-    /// Purchases, for [`Refold::feed`].
+    /// Purchases, to be passed to [`Append::feed`] or [`Refold::feed`].
     Purchases(Stretch),
 }
 
-/// Stored states of a customer in a campaign, each at the key of its last purchase.
+/// Which stored states of a customer in a campaign a fold asks for. The key of a state is that of its last purchase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checkpoints {
-    /// The last one before this key, if one is asked for.
+    /// If given, the fold asks for the last state before this key.
     pub before: Option<Key>,
-    /// And the first ones after this key …
+    /// The fold also asks for the first `count` states after this key.
     pub after: Key,
-    /// … so many, at the most.
+    /// The most states after `after`; 0 if none is asked for.
     pub count: usize,
 }
 
 impl Outcome {
-    /// Nothing was folded.
+    /// The outcome if nothing was folded.
     pub fn unchanged() -> Self {
         Self { appended: true, ..Self::default() }
     }
 
-    /// Drops what was found after the last checkpoint up to `key`, and returns that checkpoint, to go on from
-    /// ([`Refold::onward`]). None: there is no such checkpoint, and nothing is dropped.
+    /// Returns the last checkpoint of the outcome up to `key` and drops everything that was found after it. The fold can go on
+    /// from the checkpoint with [`Refold::onward`]. If there is no such checkpoint, returns `None` and drops nothing.
     pub fn rewind(&mut self, key: &Key) -> Option<State> {
         let state = self.last_checkpoint(key)?.clone();
         self.checkpoints.retain(|checkpoint| checkpoint.last <= state.last);
@@ -141,12 +144,12 @@ impl Outcome {
         Some(state)
     }
 
-    /// Where [`Self::rewind`] would go on from.
+    /// Returns the checkpoint that [`Self::rewind`] would return.
     pub fn last_checkpoint(&self, key: &Key) -> Option<&State> {
         self.checkpoints.iter().rfind(|state| state.last.as_ref() <= Some(key))
     }
 
-    /// With what a fold found that went on from the state that [`Self::rewind`] returned.
+    /// Adds the outcome of the fold that went on from the state that [`Self::rewind`] returned.
     #[must_use]
     pub fn followed_by(mut self, onward: Self) -> Self {
         self.awards.extend(onward.awards);
@@ -165,7 +168,7 @@ pub struct Append<'a> {
 }
 
 impl<'a> Append<'a> {
-    /// Folds these purchases, all after the tail's last, into the tail.
+    /// Folds these purchases into the tail. All of them must come after the last purchase of the tail.
     pub fn new(campaign: Campaign<'a>, tail: Tail, purchases: Vec<Eligible>) -> Self {
         let from = tail.state.last.clone();
         let mut fold = Fold::new(campaign, tail);
@@ -173,14 +176,14 @@ impl<'a> Append<'a> {
         Self { fold, from, load: None }
     }
 
-    /// Stores a checkpoint as often as that, in place of [`CHECKPOINT_EVERY`].
+    /// Sets the number of counted purchases between two checkpoints. The default is [`CHECKPOINT_EVERY`].
     #[must_use]
     pub fn checkpoint_every(mut self, purchases: u32) -> Self {
         self.fold.checkpoint_every = purchases;
         self
     }
 
-    /// Goes on as far as it can. What must be loaded before it can go further; none: done.
+    /// Folds as far as possible. Returns what must be loaded to go on, or `None` if the fold is complete.
     pub fn load(&mut self) -> Option<Stretch> {
         self.load = match self.fold.run(|_| false) {
             Ran::Wants(stretch) => Some(stretch),
@@ -189,14 +192,15 @@ impl<'a> Append<'a> {
         self.load.clone()
     }
 
-    /// Takes what [`Self::load`] asked for, in any order: all up to `to`, if not all that it asked for.
+    /// Takes the purchases that [`Self::load`] asked for, in any order. If only a part was loaded, `to` is the key up to which
+    /// all are there.
     pub fn feed(&mut self, loaded: Vec<Eligible>, to: Option<Key>) {
         if let Some(to) = to.or(self.load.take().and_then(|stretch| stretch.to)) {
             self.fold.look_back(loaded, to);
         }
     }
 
-    /// What it found.
+    /// Returns the result of the fold.
     pub fn finish(self) -> Outcome {
         let Fold { tail, awards, checkpoints, .. } = self.fold;
         let stretch = Stretch { after: self.from, to: None };
@@ -204,47 +208,47 @@ impl<'a> Append<'a> {
     }
 }
 
-/// A fold over what is stored already, chunk by chunk: ask [`Self::load`], answer with [`Self::feed_checkpoints`] or
-/// [`Self::feed`], until it is done.
+/// A fold over stored purchases, chunk by chunk. The caller loads what [`Self::load`] asks for and passes it to
+/// [`Self::feed_checkpoints`] or [`Self::feed`], until [`Self::load`] returns `None`.
 #[derive(Clone, Debug)]
 pub struct Refold<'a> {
     fold: Fold<'a>,
     from: Option<Key>,
-    /// The first changed key, as long as the checkpoint before it is not loaded.
+    /// The first changed key, until the checkpoint before it is loaded.
     first: Option<Key>,
-    /// The first and the last changed key differ.
+    /// Whether the first and the last changed key differ.
     several: bool,
-    /// Stored states only bound its chunks.
+    /// Whether this is a search. It uses stored states only to bound its chunks.
     searches: bool,
     /// The last changed key.
     last: Option<Key>,
-    /// Stored states after the last change, in order: where one comes out unchanged, the rest stands.
+    /// Loaded states after the last change, in order. If the fold arrives at one of them unchanged, nothing after it differs.
     ahead: Vec<State>,
-    /// Those after this key are not loaded yet; none: there are no more.
+    /// Stored states after this key are not loaded yet. `None` if there are no more to load.
     unloaded: Option<Key>,
-    /// How many were loaded: the next time as many again, so that the number of chunks is logarithmic and no more than
-    /// twice what is needed is loaded.
+    /// How many states were loaded. The next time, the fold asks for as many again. So the number of chunks is logarithmic,
+    /// and at most twice as much is loaded as is needed.
     spanned: usize,
-    /// Up to here purchases were taken to fold in.
+    /// The key up to which the fold took purchases to fold in.
     taken_to: Option<Key>,
-    /// All were taken.
+    /// Whether the fold took all purchases up to the end of the history.
     ended: bool,
     asked: Option<Asked>,
-    /// The one of `ahead` that came out unchanged.
+    /// Whether the fold arrived unchanged at one of `ahead`.
     met: bool,
 }
 
-/// Purchases that a fold waits for.
+/// The purchases that a fold waits for.
 #[derive(Clone, Debug)]
 enum Asked {
-    /// To fold in.
+    /// Purchases to fold in.
     Next(Stretch),
-    /// To look back on.
+    /// Purchases to look back on.
     Past(Stretch),
 }
 
 impl<'a> Refold<'a> {
-    /// Folds again from the last stored checkpoint before `first`.
+    /// Folds again from the last stored checkpoint before `first`, and at least until after `last`.
     pub fn new(campaign: Campaign<'a>, first: &Key, last: &Key) -> Self {
         Self {
             first: Some(first.clone()),
@@ -255,12 +259,12 @@ impl<'a> Refold<'a> {
         }
     }
 
-    /// Starts from the beginning: the whole period.
+    /// Folds the whole period, and does not look for stored states.
     pub fn whole(campaign: Campaign<'a>) -> Self {
         Self::onward(campaign, State::default())
     }
 
-    /// Starts from a state, and goes on to the end.
+    /// Folds from a state to the end of the history, and does not look for stored states.
     pub fn onward(campaign: Campaign<'a>, state: State) -> Self {
         Self {
             from: state.last.clone(),
@@ -279,14 +283,14 @@ impl<'a> Refold<'a> {
         }
     }
 
-    /// A search from the last stored checkpoint before `key`: it stops at no stored state, stores none and keeps every
-    /// award that it reaches, also those that the customer's cap does not leave.
+    /// A search from the last stored checkpoint before `key`. It does not stop at stored states, returns no checkpoints, and
+    /// keeps every award that it reaches, also beyond the cap on the customer's awards.
     pub(super) fn search_before(campaign: Campaign<'a>, key: Key) -> Self {
         let search = Self::search_from(campaign, State::default());
         Self { first: Some(key.clone()), unloaded: Some(key), ..search }
     }
 
-    /// A search from a state.
+    /// A search from a state; see [`Self::search_before`].
     pub(super) fn search_from(campaign: Campaign<'a>, state: State) -> Self {
         let unloaded = state.last.clone();
         let mut search = Self { searches: true, unloaded, ..Self::onward(campaign, state) };
@@ -294,19 +298,19 @@ impl<'a> Refold<'a> {
         search.checkpoint_every(u32::MAX)
     }
 
-    /// Stores a checkpoint as often as that, in place of [`CHECKPOINT_EVERY`].
+    /// Sets the number of counted purchases between two checkpoints. The default is [`CHECKPOINT_EVERY`].
     #[must_use]
     pub fn checkpoint_every(mut self, purchases: u32) -> Self {
         self.fold.checkpoint_every = purchases;
         self
     }
 
-    /// What it reached so far.
+    /// Returns the awards that the fold has reached so far.
     pub(super) fn awards(&self) -> &[Reached] {
         &self.fold.awards
     }
 
-    /// Goes on as far as it can. What must be loaded before it can go further; none: done.
+    /// Folds as far as possible. Returns what must be loaded to go on, or `None` if the fold is complete.
     pub fn load(&mut self) -> Option<Load> {
         if let Some(first) = &self.first {
             let after = self.unloaded.clone().unwrap_or_else(|| first.clone());
@@ -337,7 +341,7 @@ impl<'a> Refold<'a> {
         Some(self.ask(Asked::Next(Stretch { after: self.taken_to.clone(), to })))
     }
 
-    /// How many stored states it asks for.
+    /// Returns how many stored states the fold asks for next.
     fn stride(&self) -> usize {
         self.spanned.clamp(1, MAX_STRIDE)
     }
@@ -349,8 +353,9 @@ impl<'a> Refold<'a> {
         load
     }
 
-    /// Folds in what was taken, until a stored state comes out unchanged. Rolling: of several changes two may balance
-    /// each other in the state, yet become too old at different times; once all are too old or used up, none does.
+    /// Folds in the purchases that were taken, until the fold arrives at a stored state unchanged. In a rolling window, several
+    /// changes can balance each other in the state and still become too old at different times. So an equal state stops the
+    /// fold only if all changed purchases are too old or used up.
     fn run(&mut self) -> Ran {
         let Self { fold, ahead, last, several, searches, .. } = self;
         let balanced = *several && matches!(fold.campaign.rule.window, WindowRule::Rolling { .. });
@@ -360,8 +365,8 @@ impl<'a> Refold<'a> {
         })
     }
 
-    /// How far a timer that does not reopen may count: to its close, or, as long as nothing has opened it, to the last
-    /// change, which is likely to be what does.
+    /// Returns how far a fold over a timer that does not reopen must go: to the close of its window. As long as no purchase has
+    /// opened the window, this is the last change, because that is likely to open it.
     fn horizon(&self) -> Option<Key> {
         let WindowRule::Timer { reopens: false, .. } = &self.fold.campaign.rule.window else { return None };
         let window = self.fold.tail.state.window;
@@ -369,7 +374,7 @@ impl<'a> Refold<'a> {
         window.map(|window| Key::before(window.closes)).or(last)
     }
 
-    /// Takes the stored states that [`Self::load`] asked for, in order.
+    /// Takes the stored states that [`Self::load`] asked for: the one before the key, and those after it in order.
     pub fn feed_checkpoints(&mut self, before: Option<State>, ahead: Vec<State>) {
         if self.first.take().is_some() {
             let state = before.unwrap_or_default();
@@ -383,7 +388,8 @@ impl<'a> Refold<'a> {
         self.ahead = ahead;
     }
 
-    /// Takes the purchases that [`Self::load`] asked for, in any order: all up to `to`, if not all that it asked for.
+    /// Takes the purchases that [`Self::load`] asked for, in any order. If only a part was loaded, `to` is the key up to which
+    /// all are there.
     pub fn feed(&mut self, purchases: Vec<Eligible>, to: Option<Key>) {
         match self.asked.take() {
             Some(Asked::Past(stretch)) => {
@@ -400,7 +406,7 @@ impl<'a> Refold<'a> {
         }
     }
 
-    /// What it found.
+    /// Returns the result of the fold.
     pub fn finish(self) -> Outcome {
         let Fold { tail, awards, checkpoints, .. } = self.fold;
         let to = if self.met { tail.state.last.clone() } else { None };

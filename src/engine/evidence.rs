@@ -1,4 +1,4 @@
-//! Evidence: the purchases that an award rests on, derived from the first and the last of them.
+//! Evidence: the purchases that an award is based on. They are derived from the first and the last of them.
 
 use super::goal::Goal;
 use super::purchase::Key;
@@ -6,8 +6,8 @@ use super::rule::{Campaign, Eligible};
 use super::time::Instant;
 use super::window::{Interval, WindowRule};
 
-/// The evidence of an award, oldest first. `from` and `by`: its `evidence_from` and reaching purchase. `eligible`: the
-/// customer's eligible purchases from the one to the other, in order.
+/// Returns the evidence of an award, oldest first. `from` is its first purchase and `by` the reaching purchase. `eligible`
+/// contains at least the customer's eligible purchases from `from` to `by`, in order.
 pub fn evidence<'a>(campaign: Campaign<'_>, from: &Key, by: &Key, eligible: &'a [Eligible]) -> Vec<&'a Eligible> {
     let within = eligible.iter().filter(|purchase| (from..=by).contains(&&purchase.key));
     match &campaign.rule.goal {
@@ -17,7 +17,7 @@ pub fn evidence<'a>(campaign: Campaign<'_>, from: &Key, by: &Key, eligible: &'a 
     }
 }
 
-/// The first `k` purchases of each calendar window.
+/// Returns the first `k` of the purchases in each calendar window.
 fn first_of_each_window<'a>(
     campaign: Campaign<'_>,
     k: i32,
@@ -41,7 +41,7 @@ fn first_of_each_window<'a>(
 }
 
 fn calendar_window(campaign: Campaign<'_>, at: Instant) -> Option<Interval> {
-    let Campaign { rule, period } = campaign;
+    let Campaign { rule, period, .. } = campaign;
     match &rule.window {
         WindowRule::Calendar(calendar) => Some(calendar.window_at(&rule.time_zone, period.starts_at, at)),
         _ => None,

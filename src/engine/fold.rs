@@ -1,8 +1,8 @@
-//! A fold under way: purchases go in chunk by chunk, awards and checkpoints come out.
+//! A fold in progress: it takes purchases chunk by chunk and returns awards and checkpoints.
 //!
-//! Rolling windows look back. What counts in them is not kept whole: a purchase is loaded once more when it becomes too
-//! old, or when a completion uses it up and its key opens the award's window. So a fold holds a chunk and what it looks
-//! back on, never a whole window.
+//! A fold over a rolling window looks back on purchases that it has already counted. It does not keep all of them: a
+//! purchase is loaded again when it becomes too old, or when it may be the first one that an award uses up, which opens the
+//! window of the award. So a fold holds one chunk and what it looks back on, never a whole window.
 
 use super::award::Reached;
 use super::evaluate::{CHECKPOINT_EVERY, Tail};
@@ -12,10 +12,10 @@ use super::state::{State, first_after, too_old};
 use super::stretch::Stretch;
 use super::window::WindowRule;
 
-/// The most purchases that a rolling fold keeps from one chunk for the next.
+/// The most purchases that a fold over a rolling window keeps from one chunk to the next.
 const KEPT: usize = 1_024;
-/// Stored bytes of a purchase, at the least. A state with many items waits for the next checkpoint until as many bytes
-/// of purchases as it has itself have passed: so checkpoints take no more room than the history.
+/// The fewest bytes that a stored purchase takes. A state with many items becomes a checkpoint only after purchases of at
+/// least its own size were counted. So checkpoints take no more room than the history.
 const PURCHASE_BYTES: usize = 256;
 
 #[derive(Clone, Debug)]
@@ -23,25 +23,26 @@ pub(super) struct Fold<'a> {
     pub(super) campaign: Campaign<'a>,
     pub(super) checkpoint_every: u32,
     pub(super) tail: Tail,
-    /// Reached by what was folded in: of each fold the first that the customer's cap can leave.
+    /// The first `most_awards` awards that were reached. Further ones are dropped.
     pub(super) awards: Vec<Reached>,
+    /// [`Rule::most_awards`](super::rule::Rule::most_awards): the cap on the customer's awards cannot keep more.
     pub(super) most_awards: usize,
     pub(super) checkpoints: Vec<State>,
-    /// In order: those to fold in and, rolling, those before them that are loaded and still count.
+    /// In order: the purchases to fold in and, for a rolling window, the loaded ones before them that still count.
     purchases: Vec<Eligible>,
-    /// Rolling: all that counts up to here is among `purchases` …
+    /// Rolling windows only: `purchases` contains all counted purchases up to this key, and all after `gap_to`.
     seen_to: Option<Key>,
-    /// … and all that counts after this key. What lies between is loaded when it is needed.
+    /// Rolling windows only: counted purchases after `seen_to` and up to this key are loaded when they are needed.
     gap_to: Option<Key>,
 }
 
-/// How far a fold came.
+/// Why a run of a fold ended.
 pub(super) enum Ran {
-    /// Everything is folded in.
+    /// All purchases of the chunk are folded in.
     Through,
-    /// The condition to stop held.
+    /// The condition of the caller stopped the fold.
     Stopped,
-    /// Rolling: it looks back on this, which must be loaded first.
+    /// Rolling windows only: the fold must look back on this stretch, which is not loaded.
     Wants(Stretch),
 }
 
@@ -61,13 +62,13 @@ impl<'a> Fold<'a> {
         }
     }
 
-    /// Starts again, from a stored state.
+    /// Replaces the state from which the fold starts. No purchase may have been folded in yet.
     pub(super) fn restart(&mut self, state: State) {
         self.gap_to.clone_from(&state.last);
         self.tail = Tail { state, since_checkpoint: 0 };
     }
 
-    /// How far back a rolling window reaches.
+    /// Returns the duration of a rolling window (µs), or `None` for any other window.
     fn rolling(&self) -> Option<i64> {
         match &self.campaign.rule.window {
             WindowRule::Rolling { duration } => Some(duration.micros()),
@@ -75,7 +76,7 @@ impl<'a> Fold<'a> {
         }
     }
 
-    /// Takes the next purchases to fold in, in any order; keeps what still counts of those before.
+    /// Takes the next purchases to fold in, in any order. For a rolling window, keeps earlier ones that still count.
     pub(super) fn go_on(&mut self, chunk: Vec<Eligible>) {
         if self.rolling().is_some() {
             self.keep_what_counts();
@@ -85,7 +86,7 @@ impl<'a> Fold<'a> {
         self.add(chunk);
     }
 
-    /// Takes what it looks back on, up to this key, in any order.
+    /// Takes the purchases that the fold looks back on, in any order. They are complete up to the key `to`.
     pub(super) fn look_back(&mut self, loaded: Vec<Eligible>, to: Key) {
         let used_to = &self.tail.state.used_to;
         self.purchases.retain(|purchase| Some(&purchase.key) > used_to.as_ref());
@@ -99,7 +100,8 @@ impl<'a> Fold<'a> {
         self.purchases.dedup_by(|a, b| a.key == b.key);
     }
 
-    /// Once everything is folded in.
+    /// Drops purchases that no longer count. If more than [`KEPT`] are left, drops the newer ones as well; they are loaded
+    /// again when they are needed. Everything must be folded in.
     fn keep_what_counts(&mut self) {
         let used_to = &self.tail.state.used_to;
         self.purchases.retain(|purchase| Some(&purchase.key) > used_to.as_ref());
@@ -115,8 +117,8 @@ impl<'a> Fold<'a> {
         self.gap_to.clone_from(&self.tail.state.last);
     }
 
-    /// Folds in the purchases after the state's last, as far as what they look back on is loaded; stops after the first
-    /// for which `stop` holds.
+    /// Folds in the purchases after the last one of the state, until one must look back on purchases that are not loaded.
+    /// Stops after the first purchase for which `stop` holds.
     pub(super) fn run(&mut self, stop: impl Fn(&State) -> bool) -> Ran {
         let last = self.tail.state.last.as_ref();
         let start = last.map_or(0, |last| self.purchases.partition_point(|purchase| purchase.key <= *last));
@@ -147,9 +149,9 @@ impl<'a> Fold<'a> {
         *since_checkpoint >= self.checkpoint_every && passed_bytes >= state.item_bytes()
     }
 
-    /// Rolling: what must be loaded before this purchase is folded in. What is too old beside it; and, if it completes
-    /// the goal, what that uses up: only if it does, for in a window that stays just short of its goal, each append
-    /// would load all of it.
+    /// Returns what must be loaded before this purchase is folded in: the purchases that are too old by then and, if this
+    /// purchase reaches the goal, the first one that the award uses up. The latter is not loaded in advance, because each
+    /// append to a window that stays just short of its goal might then load the whole window.
     fn looks_back(&mut self, next: usize) -> Option<Stretch> {
         let duration = self.rolling()?;
         if !self.has_gap() {
@@ -164,7 +166,7 @@ impl<'a> Fold<'a> {
             self.tail.state.expire(&self.campaign.rule.goal, &self.purchases[..next], expired_to);
         }
         if seen_to.as_ref() < Some(&old) {
-            // For all that are to be folded in, so that they do not ask one by one.
+            // Asks for all that is too old by the last purchase of the chunk, so that the others need not ask one by one.
             let to = self.purchases.last().map(|last| old_beside(last.key.at));
             return Some(Stretch { after: seen_to, to });
         }
@@ -174,7 +176,7 @@ impl<'a> Fold<'a> {
         (is_open && reaches && self.has_gap()).then_some(Stretch { after: seen_to, to: Some(gap_to) })
     }
 
-    /// Rolling: some of what counts may not be loaded.
+    /// Whether some counted purchases of a rolling window may not be loaded.
     fn has_gap(&self) -> bool {
         self.tail.state.count > 0 && self.seen_to() < self.gap_to.as_ref()
     }

@@ -2,59 +2,56 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The most that a [`Goal::Distinct`] can ask for: what was counted so far is a part of each stored state.
+/// The greatest `at_least` of a [`Goal::Distinct`]. It is bounded because each stored state contains the counted items.
 pub const MAX_DISTINCT: i32 = 1_000;
 
-/// Counted over a window's eligible purchases in order.
+/// What is counted over the eligible purchases of a window, in order.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Goal {
-    /// Reached by each purchase.
+    /// Reached at each purchase.
     EveryPurchase,
-    /// Reached by the n-th purchase; with `repeat` by the 2n-th, 3n-th … too.
+    /// Reached at the n-th purchase; with `repeat` also at the 2n-th, the 3n-th, and so on.
     Purchases {
-        /// n ≥ 1.
+        /// The number n, at least 1.
         at_least: i32,
-        /// Once a window, or again and again.
         repeat: bool,
     },
-    /// Reached when the eligible amounts sum to so much; with `repeat` at each further multiple.
+    /// Reached at the purchase at which the sum of the eligible amounts reaches `at_least`; with `repeat` also at each
+    /// further multiple.
     Spend {
-        /// Minor units, > 0.
+        /// In minor units, above 0.
         at_least: i64,
-        /// Once a window, or again and again.
         repeat: bool,
     },
-    /// Reached when so many different ones were bought.
+    /// Reached at the purchase at which `at_least` different articles or categories have been bought.
     Distinct {
-        /// What must differ.
         of: DistinctOf,
-        /// 1 to [`MAX_DISTINCT`].
+        /// From 1 to [`MAX_DISTINCT`].
         at_least: i32,
     },
-    /// Reached by the k-th purchase of the n-th of n consecutive windows with at least k each.
+    /// Reached at the k-th purchase of the last of n consecutive windows with at least k purchases each.
     Streak {
-        /// n ≥ 1 windows.
+        /// The number n of windows, at least 1.
         length: i32,
-        /// k ≥ 1 purchases in each.
+        /// The number k of purchases in each window, at least 1.
         purchases_per_window: i32,
-        /// Whether counting starts again at the next window.
+        /// Whether counting starts again at the next window after an award. Otherwise only the first streak counts.
         repeat: bool,
     },
 }
 
-/// What a [`Goal::Distinct`] tells apart.
+/// What must differ for a [`Goal::Distinct`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum DistinctOf {
-    /// Articles.
     Sku,
-    /// Categories; lines without one do not count.
+    /// Lines without a category do not count.
     Category,
 }
 
 impl Goal {
-    /// Whether a window can give more than one award.
+    /// Whether counting starts again after an award: in the same window or, for a streak, at the next window.
     pub const fn repeats(&self) -> bool {
         match self {
             Self::EveryPurchase => true,
@@ -70,7 +67,7 @@ mod tests {
 
     use super::*;
 
-    /// Campaigns are stored with it, and keys of requests that may come again.
+    /// Stored campaigns contain this form. So do the requests that idempotency keys identify.
     #[test]
     fn the_stored_form_is_for_ever() {
         let (at_least, repeat) = (2_000, true);

@@ -1,55 +1,50 @@
-//! Life of a campaign: `DRAFT` → `SCHEDULED` → `ACTIVE` ⇄ `PAUSED` → `ENDED` → `SETTLED`.
+//! The life of a campaign: `DRAFT` → `SCHEDULED` → `ACTIVE` ⇄ `PAUSED` → `ENDED` → `SETTLED`.
 //!
-//! Boundaries that people set take effect after everything that was counted already, so no edit rewrites the past.
+//! A boundary that people set takes effect after everything that was already counted, so no transition changes the past.
 
 use super::rule::{Pause, Period};
 use super::time::Instant;
 
-/// Follows from recorded transitions and the clock.
+/// The status of a campaign. It follows from the recorded transitions and the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Status {
-    /// Not activated.
     Draft,
-    /// Activated, before its start.
+    /// The campaign is activated, and its start is in the future.
     Scheduled,
-    /// Counting.
     Active,
-    /// Activated, and purchases do not count.
+    /// The campaign is paused and not resumed.
     Paused,
-    /// After its end; late purchases and refunds still count.
+    /// The end has passed, or the campaign was ended by hand. Late purchases and refunds still count.
     Ended,
-    /// Nothing counts any more.
+    /// New purchases and refunds no longer count.
     Settled,
 }
 
 /// The recorded transitions of a campaign.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Life {
-    /// Its period and pauses.
     pub period: Period,
-    /// No longer a draft.
     pub activated: bool,
-    /// Ended by hand.
+    /// Whether the campaign was ended by hand.
     pub ended: bool,
-    /// No longer counting.
     pub settled: bool,
-    /// The latest boundary that was set by hand.
+    /// The latest boundary that a pause, a resume or an end by hand set.
     pub boundary: Option<Instant>,
 }
 
 /// Why a transition was refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// Not from this status.
+    /// The transition is not allowed in this status.
     #[error("the campaign is {0:?}")]
     Illegal(Status),
-    /// The end lies before what was counted already, or the lateness after it is over.
-    #[error("lies in the past")]
+    /// The end is not after everything that was already counted, or `endsAt + lateness` has passed.
+    #[error("the end is in the past")]
     BoundaryInPast,
 }
 
 impl Life {
-    /// The status at an instant. A recorded boundary shows at once, even where it lies ahead.
+    /// Returns the status at an instant. A recorded boundary shows immediately, even if it is in the future.
     pub fn status(&self, now: Instant) -> Status {
         let over = self.ended || self.period.ends_at.is_some_and(|end| end <= now);
         match () {
@@ -62,13 +57,14 @@ impl Life {
         }
     }
 
-    /// Where a transition made now takes effect. `latest`: the latest recorded purchasedAt over all customers.
+    /// Returns the boundary at which a transition made now takes effect. `latest` is the latest recorded `purchasedAt` over
+    /// all customers.
     pub fn next_boundary(&self, now: Instant, latest: Option<Instant>) -> Instant {
         let after_latest = latest.map_or(now, |latest| latest.plus(1));
         now.max(after_latest).max(self.boundary.unwrap_or(now))
     }
 
-    /// Refused when the end and its lateness (µs) are past: nothing could count any more.
+    /// Activates a draft. Refused if `endsAt + lateness` (µs) has passed, because nothing could count any more.
     pub fn activate(&mut self, now: Instant, lateness: i64) -> Result<(), Refusal> {
         if self.activated {
             return Err(Refusal::Illegal(self.status(now)));
@@ -80,7 +76,7 @@ impl Life {
         Ok(())
     }
 
-    /// ACTIVE only.
+    /// Pauses the campaign from the next boundary on. Allowed in `ACTIVE` only.
     pub fn pause(&mut self, now: Instant, latest: Option<Instant>) -> Result<(), Refusal> {
         match self.status(now) {
             Status::Active => {
@@ -92,13 +88,13 @@ impl Life {
         }
     }
 
-    /// PAUSED only.
+    /// Resumes the campaign from the next boundary on. Allowed in `PAUSED` only.
     pub fn resume(&mut self, now: Instant, latest: Option<Instant>) -> Result<(), Refusal> {
         match (self.status(now), self.period.pauses.last().copied()) {
             (Status::Paused, Some(pause)) => {
                 let to = self.set_boundary(now, latest);
                 self.period.pauses.pop();
-                // A pause without an instant was none.
+                // A pause that contains no instant is not recorded.
                 if pause.from < to {
                     self.period.pauses.push(Pause { to: Some(to), ..pause });
                 }
@@ -108,7 +104,8 @@ impl Life {
         }
     }
 
-    /// SCHEDULED (leaves an empty period), ACTIVE or PAUSED.
+    /// Ends the campaign at the next boundary, if that is earlier than `endsAt`. Allowed in `SCHEDULED`, `ACTIVE` and
+    /// `PAUSED`. In `SCHEDULED`, this leaves an empty period, unless a purchase after the start is already recorded.
     pub fn end(&mut self, now: Instant, latest: Option<Instant>) -> Result<(), Refusal> {
         match self.status(now) {
             Status::Scheduled | Status::Active | Status::Paused => {
@@ -121,7 +118,8 @@ impl Life {
         }
     }
 
-    /// After activation: the new end, and the old one, must lie after the boundary that a transition made now has.
+    /// Changes the end after activation. Both the new and the old end must be later than the boundary that a transition made
+    /// now would have.
     pub fn reschedule(
         &mut self,
         ends_at: Option<Instant>,
@@ -137,7 +135,7 @@ impl Life {
         Ok(())
     }
 
-    /// At or after `endsAt + lateness` (µs).
+    /// Whether the campaign may be settled: at or after `endsAt + lateness` (µs), and only once.
     pub fn may_settle(&self, now: Instant, lateness: i64) -> bool {
         let due = self.period.ends_at.is_some_and(|end| end.plus(lateness) <= now);
         self.activated && !self.settled && due

@@ -1,12 +1,13 @@
-//! What progress takes beside the running state: aggregates in place of the purchases that they are made of.
+//! What progress needs in addition to the tail, which is the state after the last counted purchase: aggregates of purchases
+//! instead of the purchases themselves.
 //!
-//! - A rolling window shows what is unused, and time alone takes purchases out of it. [`Unused`] has what it shows as a
-//!   step function of time, so that its size does not depend on how many purchases the window holds.
-//! - A calendar or recurring window that the running state has left already (purchases may lie minutes ahead of the
-//!   clock) shows the state at its close: [`Earlier`].
+//! - The progress of a rolling window counts the unused purchases, and time alone removes purchases from the window.
+//!   [`Unused`] stores the progress as a step function of time, so its size does not depend on the number of purchases.
+//! - Purchases can be minutes ahead of the clock, so the tail may already have left the current calendar or recurring
+//!   window. The progress of that window follows from the state at its close: [`Earlier`].
 //!
-//! [`Look`] finds either. It says which purchases to load, takes them page by page, and keeps aggregates alone. Only
-//! purchases that lie ahead of the clock are kept until it ends.
+//! [`Look`] computes both. It says which purchases to load, takes them page by page, and keeps only aggregates of them. If the
+//! tail of a rolling window is ahead of the clock, it also keeps the purchases after the last checkpoint before the clock.
 
 use std::collections::BTreeMap;
 
@@ -20,64 +21,64 @@ use super::stretch::Stretch;
 use super::time::Instant;
 use super::window::{Interval, WindowRule};
 
-/// Steps that are kept: a window that loses more purchases than this is looked at again.
+/// The most steps that are kept. After these steps, a new look is needed.
 pub const MAX_STEPS: usize = 64;
 
-/// What progress takes beside the running state.
+/// What progress needs in addition to the tail.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Lookback {
-    /// Of a rolling window.
+    /// For a rolling window.
     #[serde(rename = "u")]
     Unused(Unused),
-    /// Of a window that the running state has left.
+    /// For a window that the tail has already left.
     #[serde(rename = "e")]
     Earlier(Box<Earlier>),
 }
 
-/// What a rolling window shows as time goes by.
+/// The progress of a rolling window as a function of time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unused {
-    /// µs of the window.
+    /// The duration of the window (µs).
     #[serde(rename = "d")]
     duration: i64,
-    /// It tells nothing of earlier instants.
+    /// The progress is unknown before this instant.
     #[serde(rename = "f")]
     from: Instant,
-    /// Oldest first.
+    /// In order of time.
     #[serde(rename = "s")]
     steps: Vec<Step>,
-    /// After the last step nothing is unused. Otherwise it tells nothing of later instants.
+    /// If true, no purchase is unused after the last step. If false, the progress is unknown after it.
     #[serde(rename = "w")]
     whole: bool,
-    /// The running state without what the steps take out of it: a later look goes on from here.
+    /// The tail without the purchases that the steps take out. A later look can go on from this state.
     #[serde(rename = "r", skip_serializing_if = "Option::is_none")]
     rest: Option<Box<State>>,
 }
 
-/// What a rolling window shows until its oldest purchase is too old.
+/// The progress of a rolling window until its oldest purchase is too old.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// When the oldest unused purchase was made.
+    /// The instant of the oldest unused purchase, which opens the window.
     #[serde(rename = "o")]
     pub opens: Instant,
-    /// What is counted in the window that it opens.
+    /// What the goal counts in this window.
     #[serde(rename = "n")]
     pub current: i64,
 }
 
-/// The running state at the close of a window.
+/// The state at the close of a window.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Earlier {
-    /// Unclipped.
+    /// Not clipped to the period.
     #[serde(rename = "w")]
     window: Interval,
-    /// After its last purchase.
+    /// The state after the last purchase before the close.
     #[serde(rename = "s")]
     state: State,
 }
 
 impl Lookback {
-    /// Whether it tells the progress at `at`.
+    /// Whether the progress at `at` is known from this.
     pub fn holds(&self, at: Instant) -> bool {
         match self {
             Self::Unused(unused) => unused.at(at).is_some(),
@@ -85,7 +86,7 @@ impl Lookback {
         }
     }
 
-    /// The step of a rolling window; none: nothing is unused.
+    /// Returns the step of a rolling window at `at`, or `None` if no purchase is unused.
     pub fn step(&self, at: Instant) -> Option<Step> {
         match self {
             Self::Unused(unused) => unused.at(at).flatten(),
@@ -93,7 +94,7 @@ impl Lookback {
         }
     }
 
-    /// The state that progress is told from in place of the tail.
+    /// Returns the state from which progress is computed instead of from the tail, if there is one.
     pub fn state(&self) -> Option<&State> {
         match self {
             Self::Unused(_) => None,
@@ -101,7 +102,7 @@ impl Lookback {
         }
     }
 
-    /// Whether both tell the same of every instant of which both tell anything.
+    /// Whether both give the same progress at every instant at which both know it.
     pub fn agrees(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Unused(mine), Self::Unused(theirs)) => mine.agrees(theirs),
@@ -110,7 +111,7 @@ impl Lookback {
         }
     }
 
-    /// Where a later look at the same running state may begin.
+    /// Returns the state from which a later look at the same tail can begin.
     fn rest(&self) -> Option<&State> {
         match self {
             Self::Unused(unused) => unused.rest.as_deref(),
@@ -120,7 +121,7 @@ impl Lookback {
 }
 
 impl Unused {
-    /// None: it tells nothing of that instant.
+    /// Returns `None` if the progress at this instant is unknown, and `Some(None)` if no purchase is unused then.
     fn at(&self, at: Instant) -> Option<Option<Step>> {
         if at < self.from {
             return None;
@@ -129,7 +130,7 @@ impl Unused {
         (step.is_some() || self.whole).then_some(step)
     }
 
-    /// The steps that are not over at `at`.
+    /// Returns the steps that are not over at `at`.
     fn open(&self, at: Instant) -> impl Iterator<Item = &Step> {
         self.steps.iter().filter(move |step| step.opens.plus(self.duration) > at)
     }
@@ -149,37 +150,37 @@ impl Unused {
     }
 }
 
-/// Why the running state alone does not tell the progress at an instant.
+/// Why the tail alone is not enough for the progress at an instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
-    /// A rolling window holds purchases, and time takes them out of it.
+    /// A rolling window contains purchases, and time removes them from it.
     Unused,
-    /// The running state has left the window that contains the instant.
+    /// The tail has left this window, which contains the instant.
     Earlier(Interval),
 }
 
-/// What progress at `at` takes beside the tail; none: nothing. `earlier`: the window that contains `at`, where the tail is
-/// in a later one.
+/// Returns what progress at `at` needs in addition to the tail, or `None` if the tail is enough. `earlier` is the window that
+/// contains `at`, if the tail is in a later one.
 pub(super) fn need(campaign: Campaign<'_>, tail: &State, at: Instant, earlier: Option<Interval>) -> Option<Need> {
     let WindowRule::Rolling { duration } = &campaign.rule.window else { return earlier.map(Need::Earlier) };
     let counts = tail.count > 0 && tail.last.as_ref() >= Some(&too_old(at, duration.micros()));
     (counts || is_ahead(tail, at)).then_some(Need::Unused)
 }
 
-/// Whether the last counted purchase lies ahead of `at`: what has become too old beside it may still count at `at`.
+/// Whether the last counted purchase is later than `at`. Then purchases that are too old by then can still count at `at`.
 fn is_ahead(tail: &State, at: Instant) -> bool {
     tail.last.as_ref().is_some_and(|last| last.at > at)
 }
 
-/// A look at what progress takes beside the tail, at an instant and from then on.
+/// Finds what progress needs in addition to the tail, at an instant and after it.
 #[derive(Clone, Debug)]
 pub struct Look<'a> {
     campaign: Campaign<'a>,
     tail: &'a State,
-    /// It is to tell of the instants from here on.
+    /// The result covers instants from here on.
     from: Instant,
     kind: Kind,
-    /// What is left to load; none: nothing.
+    /// What is still to be loaded. `None` if the look is complete.
     load: Option<Stretch>,
 }
 
@@ -190,14 +191,15 @@ enum Kind {
 }
 
 impl<'a> Look<'a> {
-    /// At `now`, which `need` is of. Where it can, it tells of the instants since `margin` (µs) before, too.
+    /// Begins a look at `now`, the instant for which `need` was computed. If possible, the result also covers the `margin` (µs)
+    /// before `now`.
     pub fn new(campaign: Campaign<'a>, tail: &'a State, need: Need, now: Instant, margin: i64) -> Self {
         let kind = match need {
             Need::Earlier(window) => Kind::Earlier(Box::new(Earlier { window, state: State::default() })),
             Need::Unused => Kind::Rolling(Box::new(Rolling::new(campaign, tail))),
         };
         let margin = now.minus(margin);
-        // Before the last purchase the window was another one: more would have to be known.
+        // The window before the last purchase was another one, about which the tail says too little.
         let from = match &tail.last {
             Some(last) if last.at <= now => margin.max(last.at),
             _ => margin,
@@ -209,7 +211,7 @@ impl<'a> Look<'a> {
         look
     }
 
-    /// Keeps so many steps, in place of [`MAX_STEPS`].
+    /// Sets the most steps that are kept. The default is [`MAX_STEPS`].
     #[must_use]
     pub fn max_steps(mut self, steps: usize) -> Self {
         if let Kind::Rolling(rolling) = &mut self.kind {
@@ -218,7 +220,8 @@ impl<'a> Look<'a> {
         self
     }
 
-    /// The latest checkpoint up to here is what it begins from; none: it begins from the tail.
+    /// Returns a key if the look must begin from a checkpoint: from the latest one up to this key. Returns `None` if the look
+    /// begins from the tail.
     pub fn checkpoint(&self) -> Option<Key> {
         match &self.kind {
             Kind::Earlier(earlier) => Some(Key::before(earlier.window.closes)),
@@ -226,7 +229,8 @@ impl<'a> Look<'a> {
         }
     }
 
-    /// Begins from that checkpoint; none: there is none, and it begins from the customer's first purchase.
+    /// Begins from the checkpoint that [`Self::checkpoint`] asked for. `None` means that there is no such checkpoint; the look
+    /// then begins from the customer's first purchase.
     pub fn begin_from(&mut self, checkpoint: Option<State>) {
         let base = checkpoint.unwrap_or_default();
         match &mut self.kind {
@@ -239,7 +243,7 @@ impl<'a> Look<'a> {
         self.begin();
     }
 
-    /// Goes on from where an earlier look at the same tail ended, if that is on the way.
+    /// Goes on from where an earlier look at the same tail ended, unless purchases that it took out can still count.
     pub fn go_on_from(&mut self, earlier: &Lookback) {
         let (None, Kind::Rolling(rolling)) = (self.checkpoint(), &mut self.kind) else { return };
         let edge = too_old(self.from, rolling.duration);
@@ -260,12 +264,13 @@ impl<'a> Look<'a> {
         };
     }
 
-    /// The purchases to load next, from the first on; none: it is done.
+    /// Returns the stretch of purchases to load next, beginning with its first purchase. Returns `None` if the look is complete.
     pub fn load(&self) -> Option<&Stretch> {
         self.load.as_ref()
     }
 
-    /// Takes the first of what [`Self::load`] asked for, in order. `reached`: how far they go; none: to the end.
+    /// Takes the first purchases of the stretch that [`Self::load`] returned, in order. They are complete up to the key
+    /// `reached`; `None` means that they are the whole stretch.
     pub fn feed(&mut self, page: Vec<Eligible>, reached: Option<Key>) {
         let Some(stretch) = self.load.take() else { return };
         let rest = reached.map(|reached| Stretch { after: Some(reached), to: stretch.to });
@@ -283,7 +288,7 @@ impl<'a> Look<'a> {
         };
     }
 
-    /// What it found.
+    /// Returns the result of the look.
     pub fn finish(self) -> Lookback {
         match self.kind {
             Kind::Earlier(earlier) => Lookback::Earlier(earlier),
@@ -299,28 +304,29 @@ struct Rolling {
     duration: i64,
     max_steps: usize,
     phase: Phase,
-    /// What it begins from: the state after some purchase.
+    /// The state from which the look begins.
     base: State,
-    /// Of what the base counts, what is unused when the look is to tell. What is too old is taken out as it is met.
+    /// Of the purchases that the base counts, those that are unused at `from` of the look. Purchases that are too old are
+    /// taken out when they are loaded.
     unused: Tally,
-    /// The oldest of that, by instant.
+    /// The oldest of these, grouped by instant.
     front: Vec<(Instant, Tally)>,
-    /// What follows the purchase of the base; in the end what is unused of it.
+    /// The purchases after the last one of the base. When all are loaded, only the unused ones are kept.
     ahead: Vec<Eligible>,
-    /// The base, and those of `ahead` that are folded into it.
+    /// The base with the first purchases of `ahead` folded in, and the number of these.
     folded: (State, usize),
-    /// What is used up by those: after which key, up to which.
+    /// What the awards of these purchases use up: each range begins after the first key and ends at the second.
     used: Vec<(Key, Key)>,
 }
 
-/// What the pages of a [`Rolling`] look for. Without purchases ahead there is the last phase alone.
+/// Which purchases the pages of a [`Rolling`] contain. Unless the look begins from a checkpoint, there is only the last phase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// The purchases ahead.
+    /// The purchases after the last one of the base.
     Ahead,
-    /// What is too old beside them.
+    /// Of the purchases that the base counts, those that are too old by the last purchase of the tail.
     Old,
-    /// What is too old, and the oldest that is not.
+    /// Of the others that the base counts, those that are too old at `from`, and the oldest ones that are not.
     Front,
 }
 
@@ -344,7 +350,7 @@ impl Rolling {
         }
     }
 
-    /// Its first purchases; none: there are none.
+    /// Returns the first stretch to load, if there is one.
     fn begin(&self, tail: &State) -> Option<Stretch> {
         match self.phase {
             Phase::Ahead => Some(Stretch { after: self.base.last.clone(), to: tail.last.clone() }),
@@ -352,7 +358,7 @@ impl Rolling {
         }
     }
 
-    /// What the base counts of a stretch.
+    /// Returns the stretch, if it can contain purchases that the base counts.
     fn counted(&self, after: Option<Key>, to: Option<Key>) -> Option<Stretch> {
         (self.base.count > 0 && after < to).then_some(Stretch { after, to })
     }
@@ -385,12 +391,12 @@ impl Rolling {
         }
     }
 
-    /// Whether the phase has what it looks for, however much follows.
+    /// Whether the phase has found everything, even if its stretch contains more purchases.
     fn is_full(&self) -> bool {
         match self.phase {
             Phase::Ahead => false,
             Phase::Old => !self.used.is_empty(),
-            // One instant more than there are steps tells that the one before it is complete.
+            // One instant more than the steps that are kept shows that the instant before it is complete.
             Phase::Front => self.front.len() > self.max_steps || in_all(&self.front) >= self.unused.count,
         }
     }
@@ -411,7 +417,8 @@ impl Rolling {
         self.fold_ahead(campaign, None);
         self.keep_unused_ahead(from);
         if !self.used.is_empty() {
-            // Of what the base counts, no more is unused than what was too old beside the first that used up the rest.
+            // The first award used up everything that the base counts, except what was already too old at the reaching purchase.
+            // `front` contains what is left.
             self.unused = Tally::default();
             self.front.iter().for_each(|(_, tally)| self.unused.join(tally));
             return None;
@@ -420,7 +427,7 @@ impl Rolling {
         (!self.is_full()).then(|| self.counted(after, self.base.last.clone())).flatten()
     }
 
-    /// Folds in the purchases ahead, up to the first beside which `old` is too old.
+    /// Folds in the purchases ahead, but stops before the first one at whose instant `old` is too old.
     fn fold_ahead(&mut self, campaign: Campaign<'_>, old: Option<&Key>) {
         let (state, next) = &mut self.folded;
         while let Some(purchase) = self.ahead.get(*next) {
@@ -454,7 +461,7 @@ impl Rolling {
         self.front.truncate(self.max_steps);
         let (mut steps, mut coming) = (Vec::with_capacity(self.front.len()), ahead.iter().peekable());
         for (opens, tally) in self.front {
-            // Purchases ahead count where they lie in the window.
+            // A purchase of `ahead` counts if it lies in the window.
             let closes = opens.plus(self.duration);
             while let Some(purchase) = coming.next_if(|purchase| purchase.key.at < closes) {
                 self.unused.put_in(&self.goal, purchase);
@@ -470,12 +477,11 @@ impl Rolling {
     }
 }
 
-/// Purchases in these.
 fn in_all(front: &[(Instant, Tally)]) -> i64 {
     front.iter().map(|(_, tally)| tally.count).sum()
 }
 
-/// What purchases contribute together.
+/// What several purchases contribute together.
 #[derive(Clone, Debug, Default)]
 struct Tally {
     count: i64,
@@ -498,7 +504,7 @@ impl Tally {
         State { count: self.count, sum: self.sum, items: self.items, ..state }
     }
 
-    /// Takes it out of what a state counts.
+    /// Takes this tally out of the counters of a state.
     fn take_back(&self, state: &mut State) {
         let mut counted = Self { count: state.count, sum: state.sum, items: std::mem::take(&mut state.items) };
         counted.take_out(self);
@@ -536,7 +542,7 @@ impl Tally {
         }
     }
 
-    /// What progress shows of it.
+    /// Returns what the goal counts.
     fn current(&self, goal: &Goal) -> i64 {
         match goal {
             Goal::Spend { .. } => self.sum,

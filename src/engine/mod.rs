@@ -1,14 +1,19 @@
-//! The pure core: purchases and a campaign's rule in, awards out.
+//! The pure core: it computes awards from purchases and the rule of a campaign.
 //!
-//! Invariants of this module and all below it: no `async`, no clock, no SQL, no I/O, no global state. Time comes in
-//! as an argument. The rules are those of `docs/semantics.md`; where code and that page disagree, one of them has a bug.
+//! Invariants of this module and of all modules below it: no `async`, no clock, no SQL, no I/O, no global state. Time is an
+//! argument. The rules are those of `docs/semantics.md`; if the code and that page disagree, one of them has a bug.
 //!
-//! Reading order: [`time`] and [`zone`] (instants, spans, local bounds) → [`money`] → [`purchase`] (net amounts), [`stretch`] →
-//! [`window`], [`goal`], [`award`] (the vocabulary of a rule) → [`rule`] (a campaign's rule; what is legal and what
-//! is eligible) → [`state`] (the fold over a customer's eligible purchases) → [`evaluate`] (what a change can affect,
-//! and the `fold` from there) → [`cap`] (which awards the customer's cap leaves) → [`diff`] (recorded against reached) →
-//! [`evidence`] (the purchases an award rests on) → [`budget`] (decisions) → [`account`] (what a difference posts) → [`lookback`] → [`progress`] → [`lifecycle`] (transitions of
-//! a campaign).
+//! Reading order:
+//! - [`time`], [`zone`] and [`money`]: instants, spans, local bounds and amounts.
+//! - [`purchase`] and [`stretch`]: purchases, their nets, and ranges of a customer's purchases.
+//! - [`window`], [`goal`] and [`award`]: the parts of a rule.
+//! - [`rule`]: the rule of a campaign, which rules are legal, and which purchases are eligible.
+//! - [`state`], `fold` and [`evaluate`]: the fold over a customer's eligible purchases, and what a change can affect.
+//! - [`cap`]: which awards the cap on a customer's awards keeps.
+//! - [`diff`] and [`evidence`]: how recorded and reached awards differ, and which purchases an award is based on.
+//! - [`budget`] and [`account`]: what a budget decides, and what a difference posts.
+//! - [`lookback`] and [`progress`]: where a customer stands at an instant.
+//! - [`lifecycle`]: the transitions of a campaign.
 
 pub mod account;
 pub mod award;

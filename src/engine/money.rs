@@ -1,31 +1,28 @@
-//! Money: whole minor units of an ISO 4217 currency. Never floats.
+//! Money: whole minor units of an ISO 4217 currency. Floating-point numbers are never used.
 
 use std::fmt;
 
 use rust_decimal::Decimal;
 use serde::{Deserialize, Serialize};
 
-/// The greatest total or line amount, in minor units.
+/// The greatest amount, in minor units.
 pub const MAX_MINOR: i64 = 10_000_000_000_000;
 
-/// Why a decimal could not be read.
+/// Why a decimal or a currency code is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MoneyError {
-    /// Not `123` or `123.45`.
     #[error("must be a decimal such as 19.99")]
     Malformed,
-    /// Not in the table.
     #[error("must be an ISO 4217 currency in upper case, such as EUR")]
     UnknownCurrency,
-    /// More decimals than there are minor units.
     #[error("has more decimals than the currency")]
     TooManyDecimals,
-    /// Beyond what 64 bits or the limits take.
+    /// The value does not fit into 64 bits or exceeds [`MAX_MINOR`].
     #[error("is too large")]
     OutOfRange,
 }
 
-/// An ISO 4217 currency, by its three letters.
+/// An ISO 4217 currency: its code and the number of its decimals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Currency {
@@ -33,7 +30,7 @@ pub struct Currency {
     exponent: u8,
 }
 
-/// ISO 4217 (list one, 2026-01): codes whose minor unit is not a hundredth, then all others.
+// The codes of ISO 4217 (list one, 2026-01), by the number of decimals that their amounts have.
 const NO_DECIMALS: &str = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF";
 const THREE_DECIMALS: &str = "BHD IQD JOD KWD LYD OMR TND";
 const FOUR_DECIMALS: &str = "CLF UYW";
@@ -45,7 +42,7 @@ const TWO_DECIMALS: &str = "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD 
     XCG YER ZAR ZMW ZWG";
 
 impl Currency {
-    /// Looks the code up. Codes are exact: upper case.
+    /// Looks a code up. Codes must be in upper case.
     pub fn parse(code: &str) -> Result<Self, MoneyError> {
         let bytes: [u8; 3] = code.as_bytes().try_into().map_err(|_| MoneyError::UnknownCurrency)?;
         let listed = |list: &str| list.split_ascii_whitespace().any(|listed| listed == code);
@@ -63,29 +60,29 @@ impl Currency {
         Ok(Self { code: bytes, exponent })
     }
 
-    /// Three letters.
     pub fn as_str(&self) -> &str {
-        // The bytes came from a string of the ASCII table above.
+        // The code was found in the tables above, so it is ASCII.
         std::str::from_utf8(&self.code).unwrap_or_default()
     }
 
-    /// How many decimals its amounts have.
+    /// Returns the number of decimals that amounts have.
     pub const fn exponent(self) -> u32 {
         self.exponent as u32
     }
 
-    /// Minor units in one major unit.
+    /// Returns the number of minor units in one major unit.
     pub const fn minor_per_major(self) -> i64 {
         10_i64.pow(self.exponent as u32)
     }
 
-    /// Reads a decimal in major units. The sign and the limits are the caller's to check.
+    /// Parses a decimal in major units and returns minor units, at most [`MAX_MINOR`] in magnitude. The caller checks the
+    /// sign and all other limits.
     pub fn parse_amount(self, text: &str) -> Result<i64, MoneyError> {
         let minor = scaled(text, self.exponent())?;
         if minor.unsigned_abs() > MAX_MINOR.unsigned_abs() { Err(MoneyError::OutOfRange) } else { Ok(minor) }
     }
 
-    /// Major units with the currency's decimals: 2000 in EUR is "20.00".
+    /// Formats minor units as major units with all decimals of the currency: 2000 in EUR is "20.00".
     pub fn format(self, minor: i128) -> String {
         decimal_text(minor, self.exponent())
     }
@@ -110,27 +107,27 @@ impl From<Currency> for String {
     }
 }
 
-/// The whole part and the fraction of a decimal, without its sign.
+/// Returns the whole part and the fraction of a decimal without its sign. A missing fraction is "0".
 fn parts(text: &str) -> Result<(&str, &str), MoneyError> {
     let unsigned = text.strip_prefix('-').unwrap_or(text);
     let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
-    // rust_decimal reads more than the contract: underscores, ".5", "5.".
+    // rust_decimal accepts more than the API does: underscores, ".5" and "5.".
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     if digits(whole) && digits(fraction) { Ok((whole, fraction)) } else { Err(MoneyError::Malformed) }
 }
 
-/// Whether it is written as a decimal, whatever its size and its decimals.
+/// Whether the text is written as a decimal, whatever its size and number of decimals.
 pub fn is_decimal(text: &str) -> bool {
     parts(text).is_ok()
 }
 
-/// `text × 10^decimals` as a whole number: exact, or an error.
+/// Returns exactly `text × 10^decimals`. It is an error if this is not a whole number of 64 bits.
 pub fn scaled(text: &str, decimals: u32) -> Result<i64, MoneyError> {
     let (_, fraction) = parts(text)?;
     if text.len() > 40 {
         return Err(MoneyError::OutOfRange);
     }
-    // Trailing zeros are no decimals: "19.9900" is 19.99.
+    // Trailing zeros do not count as decimals: "19.9900" is 19.99.
     if fraction.trim_end_matches('0').len() > decimals as usize {
         return Err(MoneyError::TooManyDecimals);
     }
@@ -140,7 +137,7 @@ pub fn scaled(text: &str, decimals: u32) -> Result<i64, MoneyError> {
     i64::try_from(scaled).map_err(|_| MoneyError::OutOfRange)
 }
 
-/// `scaled / 10^decimals`, with exactly that many decimals.
+/// Formats `scaled / 10^decimals` with exactly that many decimals.
 pub fn decimal_text(scaled: i128, decimals: u32) -> String {
     let sign = if scaled < 0 { "-" } else { "" };
     let magnitude = scaled.unsigned_abs();

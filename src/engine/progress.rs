@@ -1,4 +1,4 @@
-//! Where a customer stands in a campaign at an instant: what a progress bar and a countdown show.
+//! Where a customer stands in a campaign at an instant. Progress bars and countdowns show this.
 
 use super::goal::Goal;
 use super::lookback::{self, Lookback, Need, Step};
@@ -7,68 +7,65 @@ use super::state::State;
 use super::time::Instant;
 use super::window::{Interval, WindowRule};
 
-/// Where a customer stands.
+/// Where a customer stands in a campaign at an instant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Progress {
-    /// In one word.
     pub standing: Standing,
-    /// What is counted.
     pub unit: Unit,
-    /// At most `target`; money in minor units.
+    /// At most `target`. Money is in minor units.
     pub current: i64,
-    /// ≥ 1; money in minor units.
+    /// At least 1. Money is in minor units.
     pub target: i64,
     /// The current window, clipped to the period.
     pub window: Option<Interval>,
-    /// The next one, where there is none now and time alone fixes it; clipped to the period.
+    /// The next `recurring` window if there is no current one, clipped to the period. `None` for all other windows.
     pub next_window: Option<Interval>,
-    /// The customer's reached awards in the campaign.
+    /// The number of the customer's reached awards in the campaign.
     pub awards_earned: i64,
-    /// How many more the customer can earn; none: no bound. 0 if it is [`Standing::Exhausted`].
+    /// How many more awards the customer can earn. `None` if there is no bound, and 0 for [`Standing::Exhausted`].
     pub awards_left: Option<i64>,
 }
 
-/// A [`Progress`] in one word.
+/// Whether the customer can earn an award now. The API calls this the state of the progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// No window now.
+    /// No window is open.
     NotStarted,
-    /// In a window that can give an award.
+    /// The open window can give an award.
     InProgress,
-    /// In a window that can give no further award.
+    /// The open window can give no further award.
     Reached,
-    /// This customer can earn no further award in the campaign.
+    /// The customer can earn no further award in the campaign.
     Exhausted,
 }
 
-/// What is counted.
+/// What `current` and `target` of a [`Progress`] count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// Purchases.
     Purchases,
     /// Minor units of the campaign's currency.
     Money,
     /// Different articles or categories.
     Distinct,
-    /// Completed windows of a streak.
+    /// Complete windows of a streak.
     Windows,
 }
 
-/// What progress at `at` takes beside the tail; none: nothing. A tail that lies in a later window than `at` (purchases may
-/// lie minutes ahead) says nothing of this one.
+/// Returns what progress at `at` needs in addition to the tail, or `None` if the tail is enough. Purchases can be minutes
+/// ahead of the clock. So the tail can be in a window after the one that contains `at`, and says nothing about the latter.
 pub fn need(campaign: Campaign<'_>, tail: &State, at: Instant) -> Option<Need> {
     lookback::need(campaign, tail, at, ahead(campaign, tail, at))
 }
 
-/// The window that contains `at`, where the tail is in a later one already.
+/// Returns the window that contains `at` if the tail is already in a later one.
 fn ahead(campaign: Campaign<'_>, tail: &State, at: Instant) -> Option<Interval> {
     let now = fixed_window(campaign, at)?;
     tail.window.filter(|window| window.opens > now.opens).map(|_| now)
 }
 
-/// The window that time alone fixes, if the rule has such and one contains `at`.
+/// Returns the window that contains `at` if the bounds of the rule's windows depend on time alone.
 fn fixed_window(campaign: Campaign<'_>, at: Instant) -> Option<Interval> {
-    let Campaign { rule, period } = campaign;
+    let Campaign { rule, period, .. } = campaign;
     match &rule.window {
         WindowRule::Calendar(calendar) => Some(calendar.window_at(&rule.time_zone, period.starts_at, at)),
         WindowRule::Recurring(recurring) => recurring.window_at(&rule.time_zone, at),
@@ -76,8 +73,8 @@ fn fixed_window(campaign: Campaign<'_>, at: Instant) -> Option<Interval> {
     }
 }
 
-/// The progress at `at`, inside the period. `lookback`: what [`need`] asked for, which holds at `at`. `awards_earned`: the
-/// customer's STANDING and DECLINED awards in the campaign.
+/// Returns the progress at `at`, an instant inside the period. `lookback` is what [`need`] asked for, and must hold at `at`.
+/// `awards_earned` is the number of the customer's `STANDING` and `DECLINED` awards in the campaign.
 pub fn progress(
     campaign: Campaign<'_>,
     tail: &State,
@@ -86,7 +83,7 @@ pub fn progress(
     at: Instant,
 ) -> Progress {
     let state = lookback.and_then(Lookback::state).unwrap_or(tail);
-    let Campaign { rule, period } = campaign;
+    let Campaign { rule, period, .. } = campaign;
     let unused = lookback.and_then(|lookback| lookback.step(at));
     let window = current_window(campaign, state, unused, at);
     let left = cap(campaign).map(|cap| (cap - awards_earned).max(0));
@@ -130,7 +127,7 @@ pub fn progress(
     }
 }
 
-/// The window that is counted now, unclipped.
+/// Returns the window in which purchases are counted at `at`, not clipped to the period.
 fn current_window(campaign: Campaign<'_>, state: &State, unused: Option<Step>, at: Instant) -> Option<Interval> {
     match &campaign.rule.window {
         WindowRule::Campaign => Some(campaign.period.interval()),
@@ -142,14 +139,14 @@ fn current_window(campaign: Campaign<'_>, state: &State, unused: Option<Step>, a
     }
 }
 
-/// Whether the state's counts are of this window.
+/// Whether the counters of the state belong to this window.
 fn is_in(campaign: Campaign<'_>, state: &State, window: Interval) -> bool {
     let whole = matches!(campaign.rule.window, WindowRule::Campaign);
     state.window.is_some_and(|counted| whole || counted.opens == window.opens)
 }
 
-/// No further award can come of the window: its goal does not repeat and is reached, or its cap is. A streak has no
-/// window that could be full: one that does not repeat is reached for good, or not at all.
+/// Whether the window can give no further award: its goal does not repeat and is reached, or it has `maxPerWindow` awards.
+/// Windows of a streak are never full: a streak without `repeat` is reached for good or not at all.
 fn window_is_full(campaign: Campaign<'_>, state: &State, window: Option<Interval>, awards_earned: i64) -> bool {
     if matches!(campaign.rule.goal, Goal::Streak { .. }) {
         return false;
@@ -166,7 +163,7 @@ fn current(campaign: Campaign<'_>, state: &State, unused: Option<Step>, window: 
     let in_window = is_in(campaign, state, window);
     match &campaign.rule.goal {
         Goal::Streak { purchases_per_window, .. } => {
-            // A run lives until the window after its last complete one closes.
+            // A run lasts until the window after its last complete window closes.
             let complete = state.count >= i64::from(*purchases_per_window);
             let alive = state.window.is_some_and(|before| complete && before.closes == window.opens);
             if in_window || alive { state.run } else { 0 }
@@ -190,7 +187,7 @@ fn target(goal: &Goal) -> (Unit, i64) {
     }
 }
 
-/// `maxPerCustomer`, or 1 where the goal can be reached once in all.
+/// Returns `maxPerCustomer`, or 1 if the goal can be reached only once.
 fn cap(campaign: Campaign<'_>) -> Option<i64> {
     let rule = campaign.rule;
     let only_window = rule.window.is_only_one();

@@ -1,92 +1,113 @@
-//! Purchases and refunds, and what is left of them (net).
+//! Purchases and refunds, and the nets: what is left of a purchase and of its lines after its refunds.
+
+use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
 use super::money::Currency;
 use super::time::Instant;
 
-/// The order of a customer's purchases: `(purchasedAt, externalId)`, the latter as bytes. There are no ties.
+/// The place of a purchase in the order of the customer's purchases: `(purchasedAt, externalId)`, with `externalId` compared as
+/// bytes. Two purchases never have the same place.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Key {
-    /// `purchasedAt`.
+    /// The `purchasedAt` of the purchase.
     #[serde(rename = "t")]
     pub at: Instant,
-    /// The purchase's `externalId`.
     #[serde(rename = "i")]
     pub external_id: String,
 }
 
 impl Key {
-    /// Before every purchase of that instant (no `externalId` is empty).
+    /// Returns a key before every purchase at this instant and after every earlier one. (No `externalId` is empty.)
     pub fn before(at: Instant) -> Self {
         Self { at, external_id: String::new() }
     }
 }
 
-/// A recorded purchase with the refunds that count.
+/// A purchase with its refunds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Purchase {
-    /// `(purchasedAt, externalId)`.
     pub key: Key,
-    /// Minor units, ≥ 0.
+    /// In minor units, at least 0.
     pub total: i64,
-    /// Of the total and all amounts.
+    /// The currency of the total, the lines and the refunds.
     pub currency: Currency,
-    /// Where it was made.
     pub channel: Option<String>,
-    /// In the order given.
+    /// In the order in which the shop gave them.
     pub lines: Vec<Line>,
-    /// In any order: net does not depend on it.
+    /// In any order. The nets do not depend on it.
     pub refunds: Vec<Refund>,
+    /// The revision of the campaign set in the commit that recorded the purchase; 0 before that.
+    pub set_revision: i64,
 }
 
 /// One article of a purchase.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line {
-    /// The shop's article number.
+    /// The number of the article in the shop.
     pub sku: String,
-    /// The shop's category, if it has one.
+    /// The shop's category of the article, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<String>,
-    /// ≥ 1.
+    /// At least 1. No goal counts the quantity.
     pub quantity: i32,
-    /// Minor units, ≥ 0. Lines need not sum to the total.
+    /// In minor units, at least 0. The amounts of the lines need not sum to the total.
     pub amount: i64,
 }
 
 /// Takes back all or part of a purchase.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refund {
-    /// Minor units: as given, or the sum of its lines, or the purchase's total.
+    /// In minor units: the amount that was given, the sum of the lines, or the total of the purchase.
     pub amount: i64,
-    /// What it names; empty: nothing in particular.
+    /// Empty if the refund names no article. It then reduces all lines of the purchase in proportion.
     pub lines: Vec<RefundLine>,
+    /// The revision of the campaign set in the commit that recorded the refund; 0 before that.
+    pub set_revision: i64,
 }
 
 /// The part of a refund that names an article.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefundLine {
-    /// An article of the purchase.
+    /// The sku of at least one line of the purchase.
     pub sku: String,
-    /// Minor units, > 0.
+    /// In minor units, above 0.
     pub amount: i64,
 }
 
 impl Line {
-    /// Lines of one sku in the order in which refunds that name it take from them; without ties but for equal lines.
+    /// Returns the place in the order in which a refund that names a sku takes from the lines of that sku. Only equal lines have
+    /// the same place.
     pub fn order(&self) -> (&str, Option<&str>, i32, i64) {
         (&self.sku, self.category.as_deref(), self.quantity, self.amount)
     }
 }
 
 impl Purchase {
-    /// `max(0, total − all refunds)`.
+    /// Returns the purchase as it counts in a campaign that was settled at this revision of the campaign set: without the refunds
+    /// recorded since then. Returns `None` if the purchase itself was recorded since then. See "Settlement" in
+    /// `docs/semantics.md`.
+    pub fn settled(&self, settled_revision: i64) -> Option<Cow<'_, Self>> {
+        let counts = |set_revision: i64| set_revision < settled_revision;
+        if !counts(self.set_revision) {
+            return None;
+        }
+        if self.refunds.iter().all(|refund| counts(refund.set_revision)) {
+            return Some(Cow::Borrowed(self));
+        }
+        let refunds = self.refunds.iter().filter(|refund| counts(refund.set_revision)).cloned().collect();
+        Some(Cow::Owned(Self { refunds, ..self.clone() }))
+    }
+
+    /// Returns `max(0, total − sum of all refunds)`.
     pub fn net(&self) -> i64 {
         let refunded: i128 = self.refunds.iter().map(|refund| i128::from(refund.amount)).sum();
         left(self.total, refunded)
     }
 
-    /// What is left of each line, in line order: `floor(left × net / rest)`, 0 where `rest` = 0.
+    /// Returns the net of each line, in line order: `floor(left × net ÷ rest)`, or 0 if `rest` is 0. See "Net" in
+    /// `docs/semantics.md`.
     pub fn net_lines(&self) -> Vec<i64> {
         let by_line = self.refunds.iter().filter(|refund| !refund.lines.is_empty());
         let rest = left(self.total, by_line.clone().map(|refund| i128::from(refund.amount)).sum());
@@ -95,7 +116,7 @@ impl Purchase {
         }
         let net = self.net();
         let mut remaining: Vec<i64> = self.lines.iter().map(|line| line.amount).collect();
-        // Not in the order given: the same lines in another order are the same purchase.
+        // A fixed order instead of the order given, because the same lines in another order are the same purchase.
         let mut ordered: Vec<usize> = (0..self.lines.len()).collect();
         ordered.sort_by(|one, other| self.lines[*one].order().cmp(&self.lines[*other].order()));
         for named in by_line.flat_map(|refund| &refund.lines) {
@@ -109,7 +130,7 @@ impl Purchase {
         remaining
             .into_iter()
             .map(|left| {
-                // At most left × (net / rest) ≤ left: net ≤ rest, since the refunds by line are among all refunds.
+                // The share is at most `left`, because `net` is at most `rest`: all refunds include those with lines.
                 let share = i128::from(left) * i128::from(net) / i128::from(rest);
                 i64::try_from(share).unwrap_or(i64::MAX)
             })
@@ -117,42 +138,39 @@ impl Purchase {
     }
 }
 
-/// `max(0, total − refunded)`.
 fn left(total: i64, refunded: i128) -> i64 {
     i64::try_from((i128::from(total) - refunded).max(0)).unwrap_or(total)
 }
 
-/// Why a refund was refused.
+/// Why a refund is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RefundRefusal {
-    /// Amount ≤ 0.
     #[error("must be above zero")]
     NotPositive {
-        /// Index of the line; none: the refund's own amount.
+        /// The index of the refund's line, or `None` for the amount of the refund itself.
         line: Option<usize>,
     },
-    /// Above the purchase's total.
     #[error("is above the purchase's total")]
     AboveTotal,
-    /// Above the sum of that article's lines.
-    #[error("is above what the purchase has of this sku")]
+    /// The refund names more of a sku than the sum of the purchase's lines of that sku.
+    #[error("is above the amount of this sku in the purchase")]
     AboveLines {
-        /// Index of the first line that names the article.
+        /// The index of the refund's first line that names the sku.
         line: usize,
     },
-    /// The article was not bought.
     #[error("is not in the purchase")]
     SkuNotInPurchase {
-        /// Index of the line.
+        /// The index of the refund's line.
         line: usize,
     },
-    /// `amount` beside `lines` that is not their sum.
+    /// The refund has both an amount and lines, and the amount is not the sum of the lines.
     #[error("is not the sum of the lines")]
     NotTheSum,
 }
 
-/// Settles a refund against its purchase: the amount that counts, or why it is refused. Earlier refunds do not matter:
-/// several that together exceed the total are accepted, and net stops at 0.
+/// Checks a refund against its purchase, which has this `total` and these `lines`. Returns the refund with the amount that
+/// counts, or why it is refused. Earlier refunds do not matter: several refunds that together exceed the total are accepted,
+/// and the net stops at 0.
 pub fn settle_refund(
     total: i64,
     lines: &[Line],
@@ -164,7 +182,11 @@ pub fn settle_refund(
     }
     if refund_lines.is_empty() {
         let amount = amount.unwrap_or(total);
-        return if amount > total { Err(RefundRefusal::AboveTotal) } else { Ok(Refund { amount, lines: Vec::new() }) };
+        return if amount > total {
+            Err(RefundRefusal::AboveTotal)
+        } else {
+            Ok(Refund { amount, lines: Vec::new(), set_revision: 0 })
+        };
     }
     for (index, refunded) in refund_lines.iter().enumerate() {
         if refunded.amount <= 0 {
@@ -174,7 +196,7 @@ pub fn settle_refund(
         if bought.clone().next().is_none() {
             return Err(RefundRefusal::SkuNotInPurchase { line: index });
         }
-        // Several lines of one sku are added first.
+        // Several lines of the refund that name the same sku are added first.
         let of_sku = refund_lines.iter().filter(|line| line.sku == refunded.sku);
         let asked: i128 = of_sku.map(|line| i128::from(line.amount)).sum();
         if asked > bought.map(|line| i128::from(line.amount)).sum() {
@@ -186,7 +208,7 @@ pub fn settle_refund(
         return Err(RefundRefusal::NotTheSum);
     }
     match i64::try_from(sum) {
-        Ok(amount) if amount <= total => Ok(Refund { amount, lines: refund_lines }),
+        Ok(amount) if amount <= total => Ok(Refund { amount, lines: refund_lines, set_revision: 0 }),
         _ => Err(RefundRefusal::AboveTotal),
     }
 }
@@ -201,7 +223,7 @@ mod tests {
 
     fn refund(amount: i64, lines: &[(&str, i64)]) -> Refund {
         let lines = lines.iter().map(|(sku, amount)| RefundLine { sku: (*sku).into(), amount: *amount }).collect();
-        Refund { amount, lines }
+        Refund { amount, lines, set_revision: 0 }
     }
 
     fn purchase(total: i64, lines: &[(&str, i64)], refunds: Vec<Refund>) -> Purchase {
@@ -212,6 +234,7 @@ mod tests {
             channel: None,
             lines: lines.iter().map(|(sku, amount)| line(sku, *amount)).collect(),
             refunds,
+            set_revision: 0,
         }
     }
 
@@ -246,7 +269,18 @@ mod tests {
         assert_eq!(settle(None, vec![named("b", 1)]), Err(RefundRefusal::SkuNotInPurchase { line: 0 }));
         assert_eq!(settle(None, vec![named("a", 40), named("a", 31)]), Err(RefundRefusal::AboveLines { line: 0 }));
         assert_eq!(settle(Some(5), vec![named("a", 4)]), Err(RefundRefusal::NotTheSum));
-        // A total of zero may be refunded whole.
+        // A purchase with a total of 0 can be refunded as a whole.
         assert_eq!(settle_refund(0, &[], None, vec![]).unwrap().amount, 0);
+    }
+
+    #[test]
+    fn a_settled_campaign_counts_what_was_recorded_before() {
+        let early = Refund { set_revision: 4, ..refund(10, &[]) };
+        let late = Refund { set_revision: 5, ..refund(20, &[]) };
+        let whole = Purchase { set_revision: 3, ..purchase(100, &[], vec![early, late]) };
+        assert_eq!(whole.settled(6).map(|counted| counted.net()), Some(70));
+        assert_eq!(whole.settled(5).map(|counted| counted.net()), Some(90));
+        assert_eq!(whole.settled(4).map(|counted| counted.net()), Some(100));
+        assert_eq!(whole.settled(3), None);
     }
 }

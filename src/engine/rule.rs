@@ -1,4 +1,5 @@
-//! A campaign's rule over its period: filter → window → goal → award. What is legal, and what is eligible.
+//! The rule of a campaign (filter → window → goal → award) and its period: which rules are legal, and which purchases are
+//! eligible.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,106 +7,105 @@ use super::award::AwardRule;
 use super::goal::{DistinctOf, Goal};
 use super::money::Currency;
 use super::purchase::{Key, Purchase};
-use super::time::{Instant, Span};
+use super::time::{Instant, IsoDuration};
 use super::window::{Interval, WindowRule};
 use super::zone::Zone;
 
-/// What a campaign counts and awards. Fixed from activation on.
+/// What a campaign counts and awards. The rule is fixed from activation on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rule {
-    /// For calendar and recurring windows.
+    /// The zone of the local times that bound calendar and recurring windows.
     pub time_zone: Zone,
-    /// A purchase in another does not count.
+    /// Purchases in another currency do not count.
     pub currency: Currency,
-    /// Which purchases count.
     #[serde(default)]
     pub filter: Filter,
-    /// How they are grouped.
     pub window: WindowRule,
-    /// What must be reached in a window.
     pub goal: Goal,
-    /// What that is worth.
     pub award: AwardRule,
-    /// A customer's first so many awards, ≥ 1.
+    /// How many awards of a customer are kept at most, at least 1. The first ones in award order are kept.
     pub max_per_customer: Option<i32>,
-    /// A window's first so many awards, ≥ 1.
+    /// How many awards of a window are kept at most, at least 1. The first ones in award order are kept.
     pub max_per_window: Option<i32>,
-    /// How long after the end late purchases and refunds count.
-    pub lateness: Span,
-    /// How long points are pending.
-    pub hold_for: Option<Span>,
+    /// How long after the end late purchases and refunds still count.
+    pub lateness: IsoDuration,
+    /// How long points are pending after `earnedAt`.
+    pub hold_for: Option<IsoDuration>,
     /// How long points can be spent.
-    pub expires_after: Option<Span>,
+    pub expires_after: Option<IsoDuration>,
 }
 
-/// Which purchases count. An empty list is not legal; none asks for nothing.
+/// Which purchases count. A field that is `None` sets no condition, and an empty list is not legal.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
-    /// Minor units, > 0.
+    /// The least eligible amount in minor units, above 0.
     pub min_amount: Option<i64>,
-    /// The purchase's channel is one of them.
+    /// The channel of the purchase must be one of these.
     pub channels: Option<Vec<String>>,
-    /// At least one line's category is one of them.
+    /// A line matches only if its category is one of these. At least one line must match.
     pub categories: Option<Vec<String>>,
-    /// At least one line's article is one of them.
+    /// A line matches only if its sku is one of these. At least one line must match.
     pub skus: Option<Vec<String>>,
 }
 
-/// When a campaign counts: its recorded boundaries.
+/// When a campaign counts purchases: its recorded boundaries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Period {
-    /// First instant.
+    /// The first instant of the period.
     pub starts_at: Instant,
-    /// First instant after; none: open-ended.
+    /// The first instant after the period. `None` if the period has no end.
     pub ends_at: Option<Instant>,
-    /// In which purchases do not count; the last may be open.
+    /// In order. Only the last pause can be open.
     pub pauses: Vec<Pause>,
 }
 
-/// A stretch in which purchases do not count.
+/// An interval in which purchases do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pause {
-    /// First instant.
+    /// The first instant of the pause.
     pub from: Instant,
-    /// First instant after; none: not resumed yet.
+    /// The first instant after the pause. `None` if the campaign is not resumed yet.
     pub to: Option<Instant>,
 }
 
 impl Period {
-    /// `[startsAt, endsAt)`.
+    /// Returns `[startsAt, endsAt)`, pauses included.
     pub fn interval(&self) -> Interval {
         Interval { opens: self.starts_at, closes: self.ends_at.unwrap_or(Instant::FOREVER) }
     }
 
-    /// Inside the period and in no pause.
+    /// Whether the instant is inside the period and in no pause.
     pub fn contains(&self, at: Instant) -> bool {
         let paused = |pause: &Pause| pause.from <= at && pause.to.is_none_or(|to| at < to);
         self.interval().contains(at) && !self.pauses.iter().any(paused)
     }
 }
 
-/// A campaign as the fold sees it.
+/// What decides which purchases count in a campaign and which awards they reach.
 #[derive(Clone, Copy, Debug)]
 pub struct Campaign<'a> {
-    /// What it counts.
     pub rule: &'a Rule,
-    /// When.
     pub period: &'a Period,
+    /// The revision of the campaign set at which the campaign was settled, if it is settled. Facts recorded since then do not
+    /// count.
+    pub settled_revision: Option<i64>,
 }
 
 /// What an eligible purchase contributes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Eligible {
-    /// Its place in the customer's order.
+    /// The place in the order of the customer's purchases.
     pub key: Key,
-    /// Eligible amount in minor units, > 0.
+    /// The eligible amount in minor units, above 0.
     pub amount: i64,
-    /// The different articles or categories of its matching lines, sorted; empty unless the goal tells them apart.
+    /// The different articles or categories of the matching lines with a net above 0, sorted. Empty unless the goal is
+    /// [`Goal::Distinct`].
     pub items: Vec<String>,
 }
 
 impl Rule {
-    /// The most awards that a customer can have: the lower of the caps that bind all of them.
+    /// Returns the cap on all awards of a customer, if there is one: `maxPerCustomer` or, if the customer can have only one
+    /// window, the lower of `maxPerCustomer` and `maxPerWindow`.
     pub fn most_awards(&self) -> Option<i64> {
         let per_window = self.max_per_window.filter(|_| self.window.is_only_one());
         self.max_per_customer.into_iter().chain(per_window).min().map(i64::from)
@@ -124,9 +124,16 @@ impl Filter {
 }
 
 impl Campaign<'_> {
-    /// What the purchase contributes; none: it does not count.
+    /// Returns what the purchase contributes, or `None` if it is not eligible.
     pub fn eligible(&self, purchase: &Purchase) -> Option<Eligible> {
-        let Self { rule, period } = self;
+        match self.settled_revision {
+            Some(settled) => self.contribution(purchase.settled(settled)?.as_ref()),
+            None => self.contribution(purchase),
+        }
+    }
+
+    fn contribution(&self, purchase: &Purchase) -> Option<Eligible> {
+        let Self { rule, period, .. } = self;
         let filter = &rule.filter;
         let among = |list: &Option<Vec<String>>, value: Option<&String>| {
             list.as_ref().is_none_or(|list| value.is_some_and(|value| list.contains(value)))
@@ -164,7 +171,7 @@ impl Campaign<'_> {
             }
         }
         if let WindowRule::Recurring(recurring) = &rule.window {
-            // Purchases outside every occurrence do not count, whatever else they are.
+            // A purchase outside every occurrence is not eligible.
             recurring.window_at(&rule.time_zone, purchase.key.at)?;
         }
         let enough = net > 0 && amount > 0 && filter.min_amount.is_none_or(|least| amount >= least);
@@ -175,22 +182,22 @@ impl Campaign<'_> {
 /// A part of a rule that is not legal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Into the campaign, in the API's names.
+    /// The path to the part, in the names of the API.
     pub path: &'static [&'static str],
-    /// Why.
     pub reason: FaultReason,
 }
 
 /// Why a part of a rule is not legal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultReason {
-    /// Outside its limits, which the text names.
+    /// The value is outside its limits, which the text states.
     OutOfRange(&'static str),
-    /// Not together with another part.
+    /// The part cannot be combined with another part, which the text names.
     Unsupported(&'static str),
 }
 
-/// All that is wrong with a rule and its period; empty: legal. Limits of the text's own ("Limits", "Goals").
+/// Returns everything that is wrong with a rule and its period; nothing if they are legal. The limits are those of
+/// `docs/semantics.md` ("Limits" and "Goals"). The caller checks those of texts, decimals and the number of list entries.
 pub fn faults(rule: &Rule, period: &Period) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut range = |holds: bool, path: &'static [&'static str], allowed: &'static str| {
@@ -198,7 +205,7 @@ pub fn faults(rule: &Rule, period: &Period) -> Vec<Fault> {
             faults.push(Fault { path, reason: FaultReason::OutOfRange(allowed) });
         }
     };
-    let span = |span: &Span| (1..=Span::MAX_MICROS).contains(&span.micros());
+    let span = |span: &IsoDuration| (1..=IsoDuration::MAX_MICROS).contains(&span.micros());
     const SPAN: &str = "must be above zero and at most P3660D";
     const ONE: &str = "must be at least 1";
     let money = |minor: i64| (1..=super::money::MAX_MINOR).contains(&minor);
@@ -255,7 +262,7 @@ pub fn faults(rule: &Rule, period: &Period) -> Vec<Fault> {
     faults
 }
 
-/// Parts that do not go together.
+/// Returns the parts that cannot be combined with others.
 fn unsupported(rule: &Rule) -> Vec<Fault> {
     let rolling = matches!(rule.window, WindowRule::Rolling { .. });
     let streak = matches!(rule.goal, Goal::Streak { .. });
@@ -268,17 +275,21 @@ fn unsupported(rule: &Rule) -> Vec<Fault> {
         (
             rolling && (streak || rule.goal.repeats()),
             &["goal"],
-            "a rolling window does not take everyPurchase, streak or repeat",
+            "a rolling window cannot be combined with everyPurchase, streak or repeat",
         ),
-        (rolling && rule.max_per_window.is_some(), &["maxPerWindow"], "a rolling window does not take maxPerWindow"),
+        (
+            rolling && rule.max_per_window.is_some(),
+            &["maxPerWindow"],
+            "a rolling window cannot be combined with maxPerWindow",
+        ),
         (
             streak && !rolling && !matches!(rule.window, WindowRule::Calendar(_)),
             &["goal"],
-            "a streak takes a calendar window",
+            "a streak requires a calendar window",
         ),
-        (streak && rule.max_per_window.is_some(), &["maxPerWindow"], "a streak does not take maxPerWindow"),
-        (small_repeat, &["goal", "spend", "amount"], "a repeated spend goal takes at least one major unit"),
-        (per_unit, &["award"], "pointsPerUnit takes the goal everyPurchase"),
+        (streak && rule.max_per_window.is_some(), &["maxPerWindow"], "a streak cannot be combined with maxPerWindow"),
+        (small_repeat, &["goal", "spend", "amount"], "a spend goal with repeat requires at least one major unit"),
+        (per_unit, &["award"], "pointsPerUnit requires the goal everyPurchase"),
     ];
     rules
         .into_iter()

@@ -1,12 +1,14 @@
-//! The fold: a customer's eligible purchases, in order, through one campaign.
+//! The step of a fold: it counts the next eligible purchase of a customer in one campaign.
 //!
-//! [`State`] is all that the past of a customer means to the future of a campaign. It is a function of the eligible
-//! purchases up to its `last` and of nothing else, so two folds that arrive at equal states give equal awards from
-//! there on. On that rest both the O(1) append (fold one more purchase into the stored state) and the late purchase
-//! (fold again from a stored checkpoint until a later checkpoint is met unchanged; see [`super::evaluate`]).
+//! A [`State`] contains everything about the past of a customer that decides which awards later purchases reach. It depends
+//! only on the eligible purchases up to its `last`, so two folds that arrive at equal states reach equal awards from there
+//! on. Two things rely on this: the O(1) append (one more purchase is folded into the stored state), and the late purchase
+//! (the fold starts again at a stored checkpoint and stops as soon as it arrives at a later checkpoint with the same state;
+//! see [`super::evaluate`]).
 //!
-//! How many awards the customer has is not part of it: one early award more would keep two folds from ever meeting
-//! again. `maxPerCustomer` is applied to what the fold reached; see [`super::cap`].
+//! The number of the customer's awards is not part of the state: one more early award would keep two folds from ever
+//! meeting again. So the state applies `maxPerWindow` only if a customer can have several windows. [`super::cap`] applies
+//! `maxPerCustomer`, and `maxPerWindow` for all other campaigns, to what the fold reached.
 
 use std::collections::BTreeMap;
 
@@ -19,44 +21,48 @@ use super::rule::{Campaign, Eligible};
 use super::time::Instant;
 use super::window::{Interval, WindowRule};
 
-/// The most awards one purchase can reach at once in a repeated spend goal; further multiples count as reached.
+/// The most awards that one purchase gives for a `spend` goal with `repeat`. Further multiples count as reached and give no
+/// award.
 pub const MAX_MULTIPLES: i64 = 100;
 
 /// Where a customer stands in a campaign after its eligible purchase `last`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct State {
-    /// The last purchase that was counted; none: none yet. A purchase that the window ignores does not move it.
+    /// The last counted purchase, if there is one. Purchases after the close of a timer that does not reopen are not counted.
     #[serde(rename = "l", skip_serializing_if = "Option::is_none")]
     pub last: Option<Key>,
-    /// The window that `last` was counted in. Rolling windows have none.
+    /// The window in which `last` was counted. `None` for rolling windows.
     #[serde(rename = "w", skip_serializing_if = "Option::is_none")]
     pub window: Option<Interval>,
-    /// Purchases counted towards the next award (streak: in this window).
+    /// The purchases counted towards the next award of a `purchases` goal, or for a streak those of this window. In rolling
+    /// windows, the unused purchases, whatever the goal.
     #[serde(rename = "n", skip_serializing_if = "is_zero")]
     pub count: i64,
-    /// Minor units counted towards the next award.
+    /// The minor units counted towards the next award of a `spend` goal.
     #[serde(rename = "m", skip_serializing_if = "is_zero")]
     pub sum: i64,
-    /// Different items counted so far; rolling, which takes purchases back: with the number of those that had them.
+    /// The different items counted so far. The value is 0, except in rolling windows, which take purchases back: there it is
+    /// the number of counted purchases that contain the item.
     #[serde(rename = "d", skip_serializing_if = "BTreeMap::is_empty")]
     pub items: BTreeMap<String, u32>,
-    /// Streak: completed windows of the run, this one included once it is complete.
+    /// Streaks only: the complete windows of the run, including this window as soon as it is complete.
     #[serde(rename = "r", skip_serializing_if = "is_zero")]
     pub run: i64,
-    /// The first purchase of the next award's evidence. Rolling: not kept, found when it is needed.
+    /// The first purchase of the next award's evidence. Always `None` for rolling windows, which look it up when needed.
     #[serde(rename = "e", skip_serializing_if = "Option::is_none")]
     pub evidence_from: Option<Key>,
-    /// Awards of this window before caps.
+    /// The ordinal of the last award of this window. Not counted where the ordinal is always 1.
     #[serde(rename = "o", skip_serializing_if = "is_zero")]
     pub ordinal: i64,
-    /// Awards of this window that `maxPerWindow` left; counted only where there is such a cap and more than one window.
+    /// The awards of this window that `maxPerWindow` kept. Counted only if the rule has this cap and a customer can have
+    /// several windows.
     #[serde(rename = "k", skip_serializing_if = "is_zero")]
     pub kept: i64,
-    /// A goal without `repeat` was reached in this window (streak: in this campaign).
+    /// Whether a goal without `repeat` was reached in this window; for a streak, in the campaign. False for rolling windows.
     #[serde(rename = "x", skip_serializing_if = "std::ops::Not::not")]
     pub done: bool,
-    /// Rolling: purchases up to this key are used up or too old.
+    /// Rolling windows only: purchases up to this key are used up or too old.
     #[serde(rename = "u", skip_serializing_if = "Option::is_none")]
     pub used_to: Option<Key>,
 }
@@ -67,8 +73,8 @@ fn is_zero(value: &i64) -> bool {
 }
 
 impl State {
-    /// Folds in `purchases[next]`, the first one after `last`. Rolling looks back at those before it, down to
-    /// `used_to`; others look at nothing else.
+    /// Folds in `purchases[next]`, the first purchase after `last`, and adds the awards that it reaches to `awards`. For a
+    /// rolling window, `purchases` must also contain those that become too old, and the first one that an award uses up.
     pub fn step(&mut self, campaign: Campaign<'_>, purchases: &[Eligible], next: usize, awards: &mut Vec<Reached>) {
         let purchase = &purchases[next];
         let opened = match &campaign.rule.window {
@@ -85,9 +91,9 @@ impl State {
         self.count_purchase(campaign, purchases, next, awards);
     }
 
-    /// Moves to the window that the purchase belongs to; false where there is none.
+    /// Moves to the window that contains the instant. Returns false if there is no such window.
     fn enter_window(&mut self, campaign: Campaign<'_>, at: Instant) -> bool {
-        let Campaign { rule, period } = campaign;
+        let Campaign { rule, period, .. } = campaign;
         let current = self.window.filter(|window| window.contains(at));
         let window = match &rule.window {
             WindowRule::Campaign => Interval { opens: period.starts_at, closes: Instant::FOREVER },
@@ -116,8 +122,8 @@ impl State {
         true
     }
 
-    /// Forgets what was counted in the window before `next`. A streak's run goes on only if that window was complete
-    /// and `next` opens where it closed: windows that contain no instant lie between none.
+    /// Resets what was counted in the window before `next`. The run of a streak continues only if that window was complete
+    /// and `next` opens when it closed. (A skipped day does not break a run: such windows do not exist.)
     fn leave_window(&mut self, campaign: Campaign<'_>, next: Interval) {
         if let Goal::Streak { purchases_per_window, .. } = campaign.rule.goal {
             let complete = self.count >= i64::from(purchases_per_window);
@@ -133,14 +139,14 @@ impl State {
         *self = Self { last: self.last.take(), ..Self::default() };
     }
 
-    /// Bytes of the items, which are all of a state that can be large.
+    /// Returns the stored bytes of the items. Nothing else in a state can be large.
     pub(super) fn item_bytes(&self) -> usize {
-        /// Of an entry as it is stored, beside its name.
+        // What a stored entry takes in addition to the name of its item.
         const ENTRY_BYTES: usize = 6;
         self.items.keys().map(|item| item.len() + ENTRY_BYTES).sum()
     }
 
-    /// Rolling: whether the purchase completes the goal, beside what has not expired.
+    /// Rolling windows only: whether the goal is reached at this purchase. Purchases that are too old by then must be expired.
     pub(super) fn reaches(&self, goal: &Goal, purchase: &Eligible) -> bool {
         match goal {
             Goal::Purchases { at_least, .. } => self.count + 1 >= i64::from(*at_least),
@@ -153,8 +159,8 @@ impl State {
         }
     }
 
-    /// Rolling: takes back what is too old to count from now on: all up to `used_to`. `earlier`: the unused ones, or the oldest of
-    /// them, where it is called for one part after the other.
+    /// Rolling windows only: takes back the counted purchases up to `used_to`, because they are too old from now on. They must
+    /// be in `earlier`. A caller that holds only the oldest ones calls this several times, each time with a later `used_to`.
     pub fn expire(&mut self, goal: &Goal, earlier: &[Eligible], used_to: Key) {
         if self.used_to.as_ref().is_some_and(|before| *before >= used_to) {
             return;
@@ -202,14 +208,15 @@ impl State {
         };
         let mut evidence_from = Some(first);
         for nth in 1..=reached {
-            // The excess of a purchase that reached several multiples is all that the later ones of them rest on.
+            // If a purchase reaches several multiples, all but the first are based on this purchase alone.
             let evidence_from = evidence_from.take().unwrap_or_else(|| purchase.key.clone());
             self.award(campaign, purchase, nth, evidence_from, awards);
         }
         self.after_reaching(&campaign.rule.goal, rolling, &purchase.key);
     }
 
-    /// Counts the purchase; how many awards it reaches. What only rolling takes back is counted there alone.
+    /// Counts the purchase and returns how many awards it reaches. Some counters are kept for rolling windows only, because no
+    /// other window takes purchases back.
     fn count_towards(&mut self, goal: &Goal, rolling: bool, purchase: &Eligible) -> i64 {
         match goal {
             Goal::EveryPurchase => 1,
@@ -246,7 +253,7 @@ impl State {
         }
     }
 
-    /// What counting starts from after an award.
+    /// Resets the counters after an award.
     fn after_reaching(&mut self, goal: &Goal, rolling: bool, by: &Key) {
         if rolling {
             self.count = 0;
@@ -258,11 +265,11 @@ impl State {
         match goal {
             Goal::EveryPurchase => self.evidence_from = None,
             Goal::Purchases { repeat: true, .. } => self.count = 0,
-            // The reaching purchase's excess carries over, so it is evidence of the next award too.
+            // The excess of the reaching purchase carries over, so this purchase is evidence of the next award too.
             Goal::Spend { repeat: true, .. } => self.evidence_from = Some(by.clone()),
-            // Counting starts again at the next window; this one stays complete.
+            // Counting starts again at the next window. `count` stays, so that this window is not completed again.
             Goal::Streak { repeat: true, .. } => self.run = 0,
-            // The run shows for as long as it would have lived.
+            // `run` stays as long as it would without the award.
             Goal::Streak { .. } => self.done = true,
             Goal::Purchases { .. } | Goal::Spend { .. } | Goal::Distinct { .. } => {
                 self.done = true;
@@ -273,7 +280,7 @@ impl State {
         }
     }
 
-    /// Hands out one award, if it has points and its window's cap leaves it.
+    /// Adds one award, if it has points and the cap on its window keeps it.
     fn award(
         &mut self,
         campaign: Campaign<'_>,
@@ -287,7 +294,7 @@ impl State {
         if points == 0 {
             return;
         }
-        // What no award or cap depends on stays uncounted: it would keep folds from meeting again.
+        // A number on which no award or cap depends is not counted: it would keep two folds from meeting again.
         let ordinal = match (&rule.goal, &rule.window) {
             (Goal::EveryPurchase | Goal::Streak { .. }, _) | (_, WindowRule::Rolling { .. }) => 1,
             _ => {
@@ -308,12 +315,13 @@ impl State {
     }
 }
 
-/// Rolling: between what is too old beside a purchase at `at` and what is not: `at − duration` itself is.
+/// Returns a key that lies after all purchases that are too old for a rolling window at `at`, and before all others. A
+/// purchase at exactly `at − duration` is too old.
 pub fn too_old(at: Instant, duration: i64) -> Key {
     Key::before(at.minus(duration).plus(1))
 }
 
-/// Those of the sorted purchases with `after < key <= to`.
+/// Returns those of the sorted purchases with `after < key <= to`.
 fn between<'a>(purchases: &'a [Eligible], after: Option<&Key>, to: &Key) -> &'a [Eligible] {
     let start = after.map_or(0, |after| purchases.partition_point(|purchase| purchase.key <= *after));
     let end = purchases.partition_point(|purchase| purchase.key <= *to);

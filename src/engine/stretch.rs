@@ -1,29 +1,29 @@
-//! A stretch of one customer's purchases: what lies between two keys of its order.
+//! A stretch: the purchases of one customer between two keys of the customer's order.
 
 use super::purchase::Key;
 use super::time::Instant;
 
-/// Purchases with `after < key <= to`.
+/// The purchases with `after < key <= to`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stretch {
-    /// Exclusive; `None`: from the campaign's start.
+    /// Exclusive. `None` means that the stretch has no lower bound.
     pub after: Option<Key>,
-    /// Inclusive; `None`: without end.
+    /// Inclusive. `None` means that the stretch has no upper bound.
     pub to: Option<Key>,
 }
 
 impl Stretch {
-    /// Whether the purchase with this key lies in the stretch.
+    /// Whether the purchase with this key is in the stretch.
     pub fn contains(&self, key: &Key) -> bool {
         self.after.as_ref().is_none_or(|after| key > after) && self.to.as_ref().is_none_or(|to| key <= to)
     }
 
-    /// The same stretch. Where it has no beginning, it begins at the first purchase that is not before `start`.
+    /// Gives the stretch a lower bound if it has none: it then begins at the first purchase that is not before `start`.
     pub fn from_start(self, start: Instant) -> Self {
         Self { after: self.after.or_else(|| Some(Key::before(start))), ..self }
     }
 
-    /// The part of the stretch that does not go beyond `until`.
+    /// Returns the part of the stretch up to and including `until`. `None` means all of it.
     pub fn clipped(self, until: Option<&Key>) -> Self {
         let to = match (self.to, until) {
             (Some(to), Some(until)) => Some(to.min(until.clone())),
@@ -32,7 +32,7 @@ impl Stretch {
         Self { to, ..self }
     }
 
-    /// The stretches in order; those that overlap or touch become one. Nothing between the others is added.
+    /// Sorts the stretches and merges those that overlap or touch. The result contains nothing that lies between stretches.
     pub fn disjoint(mut stretches: Vec<Self>) -> Vec<Self> {
         stretches.sort_by(|one, other| one.after.cmp(&other.after));
         let mut disjoint: Vec<Self> = Vec::new();

@@ -1,40 +1,41 @@
-//! Instants and spans. UTC, whole microseconds: the finest both databases compare and round alike.
+//! Instants and spans, in UTC and whole microseconds. This is the finest resolution that both databases compare and round
+//! in the same way.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Microseconds since 1970-01-01T00:00:00Z.
+/// An instant, as the number of microseconds since 1970-01-01T00:00:00Z.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Instant(pub i64);
 
 impl Instant {
-    /// Later than every instant that can be recorded: the close of a window that has none.
+    /// Later than every instant that can be recorded. Intervals without an end close here.
     pub const FOREVER: Self = Self(i64::MAX);
     /// Earlier than every instant that can be recorded.
     pub const NEVER: Self = Self(i64::MIN);
-    /// The earliest `purchasedAt`.
+    /// The earliest `purchasedAt` and the earliest `startsAt`.
     pub const EPOCH: Self = Self(0);
 
-    /// `self + span`, at most [`Self::FOREVER`].
+    /// Returns `self + micros`, at most [`Self::FOREVER`].
     pub const fn plus(self, micros: i64) -> Self {
         Self(self.0.saturating_add(micros))
     }
 
-    /// `self − span`, at least [`Self::NEVER`].
+    /// Returns `self − micros`, at least [`Self::NEVER`].
     pub const fn minus(self, micros: i64) -> Self {
         Self(self.0.saturating_sub(micros))
     }
 
-    /// None where it lies outside the calendar (before the year −9999 or after 9999).
+    /// Returns `None` if the instant is outside the calendar, which has the years −9999 to 9999.
     pub fn timestamp(self) -> Option<jiff::Timestamp> {
         jiff::Timestamp::from_microsecond(self.0).ok()
     }
 }
 
 impl From<jiff::Timestamp> for Instant {
-    /// Finer input is truncated (towards the past).
+    /// Truncates finer input towards the past.
     fn from(timestamp: jiff::Timestamp) -> Self {
         let nanos = timestamp.as_nanosecond().div_euclid(1_000);
         Self(i64::try_from(nanos).unwrap_or(i64::MAX))
@@ -42,7 +43,7 @@ impl From<jiff::Timestamp> for Instant {
 }
 
 impl fmt::Display for Instant {
-    /// RFC 3339 in UTC; sub-seconds only where there are any.
+    /// Writes RFC 3339 in UTC, with a fraction of a second only if it is not zero.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.timestamp() {
             Some(timestamp) => timestamp.fmt(f),
@@ -51,24 +52,21 @@ impl fmt::Display for Instant {
     }
 }
 
-/// Why an instant or a span could not be read.
+/// Why an instant, a span or a local time cannot be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TimeError {
-    /// Not RFC 3339 with an offset.
     #[error("must be an RFC 3339 instant with an offset, e.g. 2026-11-02T18:00:00Z")]
     Instant,
-    /// Not an ISO 8601 span of fixed units.
     #[error("must be an ISO 8601 span of weeks, days, hours, minutes and seconds, e.g. P7D or PT30M")]
-    Span,
-    /// Not `HH:MM`.
+    Duration,
     #[error("must be a local time such as 18:00")]
     LocalTime,
 }
 
-/// Reads RFC 3339. An offset is required: without one the instant would be a guess.
+/// Parses RFC 3339. An offset is required, because the instant would be a guess without one.
 pub fn parse_instant(text: &str) -> Result<Instant, TimeError> {
     let bytes = text.as_bytes();
-    // jiff reads more than RFC 3339 (bracketed zones, ISO basic format); the contract is RFC 3339.
+    // jiff accepts more than RFC 3339 (bracketed zones, ISO basic format). The API accepts only RFC 3339.
     let date = bytes.len() >= 20
         && bytes.len() <= 40
         && bytes[..19].iter().enumerate().all(|(at, byte)| match at {
@@ -84,21 +82,21 @@ pub fn parse_instant(text: &str) -> Result<Instant, TimeError> {
     text.parse::<jiff::Timestamp>().map(Instant::from).map_err(|_| TimeError::Instant)
 }
 
-/// An exact span of time, kept as it was entered ("P7D" is 168 hours).
+/// An exact span of time, together with the text that was entered. "P7D" is always 168 hours.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Span {
+pub struct IsoDuration {
     text: String,
     micros: i64,
 }
 
-impl Span {
-    /// The longest span a campaign may name.
+impl IsoDuration {
+    /// The longest span that a campaign may have, in microseconds: `P3660D`.
     pub const MAX_MICROS: i64 = 3660 * 24 * 3600 * 1_000_000;
 
-    /// Reads ISO 8601 (weeks, days, hours, minutes, seconds). The sign and the bounds are the rule's to check.
+    /// Parses an ISO 8601 span of weeks, days, hours, minutes and seconds. [`super::rule::faults`] checks its limits.
     pub fn parse(text: &str) -> Result<Self, TimeError> {
-        // Years and months have no exact length; jiff would read them.
+        // Years and months have no exact length, but jiff accepts them.
         let date_part = text.split(['T', 't']).next().unwrap_or(text);
         let well_formed = text.len() <= 40
             && text.starts_with('P')
@@ -106,44 +104,43 @@ impl Span {
             && !date_part.contains(['Y', 'M', 'y', 'm'])
             && !text.ends_with(['P', 'T']);
         if !well_formed {
-            return Err(TimeError::Span);
+            return Err(TimeError::Duration);
         }
-        let span: jiff::Span = text.parse().map_err(|_| TimeError::Span)?;
+        let span: jiff::Span = text.parse().map_err(|_| TimeError::Duration)?;
         let nanos =
-            span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| TimeError::Span)?.as_nanos();
-        let micros = i64::try_from(nanos / 1_000).map_err(|_| TimeError::Span)?;
+            span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| TimeError::Duration)?.as_nanos();
+        let micros = i64::try_from(nanos / 1_000).map_err(|_| TimeError::Duration)?;
         Ok(Self { text: text.to_owned(), micros })
     }
 
-    /// Its length in microseconds.
     pub const fn micros(&self) -> i64 {
         self.micros
     }
 
-    /// As entered.
+    /// Returns the text that was entered.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 }
 
-/// Equal in length: "P7D" is "PT168H".
-impl PartialEq for Span {
+/// Spans of the same length are equal: "P7D" equals "PT168H".
+impl PartialEq for IsoDuration {
     fn eq(&self, other: &Self) -> bool {
         self.micros == other.micros
     }
 }
 
-impl Eq for Span {}
+impl Eq for IsoDuration {}
 
-impl TryFrom<String> for Span {
+impl TryFrom<String> for IsoDuration {
     type Error = TimeError;
     fn try_from(text: String) -> Result<Self, TimeError> {
         Self::parse(&text)
     }
 }
 
-impl From<Span> for String {
-    fn from(span: Span) -> Self {
+impl From<IsoDuration> for String {
+    fn from(span: IsoDuration) -> Self {
         span.text
     }
 }
@@ -157,7 +154,7 @@ pub struct LocalTime {
 }
 
 impl LocalTime {
-    /// Reads `HH:MM`, 00:00 to 23:59.
+    /// Parses `HH:MM`, from 00:00 to 23:59.
     pub fn parse(text: &str) -> Result<Self, TimeError> {
         let (hour, minute) = text.split_once(':').ok_or(TimeError::LocalTime)?;
         let digits = |part: &str, end: i8| {
@@ -171,7 +168,7 @@ impl LocalTime {
         Ok(Self { hour: digits(hour, 24)?, minute: digits(minute, 60)? })
     }
 
-    /// On the clock of `date`.
+    /// Returns this time of day on the given date.
     pub fn on(self, date: jiff::civil::Date) -> jiff::civil::DateTime {
         date.at(self.hour, self.minute, 0, 0)
     }
@@ -214,13 +211,13 @@ mod tests {
 
     #[test]
     fn spans_have_fixed_units_only_and_keep_their_text() {
-        let micros = |text| Span::parse(text).map(|span| span.micros());
+        let micros = |text| IsoDuration::parse(text).map(|span| span.micros());
         assert_eq!(micros("P7D"), Ok(7 * 86_400_000_000));
         assert_eq!(micros("P1W"), Ok(7 * 86_400_000_000));
         assert_eq!(micros("PT30M"), Ok(1_800_000_000));
-        assert_eq!(Span::parse("PT24H").map(String::from), Ok("PT24H".to_owned()));
+        assert_eq!(IsoDuration::parse("PT24H").map(String::from), Ok("PT24H".to_owned()));
         for wrong in ["P1M", "P1Y", "PT", "P", "7D", "-P1D", "P1D T1H", "", "1 day"] {
-            assert_eq!(micros(wrong), Err(TimeError::Span), "{wrong}");
+            assert_eq!(micros(wrong), Err(TimeError::Duration), "{wrong}");
         }
     }
 

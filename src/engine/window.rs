@@ -1,46 +1,46 @@
 //! Windows: half-open intervals of one customer's time in which a goal is counted.
 //!
-//! This file knows the windows that time alone fixes (`campaign`, `calendar`, `recurring`). Those that purchases open
-//! (`session`, `timer`, `rolling`) are regrouped by the fold in [`super::state`].
+//! This module computes the windows whose bounds depend on time alone: `calendar` and `recurring`. The fold in
+//! [`super::state`] assigns purchases to windows, and computes the windows that purchases open (`session`, `timer`).
 
 use jiff::civil::{Date, DateTime};
-use jiff::{Span as CivilSpan, ToSpan};
+use jiff::{Span, ToSpan};
 use serde::{Deserialize, Serialize};
 
-use super::time::{Instant, LocalTime, Span};
+use super::time::{Instant, IsoDuration, LocalTime};
 use super::zone::Zone;
 
 /// How a customer's eligible purchases are grouped.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WindowRule {
-    /// The whole period.
+    /// The whole period is one window.
     Campaign,
-    /// Blocks of calendar units.
+    /// Each block of calendar units is one window.
     Calendar(Calendar),
-    /// Local occurrences such as Fridays 18:00–20:00.
+    /// Each local occurrence is one window, for example Fridays from 18:00 to 20:00.
     Recurring(Recurring),
-    /// Neighbours less than a gap apart.
+    /// Neighbouring purchases less than `gap` apart belong to one window.
     Session {
-        /// A purchase this long after its neighbour opens the next session.
-        gap: Span,
+        /// A purchase that follows its neighbour after this span or later opens the next session.
+        gap: IsoDuration,
     },
-    /// Opened by a purchase.
+    /// The first eligible purchase opens a window of a fixed length.
     Timer {
-        /// From its first purchase.
-        duration: Span,
-        /// Whether the first purchase after the close opens the next.
+        /// The length of the window from its first purchase on.
+        duration: IsoDuration,
+        /// Whether the first eligible purchase at or after the close opens the next window.
         reopens: bool,
     },
-    /// The span before each purchase.
+    /// Each purchase is counted together with those in the `duration` before it.
     Rolling {
-        /// How far back purchases count.
-        duration: Span,
+        /// A purchase exactly this long before another one is too old to be counted with it.
+        duration: IsoDuration,
     },
 }
 
 impl WindowRule {
-    /// Whether a customer has one window in all.
+    /// Whether a customer can have only one window in the campaign.
     pub const fn is_only_one(&self) -> bool {
         matches!(self, Self::Campaign | Self::Timer { reopens: false, .. })
     }
@@ -49,26 +49,23 @@ impl WindowRule {
 /// Blocks of `every` units, counted from the unit that contains the campaign's start.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Calendar {
-    /// What is counted.
     pub unit: CalendarUnit,
-    /// Units a block, ≥ 1.
+    /// The number of units in a block, at least 1.
     pub every: i32,
-    /// For weeks.
+    /// Used for [`CalendarUnit::Week`] only.
     pub week_starts_on: Weekday,
 }
 
-/// One window a local occurrence; `to <= from` runs past midnight and belongs to the day it starts on.
+/// One window per local occurrence. If `to` is not after `from`, the window closes on the next day. It belongs to the
+/// weekday on which it opens.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recurring {
-    /// Days on which it opens; not empty.
+    /// The days on which a window opens; not empty.
     pub weekdays: Vec<Weekday>,
-    /// Opens.
     pub from: LocalTime,
-    /// Closes.
     pub to: LocalTime,
 }
 
-/// A unit of the calendar.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum CalendarUnit {
@@ -79,7 +76,6 @@ pub enum CalendarUnit {
     Year,
 }
 
-/// A day of the week.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Weekday {
@@ -106,31 +102,31 @@ impl Weekday {
     }
 }
 
-/// A half-open interval `[opens, closes)`.
+/// A half-open interval `[opens, closes)`. The window of a `rolling` award is an exception: it contains `closes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Interval {
-    /// First instant inside.
+    /// The first instant inside.
     #[serde(rename = "o")]
     pub opens: Instant,
-    /// First instant after; [`Instant::FOREVER`] where there is none.
+    /// The first instant after the interval; [`Instant::FOREVER`] if the interval has no end.
     #[serde(rename = "c")]
     pub closes: Instant,
 }
 
 impl Interval {
-    /// Whether the instant lies inside.
     pub fn contains(self, at: Instant) -> bool {
         self.opens <= at && at < self.closes
     }
 
-    /// Its part inside `period`. A closed interval of one instant (rolling) stays as it is.
+    /// Returns the part inside `period`. The window of a `rolling` award with a single purchase contains one instant
+    /// (`opens` equals `closes`) and stays as it is.
     pub fn clip(self, period: Self) -> Self {
         Self { opens: self.opens.max(period.opens), closes: self.closes.min(period.closes) }
     }
 }
 
 impl Calendar {
-    /// The block that contains the instant, which is not before `starts_at`.
+    /// Returns the block that contains the instant `at`, which is not before `starts_at`.
     pub fn window_at(&self, zone: &Zone, starts_at: Instant, at: Instant) -> Interval {
         let base = self.unit_at(zone, starts_at);
         let every = i64::from(self.every);
@@ -139,8 +135,8 @@ impl Calendar {
         Interval { opens: self.unit_bound(zone, opens), closes: self.unit_bound(zone, opens + every) }
     }
 
-    /// The index of the unit that contains the instant, whatever date the local clock shows: after a change back over
-    /// midnight it shows yesterday's, but the new day's bound has passed.
+    /// Returns the index of the unit that contains the instant. The date on a local clock is not enough: if the clock is
+    /// set back across midnight, it shows the previous date again, although the new day has begun.
     fn unit_at(&self, zone: &Zone, at: Instant) -> i64 {
         let mut unit = self.index(zone.date(at));
         while self.unit_bound(zone, unit + 1) <= at {
@@ -149,12 +145,13 @@ impl Calendar {
         unit
     }
 
-    /// Where the unit begins: its local midnight.
+    /// Returns the local midnight at which the unit begins, or [`Instant::FOREVER`] outside the calendar.
     fn unit_bound(&self, zone: &Zone, unit: i64) -> Instant {
         self.first_day(unit).map_or(Instant::FOREVER, |date| zone.bound(date.at(0, 0, 0, 0)))
     }
 
-    /// Units since the one that 1970-01-01 lies in (weeks: since the first that starts in 1970 or just before).
+    /// Returns the index of the unit that contains the date. Days are counted from 1970-01-01, weeks from the first week
+    /// that begins on or after that date, and all other units from the beginning of the year 0.
     fn index(&self, date: Date) -> i64 {
         let month = i64::from(date.month()) - 1;
         match self.unit {
@@ -166,9 +163,9 @@ impl Calendar {
         }
     }
 
-    /// The inverse of [`Self::index`]; none beyond the calendar.
+    /// The inverse of [`Self::index`]. Returns `None` for units outside the calendar.
     fn first_day(&self, unit: i64) -> Option<Date> {
-        let day = |days: i64| EPOCH_DAY.checked_add(CivilSpan::new().try_days(days).ok()?).ok();
+        let day = |days: i64| EPOCH_DAY.checked_add(Span::new().try_days(days).ok()?).ok();
         let month = |months: i64| {
             let year = i16::try_from(months.div_euclid(12)).ok()?;
             let month = i8::try_from(months.rem_euclid(12) + 1).ok()?;
@@ -183,7 +180,7 @@ impl Calendar {
         }
     }
 
-    /// Days from 1970-01-01, a Thursday, to the first day that starts a week.
+    /// Returns the number of days from 1970-01-01, a Thursday, to the first day on which a week begins.
     fn week_offset(&self) -> i64 {
         (self.week_starts_on as i64 - Weekday::Thursday as i64).rem_euclid(7)
     }
@@ -196,21 +193,22 @@ fn days(date: Date) -> i64 {
 }
 
 impl Recurring {
-    /// The occurrence that contains the instant.
+    /// Returns the occurrence that contains the instant.
     pub fn window_at(&self, zone: &Zone, at: Instant) -> Option<Interval> {
         self.occurrences(zone, at, 2).find(|window| window.contains(at))
     }
 
-    /// The first occurrence that opens after the instant.
+    /// Returns the first occurrence that opens after the instant.
     pub fn next_window(&self, zone: &Zone, at: Instant) -> Option<Interval> {
-        // An occurrence can be lost to a clock change, at worst one a change; five weeks hold at least four others.
+        // A clock change can swallow an occurrence, at most one per change. Five weeks contain at least four others.
         self.occurrences(zone, at, 35).find(|window| window.opens > at)
     }
 
-    /// Occurrences of the days around the instant, in order; those without an instant do not exist.
+    /// Returns the occurrences on the days around the instant, in order. Occurrences that contain no instant do not exist.
     fn occurrences(&self, zone: &Zone, at: Instant, days_ahead: i64) -> impl Iterator<Item = Interval> {
         let today = zone.date(at);
-        // Two days back: past midnight, and a local date that a clock change carried a day ahead.
+        // Begins two days back: one day for an occurrence that runs past midnight, and one for a clock change that moved
+        // the local date a day ahead.
         (-2..=days_ahead).filter_map(move |offset| {
             let date = today.checked_add(offset.days()).ok()?;
             if !self.weekdays.contains(&Weekday::of(date)) {
@@ -259,7 +257,7 @@ mod tests {
 
     #[test]
     fn a_day_contains_instants_not_dates() {
-        // St John's went back from 00:01 to 23:01: the clock shows the day before once more.
+        // In St John's, the clocks went back from 00:01 to 23:01, so they showed the previous date again.
         let zone = Zone::parse("America/St_Johns").unwrap();
         let day = |t| show(calendar(CalendarUnit::Day, 1).window_at(&zone, at("2006-10-01T12:00:00Z"), at(t)));
         let the_29th = "2006-10-29T02:30:00Z 2006-10-30T03:30:00Z";
@@ -282,7 +280,7 @@ mod tests {
         assert_eq!(fridays.window_at(&zone, at("2026-11-06T01:30:00Z")), None);
         let next = fridays.next_window(&zone, at("2026-11-06T21:00:00Z")).unwrap();
         assert_eq!(show(next), "2026-11-13T21:00:00Z 2026-11-14T01:00:00Z");
-        // from = to: 24 local hours, here 25 hours long.
+        // If `from` equals `to`, the window lasts one local day, which has 25 hours here.
         let sundays = Recurring { weekdays: vec![Weekday::Sunday], from: time("00:00"), to: time("00:00") };
         let window = sundays.window_at(&zone, at("2026-10-25T12:00:00Z")).unwrap();
         assert_eq!(show(window), "2026-10-24T22:00:00Z 2026-10-25T23:00:00Z");

@@ -65,7 +65,7 @@ impl Customer {
         ctx: &Context<'_>,
         #[graphql(desc = "Return only this campaign, or nothing if it is not running.")] campaign_id: Option<ID>,
     ) -> Result<Vec<CampaignProgress>, ApiError> {
-        CampaignProgress::of(ctx, &self.row, self.view.as_ref(), campaign_id).await
+        CampaignProgress::load(ctx, &self.row, self.view.as_ref(), campaign_id).await
     }
 
     /// The customer's awards of every status, unless filtered. The latest `earnedAt` is first.

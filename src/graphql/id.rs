@@ -1,10 +1,9 @@
 //! Global ids. An `id` encodes the type and the key of an object, so that it is unique across all types.
 
 use async_graphql::ID;
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use crate::app::model::{CampaignId, CustomerId};
+use crate::app::opaque;
 
 /// The object that an id identifies. Ids are opaque to clients. The id of a customer is made from its external id, so a
 /// customer of whom nothing is recorded has an id too.
@@ -24,7 +23,7 @@ pub(super) enum GlobalId {
 impl GlobalId {
     /// Decodes an id that [`ID::from`] produced. Returns `None` for any other text.
     pub(super) fn parse(id: &ID) -> Option<Self> {
-        let text = String::from_utf8(URL_SAFE_NO_PAD.decode(id.as_str()).ok()?).ok()?;
+        let text = opaque::decode(id.as_str())?;
         let (kind, rest) = text.split_once(':')?;
         let pair = || {
             let (customer, number) = rest.split_once(':')?;
@@ -59,7 +58,7 @@ impl From<GlobalId> for ID {
             GlobalId::Award(CustomerId(customer), number) => format!("Award:{customer}:{number}"),
             GlobalId::LedgerEntry(CustomerId(customer), sequence) => format!("LedgerEntry:{customer}:{sequence}"),
         };
-        Self(URL_SAFE_NO_PAD.encode(text))
+        Self(opaque::encode(&text))
     }
 }
 
@@ -79,7 +78,7 @@ mod tests {
             assert_eq!(GlobalId::parse(&ID::from(id.clone())), Some(id));
         }
         for text in ["", "Customer", "Customer:", "Nothing:1", "Campaign:x", "Award:1", "Customer:a\0"] {
-            assert_eq!(GlobalId::parse(&ID(URL_SAFE_NO_PAD.encode(text))), None, "{text}");
+            assert_eq!(GlobalId::parse(&ID(opaque::encode(text))), None, "{text}");
         }
         assert_eq!(GlobalId::parse(&ID("not base64!".to_owned())), None);
     }

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::app::award::AwardFilter;
-use crate::app::campaigns::{Campaign, CampaignSet};
+use crate::app::campaign::set::{Campaign, CampaignSet};
 use crate::app::customer::Current;
 use crate::app::error::Error;
 use crate::app::model::{Award, CampaignId, Customer, CustomerId, LedgerEntry, Purchase, Refund};
@@ -343,7 +343,7 @@ impl Loader<ProgressOf> for Loaders {
     async fn load(&self, keys: &[ProgressOf]) -> Loaded<ProgressOf, Vec<CampaignProgress>> {
         let mut loaded = HashMap::new();
         for (campaign, customers) in grouped(keys, |key| (key.1, Arc::clone(&key.0))) {
-            let progress = app::reading::progress::of(&self.app, &customers, campaign).await?;
+            let progress = app::reading::progress::load(&self.app, &customers, campaign).await?;
             for (customer, of_customer) in customers.into_iter().zip(progress) {
                 loaded.insert(ProgressOf(customer, campaign), of_customer);
             }
@@ -417,7 +417,7 @@ impl Loader<StatsOf> for Loaders {
 
     async fn load(&self, keys: &[StatsOf]) -> Loaded<StatsOf, Totals> {
         let admin = self.viewer.require_admin()?;
-        let found = app::stats::of(&self.app, &admin, keys.iter().map(|key| key.0).collect()).await?;
+        let found = app::stats::load(&self.app, &admin, keys.iter().map(|key| key.0).collect()).await?;
         Ok(found.into_iter().map(|(id, totals)| (StatsOf(id), totals)).collect())
     }
 }

@@ -55,7 +55,7 @@ impl PointsUpdate {
         ctx: &Context<'_>,
         #[graphql(desc = "Return only this campaign, or nothing if it is not running.")] campaign_id: Option<ID>,
     ) -> Result<Vec<CampaignProgress>, ApiError> {
-        CampaignProgress::of(ctx, &self.0.customer, None, campaign_id).await
+        CampaignProgress::load(ctx, &self.0.customer, None, campaign_id).await
     }
 }
 

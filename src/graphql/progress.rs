@@ -50,7 +50,7 @@ pub struct CampaignProgress {
 impl CampaignProgress {
     /// Returns the progress of the customer in each running campaign, or only in `campaign_id`. Empty if that campaign
     /// is not running or the id names no campaign.
-    pub async fn of(
+    pub async fn load(
         ctx: &Context<'_>,
         customer: &Arc<model::Customer>,
         view: Option<&View>,

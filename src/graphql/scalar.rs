@@ -5,12 +5,10 @@
 use async_graphql::{InputValueError, InputValueResult, Number, Scalar, ScalarType, Value};
 use serde_json::Value as Json;
 
+use crate::engine::account::MAX_EXACT;
 use crate::engine::money::{Currency, decimal_text, is_decimal};
-use crate::engine::time::{self, Instant, Span, parse_instant};
+use crate::engine::time::{self, Instant, IsoDuration, parse_instant};
 use crate::engine::zone::Zone;
-
-/// The largest whole number that every JSON parser represents exactly: 2^53 − 1.
-const MAX_EXACT: i64 = (1 << 53) - 1;
 
 /// The form in which values of a scalar are written.
 pub struct Form {
@@ -31,7 +29,7 @@ pub const FORMS: [Form; 8] = [
     },
     Form {
         scalar: "Duration",
-        fits: |value| text(value).is_some_and(|text| Span::parse(text).is_ok()),
+        fits: |value| text(value).is_some_and(|text| IsoDuration::parse(text).is_ok()),
         expected: "write a duration as ISO 8601 in weeks, days, hours, minutes and seconds, such as \"P7D\" or \"PT30M\"",
     },
     Form {

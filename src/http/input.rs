@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use tokio::time::Instant;
+use tokio::time::Instant as Monotonic;
 
 use crate::app::share::{Share, Shares};
 
@@ -36,7 +36,7 @@ struct State {
     limit_bytes: usize,
     unfinished_bytes: usize,
     /// When the first unfinished byte arrived.
-    since: Option<Instant>,
+    since: Option<Monotonic>,
     held: Vec<Share<IpAddr>>,
 }
 
@@ -84,7 +84,7 @@ impl Input {
         if bytes == 0 {
             return Ok(());
         }
-        state.since.get_or_insert_with(Instant::now);
+        state.since.get_or_insert_with(Monotonic::now);
         state.unfinished_bytes = state.unfinished_bytes.saturating_add(bytes);
         if state.unfinished_bytes > state.limit_bytes {
             return Err(io::Error::other(Refused::TooLarge));

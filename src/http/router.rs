@@ -93,7 +93,7 @@ async fn ready(State(app): State<Arc<App>>) -> (StatusCode, String) {
         return (StatusCode::SERVICE_UNAVAILABLE, "the database does not respond".to_owned());
     }
     if let Some(obstacle) = probe::find_obstacle(&app.database).await {
-        return (StatusCode::SERVICE_UNAVAILABLE, format!("the database takes no writes: {obstacle}"));
+        return (StatusCode::SERVICE_UNAVAILABLE, format!("the database refuses writes: {obstacle}"));
     }
     let degraded = degraded(&app);
     let words = if degraded.is_empty() { "ok".to_owned() } else { format!("degraded: {}", degraded.join("; ")) };

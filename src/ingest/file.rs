@@ -1,4 +1,4 @@
-//! The lines of a file, read in order: NDJSON, or CSV with a header.
+//! Reads the lines of a file in order. The file is NDJSON, or CSV with a header.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, stdin};
@@ -12,12 +12,12 @@ use crate::app::clock::Clock;
 
 /// The number of lines that are read ahead of the writers.
 const READ_AHEAD: usize = 2_048;
-/// The longest line, in bytes. A purchase with 500 lines of the longest names fits.
+/// The longest line, in bytes. A purchase with 500 lines whose names have the maximum length fits.
 const MAX_LINE_BYTES: usize = 1 << 20;
 /// The number of bytes that are read at a time.
 const BUFFER_BYTES: usize = 1 << 18;
 
-/// A line of a file.
+/// A parsed line of a file.
 pub struct Line {
     /// The line's number, from 1.
     pub number: u64,
@@ -27,7 +27,7 @@ pub struct Line {
     pub record: Result<Record, String>,
 }
 
-/// Returns the size of a file in bytes. Returns `None` for `-` (the standard input) and for anything else that is not a file.
+/// Returns the size of a file in bytes. Returns `None` for `-` (the standard input) and for anything that is not a regular file.
 pub fn length(file: &Path) -> anyhow::Result<Option<u64>> {
     if file == Path::new("-") {
         return Ok(None);
@@ -36,14 +36,14 @@ pub fn length(file: &Path) -> anyhow::Result<Option<u64>> {
     Ok(metadata.is_file().then_some(metadata.len()))
 }
 
-/// Reads a file (`-`: NDJSON from the standard input) in a thread of its own. The receiver gets its lines, and then how the
-/// reading ended. The end of the process does not wait for the thread, because nothing can interrupt a read from a terminal or an
-/// open pipe.
+/// Reads a file in a separate thread; `-` stands for NDJSON from the standard input. The first receiver gets the lines, the
+/// second gets the result of reading. The process can exit while the thread still runs, because nothing can interrupt a read
+/// from a terminal or an open pipe.
 pub fn read_ahead(file: PathBuf, clock: Clock) -> (mpsc::Receiver<Line>, oneshot::Receiver<anyhow::Result<()>>) {
     let (sender, lines) = mpsc::channel(READ_AHEAD);
     let (done, reading) = oneshot::channel();
     std::thread::spawn(move || {
-        // The lines end when `sender` is dropped. The result must be known by then.
+        // The lines end when `sender` is dropped. The result must be sent before that.
         let _ = done.send(read(&file, &clock, &sender));
     });
     (lines, reading)
@@ -96,7 +96,8 @@ const COLUMNS: [&str; 7] = ["externalId", "customerExternalId", "purchasedAt", "
 const REQUIRED_COLUMNS: usize = 5;
 
 fn read_csv(input: File, clock: &Clock, lines: &mpsc::Sender<Line>) -> anyhow::Result<()> {
-    // With a line feed after the last record as well, the number of a record's first line follows from where the record ends.
+    // The appended line feed ends the last record as well. So every record ends with a line feed, and the number of its first
+    // line can be computed from the position after the record.
     let mut csv = csv::ReaderBuilder::new()
         .buffer_capacity(BUFFER_BYTES)
         .trim(csv::Trim::Headers)
@@ -122,7 +123,7 @@ fn read_csv(input: File, clock: &Clock, lines: &mpsc::Sender<Line>) -> anyhow::R
 
 fn check_header(header: &csv::StringRecord) -> anyhow::Result<()> {
     if let Some(unknown) = header.iter().find(|name| !COLUMNS.contains(name)) {
-        anyhow::bail!("the header names a column `{unknown}`; known are {}", COLUMNS.join(", "));
+        anyhow::bail!("the header names a column `{unknown}`; the known columns are {}", COLUMNS.join(", "));
     }
     let count = |column: &str| header.iter().filter(|name| *name == column).count();
     if let Some(twice) = COLUMNS.iter().find(|column| count(column) > 1) {

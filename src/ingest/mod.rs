@@ -1,7 +1,7 @@
-//! Facts from outside, through the write path: lines of a file today.
+//! Ingestion: records facts that come from outside the API, at present the lines of a file, through the write path.
 //!
-//! An ingestion is idempotent and therefore resumable: if it is stopped anywhere and run again, it loses nothing and changes
-//! nothing twice. The observer of an ingestion shows its progress; this module knows no terminal.
+//! An ingestion is idempotent and can therefore be resumed: if it is stopped at any point and run again, no fact is lost and
+//! none is recorded twice. The caller passes an observer that shows the progress. This module does not know about terminals.
 
 pub mod file;
 pub mod record;
@@ -18,41 +18,42 @@ use crate::app::error::Error;
 use crate::app::recorder::fact::{Answer, Fact};
 use crate::app::refund::{RecordRefund, find_purchases};
 
-/// The most facts that are queued and not yet committed.
+/// The maximum number of facts that are queued but not yet committed.
 const MAX_WAITING: usize = 4_096;
 /// The number of refunds whose purchases are looked up together.
 const REFUND_CHUNK: usize = 512;
-/// The most refunds that are kept for the end of the file. Further refunds without a purchase are skipped at once.
+/// The maximum number of refunds that are kept until the end of the file because their purchase was not found. Beyond it,
+/// such refunds are skipped immediately.
 const MAX_KEPT_REFUNDS: usize = 1_000_000;
 
-/// What became of the lines.
+/// The number of processed lines, by outcome.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
-    /// New facts.
+    /// Lines whose fact was new.
     pub recorded: u64,
-    /// Facts that had been recorded before.
+    /// Lines whose fact had been recorded before.
     pub replayed: u64,
-    /// Lines that were wrong.
+    /// Lines that were malformed or refused.
     pub skipped: u64,
 }
 
 /// How an ingestion ended.
 pub enum End {
-    /// All lines were taken.
+    /// All lines were processed.
     Whole,
-    /// At the first wrong line, with `strict`.
+    /// With `strict`, a line was skipped.
     Strict,
-    /// The caller stopped it. What had been queued was committed.
+    /// The caller stopped the ingestion. The facts that were queued by then were committed.
     Stopped,
-    /// The database failed.
+    /// An error that no line caused, for example of the database.
     Failed(Error),
 }
 
-/// What an observer is told.
+/// An event that is reported to the observer.
 pub enum Event<'a> {
-    /// The lines up to this byte were taken.
+    /// The lines up to this byte were read.
     Taken(u64),
-    /// A fact was committed; the counts include it.
+    /// A fact was committed or recognised as a duplicate. The counts include the fact.
     Settled(Counts),
     /// A line was skipped.
     Skipped {
@@ -63,7 +64,7 @@ pub enum Event<'a> {
     },
 }
 
-/// Takes all lines. Stops at the first wrong one if `strict`, and before the next line once `stop` is cancelled.
+/// Records all lines. With `strict`, stops when a line is skipped. When `stop` is cancelled, stops before the next line.
 pub async fn ingest(
     app: &App,
     lines: mpsc::Receiver<Line>,
@@ -92,9 +93,9 @@ struct Ingestion<'a, O> {
     counts: Counts,
     /// Queued lines that are not committed yet, in order.
     waiting: VecDeque<(u64, oneshot::Receiver<Answer>)>,
-    /// Refunds whose purchases are to be looked up.
+    /// Refunds whose purchases have not been looked up yet.
     refunds: Vec<(u64, RecordRefund)>,
-    /// Refunds whose purchase was not found. They are tried again after the last line.
+    /// Refunds whose purchase was not found. They are retried after the last line.
     kept: Vec<(u64, RecordRefund)>,
     stop: CancellationToken,
 }
@@ -129,7 +130,7 @@ impl<O: FnMut(Event<'_>)> Ingestion<'_, O> {
         }
     }
 
-    /// Takes a line. Returns `false` if the line is wrong and that stops the ingestion.
+    /// Processes a line. Returns `false` if a line was skipped and the ingestion must stop because of that.
     async fn take(&mut self, line: Line) -> Result<bool, Error> {
         (self.observe)(Event::Taken(line.end_byte));
         match line.record {
@@ -151,12 +152,12 @@ impl<O: FnMut(Event<'_>)> Ingestion<'_, O> {
         Ok(true)
     }
 
-    /// Finishes after the last line.
+    /// Records the refunds that are left after the last line.
     async fn finish(&mut self) -> Result<End, Error> {
         if !self.record_refunds().await? {
             return Ok(End::Strict);
         }
-        // Refunds that came before their purchase.
+        // Retries the refunds that came before their purchase.
         self.refunds = std::mem::take(&mut self.kept);
         if !self.record_refunds().await? {
             return Ok(End::Strict);
@@ -172,7 +173,8 @@ impl<O: FnMut(Event<'_>)> Ingestion<'_, O> {
         Ok(if self.settle_all().await? { End::Whole } else { End::Strict })
     }
 
-    /// Records the refunds whose purchases are stored, and keeps the others. Returns `false` if a wrong one stops the ingestion.
+    /// Records the refunds whose purchases are stored, and keeps the others. Returns `false` if a line was skipped and the
+    /// ingestion must stop because of that.
     async fn record_refunds(&mut self) -> Result<bool, Error> {
         // The purchases of earlier lines can be found only once they are committed.
         let mut go_on = self.settle_all().await?;
@@ -208,7 +210,8 @@ impl<O: FnMut(Event<'_>)> Ingestion<'_, O> {
         Ok(go_on)
     }
 
-    /// Awaits the oldest queued fact. Returns `false` if the fact was refused and that stops the ingestion.
+    /// Awaits the result of the oldest queued fact. Returns `false` if the fact was refused and the ingestion must stop because
+    /// of that.
     async fn settle_one(&mut self) -> Result<bool, Error> {
         let Some((number, answer)) = self.waiting.pop_front() else { return Ok(true) };
         match answer.await.map_err(|_| Error::Unavailable)?? {
@@ -220,7 +223,7 @@ impl<O: FnMut(Event<'_>)> Ingestion<'_, O> {
         Ok(true)
     }
 
-    /// Counts and reports a wrong line. Returns `false` if that stops the ingestion.
+    /// Counts and reports a skipped line. Returns `false` if the ingestion must stop.
     fn skip(&mut self, line: u64, reason: &str) -> bool {
         self.counts.skipped += 1;
         (self.observe)(Event::Skipped { line, reason });

@@ -1,4 +1,4 @@
-//! A line of a file as a fact: parsed, and checked as far as that is possible without the database.
+//! Parses a line of a file into a fact and checks it as far as that is possible without the database.
 
 use serde::Deserialize;
 
@@ -8,22 +8,22 @@ use crate::app::purchase::{PurchaseLine, RecordPurchase};
 use crate::app::recorder::fact::NewPurchase;
 use crate::app::refund::RecordRefund;
 
-/// What a line records.
+/// The fact that a line contains.
 pub enum Record {
-    /// A checked purchase.
+    /// A purchase that passed all checks.
     Purchase(Box<NewPurchase>),
     /// A refund. It can be checked only once its purchase is found.
     Refund(Box<RecordRefund>),
 }
 
-/// `{"refund": {…}}`.
+/// A line with a refund: `{"refund": {…}}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RefundRecord {
     refund: RecordRefund,
 }
 
-/// Parses a line of JSON: a purchase, or a refund. Purchases may not lie ahead of the clock.
+/// Parses a line of JSON, which contains a purchase or a refund. `clock` is used to refuse purchases from the future.
 pub(super) fn parse_json(line: &[u8], clock: &Clock) -> Result<Record, String> {
     let malformed = |error: serde_json::Error| {
         // serde_json counts lines within this one line, so only the column helps.
@@ -50,7 +50,7 @@ fn check(purchase: RecordPurchase, clock: &Clock) -> Result<Record, String> {
     }
 }
 
-/// Describes an error by the line's own field names: `lines.0.amount: must not be negative; …`.
+/// Describes an error with the field names of the line: `lines.0.amount: must not be negative; …`.
 pub fn reason(error: &Error) -> String {
     match error {
         Error::Refused(errors) => {
@@ -61,7 +61,7 @@ pub fn reason(error: &Error) -> String {
     }
 }
 
-/// A purchase as a row of a CSV file. Its lines, if there are any, are JSON.
+/// A purchase as a row of a CSV file. The cell `lines` is empty or contains JSON.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Row {
@@ -76,7 +76,7 @@ struct Row {
     lines: Option<String>,
 }
 
-/// Parses the cells of a CSV row. Purchases may not lie ahead of the clock.
+/// Parses a row of a CSV file, which contains a purchase. `clock` is used to refuse purchases from the future.
 pub(super) fn parse_row(row: &csv::ByteRecord, header: &csv::StringRecord, clock: &Clock) -> Result<Record, String> {
     if row.len() != header.len() {
         return Err(format!("has {} cells where the header has {}", row.len(), header.len()));

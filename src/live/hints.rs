@@ -15,7 +15,7 @@ use redis::{Client, RedisError};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant as Monotonic, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::metrics;
@@ -126,7 +126,7 @@ async fn listen(client: Client, channel: String, node: u64, resumed: Arc<Notify>
     gauge!(metrics::LIVE_LISTENING).set(0.0);
     let (mut complained, mut pause) = (false, PAUSE);
     loop {
-        let began = Instant::now();
+        let began = Monotonic::now();
         let failure = match timeout(TIMEOUT, subscribe(&client, &channel)).await {
             Ok(Ok(connection)) => {
                 gauge!(metrics::LIVE_LISTENING).set(1.0);

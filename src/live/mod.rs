@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::Instant as Monotonic;
 
 /// The topics of this process, by name. Clones share them.
 pub struct Hub<T> {
@@ -34,12 +34,12 @@ pub struct Mark<T> {
     /// What changed with this version, if the wake-up contained it.
     pub news: Option<Arc<T>>,
     /// When the version was announced.
-    pub at: Instant,
+    pub at: Monotonic,
 }
 
 impl<T> Mark<T> {
     fn new(version: i64, stamp: Option<i64>, news: Option<T>) -> Self {
-        Self { version, stamp, news: news.map(Arc::new), at: Instant::now() }
+        Self { version, stamp, news: news.map(Arc::new), at: Monotonic::now() }
     }
 }
 
@@ -102,7 +102,7 @@ impl<T> Hub<T> {
                     // A stamp that replaces another one is an announcement of its own. A first stamp only confirms the
                     // wake-up.
                     if mark.stamp.replace(stamp).is_some() {
-                        mark.at = Instant::now();
+                        mark.at = Monotonic::now();
                     }
                 }
             }

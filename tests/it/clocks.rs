@@ -146,7 +146,7 @@ async fn nothing_is_settled_by_a_clock_that_was_not_watched() {
         campaign(&url).await;
         let database = open(&url).await;
         is_due(&database).await;
-        let clock = Clock::of(&database).await.unwrap();
+        let clock = Clock::of_database(&database).await.unwrap();
         let app = App::start(database, clock, &settings(&url)).await.unwrap();
         assert_eq!(settlement::run(&app).await.unwrap(), 0, "{engine:?}");
         app.stop().await.unwrap();

@@ -171,8 +171,8 @@ impl Fault {
 
     fn words(&self) -> &'static str {
         match self {
-            Self::WritesFail(_) => "the database takes no writes: its disk reports errors",
-            Self::NoRoom(_) => "the database takes no writes: its disk is full",
+            Self::WritesFail(_) => "the database refuses writes: its disk reports errors",
+            Self::NoRoom(_) => "the database refuses writes: its disk is full",
         }
     }
 }

@@ -417,7 +417,7 @@ async fn a_dash_is_the_standard_input() {
     let ran = ended(child.wait_with_output().unwrap());
     drop(input);
     assert_eq!(ran.code, Some(130), "{ran:?}");
-    assert!(ran.stdout.contains("run the same command again to go on"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("run the same command again to continue"), "{}", ran.stdout);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -455,7 +455,7 @@ async fn a_campaign_keeps_its_name_and_its_content() {
         let file = files.put("campaigns.json", campaigns().replace("\"points\":5", "\"points\":6"));
         let changed = run(&mut with_campaigns(&url, &good, &file));
         assert_eq!(changed.code, Some(1), "{changed:?}");
-        assert!(changed.stderr.contains("campaign `pairs`: was imported before with another content"), "{changed:?}");
+        assert!(changed.stderr.contains("campaign `pairs`: was imported before with different content"), "{changed:?}");
         let database = open(&url).await;
         assert_eq!(campaign::Entity::find().count(database.read()).await.unwrap(), 2);
         database.close().await.unwrap();
@@ -496,7 +496,7 @@ async fn interrupted_and_run_again_it_ends_where_it_would_have() {
         signal(&child, "INT");
         let ran = ended(child.wait_with_output().unwrap());
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(130), ""), "{engine:?}: {ran:?}");
-        assert!(ran.stdout.contains("stopped: run the same command again to go on"), "{}", ran.stdout);
+        assert!(ran.stdout.contains("stopped: run the same command again to continue"), "{}", ran.stdout);
         let recorded = purchase::Entity::find().count(watched.read()).await.unwrap();
         assert!(recorded > 0 && recorded < count as u64, "{recorded}");
         watched.close().await.unwrap();

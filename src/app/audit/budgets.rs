@@ -1,4 +1,5 @@
-//! Budgets and statistics, over all customers: the decisions replayed in their order, the counters against the awards.
+//! Audits the budgets and statistics of all campaigns. Replays the budget decisions in their order, and compares the counters
+//! with the awards.
 
 use std::collections::BTreeMap;
 
@@ -9,17 +10,17 @@ use sea_orm::{
 };
 
 use crate::app::audit::difference::{Difference, Tell, word};
-use crate::app::campaigns::CampaignSet;
+use crate::app::campaign::set::CampaignSet;
 use crate::app::error::Error;
 use crate::app::rows::{Kind, Rows, join};
 use crate::app::stats::{counted, counters};
 use crate::app::stored::budget::{decided_status, decision_kind};
 use crate::engine::budget::{Budget, DecisionKind};
 
-/// Decisions read at a time.
+/// The number of decisions that are read at a time.
 const PAGE: u64 = 1_000;
 
-/// Tells what of the campaigns is not as it should be; how many differences.
+/// Reports each difference in the budgets and statistics. Returns the number of differences.
 pub(super) async fn audit(snapshot: &DatabaseTransaction, tell: Tell<'_>) -> Result<u64, Error> {
     let set = CampaignSet::load(snapshot).await?;
     let mut found = Found { set: &set, tell, count: 0 };
@@ -28,7 +29,7 @@ pub(super) async fn audit(snapshot: &DatabaseTransaction, tell: Tell<'_>) -> Res
         replay(snapshot, &mut found, &row).await?;
         if row.points_limit.is_some() {
             let stands = counted.get(&row.campaign_id).map_or(0, |total| total.points_standing);
-            found.compare(row.campaign_id, "points out of the budget", row.points_used, stands);
+            found.compare(row.campaign_id, "points used of the budget", row.points_used, stands);
         }
     }
     for campaign in set.all() {
@@ -63,17 +64,17 @@ impl Found<'_> {
     }
 }
 
-/// Where the replay of a budget stands.
+/// The state of the replay of one budget.
 #[derive(Default)]
 struct Replay {
     number: i64,
     used: i64,
     limit: Option<i64>,
-    /// Awards whose status is not what was decided last: the status, and the decision.
+    /// Awards with a status that differs from the last decision, by customer and number: the status, and the decision.
     wrong: BTreeMap<(i64, i64), (AwardStatus, AwardStatus)>,
 }
 
-/// Decides every decision again, in its order.
+/// Makes every decision again, in the recorded order.
 async fn replay(snapshot: &DatabaseTransaction, found: &mut Found<'_>, row: &budget::Model) -> Result<(), Error> {
     let id = row.campaign_id;
     let mut replay = Replay::default();
@@ -94,14 +95,14 @@ async fn replay(snapshot: &DatabaseTransaction, found: &mut Found<'_>, row: &bud
         }
     }
     found.compare(id, "last decision number", row.decision_no, replay.number);
-    // Of a draft nothing was decided.
+    // A draft has no decisions.
     if replay.number > 0 {
         let show = |limit: Option<i64>| limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
         if row.points_limit != replay.limit {
             found.note(None, id, "budget".to_owned(), show(row.points_limit), show(replay.limit));
         }
         if replay.limit.is_some() {
-            found.compare(id, "points out of the budget after the last decision", row.points_used, replay.used);
+            found.compare(id, "points used of the budget after the last decision", row.points_used, replay.used);
         }
     }
     note_wrong_statuses(snapshot, found, id, replay.wrong).await
@@ -116,12 +117,12 @@ impl Replay {
             Some(kind) => self.check(found, decision, kind),
             None => self.limit = Some(decision.points).filter(|limit| *limit >= 0),
         }
-        // Without a limit nothing was numbered: the points that stood when it was set are taken from its row, and the sum at
-        // the end checks them.
+        // Without a limit, no decisions were recorded. So the points that stood when a limit was set come from its row. The
+        // comparison with the standing points at the end checks them.
         self.used = decision.points_used;
     }
 
-    /// Decides an award's decision again.
+    /// Makes the decision about an award again, and compares the result with the recorded one.
     fn check(&mut self, found: &mut Found<'_>, decision: &budget_decision::Model, kind: DecisionKind) {
         let id = decision.campaign_id;
         let mut budget = Budget { limit: self.limit.unwrap_or(i64::MAX), used: self.used };
@@ -132,11 +133,11 @@ impl Replay {
             found.note(None, id, format!("decision {}", self.number), word(status(standing)), word(status(fits)));
         }
         budget.carry_out(kind, decision.points);
-        let what = format!("points out of the budget after decision {}", self.number);
+        let what = format!("points used of the budget after decision {}", self.number);
         found.compare(id, &what, decision.points_used, budget.used);
     }
 
-    /// An award stands, or is declined, as was decided; one that is reversed lost its decision.
+    /// Compares the statuses of awards with the decisions on this page. REVERSED awards have lost their decision.
     async fn compare_statuses(
         &mut self,
         snapshot: &impl ConnectionTrait,
@@ -149,7 +150,7 @@ impl Replay {
             else {
                 continue;
             };
-            // A later decision about the same award stands in for an earlier one.
+            // A later decision about the same award replaces an earlier one.
             decided.insert((customer, number), status);
         }
         let mut keys = Rows::new(snapshot.get_database_backend(), &[("customer_id", Kind::Int), ("number", Kind::Int)]);
@@ -184,7 +185,7 @@ async fn note_wrong_statuses(
     for ((customer_id, number), (recorded, decided)) in wrong {
         let customer = customer::Entity::find_by_id(CustomerId(customer_id)).one(snapshot).await?;
         let customer = customer.map(|customer| customer.external_id);
-        let what = format!("award {number}, as its budget was decided");
+        let what = format!("status of award {number} by its budget decision");
         found.note(customer, id, what, word(recorded), word(decided));
     }
     Ok(())

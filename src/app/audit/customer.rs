@@ -1,5 +1,5 @@
-//! One customer, recomputed: its purchases are folded through every campaign side by side, and what is recorded of them
-//! is compared as it comes, in the same order.
+//! Audits one customer. Folds its purchases in all campaigns at the same time, and compares the recorded awards and checkpoints
+//! with the result of each purchase, in the same order.
 
 use entity::{AwardStatus, CampaignId, CustomerId, award, checkpoint, customer};
 use sea_orm::DatabaseTransaction;
@@ -10,11 +10,11 @@ use super::history::{Fact, History};
 use super::ledger::{Ledger, Stands};
 use super::pages::{Customers, Pages, Row};
 use crate::app::audit::difference::{Found, Tell};
-use crate::app::campaigns::{Campaign, CampaignSet};
+use crate::app::campaign::set::{Campaign, CampaignSet};
 use crate::app::error::Error;
 use crate::app::rows::Kind;
 use crate::app::stored::running::Running;
-use crate::app::stored::{award as awards, checkpoint as checkpoints, purchase as purchases, refund as refunds};
+use crate::app::stored::{award as awards, checkpoint as checkpoints};
 use crate::engine::award::Reached;
 use crate::engine::purchase::Key;
 use crate::engine::state::State;
@@ -75,7 +75,7 @@ impl Row for checkpoint::Model {
     }
 }
 
-/// Everything that is recorded of a range of customers, to be read in order.
+/// Everything that is recorded of a range of customers. It is read in order.
 pub(super) struct Records<'a> {
     snapshot: &'a DatabaseTransaction,
     history: History<'a>,
@@ -95,7 +95,7 @@ impl<'a> Records<'a> {
         }
     }
 
-    /// Tells what of the next customer is not as it should be; how many differences.
+    /// Reports each difference of the next customer. Returns the number of differences.
     pub(super) async fn audit(
         &mut self,
         set: &'a CampaignSet,
@@ -104,7 +104,7 @@ impl<'a> Records<'a> {
     ) -> Result<u64, Error> {
         let found = Found { customer: row.external_id.clone(), tell, count: 0 };
         let activated = set.all().iter().filter(|campaign| campaign.life.activated);
-        // Where they cannot be read, that is told below.
+        // If the states cannot be read, `compare_running` reports that.
         let running = Running::parse(&row.running).unwrap_or_default();
         let campaigns = activated.map(|campaign| OneCampaign {
             fold: Fold::new(self.snapshot, campaign, evaluated_up_to(campaign, row, &running)),
@@ -121,7 +121,8 @@ impl<'a> Records<'a> {
     }
 }
 
-/// As far as the customer has been evaluated for the campaign; none: to the end. What lies behind is open, and no difference.
+/// Returns the key up to which the customer has been evaluated for the campaign. What follows is not evaluated yet and is no
+/// difference. Returns `None` if the evaluation is complete.
 fn evaluated_up_to(campaign: &Campaign, row: &customer::Model, running: &Running) -> Option<Key> {
     if campaign.row.activated_revision > Some(row.evaluated_revision) {
         return Some(Key::before(Instant::EPOCH));
@@ -129,13 +130,14 @@ fn evaluated_up_to(campaign: &Campaign, row: &customer::Model, running: &Running
     running.get(campaign.id())?.mark.clone()
 }
 
-/// A campaign's fold, and what is recorded beside it.
+/// The fold of one campaign, and the recorded awards that it is compared with.
 struct OneCampaign<'a> {
     fold: Fold<'a>,
-    /// Awards of the purchase at hand, STANDING and DECLINED.
+    /// The recorded STANDING and DECLINED awards of the current purchase.
     recorded: Vec<Reached>,
-    /// Recorded awards so far.
+    /// The number of recorded STANDING awards so far.
     standing: i64,
+    /// The number of recorded DECLINED awards so far.
     declined: i64,
 }
 
@@ -148,16 +150,15 @@ struct Audit<'a, 'b, 't> {
 }
 
 impl Audit<'_, '_, '_> {
-    /// Purchase by purchase, in order.
+    /// Audits the purchases of the customer in order.
     async fn walk(&mut self) -> Result<(), Error> {
         while let Some(fact) = self.records.history.next(self.row.id, None).await? {
             let key = fact.key();
             self.tell_surplus(Some(&key)).await?;
             self.look_at(&fact);
-            let refunds = fact.refunds.iter().map(refunds::from_row).collect::<Result<_, _>>()?;
-            let purchase = purchases::from_row(&fact.row, refunds)?;
+            let purchase = fact.purchase()?;
             for campaign in &mut self.campaigns {
-                campaign.fold.step(&fact, &purchase).await?;
+                campaign.fold.step(self.row.id, &purchase).await?;
             }
             self.read_awards(&key).await?;
             for campaign in &mut self.campaigns {
@@ -177,8 +178,7 @@ impl Audit<'_, '_, '_> {
         }
     }
 
-    /// Tells the awards and checkpoints that are recorded before this key (none: that are left), at purchases that are
-    /// not there.
+    /// Reports the remaining awards and checkpoints before this key: their purchases do not exist. `None` stands for the end.
     async fn tell_surplus(&mut self, before: Option<&Key>) -> Result<(), Error> {
         let precedes = |key: Key| before.is_none_or(|before| key < *before);
         while let Some(row) =
@@ -196,7 +196,7 @@ impl Audit<'_, '_, '_> {
         Ok(())
     }
 
-    /// The awards that are recorded for the purchase at this key.
+    /// Reads the recorded awards of the purchase with this key.
     async fn read_awards(&mut self, key: &Key) -> Result<(), Error> {
         while let Some(row) = self.records.awards.next_if(self.row.id, |row| awards::reaching_key(row) == *key).await? {
             if let Some((at, award)) = self.see_award(&row) {
@@ -206,13 +206,14 @@ impl Audit<'_, '_, '_> {
         Ok(())
     }
 
-    /// Counts a recorded award. Which campaign's it is, and what of it must be as it was reached; none: a REVERSED one.
+    /// Counts a recorded award. Returns the position of its campaign, and what must equal the reached award. Returns `None` if
+    /// the award is REVERSED or its campaign was never activated.
     fn see_award(&mut self, row: &award::Model) -> Option<(usize, Reached)> {
         self.stands.see(row);
         let Some(at) = self.position(row.campaign_id) else {
-            let what = format!("award {}", row.number);
-            let (recorded, expected) = (row.campaign_id.0, "of a campaign that was activated".to_owned());
-            self.found.note(None, what, format!("of campaign {recorded}"), expected);
+            let what = format!("campaign of award {}", row.number);
+            let (recorded, expected) = (row.campaign_id.0, "an activated campaign".to_owned());
+            self.found.note(None, what, format!("campaign {recorded}"), expected);
             return None;
         };
         let campaign = &mut self.campaigns[at];
@@ -236,7 +237,8 @@ impl Audit<'_, '_, '_> {
         Ok(())
     }
 
-    /// `reached`: the fold stands at the checkpoint's purchase.
+    /// Compares a checkpoint with the state of the fold. `reached` says whether the purchase of the checkpoint exists and was
+    /// just folded.
     fn compare_checkpoint(&mut self, row: &checkpoint::Model, reached: bool) {
         let Some(at) = self.position(row.campaign_id) else { return };
         let Fold { campaign, state, .. } = &self.campaigns[at].fold;
@@ -251,7 +253,7 @@ impl Audit<'_, '_, '_> {
         }
     }
 
-    /// Where the customer stands in the campaigns that count.
+    /// Compares the stored state of each campaign that still counts facts with the state at the end of the fold.
     fn compare_running(&mut self) {
         let running = Running::parse(&self.row.running).unwrap_or_else(|_| {
             let (what, expected) = ("running states".to_owned(), "states that can be read".to_owned());
@@ -267,14 +269,14 @@ impl Audit<'_, '_, '_> {
                 let (recorded, expected) = (format!("{:?}", recorded.state), format!("{:?}", fold.state));
                 self.found.note(Some(fold.campaign), "running state".to_owned(), recorded, expected);
             }
-            self.found.compare(Some(fold.campaign), "standing awards", recorded.standing, *standing);
-            self.found.compare(Some(fold.campaign), "declined awards", recorded.declined, *declined);
+            self.found.compare(Some(fold.campaign), "standing awards", recorded.standing_awards, *standing);
+            self.found.compare(Some(fold.campaign), "declined awards", recorded.declined_awards, *declined);
         }
     }
 }
 
 impl OneCampaign<'_> {
-    /// What is recorded of the purchase against what it reached.
+    /// Compares the recorded awards of the current purchase with those that it reached.
     fn compare_awards(&mut self, found: &mut Found<'_>) {
         let campaign = Some(self.fold.campaign);
         let mut recorded = std::mem::take(&mut self.recorded);
@@ -287,7 +289,7 @@ impl OneCampaign<'_> {
                 }
                 Some(_) => {}
             }
-            // In the order of `nth`: another of the same name comes next.
+            // The rows are sorted by `nth`. A further row with the same name is reported as surplus.
             while let Some(at) = recorded.iter().position(|award| award.nth == expected.nth) {
                 let twice = recorded.remove(at);
                 found.note(campaign, name(&twice), format!("another: {}", show(&twice)), none());

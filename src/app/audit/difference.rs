@@ -1,26 +1,24 @@
-//! What an audit finds, and whom it tells.
+//! The differences that an audit finds, and how it reports them.
 
 use std::fmt;
 
 use entity::AwardStatus;
 
-use crate::app::campaigns::Campaign;
+use crate::app::campaign::set::Campaign;
 
-/// Who is told of each difference.
+/// Called with each difference.
 pub(super) type Tell<'a> = &'a mut dyn FnMut(&Difference);
 
-/// Something recorded that is not what it should be.
+/// A recorded value that differs from the recomputed one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
-    /// The customer's external id; none: of all.
+    /// The customer's external id. `None` if the value does not belong to a single customer.
     pub customer: Option<String>,
-    /// The campaign's id and name; none: of none.
+    /// The campaign's id and name. `None` if the value does not belong to a campaign.
     pub campaign: Option<(i64, String)>,
-    /// What differs.
+    /// A description of the value.
     pub what: String,
-    /// As it is recorded.
     pub recorded: String,
-    /// As it should be.
     pub expected: String,
 }
 
@@ -36,7 +34,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// What of a customer differs is told as it is found.
+/// Reports the differences of one customer as they are found, and counts them.
 pub(super) struct Found<'a> {
     pub(super) customer: String,
     pub(super) tell: Tell<'a>,
@@ -63,7 +61,7 @@ impl Found<'_> {
     }
 }
 
-/// A status, as the API names it.
+/// Returns the name of a status in the API.
 pub(super) fn word(status: AwardStatus) -> String {
     match status {
         AwardStatus::Standing => "STANDING",

@@ -1,4 +1,4 @@
-//! Customers' purchases in order, each with its refunds.
+//! Reads the purchases of customers in order, each with its refunds.
 
 use std::collections::HashMap;
 
@@ -9,10 +9,10 @@ use sea_orm::{ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult
 use super::pages::{Customers, Pages, Row};
 use crate::app::error::Error;
 use crate::app::rows::{Kind, any};
-use crate::app::stored::purchase::key;
-use crate::engine::purchase::Key;
+use crate::app::stored::purchase::{key, with_refunds};
+use crate::engine::purchase::{Key, Purchase};
 
-/// A purchase's row, and how much its refunds take.
+/// The row of a purchase, and an estimate of the memory that its refunds take.
 #[derive(FromQueryResult)]
 struct Bought {
     #[sea_orm(nested)]
@@ -44,7 +44,7 @@ fn position(customer: CustomerId, key: &Key) -> Vec<Value> {
     vec![customer.0.into(), key.at.0.into(), key.external_id.clone().into()]
 }
 
-/// A purchase and all its refunds, as they are recorded.
+/// A purchase and all its refunds, as recorded.
 pub(super) struct Fact {
     pub(super) row: purchase::Model,
     pub(super) refunds: Vec<refund::Model>,
@@ -54,29 +54,33 @@ impl Fact {
     pub(super) fn key(&self) -> Key {
         key(&self.row)
     }
+
+    pub(super) fn purchase(&self) -> Result<Purchase, Error> {
+        with_refunds(&self.row, &self.refunds)
+    }
 }
 
-/// The purchases that are left to read, with their refunds.
+/// The purchases that have not been handed out yet, with their refunds.
 pub(super) struct History<'a> {
     snapshot: &'a DatabaseTransaction,
     purchases: Pages<'a, Bought>,
-    /// Of the purchases in memory.
+    /// The refunds of the purchases in memory, by the external id of the purchase.
     refunds: HashMap<String, Vec<refund::Model>>,
 }
 
 impl<'a> History<'a> {
-    /// Of all these customers.
+    /// Reads all purchases of these customers.
     pub(super) fn of(snapshot: &'a DatabaseTransaction, customers: Customers) -> Self {
         Self { snapshot, purchases: Pages::of(snapshot, customers), refunds: HashMap::new() }
     }
 
-    /// Of this customer, after this key.
+    /// Reads the purchases of this customer after this key.
     pub(super) fn after(snapshot: &'a DatabaseTransaction, customer: CustomerId, after: &Key) -> Self {
         let purchases = Pages::after(snapshot, position(customer, after), customer);
         Self { snapshot, purchases, refunds: HashMap::new() }
     }
 
-    /// The customer's next purchase, if it comes before this key.
+    /// Returns the next purchase, if it belongs to this customer and is before this key.
     pub(super) async fn next(&mut self, customer: CustomerId, before: Option<&Key>) -> Result<Option<Fact>, Error> {
         if self.purchases.fill().await? {
             self.load_refunds().await?;
@@ -87,7 +91,7 @@ impl<'a> History<'a> {
         Ok(Some(Fact { row: bought.row, refunds }))
     }
 
-    /// Their bytes are part of the page's.
+    /// Loads the refunds of a page of purchases. The limit in bytes of the page includes them.
     async fn load_refunds(&mut self) -> Result<(), Error> {
         let refunded = self.purchases.page().iter().filter(|bought| bought.refund_bytes > 0);
         let refunded: Vec<String> = refunded.map(|bought| bought.row.external_id.clone()).collect();

@@ -1,4 +1,4 @@
-//! A customer's ledger: its entries among themselves, against the awards that they are of, and against the customer's row.
+//! Audits the ledger of a customer: compares the entries with each other, with their awards and with the customer's row.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -9,17 +9,17 @@ use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, FromQueryResult, Qu
 
 use super::pages::{Customers, Pages, Row};
 use crate::app::audit::difference::{Found, word};
-use crate::app::campaigns::{Campaign, CampaignSet};
+use crate::app::campaign::set::{Campaign, CampaignSet};
 use crate::app::error::Error;
 use crate::app::rows::Kind;
 
-/// Awards that are compared with their entries one by one at a time.
+/// The number of awards in memory when awards are compared with their entries one by one.
 const AWARDS_AT_ONCE: u64 = 32_768;
 
-/// Number, points, status and campaign of an award.
+/// The number, points, status and campaign of an award.
 type Award = (i64, i64, AwardStatus, CampaignId);
 
-/// An entry with what it is held against.
+/// A ledger entry, together with what it is compared with.
 #[derive(FromQueryResult)]
 struct Posted {
     #[sea_orm(nested)]
@@ -29,7 +29,8 @@ struct Posted {
     award_status: Option<AwardStatus>,
     award_points: Option<i64>,
     award_campaign: Option<CampaignId>,
-    /// Whose the purchase is, where the award has changed since and may have had another purchase then.
+    /// The customer of the purchase that the entry names. Loaded only if the award has changed since the entry was posted: at
+    /// that time, another purchase may have reached the award.
     bought_by: Option<CustomerId>,
 }
 
@@ -55,9 +56,9 @@ impl Row for Posted {
     }
 }
 
-/// A sum over awards of points, each times a random number of the award's own: two such sums are equal only if the
-/// points are, award by award (but for one in 2⁶⁴), in whatever order they come. So a customer's awards and entries are
-/// compared without keeping either.
+/// The sum of the points of all awards, where the points of each award are multiplied by a random number of that award. The order
+/// of the summands does not matter. Two sums are equal only if every award has the same points in both, except with a
+/// probability of about 2⁻⁶⁴. So the awards and the entries of a customer can be compared without keeping them in memory.
 #[derive(Clone)]
 struct Fingerprint {
     random: RandomState,
@@ -72,7 +73,7 @@ impl Fingerprint {
     }
 }
 
-/// What a customer's awards (and other facts) say of its ledger.
+/// What the awards and facts of a customer imply about its ledger and its row.
 pub(super) struct Stands {
     fingerprint: Fingerprint,
     lifetime: i64,
@@ -99,7 +100,7 @@ impl Stands {
         self.see_version(entry.version);
     }
 
-    /// Something was recorded by the commit that made this version.
+    /// Notes that a row was written by the commit with this version.
     pub(super) fn see_version(&mut self, version: i64) {
         self.version = self.version.max(version);
     }
@@ -109,7 +110,7 @@ fn standing_points(status: AwardStatus, points: i64) -> i64 {
     if status == AwardStatus::Standing { points } else { 0 }
 }
 
-/// The entries that are left to read.
+/// The entries of a range of customers that have not been read yet.
 pub(super) struct Ledger<'a> {
     snapshot: &'a DatabaseTransaction,
     entries: Pages<'a, Posted>,
@@ -120,7 +121,7 @@ impl<'a> Ledger<'a> {
         Self { snapshot, entries: Pages::of(snapshot, customers) }
     }
 
-    /// The next customer's.
+    /// Compares the ledger of the next customer.
     pub(super) async fn compare(
         &mut self,
         set: &CampaignSet,
@@ -156,7 +157,7 @@ impl<'a> Ledger<'a> {
         Ok(())
     }
 
-    /// What was posted for each award against its points, so many awards at a time.
+    /// Compares the points of each award with those that were posted for it, [`AWARDS_AT_ONCE`] awards at a time.
     async fn compare_awards(
         &self,
         set: &CampaignSet,
@@ -183,7 +184,7 @@ impl<'a> Ledger<'a> {
         }
     }
 
-    /// The next awards after this number.
+    /// Loads the next awards after this number.
     async fn awards(&self, customer: CustomerId, after: i64) -> Result<Vec<Award>, Error> {
         use award::Column::{CampaignId, CustomerId, Number, Points, Status};
         let awards = award::Entity::find()
@@ -196,7 +197,7 @@ impl<'a> Ledger<'a> {
         Ok(awards.into_tuple().all(self.snapshot).await?)
     }
 
-    /// The points that the ledger posted by award, for those with `after < number <= to`.
+    /// Loads the sum of the posted points of each award with `after < number <= to`.
     async fn posted(&self, customer: CustomerId, after: i64, to: i64) -> Result<BTreeMap<i64, i64>, Error> {
         let sums: Vec<(i64, i64)> = ledger_entry::Entity::find()
             .select_only()
@@ -213,12 +214,12 @@ impl<'a> Ledger<'a> {
     }
 }
 
-/// What was posted for an award against its points.
+/// Compares the points of an award with those that were posted for it.
 fn compare_posted(set: &CampaignSet, award: Award, posted: i64, found: &mut Found<'_>) {
     let (number, points, status, campaign) = award;
     let campaign = set.get(campaign).map(AsRef::as_ref);
     if status == AwardStatus::Declined && posted == points {
-        // Nothing is ever posted for an award that was declined.
+        // Nothing is ever posted for a DECLINED award, so the status must be wrong.
         let (recorded, expected) = (word(AwardStatus::Declined), word(AwardStatus::Standing));
         found.note(campaign, format!("status of award {number}"), recorded, expected);
     }
@@ -226,7 +227,7 @@ fn compare_posted(set: &CampaignSet, award: Award, posted: i64, found: &mut Foun
     found.compare(campaign, &what, posted, standing_points(status, points));
 }
 
-/// An entry against the award that it is of.
+/// Compares an entry with its award.
 fn compare_entry(set: &CampaignSet, posted: &Posted, found: &mut Found<'_>) {
     let Posted { entry, award_campaign, .. } = posted;
     let campaign = award_campaign.and_then(|id| set.get(id)).map(AsRef::as_ref);
@@ -252,20 +253,22 @@ fn compare_entry(set: &CampaignSet, posted: &Posted, found: &mut Found<'_>) {
     }
 }
 
-/// The purchase that the entry must name, where the award still is as it was then; none: that cannot be told.
+/// Returns the purchase that the entry must name. Returns `None` if that is unknown, because the award has changed since the
+/// entry was posted.
 fn expected_purchase<'a>(campaign: Option<&Campaign>, posted: &'a Posted) -> Option<Option<&'a str>> {
     let Posted { entry, award_version, award_by, .. } = posted;
     if entry.kind == LedgerEntryKind::Adjustment {
         return Some(None);
     }
     let version = (*award_version)?;
-    // Points that count at other times now: one commit reverses them for the purchase before and awards them for this.
+    // If only the dates of an award change, one commit reverses it for the old purchase and awards it for the new one.
     let timed = campaign.is_some_and(|one| one.rule.hold_for.is_some() || one.rule.expires_after.is_some());
     let reposted = timed && entry.kind == LedgerEntryKind::Reversal && version == entry.version;
     (version <= entry.version && !reposted).then_some(award_by.as_deref())
 }
 
-/// The points that a REVERSED award had, by the entry that reversed it. A repair's entries say what was lacking.
+/// Returns the points that a REVERSED award must have, according to the entry that reversed it. Returns `None` if there is no
+/// such entry, or if a repair posted it: the points of such an entry are only what the ledger lacked.
 fn points_reversed(posted: &Posted) -> Option<i64> {
     let Posted { entry, award_status, award_version, .. } = posted;
     let last = *award_status == Some(AwardStatus::Reversed) && *award_version == Some(entry.version);

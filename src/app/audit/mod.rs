@@ -1,16 +1,15 @@
-//! Recomputing everything that is recorded, customer by customer, and telling each difference.
+//! Recomputes what follows from the recorded facts, compares it with what is stored, and reports each difference.
 //!
-//! What is recomputed: reached awards and running states from purchases and refunds, balances and sequences from the
-//! ledger, budgets by replaying their decisions, statistics from the awards. Each chunk of customers is read in one
-//! snapshot, so that it can run beside writers. Everything is read in order and page by page (`pages`), each customer's
-//! purchases are folded through every campaign side by side (`fold`), and what is recorded is compared as it comes
-//! (`customer`, `ledger`): memory is bounded, whatever one customer has.
+//! The audit recomputes reached awards, states and checkpoints from purchases and refunds, balances and sequences from the
+//! ledger, budgets by replaying their decisions, and statistics from awards. It reads each chunk of customers in one snapshot,
+//! so that it can run beside writers. It reads all rows in order and in pages (`pages`), folds the purchases of a customer in
+//! all campaigns at the same time (`fold`), and compares each stored row as it arrives (`customer`, `ledger`). So memory is
+//! bounded, however much is recorded of one customer.
 //!
-//! A repair mends what follows from something else: awards, running states, checkpoints and balances of a customer by
-//! evaluating it anew through the write path, which posts what its ledger lacks as entries with a reason; statistics
-//! and what a budget has given by counting the awards again. What was only ever appended is the record itself: an entry
-//! of the ledger (its `balanceAfter`, a gap in the sequence) or a budget's decision that is not as it was written is
-//! told by every audit, and never written over.
+//! A repair fixes what can be recomputed. It evaluates a customer from the beginning through the write path, which corrects
+//! awards, states, checkpoints and balances and posts what the ledger lacks, as entries with a reason. It counts the awards again
+//! to correct statistics and budgets. It never overwrites ledger entries and budget decisions, because they are the record
+//! itself. If one of them is wrong, for example a `balanceAfter` or a gap in the sequence, every audit reports it.
 
 pub(super) mod budgets;
 pub(super) mod customer;
@@ -30,31 +29,31 @@ use self::customer::Records;
 use self::pages::{Customers, Pages, Row};
 use super::App;
 use super::campaign::recount::recount;
-use super::campaigns::CampaignSet;
+use super::campaign::set::CampaignSet;
 use super::error::Error;
 use super::rows::Kind;
 use super::viewer::Admin;
 use crate::app::audit::difference::Difference;
 use crate::app::recorder::fact::Fact;
 
-/// The most customers in one snapshot.
+/// The maximum number of customers in one snapshot.
 const CHUNK: usize = 64;
 
-/// What an audit saw.
+/// The result of an audit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Audited {
-    /// Customers recomputed.
+    /// The number of customers that were recomputed.
     pub customers: u64,
-    /// Differences told.
+    /// The number of differences that were reported.
     pub differences: u64,
-    /// Customers that were repaired.
+    /// The number of customers that were repaired.
     pub repaired: u64,
-    /// Campaigns whose counters were repaired.
+    /// The number of campaigns whose counters were repaired.
     pub campaigns_repaired: u64,
 }
 
-/// Recomputes everything and tells each difference. With `repair`, what of a customer differs is then evaluated anew
-/// through the write path, and the difference is posted; the counters of campaigns are counted again.
+/// Recomputes everything and calls `tell` with each difference. With `repair`, evaluates each customer that has a difference
+/// again from the beginning, which posts what is missing, and recounts the counters of all activated campaigns.
 pub async fn run(app: &App, repair: Option<&Admin>, mut tell: impl FnMut(&Difference)) -> Result<Audited, Error> {
     let mut audited = Audited::default();
     let snapshot = snapshot(app).await?;
@@ -62,12 +61,12 @@ pub async fn run(app: &App, repair: Option<&Admin>, mut tell: impl FnMut(&Differ
     snapshot.commit().await?;
     let mut recounted = BTreeSet::new();
     if let Some(admin) = repair {
-        // Budgets first: what of them is free decides about awards that a repair gives.
+        // Budgets come first: they decide about the awards that the repair of a customer creates.
         recount_all(app, admin, &mut recounted).await?;
     }
     audit_customers(app, repair, &mut audited, &mut tell).await?;
     if let Some(admin) = repair {
-        // Then what repairs of customers moved, starting from counters that did not know what was wrong.
+        // Then again: the repair of a customer restores statuses and points of awards without changing the counters.
         recount_all(app, admin, &mut recounted).await?;
     }
     audited.campaigns_repaired = recounted.len() as u64;
@@ -132,14 +131,14 @@ async fn audit_customers(
     }
 }
 
-/// The next customers, by key.
+/// Loads the next customers in the order of their keys.
 async fn chunk(snapshot: &DatabaseTransaction, after: CustomerId) -> Result<Vec<customers::Model>, Error> {
     let mut pages = Pages::<customers::Model>::after(snapshot, vec![after.0.into()], CustomerId(i64::MAX));
     pages.fill().await?;
     Ok(pages.page().iter().take(CHUNK).cloned().collect())
 }
 
-/// A transaction in which everything is read as it was at one moment, however long that takes.
+/// Begins a transaction that sees the state at one moment. Its statements have no timeout.
 async fn snapshot(app: &App) -> Result<DatabaseTransaction, Error> {
     let snapshot = app.database.long_snapshot().await?;
     if app.database.backend() == DatabaseBackend::Postgres {
@@ -148,8 +147,7 @@ async fn snapshot(app: &App) -> Result<DatabaseTransaction, Error> {
     Ok(snapshot)
 }
 
-/// Each page is a search of an index, whatever the server knows of
-/// tables that have grown since it analysed them.
+/// Makes PostgreSQL read each page by a search of an index, even if its statistics of a table are outdated.
 const SNAPSHOT: &str = "SET LOCAL enable_hashjoin = off; \
     SET LOCAL enable_mergejoin = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_seqscan = off; \
     SET LOCAL enable_sort = off; SET LOCAL enable_incremental_sort = off";

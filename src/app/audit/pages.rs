@@ -1,8 +1,8 @@
-//! Rows of a range of customers, in order, read page by page inside one snapshot.
+//! Reads the rows of a range of customers in order, page by page, inside one snapshot.
 //!
-//! A page is bounded in rows and in bytes, so that what is in memory does not depend on what a customer has. A page that
-//! is cut because of its bytes makes the next one ask for as few rows, and any other for twice as many: over all pages
-//! the database reads no more than twice the rows that are handed out.
+//! The rows and the bytes of a page are limited, so that the memory in use does not depend on how much a customer has. If a page
+//! reaches the limit in bytes, the next page asks for as many rows as were read; otherwise it asks for twice as many as before,
+//! up to a maximum. So over all pages, the database reads at most about twice as many rows as are used.
 
 use std::collections::VecDeque;
 
@@ -14,53 +14,53 @@ use sea_orm::{DatabaseTransaction, FromQueryResult, Statement, StreamTrait};
 use crate::app::error::Error;
 use crate::app::rows::Kind;
 
-/// The first page of rows; those after it may be longer.
+/// The maximum number of rows of the first page. Later pages may be longer.
 const FIRST_PAGE_ROWS: usize = 64;
-/// The most rows of a page.
+/// The maximum number of rows of any page.
 const PAGE_ROWS: usize = 256;
-/// A page ends with the row that makes it larger than this.
+/// A page ends with the row that makes it larger than this, in bytes.
 const PAGE_BYTES: usize = 1 << 20;
 
-/// A row that is read by pages.
+/// A row that is read in pages.
 pub(super) trait Row: FromQueryResult + Send {
-    /// What is selected. `s` is the table that is ordered.
+    /// The selected columns. `s` is the table that determines the order.
     const SELECT: &'static str;
-    /// From where.
+    /// The tables, beginning with `s`.
     const FROM: &'static str;
-    /// Columns of `s` that order it, without ties. The first is the customer's key.
+    /// The columns of `s` that determine the order, without ties. The first one is the customer's key.
     const ORDER: &'static [(&'static str, Kind)];
 
-    /// The values of the columns that order it.
+    /// The values of the columns in [`Self::ORDER`].
     fn position(&self) -> Vec<Value>;
 
-    /// Whose it is.
+    /// The customer that the row belongs to.
     fn customer(&self) -> CustomerId;
 
-    /// About how much memory it takes, in bytes.
+    /// An estimate of the memory that the row takes, in bytes.
     fn bytes(&self) -> usize;
 }
 
-/// Which customers' rows are read: all keys between these two.
+/// A range of customers: all keys from `first` to `last`, both included.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Customers {
     pub(super) first: CustomerId,
     pub(super) last: CustomerId,
 }
 
-/// The rows that are left to read.
+/// The rows that have not been handed out yet.
 pub(super) struct Pages<'a, R> {
     snapshot: &'a DatabaseTransaction,
     last: CustomerId,
-    /// After the last row that was read.
+    /// The position after which the next page begins.
     position: Vec<Value>,
     rows: VecDeque<R>,
-    /// Rows to ask for.
+    /// The number of rows that the next page asks for.
     limit: usize,
     ended: bool,
 }
 
 impl<'a, R: Row> Pages<'a, R> {
-    /// All rows of these customers.
+    /// Reads all rows of these customers.
     pub(super) fn of(snapshot: &'a DatabaseTransaction, customers: Customers) -> Self {
         let first = |kind: &Kind| if *kind == Kind::Int { i64::MIN.into() } else { String::new().into() };
         let rest = R::ORDER.iter().skip(1).map(|(_, kind)| first(kind));
@@ -68,13 +68,13 @@ impl<'a, R: Row> Pages<'a, R> {
         Self::after(snapshot, position, customers.last)
     }
 
-    /// The rows after this position, up to this customer's.
+    /// Reads the rows after this position, up to those of the customer `last`.
     pub(super) fn after(snapshot: &'a DatabaseTransaction, position: Vec<Value>, last: CustomerId) -> Self {
         let (rows, limit) = (VecDeque::new(), FIRST_PAGE_ROWS);
         Self { snapshot, last, position, rows, limit, ended: false }
     }
 
-    /// Takes the next row if it is this customer's and the condition holds for it.
+    /// Takes the next row if it belongs to this customer and satisfies the condition.
     pub(super) async fn next_if(
         &mut self,
         customer: CustomerId,
@@ -85,7 +85,7 @@ impl<'a, R: Row> Pages<'a, R> {
         Ok(if self.rows.front().is_some_and(wanted) { self.rows.pop_front() } else { None })
     }
 
-    /// Makes sure that the next row is in memory, if there is one; whether a page was read for it.
+    /// Ensures that the next row is in memory, if there is one. Returns whether this read a page.
     pub(super) async fn fill(&mut self) -> Result<bool, Error> {
         let reads = self.rows.is_empty() && !self.ended;
         if reads {
@@ -94,7 +94,7 @@ impl<'a, R: Row> Pages<'a, R> {
         Ok(reads)
     }
 
-    /// What of the page has not been taken yet.
+    /// Returns the rows of the current page that have not been taken yet.
     pub(super) fn page(&self) -> &VecDeque<R> {
         &self.rows
     }

@@ -1,23 +1,24 @@
-//! Campaigns as they are sent (by GraphQL, in a file), checked into rules, and back.
+//! Campaigns as clients send them, by GraphQL or in a file. Checks an input and converts it to a rule, and converts a campaign
+//! back to an input.
 
 use serde::{Deserialize, Serialize};
 
-use crate::app::campaigns::Campaign;
+use crate::app::campaign::set::Campaign;
 use crate::app::error::{Check, Error, UserErrorCode};
-use crate::app::recorder::fact::MAX_POINTS;
+use crate::engine::account::MAX_EXACT;
 use crate::engine::award::{AwardRule, RATE_DECIMALS, Rate};
 use crate::engine::goal::{DistinctOf, Goal};
 use crate::engine::money::{Currency, MoneyError, scaled};
 use crate::engine::rule::{FaultReason, Filter, Period, Rule, faults};
-use crate::engine::time::{Instant, LocalTime, Span, parse_instant};
+use crate::engine::time::{Instant, IsoDuration, LocalTime, parse_instant};
 use crate::engine::window::{Calendar, CalendarUnit, Recurring, Weekday, WindowRule};
 use crate::engine::zone::Zone;
 
-/// The most entries in a list of a filter.
+/// The maximum number of entries in a list of a filter.
 pub const MAX_FILTER_ENTRIES: usize = 500;
 const DEFAULT_LATENESS: &str = "P30D";
 
-/// A campaign as it is sent.
+/// A campaign as the client sent it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CampaignInput {
@@ -57,7 +58,7 @@ fn default_lateness() -> String {
     DEFAULT_LATENESS.to_owned()
 }
 
-/// A filter as it is sent.
+/// A filter as the client sent it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct FilterInput {
@@ -67,7 +68,7 @@ pub struct FilterInput {
     pub skus: Option<Vec<String>>,
 }
 
-/// A window as it is sent.
+/// A window as the client sent it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum WindowInput {
@@ -105,14 +106,14 @@ fn monday() -> Weekday {
     Weekday::Monday
 }
 
-/// The one value of a window that needs no more.
+/// The only value of the window `campaign`, which has no fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum WholeCampaign {
     Whole,
 }
 
-/// A goal as it is sent.
+/// A goal as the client sent it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum GoalInput {
@@ -140,14 +141,14 @@ pub enum GoalInput {
     },
 }
 
-/// The one value of a goal that needs no more.
+/// The only value of the goal `everyPurchase`, which has no fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum EveryPurchase {
     Each,
 }
 
-/// An award as it is sent.
+/// An award as the client sent it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum AwardInput {
@@ -155,7 +156,7 @@ pub enum AwardInput {
     PointsPerUnit(String),
 }
 
-/// What is to be changed: absent: kept; present and none: removed.
+/// An edit of a campaign. `None` keeps a field, `Some(None)` removes its value, `Some(Some(…))` sets it.
 #[derive(Clone, Debug, Default)]
 pub struct CampaignUpdate {
     pub if_revision: i64,
@@ -177,7 +178,7 @@ pub struct CampaignUpdate {
     pub expires_after: Option<Option<String>>,
 }
 
-/// A campaign that can be stored.
+/// A campaign that was checked and can be stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
     pub name: String,
@@ -189,7 +190,7 @@ pub struct Checked {
 }
 
 impl Checked {
-    /// What a replay of its creation must repeat, as text: the same content after parsing.
+    /// Returns the parsed content as text. A replay of the creation must have the same text.
     pub(super) fn request(&self) -> Result<String, Error> {
         let Self { name, description, starts_at, ends_at, rule, budget } = self;
         serde_json::to_string(&("createCampaign", name, description, starts_at, ends_at, rule, budget))
@@ -198,20 +199,20 @@ impl Checked {
 }
 
 impl CampaignInput {
-    /// Checks everything. `path`: where the input lies, for error paths.
+    /// Checks the input. `path` is the path of the input; the paths of errors begin with it.
     pub fn check(self, path: &[String]) -> Result<Checked, Error> {
         self.check_with_end(path, true)
     }
 
-    /// [`Self::check`]; `ordered`: the end must lie after the start.
+    /// Like [`Self::check`]. With `ordered`, `endsAt` must be after `startsAt`.
     pub(super) fn check_with_end(self, path: &[String], ordered: bool) -> Result<Checked, Error> {
         let mut check = Check::at(path);
         check.text(&["name"], &self.name);
         if let Some(description) = &self.description {
             check.text(&["description"], description);
         }
-        if self.budget.is_some_and(|budget| !(0..=MAX_POINTS).contains(&budget)) {
-            check.fail(&["budget"], UserErrorCode::OutOfRange, "must be 0 to 2^53 − 1");
+        if self.budget.is_some_and(|budget| !(0..=MAX_EXACT).contains(&budget)) {
+            check.fail(&["budget"], UserErrorCode::OutOfRange, "must be 0 to 2^53 − 1 points, or null for no budget");
         }
         let starts_at = check.instant(&["startsAt"], &self.starts_at);
         let ends_at = self.ends_at.as_deref().map(|text| check.instant(&["endsAt"], text));
@@ -257,7 +258,7 @@ impl CampaignInput {
         check.finish(Some(Checked { name, description, starts_at, ends_at, rule, budget }))
     }
 
-    /// The input that would make this campaign.
+    /// Returns the input that would create this campaign.
     pub fn of(campaign: &Campaign) -> Self {
         let rule = &campaign.rule;
         let money = |minor: i64| rule.currency.format(i128::from(minor));
@@ -290,8 +291,8 @@ impl CampaignInput {
         }
     }
 
-    /// The fields that differ among those that are fixed from activation on. Compared after parsing, so that "20" in
-    /// place of "20.00" is no change.
+    /// Returns the fields that are fixed once a campaign is activated and that differ. Compares parsed values, so that "20"
+    /// equals "20.00".
     pub(super) fn frozen_differences(&self, after: &Self) -> Vec<&'static str> {
         let parsed = |input: &Self| input.clone().check_with_end(&[], false).ok();
         let (Some(a), Some(b)) = (parsed(self), parsed(after)) else { return Vec::new() };
@@ -314,12 +315,12 @@ impl CampaignInput {
 }
 
 impl CampaignUpdate {
-    /// The input as it is after the change. What cannot be removed is refused when it is.
+    /// Applies the edit to an input. Fails if it removes the value of a required field.
     pub(super) fn apply(self, mut input: CampaignInput, path: &[String]) -> Result<CampaignInput, Error> {
         fn required<T>(check: &mut Check, field: &str, target: &mut T, patch: Option<Option<T>>) {
             match patch {
                 Some(Some(value)) => *target = value,
-                Some(None) => check.fail(&[field], UserErrorCode::Required, "must not be null"),
+                Some(None) => check.fail(&[field], UserErrorCode::Required, "must not be null: omit the field instead"),
                 None => {}
             }
         }
@@ -354,8 +355,8 @@ impl Check {
         self.parsed(path, parse_instant(text), |_| UserErrorCode::Invalid)
     }
 
-    fn span(&mut self, path: &[&str], text: &str) -> Option<Span> {
-        self.parsed(path, Span::parse(text), |_| UserErrorCode::Invalid)
+    fn span(&mut self, path: &[&str], text: &str) -> Option<IsoDuration> {
+        self.parsed(path, IsoDuration::parse(text), |_| UserErrorCode::Invalid)
     }
 
     fn local_time(&mut self, path: &[&str], text: &str) -> Option<LocalTime> {
@@ -368,7 +369,7 @@ fn check_filter(check: &mut Check, filter: FilterInput, currency: Option<Currenc
     for (name, list) in lists {
         let list = list.as_deref().unwrap_or_default();
         if list.len() > MAX_FILTER_ENTRIES {
-            let message = format!("must be at most {MAX_FILTER_ENTRIES} entries");
+            let message = format!("must have at most {MAX_FILTER_ENTRIES} entries");
             check.fail(&["filter", name], UserErrorCode::OutOfRange, message);
         }
         for (index, text) in list.iter().take(MAX_FILTER_ENTRIES).enumerate() {
@@ -436,7 +437,7 @@ fn check_award(check: &mut Check, award: AwardInput) -> Option<AwardRule> {
 }
 
 fn window_input(window: &WindowRule) -> WindowInput {
-    let text = |span: &Span| span.as_str().to_owned();
+    let text = |span: &IsoDuration| span.as_str().to_owned();
     match window {
         WindowRule::Campaign => WindowInput::Campaign(WholeCampaign::Whole),
         WindowRule::Calendar(Calendar { unit, every, week_starts_on }) => {

@@ -1,4 +1,4 @@
-//! Reading campaigns: all of them are in memory, as of the current campaign-set revision.
+//! Reads campaigns. All of them are in memory, at the current revision of the campaign set.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,14 +6,14 @@ use std::sync::Arc;
 use entity::CampaignId;
 
 use crate::app::App;
-use crate::app::campaigns::{Campaign, CampaignSet};
+use crate::app::campaign::set::{Campaign, CampaignSet};
 use crate::app::error::Error;
 use crate::app::reading::page::{List, Page, Part, Position, Slice};
 use crate::app::rows::Kind;
 use crate::app::viewer::Reader;
 use crate::engine::lifecycle::Status;
 
-/// Newest first.
+/// The list of campaigns, newest first.
 pub const LIST: List = List {
     name: "campaign",
     table: "campaign",
@@ -21,12 +21,12 @@ pub const LIST: List = List {
     descending: true,
 };
 
-/// Where a campaign stands in the list.
+/// Returns the position of a campaign in the list.
 pub fn position(campaign: &Campaign) -> Position {
     [Part::Int(campaign.row.created_at), Part::Int(campaign.row.id.0)].into()
 }
 
-/// For a connection.
+/// Returns the cursor of a campaign in the list.
 pub fn cursor(campaign: &Campaign) -> String {
     LIST.cursor(&position(campaign))
 }
@@ -35,7 +35,8 @@ fn is_visible(campaign: &Campaign, reader: Reader<'_>) -> bool {
     campaign.life.activated || reader.sees_drafts()
 }
 
-/// A page of the campaigns of one of these statuses (none: of any) that the reader may see, and how many there are.
+/// Returns a page of the campaigns that have one of these statuses and that the reader may see, and the number of all such
+/// campaigns. `None` selects every status.
 pub async fn list(
     app: &App,
     reader: Reader<'_>,
@@ -52,14 +53,14 @@ pub async fn list(
     Ok((page.of_all(&LIST, campaigns, |campaign| position(campaign)), count))
 }
 
-/// In the list's order.
+/// Sorts campaigns into the order of the list.
 pub fn newest_first<'a>(campaigns: impl Iterator<Item = &'a Arc<Campaign>>) -> Vec<Arc<Campaign>> {
     let mut campaigns: Vec<Arc<Campaign>> = campaigns.cloned().collect();
     campaigns.sort_by_cached_key(|campaign| std::cmp::Reverse(position(campaign)));
     campaigns
 }
 
-/// Those of these campaigns that the reader may see.
+/// Finds campaigns by id. Leaves out those that do not exist or that the reader may not see.
 pub fn find(set: &CampaignSet, reader: Reader<'_>, ids: Vec<CampaignId>) -> HashMap<CampaignId, Arc<Campaign>> {
     let visible = |id: CampaignId| Some((id, set.get(id).filter(|campaign| is_visible(campaign, reader))?.clone()));
     ids.into_iter().filter_map(visible).collect()

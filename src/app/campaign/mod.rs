@@ -1,9 +1,14 @@
-//! The life of campaigns. Every change holds the campaign lock exclusively, bumps the campaign-set revision and
-//! commits at once: no purchase can slip between a transition and what it means.
+//! Changes campaigns: creation, edits and transitions, including settlement.
+//!
+//! A `Change` holds the campaign lock exclusively, so that no batch runs at the same time. It commits in one transaction and
+//! gives the campaign set a new revision. So every fact is evaluated either before or after a transition, never in between.
+//! Two writes do not raise the revision: `Change::raise_format`, which changes no campaign, and the progress of a backfill
+//! (`backfilled_to`), which `jobs::evaluation` stores without the lock.
 
 pub mod input;
 pub mod list;
 pub mod recount;
+pub mod set;
 
 use std::sync::Arc;
 
@@ -17,7 +22,7 @@ use sea_orm::{
 
 use self::input::{CampaignInput, CampaignUpdate, Checked};
 use super::App;
-use super::campaigns::Campaign;
+use super::campaign::set::Campaign;
 use super::error::{Check, Error, UserErrorCode};
 use super::jobs::evaluation;
 use super::rows::{OnConflict, insert};
@@ -25,16 +30,17 @@ use super::viewer::Admin;
 use crate::engine::lifecycle::{Life, Refusal, Status};
 use crate::engine::time::Instant;
 
-/// A change of the campaign set under way: it holds the lock, and `revision` is the set's once it commits.
+/// A change of the campaign set in progress. Its transaction holds the campaign lock.
 pub(super) struct Change<'a> {
     app: &'a App,
     tx: DatabaseTransaction,
+    /// The revision that the campaign set has once the change is committed.
     pub(super) set_revision: i64,
     now: Instant,
 }
 
 impl<'a> Change<'a> {
-    /// Waits for the lock.
+    /// Waits for the campaign lock.
     pub(super) async fn begin(app: &'a App) -> Result<Self, Error> {
         let tx = app.database.begin_alone().await?;
         let set_revision = app.campaigns.revision(&tx).await?.number + 1;
@@ -42,17 +48,17 @@ impl<'a> Change<'a> {
         Ok(Self { app, tx, set_revision, now })
     }
 
-    /// For what must be read under the lock.
+    /// The transaction, for reads that need the lock.
     pub(super) fn transaction(&self) -> &DatabaseTransaction {
         &self.tx
     }
 
-    /// Reads the campaign under the lock.
+    /// Loads a campaign under the lock.
     pub(super) async fn find(&self, id: CampaignId) -> Result<Option<campaign::Model>, Error> {
         Ok(campaign::Entity::find_by_id(id).one(&self.tx).await?)
     }
 
-    /// The campaign that this key made, if it was used before for the same request.
+    /// Returns the campaign that was created with this key, if there is one. Fails if the key was used for a different request.
     async fn made_by(&self, key: Option<&(String, String)>) -> Result<Option<CampaignId>, Error> {
         let Some((key, request)) = key else { return Ok(None) };
         let known = idempotency_key::Entity::find_by_id(key.clone()).one(&self.tx).await?;
@@ -60,19 +66,19 @@ impl<'a> Change<'a> {
             None => Ok(None),
             Some((Some(id), true)) => Ok(Some(CampaignId(id))),
             Some(_) => {
-                let message = "was used before for something else";
+                let message = "was used before for a different request: choose another key";
                 Err(Error::refused(&["idempotencyKey"], UserErrorCode::IdempotencyConflict, message))
             }
         }
     }
 
-    /// Gives up the change, and the lock before anything else is waited for; answers a campaign as it is.
+    /// Rolls back, which releases the lock, and returns the campaign as it is now.
     async fn answer(self, id: CampaignId) -> Result<Arc<Campaign>, Error> {
         let app = self.app;
         self.tx.rollback().await?;
         let set = app.campaigns().await?;
         let gone =
-            || Error::refused(&["idempotencyKey"], UserErrorCode::NotFound, "the campaign has been deleted since");
+            || Error::refused(&["idempotencyKey"], UserErrorCode::NotFound, "its campaign was deleted: use a new key");
         set.get(id).cloned().ok_or_else(gone)
     }
 
@@ -80,16 +86,16 @@ impl<'a> Change<'a> {
         Ok(budget::Entity::find_by_id(id).one(&self.tx).await?)
     }
 
-    /// The campaign, or `userErrors` at the argument `id`.
+    /// Loads a campaign under the lock. Fails with a `userError` at the argument `id` if it does not exist.
     async fn get(&self, id: CampaignId) -> Result<Campaign, Error> {
         let Some(row) = self.find(id).await? else {
-            return Err(Error::refused(&["id"], UserErrorCode::NotFound, "no such campaign"));
+            return Err(Error::refused(&["id"], UserErrorCode::NotFound, "no campaign has this id"));
         };
         let limit = self.budget(id).await?.and_then(|budget| budget.points_limit);
-        Campaign::of(row, limit)
+        Campaign::from_row(row, limit)
     }
 
-    /// The latest recorded purchasedAt over all customers.
+    /// Returns the latest recorded `purchasedAt` over all customers.
     async fn latest_purchase(&self) -> Result<Option<Instant>, Error> {
         let latest: Option<Option<i64>> = purchase::Entity::find()
             .select_only()
@@ -100,17 +106,18 @@ impl<'a> Change<'a> {
         Ok(latest.flatten().map(Instant))
     }
 
-    /// Stores the row under the new revision, and commits.
+    /// Stores the row with the new revision, and commits.
     pub(super) async fn save(self, mut row: campaign::Model) -> Result<(), Error> {
         row.set_revision = self.set_revision;
         let mut row = row.into_active_model().reset_all();
-        // The backfill's own: it moves on without this lock.
+        // The backfill stores its progress without the lock; an older value must not overwrite it.
         row.backfilled_to = NotSet;
         row.update(&self.tx).await?;
         self.commit().await
     }
 
-    /// Moves the database on to a format: no batch is under way, and the next one reads it.
+    /// Raises the format of the database, and commits. The lock ensures that no batch runs meanwhile and that every later batch
+    /// reads the new format. Does not raise the revision of the campaign set.
     pub(super) async fn raise_format(self, format: i64) -> Result<(), Error> {
         self.tx
             .execute_unprepared(&format!("UPDATE installation SET format = {format} WHERE format < {format}"))
@@ -125,7 +132,7 @@ impl<'a> Change<'a> {
         Ok(self.tx.commit().await?)
     }
 
-    /// [`Self::save`], then the campaign as it is.
+    /// Saves the row like [`Self::save`], and returns the campaign as it is then.
     async fn finish(self, row: campaign::Model) -> Result<Arc<Campaign>, Error> {
         let (app, id) = (self.app, row.id);
         self.save(row).await?;
@@ -135,22 +142,26 @@ impl<'a> Change<'a> {
 
 async fn current(app: &App, id: CampaignId) -> Result<Arc<Campaign>, Error> {
     let set = app.campaigns().await?;
-    set.get(id).cloned().ok_or_else(|| Error::refused(&["id"], UserErrorCode::NotFound, "no such campaign"))
+    set.get(id).cloned().ok_or_else(|| Error::refused(&["id"], UserErrorCode::NotFound, "no campaign has this id"))
 }
 
 fn refuse_transition(refusal: Refusal, path: &[&str]) -> Error {
     match refusal {
         Refusal::Illegal(status) => {
-            let message = format!("the campaign is {}", format!("{status:?}").to_uppercase());
+            let message =
+                format!("the campaign is {}, which does not allow this change", format!("{status:?}").to_uppercase());
             Error::refused(path, UserErrorCode::IllegalTransition, &message)
         }
-        Refusal::BoundaryInPast => {
-            Error::refused(path, UserErrorCode::BoundaryInPast, "would change what was counted already")
-        }
+        Refusal::BoundaryInPast => Error::refused(
+            path,
+            UserErrorCode::BoundaryInPast,
+            "endsAt is too early, or the campaign has ended: choose an endsAt after now and after every recorded \
+             purchase, or clone the campaign",
+        ),
     }
 }
 
-/// Makes a draft. The same key with the same input again answers the campaign that it made.
+/// Creates a draft. If the key was used before with the same input, returns the campaign that was created then.
 pub async fn create(app: &App, _: &Admin, input: CampaignInput, key: Option<String>) -> Result<Arc<Campaign>, Error> {
     let checked = input.check(&["input".to_owned()])?;
     let key = check_key(key, checked.request()?)?;
@@ -161,7 +172,7 @@ pub async fn create(app: &App, _: &Admin, input: CampaignInput, key: Option<Stri
     }
 }
 
-/// A key with what a replay must repeat.
+/// Checks the key. Returns the key with the request, which a replay must repeat.
 fn check_key(key: Option<String>, request: String) -> Result<Option<(String, String)>, Error> {
     let Some(key) = key else { return Ok(None) };
     let mut check = Check::default();
@@ -169,7 +180,7 @@ fn check_key(key: Option<String>, request: String) -> Result<Option<(String, Str
     check.finish(Some(Some((key, request))))
 }
 
-/// Makes a draft of another campaign's rule under a new name.
+/// Creates a draft with the rule, period and budget of another campaign, under a new name.
 pub async fn clone(
     app: &App,
     _: &Admin,
@@ -182,7 +193,7 @@ pub async fn clone(
     check.finish(Some(()))?;
     let request = serde_json::json!(["cloneCampaign", id.0, name]).to_string();
     let key = check_key(key, request)?;
-    // Before the original is looked for: it may be gone since.
+    // This comes before loading the original, because a replay must succeed even if the original was deleted since.
     let change = Change::begin(app).await?;
     if let Some(made) = change.made_by(key.as_ref()).await? {
         return change.answer(made).await;
@@ -193,7 +204,7 @@ pub async fn clone(
         name,
         description: original.row.description.clone(),
         starts_at,
-        // One that was ended before it began has no end to copy.
+        // A campaign that was ended before it started has an empty period. Its end is not copied.
         ends_at: original.row.ends_at.map(Instant).filter(|end| *end > starts_at),
         rule: original.rule.clone(),
         budget: original.budget_limit,
@@ -234,19 +245,19 @@ async fn insert_draft(
     current(app, id).await
 }
 
-/// Edits a campaign: a draft freely, an activated one in name, description, budget and end.
+/// Edits a campaign. Any field of a draft can change; of an activated campaign, only name, description, budget and `endsAt`.
 pub async fn update(app: &App, _: &Admin, id: CampaignId, update: CampaignUpdate) -> Result<Arc<Campaign>, Error> {
     let change = Change::begin(app).await?;
     let campaign = change.get(id).await?;
     if update.if_revision != campaign.row.set_revision {
-        let message = format!("the campaign is at revision {}", campaign.row.set_revision);
+        let message = format!("the campaign is at revision {}: reload it and update again", campaign.row.set_revision);
         return Err(Error::refused(&["input", "ifRevision"], UserErrorCode::StaleRevision, &message));
     }
     let before = CampaignInput::of(&campaign);
     let path = ["input".to_owned()];
     let after = update.apply(before.clone(), &path)?;
     let frozen = before.frozen_differences(&after);
-    // An end that lies before the start is what ending a SCHEDULED campaign leaves: no edit may be refused for it.
+    // Ending a SCHEDULED campaign leaves an end that is not after the start. Other edits must still be possible.
     let unchanged_end = after.ends_at == before.ends_at && after.starts_at == before.starts_at;
     let checked = after.check_with_end(&path, !(unchanged_end && campaign.life.activated))?;
     let mut campaign = campaign;
@@ -254,7 +265,7 @@ pub async fn update(app: &App, _: &Admin, id: CampaignId, update: CampaignUpdate
         if !frozen.is_empty() {
             let mut check = Check::at(&path);
             for field in frozen {
-                let message = "is fixed from activation on; clone the campaign to change it";
+                let message = "is fixed once the campaign is activated: clone the campaign to change it";
                 check.fail(&[field], UserErrorCode::CampaignNotEditable, message);
             }
             return Err(check.finish::<()>(None).err().unwrap_or(Error::Unavailable));
@@ -280,7 +291,8 @@ pub async fn update(app: &App, _: &Admin, id: CampaignId, update: CampaignUpdate
     change.finish(row).await
 }
 
-/// Sets the limit. Of an activated campaign that is a numbered decision, which tells what stands at that moment.
+/// Sets the limit of the budget. If the campaign is activated, this is a numbered decision, which records how many points stand
+/// at that moment.
 async fn save_budget(change: &Change<'_>, campaign: &Campaign, limit: Option<i64>) -> Result<(), Error> {
     if limit == campaign.budget_limit {
         return Ok(());
@@ -305,7 +317,7 @@ async fn insert_new_budget(change: &Change<'_>, blank: &budget::Model) -> Result
     Ok(())
 }
 
-/// Numbers the setting of a limit.
+/// Records the limit as the next numbered decision of the budget.
 async fn note_limit(change: &Change<'_>, budget: &mut budget::Model) -> Result<(), Error> {
     budget.decision_no += 1;
     let decision = budget_decision::Model {
@@ -321,13 +333,13 @@ async fn note_limit(change: &Change<'_>, budget: &mut budget::Model) -> Result<(
     Ok(())
 }
 
-/// Points of a campaign's standing awards, summed over all shards.
+/// Returns the points of the campaign's STANDING awards, summed over all shards of its statistics.
 async fn points_standing(tx: &DatabaseTransaction, id: CampaignId) -> Result<i64, Error> {
     let stats = campaign_stat::Entity::find().filter(campaign_stat::Column::CampaignId.eq(id)).all(tx).await?;
     Ok(stats.iter().map(|stat| stat.points_standing).sum())
 }
 
-/// Deletes a draft.
+/// Deletes a draft. Activated campaigns cannot be deleted.
 pub async fn delete(app: &App, _: &Admin, id: CampaignId) -> Result<(), Error> {
     let change = Change::begin(app).await?;
     let campaign = change.get(id).await?;
@@ -340,12 +352,12 @@ pub async fn delete(app: &App, _: &Admin, id: CampaignId) -> Result<(), Error> {
     change.commit().await
 }
 
-/// Puts a draft into effect. With a start in the past, what was recorded since is counted from now on.
+/// Activates a draft. If purchases are already recorded in its period, opens a backfill, which counts them.
 pub async fn activate(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campaign>, Error> {
     let change = Change::begin(app).await?;
     let mut campaign = change.get(id).await?;
     if campaign.rule.hold_for.is_some() || campaign.rule.expires_after.is_some() {
-        let message = "holdFor and expiresAfter cannot be activated yet";
+        let message = "holdFor and expiresAfter are not supported yet: set both to null to activate the campaign";
         return Err(Error::refused(&["id"], UserErrorCode::UnsupportedCombination, message));
     }
     let lateness = campaign.rule.lateness.micros();
@@ -366,17 +378,17 @@ pub async fn activate(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campai
     Ok(campaign)
 }
 
-/// Stops counting, until it is resumed.
+/// Pauses a campaign: purchases do not count until it is resumed.
 pub async fn pause(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campaign>, Error> {
     transition(app, id, Life::pause).await
 }
 
-/// Counts again.
+/// Resumes a paused campaign: purchases count again.
 pub async fn resume(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campaign>, Error> {
     transition(app, id, Life::resume).await
 }
 
-/// Ends a campaign before its time.
+/// Ends a campaign before its `endsAt`, or one that has none.
 pub async fn end(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campaign>, Error> {
     transition(app, id, Life::end).await
 }
@@ -402,7 +414,7 @@ async fn transition(
     change.finish(row).await
 }
 
-/// The status that a campaign shows now.
+/// Returns the current status of a campaign.
 pub fn status(app: &App, campaign: &Campaign) -> Status {
     campaign.life.status(app.clock.now())
 }

@@ -1,7 +1,7 @@
-//! Mending a campaign's counters: statistics and budget, counted again under the campaign lock, while no batch runs.
+//! Repairs the counters of a campaign. Counts its statistics and budget again under the campaign lock, while no batch runs.
 //!
-//! Nothing is overwritten that was only ever appended: statistics get a further summand, and what a budget has given
-//! becomes a decision with a number of its own.
+//! Recorded decisions are never overwritten: the corrected budget is recorded as a further numbered decision. The difference of
+//! the statistics is added to one of their shards.
 
 use entity::{BudgetDecisionKind, CampaignId, budget, budget_decision, campaign_stat};
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
@@ -14,10 +14,10 @@ use crate::app::rows::{OnConflict, insert, update};
 use crate::app::stats::{counted, counters};
 use crate::app::viewer::Admin;
 
-/// The shard of the statistics that takes what others lack: every installation has it.
+/// The shard of the statistics that gets the difference. Every installation has it.
 const SHARD: i32 = 0;
 
-/// Counts the campaign's awards again; answers whether anything had to be mended.
+/// Counts the awards of the campaign again, and repairs its counters. Returns whether anything was wrong.
 pub async fn recount(app: &App, _: &Admin, id: CampaignId) -> Result<bool, Error> {
     let change = Change::begin(app).await?;
     let expected = counted(&change.tx).await?.get(&id).copied().unwrap_or_default();
@@ -46,7 +46,8 @@ async fn recount_statistics(change: &Change<'_>, id: CampaignId, expected: Total
     Ok(true)
 }
 
-/// The limit is the one that was decided last; what it has given is what stands.
+/// Sets the limit to the last recorded one. If there is a limit, sets the points used to those that stand. Returns whether
+/// anything was wrong.
 async fn recount_budget(change: &Change<'_>, id: CampaignId, standing: i64) -> Result<bool, Error> {
     let Some(recorded) = change.budget(id).await? else { return Ok(false) };
     let of_campaign = || budget_decision::Entity::find().filter(budget_decision::Column::CampaignId.eq(id));
@@ -56,7 +57,7 @@ async fn recount_budget(change: &Change<'_>, id: CampaignId, standing: i64) -> R
         .order_by_desc(budget_decision::Column::DecisionNo)
         .one(&change.tx)
         .await?;
-    // Of a draft nothing was decided, and without a limit nothing is counted.
+    // A draft has no decisions.
     let (Some(last), Some(last_limit)) = (last, last_limit) else { return Ok(false) };
     let points_limit = Some(last_limit.points).filter(|limit| *limit >= 0);
     let points_used = if points_limit.is_some() { standing } else { recorded.points_used };

@@ -1,10 +1,11 @@
-//! Evaluating what was deferred, through the write path, in bounded commits.
+//! Backfills: evaluates what was deferred, through the write path, in bounded commits.
 //!
-//! A campaign that is activated with a start in the past has a job that brings every customer to it, in the order of their keys. A
-//! customer whose history is longer than one commit may take gets a mark (`app::stored::running`) and a job of its own, which folds on
-//! from the mark. So one customer, however large, holds up no other, and one that fails does not stop the rest.
+//! A campaign that is activated with a start in the past gets a job that evaluates every customer, in the order of their keys. If
+//! the history of a customer is too long for one commit, the customer gets a mark (`app::stored::running`) and a job of its own,
+//! which continues from the mark. So a customer with a long history does not delay the others, and one that fails does not
+//! stop them.
 //!
-//! A backfill is over once every customer has been reached and none has a mark in the campaign.
+//! A backfill is complete when the job has reached every customer and no customer has a mark in the campaign.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -26,19 +27,20 @@ use crate::app::rows::any;
 use crate::app::stored::running::Running;
 use crate::engine::time::Instant;
 
-/// Customers that a campaign's job hands to the write path together.
+/// The number of customers that the job of a campaign hands to the write path together.
 const CHUNK: u64 = 256;
-/// The most deferred customers that are looked at to tell whether a campaign is evaluated.
+/// The maximum number of deferred customers that are checked to find out whether the evaluation of a campaign is complete.
 const MAX_DEFERRED: u64 = 10_000;
-/// When a campaign's job looks again whether its customers' jobs are done. The last of these asks for it earlier.
+/// How often the job of a campaign checks whether the jobs of its customers are done. Each of these requests it earlier when
+/// it ends.
 const WAIT: Duration = Duration::from_secs(60);
-/// Opens the backfill of a campaign, from the first customer on.
+/// Opens the backfill of a campaign, beginning with the first customer.
 pub(in crate::app) async fn open(tx: &DatabaseTransaction, id: CampaignId, now: Instant) -> Result<(), Error> {
     set_reached(tx, id, Some(0)).await?;
     request(tx, &[Wanted::Campaign(id)], now).await
 }
 
-/// Brings every customer to the campaign.
+/// Evaluates every customer for the campaign, and closes the backfill when all are done.
 pub(super) async fn run_campaign(app: &App, job: &job::Model, id: CampaignId) -> Result<End, Error> {
     let row = campaign::Entity::find_by_id(id).one(app.database.read()).await?;
     let open = row.and_then(|row| Some((row.backfilled_to?, row.activated_revision?)));
@@ -64,7 +66,7 @@ pub(super) async fn run_campaign(app: &App, job: &job::Model, id: CampaignId) ->
     Ok(End::Done)
 }
 
-/// Customers behind `reached` that have not been evaluated for this campaign-set revision.
+/// Counts the customers after `reached` that have not been evaluated at this revision of the campaign set.
 async fn count_behind(app: &App, reached: i64, revision: i64) -> Result<i64, Error> {
     let count = customer::Entity::find()
         .filter(customer::Column::Id.gt(reached))
@@ -89,7 +91,7 @@ async fn load_behind(app: &App, reached: i64, revision: i64) -> Result<Vec<(i64,
     Ok(chunk)
 }
 
-/// Hands the customers to the write path. One that fails is left to a job of its own.
+/// Hands the customers to the write path. A customer whose evaluation fails gets a job of its own.
 async fn evaluate(app: &App, chunk: Vec<(i64, String)>) -> Result<(), Error> {
     let mut answers = Vec::with_capacity(chunk.len());
     for (id, external_id) in chunk {
@@ -98,21 +100,21 @@ async fn evaluate(app: &App, chunk: Vec<(i64, String)>) -> Result<(), Error> {
     let mut failed = Vec::new();
     for (id, answer) in answers {
         match answer.await {
-            // A refusal means that the customer is gone: nothing is left to count.
+            // A refusal means that the customer no longer exists, so there is nothing to evaluate.
             Ok(Ok(_)) => {}
             Ok(Err(error)) if error.is_retryable() => return Err(error),
-            // A batch that panicked answers nobody.
+            // The sender is gone: the writer has stopped, or the batch has panicked.
             Err(_) if app.stopping.is_cancelled() => return Err(Error::Unavailable),
             Ok(Err(_)) | Err(_) => failed.push(Wanted::Customer(CustomerId(id))),
         }
     }
     if !failed.is_empty() {
-        tracing::error!(customers = failed.len(), "customers could not be evaluated, each gets a job of its own");
+        tracing::error!(customers = failed.len(), "customers could not be evaluated; each gets a job of its own");
     }
     request(app.database.write(), &failed, app.clock.now()).await
 }
 
-/// Folds on from the customer's marks until it has none.
+/// Continues from the marks of the customer until it has none. Then requests the jobs of all open backfills.
 pub(super) async fn run_customer(app: &App, job: &job::Model, id: CustomerId) -> Result<End, Error> {
     let Some(row) = customer::Entity::find_by_id(id).one(app.database.read()).await? else { return Ok(End::Done) };
     loop {
@@ -139,7 +141,7 @@ pub(super) async fn open_backfills(app: &App) -> Result<Vec<CampaignId>, Error> 
     Ok(open)
 }
 
-/// The customers that have a mark in the campaign, or whose evaluation failed.
+/// Returns the customers that have a mark in the campaign, or whose evaluation failed.
 pub(super) async fn load_deferred(db: &impl ConnectionTrait, id: CampaignId) -> Result<Vec<CustomerId>, Error> {
     let customers = queue::deferred_customers(db, MAX_DEFERRED).await?;
     if customers.is_empty() {
@@ -149,7 +151,7 @@ pub(super) async fn load_deferred(db: &impl ConnectionTrait, id: CampaignId) -> 
     let activated = campaign::Entity::find_by_id(id).one(db).await?.and_then(|row| row.activated_revision);
     let mut deferred = Vec::new();
     for row in customer::Entity::find().filter(by_id).all(db).await? {
-        // One whose states cannot be read is what its job fails of.
+        // If the states of a customer cannot be read, its job has failed because of that.
         let has_mark = Running::parse(&row.running).map_or(true, |running| running.is_deferred(id));
         if has_mark || activated > Some(row.evaluated_revision) {
             deferred.push(row.id);
@@ -158,7 +160,8 @@ pub(super) async fn load_deferred(db: &impl ConnectionTrait, id: CampaignId) -> 
     Ok(deferred)
 }
 
-/// How far the backfills of these campaigns are: customers done, of how many. Those whose past is counted have none.
+/// Returns the progress of the backfills of these campaigns: the number of customers that are done, and the total. A campaign
+/// without an open backfill is missing.
 pub async fn load_backfills(app: &App, campaigns: &[CampaignId]) -> Result<HashMap<CampaignId, (i64, i64)>, Error> {
     let mut open = open_backfills(app).await?;
     open.retain(|id| campaigns.contains(id));

@@ -1,13 +1,15 @@
-//! Jobs: work that waits for the clock or takes long. Each is a row that any node on the database can run.
+//! Jobs: work that waits for the clock or takes long. Each job is a row, and any node on the database can run it.
 //!
-//! - [`request`] asks for jobs, in the caller's transaction; [`queue`] claims them under a lease and ends them under the same.
-//! - [`runner`] claims what is due and runs it, while a server runs or before another program ends.
-//! - [`evaluation`] and [`settlement`] are what jobs do.
-//! - [`presence`] is no job: each program says by itself that it is there.
+//! - [`request`] requests jobs, in the caller's transaction.
+//! - [`queue`] claims a job under a lease, and ends it under the same lease.
+//! - [`runner`] runs the jobs that are due: as long as a server runs, or before another program ends.
+//! - [`evaluation`] and [`settlement`] contain the work of the jobs.
+//! - [`presence`] is not a job. Each program announces itself to the others.
 //!
-//! Invariants: there is one job for each `unique_key`; a job whose worker died is run again after its lease; a job that keeps
-//! failing, or keeps killing its worker, ends in `dead` with its error. What a job changes goes through the write path or the
-//! campaign lock and is idempotent, so two workers that run one job by accident do no harm.
+//! Invariants: There is at most one job for each `unique_key`. If the worker of a job dies, the job runs again once its lease
+//! has expired. An evaluation that keeps failing or keeps killing its worker becomes `dead`, and its error is stored. Jobs are
+//! idempotent and change data through the write path or under the campaign lock, so it does no harm if two workers run the same
+//! job by accident. Only the progress of a backfill is stored outside of both.
 
 pub mod evaluation;
 pub mod presence;

@@ -1,9 +1,9 @@
-//! This program among the others on its database, and the fence between versions of it.
+//! Announces this program to the others on its database, and keeps outdated programs from writing.
 //!
-//! The database has a format, a number. Every batch, transition and look-up reads it with the campaign-set revision, in its own
-//! transaction: a program that does not know the format fails there, commits nothing and stops. Each program says every few seconds
-//! that it is there and which formats it knows. The database moves on to a newer format only when all that were there lately know
-//! it, and no batch is under way meanwhile.
+//! The database has a format, which is a number. Every batch, transition and look-up reads the format together with the revision
+//! of the campaign set, in its own transaction. A program that does not support the format fails there, commits nothing and
+//! stops. Every few seconds, each program announces itself and the latest format that it supports. The database gets a newer
+//! format only when all programs that were seen lately support it, and while no batch is running.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -24,34 +24,34 @@ use crate::app::error::Error;
 use crate::app::node::{FORMAT, check_format, zone_data};
 use crate::engine::time::Instant;
 
-/// Between two times that a program says that it is there.
+/// How often a program announces itself.
 const PERIOD: Duration = Duration::from_secs(10);
-/// How long it may take to say so.
+/// How long an announcement may take.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Who said so within this time, µs, is there.
+/// A program counts as present for this long after an announcement, in µs.
 const PRESENT_FOR: i64 = 60 * 1_000_000;
-/// Who did not within this time, µs, is forgotten.
+/// The row of a program is deleted this long after its last announcement, in µs.
 const REMEMBERED_FOR: i64 = 24 * 3_600 * 1_000_000;
 
 impl App {
-    /// Whether the database has moved on to a format that this program does not know.
+    /// Whether the database has a newer format than this program supports.
     pub fn is_outdated(&self) -> bool {
         self.campaigns.outdated.is_cancelled()
     }
 
-    /// How many versions of the time zone database are in use on this database: with more than one, nodes differ in when a day
-    /// begins.
+    /// Returns how many versions of the time zone data the present programs use. If there are several, nodes may disagree about
+    /// when a day begins.
     pub fn zone_data_versions(&self) -> usize {
         self.node.zone_data_versions.load(Ordering::Relaxed)
     }
 
-    /// Fails where this program must not run on the database.
+    /// Fails if this program does not support the format of the database.
     pub async fn check_format(&self) -> Result<(), Error> {
         self.campaigns.revision(self.database.read()).await.map(|_| ())
     }
 }
 
-/// Says every few seconds that this program is there, until the application stops. Stops it when it is outdated.
+/// Announces this program every few seconds until the application stops. Stops the application if this program is outdated.
 pub async fn run(app: Arc<App>) {
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -61,7 +61,7 @@ pub async fn run(app: Arc<App>) {
             () = app.campaigns.outdated.cancelled() => break,
             _ = ticks.tick() => {}
         }
-        // In a task of its own, so that a panic ends one attempt and not all of them.
+        // A task of its own, so that a panic ends one announcement only.
         let attempt = Arc::clone(&app);
         let attempt = AbortOnDropHandle::new(tokio::spawn(async move { appear(&attempt).await }));
         let failure = match timeout(TIMEOUT, attempt).await {
@@ -72,14 +72,14 @@ pub async fn run(app: Arc<App>) {
         };
         tracing::warn!(
             error = failure,
-            "the database could not be told that this program is there, will be tried again"
+            "this program could not announce itself to the others on the database, and retries"
         );
     }
-    tracing::error!("stopping: the database has moved on to a format that this program does not know");
+    tracing::error!("stopping: the database has a newer format than this program supports");
     app.stopping.cancel();
 }
 
-/// Says once that this program is there, and looks who else is.
+/// Announces this program once. Raises the format of the database if all present programs support a newer one.
 pub async fn appear(app: &App) -> Result<(), Error> {
     let tx = app.database.begin().await?;
     let now = app.clock.ask(&tx).await?;
@@ -95,12 +95,12 @@ pub async fn appear(app: &App) -> Result<(), Error> {
     app.node.zone_data_versions.store(versions.len(), Ordering::Relaxed);
     if stored < FORMAT && present.iter().all(|(known, _)| *known >= FORMAT) {
         Change::begin(app).await?.raise_format(FORMAT).await?;
-        tracing::info!(format = FORMAT, "the database has moved on to the latest format that all programs on it know");
+        tracing::info!(format = FORMAT, "raised the format of the database: all programs on it support the new one");
     }
     Ok(())
 }
 
-/// The database's format, if this program knows it.
+/// Reads the format of the database. Fails if this program does not support it.
 async fn format(tx: &DatabaseTransaction) -> Result<i64, Error> {
     let stored: Option<i64> =
         installation::Entity::find().select_only().column(installation::Column::Format).into_tuple().one(tx).await?;
@@ -108,7 +108,7 @@ async fn format(tx: &DatabaseTransaction) -> Result<i64, Error> {
     check_format(stored).map(|()| stored)
 }
 
-/// The format that each program knows that is there, and its zone data. One whose clock is far ahead is not.
+/// Returns the latest format and the zone data of each present program. Ignores announcements that are far in the future.
 async fn present(tx: &DatabaseTransaction, now: Instant) -> Result<Vec<(i64, String)>, Error> {
     let lately = node::Column::LastSeen.between(now.minus(PRESENT_FOR).0, now.plus(PRESENT_FOR).0);
     let select = node::Entity::find().select_only().columns([node::Column::Format, node::Column::ZoneData]);

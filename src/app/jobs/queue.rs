@@ -1,7 +1,7 @@
-//! The table of jobs: asking for a job, claiming it, ending it.
+//! The table of jobs. Claims jobs, renews their leases, ends them and counts them.
 //!
-//! Whoever claims a job holds a lease: a random number that each later statement about the job must name. Who lost the lease
-//! changes nothing any more.
+//! A worker that claims a job gets a lease: a random number that every later statement about the job must contain. A worker
+//! that has lost its lease can no longer change the job.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -18,18 +18,17 @@ use crate::app::error::Error;
 use crate::app::jobs::request::Wanted;
 use crate::engine::time::Instant;
 
-/// How long a worker may show no sign of life.
+/// How long a lease lasts without being renewed. Then another worker may claim the job.
 pub const LEASE: Duration = Duration::from_secs(60);
-/// How often a job is begun without progress before it is given up.
+/// How many attempts without progress a job has before it becomes dead.
 pub const MAX_ATTEMPTS: i64 = 8;
-/// The pause after the first failure; it doubles with each that follows.
+/// The pause after the first failure. It doubles with each further failure, up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause after a failure.
 const MAX_PAUSE: Duration = Duration::from_secs(300);
-/// The longest error that is stored, in characters.
+/// The maximum length of a stored error, in characters.
 const ERROR_CHARACTERS: usize = 500;
 
-/// Asks for a job that runs again and again, unless it is there already.
+/// Requests a periodic job, unless it exists already.
 pub async fn request_periodic(app: &App, wanted: &Wanted) -> Result<(), Error> {
     let keep = OnConflict::column(job::Column::UniqueKey).do_nothing().to_owned();
     let row = wanted.row(app.clock.now());
@@ -37,12 +36,12 @@ pub async fn request_periodic(app: &App, wanted: &Wanted) -> Result<(), Error> {
     Ok(())
 }
 
-/// The job that has been due for longest, now leased to the caller; none: nothing is due.
+/// Claims the job that has been due for longest: the caller holds its lease from now on. Returns `None` if no job is due.
 pub async fn claim(app: &App) -> Result<Option<job::Model>, Error> {
     let now = app.clock.now();
     let lease: i64 = rand::random();
     let backend = app.database.backend();
-    // PostgreSQL: workers do not wait for each other. SQLite has one writer.
+    // On PostgreSQL, workers do not wait for each other. SQLite has only one writer.
     let skip = if backend == DatabaseBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
     let sql = format!(
         "UPDATE job SET state = 'running', attempts = attempts + 1, started_at = $1, lease = $2, leased_until = $3 \
@@ -63,7 +62,8 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Says that the job is being worked on. `progress`: how much of how much is done. Fails if somebody else has the job.
+/// Renews the lease and notes that there is progress, so that the number of attempts starts again at 1. `progress` is the number
+/// of customers that are done, and the total. Fails if another worker has claimed the job.
 pub async fn renew(app: &App, job: &job::Model, progress: Option<(i64, i64)>) -> Result<(), Error> {
     let mut update = job::Entity::update_many()
         .col_expr(job::Column::LeasedUntil, Expr::value(leased_until(app.clock.now())))
@@ -75,31 +75,31 @@ pub async fn renew(app: &App, job: &job::Model, progress: Option<(i64, i64)>) ->
     if renewed.rows_affected == 1 {
         return Ok(());
     }
-    Err(Error::Internal(format!("job {} was taken over", job.unique_key)))
+    Err(Error::Internal(format!("job {} was claimed by another worker", job.unique_key)))
 }
 
-/// The job is under the lease that it was claimed with.
+/// The condition that the job still has the lease under which the caller claimed it.
 fn held(job: &job::Model) -> sea_orm::Condition {
     sea_orm::Condition::all().add(job::Column::Id.eq(job.id)).add(job::Column::Lease.eq(job.lease))
 }
 
-/// How an attempt ended.
+/// The result of an attempt to run a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// It is done, unless it was asked for once more meanwhile.
+    /// The job is done. If it was requested again meanwhile, it runs once more.
     Done,
-    /// It is run again, at this instant at the earliest.
+    /// The job runs again, not before this instant.
     Again(Instant),
-    /// It failed for this reason. `forever`: it is tried again however often it fails.
+    /// The job failed. It is retried, unless it has failed too often.
     Failed {
-        /// For people.
+        /// The reason, for operators.
         error: String,
-        /// A periodic job is never given up.
+        /// Retry the job however often it fails. This is for periodic jobs.
         forever: bool,
     },
 }
 
-/// Ends the attempt. Nothing happens if somebody else has the job.
+/// Ends an attempt, and returns the resulting state. Changes nothing if another worker has claimed the job.
 pub async fn end(app: &App, job: &job::Model, end: End) -> Result<JobState, Error> {
     let now = app.clock.now();
     let (state, run_at, error) = match end {
@@ -135,7 +135,7 @@ fn pause(attempts: i64) -> i64 {
     micros(FIRST_PAUSE.saturating_mul(doubled).min(MAX_PAUSE))
 }
 
-/// Lets every job that was given up run once more; returns how many there were.
+/// Makes all dead jobs run again. Returns their number.
 pub async fn revive(app: &App) -> Result<u64, Error> {
     let revived = job::Entity::update_many()
         .col_expr(job::Column::State, Expr::value(JobState::Waiting.to_value()))
@@ -147,7 +147,7 @@ pub async fn revive(app: &App) -> Result<u64, Error> {
     Ok(revived.rows_affected)
 }
 
-/// Why the first of the evaluations that were given up failed; none: none was given up.
+/// Returns the error of the oldest dead evaluation. Returns `None` if no evaluation is dead.
 pub async fn first_dead(app: &App) -> Result<Option<String>, Error> {
     let dead = job::Entity::find()
         .filter(job::Column::State.eq(JobState::Dead).and(job::Column::Kind.eq(JobKind::Evaluation)))
@@ -157,7 +157,7 @@ pub async fn first_dead(app: &App) -> Result<Option<String>, Error> {
     Ok(dead.map(|job| job.error.unwrap_or_default()))
 }
 
-/// The customers of whom something is deferred, at most `limit` of them.
+/// Returns the customers of whom something is deferred: those with a job of their own that is not done. Returns at most `limit`.
 pub async fn deferred_customers(db: &impl ConnectionTrait, limit: u64) -> Result<Vec<CustomerId>, Error> {
     let ids: Vec<Option<i64>> = job::Entity::find()
         .select_only()
@@ -172,7 +172,7 @@ pub async fn deferred_customers(db: &impl ConnectionTrait, limit: u64) -> Result
     Ok(ids.into_iter().flatten().map(CustomerId).collect())
 }
 
-/// How many jobs there are, by kind and state; those that are done are left out.
+/// Counts the jobs by kind and state. Jobs that are done are not counted.
 pub async fn counts(app: &App) -> Result<HashMap<(&'static str, &'static str), i64>, Error> {
     let states = [JobState::Waiting, JobState::Running, JobState::Dead];
     let rows: Vec<(JobKind, JobState, i64)> = job::Entity::find()
@@ -210,7 +210,7 @@ fn state_name(state: JobState) -> &'static str {
     }
 }
 
-/// How long the oldest job that is due has been waiting, µs; 0: none is due.
+/// Returns how long the oldest job that is due has been waiting, in µs. Returns 0 if no job is due.
 pub async fn oldest_wait(app: &App) -> Result<i64, Error> {
     let oldest: Option<Option<i64>> = job::Entity::find()
         .select_only()

@@ -1,4 +1,4 @@
-//! Asking for jobs.
+//! Requests jobs. A request is a row that is written in the caller's transaction.
 
 use entity::{CampaignId, CustomerId, JobKind, JobState, job};
 use sea_orm::sea_query::{Expr, OnConflict};
@@ -7,14 +7,14 @@ use sea_orm::{ActiveEnum, ConnectionTrait, EntityTrait, NotSet, Set};
 use crate::app::error::Error;
 use crate::engine::time::Instant;
 
-/// A job to ask for.
+/// A job that can be requested.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// Evaluate the past of a campaign, for every customer.
+    /// Evaluates the history of every customer for a campaign.
     Campaign(CampaignId),
-    /// Evaluate what is deferred of a customer.
+    /// Evaluates what is deferred of a customer.
     Customer(CustomerId),
-    /// Settle the campaigns that are due.
+    /// Settles the campaigns that are due.
     Settlement,
 }
 
@@ -51,7 +51,7 @@ impl Wanted {
     }
 }
 
-/// Asks for jobs, in the caller's transaction. One that runs already runs once more afterwards.
+/// Requests jobs in the caller's transaction. A job that is running now runs once more afterwards.
 pub async fn request(db: &impl ConnectionTrait, wanted: &[Wanted], now: Instant) -> Result<(), Error> {
     if wanted.is_empty() {
         return Ok(());

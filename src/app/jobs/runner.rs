@@ -1,4 +1,4 @@
-//! Running jobs while a server runs: a few at once, each in a task of its own, so that a panic ends one attempt and nothing else.
+//! Runs the jobs that are due. Each attempt is a task of its own, so that a panic ends one attempt and nothing else.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +14,16 @@ use crate::app::error::Error;
 use crate::app::jobs::request::Wanted;
 use crate::metrics;
 
-/// Jobs that run at once on this node.
+/// The number of jobs that run at a time on this node.
 const WORKERS: usize = 2;
-/// Between two looks at what is due, when nobody asks for a job on this node.
+/// How often an idle worker checks for jobs that are due, and how often jobs are counted. A request of this node wakes a worker
+/// earlier.
 const POLL: Duration = Duration::from_secs(2);
 
-/// Between two looks at what another node runs.
+/// How often [`finish`] checks whether the jobs that run on other nodes are done.
 const OTHERS_POLL: Duration = Duration::from_millis(200);
 
-/// Runs what is due until it is told to stop. What is under way then is put back, and goes on at the next start.
+/// Runs jobs until `stop` is cancelled. Jobs that are running then go back to the queue.
 pub async fn run(app: Arc<App>, stop: CancellationToken) {
     let workers: Vec<_> = (0..WORKERS).map(|_| tokio::spawn(work(Arc::clone(&app), stop.clone()))).collect();
     let mut ticks = tokio::time::interval(POLL);
@@ -39,18 +40,18 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
     }
     for worker in workers {
         if let Err(error) = worker.await {
-            tracing::error!(error = %error, "a worker ended");
+            tracing::error!(error = %error, "a worker ended unexpectedly");
         }
     }
 }
 
-/// One worker.
+/// Runs one job after the other until `stop` is cancelled.
 async fn work(app: Arc<App>, stop: CancellationToken) {
     loop {
         let ran = match run_next(&app, &stop).await {
             Ok(ran) => ran.is_some(),
             Err(error) => {
-                tracing::warn!(error = %error, "jobs could not be looked for");
+                tracing::warn!(error = %error, "a job could not be claimed or ended");
                 false
             }
         };
@@ -67,8 +68,8 @@ async fn work(app: Arc<App>, stop: CancellationToken) {
     }
 }
 
-/// Runs everything that is due, one job after the other; returns how many attempts there were. The first failure is returned
-/// once all have been tried.
+/// Runs all jobs that are due, one after the other. Returns the number of attempts. If attempts failed, returns the error of the
+/// first one, after all jobs have been tried.
 pub async fn run_due(app: &Arc<App>) -> Result<u64, Error> {
     let (mut attempts, mut failed) = (0, None);
     let stop = CancellationToken::new();
@@ -79,7 +80,7 @@ pub async fn run_due(app: &Arc<App>) -> Result<u64, Error> {
     failed.map_or(Ok(attempts), Err)
 }
 
-/// Runs what is due and waits until no backfill is open and no customer is deferred: for programs that end afterwards.
+/// Runs jobs until no backfill is open and no customer is deferred, also on other nodes. Programs call this before they end.
 pub async fn finish(app: &Arc<App>) -> Result<(), Error> {
     loop {
         run_due(app).await?;
@@ -89,19 +90,19 @@ pub async fn finish(app: &Arc<App>) -> Result<(), Error> {
             return Ok(());
         }
         if let Some(error) = queue::first_dead(app).await? {
-            return Err(Error::Internal(format!("an evaluation was given up: {error}")));
+            return Err(Error::Internal(format!("an evaluation has failed too often: {error}")));
         }
-        // Another node is at it.
+        // Another node runs the rest.
         tokio::time::sleep(OTHERS_POLL).await;
     }
 }
 
-/// Claims a job and runs it; none: nothing is due.
+/// Claims a job and runs it. Returns the result of the attempt, or `None` if no job is due.
 async fn run_next(app: &Arc<App>, stop: &CancellationToken) -> Result<Option<Result<(), Error>>, Error> {
     let Some(job) = queue::claim(app).await? else { return Ok(None) };
     let periodic = job.kind == JobKind::Settlement;
     let outcome = if job.attempts > MAX_ATTEMPTS && !periodic {
-        Err(Error::Internal(format!("the process that ran it ended {} times", job.attempts - 1)))
+        Err(Error::Internal(format!("the process that ran this job ended {} times", job.attempts - 1)))
     } else {
         attempt(app, &job, stop).await
     };
@@ -119,7 +120,7 @@ async fn run_next(app: &Arc<App>, stop: &CancellationToken) -> Result<Option<Res
     Ok(Some(failed.map_or(Ok(()), Err)))
 }
 
-/// One attempt, in a task of its own. When the server stops it is put back.
+/// Makes one attempt in a task of its own. If `stop` is cancelled, aborts the attempt and puts the job back.
 async fn attempt(app: &Arc<App>, job: &job::Model, stop: &CancellationToken) -> Result<End, Error> {
     let mut task = {
         let (app, job) = (Arc::clone(app), job.clone());
@@ -138,12 +139,12 @@ async fn perform(app: &App, job: &job::Model) -> Result<End, Error> {
     match (job.kind, job.campaign_id, job.customer_id) {
         (JobKind::Evaluation, Some(id), _) => evaluation::run_campaign(app, job, CampaignId(id)).await,
         (JobKind::Evaluation, None, Some(id)) => evaluation::run_customer(app, job, CustomerId(id)).await,
-        (JobKind::Evaluation, None, None) => Err(Error::Internal("an evaluation of nothing".to_owned())),
+        (JobKind::Evaluation, None, None) => Err(Error::Internal("a job without campaign and customer".to_owned())),
         (JobKind::Settlement, ..) => settlement::run_periodic(app).await,
     }
 }
 
-/// Reports the jobs of the whole database as metrics.
+/// Publishes metrics about the jobs of all nodes on the database.
 #[expect(clippy::cast_precision_loss, reason = "figures for people, exact up to 2^53")]
 async fn observe(app: &App) -> Result<(), Error> {
     for ((kind, state), jobs) in queue::counts(app).await? {

@@ -1,4 +1,5 @@
-//! Settling campaigns whose lateness is over: a recorded transition, after which no fact counts any more.
+//! Settles campaigns when `endsAt + lateness` has passed. Settlement is a recorded transition: facts that are recorded later do
+//! not count in the campaign.
 
 use std::time::Duration;
 
@@ -9,24 +10,24 @@ use super::evaluation::load_deferred;
 use super::queue::End;
 use crate::app::App;
 use crate::app::campaign::Change;
-use crate::app::campaigns::Campaign;
+use crate::app::campaign::set::Campaign;
 use crate::app::clock::Clock;
 use crate::app::error::Error;
 use crate::engine::time::Instant;
 
-/// Between two looks at what is due.
+/// How often the job checks for campaigns that are due.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// Settles what is due, then waits for the next look.
+/// Settles the campaigns that are due, and schedules the next run.
 pub(super) async fn run_periodic(app: &App) -> Result<End, Error> {
     let settled = run(app).await?;
     if settled > 0 {
-        tracing::info!(campaigns = settled, "settled");
+        tracing::info!(campaigns = settled, "campaigns were settled");
     }
     Ok(End::Again(app.clock.now().plus(i64::try_from(PERIOD.as_micros()).unwrap_or(i64::MAX))))
 }
 
-/// Settles every campaign that is due and whose past is counted for every customer; returns how many.
+/// Settles every campaign that is due and completely evaluated for every customer. Returns the number of settled campaigns.
 pub async fn run(app: &App) -> Result<u64, Error> {
     let Some(now) = certain_now(app).await? else { return Ok(0) };
     let set = app.campaigns().await?;
@@ -35,8 +36,8 @@ pub async fn run(app: &App) -> Result<u64, Error> {
     for campaign in set.counting().filter(|campaign| due(campaign)) {
         let change = Change::begin(app).await?;
         let Some(row) = change.find(campaign.id()).await? else { continue };
-        // Read anew under the lock: another node may have settled it, or someone moved its end.
-        let current = Campaign::of(row, None)?;
+        // Loaded again under the lock: another node may have settled the campaign, or someone may have changed its `endsAt`.
+        let current = Campaign::from_row(row, None)?;
         let is_evaluated =
             current.row.backfilled_to.is_none() && load_deferred(change.transaction(), campaign.id()).await?.is_empty();
         if due(&current) && is_evaluated {
@@ -48,7 +49,7 @@ pub async fn run(app: &App) -> Result<u64, Error> {
     Ok(settled)
 }
 
-/// Now, for what cannot be taken back; none: the clock may be wrong.
+/// Returns the current time for an irreversible change. Returns `None` if the clock may be wrong.
 async fn certain_now(app: &App) -> Result<Option<Instant>, Error> {
     let now = app.clock.ask(app.database.read()).await?;
     let is_injected = matches!(app.clock, Clock::Fixed(_));

@@ -1,5 +1,5 @@
-//! Why an award: its evidence, derived from the facts. Read forwards or backwards in chunks until a page is full, all
-//! awards of a request together.
+//! The evidence of awards, which is derived from the recorded facts. Purchases are read forwards or backwards in chunks until a
+//! page is full, for all awards of a request together.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use entity::{AwardStatus, award, purchase, refund};
 use sea_orm::FromQueryResult;
 
 use crate::app::App;
-use crate::app::campaigns::Campaign;
+use crate::app::campaign::set::Campaign;
 use crate::app::error::Error;
 use crate::app::reading::page::{List, Listed, Page, Part, Position, Slice};
 use crate::app::rows::first_of_each;
@@ -23,38 +23,38 @@ use crate::engine::rule::Eligible;
 use crate::engine::stretch::Stretch;
 use crate::engine::time::Instant;
 
-/// A customer's purchases, oldest first.
+/// The evidence of an award as a list of purchases, oldest first.
 pub const LIST: List = List { name: "evidence", descending: false, ..purchase::Model::LIST };
 
-/// Purchases that the first chunk of an award holds; each further one holds four times as many.
+/// The number of purchases in the first chunk of an award. Each further chunk has four times as many.
 const FIRST_CHUNK: usize = 128;
 
-/// For a connection.
+/// Returns the cursor of a purchase in [`LIST`].
 pub fn cursor(row: &purchase::Model) -> String {
     LIST.cursor(&row.position())
 }
 
-/// One award's page, while it is searched.
+/// The search for the page of one award.
 struct Search {
     award: Arc<award::Model>,
     campaign: Arc<Campaign>,
     backward: bool,
-    /// Eligible purchases that fill the page.
+    /// The number of eligible purchases that fill the page.
     enough: usize,
-    /// What is left to read, both ends included; none: nothing.
+    /// The stretch that is left to read, including both ends. `None` if nothing is left.
     rest: Option<Stretch>,
-    /// The last purchase of the chunk before: the next chunk begins with it.
+    /// The last purchase of the previous chunk, with which the next chunk begins again.
     reached: Option<Key>,
     found: Vec<(Eligible, purchase::Model)>,
 }
 
-/// A page of each award's evidence, oldest first.
+/// Returns a page of the evidence of each award, oldest purchase first.
 pub async fn pages(app: &App, awards: &[Arc<award::Model>], page: &Page) -> Result<Vec<Slice<purchase::Model>>, Error> {
     let set = app.campaigns().await?;
     let mut searches = Vec::with_capacity(awards.len());
     for award in awards {
         let campaign = set.get(award.campaign_id);
-        let campaign = campaign.ok_or_else(|| Error::Internal("an award's campaign is not there".to_owned()))?;
+        let campaign = campaign.ok_or_else(|| Error::Internal("the campaign of an award is missing".to_owned()))?;
         searches.push(Search::new(Arc::clone(award), Arc::clone(campaign), page));
     }
     let mut chunk = FIRST_CHUNK;
@@ -65,7 +65,7 @@ pub async fn pages(app: &App, awards: &[Arc<award::Model>], page: &Page) -> Resu
     Ok(searches.into_iter().map(|search| search.finish(page)).collect())
 }
 
-/// Reads on, two statements for all awards together.
+/// Reads the next chunk of every search. All searches in one direction share two statements.
 async fn read_chunk(app: &App, searches: &mut [Search], chunk: usize) -> Result<(), Error> {
     for backward in [false, true] {
         let mut asked = Stretches::new(app.database.backend());
@@ -105,7 +105,7 @@ fn key_of(position: &Position) -> Option<Key> {
 impl Search {
     fn new(award: Arc<award::Model>, campaign: Arc<Campaign>, page: &Page) -> Self {
         let whole = (evidence_key(&award), reaching_key(&award));
-        // Which of a window's purchases a streak counts depends on those before them: it is read from its beginning.
+        // Whether a purchase is evidence of a streak depends on the purchases before it, so a streak is read from its beginning.
         let streak = matches!(campaign.rule.goal, Goal::Streak { .. });
         let (after, before) = (page.after().and_then(key_of), page.before().and_then(key_of));
         let from = after.filter(|_| !streak).map_or(whole.0.clone(), |after| after.max(whole.0));
@@ -114,7 +114,7 @@ impl Search {
             award,
             campaign,
             backward: page.is_backward() && !streak,
-            // The cursors' own purchases are read too.
+            // The purchases at the cursors are also read, but are not part of the page.
             enough: if streak { usize::MAX } else { page.fetched() + 2 },
             rest: (from <= to).then_some(Stretch { after: Some(from), to: Some(to) }),
             reached: None,
@@ -122,7 +122,7 @@ impl Search {
         }
     }
 
-    /// Takes a chunk, in any order; fewer than `chunk` rows: there are no more.
+    /// Takes the rows of a chunk, in any order. If there are fewer than `chunk`, they are the last ones.
     fn feed(
         &mut self,
         mut rows: Vec<purchase::Model>,
@@ -150,25 +150,24 @@ impl Search {
         Ok(())
     }
 
-    /// What the purchase contributes by the facts that count.
+    /// Returns what the purchase contributes if only the facts that count are considered.
     fn eligible(
         &self,
         row: &purchase::Model,
         refunds: &HashMap<String, Vec<refund::Model>>,
     ) -> Result<Option<Eligible>, Error> {
-        if !self.counts(row.set_revision, row.version) {
+        if !self.counts(row.version) {
             return Ok(None);
         }
         let refunds = refunds.get(&row.external_id).map(Vec::as_slice).unwrap_or_default();
-        let refunds = refunds.iter().filter(|refund| self.counts(refund.set_revision, refund.version));
+        let refunds = refunds.iter().filter(|refund| self.counts(refund.version));
         let purchase = from_row(row, refunds.map(crate::app::stored::refund::from_row).collect::<Result<_, _>>()?)?;
         Ok(self.campaign.engine().eligible(&purchase))
     }
 
-    /// Facts recorded since the settlement do not count; of a reversed award those that its reversal knew.
-    fn counts(&self, set_revision: i64, version: i64) -> bool {
-        let in_time = self.campaign.row.settled_revision.is_none_or(|settled| set_revision < settled);
-        in_time && (self.award.status != AwardStatus::Reversed || version < self.award.version)
+    /// Whether a fact that was recorded in this version counts. For a reversed award, only the facts before its reversal count.
+    fn counts(&self, version: i64) -> bool {
+        self.award.status != AwardStatus::Reversed || version < self.award.version
     }
 
     fn finish(self, page: &Page) -> Slice<purchase::Model> {

@@ -1,5 +1,5 @@
-//! What progress takes beside customers' running states, found in the database: their purchases are read page by page, and
-//! aggregates of them are kept.
+//! Loads the lookbacks that progress needs in addition to the running states of customers. The purchases are read page by page,
+//! and only aggregates of them are kept.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use entity::{CampaignId, CustomerId};
 use sea_orm::{ConnectionTrait, DatabaseTransaction};
 use tokio::sync::{Semaphore, SemaphorePermit};
 
-use crate::app::campaigns::Campaign;
+use crate::app::campaign::set::Campaign;
 use crate::app::error::Error;
 use crate::app::rows::{first_of_each, read_in_order};
 use crate::app::stored::checkpoint;
@@ -18,20 +18,20 @@ use crate::engine::state::State;
 use crate::engine::stretch::Stretch;
 use crate::engine::time::Instant;
 
-/// Bytes of purchases that all looks of a process hold at once, as they are stored; in memory they take about four times as
-/// many.
+/// The maximum number of bytes of purchases that this process holds for all looks at a time, measured as stored. In memory,
+/// purchases take about four times as much.
 const LOADED_BYTES: u32 = 16 << 20;
-/// Bytes of the purchases that a statement reads. A purchase that is larger is read alone.
+/// The maximum number of bytes of purchases that one statement reads. A larger purchase is read alone.
 const PAGE_BYTES: u32 = 4 << 20;
-/// What a purchase without its lines takes, at most.
+/// An upper bound of the size of a purchase without its lines, in bytes.
 const ROW_BYTES: u32 = 1 << 10;
-/// Rows of a stretch's first page; each further one has four times as many, as far as [`PAGE_BYTES`] lets it.
+/// The number of rows in the first page of a stretch. Each further page has four times as many, within [`PAGE_BYTES`].
 const FIRST_ROWS: usize = 128;
-/// A look tells of so much time before the clock's, too, µs: there are readers that came before, and nodes whose clocks
-/// differ.
+/// How far before the current instant a lookback is valid, in µs. Other readers may have read the clock earlier, and the clocks
+/// of the nodes differ.
 const CLOCK_MARGIN: i64 = 60_000_000;
 
-/// The memory that looks share.
+/// The memory for purchases that all looks share.
 #[derive(Clone, Debug)]
 pub struct Memory(Arc<Semaphore>);
 
@@ -42,34 +42,32 @@ impl Default for Memory {
 }
 
 impl Memory {
-    /// Room for a page. Whoever waits for it holds none.
+    /// Waits for the memory of one page. A caller holds at most one page, so callers cannot block each other forever.
     async fn page(&self) -> Result<SemaphorePermit<'_>, Error> {
         self.0.acquire_many(PAGE_BYTES).await.map_err(|_| Error::Unavailable)
     }
 }
 
-/// What is wanted of a customer in a campaign.
+/// A lookback that must be loaded for a customer and a campaign.
 pub struct Wanted<'a> {
-    /// Whose.
     pub customer: CustomerId,
-    /// In which.
     pub campaign: &'a Campaign,
-    /// The customer's.
+    /// The running state of the customer in the campaign.
     pub tail: &'a State,
-    /// Why more than the tail is needed.
+    /// Why the tail is not enough.
     pub need: Need,
-    /// An earlier look at the same tail.
+    /// An earlier lookback with the same tail, which the new one continues if possible.
     pub earlier: Option<&'a Lookback>,
 }
 
-/// A look under way.
+/// A look in progress.
 struct Job<'a> {
     customer: CustomerId,
     campaign: &'a Campaign,
     look: Look<'a>,
 }
 
-/// What progress at `now` takes, for each of these.
+/// Loads the wanted lookbacks for progress at `now`.
 pub async fn look(
     tx: &DatabaseTransaction,
     memory: &Memory,
@@ -99,7 +97,8 @@ pub async fn look(
     Ok(jobs.into_iter().map(|job| (job.customer, job.campaign.id(), job.look.finish())).collect())
 }
 
-/// Reads on, in all looks that need lines, or in all that do not.
+/// Reads the next page of every look whose campaign needs `lines`. Campaigns that need the lines of purchases and campaigns
+/// that do not are read separately.
 async fn read_pages(
     db: &impl ConnectionTrait,
     memory: &Memory,
@@ -117,7 +116,7 @@ async fn read_pages(
         return Ok(());
     }
     let _page = memory.page().await?;
-    // At least a row of each: else none would get on.
+    // At least one row of each stretch. Otherwise no look would make progress.
     let each = |whole: u32| (whole as usize / stretches.len()).max(1);
     let bounds = Bounds { rows: each(PAGE_BYTES / ROW_BYTES).min(rows), bytes: each(PAGE_BYTES) };
     let pages = history::pages(db, &stretches, lines, bounds).await?;
@@ -128,7 +127,8 @@ async fn read_pages(
     Ok(())
 }
 
-/// Looks at what lies before a customer's last purchase begin from the latest checkpoint before it.
+/// A look at an instant before the last purchase of the customer cannot begin from the tail. It begins from the latest
+/// checkpoint that the look accepts.
 async fn begin_from_checkpoints(db: &impl ConnectionTrait, jobs: &mut [Job<'_>]) -> Result<(), Error> {
     let mut asked = Stretches::new(db.get_database_backend());
     let mut turn: Vec<(&mut Job<'_>, Option<State>)> = Vec::new();

@@ -1,8 +1,8 @@
-//! What every read of a customer begins with: which version it has now.
+//! Looks up the current versions of customers. Every read of a customer through the cache begins with such a look-up.
 //!
-//! Look-ups of concurrent requests are merged into one statement. A look-up only ever joins a batch whose statement has not
-//! been sent yet, so what it is told was committed when it was asked or later: reads are never stale. While
-//! [`Lookups::start`]'s `max_staleness` is above 0, one may be answered by what another found at most that long ago.
+//! The look-ups of concurrent requests are merged into one statement. A look-up joins only a statement that has not been sent
+//! yet. So its result contains every commit that was made before the request, and reads are never stale. The exception is a
+//! `max_staleness` above 0 (see [`Lookups::start`]): a look-up may then return what another one found at most that long ago.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,55 +11,54 @@ use std::time::Duration;
 use entity::CustomerId;
 use moka::sync::Cache;
 use tokio::sync::{Mutex, mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::Instant as Monotonic;
 use tracing::Instrument as _;
 
-use crate::app::campaigns::Revision;
+use crate::app::campaign::set::Revision;
 use crate::app::database::Database;
 use crate::app::error::{Error, TEXT_BYTES};
 use crate::app::rows::{Kind, Rows, left_join};
 use crate::metrics;
 
-/// Statements at once.
+/// The maximum number of concurrent statements. Each needs a connection.
 pub const WORKERS: usize = 2;
-/// Look-ups that are merged at most.
+/// The maximum number of look-ups that are merged into one statement.
 const MAX_MERGED: usize = 1_000;
-/// Look-ups that may wait. More are refused: the database does not keep up.
+/// The maximum number of waiting look-ups. Further ones are refused, because the database does not keep up.
 const MAX_WAITING: usize = 16_384;
-/// Customers whose last look-up is remembered.
+/// The maximum number of customers whose last look-up is remembered.
 const MAX_RECENT: u64 = 65_536;
 
-/// A customer's version now.
+/// The current version of a customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Head {
-    /// Its key.
     pub id: CustomerId,
-    /// Grows with every commit.
+    /// Grows with every commit that changes the customer.
     pub version: i64,
-    /// Keeps versions apart that repeat after a restore.
+    /// A random number for each version. It distinguishes equal versions after a restore of the database.
     pub stamp: i64,
 }
 
-/// What a look-up found.
+/// The result of a look-up.
 #[derive(Clone, Debug)]
 pub struct Heads {
-    /// The database's own id.
+    /// The id of the database.
     pub installation: Arc<str>,
-    /// The campaign-set revision.
+    /// The current revision of the campaign set.
     pub revision: Revision,
-    /// By external id; those that have no row are not there.
+    /// The customers by external id. Customers without a row are missing.
     pub customers: HashMap<String, Head>,
-    /// When the statement was sent, or the earliest of them: nothing here is older.
-    pub at: Instant,
+    /// When the statement was sent; for several statements, the earliest time. The result is at least as recent as this.
+    pub at: Monotonic,
 }
 
-/// Remembered: what a look-up found for one name.
+/// The remembered result of a look-up of one name.
 #[derive(Clone, Debug)]
 struct Recent {
     installation: Arc<str>,
     revision: Revision,
     head: Option<Head>,
-    at: Instant,
+    at: Monotonic,
 }
 
 struct Ask {
@@ -68,13 +67,13 @@ struct Ask {
     span: tracing::Span,
 }
 
-/// Merges look-ups.
+/// Queues look-ups and merges them.
 pub struct Lookups {
     queue: mpsc::Sender<Ask>,
     recent: Option<Remembered>,
 }
 
-/// What was looked up lately.
+/// The results of recent look-ups.
 #[derive(Clone)]
 struct Remembered {
     by_name: Cache<String, Recent>,
@@ -82,7 +81,8 @@ struct Remembered {
 }
 
 impl Lookups {
-    /// Over a database; the statements are sent by tasks that end when this is dropped.
+    /// Starts the tasks that send the statements. They end when the returned value is dropped. With a `max_staleness` of zero,
+    /// no result is remembered.
     pub fn start(database: &Database, max_staleness: Duration) -> Self {
         let (queue, asks) = mpsc::channel(MAX_WAITING);
         let asks = Arc::new(Mutex::new(asks));
@@ -96,9 +96,14 @@ impl Lookups {
         Self { queue, recent }
     }
 
-    /// The versions of these customers, and of no others. What is remembered is enough if it was found at the `remembered`
-    /// revision (none: nothing is), and is not older than the version that stands with a name.
-    pub async fn of(&self, names: &[(String, Option<i64>)], remembered: Option<Revision>) -> Result<Heads, Error> {
+    /// Returns the versions of the named customers. A name can come with a version that the result must at least have.
+    /// Remembered results are used if they were found at the campaign-set revision `remembered` and have these versions. If
+    /// `remembered` is `None`, the database is always asked.
+    pub async fn load_heads(
+        &self,
+        names: &[(String, Option<i64>)],
+        remembered: Option<Revision>,
+    ) -> Result<Heads, Error> {
         if let Some((recent, revision)) = self.recent.as_ref().zip(remembered)
             && let Some(heads) = recent.heads(names, revision)
         {
@@ -109,14 +114,15 @@ impl Lookups {
         let ask = Ask { names: asked, reply, span: tracing::Span::current() };
         self.queue.try_send(ask).map_err(|_| Error::Overloaded)?;
         let Heads { installation, revision, customers, at } = &*told.await.map_err(|_| Error::Unavailable)??;
-        // The others are those of the callers that it was merged with.
+        // The statement also returned the customers of the look-ups that it was merged with.
         let mine = names.iter().filter_map(|(name, _)| Some((name.clone(), *customers.get(name)?)));
         Ok(Heads { installation: Arc::clone(installation), revision: *revision, customers: mine.collect(), at: *at })
     }
 }
 
 impl Remembered {
-    /// None: one of them is not remembered, or was looked up too long ago or at another revision.
+    /// Returns `None` if one of the names is not remembered, was looked up too long ago or at another revision, or has a lower
+    /// version than requested.
     fn heads(&self, names: &[(String, Option<i64>)], wanted: Revision) -> Option<Heads> {
         let mut heads: Option<Heads> = None;
         for (name, at_least) in names {
@@ -140,13 +146,13 @@ impl Remembered {
 
 async fn work(database: Database, asks: Arc<Mutex<mpsc::Receiver<Ask>>>, recent: Option<Remembered>) {
     let mut merged: Vec<Ask> = Vec::new();
-    // Whoever has the lock waits for asks; the others have statements under way.
+    // The worker that holds the lock waits for look-ups. The other workers are running statements.
     while asks.lock().await.recv_many(&mut merged, MAX_MERGED).await > 0 {
         let asks = std::mem::take(&mut merged);
-        // Of the first one's trace: a statement has one parent.
+        // A span has only one parent, so the statement becomes part of the trace of the first look-up.
         let span = asks.first().map_or_else(tracing::Span::none, |ask| ask.span.clone());
         let answered = answer(database.clone(), asks, recent.clone()).instrument(span);
-        // In a task of its own, so that a panic loses one look-up (whose callers are told) and not the worker.
+        // A separate task, so that a panic loses only this statement and not the worker. Its callers get an error.
         if let Err(panic) = tokio::spawn(answered).await {
             tracing::error!(error = %panic, "a look-up was lost");
         }
@@ -154,11 +160,11 @@ async fn work(database: Database, asks: Arc<Mutex<mpsc::Receiver<Ask>>>, recent:
 }
 
 async fn answer(database: Database, asks: Vec<Ask>, recent: Option<Remembered>) {
-    let at = Instant::now();
+    let at = Monotonic::now();
     let mut names: Vec<&str> = asks.iter().flat_map(|ask| ask.names.iter().map(String::as_str)).collect();
     names.sort_unstable();
     names.dedup();
-    // No others are stored.
+    // No customer can have another name, and PostgreSQL does not accept U+0000 in a parameter.
     names.retain(|name| (1..=TEXT_BYTES).contains(&name.len()) && !name.contains('\0'));
     let heads = look_up(&database, &names, at).await.map(Arc::new);
     if let (Some(recent), Ok(heads)) = (&recent, &heads) {
@@ -170,20 +176,20 @@ async fn answer(database: Database, asks: Vec<Ask>, recent: Option<Remembered>) 
 }
 
 #[tracing::instrument(skip_all, fields(names = names.len()))]
-async fn look_up(database: &Database, names: &[&str], at: Instant) -> Result<Heads, Error> {
+async fn look_up(database: &Database, names: &[&str], at: Monotonic) -> Result<Heads, Error> {
     ::metrics::histogram!(metrics::CACHE_LOOKUP_NAMES).record(names.len() as f64);
     let mut rows = Rows::new(database.backend(), &[("name", Kind::Text)]);
-    // A row must be there in any case, for the revision. No customer's name is empty.
+    // The empty name, which no customer has, ensures that at least one row returns the revision.
     names.iter().copied().chain([""]).for_each(|name| rows.push(vec![name.into()]));
     let what = "r.name, t.id, t.version, t.stamp, (SELECT i.installation_id FROM installation i) AS installation_id, \
         (SELECT i.set_revision FROM installation i) AS current_set_revision, \
         (SELECT i.revision_stamp FROM installation i) AS revision_stamp, \
         (SELECT i.format FROM installation i) AS format";
     let found = left_join(database.read(), what, "customer", rows, "t.external_id = r.name").await?;
-    let first = found.first().ok_or_else(|| Error::Internal("a look-up answered nothing".to_owned()))?;
+    let first = found.first().ok_or_else(|| Error::Internal("a look-up returned no row".to_owned()))?;
     let mut heads = Heads {
         installation: first.try_get::<String>("", "installation_id")?.into(),
-        revision: Revision::of(first)?,
+        revision: Revision::from_row(first)?,
         customers: HashMap::with_capacity(names.len()),
         at,
     };

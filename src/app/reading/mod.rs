@@ -1,4 +1,4 @@
-//! Reading what is recorded: customers through the cache, pages of lists, progress, and what subscribers are shown.
+//! Reads recorded data: customers (through the cache), pages of lists, progress, evidence and the updates of subscribers.
 
 pub mod evidence;
 pub mod lookback;

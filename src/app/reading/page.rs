@@ -1,25 +1,24 @@
-//! Lists by pages, as Relay has them: `first` after a cursor, or `last` before one.
+//! Reads lists page by page, like Relay connections: the `first` rows after a cursor, or the `last` rows before one.
 //!
-//! A cursor is the position of its row in the list's order, so a page costs one index search however far into the list
-//! it lies, and rows that come or go meanwhile shift nothing.
+//! A cursor contains the position of a row in the order of its list. So a page costs one index search, however far into the
+//! list it is, and it does not shift if rows are added or removed in the meantime.
 
 use std::collections::HashMap;
 
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use entity::CustomerId;
 use sea_orm::sea_query::Value;
 use sea_orm::{ConnectionTrait, FromQueryResult};
 
 use crate::app::error::Error;
+use crate::app::opaque;
 use crate::app::rows::{Kind, Rows, first_of_each};
 
-/// Rows of a page when nothing is said.
+/// The size of a page if neither `first` nor `last` is given.
 const DEFAULT_SIZE: usize = 20;
-/// The most rows of a page.
+/// The maximum size of a page.
 const MAX_SIZE: usize = 100;
 
-/// Which part of a list is asked for, as it was sent.
+/// The arguments of a page as the client sent them.
 #[derive(Clone, Debug, Default)]
 pub struct PageArgs {
     pub first: Option<i32>,
@@ -31,78 +30,73 @@ pub struct PageArgs {
 /// A list that is read by pages.
 #[derive(Clone, Copy, Debug)]
 pub struct List {
-    /// In its cursors, so that another list's are refused.
+    /// A prefix of all cursors of the list, so that cursors of other lists are refused.
     pub name: &'static str,
-    /// Of its rows.
     pub table: &'static str,
-    /// Columns that order it, without ties.
+    /// The columns that order the list. No two rows of a list have equal values in all of them.
     pub order: &'static [(&'static str, Kind)],
-    /// The greatest first.
+    /// The greatest row comes first.
     pub descending: bool,
 }
 
-/// Where a row stands in its list: the values of the columns that order it.
+/// The position of a row in its list: the values of the columns in [`List::order`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position(Vec<Part>);
 
-/// One column's value.
+/// The value of one column in a [`Position`].
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Part {
-    /// An integer.
     Int(i64),
-    /// A text, not empty; compared as bytes.
+    /// A text that is not empty. Texts are compared byte by byte.
     Text(String),
 }
 
-/// A part of a list.
+/// The checked arguments of a page.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Page {
     size: usize,
-    /// The last rows in place of the first.
+    /// The page consists of the last rows instead of the first.
     backward: bool,
     after: Option<Position>,
     before: Option<Position>,
 }
 
-/// The rows of a page, in the list's order.
+/// The rows of a page, in the order of the list.
 #[derive(Clone, Debug)]
 pub struct Slice<T> {
-    /// At most as many as asked for.
+    /// At most as many rows as requested.
     pub rows: Vec<T>,
-    /// More before them.
+    /// Whether the list has rows before the page.
     pub has_previous: bool,
-    /// More after them.
+    /// Whether the list has rows after the page.
     pub has_next: bool,
 }
 
 /// A row of a list that is read by pages.
 pub trait Listed: FromQueryResult + Send {
-    /// The list.
     const LIST: List;
 
-    /// Where it stands.
     fn position(&self) -> Position;
 
-    /// For a connection.
     fn cursor(&self) -> String {
         Self::LIST.cursor(&self.position())
     }
 }
 
-/// Rows of a list that are asked for beside the page: a condition on the row `s` and on the columns `r` given here. The page
-/// is read for each of `rows` apart and then merged, so that each is one range of an index.
+/// A condition that the rows of a page must meet. It compares columns of the list row `s` with the columns of `r` that are
+/// defined here. The page is read separately for each of `rows` and then merged, so that each read is one range of an index.
 #[derive(Clone, Debug)]
 pub struct Filter {
-    /// `AND …`, or empty.
+    /// SQL that begins with `AND`, or an empty text.
     pub sql: String,
-    /// What it takes.
+    /// The columns of `r` that the condition uses.
     pub columns: Vec<(&'static str, Kind)>,
-    /// Values of these columns; no list row is wanted of two of them. None: no list row at all.
+    /// The values of these columns. A list row must not match more than one of them. Without values, the page is empty.
     pub rows: Vec<Vec<Value>>,
 }
 
 impl Default for Filter {
-    /// All rows.
+    /// Returns a filter that all rows pass.
     fn default() -> Self {
         Self { sql: String::new(), columns: Vec::new(), rows: vec![Vec::new()] }
     }
@@ -143,14 +137,13 @@ impl Part {
 }
 
 impl Position {
-    /// Its values.
     pub fn parts(&self) -> &[Part] {
         &self.0
     }
 }
 
 impl List {
-    /// Opaque to clients.
+    /// Encodes a position as a cursor, which is opaque to clients.
     pub fn cursor(&self, position: &Position) -> String {
         let mut text = self.name.to_owned();
         for part in &position.0 {
@@ -160,12 +153,12 @@ impl List {
                 Part::Text(part) => text.push_str(part),
             }
         }
-        URL_SAFE_NO_PAD.encode(text)
+        opaque::encode(&text)
     }
 
-    /// Reads what [`Self::cursor`] wrote.
+    /// Decodes a cursor that [`Self::cursor`] returned. Returns `None` for any other text.
     pub fn position(&self, cursor: &str) -> Option<Position> {
-        let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
+        let text = opaque::decode(cursor)?;
         let values = text.strip_prefix(self.name)?.strip_prefix(':')?;
         let mut texts = values.splitn(self.order.len(), ':');
         let parts = self.order.iter().map(|(_, kind)| Part::parse(texts.next()?, *kind));
@@ -183,7 +176,7 @@ impl List {
         };
         let position = |name: &str, cursor: Option<String>| match cursor {
             Some(cursor) => {
-                let wrong = || bad(&format!("`{name}` is no cursor of this list"));
+                let wrong = || bad(&format!("`{name}` is not a cursor of this list"));
                 self.position(&cursor).map(Some).ok_or_else(wrong)
             }
             None => Ok(None),
@@ -194,7 +187,7 @@ impl List {
 
 fn page_size(size: i32) -> Result<usize, Error> {
     let size = usize::try_from(size).ok().filter(|size| *size <= MAX_SIZE);
-    size.ok_or_else(|| bad(&format!("a page has 0 to {MAX_SIZE} rows")))
+    size.ok_or_else(|| bad(&format!("`first` and `last` must be 0 to {MAX_SIZE}")))
 }
 
 fn bad(message: &str) -> Error {
@@ -202,27 +195,28 @@ fn bad(message: &str) -> Error {
 }
 
 impl Page {
-    /// Whether the last rows are asked for in place of the first.
+    /// Whether the page consists of the last rows instead of the first.
     pub fn is_backward(&self) -> bool {
         self.backward
     }
 
-    /// Exclusive, in the list's order.
+    /// The position after which the page begins, in the order of the list.
     pub fn after(&self) -> Option<&Position> {
         self.after.as_ref()
     }
 
-    /// Exclusive, in the list's order.
+    /// The position before which the page ends, in the order of the list.
     pub fn before(&self) -> Option<&Position> {
         self.before.as_ref()
     }
 
-    /// One more than asked for: whether it is there is what `hasNextPage` tells.
+    /// The number of rows to read: one more than requested, which shows whether the list has more.
     pub fn fetched(&self) -> usize {
         self.size + 1
     }
 
-    /// The page out of rows in the list's order: the first (or last) [`Self::fetched`] that the cursors leave.
+    /// Cuts the page out of the rows that were read. These are, in the order of the list, the first (if backward, the last)
+    /// [`Self::fetched`] rows between the cursors.
     pub fn cut<T>(&self, mut rows: Vec<T>) -> Slice<T> {
         let more = rows.len() > self.size;
         if self.backward {
@@ -234,7 +228,7 @@ impl Page {
         }
     }
 
-    /// The page out of a whole list that is in memory, in its order.
+    /// Cuts the page out of a whole list that is in memory. `rows` are in the order of the list.
     pub fn of_all<T>(&self, list: &List, rows: Vec<T>, position: impl Fn(&T) -> Position) -> Slice<T> {
         let inside = |row: &T| {
             let position = position(row);
@@ -252,7 +246,8 @@ impl Page {
     }
 }
 
-/// The same page of each customer's list, in one statement and one index search each.
+/// Reads the same page of the list of each customer. This takes one statement, with one index search for each customer and each
+/// row of the filter.
 pub async fn of_customers<M: Listed>(
     db: &impl ConnectionTrait,
     customers: impl IntoIterator<Item = CustomerId>,
@@ -269,7 +264,7 @@ pub async fn of_customers<M: Listed>(
     Ok(by_customer.into_iter().map(|(customer, rows)| (customer, finish(page, rows))).collect())
 }
 
-/// A page of a list that has no parent.
+/// Reads a page of a list that does not belong to a customer.
 pub async fn of_root<M: Listed>(db: &impl ConnectionTrait, page: &Page, filter: &Filter) -> Result<Slice<M>, Error> {
     Ok(finish(page, read(db, None, vec![0], page, filter).await?))
 }
@@ -341,7 +336,7 @@ mod tests {
         let other = List { name: "other", ..LIST };
         assert_eq!(LIST.position(&other.cursor(&Position::from([Part::Int(1), Part::from("a")]))), None);
         for text in ["thing", "thing:", "thing:1", "thing:1:", "thing:x:a", "thing:1:a\0"] {
-            assert_eq!(LIST.position(&URL_SAFE_NO_PAD.encode(text)), None, "{text}");
+            assert_eq!(LIST.position(&opaque::encode(text)), None, "{text}");
         }
         assert_eq!(LIST.position("not base64!"), None);
         assert_eq!(LIST.position(""), None);

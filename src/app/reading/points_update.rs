@@ -1,16 +1,14 @@
-//! A customer's points, live: every ledger entry in order, without gaps, and progress as it moves.
+//! Live updates of the points of a customer: every ledger entry in order and without gaps, and every change of progress.
 //!
-//! A [`Feed`] registers with the hub before its first read, then reads the ledger from its cursor in SQL, then waits for
-//! wake-ups. One whose news continue the cursor is handed on as it is; any other makes it read again. So whatever gets
-//! lost or comes late on the way costs time and nothing else.
+//! A [`Feed`] registers with the hub before its first read. Then it reads the ledger from its cursor on. After that, it waits for
+//! wake-ups. If the news of a wake-up continues the cursor, it becomes the next update. Otherwise the feed reads the ledger
+//! again. So a lost or late wake-up costs time and nothing else.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::metrics::{counter, histogram};
-use base64::Engine;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use entity::{customer, ledger_entry};
 use futures_util::Stream;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
@@ -20,94 +18,96 @@ use crate::app::App;
 use crate::app::allowance::Allowance;
 use crate::app::customer::find_or_blank;
 use crate::app::error::{Check, Error};
+use crate::app::opaque;
 use crate::app::recorder::context::Commit;
 use crate::app::viewer::Reader;
 use crate::engine::time::Instant;
 use crate::live::Subscription;
 use crate::metrics;
 
-/// Ledger entries of one read, and the most of one update: a commit with more comes as several.
+/// The maximum number of ledger entries of one read and of one update. A commit with more entries becomes several updates.
 const MAX_ENTRIES: usize = 500;
-/// How long an update that was read from the ledger may hold up those of others.
+/// The maximum time for which an update that was read from the ledger can block the updates of other feeds.
 const MAX_TURN: Duration = Duration::from_secs(5);
 
-/// How far a subscriber has come. What follows its sequence says of which ledger: a database that went back comes to the same
-/// sequences and versions again.
+/// The position of a subscriber. The sequence alone does not identify the ledger: after a restore, the database reaches the
+/// same sequences and versions again, with other content. The other fields detect this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Cursor {
-    /// It has all ledger entries up to this one.
+    /// The subscriber has all ledger entries up to this sequence.
     pub sequence: i64,
-    /// It has all that was committed up to this version of the customer, progress included.
+    /// The subscriber has all changes, including progress, up to this version of the customer. If `stamp` is `None`, some
+    /// changes of this version itself may be missing.
     pub version: i64,
-    /// When that entry was posted, µs, 0 where the sequence is.
+    /// When the entry with this sequence was posted, in µs. 0 if `sequence` is 0.
     pub posted_at: i64,
-    /// Of that version; none: not known, or the version has more entries. A commit that changed this very version continues it,
-    /// whatever became of the database meanwhile.
+    /// The stamp of the version. `None` if the stamp is unknown or the version may have further entries. A commit that changed
+    /// the version with this stamp continues the cursor, even if the database was restored in the meantime.
     pub stamp: Option<i64>,
 }
 
 impl Cursor {
-    /// The customer exactly as it is in this row.
+    /// Returns the cursor of a subscriber that knows everything up to the version of this row.
     pub fn of(customer: &customer::Model) -> Self {
         let customer::Model { ledger_sequence, version, posted_at, stamp, .. } = *customer;
         Self { sequence: ledger_sequence, version, posted_at, stamp: Some(stamp) }
     }
 
-    /// Up to this entry, which may not be its commit's last.
+    /// Returns the cursor at this entry, which need not be the last one of its commit.
     pub fn of_entry(entry: &ledger_entry::Model) -> Self {
         let ledger_entry::Model { sequence, version, created_at, .. } = *entry;
         Self { sequence, version, posted_at: created_at, stamp: None }
     }
 
-    /// Opaque to clients.
+    /// Encodes the cursor as a text, which is opaque to clients.
     pub fn to_text(self) -> String {
         let Self { sequence, version, posted_at, stamp } = self;
         let stamp = stamp.map(|stamp| format!(":{stamp}")).unwrap_or_default();
-        URL_SAFE_NO_PAD.encode(format!("points:{sequence}:{version}:{posted_at}{stamp}"))
+        opaque::encode(&format!("points:{sequence}:{version}:{posted_at}{stamp}"))
     }
 
-    /// Reads what [`Self::to_text`] wrote.
+    /// Decodes a text that [`Self::to_text`] returned. A text of an earlier release may result in [`Error::CursorUnknown`].
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let wrong = || Error::BadUserInput("after: this is no cursor of a ledger or of points".to_owned());
+        let wrong = || Error::BadUserInput("after: must be a cursor of a ledger or of pointsUpdated".to_owned());
         match *numbers(text).ok_or_else(wrong)? {
             [sequence, version, posted_at] => Ok(Self { sequence, version, posted_at, stamp: None }),
             [sequence, version, posted_at, stamp] => Ok(Self { sequence, version, posted_at, stamp: Some(stamp) }),
-            // Of an earlier release: it does not say of which ledger it is.
+            // A cursor of an earlier release, which does not identify the ledger.
             _ => Err(Error::CursorUnknown),
         }
     }
 
-    /// The sequence in what [`Self::to_text`] wrote, in this release or an earlier one.
+    /// Returns the sequence of a text that [`Self::to_text`] returned in this release or in an earlier one.
     pub fn sequence_of(text: &str) -> Option<i64> {
         numbers(text)?.first().copied()
     }
 }
 
-/// What a cursor says, from the sequence on. Earlier releases wrote no more than the sequence into the cursors of a ledger's edges,
-/// under a name of their own.
+/// Decodes the numbers of a cursor, the first of which is the sequence. In earlier releases, the cursors of the edges of a ledger
+/// began with `ledger:` and contained only the sequence.
 fn numbers(cursor: &str) -> Option<Vec<i64>> {
-    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
+    let text = opaque::decode(cursor)?;
     let numbers = text.strip_prefix("points:").or_else(|| text.strip_prefix("ledger:"))?;
     let numbers: Vec<i64> = numbers.splitn(4, ':').map(str::parse).collect::<Result<_, _>>().ok()?;
     let is_count = |number: &i64| (0..=i64::from(u32::MAX)).contains(number);
     numbers.iter().take(2).all(is_count).then_some(numbers)
 }
 
-/// What a subscriber is told at once.
+/// One update that is sent to a subscriber.
 #[derive(Clone, Debug)]
 pub struct Update {
-    /// How far it has come with this.
+    /// The position of the subscriber after this update.
     pub cursor: Cursor,
-    /// One commit's, in order; none: only progress moved.
+    /// The entries of one commit, in order. Empty if only progress changed.
     pub entries: Vec<Arc<ledger_entry::Model>>,
-    /// The customer as it is now: all of these entries are in, and perhaps later ones.
+    /// A current row of the customer. It includes all of these entries and possibly later ones.
     pub customer: Arc<customer::Model>,
-    /// Catching up; it ends when the update has been answered.
+    /// The permit of an update that was read from the ledger. It is released when the update has been sent and dropped.
     turn: Option<Turn>,
 }
 
-/// The right to answer one update that was read from the ledger. The others wait until this is dropped, or until it has
-/// taken too long: a client that does not read must not hold up everybody.
+/// The permit to send one update that was read from the ledger. It is released when it is dropped, or after [`MAX_TURN`], because
+/// a client that does not read must not block all others.
 #[derive(Clone, Debug)]
 struct Turn {
     _until_dropped: Arc<oneshot::Sender<()>>,
@@ -118,7 +118,7 @@ impl Turn {
         let place = Arc::clone(answers).acquire_owned().await.map_err(|_| Error::Unavailable)?;
         let (until_dropped, dropped) = oneshot::channel::<()>();
         tokio::spawn(async move {
-            // It does not matter which of the two it was.
+            // Both a drop and the timeout release the permit.
             let _ = tokio::time::timeout(MAX_TURN, dropped).await;
             drop(place);
         });
@@ -126,28 +126,29 @@ impl Turn {
     }
 }
 
-/// Follows one customer.
+/// Follows the points of one customer.
 pub struct Feed {
     app: Arc<App>,
-    /// External id: there may be no such customer yet.
+    /// The external id. The customer may not exist yet.
     customer: String,
     subscription: Subscription<Commit>,
     reached: Cursor,
-    /// More is stored than was handed on or read.
+    /// The ledger may have entries after the last one that was read.
     behind: bool,
-    /// When it heard of what it is about to hand on.
+    /// When the wake-up of the next update was received. It is used for the metric of the delay.
     woken: Option<tokio::time::Instant>,
-    /// Read, not handed on yet; each within [`MAX_ENTRIES`] of a read.
+    /// Updates that were read but not returned yet.
     read: VecDeque<Update>,
-    /// Whether these were read from the ledger, and so take turns with those of others.
+    /// The updates in `read` come from the ledger, so each of them needs a permit ([`Turn`]).
     catching_up: bool,
-    /// What it costs is charged elsewhere; while that is in debt, there are no more updates.
+    /// The allowance that other code charges for the updates. While it is in debt, the feed fails instead of returning an update.
     allowance: Option<Allowance>,
     expires_at: Instant,
 }
 
 impl Feed {
-    /// Follows a customer from a cursor on; none: from now on. Ends when the token expires.
+    /// Opens a feed of `customer`, or of the customer of the token if `customer` is `None`. It begins after the cursor `after`,
+    /// or at the current version if there is no cursor. It ends with an error at `expires_at`, when the token expires.
     pub async fn open(
         app: Arc<App>,
         reader: Reader<'_>,
@@ -155,7 +156,7 @@ impl Feed {
         customer: Option<String>,
         after: Option<String>,
     ) -> Result<Self, Error> {
-        let unnamed = || Error::BadUserInput("customerExternalId: this token speaks for no customer".to_owned());
+        let unnamed = || Error::BadUserInput("customerExternalId: required, the token has no customer".to_owned());
         let customer = customer.or_else(|| reader.myself().map(str::to_owned)).ok_or_else(unnamed)?;
         if !reader.sees(&customer) {
             return Err(Error::NotFound);
@@ -164,7 +165,7 @@ impl Feed {
         check.text(&["customerExternalId"], &customer);
         check.finish(Some(()))?;
         let after = after.as_deref().map(Cursor::parse).transpose()?;
-        // Before the first read: what is committed from here on wakes it.
+        // Subscribes before the first read, so that every later commit wakes the feed.
         let subscription = app.live.subscribe(&customer);
         let (behind, woken) = (after.is_some(), None);
         let reached = match after {
@@ -185,25 +186,25 @@ impl Feed {
             expires_at,
         };
         if feed.behind {
-            // Whether the cursor is known is told at once.
+            // An unknown cursor is reported here and not with the first update.
             feed.read_on().await?;
         }
         Ok(feed)
     }
 
-    /// Ends while this is in debt.
+    /// Returns the feed with an allowance. The feed ends with an error if the allowance is in debt.
     pub fn charged_to(self, allowance: Option<Allowance>) -> Self {
         Self { allowance, ..self }
     }
 
-    /// As a stream that ends with its first error.
+    /// Returns the updates as a stream that ends after its first error.
     pub fn stream(self) -> impl Stream<Item = Result<Update, Error>> + Send {
         futures_util::stream::unfold(Some(self), |feed| async move {
             let mut feed = feed?;
             let update = feed.next().await;
             Some(match update {
                 Ok(update) => (Ok(update), Some(feed)),
-                // There is nothing to go on from.
+                // The client cannot continue from its cursor, so the error does not contain one.
                 Err(Error::CursorUnknown) => (Err(Error::CursorUnknown), None),
                 Err(error) => {
                     let interrupted = Error::Interrupted { cursor: feed.reached.to_text(), cause: Box::new(error) };
@@ -226,7 +227,7 @@ impl Feed {
                 mark = self.subscription.next() => mark,
                 () = self.app.clock.sleep_until(self.expires_at) => return Err(Error::Unauthenticated),
             };
-            // By what was looked up, else by what was told; where neither is there, it must look itself.
+            // A stamp that was looked up decides, otherwise the version of the news. Without either, the feed must read.
             let known = match (mark.stamp, &mark.news) {
                 (Some(stamp), _) => Some(stamp) == self.reached.stamp,
                 (None, Some(_)) => mark.version <= self.reached.version,
@@ -259,13 +260,13 @@ impl Feed {
         Ok(update)
     }
 
-    /// Reads what follows the cursor, a bounded part at a time.
+    /// Reads the next entries after the cursor, up to [`MAX_ENTRIES`].
     async fn read_on(&mut self) -> Result<(), Error> {
         let Read { customer, mut entries } = read(&self.app, &self.customer, Some(self.reached.sequence)).await?;
         if !self.is_continued_by(&customer, &entries) {
             return Err(Error::CursorUnknown);
         }
-        // The first is the one that it has.
+        // The first entry is that of the cursor, which the subscriber has already.
         let has = entries.len().min(usize::from(self.reached.sequence > 0));
         self.behind = entries.len() > MAX_ENTRIES;
         let entries = entries.split_off(has);
@@ -273,8 +274,8 @@ impl Feed {
         Ok(())
     }
 
-    /// Whether these are the customer that it has followed so far and its entries from the cursor's on. If the database went back,
-    /// they may be others: what it was told does not exist any more.
+    /// Whether the stored customer and its entries, from the entry of the cursor on, continue what the subscriber has. After a
+    /// restore of the database they may not, because entries that were sent may no longer exist.
     fn is_continued_by(&self, customer: &customer::Model, entries: &[Arc<ledger_entry::Model>]) -> bool {
         let Cursor { sequence, version, posted_at, stamp } = self.reached;
         let (last, next) = if sequence > 0 { (entries.first(), entries.get(1)) } else { (None, entries.first()) };
@@ -283,13 +284,13 @@ impl Feed {
         let in_order =
             last.is_none_or(|entry| entry.version <= version) && next.is_none_or(|entry| entry.version >= version);
         match stamp {
-            // Of one version the stamp says it all.
+            // For the same version, the stamp alone decides.
             Some(stamp) if version == customer.version => stamp == customer.stamp,
             _ => version <= customer.version && same_entry && in_order,
         }
     }
 
-    /// What follows the cursor is to be handed on. `whole`: as [`updates`] has it.
+    /// Turns the entries after the cursor into updates. See [`updates`] for `whole`.
     fn take(
         &mut self,
         customer: &Arc<customer::Model>,
@@ -302,7 +303,7 @@ impl Feed {
         if whole && self.read.is_empty() {
             let cursor = Cursor::of(customer);
             if cursor.version > self.reached.version {
-                // Without an entry it was progress that moved.
+                // A newer version without a new entry: only progress changed.
                 self.read.push_back(Update { cursor, entries: Vec::new(), customer: Arc::clone(customer), turn: None });
             } else {
                 self.reached = cursor;
@@ -312,21 +313,20 @@ impl Feed {
     }
 }
 
-/// What is stored of a customer.
 struct Read {
     customer: Arc<customer::Model>,
     entries: Vec<Arc<ledger_entry::Model>>,
 }
 
-/// The customer, then its entries from this one on up to what it says; none: no entries. In a task of its own: who hangs up in
-/// the middle of a statement would cost the pool a connection.
+/// Reads the customer, and its entries from the sequence `from` up to the last entry of the row. If `from` is `None`, no entries
+/// are read. Reads in a separate task, because a caller that goes away during a statement would cost the pool a connection.
 async fn read(app: &Arc<App>, customer: &str, from: Option<i64>) -> Result<Read, Error> {
     let (app, customer) = (Arc::clone(app), customer.to_owned());
     let read = tokio::spawn(async move {
         let _turn = app.catching_up.acquire().await.map_err(|_| Error::Unavailable)?;
         let customer = find_or_blank(&app, &customer).await?;
         let Some(from) = from else { return Ok(Read { customer, entries: Vec::new() }) };
-        // Entries never change: those up to the row's last are the ledger as it was when the row was read.
+        // Entries never change, so the entries up to the last one of the row are the ledger as it was when the row was read.
         let entries = ledger_entry::Entity::find()
             .filter(ledger_entry::Column::CustomerId.eq(customer.id.0))
             .filter(ledger_entry::Column::Sequence.gte(from))
@@ -340,8 +340,8 @@ async fn read(app: &Arc<App>, customer: &str, from: Option<i64>) -> Result<Read,
     read.await.map_err(|error| Error::Internal(format!("reading the ledger: {error}")))?
 }
 
-/// An update for each commit. `whole`: the entries are all up to the customer's last; else the last commit may have
-/// more, and is left for the next read, unless there is nothing else.
+/// Groups the entries into updates, one per commit. `whole` means that the entries reach up to the last one of the customer.
+/// Otherwise the last commit may have further entries, and is left for the next read unless it is the only one.
 fn updates(customer: &Arc<customer::Model>, entries: Vec<Arc<ledger_entry::Model>>, whole: bool) -> VecDeque<Update> {
     let mut updates: VecDeque<Update> = VecDeque::new();
     for entry in entries {
@@ -358,7 +358,7 @@ fn updates(customer: &Arc<customer::Model>, entries: Vec<Arc<ledger_entry::Model
         updates.pop_back();
     }
     match updates.back_mut() {
-        // Later commits changed progress alone: the customer shows them already.
+        // Later commits changed only progress, and the row of the customer contains their changes.
         Some(last) if whole => last.cursor = Cursor::of(customer),
         _ => {}
     }

@@ -1,5 +1,5 @@
-//! Where customers stand in the running campaigns: their running state, and the aggregates that the engine asks for beside
-//! it.
+//! Computes where customers stand in the running campaigns. The inputs are the running state of the customer and, if the
+//! engine asks for it, a [`Lookback`].
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use entity::{CampaignId, customer};
 
 use crate::app::App;
 use crate::app::campaign::list::newest_first;
-use crate::app::campaigns::{Campaign, CampaignSet};
+use crate::app::campaign::set::{Campaign, CampaignSet};
 use crate::app::error::Error;
 use crate::app::reading::snapshot::View;
 use crate::app::stored::running::Running;
@@ -15,22 +15,24 @@ use crate::engine::lookback::Lookback;
 use crate::engine::progress::{Progress, need, progress};
 use crate::engine::time::Instant;
 
-/// How often progress is told anew because the clock asked for more than what had just been loaded.
+/// The maximum number of attempts. An attempt fails if a customer needs more data even after loading, for example because the
+/// clock moved on.
 const MAX_ATTEMPTS: usize = 3;
 
-/// Where a customer stands in a campaign.
+/// The progress of a customer in a campaign.
 #[derive(Clone, Debug)]
 pub struct CampaignProgress {
-    /// It runs: ACTIVE or PAUSED.
+    /// An `ACTIVE` or `PAUSED` campaign.
     pub campaign: Arc<Campaign>,
-    /// As of now.
     pub progress: Progress,
-    /// The past is still being counted: this is how far it has come.
+    /// The backfill of the campaign has not evaluated the whole history of the customer yet. `progress` covers the part that
+    /// is evaluated.
     pub evaluating: bool,
 }
 
-/// Where the customer stands at `now` in each running campaign, or in the one that is named, newest first; none: that takes
-/// more than what the snapshot holds, since the clock has moved on or nobody had asked for progress.
+/// Returns the progress of the customer at `now` in each running campaign, or in the campaign `only`, newest campaign first.
+/// Returns `None` if the snapshot lacks data for it, because the clock has moved on or the snapshot was loaded without
+/// progress.
 pub fn of_view(view: &View, only: Option<CampaignId>, now: Instant) -> Option<Vec<CampaignProgress>> {
     let snapshot = &view.snapshot;
     let of = |campaign: Arc<Campaign>| {
@@ -40,9 +42,9 @@ pub fn of_view(view: &View, only: Option<CampaignId>, now: Instant) -> Option<Ve
     running(&view.campaigns, only, now).into_iter().map(of).collect()
 }
 
-/// Where these customers stand: an answer for each, in order (one may be asked for at two of its versions), as it was in
-/// that row or later.
-pub async fn of(
+/// Returns the progress of each of the customers, in their order. It is as recent as the row of the customer, or more recent.
+/// A customer can occur twice, with rows of different versions.
+pub async fn load(
     app: &App,
     customers: &[Arc<customer::Model>],
     only: Option<CampaignId>,
@@ -51,7 +53,7 @@ pub async fn of(
     for _ in 0..MAX_ATTEMPTS {
         let now = app.clock.now();
         let campaigns = running(&set, only, now);
-        // Most need no more than their row.
+        // Most customers need no more than their row.
         let mut told = Vec::with_capacity(customers.len());
         for customer in customers {
             told.push(of_row(customer, &campaigns, now)?);
@@ -71,7 +73,7 @@ pub async fn of(
     Err(Error::Unavailable)
 }
 
-/// None: it takes more than the row.
+/// Returns `None` if the row alone is not enough.
 fn of_row(
     customer: &customer::Model,
     campaigns: &[Arc<Campaign>],
@@ -107,7 +109,7 @@ fn tell(
     CampaignProgress { campaign, progress, evaluating }
 }
 
-/// The campaign's backfill has not come to the customer.
+/// Whether the backfill of the campaign has not reached the customer yet.
 fn is_to_be_reached(customer: &customer::Model, campaign: &Campaign) -> bool {
     campaign.row.backfilled_to.is_some() && campaign.row.activated_revision > Some(customer.evaluated_revision)
 }

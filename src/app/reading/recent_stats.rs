@@ -1,4 +1,4 @@
-//! The statistics of all campaigns, kept for a moment, however many follow them.
+//! The statistics of all campaigns, cached briefly, so that the database load does not depend on how many clients read them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,33 +10,33 @@ use crate::app::error::Error;
 use crate::engine::budget::Budget;
 use crate::engine::time::Instant;
 
-/// A campaign's totals.
+/// The totals of a campaign over all customers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Standing awards.
+    /// The number of `STANDING` awards.
     pub awards: i64,
-    /// Customers with a standing award.
+    /// The number of customers with a `STANDING` award.
     pub customers: i64,
-    /// Points of the standing awards.
+    /// The points of the `STANDING` awards.
     pub points_standing: i64,
-    /// Points that declined awards would have.
+    /// The points that the `DECLINED` awards would have been worth.
     pub points_declined: i64,
 }
 
-/// A campaign's totals and budget; no budget: it has none.
+/// The totals of a campaign, and its budget if it has one.
 pub type Stats = (Totals, Option<Budget>);
 
-/// By campaign.
 pub type ByCampaign = Arc<HashMap<CampaignId, Stats>>;
 
-/// What was read last, and when.
+/// The statistics that were read last, and when they were read.
 #[derive(Debug, Default)]
 pub struct RecentStats {
     read: Mutex<Option<(Instant, ByCampaign)>>,
 }
 
 impl RecentStats {
-    /// What was read after `oldest`; else what `load` reads now. One caller loads, and the others wait for it.
+    /// Returns the cached statistics if they were read after `oldest`. Otherwise calls `load`. Only one caller loads at a time;
+    /// the others wait for its result.
     pub async fn get(
         &self,
         oldest: Instant,

@@ -1,10 +1,12 @@
-//! A customer as it is at one commit: all that a balance, progress and the latest awards are told from, free of the clock.
+//! Snapshots of customers. A snapshot contains everything that the balance, the progress and the newest awards of a customer
+//! are computed from, as of one commit and independent of the clock.
 //!
-//! Snapshots are entries of the cache. One never changes: its key contains all that it depends on, so one that is found under
-//! the version that a look-up told is current. It is loaded in one read-only transaction that sees one moment, and kept under
-//! the version that this transaction saw. Of rolling windows it has aggregates, and these say until when they serve
-//! ([`crate::engine::lookback`]): where the clock moves on beyond that, or where progress is asked for and was not before, the
-//! snapshot does not hold and is loaded again.
+//! Snapshots are cache entries and never change. The key of a snapshot contains everything that it depends on, so a snapshot
+//! under the version that a look-up returned is current. A snapshot is loaded in one read-only transaction, which sees a single
+//! state of the database, and is stored under the version that this transaction saw.
+//!
+//! Instead of purchases, a snapshot contains lookbacks ([`crate::engine::lookback`]), each of which is valid for a limited time.
+//! If that time is over, or if progress is requested from a snapshot that was loaded without it, the snapshot is loaded again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -14,9 +16,9 @@ use entity::{CampaignId, CustomerId, award, customer};
 use sea_orm::{EntityTrait, QueryFilter};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Mutex, Semaphore};
-use tokio::time::Instant as Moment;
+use tokio::time::Instant as Monotonic;
 
-use crate::app::campaigns::{Campaign, CampaignSet, Campaigns, Revision};
+use crate::app::campaign::set::{Campaign, CampaignSet, Campaigns, Revision};
 use crate::app::clock::Clock;
 use crate::app::database::Database;
 use crate::app::error::Error;
@@ -33,63 +35,64 @@ use crate::engine::progress::need;
 use crate::engine::time::Instant;
 use crate::{config, metrics};
 
-/// Changes with the snapshot's fields and with what the engine computes from them: entries of other formats are not found.
+/// The format of cached snapshots, which is part of their keys. It must be raised when the fields of a snapshot change or when
+/// the engine computes something else from them.
 const FORMAT: u32 = 3;
-/// Awards of a snapshot: the page that is asked for by default, and one more that tells whether it is the last.
+/// The number of awards in a snapshot: the default size of a page, and one more, which shows whether there is a next page.
 const RECENT_AWARDS: usize = 21;
-/// Loads at once, at least. There are as many as the connections that writers and look-ups leave: where there are enough of them,
-/// loads take none from these, whatever happens to the cache.
+/// The minimum number of concurrent loads. Otherwise, the limit is the number of connections that writers and look-ups leave
+/// free, so that loads do not take connections from them, even if the cache is empty.
 const MIN_LOADS: usize = 2;
-/// Of so many hits, one is held against the database.
+/// One out of this many cache hits is compared with the database.
 const HITS_PER_CHECK: u64 = 1_000;
-/// How often a read begins anew because campaigns changed under it.
+/// The maximum number of attempts of a read. An attempt fails if campaigns changed during it, or if the snapshot came from a
+/// concurrent search that did not need progress.
 const MAX_ATTEMPTS: usize = 4;
 
-/// A customer at one commit.
+/// A customer as of one commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
-    /// Its row.
     pub customer: Arc<customer::Model>,
-    /// The campaign-set revision of that moment.
+    /// The revision of the campaign set when the customer was loaded.
     pub revision: Revision,
-    /// Where it stands in each campaign that still counts.
+    /// The running states in the campaigns that are not settled.
     pub running: Running,
-    /// What progress takes beside that, by campaign; nothing where nobody has asked for progress.
+    /// What progress needs in addition to the running states. Empty if the snapshot was loaded without progress.
     lookbacks: BTreeMap<CampaignId, Box<Lookback>>,
-    /// The newest, in their list's order.
+    /// The newest awards, in the order of their list.
     awards: Vec<Arc<award::Model>>,
 }
 
-/// What a reader wants of customers.
+/// How much of a customer a reader needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Extent {
-    /// Balance and awards: what their rows tell.
+    /// Balance and awards, which do not need any purchases.
     Balance,
-    /// Progress too, which may take a look at purchases.
+    /// Also progress, which may need purchases.
     Progress,
 }
 
-/// A snapshot, with the campaigns of its revision.
+/// A snapshot and the campaigns of its revision.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// The customer.
     pub snapshot: Arc<Snapshot>,
-    /// Of the same revision.
+    /// The campaigns at the revision of the snapshot.
     pub campaigns: Arc<CampaignSet>,
-    /// Where it was found.
+    /// The cache tier in which the snapshot was found.
     pub tier: Tier,
-    /// When its version was looked up: it is not older than this.
-    pub at: Moment,
+    /// When the version was looked up. The snapshot is at least as recent as this.
+    pub at: Monotonic,
 }
 
 impl Snapshot {
-    /// Whether all is here that progress at `now` is told from.
+    /// Whether the snapshot contains everything that progress at `now` needs.
     fn holds(&self, campaigns: &CampaignSet, now: Instant) -> bool {
         let mut running = campaigns.all().iter().filter(|campaign| campaign.runs(now));
         running.all(|campaign| self.lookback(campaign, now).is_some())
     }
 
-    /// What the campaign's progress at `now` takes beside the running state, if anything; none: it is not here.
+    /// Returns the lookback that the progress in the campaign at `now` needs, or `Some(None)` if the running state is enough.
+    /// Returns `None` if a lookback is needed and the snapshot does not contain it.
     pub fn lookback(&self, campaign: &Campaign, now: Instant) -> Option<Option<&Lookback>> {
         let tail = self.running.get(campaign.id()).map(|standing| &standing.state);
         if tail.and_then(|tail| need(campaign.engine(), tail, now)).is_none() {
@@ -99,7 +102,8 @@ impl Snapshot {
         lookback.map(|lookback| Some(&**lookback))
     }
 
-    /// Whether both say the same, as far as both say anything: the clock decides what progress was looked for.
+    /// Whether both snapshots are equal. Lookbacks are compared only where both snapshots have them, because it depends on the
+    /// clock which ones were loaded.
     fn agrees(&self, other: &Self) -> bool {
         let same_lookbacks = self
             .lookbacks
@@ -111,7 +115,8 @@ impl Snapshot {
             && same_lookbacks
     }
 
-    /// A page of all the customer's awards; none: it is not among the newest, which are here.
+    /// Returns a page of all awards of the customer. Returns `None` if the page is not among the newest awards, which are all
+    /// that the snapshot contains.
     pub fn awards(&self, page: &Page) -> Option<Slice<Arc<award::Model>>> {
         let is_first = !page.is_backward() && page.after().is_none() && page.before().is_none();
         let all = self.awards.len() < RECENT_AWARDS;
@@ -122,7 +127,7 @@ impl Snapshot {
     }
 }
 
-/// Reads snapshots.
+/// Finds snapshots in the cache and loads the missing ones.
 pub struct Snapshots {
     cache: Arc<Cache<Snapshot, Error>>,
     lookups: Lookups,
@@ -131,7 +136,6 @@ pub struct Snapshots {
     campaigns_turn: Mutex<()>,
 }
 
-/// What a load needs.
 #[derive(Clone)]
 struct Loader {
     database: Database,
@@ -142,7 +146,6 @@ struct Loader {
 }
 
 impl Snapshots {
-    /// Over a database.
     pub(in crate::app) fn start(
         database: &Database,
         clock: &Clock,
@@ -168,17 +171,16 @@ impl Snapshots {
         }
     }
 
-    /// The cache behind it.
     pub fn cache(&self) -> &Cache<Snapshot, Error> {
         &self.cache
     }
 
-    /// These customers (by external id) as they are now, each at least of the version that stands with it if there is such.
-    /// Those that have no row are not there.
+    /// Returns the current snapshots of these customers, by external id. If a version is given with a name, the snapshot has at
+    /// least that version. Customers without a row are missing in the result.
     pub async fn find(&self, names: &[(String, Option<i64>)], extent: Extent) -> Result<HashMap<String, View>, Error> {
         for attempt in 0..MAX_ATTEMPTS {
             let remembered = (attempt == 0).then(|| self.loader.campaigns.last().revision);
-            let heads = self.loader.campaigns.noticed(self.lookups.of(names, remembered).await)?;
+            let heads = self.loader.campaigns.noticed(self.lookups.load_heads(names, remembered).await)?;
             if heads.customers.is_empty() {
                 return Ok(HashMap::new());
             }
@@ -189,26 +191,27 @@ impl Snapshots {
         Err(Error::Unavailable)
     }
 
-    /// Customers of which these rows were read, as they are now, with their progress.
+    /// Returns the current snapshots of the customers of these rows, with everything that progress needs.
     pub async fn of_rows(&self, rows: &[Arc<customer::Model>]) -> Result<HashMap<CustomerId, View>, Error> {
         let names: Vec<_> = rows.iter().map(|row| (row.external_id.clone(), Some(row.version))).collect();
         let found = self.find(&names, Extent::Progress).await?;
         Ok(found.into_values().map(|view| (view.snapshot.customer.id, view)).collect())
     }
 
-    /// Whether the database says the same as this view of the same version; none: the version is gone, or nobody answers.
+    /// Returns whether the view is equal to the customer in the database. Returns `None` if they cannot be compared: the
+    /// database has another version by now or does not respond, or too many loads are running.
     pub async fn check(&self, view: &View) -> Option<bool> {
         self.loader.check(&view.snapshot).await
     }
 
-    /// None: campaigns changed under it.
+    /// Returns `None` if campaigns changed in the meantime and a snapshot cannot be used because of that.
     async fn views(&self, heads: &Heads, extent: Extent) -> Result<Option<HashMap<String, View>>, Error> {
         let Heads { revision, ref customers, at, .. } = *heads;
         let Loader { database, clock, campaigns, .. } = &self.loader;
         let set = match campaigns.known(revision) {
             Some(set) => set,
             None => {
-                // Once for all who wait; no writer ever does.
+                // One reader loads the set, and the others find it in memory afterwards. Writers do not use this lock.
                 let _turn = self.campaigns_turn.lock().await;
                 campaigns.at(database.read(), revision).await?
             }
@@ -222,7 +225,8 @@ impl Snapshots {
             let campaigns = if snapshot.revision == set.revision {
                 Arc::clone(&set)
             } else {
-                // It was loaded after campaigns had changed, perhaps by a reader of balances: nobody has held it against its own set.
+                // The snapshot was loaded after campaigns had changed, perhaps by a reader that needed no progress. The search
+                // did not check whether it is enough for the campaigns of its own revision.
                 let Some(set) = campaigns.known(snapshot.revision) else { return Ok(None) };
                 if extent == Extent::Progress && !snapshot.holds(&set, clock.now()) {
                     return Ok(None);
@@ -238,8 +242,8 @@ impl Snapshots {
         Ok(Some(views))
     }
 
-    /// The snapshots of these customers, by name. If campaigns changed since the look-up it is of a later set, which is as
-    /// good: what is found under it is not older.
+    /// Finds the snapshots of these customers, by external id. `set` may be later than the revision of the look-up if campaigns
+    /// changed in between. A snapshot under the later revision is not older than the look-up, so it can be used.
     async fn search(
         &self,
         heads: &Heads,
@@ -261,7 +265,7 @@ impl Snapshots {
                 loader.load(&names, missing, stale, &by_key, extent).await
             };
             let mut next = self.cache.get(wanted, holds.clone(), load).await?;
-            // Another reader's search may have been for less.
+            // The entry may come from the search of another reader, which did not need progress.
             let lacks = |found: &Found<Snapshot>| found.value.revision == set.revision && !holds(&found.value);
             wanted = next.extract_if(|_, found| lacks(found)).map(|(key, _)| key).collect();
             found.extend(next);
@@ -277,7 +281,7 @@ impl Snapshots {
     }
 }
 
-/// Contains all that the entry depends on.
+/// Returns the cache key of a snapshot, which contains everything that the snapshot depends on.
 fn key(installation: &str, head: Head, campaigns: Revision) -> String {
     let Head { id, version, stamp } = head;
     let Revision { number, stamp: campaigns_stamp } = campaigns;
@@ -285,7 +289,8 @@ fn key(installation: &str, head: Head, campaigns: Revision) -> String {
 }
 
 impl Loader {
-    /// The customers of these keys as they are now, all in one transaction.
+    /// Loads the customers of the missing keys in one transaction. `stale` contains, for each key, the cached snapshot that
+    /// lacks what is needed, if there is one.
     #[tracing::instrument(skip_all, fields(customers = missing.len()))]
     async fn load(
         &self,
@@ -296,7 +301,7 @@ impl Loader {
         extent: Extent,
     ) -> Result<Vec<Loaded<Snapshot>>, Error> {
         let _turn = self.turns.acquire().await.map_err(|_| Error::Unavailable)?;
-        let began = Moment::now();
+        let began = Monotonic::now();
         let id_of = |key: &String| wanted.get(key).map(|(_, id)| *id);
         let customers = missing.iter().zip(stale).filter_map(|(key, stale)| Some((id_of(key)?, stale)));
         let mut snapshots = self.read(customers.collect(), extent).await?;
@@ -310,9 +315,9 @@ impl Loader {
         Ok(loaded.collect())
     }
 
-    /// Whether the database says the same of this version, if it still has it; none: it has not, or it does not answer.
+    /// Does the work of [`Snapshots::check`].
     async fn check(&self, snapshot: &Snapshot) -> Option<bool> {
-        // What is checked is no reason to let readers wait.
+        // If no permit is free, the check is skipped, because readers must not wait for checks.
         let _turn = self.turns.try_acquire().ok()?;
         let id = snapshot.customer.id;
         let now = self.read(HashMap::from([(id, None)]), Extent::Progress).await.ok()?.remove(&id)?;
@@ -327,12 +332,12 @@ impl Loader {
         if !same {
             ::metrics::counter!(metrics::CACHE_DRIFT).increment(1);
             let (customer, version) = (id.0, now.customer.version);
-            tracing::error!(customer, version, "the cache has another customer than the database: please report this");
+            tracing::error!(customer, version, "a cached customer differs from the database: please report this");
         }
         Some(same)
     }
 
-    /// These customers, each with an older snapshot of it if there is one.
+    /// Reads these customers. The value of each is an older snapshot, if there is one, whose lookbacks can be continued.
     async fn read(
         &self,
         customers: HashMap<CustomerId, Option<Arc<Snapshot>>>,
@@ -372,7 +377,7 @@ impl Loader {
 }
 
 impl Snapshot {
-    /// What the row tells alone.
+    /// Creates a snapshot without lookbacks and awards.
     fn of_row(mut row: customer::Model, set: &CampaignSet) -> Result<Self, Error> {
         let mut running = Running::parse(&row.running)?;
         if running.retain_counting(set) {
@@ -382,7 +387,8 @@ impl Snapshot {
         Ok(Self { customer: Arc::new(row), revision, running, lookbacks, awards: Vec::new() })
     }
 
-    /// What progress at `now` takes beside it. `older`: a snapshot that was found for it, of the same version or not.
+    /// Returns the lookbacks that progress at `now` needs. They continue the lookbacks of `older` if that snapshot has the same
+    /// version.
     fn wanted<'a>(&'a self, set: &'a CampaignSet, now: Instant, older: Option<&'a Self>) -> Vec<Wanted<'a>> {
         let same = |older: &&Self| older.customer == self.customer && older.revision == self.revision;
         let older = older.filter(same);

@@ -1,6 +1,6 @@
-//! The net under the live updates: once in a while the versions of all customers that are followed on this node are
-//! looked up, so that what no wake-up told of is found: a commit of another process on the same database, or that the
-//! database went back.
+//! The fallback of the live updates. A sweep periodically looks up the versions of all customers that are followed on this
+//! node. So it finds changes that no wake-up announced: commits of another process on the same database whose hint was
+//! lost or never sent, and the restore of an older state of the database.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,15 +16,15 @@ use crate::app::App;
 use crate::app::error::Error;
 use crate::app::rows::any;
 
-/// Between two sweeps.
+/// The time between two sweeps.
 const PERIOD: Duration = Duration::from_secs(2);
-/// Customers looked up in one statement.
+/// The maximum number of customers that one statement looks up.
 const CHUNK: usize = 1_000;
 
-/// How long a sweep may take.
+/// The maximum duration of a sweep.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sweeps until it is told to stop.
+/// Sweeps until `stop` is cancelled.
 pub async fn run(app: Arc<App>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(PERIOD);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -32,11 +32,11 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
-            // Hints were missed, perhaps.
+            // Hints may have been missed while the connection to Redis was down.
             () = app.resumed() => {}
         }
-        // In a task of its own, so that a panic ends one sweep and not all of them. Where it is broken off, it costs the pool a
-        // connection, which was not worth much.
+        // A separate task, so that a panic ends only this sweep. Aborting the task in the middle of a statement costs the pool
+        // one connection. That is acceptable, because a statement that takes this long probably hangs on a dead connection.
         let sweeping = Arc::clone(&app);
         let swept = AbortOnDropHandle::new(tokio::spawn(async move { sweep(&sweeping).await }));
         let failure = tokio::select! {
@@ -48,7 +48,7 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
                 Err(late) => late.to_string(),
             },
         };
-        tracing::warn!(error = failure, "what changed elsewhere could not be looked up, will be tried again");
+        tracing::warn!(error = failure, "the followed customers could not be looked up, the sweep is retried");
     }
 }
 
@@ -65,7 +65,7 @@ async fn sweep(app: &App) -> Result<(), Error> {
         let mut versions: HashMap<String, (i64, i64)> =
             versions.into_iter().map(|(customer, version, stamp)| (customer, (version, stamp))).collect();
         for customer in followed {
-            // One that has no row yet is as a blank one.
+            // A customer without a row has version 0 and stamp 0, like a blank customer.
             let (version, stamp) = versions.remove(customer).unwrap_or_default();
             app.live.found(customer, version, stamp);
         }

@@ -1,5 +1,5 @@
-//! Accepting facts, in the order in which they came in. A fact that is new is stored and handed to its customer; one that was
-//! sent before is compared with what is stored, whole: it is a replay or a conflict.
+//! Accepts facts in the order in which they came in. A new fact is stored and added to its customer. If a fact was sent before,
+//! its whole content is compared with the stored content: it is either a duplicate or a conflict.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -14,10 +14,10 @@ use crate::app::rows::any;
 use crate::app::stored::{purchase as purchases, refund as refunds};
 use crate::engine::purchase::{Line, RefundLine};
 
-/// What became of a fact.
+/// The decision about one fact.
 pub(super) enum Verdict {
     Accepted,
-    /// With the entry that the adjustment posted then.
+    /// The fact is a duplicate. For an adjustment, contains the ledger entry that it posted originally.
     Replayed(Option<ledger_entry::Model>),
     Refused(Refusal),
 }
@@ -41,12 +41,12 @@ const KEY_CONFLICT: Refusal = Refusal { path: "idempotencyKey", ..CONFLICT };
 const TOO_MANY_REFUNDS: Refusal = Refusal {
     code: UserErrorCode::OutOfRange,
     path: "purchaseExternalId",
-    message: "the purchase has 100 refunds already",
+    message: "the purchase already has 100 refunds",
 };
 const BALANCE_TOO_LARGE: Refusal =
     Refusal { code: UserErrorCode::OutOfRange, path: "points", message: "would take the balance past ±10^15" };
 
-/// Accepts what is new. One verdict for each fact, in order.
+/// Accepts the new facts. Returns one verdict per fact, in order.
 pub(super) async fn accept(
     batch: &Batch<'_>,
     facts: &[&Fact],
@@ -98,7 +98,7 @@ async fn accept_purchases(
     Ok(())
 }
 
-/// The same content: everything that the shop sent, the lines in any order.
+/// Whether two purchases have the same content: everything that the shop sent, with the lines in any order.
 fn same_purchase(a: &purchase::Model, b: &purchase::Model) -> bool {
     a.customer_id == b.customer_id
         && a.purchased_at == b.purchased_at
@@ -151,7 +151,7 @@ async fn accept_refunds(
     Ok(())
 }
 
-/// All stored refunds of the purchases that these refunds name, and those with the ids of these refunds.
+/// Loads all stored refunds of the purchases that these refunds name, and the stored refunds with the ids of these refunds.
 async fn load_refunds(batch: &Batch<'_>, sent: &[(usize, &NewRefund)]) -> Result<Vec<refund::Model>, Error> {
     let of = |column, values: Vec<String>| any(batch.backend(), column, values);
     let purchases = sent.iter().map(|(_, refund)| refund.purchase_external_id.clone()).collect();
@@ -160,7 +160,7 @@ async fn load_refunds(batch: &Batch<'_>, sent: &[(usize, &NewRefund)]) -> Result
     Ok(refund::Entity::find().filter(either).all(batch.tx).await?)
 }
 
-/// Whether each refund is stored already, or its purchase has room for one more.
+/// Returns for each refund whether it is already stored or its purchase has room for another refund.
 fn within_limit<'a>(sent: impl Iterator<Item = &'a NewRefund>, stored: &'a [refund::Model]) -> Vec<bool> {
     let mut known: HashSet<&str> = stored.iter().map(|row| row.external_id.as_str()).collect();
     let mut counts: HashMap<&str, usize> = HashMap::new();
@@ -182,7 +182,7 @@ fn within_limit<'a>(sent: impl Iterator<Item = &'a NewRefund>, stored: &'a [refu
     sent.map(&mut admit).collect()
 }
 
-/// The same content: everything that the shop sent, defaults filled in, the lines added by sku.
+/// Whether two refunds have the same content: everything that the shop sent, with defaults filled in and lines added up by sku.
 fn same_refund(a: &refund::Model, b: &refund::Model) -> bool {
     a.purchase_external_id == b.purchase_external_id
         && a.refunded_at == b.refunded_at
@@ -222,7 +222,7 @@ async fn accept_adjustments(
             let customer = locked(customers, &adjustment.customer_external_id)?;
             rows.push((index, adjustment, key_row(adjustment, customer)));
         } else {
-            // A refusal changes nothing: the key stays free.
+            // A refusal leaves no trace, so the key stays free.
             verdicts[index] = Verdict::Refused(BALANCE_TOO_LARGE);
         }
     }
@@ -242,7 +242,8 @@ async fn accept_adjustments(
     Ok(())
 }
 
-/// Whether each adjustment is stored already, or its customer's balance may take it on top of those before it.
+/// Returns for each adjustment whether it is already stored or allowed for the balance of its customer. The balance includes the
+/// adjustments before it.
 fn within_balance<'a>(
     sent: impl Iterator<Item = &'a AdjustPoints>,
     stored: &'a [idempotency_key::Model],
@@ -267,7 +268,7 @@ fn within_balance<'a>(
     sent.map(&mut admit).collect()
 }
 
-/// The key's row before the adjustment is posted.
+/// Returns the row of the idempotency key. Its `sequence` is set when the adjustment is posted.
 fn key_row(adjustment: &AdjustPoints, customer: &Touched) -> idempotency_key::Model {
     idempotency_key::Model {
         key: adjustment.idempotency_key.clone(),
@@ -278,7 +279,7 @@ fn key_row(adjustment: &AdjustPoints, customer: &Touched) -> idempotency_key::Mo
     }
 }
 
-/// The ledger entries that these keys posted, by key.
+/// Loads the ledger entries that were posted under these keys, by key.
 async fn load_entries(
     batch: &Batch<'_>,
     keys: &[idempotency_key::Model],
@@ -288,7 +289,7 @@ async fn load_entries(
     }
     let customers = keys.iter().filter_map(|key| key.customer_id);
     let sequences = keys.iter().filter_map(|key| key.sequence);
-    // A few more than asked for: all combinations of these customers and sequences.
+    // This loads all combinations of these customers and sequences, which may be a few more entries than needed.
     let entries = ledger_entry::Entity::find()
         .filter(any(batch.backend(), ledger_entry::Column::CustomerId, customers))
         .filter(any(batch.backend(), ledger_entry::Column::Sequence, sequences))

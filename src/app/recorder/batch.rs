@@ -1,4 +1,4 @@
-//! One batch, one transaction: lock → insert facts → load and fold → decide and post → commit.
+//! Commits one batch in one transaction: lock, insert the facts, load and fold, decide and post, commit.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -21,15 +21,15 @@ use crate::app::rows::{any, insert_new, update};
 use crate::app::stored::customer::blank;
 use crate::app::stored::running::Running;
 
-/// What became of a batch.
+/// The outcome of a batch.
 pub(super) enum Committed {
-    /// One answer for each fact, in order.
+    /// The batch was committed. Contains one result per fact, in order.
     Answers(Vec<Result<Recorded, Refusal>>),
-    /// Nothing was written: a change of this customer's is to be prepared.
+    /// Nothing was written, because a change of this customer must be prepared first.
     TooLong(TooLong),
 }
 
-/// Records the facts, unless a change of theirs is long and not prepared. Takes what is prepared.
+/// Commits the facts, unless one of their changes is too long and is not prepared. Takes what is prepared out of `preparation`.
 pub(super) async fn commit(
     context: &Context,
     shard: i32,
@@ -38,7 +38,7 @@ pub(super) async fn commit(
 ) -> Result<Committed, Error> {
     let tx = context.database.begin().await?;
     if tx.get_database_backend() == DatabaseBackend::Postgres {
-        // A statement of its own: what is read next is read after the wait.
+        // A separate statement, so that the next one sees everything that was committed during the wait for the lock.
         tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock_shared({CAMPAIGNS_LOCK})")).await?;
     }
     let campaigns = context.campaigns.current(&tx).await?;
@@ -76,10 +76,10 @@ pub(super) async fn commit(
     Ok(Committed::Answers(answer(facts, verdicts, &customers)))
 }
 
-/// Makes the customers that are new, locks all in the byte order of their external ids, then loads them.
+/// Creates the customers that do not exist yet, locks all customers in the byte order of their external ids, and loads them.
 async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers, Error> {
     let names: BTreeSet<&str> = facts.iter().map(|fact| fact.customer()).collect();
-    // A job makes no customers, a repair neither.
+    // An evaluation or a repair does not create its customer.
     let making = facts.iter().filter(|fact| !matches!(fact, Fact::Evaluation(_) | Fact::Repair(_)));
     let making: BTreeSet<&str> = making.map(|fact| fact.customer()).collect();
     let made = |name: &&str| customer::Model {
@@ -93,7 +93,7 @@ async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers,
     let new: BTreeSet<String> = new.into_iter().collect();
     let named = || any(batch.backend(), customer::Column::ExternalId, names.iter().map(|name| (*name).to_owned()));
     lock_in_order(batch, customer::Entity::find().filter(named()), customer::Column::ExternalId).await?;
-    // Only now: a statement that waits for a lock sees what was committed before it began to wait.
+    // A separate statement, because a statement that waits for locks sees only what was committed before the wait.
     let rows = customer::Entity::find().filter(named()).all(batch.tx).await?;
     let named_by = |kind: fn(&Fact) -> bool| -> BTreeSet<&str> {
         facts.iter().filter(|fact| kind(fact)).map(|fact| fact.customer()).collect()
@@ -104,7 +104,7 @@ async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers,
         .map(|row| {
             let repair = repaired.contains(row.external_id.as_str());
             let running = Running::parse(&row.running);
-            // A repair makes them anew, also where they cannot be read.
+            // A repair computes the running states again, so it also accepts states that cannot be parsed.
             let running = if repair { running.unwrap_or_default() } else { running? };
             let touched = Touched {
                 new: new.contains(&row.external_id),
@@ -117,8 +117,8 @@ async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers,
         .collect()
 }
 
-/// Writes the customers that changed. One that was made for facts which were then refused is unmade: a refusal changes
-/// nothing.
+/// Writes the customers that changed. Deletes a customer that was created in this batch if all its facts were refused, because a
+/// refusal leaves no trace.
 async fn save_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result<(), Error> {
     let mut saved = Vec::new();
     let mut unmade = Vec::new();
@@ -145,7 +145,7 @@ async fn save_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result<
     Ok(())
 }
 
-/// Asks for a job for each customer of whom this batch deferred something; whether there is any.
+/// Requests a job for each customer for which this batch is the first to defer something. Returns whether there are any.
 async fn request_jobs(batch: &Batch<'_>, customers: &Customers) -> Result<bool, Error> {
     let newly = customers.values().filter(|customer| customer.running.has_deferred() && !customer.was_deferred);
     let wanted: Vec<Wanted> = newly.map(|customer| Wanted::Customer(customer.row.id)).collect();
@@ -154,10 +154,10 @@ async fn request_jobs(batch: &Batch<'_>, customers: &Customers) -> Result<bool, 
 }
 
 fn answer(facts: &[&Fact], verdicts: Vec<Verdict>, customers: &Customers) -> Vec<Result<Recorded, Refusal>> {
-    // Shared: many facts of one customer may be in a batch.
+    // Shared, because a batch may contain many facts of one customer.
     let awards: BTreeMap<&str, Arc<[award::Model]>> =
         customers.iter().map(|(name, customer)| (name.as_str(), customer.awards.newest().into())).collect();
-    // Only a job meets a customer that is not there.
+    // This happens only to an evaluation or a repair, because the customers of all other facts were created.
     let gone = Refusal { code: UserErrorCode::NotFound, path: "customerExternalId", message: "no such customer" };
     let answer = |(fact, verdict): (&&Fact, Verdict)| {
         let (replayed, earlier) = match verdict {
@@ -184,7 +184,7 @@ fn answer(facts: &[&Fact], verdicts: Vec<Verdict>, customers: &Customers) -> Vec
     facts.iter().zip(verdicts).map(answer).collect()
 }
 
-/// The entry that an adjustment of this batch posted: they are posted in the order in which they were accepted.
+/// Returns the entry that an adjustment of this batch posted. Adjustments are posted in the order in which they were accepted.
 fn posted_by(customer: &Touched, adjustment: &AdjustPoints) -> Option<ledger_entry::Model> {
     let same = |accepted: &AdjustPoints| accepted.idempotency_key == adjustment.idempotency_key;
     let index = customer.adjustments.iter().position(same)?;

@@ -1,5 +1,6 @@
-//! What the customer's cap leaves of what was reached: see [`crate::engine::cap`]. Of the awards behind a folded stretch
-//! the last ones are loaded, as many as may have to go, or the search for those that may come in begins there.
+//! Applies the cap on the awards of a customer to what was reached (see [`crate::engine::cap`]). If the cap may exclude recorded
+//! awards after a folded stretch, the last of these are loaded. If the cap may let in further awards, the search for them begins
+//! after the last recorded one.
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -18,7 +19,8 @@ use crate::engine::award::Reached;
 use crate::engine::cap::{self, Following, Further};
 use crate::engine::stretch::Stretch;
 
-/// Cuts what was reached, and adds what changes behind the folded stretches to them.
+/// Removes the reached awards that the cap does not leave, and adds the awards after the folded stretches that change because of
+/// the cap.
 pub(super) async fn cap(batch: &Batch<'_>, customers: &Customers, folded: &mut [Folded<'_>]) -> Result<(), Error> {
     let following: Vec<Following> = folded
         .iter()
@@ -37,7 +39,8 @@ pub(super) async fn cap(batch: &Batch<'_>, customers: &Customers, folded: &mut [
     Ok(())
 }
 
-/// The last recorded awards behind the stretches, latest first: as many as may leave, and one to search on from.
+/// Loads the last recorded awards after the stretches, latest first: as many as the cap may exclude, or the one after which the
+/// search for further awards begins.
 async fn load_last(
     batch: &Batch<'_>,
     folded: &[Folded<'_>],
@@ -75,7 +78,7 @@ async fn load_last(
     Ok(last)
 }
 
-/// What was beyond the cap and comes in.
+/// Finds the awards that were beyond the cap until now and that the cap lets in.
 async fn enter(
     batch: &Batch<'_>,
     folded: &[Folded<'_>],
@@ -88,7 +91,7 @@ async fn enter(
         let Following::Enter(room) = *following else { continue };
         let campaign = one.campaign.engine();
         let further = match (last.get(&index).and_then(|rows| rows.first()), &one.outcome.met) {
-            (Some(last), _) => Further::after_award(campaign, (awards::reaching_key(last), last.nth), room),
+            (Some(last), _) => Further::after_award(campaign, awards::name(last), room),
             (None, Some(met)) => Further::after_stretch(campaign, met.clone(), room),
             (None, None) => continue,
         };

@@ -1,4 +1,4 @@
-//! What a batch changes of each purchase, and what of it each campaign sees.
+//! How a batch changes purchases, and which of these changes each campaign sees.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -6,10 +6,9 @@ use entity::{purchase, refund};
 use sea_orm::{EntityTrait, QueryFilter};
 
 use super::touched::{Batch, Customers, Touched};
-use crate::app::campaigns::Campaign;
+use crate::app::campaign::set::Campaign;
 use crate::app::error::Error;
 use crate::app::rows::any;
-use crate::app::stored::recorded::Recorded;
 use crate::app::stored::{history, purchase as purchases, refund as refunds};
 use crate::engine::evaluate::Change;
 use crate::engine::purchase::{Key, Purchase};
@@ -17,7 +16,7 @@ use crate::engine::purchase::{Key, Purchase};
 /// Purchases with all their refunds, by external id.
 pub(super) type Refunded = HashMap<String, (purchase::Model, Vec<refund::Model>)>;
 
-/// The purchases that the batch's refunds name, with all their refunds.
+/// Loads the purchases that the refunds of the batch name, with all their refunds.
 pub(super) async fn load_refunded(batch: &Batch<'_>, customers: &Customers) -> Result<Refunded, Error> {
     let named = customers.values().flat_map(|customer| &customer.refunds);
     let named: Vec<String> = named.map(|refund| refund.purchase_external_id.clone()).collect();
@@ -34,38 +33,37 @@ pub(super) async fn load_refunded(batch: &Batch<'_>, customers: &Customers) -> R
     Ok(rows.into_iter().map(with_refunds).collect())
 }
 
-/// A purchase before and after the batch; before: none where it is new.
+/// A purchase before and after the batch. `before` is `None` if the purchase is new.
 pub(super) struct Touch {
     before: Option<Purchase>,
-    pub(super) after: Recorded,
+    pub(super) after: Purchase,
 }
 
-/// What the batch changes of the customer's purchases.
+/// Returns the purchases of the customer that the batch changes.
 pub(super) fn touches(customer: &Touched, refunded: &Refunded) -> Result<Vec<Touch>, Error> {
     let named: BTreeSet<&str> = customer.refunds.iter().map(|refund| refund.purchase_external_id.as_str()).collect();
     let new: BTreeSet<&str> = customer.purchases.iter().map(|row| row.external_id.as_str()).collect();
     let mut touches = Vec::new();
-    // One a purchase: the engine compares before and after.
+    // At most one per purchase, because the engine compares the purchase before and after the whole batch.
     for row in customer.purchases.iter().filter(|row| !named.contains(row.external_id.as_str())) {
-        touches.push(Touch { before: None, after: Recorded::of(row, &[])? });
+        touches.push(Touch { before: None, after: purchases::with_refunds(row, &[])? });
     }
     for name in named {
         let Some((row, all)) = refunded.get(name) else { continue };
         let is_new = |refund: &refund::Model| customer.refunds.iter().any(|new| new.external_id == refund.external_id);
         let earlier = all.iter().filter(|refund| !is_new(refund)).map(refunds::from_row).collect::<Result<_, _>>()?;
         let before = purchases::from_row(row, earlier)?;
-        touches.push(Touch { before: (!new.contains(name)).then_some(before), after: Recorded::of(row, all)? });
+        touches
+            .push(Touch { before: (!new.contains(name)).then_some(before), after: purchases::with_refunds(row, all)? });
     }
     Ok(touches)
 }
 
-/// The changes as the campaign sees them, as far as its mark.
+/// Returns the changes up to the mark, as the campaign sees them.
 pub(super) fn changes(campaign: &Campaign, touches: &[Touch], mark: Option<&Key>) -> Vec<Change> {
     let eligible = |purchase: &Purchase| campaign.engine().eligible(purchase);
-    let evaluated = touches.iter().filter(|touch| mark.is_none_or(|mark| touch.after.purchase.key <= *mark));
-    let change = |touch: &Touch| Change {
-        before: touch.before.as_ref().and_then(eligible),
-        after: eligible(&touch.after.purchase),
-    };
+    let evaluated = touches.iter().filter(|touch| mark.is_none_or(|mark| touch.after.key <= *mark));
+    let change =
+        |touch: &Touch| Change { before: touch.before.as_ref().and_then(eligible), after: eligible(&touch.after) };
     evaluated.map(change).collect()
 }

@@ -1,13 +1,13 @@
-//! The awards that a commit changed, as its answers tell them.
+//! The awards that a commit changed, for the payloads of its mutations.
 
 use std::cmp::Reverse;
 
 use entity::award;
 
-/// The most awards that an answer tells.
+/// The maximum number of changed awards in a payload.
 pub const MAX_CHANGED_AWARDS: usize = 100;
 
-/// How many awards of a customer changed, and the newest of them. It holds no more than that, however many they are.
+/// Counts the changed awards of a customer and keeps the newest of them. Its memory does not depend on how many awards changed.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ChangedAwards {
     count: i64,
@@ -28,12 +28,11 @@ impl ChangedAwards {
         self.newest.truncate(MAX_CHANGED_AWARDS);
     }
 
-    /// How many.
     pub(super) fn count(&self) -> i64 {
         self.count
     }
 
-    /// The newest, newest first.
+    /// Returns the newest [`MAX_CHANGED_AWARDS`] awards, newest first.
     pub(super) fn newest(&self) -> Vec<award::Model> {
         let mut changed = self.clone();
         changed.cut();

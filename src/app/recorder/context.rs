@@ -1,4 +1,4 @@
-//! What every batch needs, and whom a commit is announced to.
+//! What every batch needs, and the announcement of commits to subscribers.
 
 use std::sync::Arc;
 
@@ -6,24 +6,23 @@ use entity::{customer, ledger_entry};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
-use crate::app::campaigns::Campaigns;
+use crate::app::campaign::set::Campaigns;
 use crate::app::clock::Clock;
 use crate::app::database::Database;
 use crate::live::Hub;
 use crate::live::hints::Hints;
 
-/// What a commit changed of one customer: what its subscribers are told.
+/// The changes of a commit to one customer, which are announced to the subscribers of the customer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Commit {
-    /// The stamp of the version that it changed; 0: there was none.
+    /// The stamp of the version that the commit changed. 0 if the customer was new.
     pub before: i64,
-    /// After the commit.
+    /// The customer after the commit.
     pub customer: Arc<customer::Model>,
-    /// Posted by it, in order; none: only progress moved.
+    /// The posted ledger entries, in order. Empty if only progress changed.
     pub entries: Vec<Arc<ledger_entry::Model>>,
 }
 
-/// What every batch needs.
 #[derive(Clone)]
 pub(in crate::app) struct Context {
     pub(in crate::app) database: Database,
@@ -31,14 +30,14 @@ pub(in crate::app) struct Context {
     pub(in crate::app) clock: Clock,
     pub(in crate::app) live: Hub<Commit>,
     pub(in crate::app) hints: Option<Arc<Hints>>,
-    /// Purchases of the past that one commit evaluates at most.
+    /// The maximum number of purchases of the past that one commit evaluates.
     pub(in crate::app) fold_purchases: usize,
-    /// Is notified when a commit asked for a job.
+    /// Notified when a commit has requested a job.
     pub(in crate::app) job_wanted: Arc<Notify>,
 }
 
 impl Context {
-    /// What was committed, to whoever follows it on this node and on others.
+    /// Announces a commit to the subscribers of the customer on this node and on others.
     pub(super) fn tell(&self, commit: &Commit) {
         let customer = &commit.customer;
         self.live.wake(&customer.external_id, customer.version, || Some(commit.clone()));

@@ -1,8 +1,8 @@
-//! Folding on from a mark, in commits that are bounded in rows and bytes.
+//! Evaluates deferred parts of histories, in commits that are bounded in rows and bytes.
 //!
-//! A customer's history may be longer than one commit should take: a campaign is activated over its past, say. The running state
-//! then carries a *mark* (`app::stored::running`): up to it the history is evaluated, and what lies after it waits. [`load_waiting`] loads
-//! what this batch folds on.
+//! A history may be longer than one commit may evaluate, for example when a campaign with a past start is activated. The running
+//! state then contains a *mark* (`app::stored::running`). The history is evaluated up to the mark, and the rest is deferred.
+//! [`load_waiting`] loads the part after the mark that this batch evaluates.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,22 +10,22 @@ use std::sync::Arc;
 use entity::CustomerId;
 
 use super::touched::{Batch, Customers, Touched};
-use crate::app::campaigns::Campaign;
+use crate::app::campaign::set::Campaign;
 use crate::app::error::Error;
 use crate::app::rows::read_in_order;
-use crate::app::stored::history::{self, Bounds, Lines};
-use crate::app::stored::recorded::{Recorded, with_refunds};
+use crate::app::stored::history::{self, Bounds, Lines, Page};
 use crate::engine::evaluate::{Append, Tail};
-use crate::engine::purchase::Key;
+use crate::engine::purchase::{Key, Purchase};
 use crate::engine::stretch::Stretch;
 use crate::engine::time::Instant;
 
-/// Purchases that each customer folds on by, at the least, where many of them share what one commit may take.
+/// The minimum number of purchases by which a batch advances each customer, even if many customers share the limit of one commit.
 const MIN_PURCHASES: usize = 16;
-/// Bytes of purchases' lines that all customers of one batch fold on by. Each gets an equal part, and one purchase at the least.
+/// The maximum number of bytes of lines that a batch loads for all customers together. Each customer gets an equal part, but at
+/// least one purchase.
 const MAX_LINES_BYTES: usize = 16 << 20;
 
-/// Where the campaign's evaluation of the customer stands, if something of it is deferred.
+/// Returns the key up to which the customer is evaluated in the campaign, or `None` if nothing is deferred.
 pub(super) fn mark(customer: &Touched, campaign: &Campaign) -> Option<Key> {
     if is_unevaluated(customer, campaign) {
         return Some(Key::before(campaign.life.period.starts_at));
@@ -33,26 +33,26 @@ pub(super) fn mark(customer: &Touched, campaign: &Campaign) -> Option<Key> {
     customer.running.get(campaign.id())?.mark.clone()
 }
 
-/// The campaign was activated after the customer was last evaluated.
+/// Whether the campaign was activated after the customer was last evaluated.
 pub(super) fn is_unevaluated(customer: &Touched, campaign: &Campaign) -> bool {
     campaign.row.activated_revision > Some(customer.row.evaluated_revision)
 }
 
-/// What waits behind the marks and is folded in by this batch.
+/// The deferred purchases that this batch evaluates.
 #[derive(Default)]
 pub(super) struct Waiting {
     customers: HashMap<CustomerId, WaitingStretch>,
 }
 
 struct WaitingStretch {
-    /// In order, from the earliest mark of the customer on.
-    recorded: Vec<Recorded>,
-    /// The last of these; none: the history has no more.
+    /// In order, beginning after the earliest mark of the customer.
+    purchases: Vec<Purchase>,
+    /// The key of the last of these purchases. `None` if the history ends with them.
     end: Option<Key>,
 }
 
-/// Loads it for the customers that a job asks for, and for those that meet a campaign for the first time. All of them together, each
-/// campaign counted by itself, take what one commit may take.
+/// Loads the deferred purchases of the customers that a job asked for, and of those that are evaluated in a campaign for the
+/// first time. All customers share the limit of one commit; a customer with several campaigns counts several times.
 pub(super) async fn load_waiting(batch: &Batch<'_>, customers: &Customers) -> Result<Waiting, Error> {
     let deferred: Vec<Deferred> = customers.values().filter_map(|customer| deferred(batch, customer)).collect();
     let campaigns: usize = deferred.iter().map(|one| one.campaigns).sum();
@@ -67,36 +67,37 @@ pub(super) async fn load_waiting(batch: &Batch<'_>, customers: &Customers) -> Re
     for lines in [Lines::Loaded, Lines::LeftOut] {
         let of_lines = deferred.iter().filter(|one| one.lines == lines);
         let stretches: Vec<(CustomerId, Stretch)> = of_lines.map(|one| (one.customer, one.stretch.clone())).collect();
-        let first = history::first_rows(batch.tx, &stretches, lines, bounds).await?;
-        for ((customer, _), (recorded, end)) in stretches.into_iter().zip(with_refunds(batch.tx, first).await?) {
-            waiting.insert(customer, WaitingStretch { recorded, end });
+        let pages = history::pages(batch.tx, &stretches, lines, bounds).await?;
+        for ((customer, _), Page { purchases, reached: end }) in stretches.into_iter().zip(pages) {
+            waiting.insert(customer, WaitingStretch { purchases, end });
         }
     }
     Ok(Waiting { customers: waiting })
 }
 
 impl Waiting {
-    /// What of the customer's stretch lies behind the campaign's mark, folded into the tail, with the mark that this leaves; none:
-    /// nothing of the campaign waits here. Where the stretch ends before the mark, the mark stays, and nothing is folded.
+    /// Folds the loaded purchases of the customer after the mark of the campaign into the tail. Returns the fold and the new
+    /// mark, or `None` if nothing was loaded for the customer or nothing is deferred in the campaign. If the loaded purchases
+    /// end before the mark, nothing is folded and the mark stays.
     pub(super) fn fold_on<'a>(
         &self,
         customer: &Touched,
         campaign: &'a Campaign,
         tail: Tail,
     ) -> Option<(Append<'a>, Option<Key>)> {
-        let WaitingStretch { recorded, end } = self.customers.get(&customer.row.id)?;
+        let WaitingStretch { purchases, end } = self.customers.get(&customer.row.id)?;
         let mark = mark(customer, campaign)?;
-        let behind = recorded.iter().filter(|recorded| recorded.purchase.key > mark);
-        let purchases = behind.filter_map(|recorded| recorded.eligible_for(campaign)).collect();
+        let behind = purchases.iter().filter(|purchase| purchase.key > mark);
+        let purchases = behind.filter_map(|purchase| campaign.engine().eligible(purchase)).collect();
         let end = end.clone().map(|end| end.max(mark));
         Some((Append::new(campaign.engine(), tail, purchases), end))
     }
 }
 
-/// What is deferred of one customer.
+/// The deferred part of the history of one customer.
 struct Deferred {
     customer: CustomerId,
-    /// From the earliest mark to the latest end of the campaigns' periods.
+    /// From the earliest mark to the latest end of the periods of the campaigns.
     stretch: Stretch,
     lines: Lines,
     campaigns: usize,

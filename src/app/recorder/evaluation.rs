@@ -1,6 +1,6 @@
-//! Loading what a batch's facts can change, and folding it: for each customer and campaign, the recorded awards and
-//! the reached ones meet in a [`Diff`]. Reads only. Its number of statements grows with neither the batch nor (but
-//! for what `folding` says of long stretches) the customers' histories.
+//! Loads what the facts of a batch can change, folds it, and compares the recorded awards with the reached awards. The result for
+//! each customer and campaign is a [`Diff`]. This module only reads. The number of its statements does not grow with the batch.
+//! It does not grow with the histories of the customers either, except for long stretches (see `folding`).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,40 +15,40 @@ use super::prepared::{Prepared, PreparedFold, TooLong};
 use super::repair::restore_points;
 use super::touched::{Batch, Customers, Touched};
 use super::{capping, folding};
-use crate::app::campaigns::Campaign;
+use crate::app::campaign::set::Campaign;
 use crate::app::error::Error;
 use crate::app::stored::award as awards;
 use crate::engine::diff::{Diff, diff};
 use crate::engine::evaluate::{Change, Outcome, Plan, Refold, plan};
 use crate::engine::purchase::Key;
 
-/// What one customer's changes mean in one campaign.
+/// The effect of a batch on one customer in one campaign.
 pub(super) struct Evaluated {
-    /// The customer's external id.
+    /// The external id of the customer.
     pub(super) customer: String,
     pub(super) campaign: Arc<Campaign>,
     pub(super) diff: Diff,
-    /// The rows of the recorded awards that the difference names, by number.
+    /// The rows of the recorded awards that were compared, by number. They include all awards that the difference names.
     pub(super) recorded: HashMap<i64, award::Model>,
-    /// What is to be stored of the fold.
+    /// The result of the fold, without its awards.
     pub(super) outcome: Outcome,
-    /// Rows of recorded awards that a repair gave their points back.
+    /// The rows of recorded awards whose points a repair has corrected.
     pub(super) restored: Vec<award::Model>,
-    /// Up to where the history is evaluated now; none: all of it is.
+    /// The key up to which the history is now evaluated. `None` if all of it is.
     pub(super) mark: Option<Key>,
-    /// The customer meets the campaign for the first time.
+    /// The customer is evaluated in this campaign for the first time.
     pub(super) first: bool,
 }
 
-/// What an evaluation came to.
+/// The outcome of the evaluation of a batch.
 pub(super) enum Evaluation {
-    /// By customer, then campaign.
+    /// The effects, ordered by customer, then by campaign.
     Done(Vec<Evaluated>),
-    /// A change is to be prepared first.
+    /// A change must be prepared first.
     TooLong(TooLong),
 }
 
-/// Evaluates every customer of the batch, in customer, then activation order.
+/// Evaluates the customers of the batch by external id, and for each customer the campaigns in activation order.
 pub(super) async fn evaluate(
     batch: &Batch<'_>,
     customers: &Customers,
@@ -75,7 +75,7 @@ pub(super) async fn evaluate(
     Ok(Evaluation::Done(evaluated.collect()))
 }
 
-/// The recorded awards against those that are reached.
+/// Compares the recorded awards with the reached awards.
 fn compare(repair: bool, folded: Folded<'_>) -> Evaluated {
     let Folded { customer, campaign, mut outcome, recorded: mut rows, .. } = folded;
     let restored = if repair { restore_points(&mut rows, &outcome.awards) } else { Vec::new() };
@@ -87,11 +87,10 @@ fn compare(repair: bool, folded: Folded<'_>) -> Evaluated {
     Evaluated { customer, campaign, diff, recorded, outcome, restored, mark: None, first: false }
 }
 
-/// What a job means for how far the campaign is evaluated: the mark that it leaves, and whether the customer meets the campaign for the
-/// first time.
+/// For each job, [`Evaluated::mark`] and [`Evaluated::first`].
 type Marks = Vec<(Option<Key>, bool)>;
 
-/// What must be folded, for each customer and campaign.
+/// Plans the folds of all customers and campaigns.
 fn plan_jobs<'a>(
     batch: &'a Batch<'_>,
     customers: &'a Customers,
@@ -116,38 +115,38 @@ fn plan_jobs<'a>(
     Ok((jobs, marks))
 }
 
-/// What a batch means for one customer and campaign.
+/// The planned fold of one customer in one campaign.
 pub(super) struct Planned<'a> {
     pub(super) fold: Fold<'a>,
-    /// See [`Job::until`].
+    /// The same as [`Job::until`].
     pub(super) until: Option<Key>,
-    /// Up to where the history is evaluated once this is done; none: all of it is.
+    /// The key up to which the history is evaluated after the fold. `None` if all of it is.
     mark: Option<Key>,
-    /// See [`Job::prepared`].
+    /// The same as [`Job::prepared`].
     prepared: Option<PreparedFold>,
-    /// See [`Job::most_purchases`].
+    /// The same as [`Job::most_purchases`].
     most_purchases: Option<usize>,
 }
 
 impl<'a> Planned<'a> {
-    /// Up to a mark.
+    /// Plans a fold that looks at nothing after the mark.
     fn up_to(mark: Option<Key>, fold: Fold<'a>) -> Self {
         Self { fold, until: mark.clone(), mark, prepared: None, most_purchases: None }
     }
 }
 
-/// Whether the customer is evaluated in the campaign. A repair looks at settled campaigns too.
+/// Whether the customer is evaluated in the campaign. A repair also evaluates settled campaigns.
 pub(super) fn is_evaluated_in(customer: &Touched, campaign: &Campaign) -> bool {
     campaign.counts() || (customer.repair.is_some() && campaign.life.activated)
 }
 
-/// What of the customer's changes the campaign sees. A repair looks past the mark.
+/// Returns the changes of the customer as the campaign sees them. A repair also looks beyond the mark.
 pub(super) fn changes_in(customer: &Touched, campaign: &Campaign, touches: &[Touch]) -> Vec<Change> {
     let mark = if customer.repair.is_some() { None } else { deferred::mark(customer, campaign) };
     changes(campaign, touches, mark.as_ref())
 }
 
-/// What must be folded of a customer in a campaign; none: nothing.
+/// Plans what must be folded of a customer in a campaign. Returns `None` if nothing must be folded.
 pub(super) fn plan_fold<'a>(
     batch: &Batch<'_>,
     customer: &Touched,
@@ -171,7 +170,7 @@ pub(super) fn plan_fold<'a>(
         Plan::Refold { first, last } => {
             let refold = || {
                 let fold = Fold::Refold(Box::new(Refold::new(campaign.engine(), &first, &last)));
-                // Without a version it cannot be told later whether what is prepared still holds.
+                // Without a version, it could not be checked later whether a prepared fold is still valid. So none is prepared.
                 let most_purchases = standing.history_version.and(batch.most_refolded);
                 Planned { most_purchases, ..Planned::up_to(mark, fold) }
             };
@@ -184,7 +183,7 @@ pub(super) fn plan_fold<'a>(
     }
 }
 
-/// Goes on from what was found, over what came in since. None: there is no state to go on from.
+/// Continues a prepared fold over the purchases that were recorded since. Returns `None` if it has no state to continue from.
 fn go_on<'a>(customer: &Touched, campaign: &'a Campaign, mut prepared: PreparedFold) -> Option<Planned<'a>> {
     let fold = match &prepared.seen {
         None => Fold::Through,
@@ -193,7 +192,7 @@ fn go_on<'a>(customer: &Touched, campaign: &'a Campaign, mut prepared: PreparedF
     let mark = match &customer.repair {
         None => deferred::mark(customer, campaign),
         Some(repair) => {
-            // They were loaded before the statuses were restored.
+            // The prepared rows were loaded before the statuses were restored.
             for row in &mut prepared.recorded {
                 row.status = repair.restored.get(&row.number).copied().unwrap_or(row.status);
             }

@@ -1,41 +1,38 @@
-//! What can be recorded, with its limits, and what becomes of it.
+//! The facts that can be recorded, their limits, and the results of recording them.
 
 use std::sync::Arc;
 
 use entity::{award, customer, ledger_entry};
 
 use crate::app::error::{Check, Error, UserError, UserErrorCode};
+use crate::engine::account::MAX_EXACT;
 use crate::engine::purchase::{Line, Purchase, Refund};
 use crate::engine::time::Instant;
 
-/// The most lines a purchase has.
+/// The maximum number of lines of a purchase.
 pub const MAX_LINES: usize = 500;
-/// The most refunds a purchase has.
+/// The maximum number of refunds of a purchase.
 pub const MAX_REFUNDS: usize = 100;
-/// The largest number of points that JSON numbers carry exactly: 2^53 − 1.
-pub const MAX_POINTS: i64 = (1 << 53) - 1;
-/// How far from zero an adjustment may take a balance, in points: awards that come later do not make it too large to be
-/// carried exactly.
+/// The maximum distance of a balance from zero after an adjustment, in points. It leaves room for later awards, so that
+/// balances stay below [`MAX_EXACT`].
 const MAX_ADJUSTED_BALANCE: i64 = 1_000_000_000_000_000;
 
-/// Something that happened, to be recorded.
+/// An item to be recorded. The variants `Evaluation` and `Repair` contain no new fact; they let the recorder evaluate a customer.
 #[derive(Clone, Debug)]
 pub enum Fact {
-    /// A purchase.
     Purchase(NewPurchase),
     /// A refund of a recorded purchase.
     Refund(NewRefund),
-    /// Points by hand.
+    /// A manual change of a customer's points.
     Adjustment(AdjustPoints),
-    /// Nothing happened, but something of this customer (by external id) was deferred: it is evaluated as far as one commit may.
+    /// Evaluates what was deferred for this customer (an external id), as far as one commit may.
     Evaluation(String),
-    /// Nothing happened, but what is recorded of this customer (by external id) is not what it should be: everything
-    /// is evaluated anew, and the difference is posted.
+    /// Evaluates everything that is recorded for this customer (an external id) from the beginning, and posts the difference.
     Repair(String),
 }
 
 impl Fact {
-    /// The external id of the customer whose points it may change.
+    /// Returns the external id of the customer whose points the fact may change.
     pub fn customer(&self) -> &str {
         match self {
             Self::Purchase(purchase) => &purchase.customer_external_id,
@@ -54,17 +51,16 @@ impl Fact {
     }
 }
 
-/// A purchase that can be recorded.
+/// A purchase that passed its checks and can be recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewPurchase {
-    /// The shop's name for its customer.
     pub customer_external_id: String,
-    /// Its place, its money, its lines; no refunds yet.
+    /// The purchase, without refunds.
     pub purchase: Purchase,
 }
 
 impl NewPurchase {
-    /// About how much memory it takes, in bytes.
+    /// Returns the approximate memory of the purchase, in bytes.
     pub fn bytes(&self) -> usize {
         let lines: usize = self.purchase.lines.iter().map(|line| 96 + line.sku.len() + category_len(line)).sum();
         512 + self.customer_external_id.len() + self.purchase.key.external_id.len() + lines
@@ -75,30 +71,27 @@ fn category_len(line: &Line) -> usize {
     line.category.as_ref().map_or(0, String::len)
 }
 
-/// A refund that can be recorded.
+/// A refund that passed its checks and can be recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewRefund {
-    /// The shop's name for it.
     pub external_id: String,
-    /// The shop's name for the purchase.
     pub purchase_external_id: String,
-    /// The purchase's customer.
+    /// The customer of the purchase.
     pub customer_external_id: String,
-    /// When it was made.
     pub refunded_at: Instant,
-    /// What counts.
+    /// The part that the engine uses.
     pub refund: Refund,
 }
 
 impl NewRefund {
-    /// About how much memory it takes, in bytes.
+    /// Returns the approximate memory of the refund, in bytes.
     pub fn bytes(&self) -> usize {
         let lines: usize = self.refund.lines.iter().map(|line| 64 + line.sku.len()).sum();
         512 + self.external_id.len() + self.purchase_external_id.len() + lines
     }
 }
 
-/// An adjustment as it was sent.
+/// An adjustment as the client sent it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdjustPoints {
     pub customer_external_id: String,
@@ -114,60 +107,59 @@ impl AdjustPoints {
         check.text(&["customerExternalId"], &self.customer_external_id);
         check.text(&["reason"], &self.reason);
         check.text(&["idempotencyKey"], &self.idempotency_key);
-        if self.points == 0 || self.points.abs() > MAX_POINTS {
-            check.fail(&["points"], UserErrorCode::OutOfRange, "must not be zero, and at most 2^53 − 1 either way");
+        if self.points == 0 || self.points.abs() > MAX_EXACT {
+            check.fail(&["points"], UserErrorCode::OutOfRange, "must not be zero and must be within ±(2^53 − 1)");
         }
         check.finish(Some(self))
     }
 
-    /// Whether this balance may be adjusted so: not past the limit, though towards zero from wherever it is.
+    /// Whether the adjustment is allowed for this balance. The result must not be beyond the limit in the direction of the
+    /// adjustment. So a balance that is already beyond the limit can still be adjusted towards zero.
     pub fn fits(&self, balance: i64) -> bool {
         let after = balance.saturating_add(self.points);
         if self.points > 0 { after <= MAX_ADJUSTED_BALANCE } else { after >= -MAX_ADJUSTED_BALANCE }
     }
 
-    /// What a replay must repeat, as text.
+    /// Returns the content that a duplicate of the adjustment must have, as text.
     pub fn request(&self) -> String {
-        // An array of strings and a number: JSON text of its own making cannot fail.
         serde_json::json!(["adjustPoints", self.customer_external_id, self.points, self.reason]).to_string()
     }
 }
 
-/// What became of a fact.
+/// The result of a fact that was accepted.
 #[derive(Clone, Debug)]
 pub struct Recorded {
-    /// It had been recorded before; nothing changed.
+    /// The fact had been recorded before, and nothing changed.
     pub replayed: bool,
     /// The customer after the commit.
     pub customer: customer::Model,
-    /// Awards that the commit created, reversed or changed in any way: the newest, newest first. Empty on a replay.
+    /// The newest of the awards that the commit created, reversed or changed, newest first. Empty for a duplicate.
     pub awards: Arc<[award::Model]>,
-    /// How many there are in all.
+    /// The number of all awards that the commit created, reversed or changed.
     pub awards_changed: i64,
-    /// What an adjustment posted.
+    /// The ledger entry that an adjustment posted.
     pub entry: Option<ledger_entry::Model>,
-    /// Something of the customer waits for a job still.
+    /// A part of the customer's history still waits for a job.
     pub deferred: bool,
 }
 
-/// Why a fact was not recorded, though it was well-formed.
+/// The reason why a well-formed fact was not recorded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// For programs.
     pub code: UserErrorCode,
-    /// Below the input.
+    /// The field of the input.
     pub path: &'static str,
-    /// For people.
+    /// An explanation for people.
     pub message: &'static str,
 }
 
 impl Refusal {
-    /// As an error of the input at this path.
+    /// Returns the refusal as an error. `path` is the path of the input.
     pub fn at(self, mut path: Vec<String>) -> Error {
         path.push(self.path.to_owned());
         Error::Refused(vec![UserError { path, code: self.code, message: self.message.to_owned() }])
     }
 }
 
-/// What a caller gets for a fact.
+/// The result for one fact. The outer error means that the server failed, the inner one that it refused the fact.
 pub type Answer = Result<Result<Recorded, Refusal>, Error>;

@@ -1,4 +1,4 @@
-//! What a fold found, beside what is recorded of the same stretch.
+//! The result of a fold, together with the recorded awards of the same stretch.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use sea_orm::{FromQueryResult, QueryResult};
 use super::folding::{Fold, Job};
 use super::prepared::PreparedFold;
 use super::touched::{Batch, Customers};
-use crate::app::campaigns::Campaign;
+use crate::app::campaign::set::Campaign;
 use crate::app::error::Error;
 use crate::app::rows::join_each;
 use crate::app::stored::stretches::{Ends, INDEX, Stored, Stretches, index, lies_in};
@@ -16,41 +16,41 @@ use crate::engine::evaluate::Outcome;
 use crate::engine::purchase::Key;
 use crate::engine::stretch::Stretch;
 
-/// What a fold found, with what is recorded of it.
+/// The result of a fold, together with the recorded awards of its stretch.
 pub(super) struct Folded<'a> {
-    /// External id.
+    /// The external id of the customer.
     pub(super) customer: &'a str,
     pub(super) customer_id: CustomerId,
     pub(super) campaign: &'a Arc<Campaign>,
     pub(super) outcome: Outcome,
     /// The recorded awards of the folded stretch.
     pub(super) recorded: Vec<award::Model>,
-    /// Where recorded awards are still to be loaded.
+    /// The stretch whose recorded awards have not been loaded yet.
     pub(super) unloaded: Option<Stretch>,
-    /// See [`Job::until`].
+    /// The same as [`Job::until`].
     pub(super) until: Option<Key>,
 }
 
 impl Folded<'_> {
-    /// How many awards of the customer are recorded in the campaign.
+    /// Returns the number of awards that the customer has in the whole campaign according to the running state.
     pub(super) fn recorded_in_all(&self, customers: &Customers) -> usize {
         let standing = customers.get(self.customer).and_then(|customer| customer.running.get(self.campaign.id()));
         standing.map_or(0, |standing| usize::try_from(standing.reached()).unwrap_or_default())
     }
 }
 
-/// What the fold found, with what was found before it.
+/// Finishes a job. If the job continued a prepared fold, combines both results.
 pub(super) fn finish(job: Job<'_>) -> Folded<'_> {
     let Job { customer, customer_id, campaign, fold, until, prepared, .. } = job;
     let found = match fold {
         Fold::Append(append) => Some(append.finish()),
         Fold::Refold(refold) => Some(refold.finish()),
-        // `capping` searches, and nothing is planned so.
+        // `Through` adds nothing to a prepared fold. `Further` is used only by `capping`, which does not call this function.
         Fold::Through | Fold::Further(_) => None,
     };
     let Some(prepared) = prepared else {
         let outcome = found.unwrap_or_else(Outcome::unchanged);
-        // After the tail nothing is recorded.
+        // No awards are recorded after the tail.
         let unloaded = (!outcome.appended).then(|| outcome.stretch.clone());
         return Folded { customer, customer_id, campaign, outcome, recorded: Vec::new(), unloaded, until };
     };

@@ -1,6 +1,9 @@
-//! Folds under way, and what they are fed with. In each round all that they ask for is loaded in one go, so that the
-//! number of statements grows with neither the batch nor (but for the logarithm of a change's reach, as long as it
-//! fits one round) the customers' histories. A round is bounded in rows: a fold that asks for more goes on in the next.
+//! Runs folds, and loads the checkpoints and purchases that they ask for.
+//!
+//! Folds run in rounds. A round loads what all folds ask for together, so the number of statements does not grow with the
+//! batch. It does not grow with the histories of the customers either, except with the logarithm of the reach of a change, as
+//! long as the reach fits one round. A round is bounded in rows and bytes. A fold that asks for more continues in the next
+//! round.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,54 +12,53 @@ use entity::CustomerId;
 
 use super::prepared::PreparedFold;
 use super::touched::Batch;
-use crate::app::campaigns::Campaign;
+use crate::app::campaign::set::Campaign;
 use crate::app::error::Error;
 use crate::app::rows::first_of_each;
 use crate::app::stored::checkpoint;
-use crate::app::stored::history::{self, Bounds, Lines};
-use crate::app::stored::recorded::{Recorded, with_refunds};
+use crate::app::stored::history::{self, Bounds, Lines, Page};
 use crate::app::stored::stretches::{Ends, INDEX, Stored, Stretches, index, lies_in};
 use crate::engine::cap::Further;
 use crate::engine::evaluate::{Append, Checkpoints, Load, Refold};
-use crate::engine::purchase::Key;
+use crate::engine::purchase::{Key, Purchase};
 use crate::engine::rule::Eligible;
 use crate::engine::state::State;
 use crate::engine::stretch::Stretch;
 
-/// The most purchases that a round loads without lines, over all stretches.
+/// The maximum number of purchases without lines that a round loads, over all stretches.
 const ROUND_PURCHASES: usize = 4_096;
-/// And with lines, which may have many times the bytes.
+/// The maximum number of purchases with lines that a round loads. With lines, a purchase may be many times as large.
 const ROUND_PURCHASES_WITH_LINES: usize = 512;
-/// Bytes of lines that a round loads, over all stretches.
+/// The maximum number of bytes of lines that a round loads, over all stretches.
 const ROUND_BYTES: usize = 16 << 20;
-/// But of each stretch so many purchases: the local change of each customer of a large batch fits one round.
+/// The minimum number of purchases that a round may load of each stretch, even if their sum is above the other limits. It lets
+/// the small changes of many customers in a large batch fit one round.
 const STRETCH_PURCHASES: usize = 64;
 
-/// A fold of one customer's purchases through one campaign.
+/// A fold of the purchases of one customer in one campaign.
 pub(super) struct Job<'a> {
-    /// External id.
+    /// The external id of the customer.
     pub(super) customer: &'a str,
     pub(super) customer_id: CustomerId,
     pub(super) campaign: &'a Arc<Campaign>,
     pub(super) fold: Fold<'a>,
-    /// What lies after this key is deferred, and not looked at.
+    /// The purchases after this key are deferred and are not loaded.
     pub(super) until: Option<Key>,
-    /// What was found before this transaction began; the fold goes on from there.
+    /// The result that was prepared before this transaction. The fold continues it.
     pub(super) prepared: Option<PreparedFold>,
-    /// The fold stops once it was fed more purchases than this; none: it runs to its end.
+    /// The fold stops when it has been fed more purchases than this. `None` if there is no limit.
     pub(super) most_purchases: Option<usize>,
 }
 
 impl Job<'_> {
-    /// The stretch with a beginning, as far as it may be looked at.
+    /// Returns the stretch with a defined beginning and without deferred purchases.
     fn bounded(&self, stretch: Stretch) -> Stretch {
         stretch.from_start(self.campaign.life.period.starts_at).clipped(self.until.as_ref())
     }
 }
 
-/// What kind of fold.
 pub(super) enum Fold<'a> {
-    /// Nothing is left to do.
+    /// A complete prepared fold, to which nothing is added.
     Through,
     Append(Box<Append<'a>>),
     Refold(Box<Refold<'a>>),
@@ -91,7 +93,7 @@ impl Fold<'_> {
     }
 }
 
-/// Runs all folds to their ends, unless one needs more purchases than it may have: returns the index of that one.
+/// Runs all folds to their end. If a fold needs more than its [`Job::most_purchases`], stops and returns the index of its job.
 pub(super) async fn run(batch: &Batch<'_>, jobs: &mut [Job<'_>]) -> Result<Option<usize>, Error> {
     let mut fed = vec![0; jobs.len()];
     loop {
@@ -137,14 +139,14 @@ async fn feed_checkpoints(
     Ok(())
 }
 
-/// On which side of a key checkpoints lie.
+/// The side of a key on which checkpoints are loaded.
 #[derive(Clone, Copy)]
 enum Side {
     Before,
     After,
 }
 
-/// For each job the checkpoints next to a key, at most `most`, in the customer's order.
+/// Loads, for each key, the nearest checkpoints on one side of it: at most `most`, in the order of the customer's purchases.
 async fn load_checkpoints<'a>(
     batch: &Batch<'_>,
     jobs: &[Job<'_>],
@@ -181,7 +183,7 @@ async fn load_checkpoints<'a>(
     Ok(found)
 }
 
-/// Returns how many purchases each fold was fed.
+/// Loads purchases and feeds the folds with them. Returns the number of purchases that each fold was fed.
 async fn feed_purchases(
     batch: &Batch<'_>,
     jobs: &mut [Job<'_>],
@@ -194,15 +196,15 @@ async fn feed_purchases(
         let Job { customer_id, campaign, ref mut fold, .. } = jobs[index];
         let all = history.get(&(customer_id, Lines::of(&campaign.rule)));
         let loaded = all.and_then(|all| all.iter().rfind(|loaded| loaded.stretch.after <= stretch.after));
-        let Some(Loaded { recorded, cut_at, .. }) = loaded else { continue };
-        // Others asked for what comes before: its turn is in a later round.
+        let Some(Loaded { purchases, cut_at, .. }) = loaded else { continue };
+        // The round is used up by earlier purchases, which other folds asked for. This fold is fed in a later round.
         if cut_at.as_ref().is_some_and(|cut_at| Some(cut_at) <= stretch.after.as_ref()) {
             continue;
         }
-        let inside = recorded.iter().filter(|recorded| stretch.contains(&recorded.purchase.key));
+        let inside = purchases.iter().filter(|purchase| stretch.contains(&purchase.key));
         fed.push((index, inside.clone().count()));
         let to = cut_at.clone().filter(|cut_at| stretch.to.as_ref().is_none_or(|to| cut_at < to));
-        fold.feed(inside.filter_map(|recorded| recorded.eligible_for(campaign)).collect(), to);
+        fold.feed(inside.filter_map(|purchase| campaign.engine().eligible(purchase)).collect(), to);
     }
     Ok(fed)
 }
@@ -210,16 +212,17 @@ async fn feed_purchases(
 /// A loaded stretch of a customer's history.
 struct Loaded {
     stretch: Stretch,
-    /// In order.
-    recorded: Vec<Recorded>,
-    /// Nothing after this key is loaded. `None`: the whole stretch is.
+    /// In the order of the customer's purchases.
+    purchases: Vec<Purchase>,
+    /// Purchases after this key are not loaded. `None` if the whole stretch is loaded.
     cut_at: Option<Key>,
 }
 
-/// Each customer's loaded stretches, in order.
+/// The loaded stretches of each customer, in order.
 type History = HashMap<(CustomerId, Lines), Vec<Loaded>>;
 
-/// What the folds ask for, with refunds: each customer's once with lines and once without, as the campaigns need them.
+/// Loads the purchases that the folds ask for, with refunds. The purchases of a customer are loaded with lines, without lines or
+/// both, depending on what the campaigns need.
 async fn load_history<'a>(
     batch: &Batch<'_>,
     asked: impl Iterator<Item = (&'a Job<'a>, &'a Stretch)>,
@@ -234,18 +237,17 @@ async fn load_history<'a>(
         let disjoint = |(id, stretches)| Stretch::disjoint(stretches).into_iter().map(move |stretch| (id, stretch));
         let asked: Vec<(CustomerId, Stretch)> = by_customer.into_iter().flat_map(disjoint).collect();
         let bounds = Bounds { rows: most_purchases(asked.len(), lines), bytes: ROUND_BYTES / asked.len().max(1) };
-        let first = history::first_rows(batch.tx, &asked, lines, bounds).await?;
-        for ((customer, stretch), (mut recorded, cut_at)) in asked.into_iter().zip(with_refunds(batch.tx, first).await?)
-        {
-            batch.add_unrecorded(customer, &mut recorded, &stretch.clone().clipped(cut_at.as_ref()));
-            history.entry((customer, lines)).or_default().push(Loaded { stretch, recorded, cut_at });
+        let pages = history::pages(batch.tx, &asked, lines, bounds).await?;
+        for ((customer, stretch), Page { mut purchases, reached }) in asked.into_iter().zip(pages) {
+            batch.add_unrecorded(customer, &mut purchases, &stretch.clone().clipped(reached.as_ref()));
+            history.entry((customer, lines)).or_default().push(Loaded { stretch, purchases, cut_at: reached });
         }
     }
     Ok(history)
 }
 
-/// How many purchases of each of so many stretches a round loads: a power of two, so that there are few statements of this
-/// kind.
+/// Returns how many purchases a round loads of each stretch, given the number of stretches. The result is a power of two, so that
+/// there are only a few different statements.
 fn most_purchases(stretches: usize, lines: Lines) -> usize {
     let round = match lines {
         Lines::Loaded => ROUND_PURCHASES_WITH_LINES,

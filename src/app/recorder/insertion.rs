@@ -1,4 +1,4 @@
-//! Inserting rows once: a key that is stored already keeps its row, and what was sent is compared with that row.
+//! Inserts rows whose keys are not stored yet. If a key is stored, the sent row is compared with the stored row instead.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -8,28 +8,28 @@ use super::touched::Batch;
 use crate::app::error::Error;
 use crate::app::rows::{any, insert_new};
 
-/// What was sent, beside what is stored under its key.
+/// The outcome for one sent row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Insertion {
-    /// Nothing was stored: the row was inserted.
+    /// The key was not stored, and the row was inserted.
     New,
-    /// The same is stored.
+    /// The key is stored with the same content.
     Same,
-    /// Something else is stored.
+    /// The key is stored with different content.
     Different,
 }
 
-/// The rows of some keys after an insertion.
+/// The stored rows after an insertion.
 pub(super) struct Inserted<M> {
-    /// Keys of inserted rows that nobody has claimed.
+    /// The keys of inserted rows for which [`Self::claim`] has not been called yet.
     unclaimed: HashSet<String>,
     /// All rows, by key.
     stored: BTreeMap<String, M>,
 }
 
 impl<M> Inserted<M> {
-    /// What became of a row with this key. The first to ask about an inserted row gets [`Insertion::New`]; the rest of a batch
-    /// that sends the same key is compared with that row.
+    /// Returns the outcome for a sent row with this key. The first call for an inserted row returns [`Insertion::New`]. Further
+    /// calls with the same key use `same` to compare the sent row with the stored one.
     pub(super) fn claim(&mut self, key: &str, same: impl FnOnce(&M) -> bool) -> Insertion {
         if self.unclaimed.remove(key) {
             Insertion::New
@@ -41,8 +41,8 @@ impl<M> Inserted<M> {
     }
 }
 
-/// Inserts the first row of each key whose key is not stored, in the order of their keys, so that writers cannot wait for each
-/// other in a circle. `known`: rows that the caller has read already. `key_of` returns the value of the column `key`.
+/// Inserts the first row of each key that is not stored. The rows are inserted in the order of their keys, so that writers cannot
+/// deadlock. `known` are rows that the caller has already read. `key_of` returns the value of the column `key`.
 pub(super) async fn insert_once<E: EntityTrait>(
     batch: &Batch<'_>,
     key: E::Column,

@@ -1,13 +1,15 @@
-//! The one write path. Whatever changes points comes through here: mutations, imports, backfills.
+//! The only write path of points: mutations, imports, backfills and repairs go through the recorder.
 //!
-//! Facts wait in a queue that is bounded in items and bytes. A writer takes whatever waits, so batches grow with load
-//! and an idle server answers at once. Customers are spread over writers by hash: on one node a customer has one
-//! writer. Only a long change is written beside it. One batch is one transaction (`batch`); its number of statements does not depend on its size:
-//! `facts` inserts what is new, `evaluation` plans what must be folded again (`folding` loads and folds, `capping` applies
-//! the customers' caps; `deferred` says what must wait for a job), `posting` writes the difference.
-//! A change that needs a long stretch of a history is folded before its transaction (`preparation`). `repair` is `audit`'s.
+//! Facts wait in a queue that is bounded in items and bytes. A writer takes all facts that wait, up to a limit, and commits them
+//! as one batch. So batches grow with the load, and an idle server responds immediately. The hash of a customer chooses its
+//! writer, so on one node a customer has only one writer. The exception is a long change, which is written concurrently.
 //!
-//! A caller that goes away cancels nothing: writers run in tasks of their own.
+//! One batch is one transaction (`batch`). The number of its statements does not depend on its size. `acceptance` inserts the new
+//! facts. `evaluation` plans what must be folded again: `folding` loads and folds, `capping` applies the caps of customers, and
+//! `deferred` loads a part of what earlier commits left unevaluated. `posting` writes the difference. A change that folds a long
+//! stretch of a history is folded before its transaction (`preparation`). `repair` serves `windfall audit --repair`.
+//!
+//! Writers run in separate tasks, so a caller that goes away cancels nothing.
 
 mod acceptance;
 mod batch;
@@ -50,14 +52,14 @@ use super::viewer::Who;
 use crate::{config, metrics};
 pub use changed::MAX_CHANGED_AWARDS;
 
-/// Long changes that are prepared at once: each may hold all awards of a customer.
+/// The maximum number of long changes that are prepared at a time. Each may hold all awards of a customer in memory.
 const MAX_PREPARATIONS_AT_ONCE: usize = 1;
-/// How often a batch is repeated after a deadlock or a serialisation failure.
+/// The maximum number of retries of a batch after a deadlock or a serialisation failure.
 const MAX_REPEATS: u32 = 10;
-/// The pause before the first repetition; it doubles.
+/// The pause before the first retry. It doubles with each retry.
 const REPEAT_PAUSE: Duration = Duration::from_millis(2);
 
-/// Room in the queue, in items and in bytes; given back when it is dropped.
+/// The permits for the room that an item takes in the queue: one for the item, and one per byte. Dropping them frees the room.
 type Room = (OwnedSemaphorePermit, OwnedSemaphorePermit);
 
 struct Item {
@@ -66,9 +68,9 @@ struct Item {
     _room: Room,
 }
 
-/// Hands facts to the writers.
+/// Queues facts for the writers.
 pub struct Recorder {
-    /// Empty once it drains.
+    /// Empty from the beginning of [`Recorder::drain`] on.
     writers: RwLock<Vec<mpsc::UnboundedSender<Item>>>,
     items: Arc<Semaphore>,
     items_max: usize,
@@ -79,7 +81,7 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts the writers: as many as configured, one on SQLite.
+    /// Starts the writers: the configured number on PostgreSQL, one on SQLite.
     pub(super) fn start(context: &Context, limits: &config::Writer) -> Self {
         let sqlite = context.database.backend() == sea_orm::DatabaseBackend::Sqlite;
         let count = if sqlite { 1 } else { limits.writers.max(1) };
@@ -87,7 +89,7 @@ impl Recorder {
         let preparations = Arc::new(Semaphore::new(MAX_PREPARATIONS_AT_ONCE));
         let writers = (0..count)
             .map(|shard| {
-                // Unbounded by itself: the semaphores bound what all of them hold together.
+                // The channel is unbounded, because the semaphores bound the content of all channels together.
                 let (sender, receiver) = mpsc::unbounded_channel();
                 let shard = i32::try_from(shard).unwrap_or(i32::MAX);
                 let preparations = Arc::clone(&preparations);
@@ -108,8 +110,8 @@ impl Recorder {
         }
     }
 
-    /// Records facts: together admitted or together refused with [`Error::Overloaded`]; each is then answered on its
-    /// own, in order. Whoever has many waiting is refused before others are.
+    /// Records facts. They are admitted to the queue all together or refused all together with [`Error::Overloaded`]. Returns one
+    /// result per fact, in order. A caller with many waiting facts is refused before callers with few.
     pub async fn record(&self, who: &Who, facts: Vec<Fact>) -> Result<Vec<Answer>, Error> {
         let count = facts.len() as u64;
         let refuse = || {
@@ -131,8 +133,8 @@ impl Recorder {
         Ok(answers)
     }
 
-    /// Records those of the facts that passed their checks, as [`Self::record`] does; answers all, in order. Each comes
-    /// with the path to its input, for errors.
+    /// Records the facts that passed their checks, like [`Self::record`]. Returns one result per element of `checked`, in order.
+    /// Each element contains the path of its input, which errors refer to.
     pub async fn record_checked(
         &self,
         who: &Who,
@@ -161,7 +163,7 @@ impl Recorder {
         Ok(paths.into_iter().map(answer).collect())
     }
 
-    /// [`Self::record_checked`] for one fact.
+    /// Like [`Self::record_checked`], for one fact.
     pub async fn record_one(
         &self,
         who: &Who,
@@ -172,26 +174,26 @@ impl Recorder {
         answers.pop().unwrap_or(Err(Error::Unavailable))
     }
 
-    /// Hands a fact over as soon as there is room, for callers that can wait (a file, a backfill).
+    /// Queues a fact as soon as there is room. This is for callers that can wait, such as an import or a backfill.
     pub async fn record_when_free(&self, fact: Fact) -> Result<oneshot::Receiver<Answer>, Error> {
         let item = Arc::clone(&self.items).acquire_owned().await.map_err(|_| Error::Unavailable)?;
         let bytes = Arc::clone(&self.bytes).acquire_many_owned(self.permits(&fact)).await;
         Ok(self.send(fact, (item, bytes.map_err(|_| Error::Unavailable)?)))
     }
 
-    /// Items that wait or are being written, and their bytes.
+    /// Returns the number of items that wait or are being written, and their size in bytes.
     pub fn queued(&self) -> (usize, usize) {
         let items = self.items_max - self.items.available_permits().min(self.items_max);
         (items, self.bytes_max - self.bytes.available_permits().min(self.bytes_max))
     }
 
-    /// Waits until everything queued is committed and answered; whoever comes later is told UNAVAILABLE.
+    /// Waits until all queued facts are processed. Facts that are recorded after the call fail with [`Error::Unavailable`].
     pub async fn drain(&self) {
         self.writers.write().clear();
         self.tasks.wait().await;
     }
 
-    /// A fact larger than the whole queue's bytes takes the whole queue.
+    /// Returns the number of byte permits for a fact. A fact that is larger than the queue takes all permits.
     fn permits(&self, fact: &Fact) -> u32 {
         u32::try_from(fact.bytes().min(self.bytes_max)).unwrap_or(u32::MAX)
     }
@@ -202,7 +204,7 @@ impl Recorder {
         fact.customer().hash(&mut hasher);
         let writers = self.writers.read();
         let index = hasher.finish().checked_rem(writers.len() as u64).and_then(|index| usize::try_from(index).ok());
-        // Without a writer the item is dropped, and with it `reply`: the caller is told UNAVAILABLE.
+        // Without a writer, the item and its `reply` are dropped, and the caller gets `Error::Unavailable`.
         if let Some(writer) = index.and_then(|index| writers.get(index)) {
             let _ = writer.send(Item { fact, reply, _room: room });
         }
@@ -210,12 +212,12 @@ impl Recorder {
     }
 }
 
-/// What a writer needs for every batch.
 #[derive(Clone)]
 struct Writer {
     context: Context,
+    /// The shard of the campaign counters to which this writer adds.
     shard: i32,
-    /// Where long changes are prepared.
+    /// The tasks that prepare and write long changes.
     tasks: TaskTracker,
     preparations: Arc<Semaphore>,
 }
@@ -223,7 +225,7 @@ struct Writer {
 async fn run_writer(writer: Writer, mut queue: mpsc::UnboundedReceiver<Item>, batch_items: usize) {
     let mut waiting = Vec::new();
     while queue.recv_many(&mut waiting, batch_items).await > 0 {
-        // In a task of its own, so that a panic loses one batch (whose callers are told) and not the writer.
+        // A separate task, so that a panic loses only this batch and not the writer. The callers of the batch get an error.
         let items = std::mem::take(&mut waiting);
         let writer = writer.clone();
         let span = tracing::info_span!("batch", items = items.len());
@@ -234,13 +236,13 @@ async fn run_writer(writer: Writer, mut queue: mpsc::UnboundedReceiver<Item>, ba
     }
 }
 
-/// Items to commit together, and what is prepared of their change.
+/// Items to commit together, and the preparation of their change.
 struct Unwritten {
     items: Vec<Item>,
     preparation: Preparation,
 }
 
-/// Commits the items, all together if they let themselves be, and answers each.
+/// Commits the items and sends a result for each. They are one batch, unless it must be split.
 async fn write(writer: &Writer, unwritten: Unwritten) {
     let context = &writer.context;
     let mut batches = vec![unwritten];
@@ -262,7 +264,7 @@ async fn write(writer: &Writer, unwritten: Unwritten) {
                     let _ = item.reply.send(Ok(answer));
                 }
             }
-            // The customer's items go on by themselves; the others do not wait for them.
+            // The items of this customer are prepared and written separately, so that the other items do not wait for them.
             Ok(Committed::TooLong(too_long)) => {
                 ended("prepared");
                 let (its, others) = items.into_iter().partition(|item| item.fact.customer() == too_long.customer);
@@ -272,7 +274,7 @@ async fn write(writer: &Writer, unwritten: Unwritten) {
                     batches.push(Unwritten { items: others, preparation: Preparation::default() });
                 }
             }
-            // Find the item at fault, and let the others pass.
+            // Split the batch, to isolate the item that causes the error and to commit the others.
             Err(error) if is_of_one_item(&error) && items.len() > 1 => {
                 ended("split");
                 let rest = items.split_off(items.len() / 2);
@@ -292,7 +294,8 @@ fn reject(items: Vec<Item>, error: &Error) {
     }
 }
 
-/// Prepares a customer's long change, then commits its items. Boxed: a commit may find that it must be prepared again.
+/// Prepares a long change of a customer and then commits the items. The future is boxed because this function is recursive: the
+/// commit may find that the change must be prepared again.
 fn prepare_and_write(
     writer: Writer,
     unwritten: Unwritten,
@@ -301,7 +304,7 @@ fn prepare_and_write(
     Box::pin(async move {
         let context = &writer.context;
         let Unwritten { items, preparation } = unwritten;
-        // It is never closed.
+        // The semaphore is never closed, so this always returns a permit.
         let _permit = writer.preparations.acquire().await;
         match preparation::prepare(context, too_long).await {
             Ok(prepared) => {
@@ -314,8 +317,8 @@ fn prepare_and_write(
     })
 }
 
-/// Whether the error may come from one item alone: data that the database refuses, a statement that takes too long, stored data that
-/// cannot be read.
+/// Whether a single item may have caused the error: data that the database refuses, a statement that takes too long, or stored
+/// data that cannot be read.
 fn is_of_one_item(error: &Error) -> bool {
     match error {
         Error::Database(error) => is_data_error(error) || is_statement_timeout(error),
@@ -324,7 +327,7 @@ fn is_of_one_item(error: &Error) -> bool {
     }
 }
 
-/// Whether the fact was recorded, and not only found.
+/// Whether the fact was recorded now and is not a duplicate.
 fn is_new(answer: &Result<Recorded, Refusal>) -> bool {
     answer.as_ref().is_ok_and(|recorded| !recorded.replayed)
 }
@@ -333,7 +336,7 @@ fn ended(outcome: &'static str) {
     counter!(metrics::WRITE_BATCHES, "outcome" => outcome).increment(1);
 }
 
-/// Commits one batch; a deadlock or a serialisation failure repeats it whole.
+/// Commits one batch. After a deadlock or a serialisation failure, the whole batch is retried.
 async fn commit(
     context: &Context,
     shard: i32,
@@ -345,7 +348,7 @@ async fn commit(
     loop {
         match batch::commit(context, shard, facts, preparation).await {
             Err(Error::Database(error)) if is_conflict(&error) && repeats < MAX_REPEATS => {
-                tracing::debug!(error = %error, repeats, "a batch is repeated");
+                tracing::debug!(error = %error, repeats, "a batch is retried");
                 ended("repeated");
                 repeats += 1;
                 tokio::time::sleep(pause).await;

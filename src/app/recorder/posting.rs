@@ -1,8 +1,8 @@
-//! Writing the difference: the one place that posts to ledgers, and that decides and counts what budgets give. (`repair` restores
-//! awards' statuses before; limits of budgets are set in `app::campaign`.)
+//! Writes the difference of a batch. Only this module posts ledger entries and decides what budgets give. (`repair` restores the
+//! statuses of awards before that, and `app::campaign` sets the limits of budgets.)
 //!
-//! Within a commit customers come by external id, campaigns in activation order, reversals before awards, awards in
-//! award order. Budgets are locked last, by campaign id, after everything else is known.
+//! The order within a commit is fixed: customers by external id, campaigns in activation order, reversals before awards, awards
+//! in award order. Budgets are locked last, in the order of campaign ids, when everything else is known.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -24,13 +24,13 @@ use crate::engine::diff::{Changed, How};
 use crate::engine::evaluate::Outcome;
 use crate::engine::purchase::Key;
 
-/// What the entries of a repair say.
+/// The `reason` of the ledger entries that a repair posts.
 const REPAIR_REASON: &str = "audit repair";
 
-/// Awards that are updated at once before the budgets are locked. They may be all of a customer's.
+/// The number of awards that one statement updates before the budgets are locked. A change may move all awards of a customer.
 const UPDATED_AT_ONCE: usize = 256;
 
-/// Posts every difference and every adjustment.
+/// Posts all differences and adjustments of the batch.
 pub(super) async fn post(
     batch: &Batch<'_>,
     customers: &mut Customers,
@@ -50,8 +50,8 @@ pub(super) async fn post(
     posting.writes.save(batch).await
 }
 
-/// Updates the awards that stay without posting anything, and takes them out of the differences. A change may move all of a
-/// customer's: this needs no budget, so it is done while none is locked.
+/// Updates the awards that change without a ledger entry, and removes them from the differences. There may be many of them. They
+/// need no budget, so they are updated before the budgets are locked.
 async fn move_awards(batch: &Batch<'_>, customers: &mut Customers, evaluated: &mut [Evaluated]) -> Result<(), Error> {
     let mut updated = Vec::new();
     for Evaluated { customer, diff, recorded, .. } in evaluated {
@@ -79,7 +79,7 @@ fn posts_nothing(changed: &Changed) -> bool {
     matches!(changed.how, How::Moved | How::Adjusted)
 }
 
-/// Locks the budgets that the differences touch, then reads them.
+/// Locks the budgets of the campaigns that have a difference, then reads them.
 async fn lock_budgets(batch: &Batch<'_>, evaluated: &[Evaluated]) -> Result<HashMap<CampaignId, budget::Model>, Error> {
     let touched = evaluated.iter().filter(|one| one.campaign.budget_limit.is_some() && !one.diff.is_empty());
     let touched: Vec<i64> = touched.map(|one| one.campaign.id().0).collect();
@@ -91,7 +91,7 @@ async fn lock_budgets(batch: &Batch<'_>, evaluated: &[Evaluated]) -> Result<Hash
     Ok(budgets().all(batch.tx).await?.into_iter().map(|row| (row.campaign_id, row)).collect())
 }
 
-/// A customer's ledger entries in the making: reversals come before awards.
+/// The ledger entries of a customer that have no sequence yet. Reversals are posted before awards.
 #[derive(Default)]
 struct Drafts {
     reversals: Vec<Draft>,
@@ -117,12 +117,12 @@ struct Posting<'a> {
 }
 
 impl Posting<'_> {
-    /// One customer's difference in one campaign.
+    /// Applies the difference of one customer in one campaign.
     fn apply(&mut self, customer: &mut Touched, evaluated: Evaluated, drafts: &mut Drafts) -> Result<(), Error> {
         let Evaluated { campaign, diff, mut recorded, outcome, restored, mark, first, .. } = evaluated;
         let id = campaign.id();
         self.keep_fold(customer, id, outcome)?;
-        // Also where nothing counted: whether it is evaluated is something that readers see.
+        // This is a change even if nothing counted, because readers see whether the customer is evaluated in the campaign.
         customer.changed |= keep_mark(customer, id, mark) | first;
         let changes = |number| {
             let changed = diff.changed.iter().map(|changed| &changed.recorded);
@@ -165,7 +165,7 @@ impl Posting<'_> {
         Ok(())
     }
 
-    /// Stores where the fold stands now.
+    /// Stores the checkpoints and the running state that result from the fold.
     fn keep_fold(&mut self, customer: &mut Touched, campaign: CampaignId, outcome: Outcome) -> Result<(), Error> {
         let customer_id = customer.row.id;
         if !outcome.appended {
@@ -188,7 +188,7 @@ impl Posting<'_> {
         Ok(())
     }
 
-    /// Numbers and stores the decisions of the campaign's budget.
+    /// Numbers and stores the decisions of the budget of the campaign.
     fn decide(&mut self, campaign: CampaignId, customer: &Touched, decisions: &[Decision]) {
         let Some(row) = self.budgets.get_mut(&campaign).filter(|_| !decisions.is_empty()) else { return };
         for decision in decisions {
@@ -228,13 +228,13 @@ impl Posting<'_> {
         stat.points_declined += totals.points_declined;
     }
 
-    /// Numbers a customer's entries: reversals, awards, adjustments.
+    /// Numbers the ledger entries of a customer: first the reversals, then the awards, then the adjustments.
     fn close(&mut self, customer: &mut Touched, drafts: Drafts) {
         let version = customer.next_version();
         let mut entries = Vec::new();
         let reason = customer.repair.is_some().then(|| REPAIR_REASON.to_owned());
         let drafts = match customer.repair.take() {
-            // What the ledger has may have been wrong before: only what it lacks in the end is posted.
+            // The ledger may have been wrong before the repair. So the entries are computed from what it lacks in the end.
             Some(repair) => {
                 let written = self.writes.changed_awards.iter().chain(&self.writes.new_awards);
                 repair.settle(&mut customer.row, written)
@@ -287,7 +287,7 @@ impl Posting<'_> {
     }
 }
 
-/// Stores up to where the history is evaluated; whether that changed anything.
+/// Stores the key up to which the history is evaluated. Returns whether it changed.
 fn keep_mark(customer: &mut Touched, campaign: CampaignId, mark: Option<Key>) -> bool {
     if customer.running.of(campaign).mark == mark {
         return false;
@@ -327,7 +327,7 @@ impl Writes {
     }
 }
 
-/// Deletes the checkpoints that lie strictly inside stretches of customers' histories in campaigns.
+/// Deletes the checkpoints that are strictly inside the stretches.
 async fn delete_checkpoints(batch: &Batch<'_>, void: Stretches) -> Result<(), Error> {
     if void.is_empty() {
         return Ok(());

@@ -1,11 +1,14 @@
-//! A change that must fold a long stretch of a history again is folded before the transaction that posts it, while others write.
+//! Prepares long changes: a change that must fold a long stretch of a history again is folded before the transaction that posts
+//! it. So other writers do not wait for the fold.
 //!
-//! The transaction that records the change finds that the fold is long, writes nothing and reports [`TooLong`]. [`prepare`] then
-//! folds on a snapshot, as if the change had been recorded. The transaction is repeated: it takes what was found, folds on over
-//! what came in meanwhile, and posts the whole difference at once. A repair is always prepared.
+//! The transaction that records the change finds that the fold is too long, writes nothing and returns [`TooLong`]. [`prepare`]
+//! then folds on a snapshot of the database, as if the change had been recorded. After that, the transaction is started again. It
+//! takes the prepared folds, continues them over the purchases that were recorded in the meantime, and posts the whole difference
+//! in one commit. A repair is always prepared.
 //!
-//! What was found stays valid as long as nothing came in but purchases after the last counted one (`Standing::history_version`), so
-//! a customer who buys all day does not delay it. After three attempts the transaction folds everything itself.
+//! A prepared fold stays valid as long as only purchases after the last counted one are recorded
+//! (`CampaignState::history_version`). So a customer who keeps buying does not invalidate it. After three attempts, the
+//! transaction folds everything itself.
 
 use std::collections::HashMap;
 
@@ -20,14 +23,14 @@ use super::folding::{self, Fold, Job};
 use super::prepared::{PREPARED_SHARD, Prepared, PreparedFold, TooLong};
 use super::recount::{Recount, Repair};
 use super::touched::{Batch, Touched};
-use crate::app::campaigns::Campaign;
+use crate::app::campaign::set::Campaign;
 use crate::app::error::Error;
 use crate::app::stored::running::Running;
 use crate::engine::purchase::Key;
 
-/// Folds on a snapshot what the customer's change affects. None: there is no such customer.
+/// Folds what the change of the customer affects, on a snapshot of the database. Returns `None` if the customer does not exist.
 ///
-/// One campaign after the other, so that no more than one's awards are in memory.
+/// Folds one campaign after the other, so that the awards of only one campaign are in memory.
 pub(super) async fn prepare(context: &Context, too_long: TooLong) -> Result<Option<Prepared>, Error> {
     let TooLong { customer, touches, repair } = too_long;
     let tx = context.database.long_snapshot().await?;
@@ -69,7 +72,7 @@ pub(super) async fn prepare(context: &Context, too_long: TooLong) -> Result<Opti
     Ok(Some(Prepared { customer_id, stamp: touched.row.stamp, set_revision, folds, recount }))
 }
 
-/// See [`PreparedFold::version_and_last`].
+/// Returns the value of [`PreparedFold::version_and_last`].
 fn version_and_last(customer: &Touched, campaign: &Campaign) -> Option<(i64, Key)> {
     let standing = customer.running.get(campaign.id())?;
     standing.history_version.zip(standing.state.last.clone())

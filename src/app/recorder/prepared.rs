@@ -1,4 +1,4 @@
-//! What was found of a long change before its transaction began: see `preparation`.
+//! The result of preparing a long change before its transaction (see `preparation`).
 
 use std::collections::{HashMap, HashSet};
 
@@ -7,28 +7,30 @@ use entity::{CampaignId, CustomerId, award};
 use super::change::Touch;
 use super::recount::Recount;
 use super::touched::{Batch, Touched};
-use crate::app::campaigns::Campaign;
+use crate::app::campaign::set::Campaign;
 use crate::app::stored::award as awards;
+use crate::engine::award::AwardName;
 use crate::engine::evaluate::{Change, Outcome};
 use crate::engine::purchase::Key;
 use crate::engine::time::Instant;
 
-/// How often a change is prepared.
+/// The maximum number of times that a change is prepared.
 const MAX_PREPARATIONS: u32 = 3;
-/// Which of a campaign's counters prepared changes add to. Their transactions are long, and no writer has to wait for their rows.
+/// The shard of the campaign counters to which prepared changes add. It is separate from those of the writers, so that no writer
+/// waits for the rows that a long transaction has locked.
 pub(super) const PREPARED_SHARD: i32 = -1;
 
 /// A customer whose change needs more purchases than one transaction may fold again.
 pub(super) struct TooLong {
-    /// External id.
+    /// The external id of the customer.
     pub(super) customer: String,
-    /// The change.
+    /// The changes of the customer's purchases.
     pub(super) touches: Vec<Touch>,
-    /// Everything is folded again.
+    /// The change is a repair, which folds everything again.
     pub(super) repair: bool,
 }
 
-/// How often a batch's change was prepared, and what was found the last time.
+/// The number of preparations of a change, and the result of the last one.
 #[derive(Default)]
 pub(super) struct Preparation {
     pub(super) attempts: u32,
@@ -36,40 +38,41 @@ pub(super) struct Preparation {
 }
 
 impl Preparation {
-    /// Whether the change may be prepared once more.
+    /// Whether the change may be prepared again.
     pub(super) fn may_be_repeated(&self) -> bool {
         self.attempts < MAX_PREPARATIONS
     }
 }
 
-/// What was found of one customer.
+/// The prepared folds of one customer.
 pub(super) struct Prepared {
     pub(super) customer_id: CustomerId,
-    /// The customer's, of its last commit.
+    /// The stamp of the customer in the snapshot.
     pub(super) stamp: i64,
-    /// Of the campaign set.
+    /// The revision of the campaign set in the snapshot.
     pub(super) set_revision: i64,
     pub(super) folds: HashMap<CampaignId, PreparedFold>,
-    /// Of a repair.
+    /// The recount of a repair, made on the snapshot.
     pub(super) recount: Option<Recount>,
 }
 
-/// What was found in one campaign.
+/// The prepared fold of one customer in one campaign.
 pub(super) struct PreparedFold {
-    /// Where the customer stood: see `Standing::history_version`, and the last purchase that had been counted. What came in since
-    /// lies after that.
+    /// `CampaignState::history_version` in the snapshot, and the last purchase that had been counted. As long as the version is
+    /// the same, everything that was recorded since is after that purchase.
     pub(super) version_and_last: Option<(i64, Key)>,
-    /// What was folded in.
+    /// The changes that were folded in.
     pub(super) changes: Vec<Change>,
-    /// From here on the fold is to be taken up again, and recorded awards are to be loaded. None: it is complete.
+    /// The key from which the fold must be continued and recorded awards must be loaded. `None` if the fold is complete.
     pub(super) seen: Option<Key>,
     pub(super) outcome: Outcome,
-    /// The recorded awards of the folded stretch, but for those that are reached just so.
+    /// The recorded awards of the folded stretch, without those that are reached unchanged ([`Self::drop_equal`]).
     pub(super) recorded: Vec<award::Model>,
 }
 
 impl Prepared {
-    /// What was found in the campaign, if it holds for these changes of the customer as it is now.
+    /// Takes the prepared fold of the campaign. Returns `None` if there is none, or if it is not valid for these changes and the
+    /// current state of the customer.
     pub(super) fn take(
         &mut self,
         batch: &Batch<'_>,
@@ -81,7 +84,7 @@ impl Prepared {
             return None;
         }
         let mut prepared = self.folds.remove(&campaign.id()).filter(|prepared| prepared.changes == changes)?;
-        // What comes in later does not count in a settled campaign.
+        // In a settled campaign, facts that were recorded since do not count.
         if customer.before == self.stamp || !campaign.counts() {
             return Some(prepared);
         }
@@ -96,7 +99,8 @@ impl Prepared {
 }
 
 impl PreparedFold {
-    /// Drops the awards that are recorded just as they are reached, as far as no fold is taken up again before them.
+    /// Removes the awards that are recorded exactly as they are reached, to save memory. If the fold may have to be continued,
+    /// the awards after the checkpoint from which it would continue are kept.
     pub(super) fn drop_equal(&mut self) {
         let kept_from = match &self.version_and_last {
             Some((_, last)) if self.outcome.met.is_none() => {
@@ -105,14 +109,14 @@ impl PreparedFold {
             _ => Some(Key::before(Instant::FOREVER)),
         };
         let Some(kept_from) = kept_from else { return };
-        let mut recorded: HashMap<(Key, i32), usize> = HashMap::new();
+        let mut recorded: HashMap<AwardName, usize> = HashMap::new();
         for (index, row) in self.recorded.iter().enumerate() {
-            recorded.insert((awards::reaching_key(row), row.nth), index);
+            recorded.insert(awards::name(row), index);
         }
         let mut equal = HashSet::new();
         let rows = &self.recorded;
         self.outcome.awards.retain(|reached| {
-            let row = recorded.get(&(reached.by.clone(), reached.nth)).filter(|_| reached.by <= kept_from);
+            let row = recorded.get(&reached.name()).filter(|_| reached.by <= kept_from);
             let same = row.filter(|row| awards::recorded(&rows[**row]).reached == *reached);
             equal.extend(same.copied());
             same.is_none()

@@ -1,4 +1,4 @@
-//! What is recorded of a customer under repair, counted again.
+//! Counts again what is recorded of a customer under repair.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -11,35 +11,36 @@ use crate::app::stored::budget::decided_status;
 use crate::app::stored::running::Running;
 use crate::engine::account::Draft;
 
-/// What a repair goes by.
+/// The data of a repair of one customer.
 #[derive(Default)]
 pub(super) struct Repair {
     pub(super) recount: Recount,
-    /// The running states as they were recorded.
+    /// The running states as they were recorded before the repair.
     pub(super) recorded: Running,
-    /// Awards whose status was not what was decided, with what was.
+    /// The awards whose status was not the decided one: their numbers and the decided statuses.
     pub(super) restored: HashMap<i64, AwardStatus>,
-    /// The purchase that an entry names, by award: of awards that the ledger does not agree with.
+    /// The purchases that entries of the repair name, by award number. Contains the awards for which the ledger is wrong.
     pub(super) purchases: HashMap<i64, Option<String>>,
 }
 
-/// What is recorded of a customer, counted.
+/// The recorded awards and entries of a customer, and the counters that follow from them.
 #[derive(Default)]
 pub(super) struct Recount {
-    /// By number. Compact: it may be hundreds of thousands.
+    /// The awards by number. Only a few fields are kept, because there may be hundreds of thousands.
     pub(super) awards: BTreeMap<i64, Counted>,
-    /// The points that the ledger posted by award.
+    /// The sum of the points that the ledger posted for each award number.
     pub(super) posted: HashMap<i64, i64>,
-    /// What budgets decided of awards, up to the number `decided_to`.
+    /// The decisions of budgets about the awards with numbers up to `decided_to`.
     decided: HashMap<(CampaignId, i64), AwardStatus>,
     decided_to: i64,
-    /// The latest version that a fact, an award or an entry was recorded in.
+    /// The highest version in which a fact, an award or an entry was recorded.
     pub(super) version: i64,
     pub(super) balance: i64,
-    /// Of the last entry.
+    /// The sequence of the last entry.
     pub(super) sequence: i64,
+    /// When the last entry was posted.
     pub(super) posted_at: i64,
-    /// As the customer's row had them.
+    /// Fields of the customer's row from the time when it was last counted.
     read_at: Option<ReadAt>,
 }
 
@@ -58,20 +59,20 @@ pub(super) struct Counted {
 }
 
 impl Counted {
-    /// The points that the ledger should have posted.
+    /// Returns the points that the ledger should contain for the award.
     pub(super) fn stands_for(self) -> i64 {
         if self.status == AwardStatus::Standing { self.points } else { 0 }
     }
 }
 
 impl Repair {
-    /// Of a customer whose running states are recorded so.
+    /// Begins a repair of a customer with these recorded running states.
     pub(super) fn of(recorded: Running) -> Self {
         Self { recorded, ..Self::default() }
     }
 
-    /// With the awards as they are `written` (among others): sets what the customer's stand for, and returns what the
-    /// ledger lacks of them, reversals first.
+    /// Adds the awards of the customer that the commit writes; `written` may contain awards of others. Then sets `lifetime` of
+    /// the customer, and returns the entries that the ledger lacks, reversals first.
     pub(super) fn settle<'a>(
         mut self,
         customer: &mut customer::Model,
@@ -88,7 +89,7 @@ impl Repair {
             .iter()
             .map(|(number, award)| (*number, award.stands_for() - posted.remove(number).unwrap_or_default()))
             .collect();
-        // Posted for awards that do not exist.
+        // Points that were posted for awards that do not exist are taken back.
         lacking.extend(posted.drain().map(|(number, points)| (number, -points)));
         lacking.retain(|(_, points)| *points != 0);
         lacking.sort_by_key(|(number, points)| (*points > 0, *number));
@@ -102,7 +103,7 @@ impl Repair {
 }
 
 impl Recount {
-    /// What was counted on a snapshot, with what came in since; everything, where that cannot be told.
+    /// Adds to a recount on a snapshot what was recorded since. If that cannot be determined, counts everything.
     pub(super) async fn go_on(
         prepared: Option<Self>,
         tx: &DatabaseTransaction,
@@ -117,7 +118,7 @@ impl Recount {
         Ok(recount)
     }
 
-    /// Counts all that is recorded.
+    /// Counts everything that is recorded of the customer.
     pub(super) async fn read(tx: &DatabaseTransaction, customer: &customer::Model) -> Result<Self, Error> {
         let (decided, version) = (load_decided(tx, customer.id).await?, load_fact_version(tx, customer.id).await?);
         let mut recount = Self { decided, version, ..Self::default() };
@@ -126,14 +127,15 @@ impl Recount {
         Ok(recount)
     }
 
-    /// Whether what came in since can be told by versions and sequences: nothing came, or the customer's were right.
+    /// Whether versions and sequences show what was recorded since the recount. That is the case if nothing was recorded, or if
+    /// the version and the sequence in the customer's row were right.
     fn holds_for(&self, customer: &customer::Model) -> bool {
         let Some(read_at) = self.read_at else { return false };
         let were_right = read_at.version >= self.version && read_at.sequence == self.sequence;
         read_at.stamp == customer.stamp || were_right
     }
 
-    /// Counts what was recorded since the last time.
+    /// Adds the awards and entries that were recorded since the customer was last counted.
     async fn read_since(&mut self, tx: &DatabaseTransaction, customer: &customer::Model) -> Result<(), Error> {
         let (since_version, since_sequence) = match self.read_at {
             Some(read_at) => (read_at.version, read_at.sequence),
@@ -176,13 +178,13 @@ impl Recount {
         Ok(())
     }
 
-    /// The number of the last award that there was.
+    /// Returns the highest number of an award, including awards that exist only in the ledger.
     pub(super) fn last_award(&self) -> i64 {
         let last = self.awards.keys().next_back().copied();
         self.posted.keys().copied().chain(last).max().unwrap_or_default()
     }
 
-    /// What was decided of an award that is reached: it stands unless a budget declined it.
+    /// Returns the status that an award should have. A reached award is `STANDING` unless a budget declined it.
     pub(super) fn decided(&self, number: i64, award: Counted) -> AwardStatus {
         if award.status == AwardStatus::Reversed || number > self.decided_to {
             return award.status;
@@ -191,7 +193,7 @@ impl Recount {
     }
 }
 
-/// The latest version that a fact of the customer was recorded in.
+/// Returns the highest version in which a purchase or refund of the customer was recorded.
 async fn load_fact_version(tx: &DatabaseTransaction, customer: CustomerId) -> Result<i64, Error> {
     let of_purchases: Option<Option<i64>> = purchase::Entity::find()
         .select_only()
@@ -210,7 +212,7 @@ async fn load_fact_version(tx: &DatabaseTransaction, customer: CustomerId) -> Re
     Ok(of_purchases.flatten().max(of_refunds.flatten()).unwrap_or_default())
 }
 
-/// The last decision about each award of the customer. No index helps: repairs are rare.
+/// Loads the last budget decision about each award of the customer. There is no index for this query, because repairs are rare.
 async fn load_decided(
     tx: &DatabaseTransaction,
     customer: CustomerId,

@@ -1,10 +1,9 @@
-//! A repair: everything of a customer is evaluated anew, and nothing that is recorded is believed where it follows from
-//! something else. Its counters and the statuses of its awards are restored before the evaluation ([`recount`]), the
-//! awards' points in it ([`restore_points`]); what the ledger then lacks, or has too much, is posted
-//! ([`Repair::settle`]).
+//! Repairs a customer: evaluates its whole history again and trusts no recorded value that follows from others. The counters of
+//! the customer and the statuses of its awards are restored before the evaluation ([`recount`]), the points of the awards during
+//! it ([`restore_points`]). Then the points that the ledger lacks or has too much are posted ([`Repair::settle`]).
 //!
-//! A repair reads all that is recorded of the customer. It does so on a snapshot (`preparation`), and in the transaction it reads
-//! what came in since.
+//! A repair reads everything that is recorded of the customer. It does so on a snapshot of the database (`preparation`). The
+//! transaction itself reads only what was recorded since.
 
 use std::collections::HashMap;
 
@@ -18,17 +17,16 @@ use crate::app::error::Error;
 use crate::app::rows::{any, update};
 use crate::app::stored::award as awards;
 use crate::app::stored::running::Running;
-use crate::engine::award::Reached;
-use crate::engine::purchase::Key;
+use crate::engine::award::{AwardName, Reached};
 
-/// An award that is reached under its name has the points of that; returns the rows that had others.
+/// Sets the points of each recorded award that is reached under the same name to the reached points. Returns the rows whose
+/// points were different.
 pub(super) fn restore_points(rows: &mut [award::Model], reached: &[Reached]) -> Vec<award::Model> {
-    let mut points: HashMap<(Key, i32), i64> =
-        reached.iter().map(|award| ((award.by.clone(), award.nth), award.points)).collect();
+    let mut points: HashMap<AwardName, i64> = reached.iter().map(|award| (award.name(), award.points)).collect();
     let mut restored = Vec::new();
     for row in rows {
-        // Removed: of two rows with one name the second is no award.
-        match points.remove(&(awards::reaching_key(row), row.nth)) {
+        // Removed from the map, because if two rows have the same name, the second one is wrong.
+        match points.remove(&awards::name(row)) {
             Some(points) if points != row.points => {
                 row.points = points;
                 restored.push(row.clone());
@@ -39,7 +37,7 @@ pub(super) fn restore_points(rows: &mut [award::Model], reached: &[Reached]) -> 
     restored
 }
 
-/// Counts again what belongs to the customers under repair, and notes what their repair goes by.
+/// Counts again what is recorded of the customers under repair, and restores their counters and the statuses of their awards.
 pub(super) async fn recount(
     batch: &Batch<'_>,
     customers: &mut Customers,
@@ -61,7 +59,7 @@ pub(super) async fn recount(
 }
 
 impl Repair {
-    /// Gives awards the status that was decided. Before the evaluation, which reads them.
+    /// Gives awards the status that was decided. This must be done before the evaluation, which reads the statuses.
     async fn restore_statuses(&mut self, batch: &Batch<'_>, customer: &Touched) -> Result<(), Error> {
         let Recount { awards, .. } = &self.recount;
         let decided = awards.iter().map(|(number, award)| (*number, *award, self.recount.decided(*number, *award)));
@@ -83,7 +81,7 @@ impl Repair {
         Ok(update::<award::Entity>(batch.tx, &rows).await?)
     }
 
-    /// Sets the customer's counters.
+    /// Sets the counters of the customer to the counted values.
     fn count(&self, customer: &mut Touched) {
         let Recount { awards, balance, sequence, posted_at, .. } = &self.recount;
         customer.row.award_number = self.recount.last_award();
@@ -92,14 +90,14 @@ impl Repair {
         customer.running = Running::default();
         for award in awards.values() {
             match award.status {
-                AwardStatus::Standing => customer.running.entry(award.campaign).standing += 1,
-                AwardStatus::Declined => customer.running.entry(award.campaign).declined += 1,
+                AwardStatus::Standing => customer.running.entry(award.campaign).standing_awards += 1,
+                AwardStatus::Declined => customer.running.entry(award.campaign).declined_awards += 1,
                 AwardStatus::Reversed => {}
             }
         }
     }
 
-    /// Loads which purchases the entries name that are lacking by what is counted.
+    /// Loads the purchases for the entries that the ledger lacks according to the recount.
     async fn load_purchases(&mut self, tx: &DatabaseTransaction, customer: CustomerId) -> Result<(), Error> {
         let Recount { awards, posted, .. } = &self.recount;
         let of_ledger = |number: &i64| posted.get(number).copied().unwrap_or_default();
@@ -123,7 +121,7 @@ impl Repair {
     }
 }
 
-/// A customer's awards with these numbers.
+/// Loads the awards of a customer with these numbers.
 async fn load_awards(
     tx: &DatabaseTransaction,
     customer: CustomerId,

@@ -1,4 +1,4 @@
-//! A batch under way and the customers that it has locked.
+//! A batch in progress and the customers that it has locked.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -12,26 +12,27 @@ use super::changed::ChangedAwards;
 use super::context::Commit;
 use super::fact::AdjustPoints;
 use super::recount::Repair;
-use crate::app::campaigns::CampaignSet;
+use crate::app::campaign::set::CampaignSet;
 use crate::app::error::Error;
-use crate::app::stored::recorded::Recorded;
 use crate::app::stored::running::Running;
 use crate::engine::account::Account;
+use crate::engine::purchase::Purchase;
 use crate::engine::stretch::Stretch;
 use crate::engine::time::Instant;
 
-/// What a batch is made in.
+/// The transaction of a batch, and the values that are fixed for the whole batch.
 pub(super) struct Batch<'a> {
     pub(super) tx: &'a DatabaseTransaction,
     pub(super) campaigns: Arc<CampaignSet>,
     pub(super) now: Instant,
     pub(super) shard: i32,
-    /// Purchases of the past that it evaluates at most.
+    /// The maximum number of purchases of the past that the batch evaluates.
     pub(super) fold_purchases: usize,
-    /// Folds again no more purchases than that of one customer and campaign: what needs more is prepared. None: however many.
+    /// The maximum number of purchases of one customer that the batch folds again in one campaign. A change that needs more must
+    /// be prepared first. `None` if there is no limit.
     pub(super) most_refolded: Option<usize>,
-    /// Purchases as a later transaction will record them; they take the place of what is stored.
-    pub(super) unrecorded: HashMap<CustomerId, Vec<Recorded>>,
+    /// Purchases as a later transaction will record them. They replace the stored ones.
+    pub(super) unrecorded: HashMap<CustomerId, Vec<Purchase>>,
 }
 
 impl Batch<'_> {
@@ -39,11 +40,11 @@ impl Batch<'_> {
         self.tx.get_database_backend()
     }
 
-    /// Adds what is not recorded yet of a stretch to what is loaded of it.
-    pub(super) fn add_unrecorded(&self, customer: CustomerId, loaded: &mut Vec<Recorded>, stretch: &Stretch) {
+    /// Adds the unrecorded purchases of a stretch to the loaded ones.
+    pub(super) fn add_unrecorded(&self, customer: CustomerId, loaded: &mut Vec<Purchase>, stretch: &Stretch) {
         let unrecorded = self.unrecorded.get(&customer).map(Vec::as_slice).unwrap_or_default();
-        for recorded in unrecorded.iter().filter(|recorded| stretch.contains(&recorded.purchase.key)) {
-            match loaded.binary_search_by(|other| other.purchase.key.cmp(&recorded.purchase.key)) {
+        for recorded in unrecorded.iter().filter(|recorded| stretch.contains(&recorded.key)) {
+            match loaded.binary_search_by(|other| other.key.cmp(&recorded.key)) {
                 Ok(at) => loaded[at] = recorded.clone(),
                 Err(at) => loaded.insert(at, recorded.clone()),
             }
@@ -54,30 +55,30 @@ impl Batch<'_> {
 /// A customer that the batch has locked.
 pub(super) struct Touched {
     pub(super) row: customer::Model,
-    /// The stamp that it was loaded with.
+    /// The stamp that the customer was loaded with.
     pub(super) before: i64,
     pub(super) running: Running,
-    /// New facts of this batch.
+    /// The new purchases of this batch. Duplicates are not included; the same applies to refunds and adjustments.
     pub(super) purchases: Vec<purchase::Model>,
     pub(super) refunds: Vec<refund::Model>,
     pub(super) adjustments: Vec<AdjustPoints>,
-    /// What the batch posted.
+    /// The awards that the batch changed.
     pub(super) awards: ChangedAwards,
+    /// The ledger entries that the batch posted.
     pub(super) entries: Vec<ledger_entry::Model>,
-    /// Something of the customer changed, if only progress.
+    /// Something of the customer changed, even if only progress.
     pub(super) changed: bool,
-    /// Everything is evaluated anew.
+    /// Set if the customer is under repair, so that everything is evaluated from the beginning.
     pub(super) repair: Option<Repair>,
-    /// A job asks that what is deferred of it be evaluated.
+    /// A job asked for the evaluation of what is deferred.
     pub(super) asked_for: bool,
-    /// Something of it was deferred before this batch.
+    /// A part of the history was deferred before this batch.
     pub(super) was_deferred: bool,
-    /// Made by this batch.
+    /// The customer was created by this batch.
     pub(super) new: bool,
 }
 
 impl Touched {
-    /// The customer's sums.
     pub(super) fn account(&self) -> Account {
         let customer::Model { balance, lifetime, award_number, ledger_sequence, .. } = self.row;
         Account { balance, lifetime, awards: award_number, entries: ledger_sequence }
@@ -89,7 +90,7 @@ impl Touched {
         (row.award_number, row.ledger_sequence) = (account.awards, account.entries);
     }
 
-    /// As it is loaded.
+    /// Creates the value for a customer that was just loaded.
     pub(super) fn of(row: customer::Model, running: Running) -> Self {
         Self {
             was_deferred: running.has_deferred(),
@@ -108,27 +109,29 @@ impl Touched {
         }
     }
 
-    /// Whether this batch evaluates it: a replay or a refusal changes nothing, not even what a job would.
+    /// Whether this batch evaluates the customer. Duplicates and refusals change nothing, so they do not lead to an evaluation,
+    /// not even of what is deferred.
     pub(super) fn is_evaluated(&self) -> bool {
         self.changed || self.repair.is_some() || self.asked_for
     }
 
-    /// The version that this batch's commit makes, if it changes anything.
+    /// The version of the customer after the commit of this batch, if the batch changes the customer.
     pub(super) fn next_version(&self) -> i64 {
         self.row.version + 1
     }
 
-    /// Once it is committed.
+    /// Returns the changes of the customer for its subscribers. They are announced after the commit.
     pub(super) fn commit(&self) -> Commit {
         let entries = self.entries.iter().cloned().map(Arc::new).collect();
         Commit { before: self.before, customer: Arc::new(self.row.clone()), entries }
     }
 }
 
-/// By external id: the order in which they are locked, decided and posted.
+/// The customers of a batch by external id, which is the order in which they are locked, decided and posted.
 pub(super) type Customers = BTreeMap<String, Touched>;
 
-/// Locks rows in the order of a column (PostgreSQL; SQLite's one writer needs no locks). Reads nothing that decides.
+/// Locks rows in the order of a column. Does nothing on SQLite, whose only writer needs no locks. The values of the rows must be
+/// read afterwards, because this statement may see values from before the wait for the locks.
 pub(super) async fn lock_in_order<E: EntityTrait>(
     batch: &Batch<'_>,
     select: Select<E>,

@@ -1,31 +1,36 @@
-//! Awards between the engine and their table.
+//! Converts awards between the engine and their table.
 
 use entity::{AwardStatus, CampaignId, CustomerId, award};
 
-use crate::engine::award::Reached;
-use crate::engine::diff::Recorded;
+use crate::engine::award::{AwardName, Reached};
+use crate::engine::diff::RecordedAward;
 use crate::engine::purchase::Key;
 use crate::engine::time::Instant;
 use crate::engine::window::Interval;
 
-/// The key of the purchase that reached it.
+/// The key of the purchase that reached the award.
 pub fn reaching_key(row: &award::Model) -> Key {
     Key { at: Instant(row.earned_at), external_id: row.purchase_external_id.clone() }
 }
 
-/// The key of the first purchase of its evidence.
+/// What identifies the award within its customer and campaign.
+pub fn name(row: &award::Model) -> AwardName {
+    (reaching_key(row), row.nth)
+}
+
+/// The key of the first purchase in the evidence of the award.
 pub fn evidence_key(row: &award::Model) -> Key {
     Key { at: Instant(row.evidence_from_at), external_id: row.evidence_from_external_id.clone() }
 }
 
-/// Its window, unclipped.
+/// The window of the award, not clipped to the period of the campaign.
 pub fn window(row: &award::Model) -> Interval {
     Interval { opens: Instant(row.opens_at), closes: row.closes_at.map_or(Instant::FOREVER, Instant) }
 }
 
-/// As the engine compares it.
-pub fn recorded(row: &award::Model) -> Recorded {
-    Recorded {
+/// The award in the form that the engine compares with reached awards.
+pub fn recorded(row: &award::Model) -> RecordedAward {
+    RecordedAward {
         number: row.number,
         standing: row.status == AwardStatus::Standing,
         reached: Reached {
@@ -39,7 +44,7 @@ pub fn recorded(row: &award::Model) -> Recorded {
     }
 }
 
-/// A new award's row.
+/// The row of a reached award.
 pub fn to_row(
     reached: &Reached,
     customer_id: CustomerId,
@@ -67,7 +72,7 @@ pub fn to_row(
     }
 }
 
-/// The row of a recorded award that is reached otherwise now.
+/// The row of a recorded award that takes over the content of a reached award. Its number and its status stay the same.
 pub fn moved_to(row: &award::Model, reached: &Reached, version: i64) -> award::Model {
     to_row(reached, row.customer_id, row.number, row.campaign_id, row.status, version)
 }

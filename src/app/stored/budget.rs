@@ -1,15 +1,14 @@
-//! Budgets between the engine and their tables.
+//! Converts budgets and their decisions between the engine and their tables.
 
 use entity::{AwardStatus, BudgetDecisionKind, budget};
 
 use crate::engine::budget::{Budget, DecisionKind};
 
-/// The budget as the engine decides it. `None`: the campaign has no limit.
+/// Returns the budget for the engine, or `None` if the campaign has no limit.
 pub fn from_row(row: &budget::Model) -> Option<Budget> {
     Some(Budget { limit: row.points_limit?, used: row.points_used })
 }
 
-/// The stored word for a decision.
 pub fn stored_kind(kind: DecisionKind) -> BudgetDecisionKind {
     match kind {
         DecisionKind::Standing => BudgetDecisionKind::Standing,
@@ -18,7 +17,7 @@ pub fn stored_kind(kind: DecisionKind) -> BudgetDecisionKind {
     }
 }
 
-/// What was decided. `None`: the row sets the limit.
+/// Returns the decision of a row, or `None` if the row sets the limit of the budget.
 pub fn decision_kind(kind: BudgetDecisionKind) -> Option<DecisionKind> {
     match kind {
         BudgetDecisionKind::Standing => Some(DecisionKind::Standing),
@@ -28,7 +27,7 @@ pub fn decision_kind(kind: BudgetDecisionKind) -> Option<DecisionKind> {
     }
 }
 
-/// The status that a decision gave its award, if it gave one.
+/// Returns the status that a decision gave to its award, if it gave one.
 pub fn decided_status(kind: BudgetDecisionKind) -> Option<AwardStatus> {
     match kind {
         BudgetDecisionKind::Standing => Some(AwardStatus::Standing),

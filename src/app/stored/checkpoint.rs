@@ -1,4 +1,4 @@
-//! Checkpoints between the engine and their table.
+//! Converts checkpoints between the engine and their table.
 
 use entity::{CampaignId, CustomerId, checkpoint};
 use sea_orm::{FromQueryResult, QueryResult};
@@ -8,7 +8,8 @@ use crate::engine::purchase::Key;
 use crate::engine::state::State;
 use crate::engine::time::Instant;
 
-/// The row of a state. `None`: the state has counted no purchase, so it has no place among the checkpoints.
+/// Returns the row of a state. Returns `None` if the state has counted no purchase, because then it has no place in the order
+/// of the customer's purchases.
 pub fn to_row(
     customer_id: CustomerId,
     campaign_id: CampaignId,
@@ -20,14 +21,14 @@ pub fn to_row(
     Ok(Some(checkpoint::Model { customer_id, campaign_id, purchased_at, external_id, state }))
 }
 
-/// The state of a row that was read with all its columns.
+/// Parses the state in a row, which must contain all columns of the table.
 pub fn from_row(row: &QueryResult) -> Result<State, Error> {
     let row = checkpoint::Model::from_query_result(row, "")?;
     let broken = |error| Error::Internal(format!("checkpoint of customer {}: {error}", row.customer_id.0));
     serde_json::from_str(&row.state).map_err(broken)
 }
 
-/// Its place in the customer's order.
+/// The place of the checkpoint in the order of the customer's purchases.
 pub fn key(row: &checkpoint::Model) -> Key {
     Key { at: Instant(row.purchased_at), external_id: row.external_id.clone() }
 }

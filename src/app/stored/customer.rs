@@ -1,8 +1,8 @@
-//! Customers of whom no row is stored.
+//! Customers that have no row in the database.
 
 use entity::{CustomerId, customer};
 
-/// A customer that was never heard of: no row has its key, so it has nothing.
+/// Returns a customer for which nothing is recorded. No row has the id 0, so this customer has no awards and no entries.
 pub fn blank(external_id: &str) -> customer::Model {
     customer::Model {
         id: CustomerId(0),

@@ -1,4 +1,4 @@
-//! Stretches of customers' histories: purchases between two keys, with their refunds.
+//! Reads stretches of customers' histories: purchases between two keys, with their refunds.
 
 use std::collections::HashMap;
 
@@ -8,46 +8,45 @@ use sea_orm::{ConnectionTrait, EntityTrait, FromQueryResult, IdenStatic, Iterabl
 
 use crate::app::error::Error;
 use crate::app::rows::{Limit, any, first_of_each};
+use crate::app::stored::purchase as purchases;
 use crate::app::stored::stretches::{Ends, INDEX, Stored, Stretches, index, lies_in};
 use crate::engine::purchase::{Key, Purchase};
 use crate::engine::rule::Rule;
 use crate::engine::stretch::Stretch;
 
-/// Whether purchases come with their lines, which are most of their bytes.
+/// Whether purchases are read with their lines, which make up most of their bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lines {
-    /// As stored.
     Loaded,
-    /// As if there were none: for rules that do not look at them.
+    /// Purchases and refunds are read as if they had no lines. This is for rules that do not depend on lines.
     LeftOut,
 }
 
 impl Lines {
-    /// What the rule looks at.
+    /// Returns what the rule needs.
     pub fn of(rule: &Rule) -> Self {
         if rule.reads_lines() { Self::Loaded } else { Self::LeftOut }
     }
 }
 
-/// How much of each stretch is read.
+/// The limits for what is read of each stretch.
 #[derive(Clone, Copy, Debug)]
 pub struct Bounds {
-    /// At most so many rows.
     pub rows: usize,
-    /// Of these as many as have so many bytes of lines, and one that passes them.
+    /// The limit for the bytes of lines. The first row that exceeds the limit is still read.
     pub bytes: usize,
 }
 
 /// The first rows of a stretch.
 #[derive(Clone, Debug, Default)]
 pub struct FirstRows {
-    /// In order.
+    /// In the order of the customer's purchases.
     pub rows: Vec<purchase::Model>,
-    /// More may follow.
+    /// The stretch may have more rows.
     pub more: bool,
 }
 
-/// The first rows of each stretch. Stretches that lie apart are read apart, in one statement.
+/// Reads the first rows of each stretch. One statement reads all stretches, but nothing that is between them.
 pub async fn first_rows(
     db: &impl ConnectionTrait,
     stretches: &[(CustomerId, Stretch)],
@@ -82,13 +81,13 @@ pub async fn first_rows(
 /// The first purchases of a stretch.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
-    /// With their refunds, in order.
+    /// In order, with their refunds.
     pub purchases: Vec<Purchase>,
-    /// More may follow: this is the last of these; none: that is all.
+    /// The key of the last of these purchases if the stretch may have more. `None` if they are all.
     pub reached: Option<Key>,
 }
 
-/// [`first_rows`], with their refunds.
+/// Like [`first_rows`], but returns purchases with their refunds.
 pub async fn pages(
     db: &impl ConnectionTrait,
     stretches: &[(CustomerId, Stretch)],
@@ -104,17 +103,14 @@ pub async fn pages(
 fn page(first: &FirstRows, refunds: &HashMap<String, Vec<refund::Model>>) -> Result<Page, Error> {
     let with_refunds = |row: &purchase::Model| {
         let refunds = refunds.get(&row.external_id).map(Vec::as_slice).unwrap_or_default();
-        crate::app::stored::purchase::from_row(
-            row,
-            refunds.iter().map(crate::app::stored::refund::from_row).collect::<Result<_, _>>()?,
-        )
+        purchases::with_refunds(row, refunds)
     };
     let purchases = first.rows.iter().map(with_refunds).collect::<Result<Vec<_>, _>>()?;
     let reached = purchases.last().filter(|_| first.more).map(|last| last.key.clone());
     Ok(Page { purchases, reached })
 }
 
-/// Of a purchase `t`.
+/// Returns the SQL for all columns of a purchase `t`.
 fn columns_read(lines: Lines) -> String {
     let what = |column: purchase::Column| match column {
         purchase::Column::Lines if lines == Lines::LeftOut => "'[]' AS \"lines\"".to_owned(),
@@ -123,7 +119,7 @@ fn columns_read(lines: Lines) -> String {
     purchase::Column::iter().map(what).collect::<Vec<_>>().join(", ")
 }
 
-/// All refunds of these purchases, by purchase.
+/// Loads all refunds of these purchases, by the external id of the purchase.
 pub async fn refunds(
     db: &impl ConnectionTrait,
     purchases: impl IntoIterator<Item = String>,

@@ -1,4 +1,4 @@
-//! Rows to values and back. What is stored is written and read here, so that nothing else knows its form.
+//! Converts between database rows and values of the engine. No other module knows the stored form of these values.
 
 pub mod award;
 pub mod budget;
@@ -6,7 +6,6 @@ pub mod checkpoint;
 pub mod customer;
 pub mod history;
 pub mod purchase;
-pub mod recorded;
 pub mod refund;
 pub mod running;
 pub mod stretches;

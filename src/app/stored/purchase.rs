@@ -1,13 +1,13 @@
-//! Purchases between the engine and their table.
+//! Converts purchases between the engine and their table.
 
-use entity::{CustomerId, purchase};
+use entity::{CustomerId, purchase, refund};
 
 use crate::app::error::Error;
+use crate::app::stored::refund as refunds;
 use crate::engine::money::Currency;
 use crate::engine::purchase::{Key, Purchase, Refund};
 use crate::engine::time::Instant;
 
-/// The row of a purchase.
 pub fn to_row(
     purchase: &Purchase,
     customer_id: CustomerId,
@@ -29,7 +29,7 @@ pub fn to_row(
     })
 }
 
-/// A purchase as stored, with those of its refunds that count.
+/// Returns the purchase of a row, with the given refunds.
 pub fn from_row(row: &purchase::Model, refunds: Vec<Refund>) -> Result<Purchase, Error> {
     let broken = |error: String| Error::Internal(format!("purchase {}: {error}", row.external_id));
     Ok(Purchase {
@@ -39,10 +39,16 @@ pub fn from_row(row: &purchase::Model, refunds: Vec<Refund>) -> Result<Purchase,
         channel: row.channel.clone(),
         lines: serde_json::from_str(&row.lines).map_err(|error| broken(error.to_string()))?,
         refunds,
+        set_revision: row.set_revision,
     })
 }
 
-/// Its place in the customer's order.
+/// Returns the purchase of a row, with the refunds of these rows.
+pub fn with_refunds(row: &purchase::Model, rows: &[refund::Model]) -> Result<Purchase, Error> {
+    from_row(row, rows.iter().map(refunds::from_row).collect::<Result<_, _>>()?)
+}
+
+/// The place of the purchase in the order of the customer's purchases.
 pub fn key(row: &purchase::Model) -> Key {
     Key { at: Instant(row.purchased_at), external_id: row.external_id.clone() }
 }

@@ -1,4 +1,4 @@
-//! Refunds between the engine and their table.
+//! Converts refunds between the engine and their table.
 
 use entity::{CustomerId, refund};
 
@@ -7,7 +7,6 @@ use crate::app::recorder::fact::NewRefund;
 use crate::engine::purchase::Refund;
 use crate::engine::time::Instant;
 
-/// The row of a refund.
 pub fn to_row(
     new: &NewRefund,
     customer_id: CustomerId,
@@ -28,9 +27,9 @@ pub fn to_row(
     })
 }
 
-/// What of a refund counts, as stored.
+/// Returns the part of a stored refund that the engine uses.
 pub fn from_row(row: &refund::Model) -> Result<Refund, Error> {
     let lines = serde_json::from_str(&row.lines)
         .map_err(|error| Error::Internal(format!("refund {}: {error}", row.external_id)))?;
-    Ok(Refund { amount: row.amount, lines })
+    Ok(Refund { amount: row.amount, lines, set_revision: row.set_revision })
 }

@@ -1,115 +1,111 @@
-//! Where a customer stands in each campaign: the engine's running state, stored with the customer's row.
+//! The running states of a customer in the campaigns. They are stored in the row of the customer.
 
 use std::collections::BTreeMap;
 
 use entity::CampaignId;
 use serde::{Deserialize, Serialize};
 
-use crate::app::campaigns::CampaignSet;
+use crate::app::campaign::set::CampaignSet;
 use crate::app::error::Error;
 use crate::engine::account::Tally;
 use crate::engine::evaluate::Tail;
 use crate::engine::purchase::Key;
 use crate::engine::state::State;
 
-/// By campaign. One that never counted anything of the customer has no entry.
+/// The running states of a customer, by campaign. A campaign that has neither counted nor deferred anything of the customer has
+/// no entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Running {
-    /// Boxed: a map makes room for eleven at once.
-    campaigns: BTreeMap<CampaignId, Box<Standing>>,
+    /// Boxed, because each node of the map reserves memory for eleven values.
+    campaigns: BTreeMap<CampaignId, Box<CampaignState>>,
 }
 
-/// One campaign's.
+/// The running state of a customer in one campaign.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct Standing {
-    /// After the last counted purchase.
+pub struct CampaignState {
+    /// The state after the last counted purchase.
     #[serde(rename = "s")]
     pub state: State,
-    /// Purchases counted since the last checkpoint.
+    /// The number of purchases counted since the last checkpoint.
     #[serde(rename = "c")]
     pub since_checkpoint: u32,
-    /// Standing awards.
     #[serde(rename = "a")]
-    pub standing: i64,
-    /// Declined awards.
+    pub standing_awards: i64,
     #[serde(rename = "d")]
-    pub declined: i64,
-    /// The version of the commit since which only purchases after the last counted one came in: the latest one that evaluated an
-    /// earlier part of the history, or the first of all. None: a program wrote it that does not know this field.
+    pub declined_awards: i64,
+    /// The version of the latest commit that evaluated an earlier part of the history again, or of the first commit that
+    /// evaluated any of it. Since then, only purchases after the last counted one were added. `None` if the state was written by
+    /// a release that did not have this field.
     #[serde(rename = "v", skip_serializing_if = "Option::is_none")]
     pub history_version: Option<i64>,
-    /// The history up to here is evaluated, and all of the above is as of here; what lies after it waits for a job. None: all of
-    /// the history is evaluated.
+    /// The key up to which the history is evaluated. The other fields describe the history up to this key, and a job evaluates
+    /// the rest. `None` if the whole history is evaluated.
     #[serde(rename = "m", skip_serializing_if = "Option::is_none")]
     pub mark: Option<Key>,
 }
 
-impl Standing {
-    /// The engine's view.
+impl CampaignState {
+    /// The part of the state that the engine continues from.
     pub fn tail(&self) -> Tail {
         Tail { state: self.state.clone(), since_checkpoint: self.since_checkpoint }
     }
 
-    /// The customer's awards in the campaign.
     pub fn tally(&self) -> Tally {
-        Tally { standing: self.standing, declined: self.declined }
+        Tally { standing: self.standing_awards, declined: self.declined_awards }
     }
 
-    /// Stores the customer's awards in the campaign.
     pub fn set_tally(&mut self, Tally { standing, declined }: Tally) {
-        (self.standing, self.declined) = (standing, declined);
+        (self.standing_awards, self.declined_awards) = (standing, declined);
     }
 
-    /// The customer's reached awards: what audit calls STANDING ∪ DECLINED.
+    /// The number of reached awards: those that are `STANDING` or `DECLINED`.
     pub fn reached(&self) -> i64 {
-        self.standing + self.declined
+        self.standing_awards + self.declined_awards
     }
 }
 
 impl Running {
-    /// Reads what [`Self::to_text`] wrote.
+    /// Parses a text that [`Self::to_text`] returned.
     pub fn parse(text: &str) -> Result<Self, Error> {
         serde_json::from_str(text).map_err(|error| Error::Internal(format!("customer.running: {error}")))
     }
 
-    /// For the customer's row.
+    /// Serialises the states for the row of the customer.
     pub fn to_text(&self) -> Result<String, Error> {
         serde_json::to_string(self).map_err(|error| Error::Internal(format!("customer.running: {error}")))
     }
 
-    /// Where the customer stands, if anything was ever counted.
-    pub fn get(&self, campaign: CampaignId) -> Option<&Standing> {
+    pub fn get(&self, campaign: CampaignId) -> Option<&CampaignState> {
         self.campaigns.get(&campaign).map(Box::as_ref)
     }
 
-    /// Where the customer stands; at the beginning where there is no entry.
-    pub fn of(&self, campaign: CampaignId) -> Standing {
+    /// Returns the state in a campaign, or the initial state if there is no entry.
+    pub fn of(&self, campaign: CampaignId) -> CampaignState {
         self.get(campaign).cloned().unwrap_or_default()
     }
 
-    /// Changes an entry, if there is one.
-    pub fn get_mut(&mut self, campaign: CampaignId) -> Option<&mut Standing> {
+    pub fn get_mut(&mut self, campaign: CampaignId) -> Option<&mut CampaignState> {
         self.campaigns.get_mut(&campaign).map(Box::as_mut)
     }
 
-    /// Changes an entry, and makes it if need be.
-    pub fn entry(&mut self, campaign: CampaignId) -> &mut Standing {
+    /// Returns the entry of a campaign. Creates the entry if it does not exist.
+    pub fn entry(&mut self, campaign: CampaignId) -> &mut CampaignState {
         self.campaigns.entry(campaign).or_default()
     }
 
-    /// Whether something of the campaign waits to be evaluated.
+    /// Whether a part of the history still has to be evaluated in the campaign.
     pub fn is_deferred(&self, campaign: CampaignId) -> bool {
         self.get(campaign).is_some_and(|standing| standing.mark.is_some())
     }
 
-    /// Whether something of any campaign waits to be evaluated.
+    /// Whether a part of the history still has to be evaluated in any campaign.
     pub fn has_deferred(&self) -> bool {
         self.campaigns.values().any(|standing| standing.mark.is_some())
     }
 
-    /// Forgets campaigns that can change no more; whether there were such.
+    /// Removes the campaigns for which new facts no longer count. Returns whether there were any.
     pub fn retain_counting(&mut self, set: &CampaignSet) -> bool {
         let before = self.campaigns.len();
         self.campaigns.retain(|id, _| set.get(*id).is_some_and(|campaign| campaign.counts()));

@@ -1,4 +1,5 @@
-//! Stretches of customers' histories in SQL: the rows `r` that name them, and the condition that a stored row lies in one.
+//! Stretches of customers' histories in SQL: the rows `r`, which contain the stretches, and the condition that a stored row is
+//! in one of them.
 
 use entity::{CampaignId, CustomerId};
 use sea_orm::{DatabaseBackend, DbErr, QueryResult};
@@ -8,15 +9,15 @@ use crate::engine::purchase::Key;
 use crate::engine::stretch::Stretch;
 use crate::engine::time::Instant;
 
-/// The column that holds a stretch's place among those of the statement, to be selected and read with [`index`].
+/// The column with the index of a stretch among those of the statement. Statements select it, and [`index`] reads it.
 pub const INDEX: &str = "r.stretch";
 
-/// The place of the row's stretch among those of the statement.
+/// Returns the index of the stretch that a selected row belongs to.
 pub fn index(row: &QueryResult) -> Result<usize, DbErr> {
     Ok(usize::try_from(row.try_get::<i64>("", "stretch")?).unwrap_or(usize::MAX))
 }
 
-/// Which ends of a stretch a statement looks at, and whether they belong to it.
+/// Which ends of a stretch a statement uses, and whether the ends belong to the stretch.
 #[derive(Clone, Copy, Debug)]
 pub enum Ends {
     /// `after < key <= to`, as [`Stretch`] defines it.
@@ -34,7 +35,7 @@ pub enum Ends {
 }
 
 impl Ends {
-    /// How a key is compared with `after` and with `to`.
+    /// Returns the operators that compare a key with `after` and with `to`.
     fn operators(self) -> (Option<&'static str>, Option<&'static str>) {
         match self {
             Self::AfterTo => (Some(">"), Some("<=")),
@@ -47,14 +48,14 @@ impl Ends {
     }
 }
 
-/// Stored rows that have a place in a customer's order.
+/// The kinds of rows that have a place in the order of a customer's purchases.
 #[derive(Clone, Copy, Debug)]
 pub enum Stored {
-    /// By their own key.
+    /// Purchases, placed by their own key.
     Purchases,
-    /// Of a campaign, by the last purchase that they count.
+    /// Checkpoints of a campaign, placed by the last purchase that they count.
     Checkpoints,
-    /// Of a campaign, by the purchase that reached them.
+    /// Awards of a campaign, placed by the purchase that reached them.
     Awards,
 }
 
@@ -65,7 +66,6 @@ pub struct Stretches {
 }
 
 impl Stretches {
-    /// An empty list.
     pub fn new(backend: DatabaseBackend) -> Self {
         let columns = [
             ("stretch", Kind::Int),
@@ -81,11 +81,11 @@ impl Stretches {
 
     /// Adds a stretch of a customer's purchases.
     pub fn push(&mut self, customer: CustomerId, stretch: &Stretch) {
-        // No campaign has this id, and no purchase belongs to one.
+        // Purchases do not belong to a campaign, so conditions on them ignore this id.
         self.push_in(customer, CampaignId(0), stretch);
     }
 
-    /// Adds a stretch of what a customer has in a campaign.
+    /// Adds a stretch of the checkpoints or awards of a customer in a campaign.
     pub fn push_in(&mut self, customer: CustomerId, campaign: CampaignId, stretch: &Stretch) {
         let after = stretch.after.clone().unwrap_or_else(|| Key::before(Instant::EPOCH));
         let to = stretch.to.clone().unwrap_or_else(|| Key::before(Instant::FOREVER));
@@ -101,24 +101,23 @@ impl Stretches {
         self.count += 1;
     }
 
-    /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// The rows `r`.
+    /// Returns the rows `r` of the statement.
     pub fn into_rows(self) -> Rows {
         self.rows
     }
 }
 
-/// The condition that a row `alias` lies in the stretch `r`.
+/// Returns the condition that a row `alias` is in the stretch `r`.
 ///
-/// An end that is not needed is left out: PostgreSQL takes a range with two ends for a short one, and would then sort it as a whole
-/// instead of reading its beginning in the order of an index.
+/// An end that is not needed is omitted, because PostgreSQL assumes that a range with two ends is short. It would then sort the
+/// whole range instead of reading its beginning in the order of an index.
 pub fn lies_in(alias: &str, stored: Stored, ends: Ends) -> String {
     let (after, to) = ends.operators();
-    // COALESCE: an empty text is null among the rows `r`.
+    // COALESCE, because the rows `r` contain null instead of an empty text.
     let after = after.map(|operator| (operator, "r.after_at", "COALESCE(r.after_id, '')"));
     let to = to.map(|operator| (operator, "r.to_at", "COALESCE(r.to_id, '')"));
     let mut conditions = vec![format!("{alias}.customer_id = r.customer_id")];
@@ -129,9 +128,11 @@ pub fn lies_in(alias: &str, stored: Stored, ends: Ends) -> String {
     let (at, id) = (format!("{alias}.{at}"), format!("{alias}.{id}"));
     for (operator, end_at, end_id) in after.into_iter().chain(to) {
         conditions.push(match stored {
-            // As pairs: the index is searched by both columns, so many purchases of one instant are not read again for each page.
+            // Compared as pairs, so that the index is searched by both columns. Otherwise each page would read all purchases of
+            // the same instant again.
             Stored::Purchases => format!("({at}, {id}) {operator} ({end_at}, {end_id})"),
-            // With a bare bound on the instant: these tables have several indexes, and PostgreSQL cannot estimate pairs.
+            // With a separate bound on the instant. These tables have several indexes, and PostgreSQL cannot estimate how many
+            // rows match a comparison of pairs.
             Stored::Checkpoints | Stored::Awards => {
                 let strict = operator.trim_end_matches('=');
                 format!("{at} {strict}= {end_at} AND ({at} {strict} {end_at} OR {id} {operator} {end_id})")

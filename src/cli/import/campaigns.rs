@@ -1,4 +1,4 @@
-//! The campaigns of an import. However often the import runs, each campaign is created and activated once.
+//! Creates and activates the campaigns of an import. However often the import runs, each campaign is created only once.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::app::error::{Error, UserErrorCode};
 use crate::app::viewer::Viewer;
 use crate::ingest::record::reason;
 
-/// Reads the file. If one campaign is not valid, all are refused before any is created.
+/// Reads and checks the file. If one campaign is invalid, all are refused before any of them is created.
 pub(super) fn read(file: &Path) -> anyhow::Result<Vec<CampaignInput>> {
     let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", file.display()))?;
     let inputs: Vec<CampaignInput> =
@@ -22,9 +22,9 @@ pub(super) fn read(file: &Path) -> anyhow::Result<Vec<CampaignInput>> {
     Ok(inputs)
 }
 
-/// Creates and activates the campaigns that do not exist yet. They are identified by their name in the file.
+/// Creates and activates the campaigns that do not exist yet. A campaign is identified by its name in the file.
 pub(in crate::cli) async fn activate(app: &App, inputs: Vec<CampaignInput>) -> anyhow::Result<()> {
-    // Whoever can write to the database is an admin.
+    // Anyone who can write to the database may act as an admin.
     let admin = Viewer::Admin("import".to_owned()).require_admin()?;
     for input in inputs {
         let name = input.name.clone();

@@ -1,5 +1,5 @@
-//! `windfall import`: records the purchases and refunds of a file. The terminal's part is here: arguments, the progress bar,
-//! Ctrl-C and the summary. [`crate::ingest`] does the work.
+//! `windfall import`: records the purchases and refunds of a file. This module handles the terminal: the arguments, the
+//! progress bar, Ctrl-C and the summary. [`crate::ingest`] records the facts.
 
 pub(super) mod campaigns;
 mod summary;
@@ -23,22 +23,22 @@ use crate::ingest::{End, Event, ingest};
 /// The number of committed facts between two updates of the progress bar's text.
 const FACTS_PER_MESSAGE: u64 = 1_000;
 
-/// Import purchases and refunds from a file. Running it again changes nothing and goes on where it stopped.
+/// Import purchases and refunds from a file. After an interruption, run the import again: it records only what is missing.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// NDJSON (one purchase a line, or `{"refund": {…}}`) or CSV with a header (a name that ends in .csv); `-`: NDJSON
-    /// from the standard input.
+    /// NDJSON with one purchase or one `{"refund": {…}}` per line, or CSV with a header if the name ends in .csv. `-` reads
+    /// NDJSON from the standard input.
     file: PathBuf,
-    /// A JSON array of campaigns (the input of createCampaign) to create and activate first.
+    /// A JSON array of campaigns to create and activate first. Each has the form of the input of createCampaign.
     #[arg(long, value_name = "FILE")]
     campaigns: Option<PathBuf>,
-    /// Stop at the first line that is wrong.
+    /// Stop at the first line that is malformed or refused.
     #[arg(long)]
     strict: bool,
 }
 
 pub(super) async fn run(args: Args, config: &Config) -> anyhow::Result<ExitCode> {
-    // Everything that can be refused without the database is refused first.
+    // Whatever can be refused without the database is refused before anything is written.
     let bytes = length(&args.file)?;
     let campaigns = args.campaigns.as_deref().map(campaigns::read).transpose()?;
     let app = start_app(config).await?;
@@ -74,7 +74,7 @@ fn show(bar: &ProgressBar, event: &Event<'_>) {
                 bar.set_message(format!("{done} lines, {rate:.0}/s"));
             }
         }
-        // A line that cannot be reported is still counted.
+        // If stderr cannot be written, the line is still counted.
         Event::Skipped { line, reason } => {
             bar.suspend(|| drop(writeln!(stderr(), "line {line}: {}", Printable(reason))));
         }
@@ -96,7 +96,7 @@ pub(super) fn progress_bar(bytes: Option<u64>) -> ProgressBar {
     bar
 }
 
-/// Returns a token that Ctrl-C cancels.
+/// Returns a token that is cancelled by Ctrl-C.
 fn interrupted() -> std::io::Result<CancellationToken> {
     let interrupted = CancellationToken::new();
     let mut interrupt = signal(SignalKind::interrupt())?;

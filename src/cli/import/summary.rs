@@ -1,4 +1,4 @@
-//! The summary of an import: what became of the lines, and the points of each campaign.
+//! Prints the summary of an import: the number of lines by outcome, and the awards and points of each campaign.
 
 use std::io::{Write as _, stdout};
 

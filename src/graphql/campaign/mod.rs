@@ -20,8 +20,8 @@ use super::loaders::{BudgetOf, FindCampaign};
 use super::page::Connection;
 use super::scalar::{Count, CurrencyCode, DateTime, Duration, Points, TimeZone};
 use crate::app::campaign::list::{LIST, cursor, list};
+use crate::app::campaign::set;
 use crate::app::campaign::status;
-use crate::app::campaigns;
 use crate::app::reading::page::PageArgs;
 use crate::app::stats::is_exhausted;
 use crate::engine::lifecycle::Status;
@@ -32,7 +32,7 @@ use crate::graphql::session::ContextExt;
 /// A rule over a period. The rule says which purchases count (`filter`), how they are grouped (`window`), what must be
 /// reached (`goal`) and what reaching it is worth (`award`).
 #[derive(Clone, Description)]
-pub struct Campaign(pub Arc<campaigns::Campaign>);
+pub struct Campaign(pub Arc<set::Campaign>);
 
 #[Object(use_type_description)]
 impl Campaign {
@@ -156,7 +156,7 @@ impl Campaign {
     /// The totals of what the campaign has awarded so far, at most one second old. Null for everyone but admins.
     async fn stats(&self, ctx: &Context<'_>) -> Option<Result<CampaignStats, ApiError>> {
         ctx.viewer().require_admin().ok()?;
-        Some(CampaignStats::of(ctx, &self.0).await)
+        Some(CampaignStats::load(ctx, &self.0).await)
     }
 }
 

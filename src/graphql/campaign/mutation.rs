@@ -6,9 +6,9 @@ use async_graphql::{Context, ID, Object, SimpleObject};
 
 use super::Campaign;
 use super::input::{CampaignInput, CampaignUpdateInput};
+use crate::app::campaign::{self as app, set};
 use crate::app::error::{Error, UserErrorCode};
 use crate::app::model::CampaignId;
-use crate::app::{campaign as app, campaigns};
 use crate::graphql::error::{ApiError, UserError, payload};
 use crate::graphql::id::GlobalId;
 use crate::graphql::session::ContextExt;
@@ -23,7 +23,7 @@ pub struct CampaignPayload {
 }
 
 impl CampaignPayload {
-    fn new(changed: Result<Arc<campaigns::Campaign>, Error>) -> Result<Self, ApiError> {
+    fn new(changed: Result<Arc<set::Campaign>, Error>) -> Result<Self, ApiError> {
         let (campaign, user_errors) = payload(changed)?;
         Ok(Self { campaign: campaign.map(Campaign), user_errors })
     }
@@ -40,7 +40,7 @@ pub struct DeleteCampaignPayload {
 
 /// Decodes the argument `id`. Any id that is not of a campaign is refused with `NOT_FOUND`.
 fn campaign_id(id: &ID) -> Result<CampaignId, Error> {
-    let unknown = || Error::refused(&["id"], UserErrorCode::NotFound, "no such campaign");
+    let unknown = || Error::refused(&["id"], UserErrorCode::NotFound, "no campaign has this id");
     GlobalId::campaign(id).ok_or_else(unknown)
 }
 
@@ -76,10 +76,7 @@ impl CampaignMutation {
         #[graphql(desc = "The fields to change.")] input: CampaignUpdateInput,
     ) -> Result<CampaignPayload, ApiError> {
         let admin = ctx.viewer().require_admin()?;
-        CampaignPayload::new(match campaign_id(&id) {
-            Ok(id) => app::update(ctx.app(), &admin, id, input.into()).await,
-            Err(unknown) => Err(unknown),
-        })
+        CampaignPayload::new(async { app::update(ctx.app(), &admin, campaign_id(&id)?, input.into()).await }.await)
     }
 
     /// Creates a draft with a new name and the description, rule, period and budget of another campaign, whatever the
@@ -97,10 +94,9 @@ impl CampaignMutation {
         idempotency_key: Option<String>,
     ) -> Result<CampaignPayload, ApiError> {
         let admin = ctx.viewer().require_admin()?;
-        CampaignPayload::new(match campaign_id(&id) {
-            Ok(id) => app::clone(ctx.app(), &admin, id, name, idempotency_key).await,
-            Err(unknown) => Err(unknown),
-        })
+        CampaignPayload::new(
+            async { app::clone(ctx.app(), &admin, campaign_id(&id)?, name, idempotency_key).await }.await,
+        )
     }
 
     /// Deletes a draft. In any other status, the error is `ILLEGAL_TRANSITION`. Requires an admin token (`FORBIDDEN`).
@@ -110,11 +106,8 @@ impl CampaignMutation {
         #[graphql(desc = "The `id` of the campaign.")] id: ID,
     ) -> Result<DeleteCampaignPayload, ApiError> {
         let admin = ctx.viewer().require_admin()?;
-        let deleted = match campaign_id(&id) {
-            Ok(campaign) => app::delete(ctx.app(), &admin, campaign).await,
-            Err(unknown) => Err(unknown),
-        };
-        let (deleted, user_errors) = payload(deleted)?;
+        let deleted = async { app::delete(ctx.app(), &admin, campaign_id(&id)?).await };
+        let (deleted, user_errors) = payload(deleted.await)?;
         Ok(DeleteCampaignPayload { deleted_id: deleted.map(|()| id), user_errors })
     }
 
@@ -128,10 +121,7 @@ impl CampaignMutation {
         #[graphql(desc = "The `id` of the campaign.")] id: ID,
     ) -> Result<CampaignPayload, ApiError> {
         let admin = ctx.viewer().require_admin()?;
-        CampaignPayload::new(match campaign_id(&id) {
-            Ok(id) => app::activate(ctx.app(), &admin, id).await,
-            Err(unknown) => Err(unknown),
-        })
+        CampaignPayload::new(async { app::activate(ctx.app(), &admin, campaign_id(&id)?).await }.await)
     }
 
     /// Pauses an `ACTIVE` campaign until it is resumed; in any other status, the error is `ILLEGAL_TRANSITION`.
@@ -144,10 +134,7 @@ impl CampaignMutation {
         #[graphql(desc = "The `id` of the campaign.")] id: ID,
     ) -> Result<CampaignPayload, ApiError> {
         let admin = ctx.viewer().require_admin()?;
-        CampaignPayload::new(match campaign_id(&id) {
-            Ok(id) => app::pause(ctx.app(), &admin, id).await,
-            Err(unknown) => Err(unknown),
-        })
+        CampaignPayload::new(async { app::pause(ctx.app(), &admin, campaign_id(&id)?).await }.await)
     }
 
     /// Resumes a `PAUSED` campaign; in any other status, the error is `ILLEGAL_TRANSITION`. Purchases count again from
@@ -158,10 +145,7 @@ impl CampaignMutation {
         #[graphql(desc = "The `id` of the campaign.")] id: ID,
     ) -> Result<CampaignPayload, ApiError> {
         let admin = ctx.viewer().require_admin()?;
-        CampaignPayload::new(match campaign_id(&id) {
-            Ok(id) => app::resume(ctx.app(), &admin, id).await,
-            Err(unknown) => Err(unknown),
-        })
+        CampaignPayload::new(async { app::resume(ctx.app(), &admin, campaign_id(&id)?).await }.await)
     }
 
     /// Ends a `SCHEDULED`, `ACTIVE` or `PAUSED` campaign; in any other status, the error is `ILLEGAL_TRANSITION`.
@@ -173,9 +157,6 @@ impl CampaignMutation {
         #[graphql(desc = "The `id` of the campaign.")] id: ID,
     ) -> Result<CampaignPayload, ApiError> {
         let admin = ctx.viewer().require_admin()?;
-        CampaignPayload::new(match campaign_id(&id) {
-            Ok(id) => app::end(ctx.app(), &admin, id).await,
-            Err(unknown) => Err(unknown),
-        })
+        CampaignPayload::new(async { app::end(ctx.app(), &admin, campaign_id(&id)?).await }.await)
     }
 }

@@ -2,7 +2,7 @@
 
 use async_graphql::{Enum, SimpleObject, Union};
 
-use crate::app::campaigns::Campaign;
+use crate::app::campaign::set::Campaign;
 use crate::engine::award;
 use crate::engine::goal;
 use crate::engine::rule::{Filter, Rule};
@@ -112,7 +112,7 @@ pub struct RollingWindow {
 
 impl WindowRule {
     pub(super) fn of(campaign: &Campaign) -> Self {
-        let text = |span: &crate::engine::time::Span| Duration(span.as_str().to_owned());
+        let text = |span: &crate::engine::time::IsoDuration| Duration(span.as_str().to_owned());
         match &campaign.rule.window {
             window::WindowRule::Campaign => {
                 let period = campaign.life.period.interval();

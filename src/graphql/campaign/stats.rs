@@ -6,7 +6,7 @@ use async_graphql::{Context, ID, SimpleObject, Subscription};
 use futures_util::{Stream, StreamExt};
 
 use crate::app::allowance::Allowance;
-use crate::app::campaigns;
+use crate::app::campaign::set;
 use crate::app::error::Error;
 use crate::app::reading::recent_stats::Stats;
 use crate::app::stats::follow;
@@ -32,7 +32,7 @@ pub struct CampaignStats {
 }
 
 impl CampaignStats {
-    pub(super) async fn of(ctx: &Context<'_>, campaign: &campaigns::Campaign) -> Result<Self, ApiError> {
+    pub(super) async fn load(ctx: &Context<'_>, campaign: &set::Campaign) -> Result<Self, ApiError> {
         let totals = ctx.loaders().load_one(StatsOf(campaign.id())).await?.unwrap_or_default();
         let budget = match campaign.budget_limit {
             Some(_) => ctx.loaders().load_one(BudgetOf(campaign.id())).await?,

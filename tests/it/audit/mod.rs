@@ -140,7 +140,7 @@ const CASES: &[Case] = &[
     ),
     mended(
         "UPDATE award SET status = 'standing' WHERE campaign_id = {limited} AND status = 'declined'",
-        &["customer ", "(limited): award ", "as its budget was decided: recorded STANDING, expected DECLINED"],
+        &["customer ", "(limited): status of award ", " by its budget decision: recorded STANDING, expected DECLINED"],
     ),
     mended(
         "DELETE FROM award WHERE customer_id = {bob} AND number = 3",
@@ -267,7 +267,7 @@ const CASES: &[Case] = &[
     // Campaigns.
     mended(
         "UPDATE budget SET points_used = 2 WHERE campaign_id = {limited}",
-        &["(limited): points out of the budget: recorded 2, expected 21"],
+        &["(limited): points used of the budget: recorded 2, expected 21"],
     ),
     mended(
         "UPDATE budget SET points_limit = 900 WHERE campaign_id = {limited}",
@@ -286,26 +286,26 @@ const CASES: &[Case] = &[
         told: &["(limited): decision 2: recorded DECLINED, expected STANDING"],
         left: &[
             "(limited): decision 2: recorded DECLINED, expected STANDING",
-            ", as its budget was decided: recorded STANDING, expected DECLINED",
-            "(limited): points out of the budget after decision 2",
+            " by its budget decision: recorded STANDING, expected DECLINED",
+            "(limited): points used of the budget after decision 2",
         ],
     },
     Case {
         sql: "UPDATE budget_decision SET points = 8 WHERE decision_no = 2",
-        told: &["(limited): points out of the budget after decision 2: recorded 7, expected 8"],
-        left: &["(limited): points out of the budget after decision 2: recorded 7, expected 8"],
+        told: &["(limited): points used of the budget after decision 2: recorded 7, expected 8"],
+        left: &["(limited): points used of the budget after decision 2: recorded 7, expected 8"],
     },
     Case {
         sql: "UPDATE budget_decision SET points_used = 9 WHERE decision_no = 2",
-        told: &["(limited): points out of the budget after decision 2: recorded 9, expected 7"],
-        left: &["(limited): points out of the budget after decision "],
+        told: &["(limited): points used of the budget after decision 2: recorded 9, expected 7"],
+        left: &["(limited): points used of the budget after decision "],
     },
     Case {
         sql: "DELETE FROM budget_decision WHERE decision_no = 2",
         told: &["(limited): decision number: recorded 3, expected 2"],
         left: &[
             "(limited): decision number: recorded 3, expected 2",
-            "(limited): points out of the budget after decision 3",
+            "(limited): points used of the budget after decision 3",
         ],
     },
     mended(

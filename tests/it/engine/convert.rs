@@ -6,7 +6,7 @@ use windfall::engine::money::Currency;
 use windfall::engine::progress::{Progress, Standing, Unit as CountedUnit};
 use windfall::engine::purchase::{Key, Line, Purchase, Refund, RefundLine};
 use windfall::engine::rule::{Filter, Pause, Period, Rule};
-use windfall::engine::time::{Instant, LocalTime, Span};
+use windfall::engine::time::{Instant, IsoDuration, LocalTime};
 use windfall::engine::window::{Calendar, CalendarUnit, Interval, Recurring, Weekday, WindowRule};
 use windfall::engine::zone::Zone;
 
@@ -98,6 +98,7 @@ pub(crate) fn purchase(p: &oracle::Purchase) -> Purchase {
     let refund = |refund: &oracle::Refund| Refund {
         amount: refund.amount,
         lines: refund.lines.iter().map(|(sku, amount)| RefundLine { sku: sku.clone(), amount: *amount }).collect(),
+        set_revision: 0,
     };
     Purchase {
         key: key(p),
@@ -106,6 +107,7 @@ pub(crate) fn purchase(p: &oracle::Purchase) -> Purchase {
         channel: p.channel.clone(),
         lines: p.lines.iter().map(line).collect(),
         refunds: p.refunds.iter().map(refund).collect(),
+        set_revision: 0,
     }
 }
 
@@ -163,9 +165,9 @@ fn interval((opens, closes): (i64, Option<i64>)) -> Interval {
     Interval { opens: Instant(opens), closes: closes.map_or(Instant::FOREVER, Instant) }
 }
 
-pub(crate) fn span(micros: i64) -> Span {
+pub(crate) fn span(micros: i64) -> IsoDuration {
     let text = format!("PT{}.{:06}S", micros / oracle::SECOND, micros % oracle::SECOND);
-    let span = Span::parse(&text).expect("a span");
+    let span = IsoDuration::parse(&text).expect("a span");
     assert_eq!(span.micros(), micros, "{text}");
     span
 }

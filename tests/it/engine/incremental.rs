@@ -7,7 +7,7 @@ use proptest::sample::select;
 
 use windfall::engine::account::{Account, Draft, Tally, Totals};
 use windfall::engine::budget::{Budget, DecisionKind};
-use windfall::engine::diff::{Diff, How, Recorded};
+use windfall::engine::diff::{Diff, How, RecordedAward};
 use windfall::engine::evaluate::Change;
 use windfall::engine::rule::{Campaign, Eligible};
 
@@ -88,7 +88,7 @@ impl Ledger {
     }
 
     /// Asserts that the sums are those of the recorded awards.
-    fn assert_sums(&self, recorded: &[Recorded]) {
+    fn assert_sums(&self, recorded: &[RecordedAward]) {
         let sum = |standing: bool| {
             let awards = recorded.iter().filter(|award| award.standing == standing);
             awards.fold((0, 0), |(count, points), award| (count + 1, points + award.reached.points))
@@ -103,8 +103,8 @@ impl Ledger {
 }
 
 /// The STANDING and DECLINED awards of the book, as the engine represents them.
-fn recorded_by_oracle(book: &Book, known: &[Purchase]) -> Vec<Recorded> {
-    let recorded = |recorded: book::Recorded| Recorded {
+fn recorded_by_oracle(book: &Book, known: &[Purchase]) -> Vec<RecordedAward> {
+    let recorded = |recorded: book::Recorded| RecordedAward {
         number: reached::to_i64(recorded.id) + 1,
         standing: recorded.status == book::Status::Standing,
         reached: convert::reached(&recorded.award, known),

@@ -47,6 +47,6 @@ impl Owned {
     }
 
     fn campaign(&self) -> Campaign<'_> {
-        Campaign { rule: &self.rule, period: &self.period }
+        Campaign { rule: &self.rule, period: &self.period, settled_revision: None }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use windfall::engine::award::Reached;
 use windfall::engine::cap::{self, Following, Further};
-use windfall::engine::diff::{Diff, Recorded, diff};
+use windfall::engine::diff::{Diff, RecordedAward, diff};
 use windfall::engine::evaluate::{Append, Change, Checkpoints, Load, Outcome, Plan, Refold, Tail, plan};
 use windfall::engine::purchase::Key;
 use windfall::engine::rule::{Campaign, Eligible};
@@ -20,7 +20,7 @@ pub(crate) struct Store<'a> {
     /// Ordered by the purchase that each follows.
     pub(crate) checkpoints: Vec<State>,
     /// The STANDING and DECLINED awards, in any order.
-    pub(crate) recorded: Vec<Recorded>,
+    pub(crate) recorded: Vec<RecordedAward>,
     /// The most purchases that a fold is fed at a time.
     pub(crate) at_most: usize,
     /// What was loaded since the test last reset this.
@@ -196,8 +196,8 @@ impl<'a> Store<'a> {
 
     fn apply(&mut self, mut outcome: Outcome) -> Diff {
         let stretch = outcome.stretch.clone();
-        let in_stretch = |award: &&Recorded| stretch.contains(&award.reached.by);
-        let mut recorded: Vec<Recorded> = self.recorded.iter().filter(in_stretch).cloned().collect();
+        let in_stretch = |award: &&RecordedAward| stretch.contains(&award.reached.by);
+        let mut recorded: Vec<RecordedAward> = self.recorded.iter().filter(in_stretch).cloned().collect();
         assert!(!outcome.appended || recorded.is_empty(), "awards after the tail: {recorded:#?}");
         self.loads.awards += recorded.len();
         self.cap(&mut outcome, &mut recorded);
@@ -215,10 +215,10 @@ impl<'a> Store<'a> {
     }
 
     /// Applies the cap of the customer to the stretch. Awards after the stretch may enter or leave because of it.
-    fn cap(&mut self, outcome: &mut Outcome, recorded: &mut Vec<Recorded>) {
+    fn cap(&mut self, outcome: &mut Outcome, recorded: &mut Vec<RecordedAward>) {
         let (all, in_stretch) = (self.recorded.len(), recorded.len());
         let rule = self.campaign.rule;
-        let mut behind: Vec<Recorded> = self.recorded.clone();
+        let mut behind: Vec<RecordedAward> = self.recorded.clone();
         behind.retain(|award| outcome.stretch.to.as_ref().is_some_and(|to| award.reached.by > *to));
         behind.sort_by(|a, b| a.reached.order().cmp(&b.reached.order()));
         let mut leaving = 0;
@@ -233,7 +233,7 @@ impl<'a> Store<'a> {
             Following::Enter(room) => {
                 let campaign = self.campaign;
                 let further = match (behind.last(), outcome.met.clone()) {
-                    (Some(Recorded { reached, .. }), _) => {
+                    (Some(RecordedAward { reached, .. }), _) => {
                         Further::after_award(campaign, (reached.by.clone(), reached.nth), room)
                     }
                     (None, met) => Further::after_stretch(campaign, met.expect("a stretch that ends"), room),
@@ -249,7 +249,7 @@ impl<'a> Store<'a> {
     /// Applies the difference to the recorded awards. `decide` returns the number of each new award and whether it
     /// stands.
     pub(crate) fn post(&mut self, diff: &Diff, mut decide: impl FnMut(&Reached) -> (i64, bool)) {
-        let gone = |award: &Recorded| diff.reversed.iter().any(|reversed| reversed.number == award.number);
+        let gone = |award: &RecordedAward| diff.reversed.iter().any(|reversed| reversed.number == award.number);
         self.recorded.retain(|award| !gone(award));
         for award in &mut self.recorded {
             if let Some(changed) = diff.changed.iter().find(|changed| changed.recorded.number == award.number) {
@@ -258,7 +258,7 @@ impl<'a> Store<'a> {
         }
         for reached in &diff.awarded {
             let (number, standing) = decide(reached);
-            self.recorded.push(Recorded { number, standing, reached: reached.clone() });
+            self.recorded.push(RecordedAward { number, standing, reached: reached.clone() });
         }
     }
 

@@ -15,7 +15,8 @@ on_both! {
         let answer = app.run(&customer("ada"), query, json!({})).await;
         assert_eq!(answer["data"], json!({ "me": null, "campaigns": { "totalCount": 0 }, "again": { "externalId": "ada" } }));
         assert_eq!(answer["errors"], json!([{
-            "message": "the customer has no such version", "locations": [{ "line": 1, "column": 3 }], "path": ["me"],
+            "message": "the customer has no such version: use one that a response returned",
+            "locations": [{ "line": 1, "column": 3 }], "path": ["me"],
             "extensions": { "code": "BAD_USER_INPUT" },
         }]));
     }

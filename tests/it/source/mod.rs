@@ -187,7 +187,7 @@ fn the_engine_is_pure() {
 /// Only `app` contains SQL.
 #[test]
 fn only_app_writes_sql() {
-    for folder in ["src/graphql", "src/http", "src/gate", "src/live", "src/cache"] {
+    for folder in ["src/graphql", "src/http", "src/gate", "src/live", "src/cache", "src/ingest"] {
         for file in rust_files(&root().join(folder)) {
             assert!(!fs::read_to_string(&file).unwrap().contains("SELECT "), "{}", file.display());
         }
