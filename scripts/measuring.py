@@ -7,7 +7,7 @@ import socket
 import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-BINARY = os.environ.get("WINDFALL_BINARY", str(ROOT / "target" / "release" / "windfall"))
+BINARY = os.environ.get("WINDFALL_BINARY", str(ROOT / "target" / "dist" / "windfall"))
 
 
 class Postgres:

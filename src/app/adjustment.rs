@@ -1,9 +1,41 @@
 //! Adjusts points by hand, for example as a welcome, an apology or a correction.
 
 use super::App;
-use super::error::Error;
-use super::recorder::fact::{AdjustPoints, Fact, Recorded};
+use super::error::{Check, Error, UserErrorCode};
+use super::recorder::fact::{Fact, NewAdjustment, Recorded};
 use super::viewer::Admin;
+use crate::engine::account::MAX_EXACT;
+
+/// An adjustment as the caller sent it.
+#[derive(Clone, Debug)]
+pub struct AdjustPoints {
+    pub customer_external_id: String,
+    pub points: i64,
+    pub reason: String,
+    pub idempotency_key: String,
+}
+
+impl AdjustPoints {
+    /// Checks everything that can be checked without the database. `path` is the path of the input; the paths of errors begin
+    /// with it.
+    pub fn check(self, path: &[String]) -> Result<NewAdjustment, Error> {
+        let Self { points, reason, idempotency_key, .. } = self;
+        let mut check = Check::at(path);
+        let customer_external_id = check.external_id(&["customerExternalId"], self.customer_external_id);
+        check.text(&["reason"], &reason);
+        check.text(&["idempotencyKey"], &idempotency_key);
+        if points == 0 || points.abs() > MAX_EXACT {
+            check.fail(&["points"], UserErrorCode::OutOfRange, "must not be zero and must be within ±(2^53 − 1)");
+        }
+        let new = customer_external_id.map(|customer_external_id| NewAdjustment {
+            customer_external_id,
+            points,
+            reason,
+            idempotency_key,
+        });
+        check.finish(new)
+    }
+}
 
 /// Records an adjustment of a customer's points. `path` is the path of the input; the paths of errors begin with it.
 pub async fn record(app: &App, admin: &Admin, path: Vec<String>, input: AdjustPoints) -> Result<Recorded, Error> {

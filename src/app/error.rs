@@ -3,6 +3,7 @@
 use sea_orm::DbErr;
 
 use super::failure::{is_conflict, is_transient};
+use crate::engine::external_id::{ExternalId, TextError, check_text};
 
 /// A fault in the input that the caller can fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +23,7 @@ pub enum UserErrorCode {
     Required,
     /// The value does not have the required form.
     Invalid,
-    /// The text is longer than [`TEXT_BYTES`].
+    /// The text is longer than 200 bytes.
     TooLong,
     /// The value is outside its limits.
     OutOfRange,
@@ -60,7 +61,7 @@ pub enum UserErrorCode {
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum Error {
     /// The input has faults that the caller can fix.
-    #[error("the input was refused")]
+    #[error("{}", listed(.0))]
     Refused(Vec<UserError>),
     /// A faulty argument of an operation without `userErrors`.
     #[error("{0}")]
@@ -134,6 +135,12 @@ impl From<crate::cache::Lost> for Error {
     }
 }
 
+/// Lists faults with their paths: `lines.0.amount: must not be negative; …`.
+fn listed(errors: &[UserError]) -> String {
+    let one = |error: &UserError| format!("{}: {}", error.path.join("."), error.message);
+    errors.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
 impl Error {
     /// Creates an [`Error::Refused`] with a single fault.
     pub fn refused(path: &[&str], code: UserErrorCode, message: impl Into<String>) -> Self {
@@ -158,15 +165,20 @@ impl Error {
     }
 }
 
+fn text_code(error: &TextError) -> UserErrorCode {
+    match error {
+        TextError::Empty => UserErrorCode::Required,
+        TextError::TooLong => UserErrorCode::TooLong,
+        TextError::Nul => UserErrorCode::Invalid,
+    }
+}
+
 /// Collects the faults of an input, so that the caller sees all of them in one response.
 #[derive(Debug, Default)]
 pub struct Check {
     prefix: Vec<String>,
     errors: Vec<UserError>,
 }
-
-/// The maximum length of a text, in bytes of UTF-8.
-pub const TEXT_BYTES: usize = 200;
 
 impl Check {
     /// Creates a check of the input at this path.
@@ -180,15 +192,14 @@ impl Check {
         self.errors.push(UserError { path, code, message: message.into() });
     }
 
-    /// Notes a fault unless the text has 1 to [`TEXT_BYTES`] bytes and does not contain U+0000.
+    /// Notes a fault unless [`check_text`] accepts the text.
     pub fn text(&mut self, path: &[&str], text: &str) {
-        if text.is_empty() {
-            self.fail(path, UserErrorCode::Required, "must not be empty");
-        } else if text.len() > TEXT_BYTES {
-            self.fail(path, UserErrorCode::TooLong, format!("must be at most {TEXT_BYTES} bytes long in UTF-8"));
-        } else if text.contains('\0') {
-            self.fail(path, UserErrorCode::Invalid, "must not contain the character U+0000");
-        }
+        self.parsed(path, check_text(text), text_code);
+    }
+
+    /// Parses an external id. Notes a fault and returns `None` if it is not valid.
+    pub fn external_id(&mut self, path: &[&str], text: String) -> Option<ExternalId> {
+        self.parsed(path, ExternalId::parse(text), text_code)
     }
 
     /// Returns the parsed value. If parsing failed, notes the error as a fault and returns `None`.
@@ -207,7 +218,7 @@ impl Check {
         self.parsed(path, currency.parse_amount(text), |error| match error {
             MoneyError::Malformed => UserErrorCode::Invalid,
             MoneyError::UnknownCurrency => UserErrorCode::UnknownCurrency,
-            MoneyError::TooManyDecimals => UserErrorCode::TooManyDecimals,
+            MoneyError::TooManyDecimals(_) => UserErrorCode::TooManyDecimals,
             MoneyError::OutOfRange => UserErrorCode::OutOfRange,
         })
     }

@@ -71,8 +71,8 @@ impl RecordPurchase {
     /// with it.
     pub fn check(self, path: &[String], now: Instant) -> Result<NewPurchase, Error> {
         let mut check = Check::at(path);
-        check.text(&["externalId"], &self.external_id);
-        check.text(&["customerExternalId"], &self.customer_external_id);
+        let external_id = check.external_id(&["externalId"], self.external_id);
+        let customer_external_id = check.external_id(&["customerExternalId"], self.customer_external_id);
         let at = check.parsed(&["purchasedAt"], parse_instant(&self.purchased_at), |_| UserErrorCode::Invalid);
         if at.is_some_and(|at| at < Instant::EPOCH) {
             check.fail(&["purchasedAt"], UserErrorCode::OutOfRange, "must not be before 1970");
@@ -99,9 +99,9 @@ impl RecordPurchase {
         for (index, line) in lines.into_iter().take(MAX_LINES).enumerate() {
             checked.extend(line.check(&mut check, index, currency));
         }
-        let purchase = match (at, currency, total) {
-            (Some(at), Some(currency), Some(total)) => Some(Purchase {
-                key: Key { at, external_id: self.external_id },
+        let purchase = match (external_id, at, currency, total) {
+            (Some(external_id), Some(at), Some(currency), Some(total)) => Some(Purchase {
+                key: Key { at, external_id: external_id.into() },
                 total,
                 currency,
                 channel: self.channel,
@@ -111,8 +111,8 @@ impl RecordPurchase {
             }),
             _ => None,
         };
-        let customer_external_id = self.customer_external_id;
-        check.finish(purchase.map(|purchase| NewPurchase { customer_external_id, purchase }))
+        let new = purchase.zip(customer_external_id);
+        check.finish(new.map(|(purchase, customer_external_id)| NewPurchase { customer_external_id, purchase }))
     }
 }
 

@@ -13,6 +13,7 @@ use super::error::{Check, Error, UserErrorCode};
 use super::recorder::fact::{Fact, NewRefund, Recorded};
 use super::rows::any;
 use super::viewer::Shop;
+use crate::engine::external_id::ExternalId;
 use crate::engine::money::Currency;
 use crate::engine::purchase::{Line, Refund, RefundLine, RefundRefusal, settle_refund};
 use crate::engine::time::parse_instant;
@@ -42,7 +43,7 @@ pub struct RecordRefundLine {
 #[derive(Clone, Debug)]
 pub struct RefundedPurchase {
     row: purchase::Model,
-    customer_external_id: String,
+    customer_external_id: ExternalId,
 }
 
 /// Finds the purchases of refunds by external id. A purchase that is not recorded is missing.
@@ -60,7 +61,7 @@ pub async fn find_purchases(
         customer::Entity::find().filter(any(backend, customer::Column::Id, ids)).all(database.read()).await?;
     let names: HashMap<_, _> = customers.into_iter().map(|customer| (customer.id, customer.external_id)).collect();
     let with_customer = |row: purchase::Model| {
-        let customer_external_id = names.get(&row.customer_id)?.clone();
+        let customer_external_id = ExternalId::stored(names.get(&row.customer_id)?);
         Some((row.external_id.clone(), RefundedPurchase { row, customer_external_id }))
     };
     Ok(purchases.into_iter().filter_map(with_customer).collect())
@@ -71,8 +72,8 @@ impl RecordRefund {
     /// of errors begin with it.
     pub fn check(self, path: &[String], purchase: Option<&RefundedPurchase>) -> Result<NewRefund, Error> {
         let mut check = Check::at(path);
-        check.text(&["externalId"], &self.external_id);
-        check.text(&["purchaseExternalId"], &self.purchase_external_id);
+        let external_id = check.external_id(&["externalId"], self.external_id);
+        let purchase_external_id = check.external_id(&["purchaseExternalId"], self.purchase_external_id);
         let refunded_at = check.parsed(&["refundedAt"], parse_instant(&self.refunded_at), |_| UserErrorCode::Invalid);
         let Some(purchase) = purchase else {
             if check.is_clean() {
@@ -82,10 +83,10 @@ impl RecordRefund {
             return check.finish(None);
         };
         let refund = settle(&mut check, &purchase.row, self.amount.as_deref(), self.lines.unwrap_or_default())?;
-        let new = match (refunded_at, refund) {
-            (Some(refunded_at), Some(refund)) => Some(NewRefund {
-                external_id: self.external_id,
-                purchase_external_id: self.purchase_external_id,
+        let new = match (external_id, purchase_external_id, refunded_at, refund) {
+            (Some(external_id), Some(purchase_external_id), Some(refunded_at), Some(refund)) => Some(NewRefund {
+                external_id,
+                purchase_external_id,
                 customer_external_id: purchase.customer_external_id.clone(),
                 refunded_at,
                 refund,

@@ -49,7 +49,7 @@ pub fn follow(
     campaign: CampaignId,
     expires_at: Instant,
 ) -> impl Stream<Item = Result<Stats, Error>> + Send + use<> {
-    let feed = Feed { app, campaign, expires_at, shown: None };
+    let feed = StatsFeed { app, campaign, expires_at, shown: None };
     futures_util::stream::unfold(Some(feed), |feed| async move {
         let mut feed = feed?;
         match feed.next().await {
@@ -59,14 +59,14 @@ pub fn follow(
     })
 }
 
-struct Feed {
+struct StatsFeed {
     app: Arc<App>,
     campaign: CampaignId,
     expires_at: Instant,
     shown: Option<Stats>,
 }
 
-impl Feed {
+impl StatsFeed {
     async fn next(&mut self) -> Result<Stats, Error> {
         let mut wait = self.shown.is_some();
         loop {

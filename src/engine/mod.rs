@@ -5,7 +5,7 @@
 //!
 //! Reading order:
 //! - [`time`], [`zone`] and [`money`]: instants, spans, local bounds and amounts.
-//! - [`purchase`] and [`stretch`]: purchases, their nets, and ranges of a customer's purchases.
+//! - [`external_id`], [`purchase`] and [`stretch`]: purchases, their nets, and ranges of a customer's purchases.
 //! - [`window`], [`goal`] and [`award`]: the parts of a rule.
 //! - [`rule`]: the rule of a campaign, which rules are legal, and which purchases are eligible.
 //! - [`state`], `fold` and [`evaluate`]: the fold over a customer's eligible purchases, and what a change can affect.
@@ -22,6 +22,7 @@ pub mod cap;
 pub mod diff;
 pub mod evaluate;
 pub mod evidence;
+pub mod external_id;
 mod fold;
 pub mod goal;
 pub mod lifecycle;

@@ -15,8 +15,9 @@ pub enum MoneyError {
     Malformed,
     #[error("must be an ISO 4217 currency in upper case, such as EUR")]
     UnknownCurrency,
-    #[error("has more decimals than the currency")]
-    TooManyDecimals,
+    /// More than this number of decimals.
+    #[error("must have at most {0} decimals")]
+    TooManyDecimals(u32),
     /// The value does not fit into 64 bits or exceeds [`MAX_MINOR`].
     #[error("is too large")]
     OutOfRange,
@@ -129,7 +130,7 @@ pub fn scaled(text: &str, decimals: u32) -> Result<i64, MoneyError> {
     }
     // Trailing zeros do not count as decimals: "19.9900" is 19.99.
     if fraction.trim_end_matches('0').len() > decimals as usize {
-        return Err(MoneyError::TooManyDecimals);
+        return Err(MoneyError::TooManyDecimals(decimals));
     }
     let value = Decimal::from_str_exact(text).map_err(|_| MoneyError::OutOfRange)?.normalize();
     let factor = 10_i128.pow(decimals - value.scale());
@@ -163,8 +164,8 @@ mod tests {
         assert_eq!(amount("EUR", "100000000000.00"), Ok(MAX_MINOR));
         assert_eq!(amount("EUR", "100000000000.01"), Err(MoneyError::OutOfRange));
         assert_eq!(amount("EUR", "99999999999999999999999999999999"), Err(MoneyError::OutOfRange));
-        assert_eq!(amount("EUR", "0.001"), Err(MoneyError::TooManyDecimals));
-        assert_eq!(amount("JPY", "0.5"), Err(MoneyError::TooManyDecimals));
+        assert_eq!(amount("EUR", "0.001"), Err(MoneyError::TooManyDecimals(2)));
+        assert_eq!(amount("JPY", "0.5"), Err(MoneyError::TooManyDecimals(0)));
         for wrong in ["", ".5", "5.", "1e3", "1_000", "+1", "1,5", " 1", "--1", "NaN"] {
             assert_eq!(amount("EUR", wrong), Err(MoneyError::Malformed), "{wrong}");
         }

@@ -37,8 +37,8 @@ impl Instant {
 impl From<jiff::Timestamp> for Instant {
     /// Truncates finer input towards the past.
     fn from(timestamp: jiff::Timestamp) -> Self {
-        let nanos = timestamp.as_nanosecond().div_euclid(1_000);
-        Self(i64::try_from(nanos).unwrap_or(i64::MAX))
+        let micros = timestamp.as_nanosecond().div_euclid(1_000);
+        Self(i64::try_from(micros).unwrap_or(i64::MAX))
     }
 }
 

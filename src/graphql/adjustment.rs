@@ -6,8 +6,7 @@ use super::error::ApiError;
 use super::recorded::AdjustPointsPayload;
 use super::scalar::Points;
 use super::session::ContextExt;
-use crate::app::adjustment as app;
-use crate::app::recorder::fact::AdjustPoints;
+use crate::app::adjustment::{self as app, AdjustPoints};
 
 /// An adjustment: points to give to a customer or to take from a customer by hand.
 #[derive(InputObject)]

@@ -20,6 +20,7 @@ use crate::app::reading::page::{Listed, PageArgs};
 use crate::app::reading::points_update::Cursor;
 use crate::app::reading::snapshot::{Extent, View};
 use crate::app::{self, model};
+use crate::engine::external_id::ExternalId;
 
 /// A customer of the shop. A customer exists from its first accepted purchase or adjustment.
 #[derive(Clone, Description)]
@@ -45,7 +46,7 @@ impl From<Current> for Customer {
 impl Customer {
     /// An opaque id, unique across all types.
     pub(super) async fn id(&self) -> ID {
-        GlobalId::Customer(self.row.external_id.clone()).into()
+        GlobalId::Customer(ExternalId::stored(&self.row.external_id)).into()
     }
 
     /// The shop's id of the customer, unique among customers.
@@ -217,13 +218,13 @@ impl CustomerQuery {
             return Some(Err(error.into()));
         }
         let name = match by {
-            CustomerBy::ExternalId(external_id) => external_id,
+            CustomerBy::ExternalId(external_id) => ExternalId::parse(external_id).ok()?,
             CustomerBy::Id(id) => match GlobalId::parse(&id)? {
                 GlobalId::Customer(external_id) => external_id,
                 _ => return None,
             },
         };
-        find(ctx, name, at_least_version).await.transpose()
+        find(ctx, name.into(), at_least_version).await.transpose()
     }
 
     /// All customers, the most recently recorded first. Requires a storefront or admin token (`FORBIDDEN`).

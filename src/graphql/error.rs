@@ -35,7 +35,7 @@ impl From<ApiError> for async_graphql::Error {
         let message = match code {
             "INTERNAL" => "internal error".to_owned(),
             "UNAVAILABLE" if !matches!(error, app::Error::ClockInDoubt) => app::Error::Unavailable.to_string(),
-            _ => message(&error),
+            _ => error.to_string(),
         };
         // Failed fields are logged only here: each of them is converted exactly once.
         let correlation_id = (code == "INTERNAL").then(|| format!("{:016x}", rand::random::<u64>()));
@@ -72,16 +72,6 @@ fn code(error: &app::Error) -> &'static str {
         app::Error::Unavailable | app::Error::ClockInDoubt | app::Error::Outdated { .. } => "UNAVAILABLE",
         app::Error::Database(_) if error.is_retryable() => "UNAVAILABLE",
         app::Error::Database(_) | app::Error::Internal(_) => "INTERNAL",
-    }
-}
-
-fn message(error: &app::Error) -> String {
-    match error {
-        app::Error::Refused(errors) => {
-            let told = |error: &app::UserError| format!("{}: {}", error.path.join("."), error.message);
-            errors.iter().map(told).collect::<Vec<_>>().join("; ")
-        }
-        error => error.to_string(),
     }
 }
 

@@ -4,15 +4,16 @@ use async_graphql::ID;
 
 use crate::app::model::{CampaignId, CustomerId};
 use crate::app::opaque;
+use crate::engine::external_id::ExternalId;
 
 /// The object that an id identifies. Ids are opaque to clients. The id of a customer is made from its external id, so a
 /// customer of whom nothing is recorded has an id too.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum GlobalId {
     /// The external id of the customer.
-    Customer(String),
+    Customer(ExternalId),
     /// The external id of the purchase.
-    Purchase(String),
+    Purchase(ExternalId),
     Campaign(CampaignId),
     /// The customer, and the number of the award among all awards of that customer.
     Award(CustomerId, i64),
@@ -29,7 +30,7 @@ impl GlobalId {
             let (customer, number) = rest.split_once(':')?;
             Some((CustomerId(customer.parse().ok()?), number.parse().ok()?))
         };
-        let name = (!rest.is_empty() && !rest.contains('\0')).then(|| rest.to_owned());
+        let name = ExternalId::parse(rest).ok();
         match kind {
             "Customer" => name.map(Self::Customer),
             "Purchase" => name.map(Self::Purchase),
@@ -69,8 +70,8 @@ mod tests {
     #[test]
     fn ids_come_back() {
         for id in [
-            GlobalId::Customer("a:b".to_owned()),
-            GlobalId::Purchase("ü".to_owned()),
+            GlobalId::Customer(ExternalId::stored("a:b")),
+            GlobalId::Purchase(ExternalId::stored("ü")),
             GlobalId::Campaign(CampaignId(7)),
             GlobalId::Award(CustomerId(1), 2),
             GlobalId::LedgerEntry(CustomerId(3), 4),

@@ -63,9 +63,11 @@ async fn find(ctx: &Context<'_>, id: ID) -> Result<Option<Node>, ApiError> {
     let loaders = ctx.loaders();
     Ok(match GlobalId::parse(&id) {
         Some(GlobalId::Customer(name)) => {
-            loaders.load_one(FindCustomer(name, None, extent(ctx))).await?.map(|it| Customer::from(it).into())
+            loaders.load_one(FindCustomer(name.into(), None, extent(ctx))).await?.map(|it| Customer::from(it).into())
         }
-        Some(GlobalId::Purchase(name)) => loaders.load_one(FindPurchase(name)).await?.map(|row| Purchase(row).into()),
+        Some(GlobalId::Purchase(name)) => {
+            loaders.load_one(FindPurchase(name.into())).await?.map(|row| Purchase(row).into())
+        }
         Some(GlobalId::Campaign(id)) => loaders.load_one(FindCampaign(id)).await?.map(|row| Campaign(row).into()),
         Some(GlobalId::Award(customer, number)) => {
             loaders.load_one(FindAward(customer, number)).await?.map(|row| Award(row).into())

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use self::file::Line;
-use self::record::{Record, reason};
+use self::record::Record;
 use crate::app::App;
 use crate::app::error::Error;
 use crate::app::recorder::fact::{Answer, Fact};
@@ -194,7 +194,7 @@ impl<O: FnMut(Event<'_>)> Ingestion<'_, O> {
                         let answer = self.app.recorder.record_when_free(Fact::Refund(refund)).await?;
                         self.waiting.push_back((number, answer));
                     }
-                    Err(error) => go_on &= self.skip(number, &reason(&error)),
+                    Err(error) => go_on &= self.skip(number, &error.to_string()),
                 }
             }
             go_on &= self.settle_all().await?;
@@ -217,7 +217,7 @@ impl<O: FnMut(Event<'_>)> Ingestion<'_, O> {
         match answer.await.map_err(|_| Error::Unavailable)?? {
             Ok(recorded) if recorded.replayed => self.counts.replayed += 1,
             Ok(_) => self.counts.recorded += 1,
-            Err(refusal) => return Ok(self.skip(number, &reason(&refusal.at(Vec::new())))),
+            Err(refusal) => return Ok(self.skip(number, &refusal.at(Vec::new()).to_string())),
         }
         (self.observe)(Event::Settled(self.counts));
         Ok(true)

@@ -3,7 +3,6 @@
 use serde::Deserialize;
 
 use crate::app::clock::Clock;
-use crate::app::error::{Error, UserError};
 use crate::app::purchase::{PurchaseLine, RecordPurchase};
 use crate::app::recorder::fact::NewPurchase;
 use crate::app::refund::RecordRefund;
@@ -46,18 +45,7 @@ pub(super) fn parse_json(line: &[u8], clock: &Clock) -> Result<Record, String> {
 fn check(purchase: RecordPurchase, clock: &Clock) -> Result<Record, String> {
     match purchase.check_by(clock, &[]) {
         Ok(purchase) => Ok(Record::Purchase(Box::new(purchase))),
-        Err(error) => Err(reason(&error)),
-    }
-}
-
-/// Describes an error with the field names of the line: `lines.0.amount: must not be negative; …`.
-pub fn reason(error: &Error) -> String {
-    match error {
-        Error::Refused(errors) => {
-            let one = |error: &UserError| format!("{}: {}", error.path.join("."), error.message);
-            errors.iter().map(one).collect::<Vec<_>>().join("; ")
-        }
-        other => other.to_string(),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -8,6 +8,7 @@ use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 use windfall::app::recorder::fact::{Fact, NewPurchase, NewRefund};
 use windfall::config;
+use windfall::engine::external_id::ExternalId;
 use windfall::engine::time::Instant;
 
 use crate::engine::convert;
@@ -58,16 +59,16 @@ fn fact(fact: &oracle::generate::Fact, case: &Case, customer: usize) -> Fact {
             let mut purchase = convert::purchase(purchase);
             purchase.refunds.clear();
             purchase.key.external_id = own(&purchase.key.external_id, customer);
-            Fact::Purchase(NewPurchase { customer_external_id: name(customer), purchase })
+            Fact::Purchase(NewPurchase { customer_external_id: ExternalId::stored(name(customer)), purchase })
         }
         oracle::generate::Fact::Refund { of, refund } => {
             let refunded = case.purchases.iter().find(|purchase| purchase.external_id == *of).unwrap();
             let all = convert::purchase(refunded);
             let index = refunded.refunds.iter().position(|other| other.external_id == refund.external_id).unwrap();
             Fact::Refund(NewRefund {
-                external_id: own(&refund.external_id, customer),
-                purchase_external_id: own(of, customer),
-                customer_external_id: name(customer),
+                external_id: ExternalId::stored(own(&refund.external_id, customer)),
+                purchase_external_id: ExternalId::stored(own(of, customer)),
+                customer_external_id: ExternalId::stored(name(customer)),
                 refunded_at: Instant(0),
                 refund: all.refunds[index].clone(),
             })

@@ -197,7 +197,7 @@ fn damaged() -> (Vec<u8>, Vec<(usize, &'static str)>) {
     };
     bad(&mut text, change("colour", json!("red")), "unknown field `colour`");
     bad(&mut text, b"{\"externalId\":\"bad\"}".to_vec(), "missing field `customerExternalId`");
-    bad(&mut text, change("total", json!("3.001")), "total: has more decimals than the currency");
+    bad(&mut text, change("total", json!("3.001")), "total: must have at most 2 decimals");
     bad(&mut text, change("total", json!("three")), "total: must be a decimal such as 19.99");
     bad(&mut text, change("total", json!("-3.00")), "total: must not be negative");
     bad(
@@ -439,7 +439,7 @@ async fn what_cannot_be_read_is_refused_before_anything_is_made() {
     let mut illegal: serde_json::Value = serde_json::from_str(&campaigns()).unwrap();
     illegal[1]["goal"] = json!({"spend": {"amount": "0.001"}});
     let illegal = files.put("illegal.json", illegal.to_string());
-    let reasons = ["campaign `euros`: goal.spend.amount: has more decimals than the currency"];
+    let reasons = ["campaign `euros`: goal.spend.amount: must have at most 2 decimals"];
     refused(run(&mut with_campaigns(&url, &good, &illegal)), &reasons);
     assert!(!sqlite.unwrap().path().exists(), "a database was created");
 }

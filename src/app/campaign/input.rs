@@ -427,7 +427,7 @@ fn check_award(check: &mut Check, award: AwardInput) -> Option<AwardRule> {
         AwardInput::Points(points) => Some(AwardRule::Points(points)),
         AwardInput::PointsPerUnit(rate) => {
             let rate = check.parsed(&["award", "pointsPerUnit"], scaled(&rate, RATE_DECIMALS), |error| match error {
-                MoneyError::TooManyDecimals => UserErrorCode::TooManyDecimals,
+                MoneyError::TooManyDecimals(_) => UserErrorCode::TooManyDecimals,
                 MoneyError::OutOfRange => UserErrorCode::OutOfRange,
                 MoneyError::Malformed | MoneyError::UnknownCurrency => UserErrorCode::Invalid,
             });

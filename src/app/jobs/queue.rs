@@ -99,6 +99,9 @@ pub enum End {
     },
 }
 
+/// Null as an instant. PostgreSQL would take a bare NULL for a text here.
+const NULL: &str = "CAST(NULL AS bigint)";
+
 /// Ends an attempt, and returns the resulting state. Changes nothing if another worker has claimed the job.
 pub async fn end(app: &App, job: &job::Model, end: End) -> Result<JobState, Error> {
     let now = app.clock.now();
@@ -114,15 +117,19 @@ pub async fn end(app: &App, job: &job::Model, end: End) -> Result<JobState, Erro
     let finished = matches!(state, JobState::Done | JobState::Dead).then_some(now.0);
     let attempts = if error.is_some() { job.attempts } else { 0 };
     let (waiting, ended) = (JobState::Waiting.to_value(), state.to_value());
-    let next = format!("CASE WHEN \"requests\" = {} THEN '{ended}' ELSE '{waiting}' END", job.requests);
+    // A request that came in meanwhile puts the job back.
+    let unless_requested = |ended: &str, otherwise: &str| {
+        Expr::cust(format!("CASE WHEN \"requests\" = {} THEN {ended} ELSE {otherwise} END", job.requests))
+    };
+    let finished = finished.map_or_else(|| NULL.to_owned(), |at| at.to_string());
     job::Entity::update_many()
-        .col_expr(job::Column::State, Expr::cust(next))
+        .col_expr(job::Column::State, unless_requested(&format!("'{ended}'"), &format!("'{waiting}'")))
         .col_expr(job::Column::RunAt, Expr::value(run_at.0))
         .col_expr(job::Column::Attempts, Expr::value(attempts))
         .col_expr(job::Column::Error, Expr::value(error))
         .col_expr(job::Column::Lease, Expr::value(Option::<i64>::None))
         .col_expr(job::Column::LeasedUntil, Expr::value(Option::<i64>::None))
-        .col_expr(job::Column::FinishedAt, Expr::value(finished))
+        .col_expr(job::Column::FinishedAt, unless_requested(&finished, NULL))
         .filter(held(job))
         .exec(app.database.write())
         .await?;

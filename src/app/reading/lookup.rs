@@ -16,8 +16,9 @@ use tracing::Instrument as _;
 
 use crate::app::campaign::set::Revision;
 use crate::app::database::Database;
-use crate::app::error::{Error, TEXT_BYTES};
+use crate::app::error::Error;
 use crate::app::rows::{Kind, Rows, left_join};
+use crate::engine::external_id::check_text;
 use crate::metrics;
 
 /// The maximum number of concurrent statements. Each needs a connection.
@@ -165,7 +166,7 @@ async fn answer(database: Database, asks: Vec<Ask>, recent: Option<Remembered>) 
     names.sort_unstable();
     names.dedup();
     // No customer can have another name, and PostgreSQL does not accept U+0000 in a parameter.
-    names.retain(|name| (1..=TEXT_BYTES).contains(&name.len()) && !name.contains('\0'));
+    names.retain(|name| check_text(name).is_ok());
     let heads = look_up(&database, &names, at).await.map(Arc::new);
     if let (Some(recent), Ok(heads)) = (&recent, &heads) {
         names.iter().for_each(|name| recent.remember(name, heads));

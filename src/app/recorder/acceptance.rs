@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use entity::{idempotency_key, ledger_entry, purchase, refund};
 use sea_orm::{EntityTrait, ExprTrait, QueryFilter};
 
-use super::fact::{AdjustPoints, Fact, MAX_REFUNDS, NewPurchase, NewRefund, Refusal};
+use super::fact::{Fact, MAX_REFUNDS, NewAdjustment, NewPurchase, NewRefund, Refusal};
 use super::insertion::{Insertion, insert_once};
 use super::touched::{Batch, Customers, Touched};
 use crate::app::error::{Error, UserErrorCode};
@@ -154,8 +154,8 @@ async fn accept_refunds(
 /// Loads all stored refunds of the purchases that these refunds name, and the stored refunds with the ids of these refunds.
 async fn load_refunds(batch: &Batch<'_>, sent: &[(usize, &NewRefund)]) -> Result<Vec<refund::Model>, Error> {
     let of = |column, values: Vec<String>| any(batch.backend(), column, values);
-    let purchases = sent.iter().map(|(_, refund)| refund.purchase_external_id.clone()).collect();
-    let ids = sent.iter().map(|(_, refund)| refund.external_id.clone()).collect();
+    let purchases = sent.iter().map(|(_, refund)| refund.purchase_external_id.to_string()).collect();
+    let ids = sent.iter().map(|(_, refund)| refund.external_id.to_string()).collect();
     let either = of(refund::Column::PurchaseExternalId, purchases).or(of(refund::Column::ExternalId, ids));
     Ok(refund::Entity::find().filter(either).all(batch.tx).await?)
 }
@@ -168,7 +168,7 @@ fn within_limit<'a>(sent: impl Iterator<Item = &'a NewRefund>, stored: &'a [refu
         *counts.entry(&row.purchase_external_id).or_default() += 1;
     }
     let mut admit = |refund: &'a NewRefund| {
-        if known.contains(refund.external_id.as_str()) {
+        if known.contains(&*refund.external_id) {
             return true;
         }
         let count = counts.entry(&refund.purchase_external_id).or_default();
@@ -204,7 +204,7 @@ fn same_refund_lines(a: &str, b: &str) -> bool {
 
 async fn accept_adjustments(
     batch: &Batch<'_>,
-    sent: Vec<(usize, &AdjustPoints)>,
+    sent: Vec<(usize, &NewAdjustment)>,
     customers: &mut Customers,
     verdicts: &mut [Verdict],
 ) -> Result<(), Error> {
@@ -245,17 +245,17 @@ async fn accept_adjustments(
 /// Returns for each adjustment whether it is already stored or allowed for the balance of its customer. The balance includes the
 /// adjustments before it.
 fn within_balance<'a>(
-    sent: impl Iterator<Item = &'a AdjustPoints>,
+    sent: impl Iterator<Item = &'a NewAdjustment>,
     stored: &'a [idempotency_key::Model],
     customers: &Customers,
 ) -> Vec<bool> {
     let mut known: HashSet<&str> = stored.iter().map(|row| row.key.as_str()).collect();
     let mut balances: HashMap<&str, i64> = HashMap::new();
-    let mut admit = |adjustment: &'a AdjustPoints| {
+    let mut admit = |adjustment: &'a NewAdjustment| {
         if known.contains(adjustment.idempotency_key.as_str()) {
             return true;
         }
-        let name = adjustment.customer_external_id.as_str();
+        let name = &*adjustment.customer_external_id;
         let recorded = customers.get(name).map_or(0, |customer| customer.row.balance);
         let balance = balances.entry(name).or_insert(recorded);
         let fits = adjustment.fits(*balance);
@@ -269,7 +269,7 @@ fn within_balance<'a>(
 }
 
 /// Returns the row of the idempotency key. Its `sequence` is set when the adjustment is posted.
-fn key_row(adjustment: &AdjustPoints, customer: &Touched) -> idempotency_key::Model {
+fn key_row(adjustment: &NewAdjustment, customer: &Touched) -> idempotency_key::Model {
     idempotency_key::Model {
         key: adjustment.idempotency_key.clone(),
         request: adjustment.request(),

@@ -9,7 +9,7 @@ use sea_orm::{ConnectionTrait, DatabaseBackend, EntityTrait, QueryFilter};
 use super::acceptance::Verdict;
 use super::context::Context;
 use super::evaluation::Evaluation;
-use super::fact::{AdjustPoints, Fact, Recorded, Refusal};
+use super::fact::{Fact, NewAdjustment, Recorded, Refusal};
 use super::prepared::{Preparation, TooLong};
 use super::recount::Repair;
 use super::touched::{Batch, Customers, Touched, lock_in_order};
@@ -185,8 +185,8 @@ fn answer(facts: &[&Fact], verdicts: Vec<Verdict>, customers: &Customers) -> Vec
 }
 
 /// Returns the entry that an adjustment of this batch posted. Adjustments are posted in the order in which they were accepted.
-fn posted_by(customer: &Touched, adjustment: &AdjustPoints) -> Option<ledger_entry::Model> {
-    let same = |accepted: &AdjustPoints| accepted.idempotency_key == adjustment.idempotency_key;
+fn posted_by(customer: &Touched, adjustment: &NewAdjustment) -> Option<ledger_entry::Model> {
+    let same = |accepted: &NewAdjustment| accepted.idempotency_key == adjustment.idempotency_key;
     let index = customer.adjustments.iter().position(same)?;
     customer.entries.iter().filter(|entry| entry.kind == LedgerEntryKind::Adjustment).nth(index).cloned()
 }

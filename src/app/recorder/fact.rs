@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use entity::{award, customer, ledger_entry};
 
-use crate::app::error::{Check, Error, UserError, UserErrorCode};
-use crate::engine::account::MAX_EXACT;
+use crate::app::error::{Error, UserError, UserErrorCode};
+use crate::engine::external_id::ExternalId;
 use crate::engine::purchase::{Line, Purchase, Refund};
 use crate::engine::time::Instant;
 
@@ -24,7 +24,7 @@ pub enum Fact {
     /// A refund of a recorded purchase.
     Refund(NewRefund),
     /// A manual change of a customer's points.
-    Adjustment(AdjustPoints),
+    Adjustment(NewAdjustment),
     /// Evaluates what was deferred for this customer (an external id), as far as one commit may.
     Evaluation(String),
     /// Evaluates everything that is recorded for this customer (an external id) from the beginning, and posts the difference.
@@ -54,7 +54,7 @@ impl Fact {
 /// A purchase that passed its checks and can be recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewPurchase {
-    pub customer_external_id: String,
+    pub customer_external_id: ExternalId,
     /// The purchase, without refunds.
     pub purchase: Purchase,
 }
@@ -74,10 +74,10 @@ fn category_len(line: &Line) -> usize {
 /// A refund that passed its checks and can be recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewRefund {
-    pub external_id: String,
-    pub purchase_external_id: String,
+    pub external_id: ExternalId,
+    pub purchase_external_id: ExternalId,
     /// The customer of the purchase.
-    pub customer_external_id: String,
+    pub customer_external_id: ExternalId,
     pub refunded_at: Instant,
     /// The part that the engine uses.
     pub refund: Refund,
@@ -91,28 +91,16 @@ impl NewRefund {
     }
 }
 
-/// An adjustment as the client sent it.
+/// An adjustment that was checked as far as that is possible without the database.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AdjustPoints {
-    pub customer_external_id: String,
+pub struct NewAdjustment {
+    pub customer_external_id: ExternalId,
     pub points: i64,
     pub reason: String,
     pub idempotency_key: String,
 }
 
-impl AdjustPoints {
-    /// Checks everything that can be checked without the database.
-    pub fn check(self, path: &[String]) -> Result<Self, Error> {
-        let mut check = Check::at(path);
-        check.text(&["customerExternalId"], &self.customer_external_id);
-        check.text(&["reason"], &self.reason);
-        check.text(&["idempotencyKey"], &self.idempotency_key);
-        if self.points == 0 || self.points.abs() > MAX_EXACT {
-            check.fail(&["points"], UserErrorCode::OutOfRange, "must not be zero and must be within ±(2^53 − 1)");
-        }
-        check.finish(Some(self))
-    }
-
+impl NewAdjustment {
     /// Whether the adjustment is allowed for this balance. The result must not be beyond the limit in the direction of the
     /// adjustment. So a balance that is already beyond the limit can still be adjusted towards zero.
     pub fn fits(&self, balance: i64) -> bool {
@@ -122,7 +110,7 @@ impl AdjustPoints {
 
     /// Returns the content that a duplicate of the adjustment must have, as text.
     pub fn request(&self) -> String {
-        serde_json::json!(["adjustPoints", self.customer_external_id, self.points, self.reason]).to_string()
+        serde_json::json!(["adjustPoints", &*self.customer_external_id, self.points, self.reason]).to_string()
     }
 }
 

@@ -10,7 +10,7 @@ use sea_orm::{
 
 use super::changed::ChangedAwards;
 use super::context::Commit;
-use super::fact::AdjustPoints;
+use super::fact::NewAdjustment;
 use super::recount::Repair;
 use crate::app::campaign::set::CampaignSet;
 use crate::app::error::Error;
@@ -61,7 +61,7 @@ pub(super) struct Touched {
     /// The new purchases of this batch. Duplicates are not included; the same applies to refunds and adjustments.
     pub(super) purchases: Vec<purchase::Model>,
     pub(super) refunds: Vec<refund::Model>,
-    pub(super) adjustments: Vec<AdjustPoints>,
+    pub(super) adjustments: Vec<NewAdjustment>,
     /// The awards that the batch changed.
     pub(super) awards: ChangedAwards,
     /// The ledger entries that the batch posted.

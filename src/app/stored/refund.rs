@@ -15,8 +15,8 @@ pub fn to_row(
     version: i64,
 ) -> Result<refund::Model, Error> {
     Ok(refund::Model {
-        external_id: new.external_id.clone(),
-        purchase_external_id: new.purchase_external_id.clone(),
+        external_id: new.external_id.to_string(),
+        purchase_external_id: new.purchase_external_id.to_string(),
         customer_id,
         refunded_at: new.refunded_at.0,
         recorded_at: recorded_at.0,

@@ -9,7 +9,6 @@ use crate::app::campaign::input::CampaignInput;
 use crate::app::campaign::{activate as activate_campaign, create};
 use crate::app::error::{Error, UserErrorCode};
 use crate::app::viewer::Viewer;
-use crate::ingest::record::reason;
 
 /// Reads and checks the file. If one campaign is invalid, all are refused before any of them is created.
 pub(super) fn read(file: &Path) -> anyhow::Result<Vec<CampaignInput>> {
@@ -50,5 +49,5 @@ fn not_made(name: &str, error: &Error) -> anyhow::Error {
 }
 
 fn refused(name: &str, error: &Error) -> anyhow::Error {
-    anyhow::anyhow!("campaign `{name}`: {}", reason(error))
+    anyhow::anyhow!("campaign `{name}`: {error}")
 }

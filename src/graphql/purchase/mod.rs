@@ -10,6 +10,7 @@ use crate::app::error::Error;
 use crate::app::model;
 use crate::app::purchase::{Net, net};
 use crate::app::stored::purchase::key;
+use crate::engine::external_id::ExternalId;
 use crate::engine::money::Currency;
 use crate::engine::time::Instant;
 use crate::graphql::award::Award;
@@ -30,7 +31,7 @@ pub struct Purchase(pub Arc<model::Purchase>);
 impl Purchase {
     /// An opaque id, unique across all types.
     pub(super) async fn id(&self) -> ID {
-        GlobalId::Purchase(self.0.external_id.clone()).into()
+        GlobalId::Purchase(ExternalId::stored(&self.0.external_id)).into()
     }
 
     /// The shop's id of the purchase, unique among purchases.
@@ -159,13 +160,13 @@ impl PurchaseQuery {
             return Some(Err(error.into()));
         }
         let name = match by {
-            PurchaseBy::ExternalId(external_id) => external_id,
+            PurchaseBy::ExternalId(external_id) => ExternalId::parse(external_id).ok()?,
             PurchaseBy::Id(id) => match GlobalId::parse(&id)? {
                 GlobalId::Purchase(external_id) => external_id,
                 _ => return None,
             },
         };
-        let purchase = ctx.loaders().load_one(FindPurchase(name)).await;
+        let purchase = ctx.loaders().load_one(FindPurchase(name.into())).await;
         purchase.map(|purchase| purchase.map(Purchase)).map_err(ApiError::from).transpose()
     }
 }

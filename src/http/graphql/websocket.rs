@@ -89,7 +89,7 @@ pub(super) async fn upgrade(endpoint: Arc<Endpoint>, mut head: Parts, format: Fo
         .write_buffer_size(0)
         .on_upgrade(move |socket| {
             sockets.track_future(async move {
-                let connection = Connection { endpoint, socket, input, operations: StreamMap::new() };
+                let connection = Socket { endpoint, socket, input, operations: StreamMap::new() };
                 serve(connection, handshake).await;
                 drop(place);
             })
@@ -128,7 +128,7 @@ impl From<Close> for End {
     }
 }
 
-async fn serve(mut connection: Connection, handshake: Caller) {
+async fn serve(mut connection: Socket, handshake: Caller) {
     let end = match connection.socket.protocol() {
         Some(_) => connection.run(handshake).await.unwrap_or_else(|end| end),
         None => Close::new(4406, "Subprotocol not acceptable").into(),
@@ -150,7 +150,7 @@ async fn serve(mut connection: Connection, handshake: Caller) {
     let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
 }
 
-struct Connection {
+struct Socket {
     endpoint: Arc<Endpoint>,
     socket: WebSocket,
     /// Counts the unfinished bytes of the underlying connection.
@@ -242,7 +242,7 @@ impl Incoming {
     }
 }
 
-impl Connection {
+impl Socket {
     /// Serves the socket until the client closes it or the server must close it.
     async fn run(&mut self, handshake: Caller) -> Result<End, End> {
         let app = Arc::clone(&self.endpoint.app);

@@ -23,7 +23,7 @@ const MAX_PRICE: f64 = 30.0;
 /// What the price may rise for each MiB that an attack sends, because the server must receive and read it.
 const MAX_PRICE_PER_MIB: f64 = 80.0;
 /// The highest CPU time of an attack on an optimised build, in seconds. It is checked when `WINDFALL_BINARY` is set, for
-/// example to `target/release/windfall`.
+/// example to `target/dist/windfall`.
 const MAX_SECONDS: f64 = 0.010;
 /// The limit on memory growth over [`REPEATED`] attacks.
 const MAX_GROWTH_BYTES: u64 = 1 << 20;

@@ -81,7 +81,10 @@ async fn a_cold_read_costs_the_same_however_much_a_window_holds() {
                 let current: Vec<_> =
                     told.iter().map(|one| (one.campaign.row.name.as_str(), one.progress.current)).collect();
                 let all = 8 * base();
-                assert_eq!(current, [("P1D", 144 * 100), ("P30D", all.min(30 * 144)), ("P300D", all), ("P3660D", all * 100)]);
+                assert_eq!(
+                    current,
+                    [("P1D", 144 * 100), ("P30D", all.min(30 * 144)), ("P300D", all), ("P3660D", all * 100)]
+                );
             }
         }
     }

@@ -8,8 +8,9 @@ use std::sync::Arc;
 use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait};
 use serde_json::json;
 use windfall::app::adjustment;
+use windfall::app::adjustment::AdjustPoints;
 use windfall::app::error::{Error, UserErrorCode};
-use windfall::app::recorder::fact::{AdjustPoints, Fact};
+use windfall::app::recorder::fact::Fact;
 use windfall::app::refund::{self, RecordRefund};
 
 use crate::support::app::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, purchase_input};
