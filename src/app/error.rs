@@ -95,7 +95,8 @@ pub enum Error {
     /// The queue of writes is full.
     #[error("the server is overloaded: retry after a pause")]
     Overloaded,
-    /// The database does not respond, or the server is stopping. The caller can safely retry.
+    /// The database does not respond, or the server is stopping. The caller can safely retry. (A full disk is an
+    /// [`Error::Database`], which `graphql::error` reports with the same code.)
     #[error("the server is temporarily unavailable: retry after a pause")]
     Unavailable,
     /// The clocks of the node and its database differ too much to decide whether a purchase lies in the future.

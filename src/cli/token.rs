@@ -7,7 +7,8 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use serde_json::json;
 
 use crate::config::Auth;
-use crate::http::auth::{Role, is_external_id};
+use crate::engine::external_id::check_text;
+use crate::http::auth::Role;
 
 /// Mint a token that this configuration accepts.
 #[derive(Debug, clap::Args)]
@@ -50,7 +51,7 @@ pub fn run(args: &Args, config: &Auth, now: i64) -> anyhow::Result<()> {
 /// Returns a signed token that is valid for `ttl` from `now`. `now` is in microseconds since 1970.
 pub fn mint(config: &Auth, role: Role, sub: &str, ttl: Duration, now: i64) -> Result<String, TokenError> {
     let secret = config.hs256_secret.as_ref().ok_or(TokenError::NoSecret)?;
-    if !is_external_id(sub) {
+    if check_text(sub).is_err() {
         return Err(TokenError::Subject);
     }
     let issued_at = now.div_euclid(1_000_000);

@@ -1,4 +1,4 @@
-//! Accepts facts in the order in which they came in. A new fact is stored and added to its customer. If a fact was sent before,
+//! Accepts facts: purchases, then refunds, then adjustments, each kind in the order in which its facts came in. A new fact is stored and added to its customer. If a fact was sent before,
 //! its whole content is compared with the stored content: it is either a duplicate or a conflict.
 
 use std::collections::{BTreeMap, HashMap, HashSet};

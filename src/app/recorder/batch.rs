@@ -58,7 +58,7 @@ pub(super) async fn commit(
         return Ok(Committed::TooLong(TooLong { customer: name.clone(), touches: Vec::new(), repair: true }));
     }
     let verdicts = acceptance::accept(&batch, facts, &mut customers).await?;
-    repair::recount(&batch, &mut customers, prepared.as_mut()).await?;
+    repair::begin(&batch, &mut customers, prepared.as_mut()).await?;
     let evaluated = match evaluation::evaluate(&batch, &customers, prepared).await? {
         Evaluation::Done(evaluated) => evaluated,
         Evaluation::TooLong(too_long) => return Ok(Committed::TooLong(too_long)),

@@ -56,8 +56,8 @@ where
     let keyed = |row: E::Model| (key_of(&row), row);
     let mut stored: BTreeMap<String, E::Model> = known.into_iter().map(keyed).collect();
     let mut new: BTreeMap<String, E::Model> = BTreeMap::new();
-    for (key, row) in rows.into_iter().map(keyed).filter(|(key, _)| !stored.contains_key(key)) {
-        new.entry(key).or_insert(row);
+    for (id, row) in rows.into_iter().map(keyed).filter(|(id, _)| !stored.contains_key(id)) {
+        new.entry(id).or_insert(row);
     }
     let models: Vec<E::Model> = new.values().cloned().collect();
     let inserted: HashSet<String> = insert_new::<E>(batch.tx, &models, &[], key).await?.into_iter().collect();

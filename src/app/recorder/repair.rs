@@ -1,5 +1,5 @@
 //! Repairs a customer: evaluates its whole history again and trusts no recorded value that follows from others. The counters of
-//! the customer and the statuses of its awards are restored before the evaluation ([`recount`]), the points of the awards during
+//! the customer and the statuses of its awards are restored before the evaluation ([`begin`]), the points of the awards during
 //! it ([`restore_points`]). Then the points that the ledger lacks or has too much are posted ([`Repair::settle`]).
 //!
 //! A repair reads everything that is recorded of the customer. It does so on a snapshot of the database (`preparation`). The
@@ -38,7 +38,7 @@ pub(super) fn restore_points(rows: &mut [award::Model], reached: &[Reached]) -> 
 }
 
 /// Counts again what is recorded of the customers under repair, and restores their counters and the statuses of their awards.
-pub(super) async fn recount(
+pub(super) async fn begin(
     batch: &Batch<'_>,
     customers: &mut Customers,
     prepared: Option<&mut Prepared>,

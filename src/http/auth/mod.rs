@@ -18,6 +18,7 @@ use jwks::Jwks;
 use serde::Deserialize;
 
 use crate::config::{Auth, PublicKeys};
+use crate::engine::external_id::check_text;
 pub use jwks::JwksError;
 use keys::Key;
 pub use keys::KeyError;
@@ -25,15 +26,12 @@ pub use keys::KeyError;
 /// The largest token, in bytes. Tokens with many claims take about 2 kB.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
-/// The longest subject, in bytes. The `externalId` of a customer has the same limit.
-const SUBJECT_BYTES_MAX: usize = 200;
-
 /// The role in a token, which decides what the caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// May read its own data and subscribe to its own updates.
     Customer,
-    /// May record purchases and read any customer.
+    /// May record purchases and refunds, and read any customer.
     Storefront,
     /// May do everything, including changing campaigns.
     Admin,
@@ -225,7 +223,7 @@ impl Verifier {
             return Err(AuthError::Claim("typ"));
         }
         let role = claims.role.and_then(|role| role.parse().ok()).ok_or(AuthError::Claim("role"))?;
-        let subject = claims.sub.filter(|sub| is_external_id(sub)).ok_or(AuthError::Claim("sub"))?;
+        let subject = claims.sub.filter(|sub| check_text(sub).is_ok()).ok_or(AuthError::Claim("sub"))?;
         Ok(Token { role, subject, expires_at })
     }
 }
@@ -262,11 +260,6 @@ impl Audience {
 /// use a claim `typ`, whose value is "Bearer" for an access token.
 fn is_access_token(typ: Option<&str>) -> bool {
     typ.is_none_or(|typ| ["JWT", "at+jwt", "Bearer"].iter().any(|access| access.eq_ignore_ascii_case(typ)))
-}
-
-/// Whether a text can be the `externalId` of a customer.
-pub(crate) fn is_external_id(text: &str) -> bool {
-    (1..=SUBJECT_BYTES_MAX).contains(&text.len()) && !text.contains('\0')
 }
 
 /// Converts seconds since 1970 to microseconds. Returns `None` for times before 1970 and for numbers that are too large.

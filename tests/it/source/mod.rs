@@ -87,7 +87,7 @@ const LAYERS: [Layer; 12] = [
     Layer { name: "metrics", modules: &[], crates: &[] },
     Layer { name: "cache", modules: &["metrics"], crates: &["moka", "redis"] },
     Layer { name: "live", modules: &["metrics"], crates: &["redis"] },
-    Layer { name: "ingest", modules: &["app", "config", "metrics"], crates: &["anyhow", "csv"] },
+    Layer { name: "ingest", modules: &["app"], crates: &["anyhow", "csv"] },
     Layer { name: "graphql", modules: &["app", "engine"], crates: &["async_graphql"] },
     Layer { name: "gate", modules: &[], crates: &["apollo_compiler", "moka", "strsim"] },
     Layer {
