@@ -1,5 +1,6 @@
-//! Accepts facts: purchases, then refunds, then adjustments, each kind in the order in which its facts came in. A new fact is stored and added to its customer. If a fact was sent before,
-//! its whole content is compared with the stored content: it is either a duplicate or a conflict.
+//! Accepts facts: purchases, then refunds, then adjustments, each kind in the order in which its facts came in. A new fact is
+//! stored and added to its customer. If a fact was sent before, its whole content is compared with the stored content: it is
+//! either a duplicate or a conflict.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

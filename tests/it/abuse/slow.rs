@@ -57,7 +57,8 @@ async fn heads_that_do_not_come_to_their_end_are_cut() {
             let (beginning, address) = (beginning.to_vec(), host(shop.address()).to_owned());
             slow.spawn(async move {
                 let mut stream = TcpStream::connect(address).await.unwrap();
-                stream.write_all(&beginning).await.unwrap();
+                // On a busy machine, the server may close the connection before the test has written to it.
+                let _ = stream.write_all(&beginning).await;
                 read_to_end(&mut stream).await;
             });
         }
