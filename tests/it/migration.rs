@@ -9,6 +9,7 @@ use migration::{MigrationName, MigrationTrait, Migrator, MigratorTrait, SchemaMa
 use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, EntityTrait, Schema, Statement};
 use sea_orm_migration::prelude::async_trait::async_trait;
 use windfall::app::database::Database;
+use windfall::app::node::FORMAT;
 use windfall::config;
 
 use crate::support::app::{ENGINES, Engine, open, settings};
@@ -113,7 +114,8 @@ async fn rows_that_are_there_are_brought_along() {
              award_number, balance, lifetime, running) VALUES (1, 'ada', 0, 2, 7, 0, 2, 2, 20, 20, '{}'), \
              (2, 'bob', 0, 0, 0, 0, 0, 0, 0, 0, '{}'); \
              INSERT INTO ledger_entry (customer_id, sequence, kind, points, balance_after, created_at, version) \
-             VALUES (1, 1, 'adjustment', 10, 10, 111, 1), (1, 2, 'adjustment', 10, 20, 222, 2)",
+             VALUES (1, 1, 'adjustment', 10, 10, 111, 1), (1, 2, 'adjustment', 10, 20, 222, 2); \
+             INSERT INTO installation (id, installation_id, revision) VALUES (1, 'i', 7)",
         )
         .await
         .unwrap();
@@ -122,6 +124,9 @@ async fn rows_that_are_there_are_brought_along() {
         let customers = entity::customer::Entity::find().all(database.read()).await.unwrap();
         let posted = customers.iter().map(|row| (row.external_id.as_str(), row.posted_at));
         assert_eq!(posted.collect::<BTreeMap<_, _>>(), BTreeMap::from([("ada", 222), ("bob", 0)]), "{engine:?}");
+        // Programs of earlier formats cannot read the new names of columns.
+        let installation = entity::installation::Entity::find().one(database.read()).await.unwrap().unwrap();
+        assert_eq!((installation.format, installation.set_revision), (FORMAT, 7), "{engine:?}");
     }
 }
 
