@@ -1,7 +1,8 @@
 //! The cost of a write. The numbers of rows and statements do not grow with the history, and the number of statements
 //! does not grow with the customers in a batch.
 
-use sea_orm::{ConnectionTrait, Statement};
+use entity::checkpoint;
+use sea_orm::{ConnectionTrait, EntityTrait, PaginatorTrait, Statement};
 use serde_json::{Value, json};
 use windfall::app::recorder::fact::Fact;
 use windfall::app::refund::{self, RecordRefund};
@@ -54,15 +55,18 @@ async fn shop(engine: Engine, purchases: i64) -> TestApp {
     test
 }
 
-async fn refund_of(test: &TestApp, purchase: &str) {
-    let input = RecordRefund {
+fn refund_input(purchase: &str) -> RecordRefund {
+    RecordRefund {
         external_id: format!("r-{purchase}"),
         purchase_external_id: purchase.to_owned(),
         refunded_at: Instant(NOW).to_string(),
         amount: None,
         lines: None,
-    };
-    refund::record(&test.app, &TestApp::shop(), vec![], input).await.unwrap();
+    }
+}
+
+async fn refund_of(test: &TestApp, purchase: &str) {
+    refund::record(&test.app, &TestApp::shop(), vec![], refund_input(purchase)).await.unwrap();
 }
 
 /// The statements of an append, of a late purchase and of its refund. The late purchase comes before the last award
@@ -90,6 +94,22 @@ async fn a_write_sends_as_many_statements_in_a_long_history() {
         for (short, long) in statements[0].into_iter().zip(statements[1]) {
             assert!(long * 10 <= short * 13 && long <= 60, "{engine:?}: {statements:?}");
         }
+    }
+}
+
+/// The next change can then stop at a stored checkpoint as soon as this one did.
+#[tokio::test]
+async fn a_local_change_keeps_the_checkpoint_at_which_it_stopped() {
+    for engine in ENGINES {
+        let test = shop(engine, SHORT).await;
+        let checkpoints = async || checkpoint::Entity::find().count(test.app.database.read()).await.unwrap();
+        let before = checkpoints().await;
+        for n in [30, 100, 101, 200] {
+            let input = RecordRefund { amount: Some("0.01".into()), ..refund_input(&format!("p{n:05}")) };
+            refund::record(&test.app, &TestApp::shop(), vec![], input).await.unwrap();
+        }
+        assert_eq!((checkpoints().await, before > 20), (before, true), "{engine:?}");
+        test.audit_is_clean().await;
     }
 }
 
