@@ -13,10 +13,11 @@ use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter,
 use super::App;
 use super::campaign::set::Campaign;
 use super::error::Error;
-use super::reading::recent_stats::{ByCampaign, Stats, Totals};
+use super::reading::recent_stats::{ByCampaign, Stats};
 use super::rows::any;
-use super::stored::budget::from_row;
+use super::stored;
 use super::viewer::Admin;
+use crate::engine::account::Totals;
 use crate::engine::budget::Budget;
 use crate::engine::time::Instant;
 
@@ -142,11 +143,7 @@ pub async fn load(app: &App, _: &Admin, campaigns: Vec<CampaignId>) -> Result<Ha
 fn sum(shards: Vec<campaign_stat::Model>) -> HashMap<CampaignId, Totals> {
     let mut totals: HashMap<CampaignId, Totals> = HashMap::new();
     for shard in shards {
-        let total = totals.entry(shard.campaign_id).or_default();
-        total.awards += shard.awards;
-        total.customers += shard.customers;
-        total.points_standing += shard.points_standing;
-        total.points_declined += shard.points_declined;
+        *totals.entry(shard.campaign_id).or_default() += stored::campaign_stat::from_row(&shard);
     }
     totals
 }
@@ -155,7 +152,7 @@ fn sum(shards: Vec<campaign_stat::Model>) -> HashMap<CampaignId, Totals> {
 pub async fn budgets(app: &App, campaigns: Vec<CampaignId>) -> Result<HashMap<CampaignId, Budget>, Error> {
     let keyed = any(app.database.backend(), budget::Column::CampaignId, campaigns.into_iter().map(|id| id.0));
     let rows = budget::Entity::find().filter(keyed).all(app.database.read()).await?;
-    let limited = |row: budget::Model| Some((row.campaign_id, from_row(&row)?));
+    let limited = |row: budget::Model| Some((row.campaign_id, stored::budget::from_row(&row)?));
     Ok(rows.into_iter().filter_map(limited).collect())
 }
 

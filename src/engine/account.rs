@@ -4,6 +4,8 @@
 //! Within a difference, reversals come before awards, and both are in award order. The caller keeps the order of customers
 //! and campaigns, locks the budget and stores what this module returns.
 
+use std::ops::{AddAssign, Sub};
+
 use super::award::Reached;
 use super::budget::{Budget, Decision, DecisionKind};
 use super::diff::{Changed, Diff, How, RecordedAward};
@@ -31,7 +33,7 @@ pub struct Tally {
     pub declined: i64,
 }
 
-/// How the totals of a campaign over all customers change.
+/// The totals of a campaign over all customers, or how they change.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     /// The number of standing awards.
@@ -42,6 +44,28 @@ pub struct Totals {
     pub points_standing: i64,
     /// The points of declined awards.
     pub points_declined: i64,
+}
+
+impl AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        self.awards += other.awards;
+        self.customers += other.customers;
+        self.points_standing += other.points_standing;
+        self.points_declined += other.points_declined;
+    }
+}
+
+impl Sub for Totals {
+    type Output = Self;
+
+    fn sub(self, other: Self) -> Self {
+        Self {
+            awards: self.awards - other.awards,
+            customers: self.customers - other.customers,
+            points_standing: self.points_standing - other.points_standing,
+            points_declined: self.points_declined - other.points_declined,
+        }
+    }
 }
 
 /// A ledger entry of an award, before it has a sequence.

@@ -23,10 +23,10 @@ use crate::app::error::Error;
 use crate::app::model::{Award, CampaignId, Customer, CustomerId, LedgerEntry, Purchase, Refund};
 use crate::app::reading::page::{Page, Slice};
 use crate::app::reading::progress::CampaignProgress;
-use crate::app::reading::recent_stats::Totals;
 use crate::app::reading::snapshot::{Extent, View};
 use crate::app::viewer::Viewer;
 use crate::app::{self, App};
+use crate::engine::account::Totals;
 use crate::engine::budget::Budget;
 use crate::engine::purchase::Key;
 

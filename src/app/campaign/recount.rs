@@ -9,10 +9,11 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 use super::{Change, note_limit};
 use crate::app::App;
 use crate::app::error::Error;
-use crate::app::reading::recent_stats::Totals;
 use crate::app::rows::{OnConflict, insert, update};
 use crate::app::stats::{counted, counters};
+use crate::app::stored::campaign_stat::to_row;
 use crate::app::viewer::Admin;
+use crate::engine::account::Totals;
 
 /// The shard of the statistics that gets the difference. Every installation has it.
 const SHARD: i32 = 0;
@@ -34,14 +35,7 @@ async fn recount_statistics(change: &Change<'_>, id: CampaignId, expected: Total
     if recorded == expected {
         return Ok(false);
     }
-    let lacking = campaign_stat::Model {
-        campaign_id: id,
-        shard: SHARD,
-        awards: expected.awards - recorded.awards,
-        customers: expected.customers - recorded.customers,
-        points_standing: expected.points_standing - recorded.points_standing,
-        points_declined: expected.points_declined - recorded.points_declined,
-    };
+    let lacking = to_row(id, SHARD, expected - recorded);
     insert::<campaign_stat::Entity>(&change.tx, &[lacking], OnConflict::Add).await?;
     Ok(true)
 }

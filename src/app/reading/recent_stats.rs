@@ -7,21 +7,9 @@ use entity::CampaignId;
 use tokio::sync::Mutex;
 
 use crate::app::error::Error;
+use crate::engine::account::Totals;
 use crate::engine::budget::Budget;
 use crate::engine::time::Instant;
-
-/// The totals of a campaign over all customers.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// The number of `STANDING` awards.
-    pub awards: i64,
-    /// The number of customers with a `STANDING` award.
-    pub customers: i64,
-    /// The points of the `STANDING` awards.
-    pub points_standing: i64,
-    /// The points that the `DECLINED` awards would have been worth.
-    pub points_declined: i64,
-}
 
 /// The totals of a campaign, and its budget if it has one.
 pub type Stats = (Totals, Option<Budget>);

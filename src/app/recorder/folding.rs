@@ -125,11 +125,14 @@ async fn feed_checkpoints(
     jobs: &mut [Job<'_>],
     asked: Vec<(usize, Checkpoints)>,
 ) -> Result<(), Error> {
-    let before = asked.iter().filter_map(|(index, asked)| Some((*index, asked.before.as_ref()?)));
-    let mut before = load_checkpoints(batch, jobs, before, Side::Before, 1).await?;
-    let after = asked.iter().filter(|(_, asked)| asked.count > 0).map(|(index, asked)| (*index, &asked.after));
+    let before = asked
+        .iter()
+        .filter_map(|(index, asked)| Some((*index, Stretch { after: None, to: Some(asked.before.clone()?) })));
+    let mut before = load_checkpoints(batch, jobs, before, Ends::Before, 1).await?;
+    let after = asked.iter().filter(|(_, asked)| asked.count > 0);
+    let after = after.map(|(index, asked)| (*index, Stretch { after: Some(asked.after.clone()), to: None }));
     let most = asked.iter().map(|(_, asked)| asked.count).max().unwrap_or_default();
-    let mut after = load_checkpoints(batch, jobs, after, Side::After, most).await?;
+    let mut after = load_checkpoints(batch, jobs, after, Ends::After, most).await?;
     for (index, asked) in asked {
         let before = before.remove(&index).and_then(|mut states| states.pop());
         let mut ahead = after.remove(&index).unwrap_or_default();
@@ -139,38 +142,28 @@ async fn feed_checkpoints(
     Ok(())
 }
 
-/// The side of a key on which checkpoints are loaded.
-#[derive(Clone, Copy)]
-enum Side {
-    Before,
-    After,
-}
-
-/// Loads, for each key, the nearest checkpoints on one side of it: at most `most`, in the order of the customer's purchases.
-async fn load_checkpoints<'a>(
+/// Loads checkpoints in each stretch: at most `most` that are nearest to its one end, in the order of the customer's purchases.
+async fn load_checkpoints(
     batch: &Batch<'_>,
     jobs: &[Job<'_>],
-    keys: impl Iterator<Item = (usize, &'a Key)>,
-    side: Side,
+    stretches: impl Iterator<Item = (usize, Stretch)>,
+    ends: Ends,
     most: usize,
 ) -> Result<HashMap<usize, Vec<State>>, Error> {
     let mut asked = Stretches::new(batch.backend());
     let mut places = Vec::new();
-    for (place, key) in keys {
-        let (after, to) = match side {
-            Side::Before => (None, Some(key.clone())),
-            Side::After => (Some(key.clone()), None),
-        };
-        asked.push_in(jobs[place].customer_id, jobs[place].campaign.id(), &Stretch { after, to });
+    for (place, stretch) in stretches {
+        asked.push_in(jobs[place].customer_id, jobs[place].campaign.id(), &stretch);
         places.push(place);
     }
     let mut found: HashMap<usize, Vec<State>> = HashMap::new();
     if asked.is_empty() {
         return Ok(found);
     }
-    let (ends, order) = match side {
-        Side::Before => (Ends::Before, "s.purchased_at DESC, s.external_id DESC"),
-        Side::After => (Ends::After, "s.purchased_at, s.external_id"),
+    let order = if matches!(ends, Ends::Before) {
+        "s.purchased_at DESC, s.external_id DESC"
+    } else {
+        "s.purchased_at, s.external_id"
     };
     let (what, conditions) = (format!("{INDEX}, t.*"), lies_in("s", Stored::Checkpoints, ends));
     for row in first_of_each(batch.tx, &what, "checkpoint", asked.into_rows(), &conditions, order, most).await? {

@@ -17,7 +17,7 @@ use super::touched::{Batch, Customers, Touched, lock_in_order};
 use crate::app::error::Error;
 use crate::app::rows::{OnConflict, any, delete, insert, update};
 use crate::app::stored::stretches::{Ends, Stored, Stretches, lies_in};
-use crate::app::stored::{award as awards, budget as budgets, checkpoint as checkpoints};
+use crate::app::stored::{award as awards, budget as budgets, campaign_stat as stats, checkpoint as checkpoints};
 use crate::engine::account::{Draft, Given, Totals};
 use crate::engine::budget::Decision;
 use crate::engine::diff::{Changed, How};
@@ -104,7 +104,7 @@ struct Writes {
     entries: Vec<ledger_entry::Model>,
     decisions: Vec<budget_decision::Model>,
     budgets: BTreeMap<CampaignId, budget::Model>,
-    stats: BTreeMap<CampaignId, campaign_stat::Model>,
+    totals: BTreeMap<CampaignId, Totals>,
     void_checkpoints: Stretches,
     checkpoints: Vec<checkpoint::Model>,
     keys: Vec<idempotency_key::Model>,
@@ -140,7 +140,7 @@ impl Posting<'_> {
         let effect = account.apply(&mut tally, budget.as_mut(), &diff);
         customer.set_account(&account);
         customer.running.entry(id).set_tally(tally);
-        self.count(id, &effect.totals);
+        *self.writes.totals.entry(id).or_default() += effect.totals;
         self.decide(id, customer, &effect.decisions);
         for gone in &diff.reversed {
             if let Some(row) = recorded.remove(&gone.number) {
@@ -176,14 +176,14 @@ impl Posting<'_> {
         }
         if let Some(tail) = outcome.tail.filter(|tail| customer.running.of(campaign).tail() != *tail) {
             customer.changed = true;
-            let standing = customer.running.entry(campaign);
-            standing.state = tail.state;
-            standing.since_checkpoint = tail.since_checkpoint;
+            let running = customer.running.entry(campaign);
+            running.state = tail.state;
+            running.since_checkpoint = tail.since_checkpoint;
         }
         let version = customer.next_version();
-        if let Some(standing) = customer.running.get_mut(campaign) {
-            let since = if outcome.appended { standing.history_version } else { None };
-            standing.history_version = since.or(Some(version));
+        if let Some(running) = customer.running.get_mut(campaign) {
+            let since = if outcome.appended { running.history_version } else { None };
+            running.history_version = since.or(Some(version));
         }
         Ok(())
     }
@@ -210,22 +210,6 @@ impl Posting<'_> {
     fn changed(&mut self, customer: &mut Touched, row: award::Model) {
         customer.awards.push(row.clone());
         self.writes.changed_awards.push(row);
-    }
-
-    fn count(&mut self, campaign: CampaignId, totals: &Totals) {
-        let shard = self.batch.shard;
-        let stat = self.writes.stats.entry(campaign).or_insert(campaign_stat::Model {
-            campaign_id: campaign,
-            shard,
-            awards: 0,
-            customers: 0,
-            points_standing: 0,
-            points_declined: 0,
-        });
-        stat.awards += totals.awards;
-        stat.customers += totals.customers;
-        stat.points_standing += totals.points_standing;
-        stat.points_declined += totals.points_declined;
     }
 
     /// Numbers the ledger entries of a customer: first the reversals, then the awards, then the adjustments.
@@ -304,7 +288,7 @@ impl Writes {
             entries: Vec::new(),
             decisions: Vec::new(),
             budgets: BTreeMap::new(),
-            stats: BTreeMap::new(),
+            totals: BTreeMap::new(),
             void_checkpoints: Stretches::new(batch.backend()),
             checkpoints: Vec::new(),
             keys: Vec::new(),
@@ -319,7 +303,9 @@ impl Writes {
         update::<idempotency_key::Entity>(tx, &self.keys).await?;
         insert::<budget_decision::Entity>(tx, &self.decisions, OnConflict::Fail).await?;
         update::<budget::Entity>(tx, &self.budgets.into_values().collect::<Vec<_>>()).await?;
-        let stats: Vec<campaign_stat::Model> = self.stats.into_values().collect();
+        let totals = self.totals.into_iter();
+        let stats: Vec<campaign_stat::Model> =
+            totals.map(|(id, totals)| stats::to_row(id, batch.shard, totals)).collect();
         insert::<campaign_stat::Entity>(tx, &stats, OnConflict::Add).await?;
         delete_checkpoints(batch, self.void_checkpoints).await?;
         insert::<checkpoint::Entity>(tx, &self.checkpoints, OnConflict::Fail).await?;

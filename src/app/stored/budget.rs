@@ -29,9 +29,9 @@ pub fn decision_kind(kind: BudgetDecisionKind) -> Option<DecisionKind> {
 
 /// Returns the status that a decision gave to its award, if it gave one.
 pub fn decided_status(kind: BudgetDecisionKind) -> Option<AwardStatus> {
-    match kind {
-        BudgetDecisionKind::Standing => Some(AwardStatus::Standing),
-        BudgetDecisionKind::Declined => Some(AwardStatus::Declined),
-        BudgetDecisionKind::Released | BudgetDecisionKind::Limit => None,
+    match decision_kind(kind)? {
+        DecisionKind::Standing => Some(AwardStatus::Standing),
+        DecisionKind::Declined => Some(AwardStatus::Declined),
+        DecisionKind::Released => None,
     }
 }

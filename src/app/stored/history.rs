@@ -37,23 +37,48 @@ pub struct Bounds {
     pub bytes: usize,
 }
 
-/// The first rows of a stretch.
+/// The first purchases of a stretch.
 #[derive(Clone, Debug, Default)]
-pub struct FirstRows {
-    /// In the order of the customer's purchases.
-    pub rows: Vec<purchase::Model>,
-    /// The stretch may have more rows.
-    pub more: bool,
+pub struct Page {
+    /// In order, with their refunds.
+    pub purchases: Vec<Purchase>,
+    /// The key of the last of these purchases if the stretch may have more. `None` if they are all.
+    pub reached: Option<Key>,
 }
 
-/// Reads the first rows of each stretch. One statement reads all stretches, but nothing that is between them.
-pub async fn first_rows(
+/// Reads the first purchases of each stretch, with their refunds. One statement reads all stretches, but nothing that is between
+/// them.
+pub async fn pages(
     db: &impl ConnectionTrait,
     stretches: &[(CustomerId, Stretch)],
     lines: Lines,
     bounds: Bounds,
-) -> Result<Vec<FirstRows>, Error> {
-    let mut first: Vec<FirstRows> = stretches.iter().map(|_| FirstRows::default()).collect();
+) -> Result<Vec<Page>, Error> {
+    let rows = first_rows(db, stretches, lines, bounds).await?;
+    let bought = rows.iter().flatten().map(|row| row.external_id.clone());
+    let refunds = refunds_for(db, bought, lines).await?;
+    let purchase = |row: &purchase::Model| {
+        let refunds = refunds.get(&row.external_id).map(Vec::as_slice).unwrap_or_default();
+        purchases::with_refunds(row, refunds)
+    };
+    let page = |rows: Vec<purchase::Model>| {
+        let bytes: usize = rows.iter().map(|row| row.lines.len()).sum();
+        let may_have_more = rows.len() >= bounds.rows || (lines == Lines::Loaded && bytes >= bounds.bytes);
+        let purchases = rows.iter().map(purchase).collect::<Result<Vec<_>, _>>()?;
+        let reached = purchases.last().filter(|_| may_have_more).map(|last| last.key.clone());
+        Ok(Page { purchases, reached })
+    };
+    rows.into_iter().map(page).collect()
+}
+
+/// Reads the first rows of each stretch, in the order of the customer's purchases.
+async fn first_rows(
+    db: &impl ConnectionTrait,
+    stretches: &[(CustomerId, Stretch)],
+    lines: Lines,
+    bounds: Bounds,
+) -> Result<Vec<Vec<purchase::Model>>, Error> {
+    let mut first = vec![Vec::new(); stretches.len()];
     if stretches.is_empty() {
         return Ok(first);
     }
@@ -67,47 +92,15 @@ pub async fn first_rows(
     let (rows, limit) = (asked.into_rows(), Limit { rows: bounds.rows, bytes });
     for row in first_of_each(db, &what, "purchase", rows, &conditions, "purchased_at, external_id", limit).await? {
         if let Some(first) = first.get_mut(index(&row)?) {
-            first.rows.push(purchase::Model::from_query_result(&row, "")?);
+            first.push(purchase::Model::from_query_result(&row, "")?);
         }
     }
-    for FirstRows { rows, more } in &mut first {
-        rows.sort_unstable_by(|a, b| (a.purchased_at, &a.external_id).cmp(&(b.purchased_at, &b.external_id)));
-        let bytes: usize = rows.iter().map(|row| row.lines.len()).sum();
-        *more = rows.len() >= bounds.rows || (lines == Lines::Loaded && bytes >= bounds.bytes);
+    for rows in &mut first {
+        rows.sort_unstable_by(|a: &purchase::Model, b| {
+            (a.purchased_at, &a.external_id).cmp(&(b.purchased_at, &b.external_id))
+        });
     }
     Ok(first)
-}
-
-/// The first purchases of a stretch.
-#[derive(Clone, Debug, Default)]
-pub struct Page {
-    /// In order, with their refunds.
-    pub purchases: Vec<Purchase>,
-    /// The key of the last of these purchases if the stretch may have more. `None` if they are all.
-    pub reached: Option<Key>,
-}
-
-/// Like [`first_rows`], but returns purchases with their refunds.
-pub async fn pages(
-    db: &impl ConnectionTrait,
-    stretches: &[(CustomerId, Stretch)],
-    lines: Lines,
-    bounds: Bounds,
-) -> Result<Vec<Page>, Error> {
-    let first = first_rows(db, stretches, lines, bounds).await?;
-    let bought = first.iter().flat_map(|first| &first.rows).map(|row| row.external_id.clone());
-    let refunds = refunds_for(db, bought, lines).await?;
-    first.into_iter().map(|first| page(&first, &refunds)).collect()
-}
-
-fn page(first: &FirstRows, refunds: &HashMap<String, Vec<refund::Model>>) -> Result<Page, Error> {
-    let with_refunds = |row: &purchase::Model| {
-        let refunds = refunds.get(&row.external_id).map(Vec::as_slice).unwrap_or_default();
-        purchases::with_refunds(row, refunds)
-    };
-    let purchases = first.rows.iter().map(with_refunds).collect::<Result<Vec<_>, _>>()?;
-    let reached = purchases.last().filter(|_| first.more).map(|last| last.key.clone());
-    Ok(Page { purchases, reached })
 }
 
 /// Returns the SQL for all columns of a purchase `t`.

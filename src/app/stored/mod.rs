@@ -2,6 +2,7 @@
 
 pub mod award;
 pub mod budget;
+pub mod campaign_stat;
 pub mod checkpoint;
 pub mod customer;
 pub mod history;

@@ -68,10 +68,7 @@ impl Ledger {
         let effect = self.account.apply(&mut self.tally, self.budget.as_mut(), diff);
         let decided = effect.decisions.iter().filter(|decision| decision.kind != DecisionKind::Released);
         self.decisions += u64::from(reached::to_u32(decided.count()));
-        self.totals.awards += effect.totals.awards;
-        self.totals.customers += effect.totals.customers;
-        self.totals.points_standing += effect.totals.points_standing;
-        self.totals.points_declined += effect.totals.points_declined;
+        self.totals += effect.totals;
         let mut given = effect.given.iter().map(|given| (given.number, given.standing));
         store.post(diff, |_| given.next().expect("each newly reached award is given"));
         let reversals = effect.reversals.iter().map(|draft| self.entry(EntryKind::Reversal, draft));
