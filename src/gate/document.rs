@@ -8,7 +8,9 @@ use apollo_compiler::validation::Valid;
 use apollo_compiler::{Name, Node, Schema};
 
 use super::cost::Counter;
+use super::documents::{Hash, hash_of};
 use super::limits::Limits;
+use super::plan::{Deciding, deciding};
 use super::refusal::{Code, MAX_REFUSALS, Refusal};
 use super::scalars::Scalars;
 use super::scan::{scan, without};
@@ -27,6 +29,7 @@ pub(super) struct Rules<'a> {
 }
 
 pub(super) struct Document {
+    hash: Hash,
     text_bytes: usize,
     executable: Valid<ExecutableDocument>,
     facts: HashMap<Option<Name>, Facts>,
@@ -36,14 +39,16 @@ pub(super) struct Document {
 pub(super) struct Facts {
     pub(super) introspects: bool,
     pub(super) never_null: NeverNull,
+    pub(super) deciding: Deciding,
 }
 
 impl Document {
     /// Parses and validates the text. Every operation must be valid, not only the one that the request names.
     pub(super) fn parse(rules: &Rules<'_>, text: &str) -> Result<Self, Vec<Refusal>> {
         let Rules { schema, scalars, limits } = *rules;
-        let descriptions = scan(text, limits).map_err(|refusal| vec![refusal])?.descriptions;
-        let text = &*without(text, &descriptions);
+        let sent = text;
+        let descriptions = scan(sent, limits).map_err(|refusal| vec![refusal])?.descriptions;
+        let text = &*without(sent, &descriptions);
         // A second line of defence behind the scan. The limit is in the parser's own units, of which a bracket takes several.
         let mut parser = Parser::new().recursion_limit(8 * limits.levels as usize);
         let ast = parser.parse_ast(text, SOURCE_NAME).map_err(|failed| vec![wording::syntax(text, &failed.errors)])?;
@@ -65,7 +70,8 @@ impl Document {
             let introspects = introspecting.contains(&operation.name);
             match values::check(schema, scalars, &executable, operation) {
                 Ok(never_null) => {
-                    facts.insert(operation.name.clone(), Facts { introspects, never_null });
+                    let deciding = deciding(&executable, operation);
+                    facts.insert(operation.name.clone(), Facts { introspects, never_null, deciding });
                 }
                 Err(more) => add(&mut refusals, more),
             }
@@ -76,7 +82,12 @@ impl Document {
         }
         let executable = Valid::assume_valid(executable);
         check_introspection(&executable, &introspecting)?;
-        Ok(Self { text_bytes: text.len(), executable, facts })
+        Ok(Self { hash: hash_of(sent), text_bytes: text.len(), executable, facts })
+    }
+
+    /// The hash of the text as the client sent it.
+    pub(super) fn hash(&self) -> Hash {
+        self.hash
     }
 
     pub(super) fn text_bytes(&self) -> usize {

@@ -18,11 +18,12 @@ use super::{Request, Rights};
 
 /// The assumed memory of a parsed document per byte of its text. A process that keeps thousands of documents of 22 to 2 000 bytes
 /// each grows by 41 to 86 bytes per byte of text.
-const BYTES_PER_TEXT_BYTE: usize = 96;
+pub(super) const BYTES_PER_TEXT_BYTE: usize = 96;
 /// The assumed memory of a document in addition to [`BYTES_PER_TEXT_BYTE`].
 const DOCUMENT_BYTES: usize = 1024;
 
-type Hash = [u8; 32];
+/// The SHA-256 of a document's text.
+pub(super) type Hash = [u8; 32];
 
 /// The documents that are known.
 pub(super) struct Documents {
@@ -119,7 +120,7 @@ fn unknown<T>() -> Result<T, Vec<Refusal>> {
     Err(vec![Refusal::new(Code::PersistedQueryNotFound, "PersistedQueryNotFound")])
 }
 
-fn hash_of(text: &str) -> Hash {
+pub(super) fn hash_of(text: &str) -> Hash {
     Sha256::digest(text).into()
 }
 
@@ -142,9 +143,9 @@ mod tests {
 
     const TEXT: &str = "{ me { id } }";
 
-    fn ask(gate: &Gate, query: &str, hash: Option<&str>, rights: Rights) -> Result<String, Code> {
+    fn ask(gate: &Gate<String>, query: &str, hash: Option<&str>, rights: Rights) -> Result<String, Code> {
         let request = Request { query, hash, operation_name: None, variables: "" };
-        gate.admit(&request, rights).map(|admitted| admitted.document).map_err(|refusals| refusals[0].code)
+        gate.admit(&request, rights).map(|admitted| admitted.document.clone()).map_err(|refusals| refusals[0].code)
     }
 
     fn hex(text: &str) -> String {
@@ -184,7 +185,7 @@ mod tests {
     #[test]
     fn tokens_count_until_they_have_been_parsed() {
         let mut gate = gate();
-        let tokens = |gate: &Gate, query: &str| {
+        let tokens = |gate: &Gate<String>, query: &str| {
             gate.unread_tokens(&Request { query, hash: None, operation_name: None, variables: "" })
         };
         assert_eq!(tokens(&gate, TEXT), 6);
@@ -205,7 +206,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_bounded_in_bytes() {
         let limits = Limits { documents_bytes: 1 << 20, ..Limits::default() };
-        let gate = Gate::new(SDL, Scalars::default(), limits).unwrap();
+        let gate = Gate::new(SDL, Scalars::default(), limits, std::convert::identity).unwrap();
         for n in 0..2_000 {
             assert!(ask(&gate, &format!("{{ me {{ a{n}: id }} }}"), None, Rights::default()).is_ok());
         }

@@ -57,24 +57,24 @@ type RecordPayload { replayed: Boolean! customer: Customer errors: [String!]! }
 type Subscription { ticks(after: String): Int! points: Customer! }
 "#;
 
-pub(super) fn gate() -> Gate {
+pub(super) fn gate() -> Gate<String> {
     let even = Scalar { fits: |value| value.as_i64().is_some_and(|number| number % 2 == 0), expected: "write it even" };
-    Gate::new(SDL, [("Even", even)].into(), Limits::default()).unwrap()
+    Gate::new(SDL, [("Even", even)].into(), Limits::default(), std::convert::identity).unwrap()
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "tests write the values inside the call")]
-pub(super) fn admit_with(query: &str, variables: Value) -> Result<Admitted, Vec<Refusal>> {
+pub(super) fn admit_with(query: &str, variables: Value) -> Result<Admitted<String>, Vec<Refusal>> {
     let variables = &variables.to_string();
     gate().admit(&Request { query, hash: None, operation_name: None, variables }, Rights::default())
 }
 
-pub(super) fn admit(query: &str) -> Result<Admitted, Vec<Refusal>> {
+pub(super) fn admit(query: &str) -> Result<Admitted<String>, Vec<Refusal>> {
     admit_with(query, json!({}))
 }
 
 /// Returns the normalised text. Panics if the query is refused.
 pub(super) fn normalized(query: &str, variables: Value) -> String {
-    admit_with(query, variables).unwrap().document
+    admit_with(query, variables).unwrap().document.clone()
 }
 
 /// Returns the code and the message of the first refusal. Panics if the query is admitted.

@@ -32,10 +32,12 @@ pub struct Limits {
     /// The most items that `first` and `last` can request. The gate does not check this limit, but states it if a request costs
     /// too much.
     pub max_page_items: u32,
-    /// The highest price in points, as defined by [`Admitted::cost`](super::Admitted::cost).
+    /// The highest price in points, as defined by [`Plan::cost`](super::Plan::cost).
     pub max_cost: u32,
     /// Approximate memory in bytes for parsed documents that are kept, without those on the list.
     pub documents_bytes: u64,
+    /// Approximate memory in bytes for the plans that are kept.
+    pub plans_bytes: u64,
 }
 
 impl Default for Limits {
@@ -56,7 +58,8 @@ impl Default for Limits {
             list_items: 5,
             max_page_items: 100,
             max_cost: 50_000,
-            documents_bytes: 32 << 20,
+            documents_bytes: 24 << 20,
+            plans_bytes: 8 << 20,
         }
     }
 }

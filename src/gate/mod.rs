@@ -2,8 +2,8 @@
 //!
 //! The gate knows the schema's SDL and nothing else: no resolvers, no transport, no roles (the caller passes [`Rights`]).
 //! Reading order: `scan` (one pass over the text before any parser), `cost` (counts without expanding fragments), `document`
-//! (parses and validates), `documents` (keeps known documents), `values`, `variables` with `coercion`, `normalize`, `points` and
-//! `print`.
+//! (parses and validates), `documents` (keeps known documents), `values`, `variables` with `coercion`, `plan` (keeps what follows),
+//! `normalize`, `points` and `print`.
 //!
 //! Invariants:
 //! - Work is linear in the size of the text until every count is within [`Limits`]. Only then may code expand fragments. No
@@ -21,6 +21,7 @@ mod fixture;
 mod limits;
 mod normalize;
 mod places;
+mod plan;
 mod points;
 mod print;
 mod refusal;
@@ -33,6 +34,8 @@ mod values;
 mod variables;
 mod wording;
 
+use std::sync::Arc;
+
 use apollo_compiler::Schema;
 use apollo_compiler::executable::{Operation, OperationType};
 use apollo_compiler::response::JsonMap;
@@ -41,24 +44,28 @@ use coercion::Context;
 use document::{Document, Rules};
 use documents::Documents;
 use normalize::{ConcreteTypes, Normalizer, Selected};
+use plan::{PlanKey, Plans, Shape};
 use print::Printed;
 use serde_json::{Map, Value};
 use suggest::suggest;
 
 pub use limits::Limits;
 pub use places::Places;
+pub use plan::Plan;
 pub use refusal::{Code, Refusal};
 pub use scalars::{Scalar, Scalars};
 
 /// The executor supports this field of `__Type`, but its SDL omits introspection types, and the validator's `__Type` lacks it.
 const IS_ONE_OF: &str = "extend type __Type { isOneOf: Boolean }";
 
-/// Checks requests against one schema and its limits.
-pub struct Gate {
+/// Checks requests against one schema and its limits. The executor runs documents of type `D`.
+pub struct Gate<D> {
     schema: Valid<Schema>,
     scalars: Scalars,
     concrete_types: ConcreteTypes,
     documents: Documents,
+    plans: Plans<D>,
+    parse: fn(String) -> D,
     limits: Limits,
 }
 
@@ -98,22 +105,19 @@ pub enum OperationKind {
 }
 
 /// A request that passed the gate and may run.
-#[derive(Clone, Debug)]
-pub struct Admitted {
-    pub operation: OperationKind,
-    /// The root fields that the operation selects, by name and without duplicates.
-    pub fields: Vec<String>,
-    pub operation_name: Option<String>,
-    /// The text of the normalised operation, which runs in place of the text that the client sent.
-    pub document: String,
-    /// Maps the fields of `document` to their places in the client's text.
-    pub places: Places,
-    /// The values of exactly the variables that `document` uses.
+#[derive(Debug)]
+pub struct Admitted<D> {
+    pub plan: Arc<Plan<D>>,
+    /// The values of exactly the variables that the plan uses.
     pub variables: Map<String, Value>,
-    /// The price in points. Each field that can run costs one point, multiplied by the items of every list around it. A page has
-    /// as many items as `first` or `last` requests, by default [`Limits::page_items`]. A list with a list argument has as many
-    /// items as that argument. Any other list has [`Limits::list_items`].
-    pub cost: u32,
+}
+
+impl<D> std::ops::Deref for Admitted<D> {
+    type Target = Plan<D>;
+
+    fn deref(&self) -> &Plan<D> {
+        &self.plan
+    }
 }
 
 impl OperationKind {
@@ -127,13 +131,15 @@ impl OperationKind {
     }
 }
 
-impl Gate {
-    /// Creates a gate for the schema with this SDL, which has the form that the executor prints.
-    pub fn new(sdl: &str, scalars: Scalars, limits: Limits) -> Result<Self, SchemaError> {
+impl<D: Send + Sync + 'static> Gate<D> {
+    /// Creates a gate for the schema with this SDL, which has the form that the executor prints. `parse` turns the text of a
+    /// normalised operation into what the executor runs.
+    pub fn new(sdl: &str, scalars: Scalars, limits: Limits, parse: fn(String) -> D) -> Result<Self, SchemaError> {
         let schema = Schema::parse_and_validate(format!("{sdl}\n{IS_ONE_OF}\n"), "schema.graphql")
             .map_err(|failed| SchemaError(failed.errors.to_string()))?;
         let concrete_types = normalize::concrete_types(&schema);
-        Ok(Self { schema, scalars, concrete_types, documents: Documents::new(&limits), limits })
+        let (documents, plans) = (Documents::new(&limits), plan::plans(&limits));
+        Ok(Self { schema, scalars, concrete_types, documents, plans, parse, limits })
     }
 
     /// From now on, only callers with [`Rights::unlisted`] may run documents with other texts. Fails if a text is not valid.
@@ -149,7 +155,7 @@ impl Gate {
     }
 
     /// Decides whether the request may run, and returns the normalised operation to run.
-    pub fn admit(&self, request: &Request<'_>, rights: Rights) -> Result<Admitted, Vec<Refusal>> {
+    pub fn admit(&self, request: &Request<'_>, rights: Rights) -> Result<Admitted<D>, Vec<Refusal>> {
         let refused = |refusals: Vec<Refusal>| {
             let suggested = |refusal| if rights.introspection { suggest(&self.schema, refusal) } else { refusal };
             refusals.into_iter().map(suggested).collect::<Vec<_>>()
@@ -161,19 +167,29 @@ impl Gate {
         }
         let context = Context::new(&self.schema, &self.scalars, self.limits.variables_levels);
         let variables = variables::coerce(context, operation, &facts.never_null, request.variables)?;
-        self.admit_operation(&document, operation, &variables).map_err(|refusal| vec![refusal])
+        let shape = Shape::of(operation, &facts.deciding, &variables);
+        let key = PlanKey { document: document.hash(), operation: operation.name.clone(), shape };
+        let plan = match self.plans.get(&key) {
+            Some(plan) => plan,
+            None => {
+                let plan = Arc::new(self.plan(&document, operation, &variables).map_err(|refusal| vec![refusal])?);
+                self.plans.insert(key, Arc::clone(&plan));
+                plan
+            }
+        };
+        let used = plan.used.iter().filter_map(|name| {
+            let value = serde_json::to_value(variables.get(name.as_str())?).ok()?;
+            Some((name.to_string(), value))
+        });
+        let variables = used.collect();
+        Ok(Admitted { plan, variables })
     }
 
     fn rules(&self) -> Rules<'_> {
         Rules { schema: &self.schema, scalars: &self.scalars, limits: &self.limits }
     }
 
-    fn admit_operation(
-        &self,
-        document: &Document,
-        operation: &Operation,
-        variables: &JsonMap,
-    ) -> Result<Admitted, Refusal> {
+    fn plan(&self, document: &Document, operation: &Operation, variables: &JsonMap) -> Result<Plan<D>, Refusal> {
         let Self { schema, concrete_types, limits, .. } = self;
         let selected =
             Normalizer::new(schema, concrete_types, document.executable(), variables, limits).operation(operation)?;
@@ -187,10 +203,6 @@ impl Gate {
             return Err(Refusal::new(Code::TooExpensive, message));
         }
         let Printed { text, used, fields: printed } = print::print(operation, &selected, variables, limits)?;
-        let used = used.into_iter().filter_map(|name| {
-            let value = serde_json::to_value(variables.get(name.as_str())?).ok()?;
-            Some((name.to_string(), value))
-        });
         let mut fields = Vec::new();
         if let Selected::Fields(selected) = &selected {
             for field in selected {
@@ -200,18 +212,18 @@ impl Gate {
                 }
             }
         }
-        Ok(Admitted {
-            fields,
+        Ok(Plan {
             operation: match operation.operation_type {
                 OperationType::Query => OperationKind::Query,
                 OperationType::Mutation => OperationKind::Mutation,
                 OperationType::Subscription => OperationKind::Subscription,
             },
-            operation_name: operation.name.as_ref().map(ToString::to_string),
-            document: text,
+            fields,
             places: Places::new(printed, &document.executable().sources),
-            variables: used.collect(),
+            used: used.into_iter().cloned().collect(),
             cost,
+            text_bytes: text.len(),
+            document: (self.parse)(text),
         })
     }
 }

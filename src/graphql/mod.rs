@@ -27,6 +27,7 @@ pub mod window;
 use std::future::poll_fn;
 use std::sync::Arc;
 
+use async_graphql::parser::types::ExecutableDocument;
 use async_graphql::{MergedObject, MergedSubscription, Response, SDLExportOptions, ValidationMode, Variables};
 use futures_util::{Stream, StreamExt};
 
@@ -59,6 +60,17 @@ pub struct Subscription(points_update::PointsSubscription, campaign::stats::Camp
 
 type Executor = async_graphql::Schema<Query, Mutation, Subscription>;
 
+/// An operation in the form that the executor runs: parsed once and run often. The gate prints only text that the parser accepts.
+/// Any other text stays text, for which the executor reports the syntax error.
+pub struct Document(Result<ExecutableDocument, String>);
+
+impl Document {
+    /// Parses the text of one operation, as the gate prints it.
+    pub fn parse(text: String) -> Self {
+        Self(async_graphql::parser::parse_query(&text).map_err(|_| text))
+    }
+}
+
 /// An executable schema and the application that it reads and writes.
 pub struct Schema {
     executor: Executor,
@@ -85,7 +97,7 @@ fn executor() -> Executor {
 
 impl Schema {
     /// Executes a query or mutation that the gate has admitted.
-    pub async fn execute(&self, caller: Caller, document: String, variables: Variables) -> Response {
+    pub async fn execute(&self, caller: Caller, document: &Document, variables: Variables) -> Response {
         let (turns, reads) = (Turns::default(), Reads::default());
         let tells_reads = caller.tells_reads;
         let request = self.request(caller, None, document, variables, turns.clone(), reads.clone());
@@ -108,7 +120,7 @@ impl Schema {
         &self,
         caller: Caller,
         allowance: Allowance,
-        document: String,
+        document: &Document,
         variables: Variables,
     ) -> impl Stream<Item = Response> + Send + use<> {
         let turns = Turns::default();
@@ -126,7 +138,7 @@ impl Schema {
         &self,
         caller: Caller,
         allowance: Option<Allowance>,
-        document: String,
+        document: &Document,
         variables: Variables,
         turns: Turns,
         reads: Reads,
@@ -134,7 +146,14 @@ impl Schema {
         let Caller { viewer, expires_at, .. } = caller;
         let loaders = Loaders::start(Arc::clone(&self.app), viewer.clone(), turns, reads);
         let session = Session { app: Arc::clone(&self.app), viewer, expires_at, allowance, loaders };
-        async_graphql::Request::new(document).variables(variables).data(session)
+        match &document.0 {
+            Ok(parsed) => {
+                let mut request = async_graphql::Request::new("").variables(variables).data(session);
+                request.set_parsed_query(parsed.clone());
+                request
+            }
+            Err(text) => async_graphql::Request::new(text),
+        }
     }
 }
 

@@ -144,15 +144,15 @@ async fn run(query: &str, variables: Value) -> (String, Vec<String>) {
         .validation_mode(ValidationMode::Fast)
         .data(Arc::clone(&log))
         .finish();
-    let gate = Gate::new(&schema.sdl(), Scalars::default(), Limits::default()).unwrap();
+    let gate = Gate::new(&schema.sdl(), Scalars::default(), Limits::default(), std::convert::identity).unwrap();
     let admitted = gate
         .admit(
             &Request { query, hash: None, operation_name: None, variables: &variables.to_string() },
             Rights { introspection: true, ..Rights::default() },
         )
         .unwrap();
-    let variables = Variables::from_json(Value::Object(admitted.variables));
-    let answer = schema.execute(async_graphql::Request::new(admitted.document).variables(variables)).await;
+    let variables = Variables::from_json(Value::Object(admitted.variables.clone()));
+    let answer = schema.execute(async_graphql::Request::new(admitted.document.clone()).variables(variables)).await;
     let errors: Vec<_> = answer.errors.iter().map(|error| error.message.clone()).collect();
     let text = format!("{}{}", answer.data, if errors.is_empty() { String::new() } else { format!(" {errors:?}") });
     let ran = log.lock().unwrap().clone();
@@ -268,11 +268,11 @@ async fn the_query_that_tools_ask_a_schema_with_is_answered() {
 #[tokio::test]
 async fn a_subscription_streams() {
     let schema = Schema::build(Query, Mutation, Subscription).data(Log::default()).finish();
-    let gate = Gate::new(&schema.sdl(), Scalars::default(), Limits::default()).unwrap();
+    let gate = Gate::new(&schema.sdl(), Scalars::default(), Limits::default(), std::convert::identity).unwrap();
     let query = "subscription S { ticks { id ...F } } fragment F on Customer { id name }";
     let request = Request { query, hash: None, operation_name: Some("S"), variables: "" };
     let admitted = gate.admit(&request, Rights::default()).unwrap();
-    let stream = schema.execute_stream(async_graphql::Request::new(admitted.document));
+    let stream = schema.execute_stream(async_graphql::Request::new(admitted.document.clone()));
     let answers: Vec<_> = stream.map(|answer| answer.data.to_string()).collect().await;
     assert_eq!(answers, [r#"{ticks: {id: "1", name: "n1"}}"#, r#"{ticks: {id: "2", name: "n2"}}"#]);
 }

@@ -9,7 +9,7 @@ use super::super::{Admitted, Code, Refusal};
 /// The default stack size of threads in Rust and in Tokio.
 const STACK_BYTES: usize = 2 << 20;
 
-fn on_small_stack(query: String) -> Result<Admitted, Vec<Refusal>> {
+fn on_small_stack(query: String) -> Result<Admitted<String>, Vec<Refusal>> {
     let thread = std::thread::Builder::new().stack_size(STACK_BYTES).spawn(move || admit(&query));
     thread.unwrap().join().unwrap()
 }

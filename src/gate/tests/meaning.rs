@@ -177,7 +177,7 @@ fn assert_same_meaning(schema: &Valid<Schema>, query: &str, variables: &Value) {
     let (aliases, directives) = (u32::MAX, u32::MAX);
     // The normalised text may be longer than the original, because it repeats the fields for each concrete type.
     let limits = Limits { tokens: 20 * tokens, fields: 5 * fields, aliases, directives, ..Limits::default() };
-    let gate = Gate::new(SDL, Scalars::default(), limits).unwrap();
+    let gate = Gate::new(SDL, Scalars::default(), limits, std::convert::identity).unwrap();
     let admit = |query: &str, variables: Value| {
         gate.admit(
             &Request { query, hash: None, operation_name: None, variables: &variables.to_string() },
@@ -195,7 +195,7 @@ fn assert_same_meaning(schema: &Valid<Schema>, query: &str, variables: &Value) {
         assert_eq!(sent, kept, "{query}\n{}", admitted.document);
     }
     let again = admit(&admitted.document, kept_variables).unwrap();
-    let told = |of: &Admitted| (of.operation, of.fields.clone(), of.document.clone(), of.variables.clone(), of.cost);
+    let told = |of: &Admitted<String>| (of.operation, of.fields.clone(), of.document.clone(), of.variables.clone(), of.cost);
     assert_eq!(told(&again), told(&admitted), "normalising twice changes nothing");
 }
 

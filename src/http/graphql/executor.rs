@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::app::allowance::{Allowance, Limited};
 use crate::app::error::Error;
 use crate::gate::{self, Admitted, Gate, Limits, OperationKind, Places, Refusal, Rights, Scalar, Scalars, SchemaError};
-use crate::graphql::Schema;
+use crate::graphql::{Document, Schema};
 use crate::graphql::scalar::FORMS;
 use crate::graphql::session::Caller;
 use crate::http::auth::AuthError;
@@ -21,7 +21,7 @@ use crate::{config, graphql};
 
 /// The gate, which admits requests, and the schema, which executes them.
 pub struct Executor {
-    gate: Gate,
+    gate: Gate<Document>,
     schema: Schema,
 }
 
@@ -39,7 +39,7 @@ pub struct Reply {
 impl Executor {
     /// Builds the gate and the schema. Fails if the schema is not valid, which is a bug.
     pub fn new(app: Arc<App>, config: &config::Limits) -> Result<Self, SchemaError> {
-        let gate = Gate::new(&graphql::sdl(), scalars(), limits(config))?;
+        let gate = Gate::new(&graphql::sdl(), scalars(), limits(config), Document::parse)?;
         Ok(Self { gate, schema: graphql::schema(app) })
     }
 
@@ -60,7 +60,7 @@ impl Executor {
     }
 
     /// Passes a request through the gate. Returns the reply to send if the gate refuses the request.
-    pub fn admit(&self, request: GraphqlRequest, rights: Rights) -> Result<Admitted, Reply> {
+    pub fn admit(&self, request: GraphqlRequest, rights: Rights) -> Result<Admitted<Document>, Reply> {
         let GraphqlRequest { query, hash, operation_name, variables } = request;
         let asked = gate::Request {
             query: &query,
@@ -72,13 +72,13 @@ impl Executor {
     }
 
     /// Executes a query or a mutation. A subscription is an error here.
-    pub async fn execute(&self, caller: Caller, admitted: Admitted) -> Reply {
+    pub async fn execute(&self, caller: Caller, admitted: Admitted<Document>) -> Reply {
         if admitted.operation == OperationKind::Subscription {
             let message = "subscriptions need a WebSocket, or a request that accepts text/event-stream";
             return Reply::error(Error::BadUserInput(message.to_owned()));
         }
-        let Admitted { document, places, variables: values, .. } = admitted;
-        Reply::ran(self.schema.execute(caller, document, variables(values)).await, &places)
+        let Admitted { plan, variables: values } = admitted;
+        Reply::ran(self.schema.execute(caller, &plan.document, variables(values)).await, &plan.places)
     }
 
     /// Executes a subscription and returns a stream with one reply per event. The stream ends when the caller owes
@@ -87,11 +87,11 @@ impl Executor {
         &self,
         caller: Caller,
         allowance: Allowance,
-        admitted: Admitted,
+        admitted: Admitted<Document>,
     ) -> impl Stream<Item = Reply> + Send + use<> {
-        let Admitted { document, places, variables: values, .. } = admitted;
-        let responses = self.schema.subscribe(caller, allowance, document, variables(values));
-        responses.map(move |response| Reply::ran(response, &places))
+        let Admitted { plan, variables: values } = admitted;
+        let responses = self.schema.subscribe(caller, allowance, &plan.document, variables(values));
+        responses.map(move |response| Reply::ran(response, &plan.places))
     }
 }
 

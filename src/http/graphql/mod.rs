@@ -39,6 +39,7 @@ use crate::app::share::Share;
 use crate::app::viewer::Viewer;
 use crate::engine::time::Instant;
 use crate::gate::{Admitted, OperationKind, Rights};
+use crate::graphql::Document;
 use crate::graphql::session::Caller;
 use crate::{config, metrics};
 
@@ -122,11 +123,11 @@ impl Endpoint {
 
     /// Charges the caller for a request and passes the request through the gate. Returns the reply to send if the request
     /// is refused.
-    fn admit(&self, caller: &Caller, request: GraphqlRequest) -> Result<Admitted, Reply> {
+    fn admit(&self, caller: &Caller, request: GraphqlRequest) -> Result<Admitted<Document>, Reply> {
         self.decide(caller, request).inspect_err(|_| refused())
     }
 
-    fn decide(&self, caller: &Caller, request: GraphqlRequest) -> Result<Admitted, Reply> {
+    fn decide(&self, caller: &Caller, request: GraphqlRequest) -> Result<Admitted<Document>, Reply> {
         let allowance = self.limits.allowance(&caller.viewer);
         // A request that is refused takes time too, so it costs a point.
         allowance.charge(1).map_err(Reply::limited)?;
@@ -144,7 +145,7 @@ impl Endpoint {
     }
 
     /// Executes a query or a mutation in a separate task, to its end. The caller waits for it at most until the timeout.
-    async fn execute(&self, caller: Caller, admitted: Admitted) -> Reply {
+    async fn execute(&self, caller: Caller, admitted: Admitted<Document>) -> Reply {
         let Some(turn) = self.limits.turn(&caller.viewer.who()) else { return overloaded() };
         let (executor, allowance) = (Arc::clone(&self.executor), self.limits.allowance(&caller.viewer));
         let cost = admitted.cost;
@@ -168,7 +169,7 @@ impl Endpoint {
 
     /// Executes an operation as a stream of events. A subscription gives one reply per event, any other operation one
     /// reply.
-    fn stream(self: &Arc<Self>, caller: Caller, admitted: Admitted) -> Result<Events, Reply> {
+    fn stream(self: &Arc<Self>, caller: Caller, admitted: Admitted<Document>) -> Result<Events, Reply> {
         if admitted.operation != OperationKind::Subscription {
             let endpoint = Arc::clone(self);
             let reply = futures_util::stream::once(async move { endpoint.execute(caller, admitted).await });
@@ -198,7 +199,7 @@ struct Measured {
 }
 
 impl Measured {
-    fn begin(admitted: &Admitted) -> Self {
+    fn begin(admitted: &Admitted<Document>) -> Self {
         let (operation, fields) = (admitted.operation.as_str(), admitted.fields.clone());
         // The outcome stays `error` if the task panics.
         Self { operation, fields, began: tokio::time::Instant::now(), outcome: "error" }
@@ -231,7 +232,7 @@ struct Opened {
 }
 
 impl Opened {
-    fn begin(admitted: &Admitted) -> Self {
+    fn begin(admitted: &Admitted<Document>) -> Self {
         let opened = Self { fields: admitted.fields.clone(), failed: false };
         opened.count("ok", 1);
         // The series exists from the start, so that Prometheus sees the first failure as an increase.
