@@ -3,7 +3,12 @@
 use std::process::ExitCode;
 
 use clap::Parser;
+use mimalloc::MiMalloc;
 use windfall::cli::Cli;
+
+/// A request allocates on one thread and frees on another, for which the allocator of glibc takes locks.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Only the stack bounds a deep recursion. The gate refuses deep documents, and a large stack is the second line of defence.
 const STACK_BYTES: usize = 16 << 20;

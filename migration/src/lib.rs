@@ -10,6 +10,7 @@ mod m20261128_000006_order_awards_and_checkpoints;
 mod m20261128_000007_index_awards_by_campaign;
 mod m20261128_000008_index_awards_by_status;
 mod m20261129_000001_name_set_revisions;
+mod m20261129_000002_lighten_writes;
 pub mod online;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
@@ -30,6 +31,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261128_000007_index_awards_by_campaign::Migration),
             Box::new(m20261128_000008_index_awards_by_status::Migration),
             Box::new(m20261129_000001_name_set_revisions::Migration),
+            Box::new(m20261129_000002_lighten_writes::Migration),
         ]
     }
 }

@@ -11,6 +11,21 @@ use sea_orm_migration::sea_orm::{DbBackend, Statement};
 /// Creates an index unless PostgreSQL has a usable one of this name. `columns` lists the indexed columns in order, such as
 /// `customer_id, status`.
 pub async fn create_index(manager: &SchemaManager<'_>, name: &str, table: &str, columns: &str) -> Result<(), DbErr> {
+    create(manager, name, table, &format!("({columns})")).await
+}
+
+/// Like [`create_index`], but the index covers only the rows that meet a condition. A query can use it if it repeats the condition.
+pub async fn create_partial_index(
+    manager: &SchemaManager<'_>,
+    name: &str,
+    table: &str,
+    columns: &str,
+    condition: &str,
+) -> Result<(), DbErr> {
+    create(manager, name, table, &format!("({columns}) WHERE {condition}")).await
+}
+
+async fn create(manager: &SchemaManager<'_>, name: &str, table: &str, definition: &str) -> Result<(), DbErr> {
     let db = manager.get_connection();
     match is_valid(db, name).await? {
         Some(true) => return Ok(()),
@@ -19,7 +34,7 @@ pub async fn create_index(manager: &SchemaManager<'_>, name: &str, table: &str, 
         None => {}
     }
     let concurrently = concurrently(db, table).await?;
-    db.execute_unprepared(&format!("CREATE INDEX {concurrently}{name} ON {table} ({columns})")).await?;
+    db.execute_unprepared(&format!("CREATE INDEX {concurrently}{name} ON {table} {definition}")).await?;
     Ok(())
 }
 

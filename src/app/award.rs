@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use entity::{AwardStatus, CampaignId, CustomerId, award};
-use sea_orm::{FromQueryResult, QueryResult};
+use sea_orm::{FromQueryResult, QueryResult, Value};
 
 use super::App;
 use super::customer::scope;
@@ -55,8 +55,6 @@ impl From<AwardStatus> for Status {
 }
 
 impl Status {
-    const ALL: [Self; 3] = [Self::Standing, Self::Reversed, Self::Declined];
-
     const fn stored(self) -> &'static str {
         match self {
             Self::Standing => "standing",
@@ -67,21 +65,32 @@ impl Status {
 }
 
 impl AwardFilter {
-    /// Each status, with the campaign if there is one, becomes one search of an index.
+    /// Statuses that few awards have become one search each, in an index that contains no standing awards. Otherwise, all awards
+    /// are searched, because most of them stand.
     fn conditions(&self) -> Filter {
-        if *self == Self::default() {
-            return Filter::default();
+        let mut filter = Filter::default();
+        let mut row: Vec<Value> = Vec::new();
+        if let Some(campaign) = self.campaign {
+            filter.sql += " AND s.campaign_id = r.campaign";
+            filter.columns.push(("campaign", Kind::Int));
+            row.push(campaign.0.into());
         }
-        let of_campaign = self.campaign.map(|campaign| (" AND s.campaign_id = r.campaign", campaign));
-        let mut columns = vec![("status", Kind::Text)];
-        columns.extend(of_campaign.map(|_| ("campaign", Kind::Int)));
-        let row = |status: &Status| {
-            let campaign = of_campaign.map(|(_, campaign)| campaign.0.into());
-            std::iter::once(status.stored().into()).chain(campaign).collect()
+        filter.rows = match self.statuses.as_deref() {
+            None => vec![row],
+            Some(statuses) if statuses.contains(&Status::Standing) => {
+                let stored: Vec<String> = statuses.iter().map(|status| format!("'{}'", status.stored())).collect();
+                filter.sql += &format!(" AND s.status IN ({})", stored.join(", "));
+                vec![row]
+            }
+            Some(statuses) => {
+                // The indexes repeat the first condition.
+                filter.sql += " AND s.status <> 'standing' AND s.status = r.status";
+                filter.columns.push(("status", Kind::Text));
+                let with = |status: &Status| row.iter().cloned().chain([status.stored().into()]).collect();
+                statuses.iter().map(with).collect()
+            }
         };
-        let statuses = self.statuses.as_deref().unwrap_or(&Status::ALL);
-        let sql = " AND s.status = r.status".to_owned() + of_campaign.map_or("", |(sql, _)| sql);
-        Filter { sql, columns, rows: statuses.iter().map(row).collect() }
+        filter
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use entity::installation;
 use migration::{MigrationTrait, Migrator, MigratorTrait};
+use parking_lot::Mutex;
 use sea_orm::sqlx::postgres::PgPoolOptions;
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::sqlx::{Connection as _, Executor as _};
@@ -44,12 +45,28 @@ const ONLINE_LOCK: i64 = 0x57_46_4f_4e;
 /// The pause between two attempts to take [`ONLINE_LOCK`].
 const ONLINE_LOCK_PAUSE: Duration = Duration::from_millis(100);
 
+/// After how long without use a connection is tested before its next use. A server that was restarted has closed it.
+const UNTESTED_IDLE: Duration = Duration::from_secs(1);
+/// How long after a cancelled `BEGIN` each connection that is released is rolled back. Its release may take as long as a statement.
+const CANCELLED_FRESH: Duration = Duration::from_secs(120);
 /// Returning a connection to the pool may take this much longer than a statement. Then the connection is closed, because a server
 /// that is gone never responds.
 const RELEASE_MARGIN: Duration = Duration::from_secs(5);
 /// While the database is read-only, older connections are replaced, because another server may have become the primary.
 const READ_ONLY_CONNECTION_AGE: Duration = Duration::from_secs(5);
 
+/// Settings of each session (PostgreSQL), which a pooler in front may ignore. Without the isolation level, it is set in each
+/// transaction. The others are about speed: frequent statements search by index, whatever the sizes of the tables are. The planner
+/// would plan each of them again for each use, and would read small tables as a whole.
+const SESSION: [(&str, &str); 6] = [
+    ("default_transaction_isolation", "read committed"),
+    ("plan_cache_mode", "force_generic_plan"),
+    ("enable_seqscan", "off"),
+    ("enable_hashjoin", "off"),
+    ("enable_mergejoin", "off"),
+    // A table without an index is read as a whole nevertheless, at a price at which PostgreSQL would compile the statement.
+    ("jit", "off"),
+];
 /// When PostgreSQL closes the connection of a node that is gone: seconds without traffic before the first probe, seconds between
 /// probes, and the number of probes without a response.
 const TCP_KEEPALIVES: [(&str, &str); 3] =
@@ -78,6 +95,9 @@ pub struct Database {
     read: DatabaseConnection,
     statements: Arc<AtomicU64>,
     writes: Writes,
+    begins: Begins,
+    /// Each transaction is READ COMMITTED by itself, or needs no isolation level (SQLite).
+    is_isolated: bool,
     max_connections: u32,
 }
 
@@ -85,15 +105,18 @@ impl Database {
     /// Connects to the database. Creates an SQLite file if it does not exist.
     pub async fn connect(options: &config::Database) -> Result<Self, DbErr> {
         let url = options.url.expose();
-        let writes = Writes::default();
+        let (writes, begins) = (Writes::default(), Begins::default());
         if !url.starts_with("sqlite:") {
-            let mut pool = sea_orm::Database::connect(postgres_options(options, &writes)).await?;
+            let mut pool = sea_orm::Database::connect(postgres_options(options, &writes, &begins)).await?;
+            let is_isolated = takes_session_settings(&pool).await?;
             let statements = count_statements([&mut pool]);
             return Ok(Self {
                 write: pool.clone(),
                 read: pool,
                 statements,
                 writes,
+                begins,
+                is_isolated,
                 max_connections: options.connections,
             });
         }
@@ -101,7 +124,8 @@ impl Database {
         let mut write = sea_orm::Database::connect(sqlite_options(url, 1, true)).await?;
         let mut read = sea_orm::Database::connect(sqlite_options(url, SQLITE_READERS, false)).await?;
         let statements = count_statements([&mut write, &mut read]);
-        Ok(Self { write, read, statements, writes, max_connections: 1 + SQLITE_READERS })
+        let max_connections = 1 + SQLITE_READERS;
+        Ok(Self { write, read, statements, writes, begins, is_isolated: true, max_connections })
     }
 
     /// Returns how many statements were sent so far. Tests use it to show that the cost of a request does not grow with its rows.
@@ -158,14 +182,30 @@ impl Database {
     /// Begins a transaction that may write. On SQLite, it takes the write lock immediately: upgrading a transaction that has only
     /// read fails without waiting for the timeout.
     pub async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
-        self.write
-            .begin_with_options(TransactionOptions {
-                // Does not rely on the server's default: a statement must see what was committed while an earlier one waited.
-                isolation_level: (self.backend() == DatabaseBackend::Postgres).then_some(IsolationLevel::ReadCommitted),
-                sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
-                ..TransactionOptions::default()
-            })
-            .await
+        self.begin_with(TransactionOptions {
+            // Does not rely on the server's default: a statement must see what was committed while an earlier one waited.
+            isolation_level: (!self.is_isolated).then_some(IsolationLevel::ReadCommitted),
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
+            ..TransactionOptions::default()
+        })
+        .await
+    }
+
+    async fn begin_with(&self, options: TransactionOptions) -> Result<DatabaseTransaction, DbErr> {
+        let beginning = self.begins.begin();
+        let begun = self.write.begin_with_options(options).await;
+        beginning.end();
+        begun
+    }
+
+    /// Begins a transaction that holds the campaign lock shared. All its statements see what was committed before it got the lock.
+    pub async fn begin_shared(&self) -> Result<DatabaseTransaction, DbErr> {
+        let tx = self.begin().await?;
+        if self.backend() == DatabaseBackend::Postgres {
+            // A separate statement, so that the next one sees everything that was committed during the wait for the lock.
+            tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock_shared({CAMPAIGNS_LOCK})")).await?;
+        }
+        Ok(tx)
     }
 
     /// Begins a transaction that holds the campaign lock exclusively. A transaction that waits for this lock blocks all later
@@ -195,14 +235,16 @@ impl Database {
     /// Begins a transaction that only reads. All of its statements see the state at the same moment.
     pub async fn snapshot(&self) -> Result<DatabaseTransaction, DbErr> {
         let postgres = self.backend() == DatabaseBackend::Postgres;
-        self.read
-            .begin_with_options(TransactionOptions {
-                // On SQLite, every transaction sees the state at one moment.
-                isolation_level: postgres.then_some(IsolationLevel::RepeatableRead),
-                access_mode: postgres.then_some(AccessMode::ReadOnly),
-                sqlite_transaction_mode: Some(SqliteTransactionMode::Deferred),
-            })
-            .await
+        let options = TransactionOptions {
+            // On SQLite, every transaction sees the state at one moment.
+            isolation_level: postgres.then_some(IsolationLevel::RepeatableRead),
+            access_mode: postgres.then_some(AccessMode::ReadOnly),
+            sqlite_transaction_mode: Some(SqliteTransactionMode::Deferred),
+        };
+        let beginning = self.begins.begin();
+        let begun = self.read.begin_with_options(options).await;
+        beginning.end();
+        begun
     }
 
     /// Like [`Self::snapshot`], but without a timeout for statements.
@@ -367,11 +409,11 @@ async fn pending<M: MigratorTrait>(db: &impl ConnectionTrait) -> Result<Vec<Box<
     Ok(M::migrations().into_iter().filter(|migration| !is_applied(migration.name())).collect())
 }
 
-fn postgres_options(options: &config::Database, writes: &Writes) -> ConnectOptions {
+fn postgres_options(options: &config::Database, writes: &Writes, begins: &Begins) -> ConnectOptions {
     let timeout_ms = options.statement_timeout.as_millis().to_string();
     let release_timeout = options.statement_timeout + RELEASE_MARGIN;
     let idle_timeout_ms = options.idle_transaction_timeout.as_millis().to_string();
-    let writes = writes.clone();
+    let (writes, begins) = (writes.clone(), begins.clone());
     let mut connect = ConnectOptions::new(options.url.expose());
     connect
         .max_connections(options.connections)
@@ -379,7 +421,7 @@ fn postgres_options(options: &config::Database, writes: &Writes) -> ConnectOptio
         .sqlx_logging(false)
         .record_stmt_in_spans(false)
         .map_sqlx_postgres_opts(move |options| {
-            options.options(TCP_KEEPALIVES).options([
+            options.options(TCP_KEEPALIVES).options(SESSION).options([
                 ("statement_timeout", timeout_ms.as_str()),
                 ("idle_in_transaction_session_timeout", idle_timeout_ms.as_str()),
                 ("tcp_user_timeout", TCP_USER_TIMEOUT_MS),
@@ -389,12 +431,24 @@ fn postgres_options(options: &config::Database, writes: &Writes) -> ConnectOptio
             ])
         })
         .map_sqlx_postgres_pool_opts(move |options| {
-            let writes = writes.clone();
+            let (writes, begins) = (writes.clone(), begins.clone());
+            let options = options.test_before_acquire(false).before_acquire(move |connection, met| {
+                Box::pin(async move {
+                    if met.idle_for > UNTESTED_IDLE {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            });
             options.after_release(move |connection, met| {
                 let outlived = met.age > READ_ONLY_CONNECTION_AGE && writes.was_read_only_within(met.age);
+                let begins = begins.clone();
                 Box::pin(async move {
                     // A `BEGIN` that is cancelled while it runs leaves a transaction open, which the next user of the connection
                     // would get.
+                    if !begins.may_be_open() {
+                        return Ok(!outlived);
+                    }
                     let rolled_back = timeout(release_timeout, connection.execute("ROLLBACK")).await;
                     rolled_back.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
                     Ok(!outlived)
@@ -402,6 +456,61 @@ fn postgres_options(options: &config::Database, writes: &Writes) -> ConnectOptio
             })
         });
     connect
+}
+
+/// Notices transactions that may have been left open: those whose `BEGIN` was cancelled while it ran. All clones share it.
+#[derive(Clone, Debug, Default)]
+struct Begins(Arc<BeginsState>);
+
+#[derive(Debug, Default)]
+struct BeginsState {
+    running: AtomicU64,
+    /// When a `BEGIN` was last cancelled.
+    cancelled: Mutex<Option<Monotonic>>,
+}
+
+/// A `BEGIN` that runs.
+struct Beginning {
+    begins: Begins,
+    ended: bool,
+}
+
+impl Begins {
+    fn begin(&self) -> Beginning {
+        self.0.running.fetch_add(1, Ordering::SeqCst);
+        Beginning { begins: self.clone(), ended: false }
+    }
+
+    /// Whether the connection that is being released may have an open transaction. A cancelled `BEGIN` releases its connection
+    /// just before or after it is noted here.
+    fn may_be_open(&self) -> bool {
+        let running = self.0.running.load(Ordering::SeqCst) > 0;
+        running || self.0.cancelled.lock().is_some_and(|at| at.elapsed() < CANCELLED_FRESH)
+    }
+}
+
+impl Beginning {
+    fn end(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for Beginning {
+    fn drop(&mut self) {
+        let BeginsState { running, cancelled } = &*self.begins.0;
+        if !self.ended {
+            *cancelled.lock() = Some(Monotonic::now());
+        }
+        running.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Whether sessions have the settings of [`SESSION`]. A pooler may ignore them.
+async fn takes_session_settings(pool: &DatabaseConnection) -> Result<bool, DbErr> {
+    let sql = "SELECT current_setting('plan_cache_mode') = 'force_generic_plan' \
+        AND current_setting('default_transaction_isolation') = 'read committed' AS taken";
+    let row = pool.query_one_raw(Statement::from_string(DatabaseBackend::Postgres, sql)).await?;
+    row.map_or(Ok(false), |row| row.try_get("", "taken"))
 }
 
 fn count_statements<const N: usize>(connections: [&mut DatabaseConnection; N]) -> Arc<AtomicU64> {
@@ -431,7 +540,7 @@ fn sqlite_options(url: &str, connections: u32, create: bool) -> ConnectOptions {
                 .journal_mode(SqliteJournalMode::Wal)
                 // Acknowledged facts survive a power failure. Batching makes up for the cost.
                 .synchronous(SqliteSynchronous::Full)
-                .foreign_keys(true)
+                .foreign_keys(false)
                 .busy_timeout(SQLITE_BUSY_TIMEOUT)
                 .statement_cache_capacity(SQLITE_STATEMENTS)
                 .pragma("cache_size", cache_size.clone())

@@ -104,8 +104,9 @@ impl App {
             fold_purchases: writer.fold_purchases,
             job_wanted: Arc::clone(&job_wanted),
         };
-        let recorder = Recorder::start(&context, writer);
-        let snapshots = Snapshots::start(&database, &clock, &campaigns, cache, writer.writers, shared);
+        let node = Node::default();
+        let recorder = Recorder::start(&context, writer, node.id);
+        let snapshots = Snapshots::start(&database, &clock, &campaigns, cache, shared);
         Ok(Arc::new(Self {
             database,
             clock,
@@ -119,7 +120,7 @@ impl App {
             snapshots,
             job_wanted,
             steadiness: Steadiness::default(),
-            node: Node::default(),
+            node,
             hints,
         }))
     }

@@ -23,8 +23,15 @@ pub enum Kind {
 /// A table of values that a statement can select from: `(SELECT … ) AS name`.
 pub struct Rows {
     backend: DatabaseBackend,
-    columns: Vec<(String, Kind)>,
-    rows: Vec<Vec<Value>>,
+    columns: Vec<Column>,
+    /// The number of rows.
+    len: usize,
+}
+
+struct Column {
+    name: String,
+    kind: Kind,
+    values: Vec<Value>,
 }
 
 /// Stands for null in an array of integers, and the empty text in an array of texts, because the driver has no arrays of
@@ -37,24 +44,28 @@ const SQLITE_PARAMETERS: usize = 32_766;
 impl Rows {
     /// Creates an empty table with these columns.
     pub fn new(backend: DatabaseBackend, columns: &[(&str, Kind)]) -> Self {
-        let columns = columns.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect();
-        Self { backend, columns, rows: Vec::new() }
+        let column = |(name, kind): &(&str, Kind)| Column { name: (*name).to_owned(), kind: *kind, values: Vec::new() };
+        Self { backend, columns: columns.iter().map(column).collect(), len: 0 }
     }
 
     /// Adds a row: one value per column, in the order of the columns.
     pub fn push(&mut self, row: Vec<Value>) {
         debug_assert_eq!(row.len(), self.columns.len(), "one value a column");
-        self.rows.push(row);
+        self.len += 1;
+        for (column, value) in self.columns.iter_mut().zip(row) {
+            column.values.push(value);
+        }
     }
 
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty()
+        self.len == 0
     }
 
-    /// Returns a `SELECT … FROM …` that yields the rows in order, and its parameters, which begin at `$1`.
-    fn select(self) -> (String, Vec<Value>) {
+    /// Returns a `SELECT … FROM …` that yields the rows in order, and its parameters. On PostgreSQL, they follow the first
+    /// `taken` parameters of the statement.
+    fn select(self, taken: usize) -> (String, Vec<Value>) {
         match self.backend {
-            DatabaseBackend::Postgres => self.select_from_arrays(),
+            DatabaseBackend::Postgres => self.select_from_arrays(taken),
             _ => self.select_from_values(),
         }
     }
@@ -62,32 +73,26 @@ impl Rows {
     /// The statement of [`join`].
     fn join(self, what: &str, table: &str, on: &str, rest: &str) -> Statement {
         let backend = self.backend;
-        let (select, values) = self.select();
+        let (select, values) = self.select(0);
         // With CROSS JOIN, SQLite keeps `r` as the outer table, and searches `t` by an index for each of its rows.
         let sql = format!("SELECT {what} FROM ({select}) AS r CROSS JOIN \"{table}\" AS t WHERE {on} {rest}");
         Statement::from_sql_and_values(backend, sql, values)
     }
 
-    fn select_from_arrays(self) -> (String, Vec<Value>) {
+    fn select_from_arrays(self, taken: usize) -> (String, Vec<Value>) {
         let mut selected = Vec::new();
         let mut arrays = Vec::new();
         let mut aliases = Vec::new();
         let mut values = Vec::new();
-        let mut columns: Vec<Vec<Value>> = self.columns.iter().map(|_| Vec::with_capacity(self.rows.len())).collect();
-        for row in self.rows {
-            for (column, value) in columns.iter_mut().zip(row) {
-                column.push(value);
-            }
-        }
-        for (index, ((name, kind), column)) in self.columns.iter().zip(columns).enumerate() {
+        for (index, Column { name, kind, values: column }) in self.columns.into_iter().enumerate() {
             let (array_type, sql_type, expression) = match kind {
                 Kind::Int => (ArrayType::BigInt, "bigint", format!("NULLIF(u.c{index}, {NULL_INT})")),
                 Kind::Text => (ArrayType::String, "text", format!("NULLIF(u.c{index}, '')")),
             };
             selected.push(format!("{expression} AS \"{name}\""));
-            arrays.push(format!("${}::{sql_type}[]", index + 1));
+            arrays.push(format!("${}::{sql_type}[]", taken + index + 1));
             aliases.push(format!("c{index}"));
-            let column = column.into_iter().map(|value| array_value(value, *kind)).collect();
+            let column = column.into_iter().map(|value| array_value(value, kind)).collect();
             values.push(Value::Array(array_type, Some(Box::new(column))));
         }
         let sql =
@@ -97,17 +102,18 @@ impl Rows {
 
     fn select_from_values(self) -> (String, Vec<Value>) {
         let width = self.columns.len();
-        let shape = self.rows.len().next_power_of_two();
+        let shape = self.len.next_power_of_two();
         let selected: Vec<String> = self
             .columns
             .iter()
             .enumerate()
-            .map(|(index, (name, _))| format!("column{} AS \"{name}\"", index + 1))
+            .map(|(index, column)| format!("column{} AS \"{}\"", index + 1, column.name))
             .collect();
         let tuple = format!("({})", vec!["?"; width].join(", "));
         let mut values: Vec<Value> = Vec::with_capacity(shape * width);
-        for row in self.rows {
-            values.extend(row.into_iter().map(plain_value));
+        let mut columns: Vec<_> = self.columns.into_iter().map(|column| column.values.into_iter()).collect();
+        for _ in 0..self.len {
+            values.extend(columns.iter_mut().filter_map(Iterator::next).map(plain_value));
         }
         values.resize(shape * width, Value::BigInt(None));
         // The first column is part of a key, so only padding has no value in it.
@@ -120,19 +126,24 @@ impl Rows {
     }
 
     /// Splits the rows so that no part has more parameters than a statement may have.
-    fn parts(self) -> Vec<Self> {
+    fn parts(mut self) -> Vec<Self> {
         if self.backend == DatabaseBackend::Postgres {
             return vec![self];
         }
         let most = SQLITE_PARAMETERS / self.columns.len().max(1);
         let most = if most.is_power_of_two() { most } else { most.next_power_of_two() / 2 };
-        let (backend, columns) = (self.backend, self.columns);
-        let mut rows = self.rows.into_iter().peekable();
         let mut parts = Vec::new();
-        while rows.peek().is_some() {
-            let rows = rows.by_ref().take(most).collect();
-            parts.push(Self { backend, columns: columns.clone(), rows });
+        while self.len > most {
+            let rest = |column: &mut Column| {
+                let values = column.values.split_off(most);
+                Column { name: column.name.clone(), kind: column.kind, values }
+            };
+            let (columns, len) = (self.columns.iter_mut().map(rest).collect(), self.len - most);
+            let rest = Self { backend: self.backend, columns, len };
+            self.len = most;
+            parts.push(std::mem::replace(&mut self, rest));
         }
+        parts.push(self);
         parts
     }
 }
@@ -170,13 +181,14 @@ fn of_models<E: EntityTrait>(
     left_out: &[E::Column],
 ) -> (Vec<&'static str>, Rows) {
     let left_out: Vec<&str> = left_out.iter().map(IdenStatic::as_str).collect();
-    let columns: Vec<E::Column> = E::Column::iter().filter(|column| !left_out.contains(&column.as_str())).collect();
-    let names: Vec<&'static str> = columns.iter().map(IdenStatic::as_str).collect();
-    let kinds: Vec<(&str, Kind)> = columns.iter().zip(&names).map(|(column, name)| (*name, kind(column))).collect();
-    let mut rows = Rows::new(backend, &kinds);
-    for model in models {
-        rows.push(columns.iter().map(|column| model.get(*column)).collect());
-    }
+    let columns = E::Column::iter().filter(|column| !left_out.contains(&column.as_str()));
+    let mut names = Vec::new();
+    let columns = columns.map(|column| {
+        names.push(column.as_str());
+        let values = models.iter().map(|model| model.get(column)).collect();
+        Column { name: column.as_str().to_owned(), kind: kind(&column), values }
+    });
+    let rows = Rows { backend, columns: columns.collect(), len: models.len() };
     (names, rows)
 }
 
@@ -205,46 +217,34 @@ pub async fn insert<E: EntityTrait>(
     models: &[E::Model],
     on_conflict: OnConflict,
 ) -> Result<(), DbErr> {
-    if models.is_empty() {
-        return Ok(());
-    }
-    let (names, rows) = of_models::<E>(db.get_database_backend(), models, &[]);
-    for part in rows.parts() {
-        db.execute_raw(insert_statement::<E>(&names, part, on_conflict, None)).await?;
-    }
-    Ok(())
+    let mut group = WriteGroup::new(db.get_database_backend());
+    group.insert::<E>(models, on_conflict);
+    group.run(db).await
 }
 
-/// Inserts the models whose key does not exist yet, in order. Returns the column `returning` of the inserted rows.
+/// Inserts the models whose key does not exist yet, in order. Returns the columns `returning` of the inserted rows.
 pub async fn insert_new<E: EntityTrait>(
     db: &impl ConnectionTrait,
     models: &[E::Model],
     left_out: &[E::Column],
-    returning: E::Column,
-) -> Result<Vec<String>, DbErr> {
+    returning: &str,
+) -> Result<Vec<QueryResult>, DbErr> {
     if models.is_empty() {
         return Ok(Vec::new());
     }
     let (names, rows) = of_models::<E>(db.get_database_backend(), models, left_out);
     let mut new = Vec::new();
     for part in rows.parts() {
-        let statement = insert_statement::<E>(&names, part, OnConflict::Keep, Some(returning));
-        for row in db.query_all_raw(statement).await? {
-            new.push(row.try_get("", returning.as_str())?);
-        }
+        let backend = part.backend;
+        let (select, values) = part.select(0);
+        let sql = format!("{} RETURNING {returning}", insert_sql::<E>(&names, &select, OnConflict::Keep));
+        new.extend(db.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await?);
     }
     Ok(new)
 }
 
-fn insert_statement<E: EntityTrait>(
-    names: &[&str],
-    rows: Rows,
-    on_conflict: OnConflict,
-    returning: Option<E::Column>,
-) -> Statement {
+fn insert_sql<E: EntityTrait>(names: &[&str], select: &str, on_conflict: OnConflict) -> String {
     let table = E::default().table_name().to_owned();
-    let backend = rows.backend;
-    let (select, values) = rows.select();
     let key: Vec<&'static str> = key_columns::<E>();
     let quoted = |names: &[&str]| names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
     let conflict = match on_conflict {
@@ -256,34 +256,73 @@ fn insert_statement<E: EntityTrait>(
             format!(" ON CONFLICT ({}) DO UPDATE SET {}", quoted(&key), sums.join(", "))
         }
     };
-    let returning = returning.map(|column| format!(" RETURNING \"{}\"", column.as_str())).unwrap_or_default();
     // Without the condition, SQLite would parse ON CONFLICT as the ON clause of a join.
-    let sql = format!(
-        "INSERT INTO \"{table}\" ({}) SELECT * FROM ({select}) AS r WHERE true{conflict}{returning}",
-        quoted(names)
-    );
-    Statement::from_sql_and_values(backend, sql, values)
+    format!("INSERT INTO \"{table}\" ({}) SELECT * FROM ({select}) AS r WHERE true{conflict}", quoted(names))
 }
 
 /// Overwrites all columns of existing rows. The rows are found by their primary key.
 pub async fn update<E: EntityTrait>(db: &impl ConnectionTrait, models: &[E::Model]) -> Result<(), DbErr> {
-    if models.is_empty() {
-        return Ok(());
+    let mut group = WriteGroup::new(db.get_database_backend());
+    group.update::<E>(models, &[]);
+    group.run(db).await
+}
+
+/// Statements that write rows of different tables. On PostgreSQL, they are one statement: each of them sees the tables as they
+/// were before all of them. On SQLite, they run in order.
+pub struct WriteGroup {
+    backend: DatabaseBackend,
+    statements: Vec<String>,
+    values: Vec<Vec<Value>>,
+}
+
+impl WriteGroup {
+    pub fn new(backend: DatabaseBackend) -> Self {
+        Self { backend, statements: Vec::new(), values: Vec::new() }
     }
-    let backend = db.get_database_backend();
-    let table = E::default().table_name().to_owned();
-    let (names, rows) = of_models::<E>(backend, models, &[]);
-    let key = key_columns::<E>();
-    let set: Vec<String> =
-        names.iter().filter(|name| !key.contains(name)).map(|name| format!("\"{name}\" = s.\"{name}\"")).collect();
-    let same: Vec<String> = key.iter().map(|name| format!("\"{table}\".\"{name}\" = s.\"{name}\"")).collect();
-    for part in rows.parts() {
-        let (select, values) = part.select();
+
+    /// Inserts the models, in order.
+    pub fn insert<E: EntityTrait>(&mut self, models: &[E::Model], on_conflict: OnConflict) {
+        let (names, rows) = of_models::<E>(self.backend, models, &[]);
+        self.add(rows, |select| insert_sql::<E>(&names, select, on_conflict));
+    }
+
+    /// Overwrites existing rows but for the columns `left_out`. The rows are found by their primary key.
+    pub fn update<E: EntityTrait>(&mut self, models: &[E::Model], left_out: &[E::Column]) {
+        let table = E::default().table_name().to_owned();
+        let (names, rows) = of_models::<E>(self.backend, models, left_out);
+        let key = key_columns::<E>();
+        let set: Vec<String> =
+            names.iter().filter(|name| !key.contains(name)).map(|name| format!("\"{name}\" = s.\"{name}\"")).collect();
+        let same: Vec<String> = key.iter().map(|name| format!("\"{table}\".\"{name}\" = s.\"{name}\"")).collect();
         let (set, same) = (set.join(", "), same.join(" AND "));
-        let sql = format!("UPDATE \"{table}\" SET {set} FROM ({select}) AS s WHERE {same}");
-        db.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+        self.add(rows, |select| format!("UPDATE \"{table}\" SET {set} FROM ({select}) AS s WHERE {same}"));
     }
-    Ok(())
+
+    fn add(&mut self, rows: Rows, statement: impl Fn(&str) -> String) {
+        if rows.is_empty() {
+            return;
+        }
+        for part in rows.parts() {
+            let (select, values) = part.select(self.values.iter().map(Vec::len).sum());
+            self.statements.push(statement(&select));
+            self.values.push(values);
+        }
+    }
+
+    /// Runs the statements.
+    pub async fn run(self, db: &impl ConnectionTrait) -> Result<(), DbErr> {
+        let Self { backend, statements, values } = self;
+        if backend != DatabaseBackend::Postgres || statements.len() < 2 {
+            for (sql, values) in statements.into_iter().zip(values) {
+                db.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
+            }
+            return Ok(());
+        }
+        let named = statements.iter().enumerate().map(|(index, sql)| format!("w{index} AS ({sql})"));
+        let sql = format!("WITH {} SELECT 1", named.collect::<Vec<_>>().join(", "));
+        db.execute_raw(Statement::from_sql_and_values(backend, sql, values.into_iter().flatten())).await?;
+        Ok(())
+    }
 }
 
 fn key_columns<E: EntityTrait>() -> Vec<&'static str> {
@@ -336,7 +375,7 @@ pub async fn left_join(
     let mut found = Vec::new();
     for part in rows.parts() {
         let backend = part.backend;
-        let (select, values) = part.select();
+        let (select, values) = part.select(0);
         let sql = format!("SELECT {what} FROM ({select}) AS r LEFT JOIN \"{table}\" AS t ON {on}");
         found.extend(db.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await?);
     }
@@ -347,7 +386,7 @@ pub async fn left_join(
 pub async fn delete(db: &impl ConnectionTrait, table: &str, key: &[&str], rows: Rows, on: &str) -> Result<(), DbErr> {
     for part in rows.parts() {
         let backend = part.backend;
-        let (select, values) = part.select();
+        let (select, values) = part.select(0);
         let of_t: Vec<String> = key.iter().map(|column| format!("t.{column}")).collect();
         // Deletes by key, so that the database uses an index instead of reading the whole table.
         let sql = format!(
@@ -426,7 +465,7 @@ pub async fn first_of_each(
     let mut answer = Vec::new();
     for part in rows.parts() {
         let backend = part.backend;
-        let (select, values) = part.select();
+        let (select, values) = part.select(0);
         let sql = if backend == DatabaseBackend::Postgres {
             let found = match bytes {
                 None => found("*"),

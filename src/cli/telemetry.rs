@@ -3,9 +3,10 @@
 
 use std::io::{self, IsTerminal as _, Write, stderr};
 
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use super::printable::Printable;
 use crate::config;
@@ -22,6 +23,8 @@ impl Telemetry {
     pub(super) fn start(filter: &str, config: &config::Log) -> anyhow::Result<Self> {
         let styled = stderr().is_terminal();
         let lines = tracing_subscriber::fmt::layer().with_writer(move || Lines { styled }).with_ansi(styled);
+        // Only traces need spans. Without a collector, none is created.
+        let lines = lines.with_filter(filter_fn(|metadata| metadata.is_event()));
         let subscriber = tracing_subscriber::registry().with(EnvFilter::new(filter)).with(lines);
         #[cfg(feature = "otel")]
         {

@@ -182,13 +182,9 @@ mod tests {
         let gate = gate();
         let sent = json!({"if": true, "n": 3, "ids": ["1", "2"], "text": "a"});
         let plan = admitted(&gate, sent.clone()).plan;
-        for (name, value) in [
-            ("if", json!(false)),
-            ("n", json!(4)),
-            ("n", Value::Null),
-            ("ids", json!(["1"])),
-            ("text", Value::Null),
-        ] {
+        for (name, value) in
+            [("if", json!(false)), ("n", json!(4)), ("n", Value::Null), ("ids", json!(["1"])), ("text", Value::Null)]
+        {
             let mut other = sent.clone();
             other[name] = value.clone();
             let other = admitted(&gate, other);

@@ -26,6 +26,7 @@ use crate::app::reading::lookback::{Memory, Wanted};
 use crate::app::reading::lookup::{Head, Heads, Lookups};
 use crate::app::reading::page::{Filter, Listed as _, Page, PageArgs, Slice, of_customers};
 use crate::app::reading::{lookback, lookup};
+use crate::app::recorder::MAX_OPEN_BATCHES;
 use crate::app::rows::any;
 use crate::app::stored::running::Running;
 use crate::cache::redis::Redis;
@@ -151,10 +152,9 @@ impl Snapshots {
         clock: &Clock,
         campaigns: &Arc<Campaigns>,
         config: &config::Cache,
-        writers: u32,
         redis: Option<Redis>,
     ) -> Self {
-        let taken = writers as usize + lookup::WORKERS;
+        let taken = MAX_OPEN_BATCHES + lookup::WORKERS;
         let loads = database.max_connections().saturating_sub(taken).max(MIN_LOADS);
         Self {
             cache: Arc::new(Cache::new(config.l1_bytes, redis)),

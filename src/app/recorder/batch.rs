@@ -1,10 +1,10 @@
 //! Commits one batch in one transaction: lock, insert the facts, load and fold, decide and post, commit.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use entity::{LedgerEntryKind, award, customer, ledger_entry};
-use sea_orm::{ConnectionTrait, DatabaseBackend, EntityTrait, QueryFilter};
+use sea_orm::{DatabaseBackend, EntityTrait, FromQueryResult as _, QueryFilter, QueryOrder as _, QuerySelect as _};
 
 use super::acceptance::Verdict;
 use super::context::Context;
@@ -12,12 +12,11 @@ use super::evaluation::Evaluation;
 use super::fact::{Fact, NewAdjustment, Recorded, Refusal};
 use super::prepared::{Preparation, TooLong};
 use super::recount::Repair;
-use super::touched::{Batch, Customers, Touched, lock_in_order};
-use super::{acceptance, evaluation, posting, repair};
-use crate::app::database::CAMPAIGNS_LOCK;
+use super::touched::{Batch, Customers, Touched};
+use super::{Turn, acceptance, evaluation, posting, repair};
 use crate::app::error::{Error, UserErrorCode};
 use crate::app::jobs::request::{Wanted, request};
-use crate::app::rows::{any, insert_new, update};
+use crate::app::rows::{any, insert_new};
 use crate::app::stored::customer::blank;
 use crate::app::stored::running::Running;
 
@@ -27,20 +26,20 @@ pub(super) enum Committed {
     Answers(Vec<Result<Recorded, Refusal>>),
     /// Nothing was written, because a change of this customer must be prepared first.
     TooLong(TooLong),
+    /// Nothing was written, because another node created one of the customers meanwhile. The batch can be repeated.
+    Overtaken,
 }
 
 /// Commits the facts, unless one of their changes is too long and is not prepared. Takes what is prepared out of `preparation`.
+/// Ends the turn at the COMMIT.
 pub(super) async fn commit(
     context: &Context,
     shard: i32,
     facts: &[&Fact],
     preparation: &mut Preparation,
+    turn: &mut Turn,
 ) -> Result<Committed, Error> {
-    let tx = context.database.begin().await?;
-    if tx.get_database_backend() == DatabaseBackend::Postgres {
-        // A separate statement, so that the next one sees everything that was committed during the wait for the lock.
-        tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock_shared({CAMPAIGNS_LOCK})")).await?;
-    }
+    let tx = context.database.begin_shared().await?;
     let campaigns = context.campaigns.current(&tx).await?;
     let batch = Batch {
         tx: &tx,
@@ -51,7 +50,7 @@ pub(super) async fn commit(
         most_refolded: preparation.may_be_repeated().then_some(context.fold_purchases),
         unrecorded: HashMap::new(),
     };
-    let mut customers = lock_customers(&batch, facts).await?;
+    let Some(mut customers) = lock_customers(&batch, facts).await? else { return Ok(Committed::Overtaken) };
     let mut prepared = preparation.prepared.take();
     let unprepared = customers.iter().find(|(_, customer)| customer.repair.is_some() && prepared.is_none());
     if let Some((name, _)) = unprepared.filter(|_| batch.most_refolded.is_some()) {
@@ -63,9 +62,11 @@ pub(super) async fn commit(
         Evaluation::Done(evaluated) => evaluated,
         Evaluation::TooLong(too_long) => return Ok(Committed::TooLong(too_long)),
     };
-    posting::post(&batch, &mut customers, evaluated).await?;
-    save_customers(&batch, &mut customers).await?;
+    let writes = posting::post(&batch, &mut customers, evaluated).await?;
+    let changed = close_customers(&batch, &mut customers).await?;
+    writes.save(&batch, &changed).await?;
     let deferred = request_jobs(&batch, &customers).await?;
+    *turn = None;
     tx.commit().await?;
     if deferred {
         context.job_wanted.notify_one();
@@ -76,25 +77,35 @@ pub(super) async fn commit(
     Ok(Committed::Answers(answer(facts, verdicts, &customers)))
 }
 
-/// Creates the customers that do not exist yet, locks all customers in the byte order of their external ids, and loads them.
-async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers, Error> {
+/// Locks all customers in the byte order of their external ids, loads them, and creates those that do not exist yet. Returns
+/// `None` if another node has created one of them meanwhile: locking it now would break the order, and could end in a deadlock.
+async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Option<Customers>, Error> {
     let names: BTreeSet<&str> = facts.iter().map(|fact| fact.customer()).collect();
+    let named = any(batch.backend(), customer::Column::ExternalId, names.iter().map(|name| (*name).to_owned()));
+    let select = customer::Entity::find().filter(named);
+    let mut rows = if batch.backend() == DatabaseBackend::Postgres {
+        // A row that was locked returns as it is after the wait.
+        select.order_by_asc(customer::Column::ExternalId).lock_exclusive().all(batch.tx).await?
+    } else {
+        select.all(batch.tx).await?
+    };
+    let known: HashSet<&str> = rows.iter().map(|row| row.external_id.as_str()).collect();
     // An evaluation or a repair does not create its customer.
     let making = facts.iter().filter(|fact| !matches!(fact, Fact::Evaluation(_) | Fact::Repair(_)));
-    let making: BTreeSet<&str> = making.map(|fact| fact.customer()).collect();
-    let made = |name: &&str| customer::Model {
+    let making: BTreeSet<&str> = making.map(|fact| fact.customer()).filter(|name| !known.contains(name)).collect();
+    let blanks = making.iter().map(|name| customer::Model {
         recorded_at: batch.now.0,
         evaluated_revision: batch.campaigns.revision.number,
         ..blank(name)
-    };
-    let blanks: Vec<customer::Model> = making.iter().map(made).collect();
-    let without_id = [customer::Column::Id];
-    let new = insert_new::<customer::Entity>(batch.tx, &blanks, &without_id, customer::Column::ExternalId).await?;
-    let new: BTreeSet<String> = new.into_iter().collect();
-    let named = || any(batch.backend(), customer::Column::ExternalId, names.iter().map(|name| (*name).to_owned()));
-    lock_in_order(batch, customer::Entity::find().filter(named()), customer::Column::ExternalId).await?;
-    // A separate statement, because a statement that waits for locks sees only what was committed before the wait.
-    let rows = customer::Entity::find().filter(named()).all(batch.tx).await?;
+    });
+    let blanks: Vec<customer::Model> = blanks.collect();
+    let made = insert_new::<customer::Entity>(batch.tx, &blanks, &[customer::Column::Id], "*").await?;
+    if made.len() < blanks.len() {
+        return Ok(None);
+    }
+    let made = made.iter().map(|row| customer::Model::from_query_result(row, "")).collect::<Result<Vec<_>, _>>()?;
+    let new: BTreeSet<String> = made.iter().map(|row| row.external_id.clone()).collect();
+    rows.extend(made);
     let named_by = |kind: fn(&Fact) -> bool| -> BTreeSet<&str> {
         facts.iter().filter(|fact| kind(fact)).map(|fact| fact.customer()).collect()
     };
@@ -114,13 +125,14 @@ async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Customers,
             };
             Ok((touched.row.external_id.clone(), touched))
         })
-        .collect()
+        .collect::<Result<_, _>>()
+        .map(Some)
 }
 
-/// Writes the customers that changed. Deletes a customer that was created in this batch if all its facts were refused, because a
+/// Returns the new rows of the customers that changed. Deletes a customer that was created in this batch if all its facts were refused, because a
 /// refusal leaves no trace.
-async fn save_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result<(), Error> {
-    let mut saved = Vec::new();
+async fn close_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result<Vec<customer::Model>, Error> {
+    let mut changed = Vec::new();
     let mut unmade = Vec::new();
     for customer in customers.values_mut() {
         if customer.new && !customer.changed {
@@ -135,14 +147,13 @@ async fn save_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result<
         customer.row.stamp = rand::random();
         customer.running.retain_counting(&batch.campaigns);
         customer.row.running = customer.running.to_text()?;
-        saved.push(customer.row.clone());
+        changed.push(customer.row.clone());
     }
-    update::<customer::Entity>(batch.tx, &saved).await?;
     if !unmade.is_empty() {
         let unmade = any(batch.backend(), customer::Column::Id, unmade);
         customer::Entity::delete_many().filter(unmade).exec(batch.tx).await?;
     }
-    Ok(())
+    Ok(changed)
 }
 
 /// Requests a job for each customer for which this batch is the first to defer something. Returns whether there are any.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use sea_orm::{EntityTrait, QueryFilter};
+use sea_orm::{EntityTrait, IdenStatic as _, QueryFilter};
 
 use super::touched::Batch;
 use crate::app::error::Error;
@@ -60,7 +60,9 @@ where
         new.entry(id).or_insert(row);
     }
     let models: Vec<E::Model> = new.values().cloned().collect();
-    let inserted: HashSet<String> = insert_new::<E>(batch.tx, &models, &[], key).await?.into_iter().collect();
+    let inserted = insert_new::<E>(batch.tx, &models, &[], key.as_str()).await?;
+    let inserted: HashSet<String> =
+        inserted.iter().map(|row| row.try_get("", key.as_str())).collect::<Result<_, _>>()?;
     let earlier: Vec<String> = new.keys().filter(|key| !inserted.contains(*key)).cloned().collect();
     stored.extend(new.into_iter().filter(|(key, _)| inserted.contains(key)));
     if !earlier.is_empty() {

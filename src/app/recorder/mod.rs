@@ -1,15 +1,15 @@
 //! The only write path of points: mutations, imports, backfills and repairs go through the recorder.
 //!
-//! Facts wait in a queue that is bounded in items and bytes. A writer takes all facts that wait, up to a limit, and commits them
-//! as one batch. So batches grow with the load, and an idle server responds immediately. The hash of a customer chooses its
-//! writer, so on one node a customer has only one writer. The exception is a long change, which is written concurrently.
+//! Facts wait in a queue (`queue`) that is bounded in items and bytes. A batch takes all facts that wait, up to a limit. So batches
+//! grow with the load, and an idle server responds immediately. One batch is evaluated at a time; the next one begins when it goes
+//! to its COMMIT. On one node, a customer is in one batch at a time. The exception is a long change, which is written concurrently.
 //!
 //! One batch is one transaction (`batch`). The number of its statements does not depend on its size. `acceptance` inserts the new
 //! facts. `evaluation` plans what must be folded again: `folding` loads and folds, `capping` applies the caps of customers, and
 //! `deferred` loads a part of what earlier commits left unevaluated. `posting` writes the difference. A change that folds a long
 //! stretch of a history is folded before its transaction (`preparation`). `repair` serves `windfall audit --repair`.
 //!
-//! Writers run in separate tasks, so a caller that goes away cancels nothing.
+//! Batches run in separate tasks, so a caller that goes away cancels nothing.
 
 mod acceptance;
 mod batch;
@@ -26,17 +26,16 @@ mod insertion;
 mod posting;
 mod preparation;
 mod prepared;
+mod queue;
 mod recount;
 mod repair;
 mod touched;
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::metrics::{counter, histogram};
-use parking_lot::RwLock;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -45,6 +44,7 @@ use self::batch::Committed;
 use self::context::Context;
 use self::fact::{Answer, Fact, Recorded, Refusal};
 use self::prepared::{PREPARED_SHARD, Preparation, TooLong};
+use self::queue::{Queue, Taken};
 use super::error::Error;
 use super::failure::{is_conflict, is_data_error, is_statement_timeout};
 use super::share::Shares;
@@ -54,6 +54,13 @@ pub use changed::MAX_CHANGED_AWARDS;
 
 /// The maximum number of long changes that are prepared at a time. Each may hold all awards of a customer in memory.
 const MAX_PREPARATIONS_AT_ONCE: usize = 1;
+/// The maximum number of batches that are not committed yet on PostgreSQL: one is evaluated, the others are in their COMMIT.
+/// SQLite has one connection that writes, so a batch that began earlier would only be smaller.
+pub(in crate::app) const MAX_OPEN_BATCHES: usize = 3;
+/// The number of groups of shards of the campaign counters. Each node uses one group, so that few nodes wait for the same rows.
+const SHARD_GROUPS: i32 = 16;
+/// The number of shards of a group, at least [`MAX_OPEN_BATCHES`].
+const SHARDS_OF_GROUP: i32 = 4;
 /// The maximum number of retries of a batch after a deadlock or a serialisation failure.
 const MAX_REPEATS: u32 = 10;
 /// The pause before the first retry. It doubles with each retry.
@@ -68,10 +75,9 @@ struct Item {
     _room: Room,
 }
 
-/// Queues facts for the writers.
+/// Queues facts and writes them.
 pub struct Recorder {
-    /// Empty from the beginning of [`Recorder::drain`] on.
-    writers: RwLock<Vec<mpsc::UnboundedSender<Item>>>,
+    queue: Queue,
     items: Arc<Semaphore>,
     items_max: usize,
     shares: Shares,
@@ -81,26 +87,26 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// Starts the writers: the configured number on PostgreSQL, one on SQLite.
-    pub(super) fn start(context: &Context, limits: &config::Writer) -> Self {
-        let sqlite = context.database.backend() == sea_orm::DatabaseBackend::Sqlite;
-        let count = if sqlite { 1 } else { limits.writers.max(1) };
+    /// Starts to write. `node` is the random id of this node.
+    pub(super) fn start(context: &Context, limits: &config::Writer, node: i64) -> Self {
         let tasks = TaskTracker::new();
-        let preparations = Arc::new(Semaphore::new(MAX_PREPARATIONS_AT_ONCE));
-        let writers = (0..count)
-            .map(|shard| {
-                // The channel is unbounded, because the semaphores bound the content of all channels together.
-                let (sender, receiver) = mpsc::unbounded_channel();
-                let shard = i32::try_from(shard).unwrap_or(i32::MAX);
-                let preparations = Arc::clone(&preparations);
-                let writer = Writer { context: context.clone(), shard, tasks: tasks.clone(), preparations };
-                tasks.spawn(run_writer(writer, receiver, limits.batch_items));
-                sender
-            })
-            .collect();
+        let queue = Queue::default();
+        let writer = Writer {
+            context: context.clone(),
+            queue: queue.clone(),
+            turn: Arc::new(Semaphore::new(1)),
+            tasks: tasks.clone(),
+            preparations: Arc::new(Semaphore::new(MAX_PREPARATIONS_AT_ONCE)),
+        };
+        let sqlite = context.database.backend() == sea_orm::DatabaseBackend::Sqlite;
+        // Half of a small pool is left to reads.
+        let connections = context.database.max_connections() / 2;
+        let open = if sqlite { 1 } else { connections.clamp(1, MAX_OPEN_BATCHES) };
+        let slots = Slots::new(node, i32::try_from(open).unwrap_or(1));
+        tasks.spawn(run(writer, slots, limits.batch_items));
         tasks.close();
         Self {
-            writers: RwLock::new(writers),
+            queue,
             items: Arc::new(Semaphore::new(limits.queue_items)),
             items_max: limits.queue_items,
             shares: Shares::new(limits.queue_items),
@@ -189,7 +195,7 @@ impl Recorder {
 
     /// Waits until all queued facts are processed. Facts that are recorded after the call fail with [`Error::Unavailable`].
     pub async fn drain(&self) {
-        self.writers.write().clear();
+        self.queue.close();
         self.tasks.wait().await;
     }
 
@@ -200,14 +206,8 @@ impl Recorder {
 
     fn send(&self, fact: Fact, room: Room) -> oneshot::Receiver<Answer> {
         let (reply, answer) = oneshot::channel();
-        let mut hasher = DefaultHasher::new();
-        fact.customer().hash(&mut hasher);
-        let writers = self.writers.read();
-        let index = hasher.finish().checked_rem(writers.len() as u64).and_then(|index| usize::try_from(index).ok());
-        // Without a writer, the item and its `reply` are dropped, and the caller gets `Error::Unavailable`.
-        if let Some(writer) = index.and_then(|index| writers.get(index)) {
-            let _ = writer.send(Item { fact, reply, _room: room });
-        }
+        // After the recorder was drained, the item and its `reply` are dropped, and the caller gets `Error::Unavailable`.
+        self.queue.push(Item { fact, reply, _room: room });
         answer
     }
 }
@@ -215,24 +215,74 @@ impl Recorder {
 #[derive(Clone)]
 struct Writer {
     context: Context,
-    /// The shard of the campaign counters to which this writer adds.
-    shard: i32,
-    /// The tasks that prepare and write long changes.
+    queue: Queue,
+    /// Whose turn it is to be evaluated.
+    turn: Arc<Semaphore>,
+    /// The tasks that write batches, and those that prepare and write long changes.
     tasks: TaskTracker,
     preparations: Arc<Semaphore>,
 }
 
-async fn run_writer(writer: Writer, mut queue: mpsc::UnboundedReceiver<Item>, batch_items: usize) {
-    let mut waiting = Vec::new();
-    while queue.recv_many(&mut waiting, batch_items).await > 0 {
-        // A separate task, so that a panic loses only this batch and not the writer. The callers of the batch get an error.
-        let items = std::mem::take(&mut waiting);
-        let writer = writer.clone();
-        let span = tracing::info_span!("batch", items = items.len());
-        let batch = async move { write(&writer, Unwritten { items, preparation: Preparation::default() }).await };
-        if let Err(panic) = tokio::spawn(batch.instrument(span)).await {
-            tracing::error!(error = %panic, "a batch was lost");
+/// The shards of the campaign counters that are free. Open batches use different shards, so that none waits for the rows of
+/// another.
+struct Slots {
+    free: mpsc::UnboundedReceiver<i32>,
+    give_back: mpsc::UnboundedSender<i32>,
+}
+
+/// A shard in use. It becomes free when this value is dropped.
+struct Slot {
+    shard: i32,
+    give_back: mpsc::UnboundedSender<i32>,
+}
+
+impl Slots {
+    fn new(node: i64, count: i32) -> Self {
+        let (give_back, free) = mpsc::unbounded_channel();
+        let group = i32::try_from(node.rem_euclid(i64::from(SHARD_GROUPS))).unwrap_or(0);
+        for slot in 0..count {
+            // The receiver exists, so this cannot fail.
+            let _ = give_back.send(group * SHARDS_OF_GROUP + slot);
         }
+        Self { free, give_back }
+    }
+
+    async fn take(&mut self) -> Option<Slot> {
+        let shard = self.free.recv().await?;
+        Some(Slot { shard, give_back: self.give_back.clone() })
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        // Fails if the recorder has stopped.
+        let _ = self.give_back.send(self.shard);
+    }
+}
+
+/// The turn of a batch to be evaluated, which ends at its COMMIT.
+pub(super) type Turn = Option<OwnedSemaphorePermit>;
+
+async fn run(writer: Writer, mut slots: Slots, batch_items: usize) {
+    // Only now, as late as possible, the items are taken, so that the batch has as many of them as possible.
+    while let Some(slot) = slots.take().await
+        && let Ok(turn) = Arc::clone(&writer.turn).acquire_owned().await
+        && let Some((items, taken)) = writer.queue.take(batch_items).await
+    {
+        let span = tracing::info_span!("batch", items = items.len());
+        let unwritten = Unwritten { items, preparation: Preparation::default() };
+        let writing = writer.clone();
+        let batch = async move {
+            write(&writing, slot.shard, unwritten, Some(taken), Some(turn)).await;
+            drop(slot);
+        };
+        // A separate task for the panic: it loses only this batch. The callers of the batch get an error.
+        let batch = tokio::spawn(batch.instrument(span));
+        writer.tasks.spawn(async move {
+            if let Err(panic) = batch.await {
+                tracing::error!(error = %panic, "a batch was lost");
+            }
+        });
     }
 }
 
@@ -242,17 +292,18 @@ struct Unwritten {
     preparation: Preparation,
 }
 
-/// Commits the items and sends a result for each. They are one batch, unless it must be split.
-async fn write(writer: &Writer, unwritten: Unwritten) {
+/// Commits the items and sends a result for each. They are one batch, unless it must be split. `turn` is for the first attempt;
+/// the others wait for their own.
+async fn write(writer: &Writer, shard: i32, unwritten: Unwritten, mut taken: Option<Taken>, mut turn: Turn) {
     let context = &writer.context;
     let mut batches = vec![unwritten];
     while let Some(Unwritten { mut items, mut preparation }) = batches.pop() {
         let facts: Vec<&Fact> = items.iter().map(|item| &item.fact).collect();
         let began = tokio::time::Instant::now();
-        let committed = commit(context, writer.shard, &facts, &mut preparation).await;
+        let committed = commit(writer, shard, &facts, &mut preparation, &mut turn).await;
         let noted = committed.as_ref().map(|committed| match committed {
             Committed::Answers(answers) => answers.iter().any(is_new),
-            Committed::TooLong(_) => false,
+            Committed::TooLong(_) | Committed::Overtaken => false,
         });
         context.database.writes().note(noted);
         match committed {
@@ -268,6 +319,9 @@ async fn write(writer: &Writer, unwritten: Unwritten) {
             Ok(Committed::TooLong(too_long)) => {
                 ended("prepared");
                 let (its, others) = items.into_iter().partition(|item| item.fact.customer() == too_long.customer);
+                if let Some(taken) = &mut taken {
+                    taken.release(&too_long.customer);
+                }
                 let unwritten = Unwritten { items: its, preparation };
                 writer.tasks.spawn(prepare_and_write(writer.clone(), unwritten, too_long));
                 if !others.is_empty() {
@@ -279,6 +333,10 @@ async fn write(writer: &Writer, unwritten: Unwritten) {
                 ended("split");
                 let rest = items.split_off(items.len() / 2);
                 batches.extend([rest, items].map(|items| Unwritten { items, preparation: Preparation::default() }));
+            }
+            Ok(Committed::Overtaken) => {
+                ended("failed");
+                reject(items, &Error::Unavailable);
             }
             Err(error) => {
                 ended("failed");
@@ -306,11 +364,13 @@ fn prepare_and_write(
         let Unwritten { items, preparation } = unwritten;
         // The semaphore is never closed, so this always returns a permit.
         let _permit = writer.preparations.acquire().await;
+        let customer = too_long.customer.clone();
         match preparation::prepare(context, too_long).await {
             Ok(prepared) => {
                 let preparation = Preparation { attempts: preparation.attempts + 1, prepared };
-                let writer = Writer { shard: PREPARED_SHARD, ..writer.clone() };
-                write(&writer, Unwritten { items, preparation }).await;
+                // The lock of the customer is held for long. A batch that waited for it would keep all others waiting.
+                let taken = writer.queue.hold_back(&customer);
+                write(&writer, PREPARED_SHARD, Unwritten { items, preparation }, Some(taken), None).await;
             }
             Err(error) => reject(items, &error),
         }
@@ -338,23 +398,33 @@ fn ended(outcome: &'static str) {
 
 /// Commits one batch. After a deadlock or a serialisation failure, the whole batch is retried.
 async fn commit(
-    context: &Context,
+    writer: &Writer,
     shard: i32,
     facts: &[&Fact],
     preparation: &mut Preparation,
+    turn: &mut Turn,
 ) -> Result<Committed, Error> {
     let mut pause = REPEAT_PAUSE;
     let mut repeats = 0;
     loop {
-        match batch::commit(context, shard, facts, preparation).await {
-            Err(Error::Database(error)) if is_conflict(&error) && repeats < MAX_REPEATS => {
-                tracing::debug!(error = %error, repeats, "a batch is retried");
-                ended("repeated");
-                repeats += 1;
-                tokio::time::sleep(pause).await;
-                pause *= 2;
-            }
-            result => return result,
+        // A prepared change does not wait for its turn: it may take long, and it is the only one of its kind.
+        if turn.is_none() && shard != PREPARED_SHARD {
+            *turn = Arc::clone(&writer.turn).acquire_owned().await.ok();
         }
+        let committed = batch::commit(&writer.context, shard, facts, preparation, turn).await;
+        *turn = None;
+        let conflict = match &committed {
+            Ok(Committed::Overtaken) => true,
+            Err(Error::Database(error)) => is_conflict(error),
+            _ => false,
+        };
+        if !conflict || repeats == MAX_REPEATS {
+            return committed;
+        }
+        tracing::debug!(repeats, "a batch is retried");
+        ended("repeated");
+        repeats += 1;
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
 }

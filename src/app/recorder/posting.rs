@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use entity::{
-    AwardStatus, CampaignId, LedgerEntryKind, award, budget, budget_decision, campaign_stat, checkpoint,
+    AwardStatus, CampaignId, LedgerEntryKind, award, budget, budget_decision, campaign_stat, checkpoint, customer,
     idempotency_key, ledger_entry,
 };
 use sea_orm::{EntityTrait, QueryFilter};
@@ -15,7 +15,7 @@ use sea_orm::{EntityTrait, QueryFilter};
 use super::evaluation::Evaluated;
 use super::touched::{Batch, Customers, Touched, lock_in_order};
 use crate::app::error::Error;
-use crate::app::rows::{OnConflict, any, delete, insert, update};
+use crate::app::rows::{OnConflict, WriteGroup, any, delete, update};
 use crate::app::stored::stretches::{Ends, Stored, Stretches, lies_in};
 use crate::app::stored::{award as awards, budget as budgets, campaign_stat as stats, checkpoint as checkpoints};
 use crate::engine::account::{Draft, Given, Totals};
@@ -30,12 +30,12 @@ const REPAIR_REASON: &str = "audit repair";
 /// The number of awards that one statement updates before the budgets are locked. A change may move all awards of a customer.
 const UPDATED_AT_ONCE: usize = 256;
 
-/// Posts all differences and adjustments of the batch.
+/// Posts all differences and adjustments of the batch. Returns what is not written yet.
 pub(super) async fn post(
     batch: &Batch<'_>,
     customers: &mut Customers,
     mut evaluated: Vec<Evaluated>,
-) -> Result<(), Error> {
+) -> Result<Writes, Error> {
     move_awards(batch, customers, &mut evaluated).await?;
     let budgets = lock_budgets(batch, &evaluated).await?;
     let mut posting = Posting { batch, budgets, writes: Writes::new(batch) };
@@ -47,7 +47,7 @@ pub(super) async fn post(
         }
         posting.close(customer, drafts);
     }
-    posting.writes.save(batch).await
+    Ok(posting.writes)
 }
 
 /// Updates the awards that change without a ledger entry, and removes them from the differences. There may be many of them. They
@@ -98,7 +98,8 @@ struct Drafts {
     awards: Vec<Draft>,
 }
 
-struct Writes {
+/// The rows to write, except for those of the customers.
+pub(super) struct Writes {
     new_awards: Vec<award::Model>,
     changed_awards: Vec<award::Model>,
     entries: Vec<ledger_entry::Model>,
@@ -295,21 +296,24 @@ impl Writes {
         }
     }
 
-    async fn save(self, batch: &Batch<'_>) -> Result<(), Error> {
-        let tx = batch.tx;
-        insert::<award::Entity>(tx, &self.new_awards, OnConflict::Fail).await?;
-        update::<award::Entity>(tx, &self.changed_awards).await?;
-        insert::<ledger_entry::Entity>(tx, &self.entries, OnConflict::Fail).await?;
-        update::<idempotency_key::Entity>(tx, &self.keys).await?;
-        insert::<budget_decision::Entity>(tx, &self.decisions, OnConflict::Fail).await?;
-        update::<budget::Entity>(tx, &self.budgets.into_values().collect::<Vec<_>>()).await?;
+    /// Writes the rows, and these rows of customers.
+    pub(super) async fn save(self, batch: &Batch<'_>, customers: &[customer::Model]) -> Result<(), Error> {
+        // A separate statement: a checkpoint may be deleted and inserted again.
+        delete_checkpoints(batch, self.void_checkpoints).await?;
+        let mut group = WriteGroup::new(batch.backend());
+        group.insert::<award::Entity>(&self.new_awards, OnConflict::Fail);
+        group.update::<award::Entity>(&self.changed_awards, &[]);
+        group.insert::<ledger_entry::Entity>(&self.entries, OnConflict::Fail);
+        group.update::<idempotency_key::Entity>(&self.keys, &[]);
+        group.insert::<budget_decision::Entity>(&self.decisions, OnConflict::Fail);
+        group.update::<budget::Entity>(&self.budgets.into_values().collect::<Vec<_>>(), &[]);
         let totals = self.totals.into_iter();
         let stats: Vec<campaign_stat::Model> =
             totals.map(|(id, totals)| stats::to_row(id, batch.shard, totals)).collect();
-        insert::<campaign_stat::Entity>(tx, &stats, OnConflict::Add).await?;
-        delete_checkpoints(batch, self.void_checkpoints).await?;
-        insert::<checkpoint::Entity>(tx, &self.checkpoints, OnConflict::Fail).await?;
-        Ok(())
+        group.insert::<campaign_stat::Entity>(&stats, OnConflict::Add);
+        group.insert::<checkpoint::Entity>(&self.checkpoints, OnConflict::Fail);
+        group.update::<customer::Entity>(customers, &[customer::Column::ExternalId, customer::Column::RecordedAt]);
+        Ok(group.run(batch.tx).await?)
     }
 }
 

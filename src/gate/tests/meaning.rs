@@ -195,7 +195,8 @@ fn assert_same_meaning(schema: &Valid<Schema>, query: &str, variables: &Value) {
         assert_eq!(sent, kept, "{query}\n{}", admitted.document);
     }
     let again = admit(&admitted.document, kept_variables).unwrap();
-    let told = |of: &Admitted<String>| (of.operation, of.fields.clone(), of.document.clone(), of.variables.clone(), of.cost);
+    let told =
+        |of: &Admitted<String>| (of.operation, of.fields.clone(), of.document.clone(), of.variables.clone(), of.cost);
     assert_eq!(told(&again), told(&admitted), "normalising twice changes nothing");
 }
 

@@ -145,7 +145,9 @@ fn a_byte_order_mark_and_commas_are_no_obstacle() {
 
 #[test]
 fn an_invalid_schema_makes_no_gate() {
-    assert!(Gate::new("type Query { a: Missing }", Scalars::default(), Limits::default(), std::convert::identity).is_err());
+    assert!(
+        Gate::new("type Query { a: Missing }", Scalars::default(), Limits::default(), std::convert::identity).is_err()
+    );
     assert!(Gate::new("", Scalars::default(), Limits::default(), std::convert::identity).is_err());
     assert!(Gate::new(SDL, Scalars::default(), Limits::default(), std::convert::identity).is_ok());
 }

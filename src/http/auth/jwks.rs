@@ -8,6 +8,7 @@ use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use jsonwebtoken::Algorithm;
@@ -63,6 +64,8 @@ pub enum JwksError {
 pub(super) struct Jwks {
     fetch: Fetch,
     keys: RwLock<Arc<KeySet>>,
+    /// Increases with each set that is loaded.
+    generation: AtomicU64,
     /// When the last load began. Locked while a load runs.
     began: Arc<Mutex<i64>>,
 }
@@ -70,7 +73,8 @@ pub(super) struct Jwks {
 impl Jwks {
     /// Loads the first set. Fails if it cannot be loaded.
     pub(super) async fn new(fetch: Fetch, now: i64) -> Result<Arc<Self>, JwksError> {
-        let jwks = Self { fetch, keys: RwLock::default(), began: Arc::new(Mutex::new(now)) };
+        let jwks =
+            Self { fetch, keys: RwLock::default(), generation: AtomicU64::new(0), began: Arc::new(Mutex::new(now)) };
         jwks.load().await?;
         Ok(Arc::new(jwks))
     }
@@ -88,6 +92,12 @@ impl Jwks {
             drop(self.spawn_load(began, now).await);
         }
         self.current().find(kid, algorithm).ok().flatten()
+    }
+
+    /// Returns a number that changes with the key set. Reloads the set in the background if it is old.
+    pub(super) fn generation(self: &Arc<Self>, now: i64) -> u64 {
+        self.renew_in_background(now);
+        self.generation.load(Ordering::Acquire)
     }
 
     fn renew_in_background(self: &Arc<Self>, now: i64) {
@@ -115,6 +125,7 @@ impl Jwks {
         let bytes = tokio::time::timeout(DEADLINE, (self.fetch)()).await.map_err(|_| JwksError::Deadline)??;
         let keys = KeySet::parse(&bytes).ok_or(JwksError::NoKeys)?;
         *self.keys.write() = Arc::new(keys);
+        self.generation.fetch_add(1, Ordering::Release);
         Ok(())
     }
 

@@ -15,7 +15,9 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use jsonwebtoken::{Algorithm, Header};
 use jwks::Jwks;
+use moka::sync::Cache;
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::config::{Auth, PublicKeys};
 use crate::engine::external_id::check_text;
@@ -25,6 +27,9 @@ pub use keys::KeyError;
 
 /// The largest token, in bytes. Tokens with many claims take about 2 kB.
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
+
+/// The number of verified tokens that are kept. A token takes about half a kilobyte.
+const KEPT_TOKENS: u64 = 10_000;
 
 /// The role in a token, which decides what the caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +126,14 @@ pub struct Verifier {
     issuer: String,
     audience: String,
     leeway: i64,
+    /// Verified tokens by the SHA-256 of their text, so that a token is verified once and not with each request.
+    kept: Cache<[u8; 32], Arc<Kept>>,
+}
+
+/// A token that was verified with the keys of a generation.
+struct Kept {
+    token: Token,
+    generation: u64,
 }
 
 /// The source of public keys: one key from a file, or a key set.
@@ -156,6 +169,7 @@ impl Verifier {
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
             leeway: micros(config.leeway).unwrap_or(0),
+            kept: Cache::new(KEPT_TOKENS),
         })
     }
 
@@ -183,6 +197,25 @@ impl Verifier {
         if jwt.len() > TOKEN_BYTES_MAX {
             return Err(AuthError::Malformed);
         }
+        let hash = Sha256::digest(jwt).into();
+        // The generation is read before the keys are used. A token that was verified with removed keys is verified again.
+        let generation = self.generation(now);
+        if let Some(kept) = self.kept.get(&hash).filter(|kept| kept.generation == generation) {
+            return if now < kept.token.expires_at { Ok(kept.token.clone()) } else { Err(AuthError::Expired) };
+        }
+        let token = self.verify_jwt(jwt, now).await?;
+        self.kept.insert(hash, Arc::new(Kept { token: token.clone(), generation }));
+        Ok(token)
+    }
+
+    fn generation(&self, now: i64) -> u64 {
+        match &self.public {
+            Some(Public::Set(jwks)) => jwks.generation(now),
+            _ => 0,
+        }
+    }
+
+    async fn verify_jwt(&self, jwt: &str, now: i64) -> Result<Token, AuthError> {
         let header = jsonwebtoken::decode_header(jwt).map_err(|_| AuthError::Malformed)?;
         // `crit` lists extensions that a verifier must support. This one supports none.
         if header.crit.is_some() || !is_access_token(header.typ.as_deref()) {

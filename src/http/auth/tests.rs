@@ -420,6 +420,27 @@ async fn a_set_that_has_aged_is_renewed_beside_the_request() {
 }
 
 #[tokio::test]
+async fn a_known_token_is_refused_when_it_expires_and_when_its_key_is_removed() {
+    let issuer = Issuer::publishing(&[entry("e", Algorithm::ES256)]);
+    let verifier = issuer.verifier().await;
+    let until = |exp: i64| {
+        let header = Header { kid: Some("e".to_owned()), ..Header::new(Algorithm::ES256) };
+        signed_with(&header, &claims_with("exp", json!(exp)), &private(Algorithm::ES256))
+    };
+    let (short, long) = (until(NOW_S + 60), until(NOW_S + 9_999));
+    for token in [&short, &long] {
+        let first = verifier.verify(token, NOW).await;
+        assert!(first.is_ok() && verifier.verify(token, NOW).await == first);
+    }
+    assert_eq!(verifier.verify(&short, NOW + 120 * SECOND).await, Err(AuthError::Expired));
+    issuer.publish(&[entry("f", Algorithm::ES256)]);
+    while verifier.verify(&long, NOW + jwks::MAX_AGE).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(verifier.verify(&long, NOW + jwks::MAX_AGE).await, Err(AuthError::Signature));
+}
+
+#[tokio::test]
 async fn a_caller_that_hangs_up_does_not_take_the_fetch_with_it() {
     let issuer = Issuer::publishing(&[entry("e", Algorithm::ES256)]);
     let set = Jwks::new(issuer.fetch(), NOW).await.unwrap();

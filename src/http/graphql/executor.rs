@@ -13,9 +13,9 @@ use crate::app::App;
 use crate::app::allowance::{Allowance, Limited};
 use crate::app::error::Error;
 use crate::gate::{self, Admitted, Gate, Limits, OperationKind, Places, Refusal, Rights, Scalar, Scalars, SchemaError};
-use crate::graphql::{Document, Schema};
 use crate::graphql::scalar::FORMS;
 use crate::graphql::session::Caller;
+use crate::graphql::{Document, Schema};
 use crate::http::auth::AuthError;
 use crate::{config, graphql};
 

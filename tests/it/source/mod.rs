@@ -100,6 +100,7 @@ const LAYERS: [Layer; 12] = [
             "hyper_util",
             "jsonwebtoken",
             "metrics_exporter_prometheus",
+            "moka",
             "opentelemetry",
             "reqwest",
             "tokio_io_timeout",
