@@ -4,6 +4,7 @@
 FROM rust:1.95-slim-trixie AS builder
 WORKDIR /source
 COPY Cargo.toml Cargo.lock ./
+COPY benches benches
 COPY entity entity
 COPY migration migration
 # The binary embeds these files.

@@ -34,6 +34,9 @@ const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 const SQLITE_STATEMENTS: usize = 400;
 /// The size of the page caches of all connections of an SQLite pool together, in KiB.
 const SQLITE_PAGES_KIB: u32 = 64 << 10;
+/// The maximum number of batches that are not committed yet on PostgreSQL: one is evaluated, the others are in their COMMIT.
+/// SQLite has one connection that writes, so a batch that began earlier would only be smaller.
+pub const MAX_OPEN_BATCHES: usize = 3;
 /// How long a query waits for a free connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Advisory lock (PostgreSQL). Every batch holds it shared, every change of a campaign holds it exclusively.

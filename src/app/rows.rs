@@ -4,6 +4,8 @@
 //! On PostgreSQL, the rows are passed as one array per column (`UNNEST`). On SQLite, they are passed as `VALUES`, padded with
 //! empty rows to a power of two, so that few texts serve all sizes. No other module depends on this difference.
 
+use std::borrow::Borrow;
+
 use futures_util::TryStreamExt as _;
 use sea_orm::sea_query::{ArrayType, SimpleExpr, Value};
 use sea_orm::{
@@ -74,8 +76,8 @@ impl Rows {
     fn join(self, what: &str, table: &str, on: &str, rest: &str) -> Statement {
         let backend = self.backend;
         let (select, values) = self.select(0);
-        // With CROSS JOIN, SQLite keeps `r` as the outer table, and searches `t` by an index for each of its rows.
-        let sql = format!("SELECT {what} FROM ({select}) AS r CROSS JOIN \"{table}\" AS t WHERE {on} {rest}");
+        let found = search(backend, "t.*", table, on);
+        let sql = format!("SELECT {what} FROM ({select}) AS r CROSS JOIN {found} {rest}");
         Statement::from_sql_and_values(backend, sql, values)
     }
 
@@ -177,7 +179,7 @@ fn json_value(value: Value) -> serde_json::Value {
 /// Converts models to rows, and returns the names of their columns. `left_out` names columns to leave out.
 fn of_models<E: EntityTrait>(
     backend: DatabaseBackend,
-    models: &[E::Model],
+    models: &[impl Borrow<E::Model>],
     left_out: &[E::Column],
 ) -> (Vec<&'static str>, Rows) {
     let left_out: Vec<&str> = left_out.iter().map(IdenStatic::as_str).collect();
@@ -185,7 +187,7 @@ fn of_models<E: EntityTrait>(
     let mut names = Vec::new();
     let columns = columns.map(|column| {
         names.push(column.as_str());
-        let values = models.iter().map(|model| model.get(column)).collect();
+        let values = models.iter().map(|model| model.borrow().get(column)).collect();
         Column { name: column.as_str().to_owned(), kind: kind(&column), values }
     });
     let rows = Rows { backend, columns: columns.collect(), len: models.len() };
@@ -225,7 +227,7 @@ pub async fn insert<E: EntityTrait>(
 /// Inserts the models whose key does not exist yet, in order. Returns the columns `returning` of the inserted rows.
 pub async fn insert_new<E: EntityTrait>(
     db: &impl ConnectionTrait,
-    models: &[E::Model],
+    models: &[impl Borrow<E::Model>],
     left_out: &[E::Column],
     returning: &str,
 ) -> Result<Vec<QueryResult>, DbErr> {
@@ -287,7 +289,7 @@ impl WriteGroup {
     }
 
     /// Overwrites existing rows but for the columns `left_out`. The rows are found by their primary key.
-    pub fn update<E: EntityTrait>(&mut self, models: &[E::Model], left_out: &[E::Column]) {
+    pub fn update<E: EntityTrait>(&mut self, models: &[impl Borrow<E::Model>], left_out: &[E::Column]) {
         let table = E::default().table_name().to_owned();
         let (names, rows) = of_models::<E>(self.backend, models, left_out);
         let key = key_columns::<E>();
@@ -376,10 +378,28 @@ pub async fn left_join(
     for part in rows.parts() {
         let backend = part.backend;
         let (select, values) = part.select(0);
-        let sql = format!("SELECT {what} FROM ({select}) AS r LEFT JOIN \"{table}\" AS t ON {on}");
+        let sql = if backend == DatabaseBackend::Postgres {
+            let found = search(backend, "t.*", table, on);
+            format!("SELECT {what} FROM ({select}) AS r LEFT JOIN {found} ON true")
+        } else {
+            format!("SELECT {what} FROM ({select}) AS r LEFT JOIN \"{table}\" AS t ON {on}")
+        };
         found.extend(db.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await?);
     }
     Ok(found)
+}
+
+/// Returns a search of an index for each row `r`: the right side of a CROSS JOIN, with its condition. On PostgreSQL, it yields
+/// `columns`.
+///
+/// PostgreSQL must not choose how to join: by its statistics, a table that was empty a minute ago is best read as a whole. SQLite
+/// keeps `r` as the outer table of a CROSS JOIN.
+fn search(backend: DatabaseBackend, columns: &str, table: &str, on: &str) -> String {
+    if backend == DatabaseBackend::Postgres {
+        format!("LATERAL (SELECT {columns} FROM \"{table}\" AS t WHERE {on} OFFSET 0) AS t")
+    } else {
+        format!("\"{table}\" AS t WHERE {on}")
+    }
 }
 
 /// Deletes the rows `t` of `table` that match the condition `on` with one of the rows `r`. `key` is the primary key of the table.
@@ -387,13 +407,20 @@ pub async fn delete(db: &impl ConnectionTrait, table: &str, key: &[&str], rows: 
     for part in rows.parts() {
         let backend = part.backend;
         let (select, values) = part.select(0);
-        let of_t: Vec<String> = key.iter().map(|column| format!("t.{column}")).collect();
-        // Deletes by key, so that the database uses an index instead of reading the whole table.
-        let sql = format!(
-            "DELETE FROM \"{table}\" WHERE ({}) IN (SELECT {} FROM ({select}) AS r CROSS JOIN \"{table}\" AS t WHERE {on})",
-            key.join(", "),
-            of_t.join(", ")
-        );
+        let found = search(backend, "t.ctid", table, on);
+        let sql = if backend == DatabaseBackend::Postgres {
+            format!(
+                "DELETE FROM \"{table}\" WHERE ctid = ANY(ARRAY(SELECT t.ctid FROM ({select}) AS r CROSS JOIN {found}))"
+            )
+        } else {
+            let of_t: Vec<String> = key.iter().map(|column| format!("t.{column}")).collect();
+            // Deletes by key, so that SQLite uses an index instead of reading the whole table.
+            format!(
+                "DELETE FROM \"{table}\" WHERE ({}) IN (SELECT {} FROM ({select}) AS r CROSS JOIN {found})",
+                key.join(", "),
+                of_t.join(", ")
+            )
+        };
         db.execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
     }
     Ok(())

@@ -38,6 +38,11 @@ pub(super) async fn run(_: &Args, config: &Config) -> anyhow::Result<ExitCode> {
         );
     }
     warn_of_short_secret(&config.auth);
+    if config.writer.sets_writers {
+        tracing::warn!(
+            "the configuration key `writer.writers` (WINDFALL__WRITER__WRITERS) has no effect any more: remove it"
+        );
+    }
     let _lock = lock_file(config)?;
     let verifier = Verifier::new(&config.auth, Clock::System.now().0).await?;
     http::metrics::record();

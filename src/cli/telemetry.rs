@@ -24,7 +24,7 @@ impl Telemetry {
         let styled = stderr().is_terminal();
         let lines = tracing_subscriber::fmt::layer().with_writer(move || Lines { styled }).with_ansi(styled);
         // Only traces need spans. Without a collector, none is created.
-        let lines = lines.with_filter(filter_fn(|metadata| metadata.is_event()));
+        let lines = lines.with_filter(filter_fn(|metadata: &tracing::Metadata<'_>| metadata.is_event()));
         let subscriber = tracing_subscriber::registry().with(EnvFilter::new(filter)).with(lines);
         #[cfg(feature = "otel")]
         {

@@ -91,6 +91,18 @@ pub struct Database {
     pub idle_transaction_timeout: Duration,
 }
 
+impl Cache {
+    /// The share of the memory that is for whole responses.
+    pub fn answers_bytes(&self) -> u64 {
+        self.l1_bytes / 4
+    }
+
+    /// The share of the memory that is for the snapshots of customers.
+    pub fn snapshots_bytes(&self) -> u64 {
+        self.l1_bytes - self.answers_bytes()
+    }
+}
+
 /// The section `writer`: the write queue and the transactions that empty it.
 #[derive(Clone, Debug)]
 pub struct Writer {
@@ -98,7 +110,8 @@ pub struct Writer {
     pub queue_bytes: usize,
     pub batch_items: usize,
     pub fold_purchases: usize,
-    pub writers: u32,
+    /// The key `writer.writers` is set, which has no effect any more.
+    pub sets_writers: bool,
 }
 
 /// The section `cache`: the cache in memory, and how stale reads may be.
@@ -227,11 +240,6 @@ impl Config {
         if config.http.unfinished_bytes / 4 < config.http.body_limit_bytes {
             return Err(invalid("http.unfinished_bytes", "at least four times `http.body_limit_bytes`"));
         }
-        // If the writers took all connections of the pool, reads would wait for writes. SQLite has separate pools.
-        let sqlite = config.database.url.expose().starts_with("sqlite:");
-        if !sqlite && config.writer.writers >= config.database.connections {
-            return Err(invalid("writer.writers", "below `database.connections`"));
-        }
         Ok(config)
     }
 }
@@ -350,7 +358,7 @@ impl Writer {
             queue_bytes: source.number("writer.queue_bytes", 1 << 20, 4 << 30)?,
             batch_items: source.number("writer.batch_items", 1, 1_000)?,
             fold_purchases: source.number("writer.fold_purchases", 1, 100_000)?,
-            writers: source.number("writer.writers", 1, 64)?,
+            sets_writers: source.optional_text("writer.writers")?.is_some(),
         })
     }
 }

@@ -119,7 +119,7 @@ fn every_key_can_come_from_the_environment() {
     assert_eq!(config.writer.queue_bytes, 1_048_577);
     assert_eq!(config.writer.batch_items, 500);
     assert_eq!(config.writer.fold_purchases, 501);
-    assert_eq!(config.writer.writers, 3);
+    assert!(config.writer.sets_writers);
     assert_eq!((config.cache.l1_bytes, config.cache.max_staleness), (1_048_578, Duration::from_millis(250)));
     assert_eq!(config.redis.url.unwrap().expose(), "redis://user:hidden@cache.example:6380/3");
     assert_eq!(config.redis.timeout, Duration::from_millis(2048));
@@ -174,7 +174,6 @@ fn wrong_values_are_refused_by_name_without_the_value() {
         ("DATABASE__URL", "", "not empty"),
         ("DATABASE__MIGRATE", "maybe", "true or false"),
         ("DATABASE__CONNECTIONS", "1.5", "from 2 to 200"),
-        ("WRITER__WRITERS", "0", "from 1 to 64"),
         ("CACHE__MAX_STALENESS", "-1", "seconds from 0 to 60"),
         ("CACHE__MAX_STALENESS", "61", "seconds from 0 to 60"),
         ("CACHE__MAX_STALENESS", "NaN", "seconds from 0 to 60"),
@@ -191,8 +190,6 @@ fn wrong_values_are_refused_by_name_without_the_value() {
     // A short secret is accepted; `serve` warns about it.
     let short = load("", &[("WINDFALL__AUTH__HS256_SECRET", "s")]).unwrap();
     assert_eq!(short.auth.hs256_secret.unwrap().expose(), "s");
-    let busy = refusal("[database]\nurl = 'postgres://host/db'\nconnections = 4", &[]);
-    assert!(busy.contains("`writer.writers`") && busy.contains("below `database.connections`"), "{busy}");
     let small = refusal("[http]\nunfinished_bytes = 1048576", &[]);
     assert!(small.contains("`http.unfinished_bytes`") && small.contains("four times"), "{small}");
     let both = refusal("[auth]\njwks = 'a.json'\npublic_key_pem = 'b.pem'", &[]);

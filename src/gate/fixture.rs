@@ -1,8 +1,8 @@
 //! A small schema with every kind of type, and helpers for the tests of this module.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
-use super::{Admitted, Code, Gate, Limits, Refusal, Request, Rights, Scalar};
+use super::{Admitted, Code, Gate, Limits, OperationKind, Refusal, Request, Rights, Scalar};
 
 pub(super) const SDL: &str = r#"
 directive @oneOf on INPUT_OBJECT
@@ -57,9 +57,14 @@ type RecordPayload { replayed: Boolean! customer: Customer errors: [String!]! }
 type Subscription { ticks(after: String): Int! points: Customer! }
 "#;
 
+/// Prepares a document as its text.
+pub(super) fn text(_: OperationKind, _: &[String], text: String) -> String {
+    text
+}
+
 pub(super) fn gate() -> Gate<String> {
     let even = Scalar { fits: |value| value.as_i64().is_some_and(|number| number % 2 == 0), expected: "write it even" };
-    Gate::new(SDL, [("Even", even)].into(), Limits::default(), std::convert::identity).unwrap()
+    Gate::new(SDL, [("Even", even)].into(), Limits::default(), text).unwrap()
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "tests write the values inside the call")]
@@ -83,7 +88,7 @@ pub(super) fn refused(query: &str, variables: Value) -> (Code, String) {
     (refusal.code, refusal.message)
 }
 
-pub(super) fn map(value: Value) -> Map<String, Value> {
-    let Value::Object(map) = value else { panic!("variables are an object") };
-    map
+/// Returns the variables of an admitted request.
+pub(super) fn values(admitted: &Admitted<String>) -> Value {
+    serde_json::to_value(&admitted.variables).unwrap()
 }

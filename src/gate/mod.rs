@@ -46,7 +46,7 @@ use documents::Documents;
 use normalize::{ConcreteTypes, Normalizer, Selected};
 use plan::{PlanKey, Plans, Shape};
 use print::Printed;
-use serde_json::{Map, Value};
+use serde::Serialize;
 use suggest::suggest;
 
 pub use limits::Limits;
@@ -65,9 +65,12 @@ pub struct Gate<D> {
     concrete_types: ConcreteTypes,
     documents: Documents,
     plans: Plans<D>,
-    parse: fn(String) -> D,
+    prepare: Prepare<D>,
     limits: Limits,
 }
+
+/// Makes what the executor runs from the kind of an operation, its root fields and its normalised text.
+pub type Prepare<D> = fn(OperationKind, &[String], String) -> D;
 
 /// What the caller may do beyond running plain requests.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -109,8 +112,13 @@ pub enum OperationKind {
 pub struct Admitted<D> {
     pub plan: Arc<Plan<D>>,
     /// The values of exactly the variables that the plan uses.
-    pub variables: Map<String, Value>,
+    pub variables: Variables,
 }
+
+/// The values of variables, as an object that can be serialised.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct Variables(JsonMap);
 
 impl<D> std::ops::Deref for Admitted<D> {
     type Target = Plan<D>;
@@ -132,14 +140,13 @@ impl OperationKind {
 }
 
 impl<D: Send + Sync + 'static> Gate<D> {
-    /// Creates a gate for the schema with this SDL, which has the form that the executor prints. `parse` turns the text of a
-    /// normalised operation into what the executor runs.
-    pub fn new(sdl: &str, scalars: Scalars, limits: Limits, parse: fn(String) -> D) -> Result<Self, SchemaError> {
+    /// Creates a gate for the schema with this SDL, which has the form that the executor prints.
+    pub fn new(sdl: &str, scalars: Scalars, limits: Limits, prepare: Prepare<D>) -> Result<Self, SchemaError> {
         let schema = Schema::parse_and_validate(format!("{sdl}\n{IS_ONE_OF}\n"), "schema.graphql")
             .map_err(|failed| SchemaError(failed.errors.to_string()))?;
         let concrete_types = normalize::concrete_types(&schema);
         let (documents, plans) = (Documents::new(&limits), plan::plans(&limits));
-        Ok(Self { schema, scalars, concrete_types, documents, plans, parse, limits })
+        Ok(Self { schema, scalars, concrete_types, documents, plans, prepare, limits })
     }
 
     /// From now on, only callers with [`Rights::unlisted`] may run documents with other texts. Fails if a text is not valid.
@@ -177,12 +184,9 @@ impl<D: Send + Sync + 'static> Gate<D> {
                 plan
             }
         };
-        let used = plan.used.iter().filter_map(|name| {
-            let value = serde_json::to_value(variables.get(name.as_str())?).ok()?;
-            Some((name.to_string(), value))
-        });
-        let variables = used.collect();
-        Ok(Admitted { plan, variables })
+        let mut variables = variables;
+        variables.retain(|name, _| plan.used.iter().any(|used| used == name.as_str()));
+        Ok(Admitted { plan, variables: Variables(variables) })
     }
 
     fn rules(&self) -> Rules<'_> {
@@ -212,18 +216,18 @@ impl<D: Send + Sync + 'static> Gate<D> {
                 }
             }
         }
+        let operation = match operation.operation_type {
+            OperationType::Query => OperationKind::Query,
+            OperationType::Mutation => OperationKind::Mutation,
+            OperationType::Subscription => OperationKind::Subscription,
+        };
         Ok(Plan {
-            operation: match operation.operation_type {
-                OperationType::Query => OperationKind::Query,
-                OperationType::Mutation => OperationKind::Mutation,
-                OperationType::Subscription => OperationKind::Subscription,
-            },
-            fields,
+            operation,
             places: Places::new(printed, &document.executable().sources),
             used: used.into_iter().cloned().collect(),
             cost,
             text_bytes: text.len(),
-            document: (self.parse)(text),
+            document: (self.prepare)(operation, &fields, text),
         })
     }
 }

@@ -96,7 +96,7 @@ impl<'de> Visitor<'de> for Sent<'_> {
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::fixture::{admit_with, gate, map, refused};
+    use super::super::fixture::{admit_with, gate, refused, values};
     use super::super::{Request, Rights};
     use super::*;
 
@@ -114,7 +114,7 @@ mod tests {
         };
         let query = format!("query($v: {definition}) {{ echo({argument}: $v) }}");
         let admitted = admit_with(&query, sent).map_err(|refusals| refusals[0].code)?;
-        Ok(admitted.variables.get("v").cloned().unwrap_or_else(|| json!("absent")))
+        Ok(values(&admitted).get("v").cloned().unwrap_or_else(|| json!("absent")))
     }
 
     #[test]
@@ -228,7 +228,7 @@ mod tests {
             "query($a: Int, $b: Int, $if: Boolean!) { one: echo(number: $a) @include(if: $if) two: echo(number: $b) }";
         let admitted = admit_with(query, json!({"a": 1, "b": 2, "if": false})).unwrap();
         assert_eq!(admitted.document, "query($b:Int!){two:echo(number:$b)}");
-        assert_eq!(admitted.variables, map(json!({"b": 2})));
+        assert_eq!(values(&admitted), json!({"b": 2}));
     }
 
     #[test]

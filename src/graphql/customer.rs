@@ -12,7 +12,7 @@ use super::loaders::{AwardsOf, FindCustomer, LedgerOf, PurchasesOf};
 use super::page::Connection;
 use super::progress::CampaignProgress;
 use super::purchase::Purchase;
-use super::scalar::{Count, DateTime, Points};
+use super::scalar::{AsOf, Count, Points};
 use super::session::ContextExt;
 use crate::app::award::AwardFilter;
 use crate::app::customer::{Current, balance, list, require_version};
@@ -144,7 +144,7 @@ pub struct Balance {
     /// All points ever awarded, less reversals: the points of all `STANDING` awards. Adjustments are not included.
     lifetime: Points,
     /// The instant at which the balance holds, by the server's clock. Countdowns can use it as the current time.
-    as_of: DateTime,
+    as_of: AsOf,
     /// The version of the customer. It grows by one with each commit that changes anything of the customer: purchases,
     /// refunds, awards, entries or progress. To read your own writes, pass the version of the mutation's response as
     /// `atLeastVersion`.
@@ -157,12 +157,12 @@ pub struct Balance {
 impl Balance {
     /// The balance of this row, at the current time.
     pub fn of(ctx: &Context<'_>, customer: &model::Customer) -> Self {
-        let balance = balance(customer, ctx.app().clock.now());
+        let balance = balance(customer, ctx.now());
         Self {
             available: Points(balance.available),
             pending: Points(balance.pending),
             lifetime: Points(balance.lifetime),
-            as_of: balance.as_of.into(),
+            as_of: AsOf(balance.as_of),
             version: Count(balance.version),
             cursor: Cursor::of(customer).to_text(),
         }

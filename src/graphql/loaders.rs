@@ -11,11 +11,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_graphql::dataloader::{DataLoader, Loader};
-use async_graphql::{Value, value};
 use futures_util::future::BoxFuture;
-use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::reads::Reads;
 use crate::app::award::AwardFilter;
 use crate::app::campaign::set::{Campaign, CampaignSet};
 use crate::app::customer::Current;
@@ -23,7 +22,7 @@ use crate::app::error::Error;
 use crate::app::model::{Award, CampaignId, Customer, CustomerId, LedgerEntry, Purchase, Refund};
 use crate::app::reading::page::{Page, Slice};
 use crate::app::reading::progress::CampaignProgress;
-use crate::app::reading::snapshot::{Extent, View};
+use crate::app::reading::snapshot::Extent;
 use crate::app::viewer::Viewer;
 use crate::app::{self, App};
 use crate::engine::account::Totals;
@@ -40,30 +39,13 @@ pub struct Loaders {
     reads: Reads,
 }
 
-/// Collects where the customers of a request were read.
-#[derive(Clone, Default)]
-pub struct Reads(Arc<Mutex<Vec<Value>>>);
-
-impl Reads {
-    fn note(&self, customer: &str, view: &View) {
-        let age_ms = u64::try_from(view.at.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let read = value!({
-            "customer": customer.to_owned(),
-            "version": view.snapshot.customer.version,
-            "source": view.tier.as_str().to_owned(),
-            "ageMs": age_ms,
-        });
-        self.0.lock().push(read);
-    }
-
-    /// Returns the collected reads for the extensions of the response, and empties the collection. `source` is `l1`,
-    /// `l2` or `sql`. `ageMs` is the time since the version was looked up, in milliseconds.
-    pub fn tell(&self) -> Value {
-        Value::List(std::mem::take(&mut *self.0.lock()))
-    }
-}
-
 impl Loaders {
+    /// The application, for a read of anything but customers in the cache and campaigns.
+    fn app(&self) -> &App {
+        self.reads.note_other();
+        &self.app
+    }
+
     /// Creates the loaders of one request. Each load begins when a turn of the request ends.
     pub fn start(app: Arc<App>, viewer: Viewer, turns: Turns, reads: Reads) -> DataLoader<Self> {
         let spawn = move |load: BoxFuture<'static, ()>| {
@@ -119,8 +101,9 @@ impl Loader<FindCustomer> for Loaders {
             let _ = self.campaigns.set(Arc::clone(&view.campaigns));
         }
         for (name, current) in &found {
-            if let Some(view) = &current.view {
-                self.reads.note(name, view);
+            match &current.view {
+                Some(view) => self.reads.note(name, view),
+                None => self.reads.note_other(),
             }
         }
         Ok(keys.iter().filter_map(|key| Some((key.clone(), found.get(&key.0)?.clone()))).collect())
@@ -137,7 +120,7 @@ impl Loader<FindPurchase> for Loaders {
 
     async fn load(&self, keys: &[FindPurchase]) -> Loaded<FindPurchase, Arc<Purchase>> {
         let names = keys.iter().map(|key| key.0.clone()).collect();
-        let found = app::purchase::find(&self.app, self.viewer.require_reader()?, names).await?;
+        let found = app::purchase::find(self.app(), self.viewer.require_reader()?, names).await?;
         Ok(found.into_iter().map(|(name, row)| (FindPurchase(name), Arc::new(row))).collect())
     }
 }
@@ -152,7 +135,7 @@ impl Loader<FindAward> for Loaders {
 
     async fn load(&self, keys: &[FindAward]) -> Loaded<FindAward, Arc<Award>> {
         let wanted = keys.iter().map(|key| (key.0, key.1)).collect();
-        let found = app::award::find(&self.app, self.viewer.require_reader()?, wanted).await?;
+        let found = app::award::find(self.app(), self.viewer.require_reader()?, wanted).await?;
         Ok(found.into_iter().map(|((customer, number), row)| (FindAward(customer, number), Arc::new(row))).collect())
     }
 }
@@ -167,7 +150,7 @@ impl Loader<FindLedgerEntry> for Loaders {
 
     async fn load(&self, keys: &[FindLedgerEntry]) -> Loaded<FindLedgerEntry, Arc<LedgerEntry>> {
         let wanted = keys.iter().map(|key| (key.0, key.1)).collect();
-        let found = app::ledger::find(&self.app, self.viewer.require_reader()?, wanted).await?;
+        let found = app::ledger::find(self.app(), self.viewer.require_reader()?, wanted).await?;
         let keyed = found.into_iter().map(|((customer, sequence), row)| {
             let key = FindLedgerEntry(customer, sequence);
             (key, Arc::new(row))
@@ -191,7 +174,7 @@ impl Loader<FindCampaign> for Loaders {
         let found = match looked_up.filter(|found| found.len() == keys.len()) {
             Some(found) => found,
             // A campaign that an award names may have been activated after the customers were looked up.
-            None => app::campaign::list::find(&*self.app.campaigns().await?, reader, ids()),
+            None => app::campaign::list::find(&*self.app().campaigns().await?, reader, ids()),
         };
         Ok(found.into_iter().map(|(id, campaign)| (FindCampaign(id), campaign)).collect())
     }
@@ -206,7 +189,7 @@ impl Loader<CustomerOf> for Loaders {
     type Error = Error;
 
     async fn load(&self, keys: &[CustomerOf]) -> Loaded<CustomerOf, Arc<Customer>> {
-        let found = app::customer::by_ids(&self.app, keys.iter().map(|key| key.0).collect()).await?;
+        let found = app::customer::by_ids(self.app(), keys.iter().map(|key| key.0).collect()).await?;
         Ok(found.into_iter().map(|(id, row)| (CustomerOf(id), Arc::new(row))).collect())
     }
 }
@@ -220,7 +203,7 @@ impl Loader<PurchaseOf> for Loaders {
     type Error = Error;
 
     async fn load(&self, keys: &[PurchaseOf]) -> Loaded<PurchaseOf, Arc<Purchase>> {
-        let found = app::purchase::by_external_ids(&self.app, keys.iter().map(|key| key.0.clone()).collect()).await?;
+        let found = app::purchase::by_external_ids(self.app(), keys.iter().map(|key| key.0.clone()).collect()).await?;
         Ok(found.into_iter().map(|(name, row)| (PurchaseOf(name), Arc::new(row))).collect())
     }
 }
@@ -234,7 +217,7 @@ impl Loader<AwardOf> for Loaders {
     type Error = Error;
 
     async fn load(&self, keys: &[AwardOf]) -> Loaded<AwardOf, Arc<Award>> {
-        let found = app::award::by_keys(&self.app, keys.iter().map(|key| (key.0, key.1)).collect()).await?;
+        let found = app::award::by_keys(self.app(), keys.iter().map(|key| (key.0, key.1)).collect()).await?;
         Ok(found.into_iter().map(|((customer, number), row)| (AwardOf(customer, number), Arc::new(row))).collect())
     }
 }
@@ -248,7 +231,7 @@ impl Loader<RefundsOf> for Loaders {
     type Error = Error;
 
     async fn load(&self, keys: &[RefundsOf]) -> Loaded<RefundsOf, Arc<[Refund]>> {
-        let found = app::purchase::refunds_of(&self.app, keys.iter().map(|key| key.0.clone()).collect()).await?;
+        let found = app::purchase::refunds_of(self.app(), keys.iter().map(|key| key.0.clone()).collect()).await?;
         Ok(found.into_iter().map(|(purchase, rows)| (RefundsOf(purchase), rows.into())).collect())
     }
 }
@@ -263,7 +246,7 @@ impl Loader<AwardsReachedBy> for Loaders {
 
     async fn load(&self, keys: &[AwardsReachedBy]) -> Loaded<AwardsReachedBy, Vec<Arc<Award>>> {
         let wanted = keys.iter().map(|key| (key.0, key.1.clone())).collect();
-        let found = app::award::reached_by(&self.app, wanted).await?;
+        let found = app::award::reached_by(self.app(), wanted).await?;
         let keyed = found.into_iter().map(|((customer, key), rows)| {
             let rows = rows.into_iter().map(Arc::new).collect();
             (AwardsReachedBy(customer, key), rows)
@@ -283,7 +266,7 @@ impl Loader<AwardsOf> for Loaders {
     async fn load(&self, keys: &[AwardsOf]) -> Loaded<AwardsOf, Slice<Award>> {
         let mut loaded = HashMap::new();
         for ((page, filter), customers) in grouped(keys, |key| ((key.1.clone(), key.2.clone()), key.0)) {
-            let slices = app::award::of_customers_by_page(&self.app, customers, &page, &filter).await?;
+            let slices = app::award::of_customers_by_page(self.app(), customers, &page, &filter).await?;
             loaded.extend(slices.into_iter().map(|(id, slice)| (AwardsOf(id, page.clone(), filter.clone()), slice)));
         }
         Ok(loaded)
@@ -301,7 +284,7 @@ impl Loader<LedgerOf> for Loaders {
     async fn load(&self, keys: &[LedgerOf]) -> Loaded<LedgerOf, Slice<LedgerEntry>> {
         let mut loaded = HashMap::new();
         for (page, customers) in grouped(keys, |key| (key.1.clone(), key.0)) {
-            let slices = app::ledger::of_customers_by_page(&self.app, customers, &page).await?;
+            let slices = app::ledger::of_customers_by_page(self.app(), customers, &page).await?;
             loaded.extend(slices.into_iter().map(|(id, slice)| (LedgerOf(id, page.clone()), slice)));
         }
         Ok(loaded)
@@ -319,7 +302,7 @@ impl Loader<PurchasesOf> for Loaders {
     async fn load(&self, keys: &[PurchasesOf]) -> Loaded<PurchasesOf, Slice<Purchase>> {
         let mut loaded = HashMap::new();
         for (page, customers) in grouped(keys, |key| (key.1.clone(), key.0)) {
-            let slices = app::purchase::of_customers_by_page(&self.app, customers, &page).await?;
+            let slices = app::purchase::of_customers_by_page(self.app(), customers, &page).await?;
             loaded.extend(slices.into_iter().map(|(id, slice)| (PurchasesOf(id, page.clone()), slice)));
         }
         Ok(loaded)
@@ -343,7 +326,7 @@ impl Loader<ProgressOf> for Loaders {
     async fn load(&self, keys: &[ProgressOf]) -> Loaded<ProgressOf, Vec<CampaignProgress>> {
         let mut loaded = HashMap::new();
         for (campaign, customers) in grouped(keys, |key| (key.1, Arc::clone(&key.0))) {
-            let progress = app::reading::progress::load(&self.app, &customers, campaign).await?;
+            let progress = app::reading::progress::load(self.app(), &customers, campaign).await?;
             for (customer, of_customer) in customers.into_iter().zip(progress) {
                 loaded.insert(ProgressOf(customer, campaign), of_customer);
             }
@@ -369,7 +352,7 @@ impl Loader<EvidenceOf> for Loaders {
     async fn load(&self, keys: &[EvidenceOf]) -> Loaded<EvidenceOf, Slice<Purchase>> {
         let mut loaded = HashMap::new();
         for (page, awards) in grouped(keys, |key| (key.1.clone(), Arc::clone(&key.0))) {
-            let slices = app::reading::evidence::pages(&self.app, &awards, &page).await?;
+            let slices = app::reading::evidence::pages(self.app(), &awards, &page).await?;
             loaded
                 .extend(awards.into_iter().zip(slices).map(|(award, slice)| (EvidenceOf(award, page.clone()), slice)));
         }
@@ -386,7 +369,7 @@ impl Loader<BudgetOf> for Loaders {
     type Error = Error;
 
     async fn load(&self, keys: &[BudgetOf]) -> Loaded<BudgetOf, Budget> {
-        let found = app::stats::budgets(&self.app, keys.iter().map(|key| key.0).collect()).await?;
+        let found = app::stats::budgets(self.app(), keys.iter().map(|key| key.0).collect()).await?;
         Ok(found.into_iter().map(|(id, budget)| (BudgetOf(id), budget)).collect())
     }
 }
@@ -402,7 +385,7 @@ impl Loader<BackfillOf> for Loaders {
 
     async fn load(&self, keys: &[BackfillOf]) -> Loaded<BackfillOf, (i64, i64)> {
         let campaigns: Vec<CampaignId> = keys.iter().map(|key| key.0).collect();
-        let found = app::jobs::evaluation::load_backfills(&self.app, &campaigns).await?;
+        let found = app::jobs::evaluation::load_backfills(self.app(), &campaigns).await?;
         Ok(found.into_iter().map(|(id, progress)| (BackfillOf(id), progress)).collect())
     }
 }
@@ -417,7 +400,7 @@ impl Loader<StatsOf> for Loaders {
 
     async fn load(&self, keys: &[StatsOf]) -> Loaded<StatsOf, Totals> {
         let admin = self.viewer.require_admin()?;
-        let found = app::stats::load(&self.app, &admin, keys.iter().map(|key| key.0).collect()).await?;
+        let found = app::stats::load(self.app(), &admin, keys.iter().map(|key| key.0).collect()).await?;
         Ok(found.into_iter().map(|(id, totals)| (StatsOf(id), totals)).collect())
     }
 }

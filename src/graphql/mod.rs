@@ -18,6 +18,7 @@ pub mod page;
 pub mod points_update;
 pub mod progress;
 pub mod purchase;
+pub mod reads;
 pub mod recorded;
 pub mod refund;
 pub mod scalar;
@@ -27,11 +28,12 @@ pub mod window;
 use std::future::poll_fn;
 use std::sync::Arc;
 
-use async_graphql::parser::types::ExecutableDocument;
+use async_graphql::parser::types::{ExecutableDocument, OperationType};
 use async_graphql::{MergedObject, MergedSubscription, Response, SDLExportOptions, ValidationMode, Variables};
 use futures_util::{Stream, StreamExt};
 
-use self::loaders::{Loaders, Reads, Turns};
+use self::loaders::{Loaders, Turns};
+use self::reads::{Reads, Source};
 use crate::app::App;
 use crate::app::allowance::Allowance;
 use crate::graphql::session::{Caller, Session};
@@ -69,6 +71,13 @@ impl Document {
     pub fn parse(text: String) -> Self {
         Self(async_graphql::parser::parse_query(&text).map_err(|_| text))
     }
+
+    fn is_query(&self) -> bool {
+        let is_query = |parsed: &ExecutableDocument| {
+            parsed.operations.iter().all(|(_, operation)| operation.node.ty == OperationType::Query)
+        };
+        self.0.as_ref().is_ok_and(is_query)
+    }
 }
 
 /// An executable schema and the application that it reads and writes.
@@ -96,9 +105,14 @@ fn executor() -> Executor {
 }
 
 impl Schema {
-    /// Executes a query or mutation that the gate has admitted.
-    pub async fn execute(&self, caller: Caller, document: &Document, variables: Variables) -> Response {
-        let (turns, reads) = (Turns::default(), Reads::default());
+    /// Executes a query or mutation that the gate has admitted. Also returns the source of the response if it has only one.
+    pub async fn execute(
+        &self,
+        caller: Caller,
+        document: &Document,
+        variables: Variables,
+    ) -> (Response, Option<Source>) {
+        let (turns, reads) = (Turns::default(), if document.is_query() { Reads::default() } else { Reads::going_on() });
         let tells_reads = caller.tells_reads;
         let request = self.request(caller, None, document, variables, turns.clone(), reads.clone());
         let mut response = std::pin::pin!(self.executor.execute(request));
@@ -111,7 +125,8 @@ impl Schema {
         if tells_reads {
             response.extensions.insert("reads".to_owned(), reads.tell());
         }
-        response
+        let source = if response.is_ok() { reads.source(&self.app.clock) } else { None };
+        (response, source)
     }
 
     /// Executes a subscription that the gate has admitted. Returns one response for each event. The stream ends with an
@@ -124,7 +139,7 @@ impl Schema {
         variables: Variables,
     ) -> impl Stream<Item = Response> + Send + use<> {
         let turns = Turns::default();
-        let request = self.request(caller, Some(allowance), document, variables, turns.clone(), Reads::default());
+        let request = self.request(caller, Some(allowance), document, variables, turns.clone(), Reads::going_on());
         let mut responses = Box::pin(self.executor.execute_stream(request));
         let responses = futures_util::stream::poll_fn(move |cx| {
             let polled = responses.as_mut().poll_next(cx);
@@ -144,8 +159,8 @@ impl Schema {
         reads: Reads,
     ) -> async_graphql::Request {
         let Caller { viewer, expires_at, .. } = caller;
-        let loaders = Loaders::start(Arc::clone(&self.app), viewer.clone(), turns, reads);
-        let session = Session { app: Arc::clone(&self.app), viewer, expires_at, allowance, loaders };
+        let loaders = Loaders::start(Arc::clone(&self.app), viewer.clone(), turns, reads.clone());
+        let session = Session { app: Arc::clone(&self.app), viewer, expires_at, allowance, loaders, reads };
         match &document.0 {
             Ok(parsed) => {
                 let mut request = async_graphql::Request::new("").variables(variables).data(session);

@@ -63,7 +63,7 @@ impl CampaignProgress {
             },
             None => None,
         };
-        let known = view.and_then(|view| app::of_view(view, campaign, ctx.app().clock.now()));
+        let known = view.and_then(|view| app::of_view(view, campaign, ctx.now()));
         if let Some(progress) = known {
             return Ok(progress.into_iter().map(Self::from).collect());
         }

@@ -64,7 +64,7 @@ impl RecordedFact {
     }
 
     fn customer(&self) -> Option<Customer> {
-        Some(Arc::new(self.recorded.as_ref()?.customer.clone()).into())
+        Some(Arc::clone(&self.recorded.as_ref()?.customer).into())
     }
 
     fn balance(&self, ctx: &Context<'_>) -> Option<Balance> {
@@ -231,6 +231,6 @@ impl AdjustPointsPayload {
     }
 
     fn whose(&self) -> Option<Customer> {
-        Some(Arc::new(self.recorded.as_ref()?.customer.clone()).into())
+        Some(Arc::clone(&self.recorded.as_ref()?.customer).into())
     }
 }

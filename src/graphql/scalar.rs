@@ -2,9 +2,16 @@
 //! malformed values before anything is executed. A well-formed value that is wrong, such as an unknown currency, is
 //! reported in `userErrors` by the code that checks the input.
 
-use async_graphql::{InputValueError, InputValueResult, Number, Scalar, ScalarType, Value};
+use std::borrow::Cow;
+
+use async_graphql::parser::types::Field;
+use async_graphql::registry::Registry;
+use async_graphql::{
+    ContextSelectionSet, InputValueError, InputValueResult, Number, OutputType, Positioned, Scalar, ScalarType, Value,
+};
 use serde_json::Value as Json;
 
+use super::session::Session;
 use crate::engine::account::MAX_EXACT;
 use crate::engine::money::{Currency, decimal_text, is_decimal};
 use crate::engine::time::{self, Instant, IsoDuration, parse_instant};
@@ -136,6 +143,29 @@ text_scalar! {
 impl From<Instant> for DateTime {
     fn from(instant: Instant) -> Self {
         Self(instant.to_string())
+    }
+}
+
+/// A `DateTime` that is the current time. It notes that it is part of the response.
+#[derive(Clone, Copy, Debug)]
+pub struct AsOf(pub Instant);
+
+impl OutputType for AsOf {
+    fn type_name() -> Cow<'static, str> {
+        <DateTime as OutputType>::type_name()
+    }
+
+    fn create_type_info(registry: &mut Registry) -> String {
+        <DateTime as OutputType>::create_type_info(registry)
+    }
+
+    async fn resolve(
+        &self,
+        ctx: &ContextSelectionSet<'_>,
+        _: &Positioned<Field>,
+    ) -> async_graphql::ServerResult<Value> {
+        ctx.data_unchecked::<Session>().reads.note_as_of();
+        Ok(Value::String(self.0.to_string()))
     }
 }
 

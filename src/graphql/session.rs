@@ -6,6 +6,7 @@ use async_graphql::Context;
 use async_graphql::dataloader::DataLoader;
 
 use super::loaders::Loaders;
+use super::reads::Reads;
 use crate::app::App;
 use crate::app::allowance::Allowance;
 use crate::app::viewer::Viewer;
@@ -31,18 +32,33 @@ pub(super) struct Session {
     /// as a whole.
     pub(super) allowance: Option<Allowance>,
     pub(super) loaders: DataLoader<Loaders>,
+    pub(super) reads: Reads,
 }
 
 /// Access to the session from a resolver.
 pub(super) trait ContextExt {
+    /// The application, for anything but the clock.
     fn app(&self) -> &App;
+    /// The current time ([`Reads::now`]).
+    fn now(&self) -> Instant;
+    fn reads(&self) -> &Reads;
     fn viewer(&self) -> &Viewer;
     fn loaders(&self) -> &DataLoader<Loaders>;
 }
 
 impl ContextExt for Context<'_> {
     fn app(&self) -> &App {
+        self.reads().note_other();
         &session(self).app
+    }
+
+    fn now(&self) -> Instant {
+        let Session { app, reads, .. } = session(self);
+        reads.now(&app.clock)
+    }
+
+    fn reads(&self) -> &Reads {
+        &session(self).reads
     }
 
     fn viewer(&self) -> &Viewer {

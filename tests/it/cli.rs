@@ -108,7 +108,7 @@ async fn serve_refuses_what_cannot_work() {
     keyless.env("WINDFALL__AUTH__HS256_SECRET", "").arg("serve");
     refused(&mut keyless, &["auth.hs256_secret", "WINDFALL__AUTH__HS256_SECRET", "auth.jwks"]);
     for (variable, value, reasons) in [
-        ("WINDFALL__WRITER__WRITERS", "none-of-it", ["`writer.writers`", "a whole number from 1 to 64"]),
+        ("WINDFALL__WRITER__BATCH_ITEMS", "none-of-it", ["`writer.batch_items`", "a whole number from 1 to 1000"]),
         ("WINDFALL__HTTP__LISTEN", "none-of-it", ["`http.listen`", "an address and a port"]),
         ("WINDFALL__HTTP__LISTENS", "none-of-it", ["`http.listens`", "does not exist"]),
         ("WINDFALL__AUTH__JWKS", "none-of-it.json", ["`auth.jwks`", "cannot be"]),

@@ -259,7 +259,6 @@ async fn who_takes_too_long_is_alone_with_it() {
     let statement_timeout = Duration::from_millis(200);
     let mut config = settings(&url);
     (config.database.connections, config.database.statement_timeout) = (4, statement_timeout);
-    config.writer.writers = 1;
     let test = TestApp::on(config).await;
     for customer in ["a", "b", "c"] {
         test.buy(customer, customer, NOW, "1.00").await.unwrap();

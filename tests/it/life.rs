@@ -75,7 +75,7 @@ async fn settled_it_counts_nothing_any_more() {
         assert_eq!(settlement::run(&test.app).await.unwrap(), 1);
         assert_eq!(settlement::run(&test.app).await.unwrap(), 0);
         let settled = Arc::clone(test.app.campaigns().await.unwrap().get(id).unwrap());
-        assert_eq!(campaign::status(&test.app, &settled), Status::Settled);
+        assert_eq!(settled.life.status(test.app.clock.now()), Status::Settled);
         assert_eq!(test.buy("c", "p2", NOW + 2, "1.00").await.unwrap().customer.balance, 20);
         refund_of(&test, "r", "p0").await;
         assert_eq!(test.customer("c").await.unwrap().balance, 20);

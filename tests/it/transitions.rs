@@ -64,9 +64,9 @@ async fn rounds() {
         }
         campaign::pause(&test.app, &admin, draft.id()).await.unwrap();
         let resumed = campaign::resume(&test.app, &admin, draft.id()).await.unwrap();
-        assert_eq!(campaign::status(&test.app, &resumed), Status::Active);
+        assert_eq!(resumed.life.status(test.app.clock.now()), Status::Active);
         let ended = campaign::end(&test.app, &admin, draft.id()).await.unwrap();
-        assert_eq!(campaign::status(&test.app, &ended), Status::Ended);
+        assert_eq!(ended.life.status(test.app.clock.now()), Status::Ended);
         windfall::app::jobs::runner::finish(&test.app).await.unwrap();
         test.audit_is_clean().await;
     }

@@ -8,7 +8,7 @@
 //!
 //! A repair fixes what can be recomputed. It evaluates a customer from the beginning through the write path, which corrects
 //! awards, states, checkpoints and balances and posts what the ledger lacks, as entries with a reason. It counts the awards again
-//! to correct statistics and budgets. It never overwrites ledger entries and budget decisions, because they are the record
+//! to correct statistics and budgets. It never deletes orphans, and never overwrites ledger entries and budget decisions, because they are the record
 //! itself. If one of them is wrong, for example a `balanceAfter` or a gap in the sequence, every audit reports it.
 
 pub(super) mod budgets;
@@ -17,6 +17,7 @@ pub mod difference;
 mod fold;
 mod history;
 mod ledger;
+mod orphans;
 mod pages;
 
 use std::collections::BTreeSet;
@@ -58,6 +59,7 @@ pub async fn run(app: &App, repair: Option<&Admin>, mut tell: impl FnMut(&Differ
     let mut audited = Audited::default();
     let snapshot = snapshot(app).await?;
     audited.differences += budgets::audit(&snapshot, &mut tell).await?;
+    audited.differences += orphans::audit(&snapshot, &mut tell).await?;
     snapshot.commit().await?;
     let mut recounted = BTreeSet::new();
     if let Some(admin) = repair {

@@ -27,7 +27,7 @@ use super::error::{Check, Error, UserErrorCode};
 use super::jobs::evaluation;
 use super::rows::{OnConflict, insert};
 use super::viewer::Admin;
-use crate::engine::lifecycle::{Life, Refusal, Status};
+use crate::engine::lifecycle::{Life, Refusal};
 use crate::engine::time::Instant;
 
 /// A change of the campaign set in progress. Its transaction holds the campaign lock.
@@ -412,9 +412,4 @@ async fn transition(
         ..campaign.row
     };
     change.finish(row).await
-}
-
-/// Returns the current status of a campaign.
-pub fn status(app: &App, campaign: &Campaign) -> Status {
-    campaign.life.status(app.clock.now())
 }

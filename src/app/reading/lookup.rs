@@ -21,8 +21,9 @@ use crate::app::rows::{Kind, Rows, left_join};
 use crate::engine::external_id::check_text;
 use crate::metrics;
 
-/// The maximum number of concurrent statements. Each needs a connection.
-pub const WORKERS: usize = 2;
+/// The maximum number of concurrent statements. Each needs a connection. With two, each would find half as many look-ups waiting, and
+/// both would cost almost as much as the one.
+pub const WORKERS: usize = 1;
 /// The maximum number of look-ups that are merged into one statement.
 const MAX_MERGED: usize = 1_000;
 /// The maximum number of waiting look-ups. Further ones are refused, because the database does not keep up.

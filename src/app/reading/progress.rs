@@ -42,6 +42,24 @@ pub fn of_view(view: &View, only: Option<CampaignId>, now: Instant) -> Option<Ve
     running(&view.campaigns, only, now).into_iter().map(of).collect()
 }
 
+/// Returns the next instant at which the clock changes what is shown of the customer or of a campaign. Returns `None` if the
+/// snapshot does not contain enough to tell.
+pub fn holds_until(view: &View, now: Instant) -> Option<Instant> {
+    let mut until = Instant::FOREVER;
+    let mut changes_at = |instants: [Option<Instant>; 2]| {
+        for at in instants.into_iter().flatten().filter(|at| *at > now) {
+            until = until.min(at);
+        }
+    };
+    for campaign in view.campaigns.all() {
+        changes_at([Some(campaign.life.period.starts_at), campaign.life.period.ends_at]);
+    }
+    for CampaignProgress { progress, .. } in of_view(view, None, now)? {
+        changes_at([progress.window.map(|window| window.closes), progress.next_window.map(|window| window.opens)]);
+    }
+    Some(until)
+}
+
 /// Returns the progress of each of the customers, in their order. It is as recent as the row of the customer, or more recent.
 /// A customer can occur twice, with rows of different versions.
 pub async fn load(

@@ -15,18 +15,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use entity::{CampaignId, CustomerId, award, customer};
 use sea_orm::{EntityTrait, QueryFilter};
 use serde::{Deserialize, Serialize};
-use tokio::sync::{Mutex, Semaphore};
+use tokio::sync::{Mutex, Semaphore, oneshot};
 use tokio::time::Instant as Monotonic;
 
 use crate::app::campaign::set::{Campaign, CampaignSet, Campaigns, Revision};
 use crate::app::clock::Clock;
-use crate::app::database::Database;
+use crate::app::database::{Database, MAX_OPEN_BATCHES};
 use crate::app::error::Error;
 use crate::app::reading::lookback::{Memory, Wanted};
 use crate::app::reading::lookup::{Head, Heads, Lookups};
 use crate::app::reading::page::{Filter, Listed as _, Page, PageArgs, Slice, of_customers};
 use crate::app::reading::{lookback, lookup};
-use crate::app::recorder::MAX_OPEN_BATCHES;
 use crate::app::rows::any;
 use crate::app::stored::running::Running;
 use crate::cache::redis::Redis;
@@ -44,6 +43,8 @@ const RECENT_AWARDS: usize = 21;
 /// The minimum number of concurrent loads. Otherwise, the limit is the number of connections that writers and look-ups leave
 /// free, so that loads do not take connections from them, even if the cache is empty.
 const MIN_LOADS: usize = 2;
+/// The maximum number of customers that are loaded together.
+const MAX_MERGED: usize = 32;
 /// One out of this many cache hits is compared with the database.
 const HITS_PER_CHECK: u64 = 1_000;
 /// The maximum number of attempts of a read. An attempt fails if campaigns changed during it, or if the snapshot came from a
@@ -83,6 +84,27 @@ pub struct View {
     pub tier: Tier,
     /// When the version was looked up. The snapshot is at least as recent as this.
     pub at: Monotonic,
+    /// The id of the database.
+    installation: Arc<str>,
+}
+
+/// A state of a customer and of the campaigns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Current {
+    /// The id of the database.
+    installation: Arc<str>,
+    head: Head,
+    /// The revision of the campaign set.
+    revision: Revision,
+}
+
+impl View {
+    /// The state that the snapshot belongs to.
+    pub fn state(&self) -> Current {
+        let customer::Model { id, version, stamp, .. } = *self.snapshot.customer;
+        let (installation, revision) = (Arc::clone(&self.installation), self.snapshot.revision);
+        Current { installation, head: Head { id, version, stamp }, revision }
+    }
 }
 
 impl Snapshot {
@@ -143,7 +165,19 @@ struct Loader {
     clock: Clock,
     campaigns: Arc<Campaigns>,
     turns: Arc<Semaphore>,
+    /// The loads that wait for a turn.
+    waiting: Arc<Waiting>,
     memory: Memory,
+}
+
+type Waiting = parking_lot::Mutex<Vec<Load>>;
+
+/// Customers to load.
+struct Load {
+    /// The value of each is an older snapshot, if there is one, whose lookbacks can be continued.
+    customers: HashMap<CustomerId, Option<Arc<Snapshot>>>,
+    extent: Extent,
+    reply: oneshot::Sender<Result<HashMap<CustomerId, Snapshot>, Error>>,
 }
 
 impl Snapshots {
@@ -157,7 +191,7 @@ impl Snapshots {
         let taken = MAX_OPEN_BATCHES + lookup::WORKERS;
         let loads = database.max_connections().saturating_sub(taken).max(MIN_LOADS);
         Self {
-            cache: Arc::new(Cache::new(config.l1_bytes, redis)),
+            cache: Arc::new(Cache::new(config.snapshots_bytes(), redis)),
             lookups: Lookups::start(database, config.max_staleness),
             hits: AtomicU64::new(0),
             campaigns_turn: Mutex::default(),
@@ -166,6 +200,7 @@ impl Snapshots {
                 clock: clock.clone(),
                 campaigns: Arc::clone(campaigns),
                 turns: Arc::new(Semaphore::new(loads)),
+                waiting: Arc::default(),
                 memory: Memory::default(),
             },
         }
@@ -189,6 +224,14 @@ impl Snapshots {
             }
         }
         Err(Error::Unavailable)
+    }
+
+    /// Returns the current state of a customer, by external id. Returns `None` if the customer has no row.
+    pub async fn current(&self, name: &str) -> Result<Option<Current>, Error> {
+        let remembered = Some(self.loader.campaigns.last().revision);
+        let heads = self.lookups.load_heads(&[(name.to_owned(), None)], remembered).await;
+        let Heads { installation, revision, customers, .. } = self.loader.campaigns.noticed(heads)?;
+        Ok(customers.get(name).map(|head| Current { installation, head: *head, revision }))
     }
 
     /// Returns the current snapshots of the customers of these rows, with everything that progress needs.
@@ -237,7 +280,8 @@ impl Snapshots {
                 let (loader, snapshot) = (self.loader.clone(), Arc::clone(&snapshot));
                 tokio::spawn(async move { loader.check(&snapshot).await });
             }
-            views.insert(name, View { snapshot, campaigns, tier, at });
+            let installation = Arc::clone(&heads.installation);
+            views.insert(name, View { snapshot, campaigns, tier, at, installation });
         }
         Ok(Some(views))
     }
@@ -300,12 +344,21 @@ impl Loader {
         wanted: &HashMap<String, (String, CustomerId)>,
         extent: Extent,
     ) -> Result<Vec<Loaded<Snapshot>>, Error> {
-        let _turn = self.turns.acquire().await.map_err(|_| Error::Unavailable)?;
-        let began = Monotonic::now();
         let id_of = |key: &String| wanted.get(key).map(|(_, id)| *id);
         let customers = missing.iter().zip(stale).filter_map(|(key, stale)| Some((id_of(key)?, stale)));
-        let mut snapshots = self.read(customers.collect(), extent).await?;
-        ::metrics::histogram!(metrics::CACHE_LOAD_SECONDS).record(began.elapsed().as_secs_f64());
+        let (reply, mut answer) = oneshot::channel();
+        self.waiting.lock().push(Load { customers: customers.collect(), extent, reply });
+        let answered = tokio::select! {
+            biased;
+            answered = &mut answer => answered,
+            turn = self.turns.acquire() => {
+                let _turn = turn.map_err(|_| Error::Unavailable)?;
+                // Others may come first, but each round removes some of them.
+                while answer.is_empty() && self.load_waiting().await {}
+                answer.await
+            }
+        };
+        let mut snapshots = answered.map_err(|_| Error::Unavailable)??;
         let loaded = missing.into_iter().filter_map(|missing| {
             let value = snapshots.remove(&id_of(&missing)?)?;
             let customer::Model { id, version, stamp, .. } = *value.customer;
@@ -313,6 +366,41 @@ impl Loader {
             Some(Loaded { wanted: missing, key, value })
         });
         Ok(loaded.collect())
+    }
+
+    /// Loads the customers of all loads that wait, in one transaction. Customers of whom only the balance is needed are not
+    /// loaded together with others. Returns whether any load was waiting.
+    async fn load_waiting(&self) -> bool {
+        let loads: Vec<Load> = {
+            let mut waiting = self.waiting.lock();
+            let Some(extent) = waiting.first().map(|load| load.extent) else { return false };
+            let mut merged = 0;
+            waiting
+                .extract_if(.., |load| {
+                    let fits = load.extent == extent && (merged == 0 || merged + load.customers.len() <= MAX_MERGED);
+                    merged += if fits { load.customers.len() } else { 0 };
+                    fits
+                })
+                .collect()
+        };
+        let Some(extent) = loads.first().map(|load| load.extent) else { return false };
+        let began = Monotonic::now();
+        let customers = loads.iter().flat_map(|load| load.customers.clone()).collect();
+        let read = self.read(customers, extent).await;
+        ::metrics::histogram!(metrics::CACHE_LOAD_SECONDS).record(began.elapsed().as_secs_f64());
+        let is_alone = loads.len() == 1;
+        for Load { customers, reply, .. } in loads {
+            let told = match &read {
+                Ok(snapshots) => {
+                    Ok(customers.keys().filter_map(|id| Some((*id, snapshots.get(id)?.clone()))).collect())
+                }
+                // One customer that cannot be read must not fail the others.
+                Err(_) if !is_alone => self.read(customers, extent).await,
+                Err(error) => Err(error.clone()),
+            };
+            let _ = reply.send(told);
+        }
+        true
     }
 
     /// Does the work of [`Snapshots::check`].

@@ -63,18 +63,20 @@ pub(super) async fn commit(
         Evaluation::TooLong(too_long) => return Ok(Committed::TooLong(too_long)),
     };
     let writes = posting::post(&batch, &mut customers, evaluated).await?;
-    let changed = close_customers(&batch, &mut customers).await?;
-    writes.save(&batch, &changed).await?;
+    close_customers(&batch, &mut customers).await?;
+    writes.save(&batch, &customers).await?;
     let deferred = request_jobs(&batch, &customers).await?;
     *turn = None;
     tx.commit().await?;
     if deferred {
         context.job_wanted.notify_one();
     }
-    for customer in customers.values().filter(|customer| customer.changed) {
-        context.tell(&customer.commit());
+    let rows: BTreeMap<&str, Arc<customer::Model>> =
+        customers.iter().map(|(name, customer)| (name.as_str(), Arc::new(customer.row.clone()))).collect();
+    for (name, customer) in customers.iter().filter(|(_, customer)| customer.changed) {
+        context.tell(&customer.commit(&rows[name.as_str()]));
     }
-    Ok(Committed::Answers(answer(facts, verdicts, &customers)))
+    Ok(Committed::Answers(answer(facts, verdicts, &customers, &rows)))
 }
 
 /// Locks all customers in the byte order of their external ids, loads them, and creates those that do not exist yet. Returns
@@ -129,10 +131,9 @@ async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Option<Cus
         .map(Some)
 }
 
-/// Returns the new rows of the customers that changed. Deletes a customer that was created in this batch if all its facts were refused, because a
-/// refusal leaves no trace.
-async fn close_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result<Vec<customer::Model>, Error> {
-    let mut changed = Vec::new();
+/// Completes the rows of the customers that changed. Deletes a customer that was created in this batch if all its facts were refused,
+/// because a refusal leaves no trace.
+async fn close_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result<(), Error> {
     let mut unmade = Vec::new();
     for customer in customers.values_mut() {
         if customer.new && !customer.changed {
@@ -147,13 +148,12 @@ async fn close_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result
         customer.row.stamp = rand::random();
         customer.running.retain_counting(&batch.campaigns);
         customer.row.running = customer.running.to_text()?;
-        changed.push(customer.row.clone());
     }
     if !unmade.is_empty() {
         let unmade = any(batch.backend(), customer::Column::Id, unmade);
         customer::Entity::delete_many().filter(unmade).exec(batch.tx).await?;
     }
-    Ok(changed)
+    Ok(())
 }
 
 /// Requests a job for each customer for which this batch is the first to defer something. Returns whether there are any.
@@ -164,7 +164,12 @@ async fn request_jobs(batch: &Batch<'_>, customers: &Customers) -> Result<bool, 
     Ok(!wanted.is_empty())
 }
 
-fn answer(facts: &[&Fact], verdicts: Vec<Verdict>, customers: &Customers) -> Vec<Result<Recorded, Refusal>> {
+fn answer(
+    facts: &[&Fact],
+    verdicts: Vec<Verdict>,
+    customers: &Customers,
+    rows: &BTreeMap<&str, Arc<customer::Model>>,
+) -> Vec<Result<Recorded, Refusal>> {
     // Shared, because a batch may contain many facts of one customer.
     let awards: BTreeMap<&str, Arc<[award::Model]>> =
         customers.iter().map(|(name, customer)| (name.as_str(), customer.awards.newest().into())).collect();
@@ -176,7 +181,7 @@ fn answer(facts: &[&Fact], verdicts: Vec<Verdict>, customers: &Customers) -> Vec
             Verdict::Replayed(entry) => (true, entry),
             Verdict::Accepted => (false, None),
         };
-        let customer = customers.get(fact.customer()).ok_or(gone)?;
+        let (customer, row) = customers.get(fact.customer()).zip(rows.get(fact.customer())).ok_or(gone)?;
         let awards = if replayed { None } else { awards.get(fact.customer()).cloned() };
         let entry = match fact {
             Fact::Adjustment(adjustment) => earlier.or_else(|| posted_by(customer, adjustment)),
@@ -185,7 +190,7 @@ fn answer(facts: &[&Fact], verdicts: Vec<Verdict>, customers: &Customers) -> Vec
         let awards_changed = if replayed { 0 } else { customer.awards.count() };
         Ok(Recorded {
             replayed,
-            customer: customer.row.clone(),
+            customer: Arc::clone(row),
             awards: awards.unwrap_or_default(),
             awards_changed,
             entry,

@@ -31,7 +31,7 @@ pub(super) struct Evaluated {
     /// The rows of the recorded awards that were compared, by number. They include all awards that the difference names.
     pub(super) recorded: HashMap<i64, award::Model>,
     /// The result of the fold, without its awards.
-    pub(super) outcome: Outcome,
+    pub(super) outcome: Box<Outcome>,
     /// The rows of recorded awards whose points a repair has corrected.
     pub(super) restored: Vec<award::Model>,
     /// The key up to which the history is now evaluated. `None` if all of it is.
@@ -123,7 +123,7 @@ pub(super) struct Planned<'a> {
     /// The key up to which the history is evaluated after the fold. `None` if all of it is.
     mark: Option<Key>,
     /// The same as [`Job::prepared`].
-    prepared: Option<PreparedFold>,
+    prepared: Option<Box<PreparedFold>>,
     /// The same as [`Job::most_purchases`].
     most_purchases: Option<usize>,
 }
@@ -199,5 +199,5 @@ fn go_on<'a>(customer: &Touched, campaign: &'a Campaign, mut prepared: PreparedF
             None
         }
     };
-    Some(Planned { prepared: Some(prepared), ..Planned::up_to(mark, fold) })
+    Some(Planned { prepared: Some(Box::new(prepared)), ..Planned::up_to(mark, fold) })
 }

@@ -120,7 +120,7 @@ pub struct Recorded {
     /// The fact had been recorded before, and nothing changed.
     pub replayed: bool,
     /// The customer after the commit.
-    pub customer: customer::Model,
+    pub customer: Arc<customer::Model>,
     /// The newest of the awards that the commit created, reversed or changed, newest first. Empty for a duplicate.
     pub awards: Arc<[award::Model]>,
     /// The number of all awards that the commit created, reversed or changed.

@@ -22,7 +22,7 @@ pub(super) struct Folded<'a> {
     pub(super) customer: &'a str,
     pub(super) customer_id: CustomerId,
     pub(super) campaign: &'a Arc<Campaign>,
-    pub(super) outcome: Outcome,
+    pub(super) outcome: Box<Outcome>,
     /// The recorded awards of the folded stretch.
     pub(super) recorded: Vec<award::Model>,
     /// The stretch whose recorded awards have not been loaded yet.
@@ -52,12 +52,13 @@ pub(super) fn finish(job: Job<'_>) -> Folded<'_> {
         let outcome = found.unwrap_or_else(Outcome::unchanged);
         // No awards are recorded after the tail.
         let unloaded = (!outcome.appended).then(|| outcome.stretch.clone());
+        let outcome = Box::new(outcome);
         return Folded { customer, customer_id, campaign, outcome, recorded: Vec::new(), unloaded, until };
     };
     let unloaded = prepared.seen.clone().map(|seen| Stretch { after: Some(seen), to: None });
-    let PreparedFold { outcome, recorded, .. } = prepared;
+    let PreparedFold { outcome, recorded, .. } = *prepared;
     let outcome = if let Some(found) = found { outcome.followed_by(found) } else { outcome };
-    Folded { customer, customer_id, campaign, outcome, recorded, unloaded, until }
+    Folded { customer, customer_id, campaign, outcome: Box::new(outcome), recorded, unloaded, until }
 }
 
 /// Loads the recorded awards of the stretches that were folded again.

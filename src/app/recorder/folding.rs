@@ -45,7 +45,7 @@ pub(super) struct Job<'a> {
     /// The purchases after this key are deferred and are not loaded.
     pub(super) until: Option<Key>,
     /// The result that was prepared before this transaction. The fold continues it.
-    pub(super) prepared: Option<PreparedFold>,
+    pub(super) prepared: Option<Box<PreparedFold>>,
     /// The fold stops when it has been fed more purchases than this. `None` if there is no limit.
     pub(super) most_purchases: Option<usize>,
 }

@@ -49,17 +49,14 @@ pub(super) async fn insert_once<E: EntityTrait>(
     key_of: fn(&E::Model) -> String,
     known: Vec<E::Model>,
     rows: impl IntoIterator<Item = E::Model>,
-) -> Result<Inserted<E::Model>, Error>
-where
-    E::Model: Clone,
-{
+) -> Result<Inserted<E::Model>, Error> {
     let keyed = |row: E::Model| (key_of(&row), row);
     let mut stored: BTreeMap<String, E::Model> = known.into_iter().map(keyed).collect();
     let mut new: BTreeMap<String, E::Model> = BTreeMap::new();
     for (id, row) in rows.into_iter().map(keyed).filter(|(id, _)| !stored.contains_key(id)) {
         new.entry(id).or_insert(row);
     }
-    let models: Vec<E::Model> = new.values().cloned().collect();
+    let models: Vec<&E::Model> = new.values().collect();
     let inserted = insert_new::<E>(batch.tx, &models, &[], key.as_str()).await?;
     let inserted: HashSet<String> =
         inserted.iter().map(|row| row.try_get("", key.as_str())).collect::<Result<_, _>>()?;

@@ -1,8 +1,8 @@
 //! The only write path of points: mutations, imports, backfills and repairs go through the recorder.
 //!
 //! Facts wait in a queue (`queue`) that is bounded in items and bytes. A batch takes all facts that wait, up to a limit. So batches
-//! grow with the load, and an idle server responds immediately. One batch is evaluated at a time; the next one begins when it goes
-//! to its COMMIT. On one node, a customer is in one batch at a time. The exception is a long change, which is written concurrently.
+//! grow with the load, and an idle server responds immediately. One batch is evaluated at a time, or two if they are full; the next
+//! one begins when it goes to its COMMIT. On one node, a customer is in one batch at a time. The exception is a long change, which is written concurrently.
 //!
 //! One batch is one transaction (`batch`). The number of its statements does not depend on its size. `acceptance` inserts the new
 //! facts. `evaluation` plans what must be folded again: `folding` loads and folds, `capping` applies the caps of customers, and
@@ -45,6 +45,7 @@ use self::context::Context;
 use self::fact::{Answer, Fact, Recorded, Refusal};
 use self::prepared::{PREPARED_SHARD, Preparation, TooLong};
 use self::queue::{Queue, Taken};
+use super::database::MAX_OPEN_BATCHES;
 use super::error::Error;
 use super::failure::{is_conflict, is_data_error, is_statement_timeout};
 use super::share::Shares;
@@ -54,9 +55,8 @@ pub use changed::MAX_CHANGED_AWARDS;
 
 /// The maximum number of long changes that are prepared at a time. Each may hold all awards of a customer in memory.
 const MAX_PREPARATIONS_AT_ONCE: usize = 1;
-/// The maximum number of batches that are not committed yet on PostgreSQL: one is evaluated, the others are in their COMMIT.
-/// SQLite has one connection that writes, so a batch that began earlier would only be smaller.
-pub(in crate::app) const MAX_OPEN_BATCHES: usize = 3;
+/// The number of full batches that are evaluated at a time.
+const TURNS: u32 = 2;
 /// The number of groups of shards of the campaign counters. Each node uses one group, so that few nodes wait for the same rows.
 const SHARD_GROUPS: i32 = 16;
 /// The number of shards of a group, at least [`MAX_OPEN_BATCHES`].
@@ -94,7 +94,7 @@ impl Recorder {
         let writer = Writer {
             context: context.clone(),
             queue: queue.clone(),
-            turn: Arc::new(Semaphore::new(1)),
+            turns: Arc::new(Semaphore::new(TURNS as usize)),
             tasks: tasks.clone(),
             preparations: Arc::new(Semaphore::new(MAX_PREPARATIONS_AT_ONCE)),
         };
@@ -216,11 +216,19 @@ impl Recorder {
 struct Writer {
     context: Context,
     queue: Queue,
-    /// Whose turn it is to be evaluated.
-    turn: Arc<Semaphore>,
+    /// Whose turn it is to be evaluated: [`TURNS`] permits.
+    turns: Arc<Semaphore>,
     /// The tasks that write batches, and those that prepare and write long changes.
     tasks: TaskTracker,
     preparations: Arc<Semaphore>,
+}
+
+impl Writer {
+    /// Waits for the turn of a batch. A full batch would not be larger if it waited for another one, so two of them are evaluated
+    /// at a time.
+    async fn turn(&self, is_full: bool) -> Turn {
+        Arc::clone(&self.turns).acquire_many_owned(if is_full { 1 } else { TURNS }).await.ok()
+    }
 }
 
 /// The shards of the campaign counters that are free. Open batches use different shards, so that none waits for the rows of
@@ -264,11 +272,17 @@ impl Drop for Slot {
 pub(super) type Turn = Option<OwnedSemaphorePermit>;
 
 async fn run(writer: Writer, mut slots: Slots, batch_items: usize) {
-    // Only now, as late as possible, the items are taken, so that the batch has as many of them as possible.
+    // The items are taken as late as possible, so that the batch has as many of them as possible. Nobody holds the turn while there
+    // is nothing to do: batches that are split need it.
     while let Some(slot) = slots.take().await
-        && let Ok(turn) = Arc::clone(&writer.turn).acquire_owned().await
-        && let Some((items, taken)) = writer.queue.take(batch_items).await
+        && writer.queue.is_ready().await
+        && let Some(turn) = writer.turn(writer.queue.len() >= batch_items).await
     {
+        let (items, taken) = writer.queue.take(batch_items);
+        if items.is_empty() {
+            // A long change holds their customers back since the wait.
+            continue;
+        }
         let span = tracing::info_span!("batch", items = items.len());
         let unwritten = Unwritten { items, preparation: Preparation::default() };
         let writing = writer.clone();
@@ -409,7 +423,7 @@ async fn commit(
     loop {
         // A prepared change does not wait for its turn: it may take long, and it is the only one of its kind.
         if turn.is_none() && shard != PREPARED_SHARD {
-            *turn = Arc::clone(&writer.turn).acquire_owned().await.ok();
+            *turn = writer.turn(false).await;
         }
         let committed = batch::commit(&writer.context, shard, facts, preparation, turn).await;
         *turn = None;

@@ -122,7 +122,7 @@ impl Posting<'_> {
     fn apply(&mut self, customer: &mut Touched, evaluated: Evaluated, drafts: &mut Drafts) -> Result<(), Error> {
         let Evaluated { campaign, diff, mut recorded, outcome, restored, mark, first, .. } = evaluated;
         let id = campaign.id();
-        self.keep_fold(customer, id, outcome)?;
+        self.keep_fold(customer, id, *outcome)?;
         // This is a change even if nothing counted, because readers see whether the customer is evaluated in the campaign.
         customer.changed |= keep_mark(customer, id, mark) | first;
         let changes = |number| {
@@ -296,8 +296,8 @@ impl Writes {
         }
     }
 
-    /// Writes the rows, and these rows of customers.
-    pub(super) async fn save(self, batch: &Batch<'_>, customers: &[customer::Model]) -> Result<(), Error> {
+    /// Writes the rows, and those of the customers that changed.
+    pub(super) async fn save(self, batch: &Batch<'_>, customers: &Customers) -> Result<(), Error> {
         // A separate statement: a checkpoint may be deleted and inserted again.
         delete_checkpoints(batch, self.void_checkpoints).await?;
         let mut group = WriteGroup::new(batch.backend());
@@ -312,7 +312,9 @@ impl Writes {
             totals.map(|(id, totals)| stats::to_row(id, batch.shard, totals)).collect();
         group.insert::<campaign_stat::Entity>(&stats, OnConflict::Add);
         group.insert::<checkpoint::Entity>(&self.checkpoints, OnConflict::Fail);
-        group.update::<customer::Entity>(customers, &[customer::Column::ExternalId, customer::Column::RecordedAt]);
+        let changed = customers.values().filter(|customer| customer.changed).map(|customer| &customer.row);
+        let changed: Vec<&customer::Model> = changed.collect();
+        group.update::<customer::Entity>(&changed, &[customer::Column::ExternalId, customer::Column::RecordedAt]);
         Ok(group.run(batch.tx).await?)
     }
 }

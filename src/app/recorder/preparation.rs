@@ -64,7 +64,7 @@ pub(super) async fn prepare(context: &Context, too_long: TooLong) -> Result<Opti
         let [Folded { outcome, recorded, .. }] = folded;
         let changes = changes_in(&touched, campaign, &touches);
         let version_and_last = version_and_last(&touched, campaign);
-        let mut prepared = PreparedFold { version_and_last, changes, seen: None, outcome, recorded };
+        let mut prepared = PreparedFold { version_and_last, changes, seen: None, outcome: *outcome, recorded };
         prepared.drop_equal();
         folds.insert(campaign.id(), prepared);
     }

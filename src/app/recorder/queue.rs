@@ -54,29 +54,37 @@ impl Queue {
         self.0.changed.notify_one();
     }
 
-    /// Takes the items of a batch, at most `most`. Waits until there is one. Returns `None` once the queue is closed and empty.
-    /// Only one task may call this function at a time.
-    pub(super) async fn take(&self, most: usize) -> Option<(Vec<Item>, Taken)> {
+    /// Waits until an item can be taken. Returns `false` once the queue is closed and empty. Only one task may wait.
+    pub(super) async fn is_ready(&self) -> bool {
         loop {
             // Created before the look at the queue, so that no change between the look and the wait is missed.
             let changed = self.0.changed.notified();
             {
-                let mut state = self.0.state.lock();
-                let items = state.take(most);
-                if !items.is_empty() {
-                    let customers = items.iter().map(|item| item.fact.customer().to_owned()).collect();
-                    return Some((items, self.hold(&mut state, customers)));
+                let state = self.0.state.lock();
+                if state.waiting.iter().any(|item| !state.taken.contains_key(item.fact.customer())) {
+                    return true;
                 }
                 if state.closed && state.waiting.is_empty() {
-                    return None;
+                    return false;
                 }
             }
             changed.await;
         }
     }
-}
 
-impl Queue {
+    /// The number of waiting items.
+    pub(super) fn len(&self) -> usize {
+        self.0.state.lock().waiting.len()
+    }
+
+    /// Takes the items of a batch, at most `most`.
+    pub(super) fn take(&self, most: usize) -> (Vec<Item>, Taken) {
+        let mut state = self.0.state.lock();
+        let items = state.take(most);
+        let customers = items.iter().map(|item| item.fact.customer().to_owned()).collect();
+        (items, self.hold(&mut state, customers))
+    }
+
     /// Lets the facts of this customer wait until the returned value is dropped. Does not wait for the batches that have some.
     pub(super) fn hold_back(&self, customer: &str) -> Taken {
         self.hold(&mut self.0.state.lock(), HashSet::from([customer.to_owned()]))

@@ -121,9 +121,9 @@ impl Touched {
     }
 
     /// Returns the changes of the customer for its subscribers. They are announced after the commit.
-    pub(super) fn commit(&self) -> Commit {
+    pub(super) fn commit(&self, row: &Arc<customer::Model>) -> Commit {
         let entries = self.entries.iter().cloned().map(Arc::new).collect();
-        Commit { before: self.before, customer: Arc::new(self.row.clone()), entries }
+        Commit { before: self.before, customer: Arc::clone(row), entries }
     }
 }
 

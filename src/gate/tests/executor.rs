@@ -9,6 +9,7 @@ use async_graphql::{
 };
 use serde_json::{Value, json};
 
+use super::super::fixture::{text, values};
 use super::super::{Gate, Limits, Request, Rights, Scalars};
 
 /// The resolver calls, in the order in which they ran.
@@ -144,14 +145,14 @@ async fn run(query: &str, variables: Value) -> (String, Vec<String>) {
         .validation_mode(ValidationMode::Fast)
         .data(Arc::clone(&log))
         .finish();
-    let gate = Gate::new(&schema.sdl(), Scalars::default(), Limits::default(), std::convert::identity).unwrap();
+    let gate = Gate::new(&schema.sdl(), Scalars::default(), Limits::default(), text).unwrap();
     let admitted = gate
         .admit(
             &Request { query, hash: None, operation_name: None, variables: &variables.to_string() },
             Rights { introspection: true, ..Rights::default() },
         )
         .unwrap();
-    let variables = Variables::from_json(Value::Object(admitted.variables.clone()));
+    let variables = Variables::from_json(values(&admitted));
     let answer = schema.execute(async_graphql::Request::new(admitted.document.clone()).variables(variables)).await;
     let errors: Vec<_> = answer.errors.iter().map(|error| error.message.clone()).collect();
     let text = format!("{}{}", answer.data, if errors.is_empty() { String::new() } else { format!(" {errors:?}") });
@@ -268,7 +269,7 @@ async fn the_query_that_tools_ask_a_schema_with_is_answered() {
 #[tokio::test]
 async fn a_subscription_streams() {
     let schema = Schema::build(Query, Mutation, Subscription).data(Log::default()).finish();
-    let gate = Gate::new(&schema.sdl(), Scalars::default(), Limits::default(), std::convert::identity).unwrap();
+    let gate = Gate::new(&schema.sdl(), Scalars::default(), Limits::default(), text).unwrap();
     let query = "subscription S { ticks { id ...F } } fragment F on Customer { id name }";
     let request = Request { query, hash: None, operation_name: Some("S"), variables: "" };
     let admitted = gate.admit(&request, Rights::default()).unwrap();

@@ -21,7 +21,6 @@ use super::page::Connection;
 use super::scalar::{Count, CurrencyCode, DateTime, Duration, Points, TimeZone};
 use crate::app::campaign::list::{LIST, cursor, list};
 use crate::app::campaign::set;
-use crate::app::campaign::status;
 use crate::app::reading::page::PageArgs;
 use crate::app::stats::is_exhausted;
 use crate::engine::lifecycle::Status;
@@ -53,7 +52,7 @@ impl Campaign {
 
     /// The status at the current instant. It follows from the recorded transitions and the clock.
     async fn status(&self, ctx: &Context<'_>) -> CampaignStatus {
-        status(ctx.app(), &self.0).into()
+        self.0.life.status(ctx.now()).into()
     }
 
     /// The first instant at which purchases count.

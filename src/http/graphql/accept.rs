@@ -1,5 +1,6 @@
 //! Content negotiation, as the GraphQL over HTTP specification defines it.
 
+use axum::body::Bytes;
 use axum::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -59,7 +60,11 @@ impl Format {
 
     /// Builds a response with the reply as its body. Before a stream of events begins, errors are sent as JSON.
     pub(super) fn respond(self, status: StatusCode, reply: &Reply) -> Response {
-        let body = serde_json::to_vec(reply).unwrap_or_default();
+        self.respond_with(status, reply.to_bytes(), reply.retry_after_seconds())
+    }
+
+    /// Builds a response with this body.
+    pub(super) fn respond_with(self, status: StatusCode, body: Bytes, retry_after_seconds: Option<u64>) -> Response {
         let mut response = (status, body).into_response();
         let content_type = match self {
             Self::GraphqlResponse => "application/graphql-response+json; charset=utf-8",
@@ -68,7 +73,7 @@ impl Format {
         response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
         // A response, also to a GET, is for one caller only and is soon outdated.
         response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if let Some(seconds) = reply.retry_after_seconds() {
+        if let Some(seconds) = retry_after_seconds {
             response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response

@@ -4,15 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_graphql::{Pos, Response, ServerError, Value as GraphqlValue, Variables};
+use axum::body::Bytes;
 use futures_util::{Stream, StreamExt};
 use serde::Serialize;
-use serde_json::Value;
 
 use super::GraphqlRequest;
+use super::measured::RequestMetrics;
 use crate::app::App;
 use crate::app::allowance::{Allowance, Limited};
 use crate::app::error::Error;
 use crate::gate::{self, Admitted, Gate, Limits, OperationKind, Places, Refusal, Rights, Scalar, Scalars, SchemaError};
+use crate::graphql::reads::Source;
 use crate::graphql::scalar::FORMS;
 use crate::graphql::session::Caller;
 use crate::graphql::{Document, Schema};
@@ -21,8 +23,23 @@ use crate::{config, graphql};
 
 /// The gate, which admits requests, and the schema, which executes them.
 pub struct Executor {
-    gate: Gate<Document>,
+    gate: Gate<Prepared>,
     schema: Schema,
+}
+
+/// An operation that is ready to run, with its metrics.
+pub struct Prepared {
+    document: Document,
+    /// The root fields that the operation selects, by name and without duplicates.
+    pub(super) fields: Vec<String>,
+    pub(super) metrics: RequestMetrics,
+}
+
+impl Prepared {
+    fn new(operation: OperationKind, fields: &[String], text: String) -> Self {
+        let (document, metrics) = (Document::parse(text), RequestMetrics::new(operation, fields));
+        Self { document, fields: fields.to_vec(), metrics }
+    }
 }
 
 /// A GraphQL response. If it has no `data`, nothing was executed.
@@ -39,7 +56,7 @@ pub struct Reply {
 impl Executor {
     /// Builds the gate and the schema. Fails if the schema is not valid, which is a bug.
     pub fn new(app: Arc<App>, config: &config::Limits) -> Result<Self, SchemaError> {
-        let gate = Gate::new(&graphql::sdl(), scalars(), limits(config), Document::parse)?;
+        let gate = Gate::new(&graphql::sdl(), scalars(), limits(config), Prepared::new)?;
         Ok(Self { gate, schema: graphql::schema(app) })
     }
 
@@ -60,7 +77,7 @@ impl Executor {
     }
 
     /// Passes a request through the gate. Returns the reply to send if the gate refuses the request.
-    pub fn admit(&self, request: GraphqlRequest, rights: Rights) -> Result<Admitted<Document>, Reply> {
+    pub fn admit(&self, request: GraphqlRequest, rights: Rights) -> Result<Admitted<Prepared>, Reply> {
         let GraphqlRequest { query, hash, operation_name, variables } = request;
         let asked = gate::Request {
             query: &query,
@@ -72,13 +89,15 @@ impl Executor {
     }
 
     /// Executes a query or a mutation. A subscription is an error here.
-    pub async fn execute(&self, caller: Caller, admitted: Admitted<Document>) -> Reply {
+    /// Also returns the source of the response if it has only one.
+    pub async fn execute(&self, caller: Caller, admitted: Admitted<Prepared>) -> (Reply, Option<Source>) {
         if admitted.operation == OperationKind::Subscription {
             let message = "subscriptions need a WebSocket, or a request that accepts text/event-stream";
-            return Reply::error(Error::BadUserInput(message.to_owned()));
+            return (Reply::error(Error::BadUserInput(message.to_owned())), None);
         }
         let Admitted { plan, variables: values } = admitted;
-        Reply::ran(self.schema.execute(caller, &plan.document, variables(values)).await, &plan.places)
+        let (response, source) = self.schema.execute(caller, &plan.document.document, variables(&values)).await;
+        (Reply::ran(response, &plan.places), source)
     }
 
     /// Executes a subscription and returns a stream with one reply per event. The stream ends when the caller owes
@@ -87,10 +106,10 @@ impl Executor {
         &self,
         caller: Caller,
         allowance: Allowance,
-        admitted: Admitted<Document>,
+        admitted: Admitted<Prepared>,
     ) -> impl Stream<Item = Reply> + Send + use<> {
         let Admitted { plan, variables: values } = admitted;
-        let responses = self.schema.subscribe(caller, allowance, &plan.document, variables(values));
+        let responses = self.schema.subscribe(caller, allowance, &plan.document.document, variables(&values));
         responses.map(move |response| Reply::ran(response, &plan.places))
     }
 }
@@ -109,8 +128,9 @@ fn limits(config: &config::Limits) -> Limits {
     }
 }
 
-fn variables(variables: serde_json::Map<String, Value>) -> Variables {
-    Variables::from_json(Value::Object(variables))
+fn variables(variables: &gate::Variables) -> Variables {
+    // Any JSON is a value, so this cannot fail.
+    async_graphql::to_value(variables).map(Variables::from_value).unwrap_or_default()
 }
 
 /// Counts one point for each field of each object.
@@ -163,6 +183,11 @@ impl Reply {
             error
         });
         Self { errors: errors.collect(), data: None, extensions: BTreeMap::new() }
+    }
+
+    /// Writes the response as JSON.
+    pub(super) fn to_bytes(&self) -> Bytes {
+        serde_json::to_vec(self).unwrap_or_default().into()
     }
 
     /// Whether the request was executed, even with errors.

@@ -5,8 +5,10 @@
 //! Queries and mutations run in separate tasks, so a client that disconnects does not cancel a write half-way.
 
 mod accept;
+mod answers;
 mod executor;
 mod initialization;
+mod measured;
 mod request;
 mod single;
 mod sse;
@@ -15,8 +17,7 @@ mod websocket;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::metrics::{counter, histogram};
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header::{ALLOW, ORIGIN, UPGRADE, WWW_AUTHENTICATE};
 use axum::http::request::Parts;
@@ -37,13 +38,16 @@ use crate::app::allowance::Limited;
 use crate::app::error::Error;
 use crate::app::share::Share;
 use crate::app::viewer::Viewer;
+use crate::config;
 use crate::engine::time::Instant;
-use crate::gate::{Admitted, OperationKind, Rights};
-use crate::graphql::Document;
+use crate::gate::{Admitted, OperationKind, Plan, Rights};
+use crate::graphql::reads::Source;
 use crate::graphql::session::Caller;
-use crate::{config, metrics};
 
+use self::answers::{Answer, Answers, Question};
+use self::executor::Prepared;
 pub use self::executor::{Executor, Reply};
+use self::measured::count_refused;
 pub use self::request::GraphqlRequest;
 
 /// A request header for diagnostics. With the value `reads`, the response says in which tier of the cache each customer
@@ -62,6 +66,7 @@ pub struct Endpoint {
     app: Arc<App>,
     executor: Arc<Executor>,
     verifier: Verifier,
+    answers: Answers,
     limits: Limits,
     origins: Origins,
     /// Tracks the tasks of open WebSockets, so that a shutdown can wait for them.
@@ -83,11 +88,12 @@ impl Endpoint {
         config: &config::Config,
         sockets: TaskTracker,
     ) -> Self {
-        let config::Config { http, limits, .. } = config;
+        let config::Config { http, limits, cache, .. } = config;
         Self {
             app,
             executor: Arc::new(executor),
             verifier,
+            answers: Answers::new(cache.answers_bytes()),
             limits: Limits::new(limits),
             origins: Origins::new(&http.allowed_origins),
             sockets,
@@ -123,11 +129,11 @@ impl Endpoint {
 
     /// Charges the caller for a request and passes the request through the gate. Returns the reply to send if the request
     /// is refused.
-    fn admit(&self, caller: &Caller, request: GraphqlRequest) -> Result<Admitted<Document>, Reply> {
-        self.decide(caller, request).inspect_err(|_| refused())
+    fn admit(&self, caller: &Caller, request: GraphqlRequest) -> Result<Admitted<Prepared>, Reply> {
+        self.decide(caller, request).inspect_err(|_| count_refused())
     }
 
-    fn decide(&self, caller: &Caller, request: GraphqlRequest) -> Result<Admitted<Document>, Reply> {
+    fn decide(&self, caller: &Caller, request: GraphqlRequest) -> Result<Admitted<Prepared>, Reply> {
         let allowance = self.limits.allowance(&caller.viewer);
         // A request that is refused takes time too, so it costs a point.
         allowance.charge(1).map_err(Reply::limited)?;
@@ -144,39 +150,68 @@ impl Endpoint {
         Ok(admitted)
     }
 
+    /// Returns the body of a kept answer if it holds now, or the reply to send if the request is refused. Returns `None` if the
+    /// response must be computed; the caller has then been charged a point.
+    async fn repeat(&self, caller: &Caller, answer: &Answer) -> Option<Result<Bytes, Reply>> {
+        let allowance = self.limits.allowance(&caller.viewer);
+        let limited = |limited| {
+            count_refused();
+            Some(Err(Reply::limited(limited)))
+        };
+        if let Err(error) = allowance.charge(1) {
+            return limited(error);
+        }
+        let Some(_turn) = self.limits.turn(&caller.viewer.who()) else { return Some(Err(overloaded())) };
+        let measured = tokio::time::Instant::now();
+        // A look-up changes nothing, so a client that disconnects may cancel it.
+        let served = tokio::time::timeout(self.timeout, self.answers.serve(&self.app, answer)).await;
+        let Ok(served) = served else {
+            answer.plan.document.metrics.record("error", measured.elapsed());
+            return Some(Err(Reply::error(Error::Unavailable)));
+        };
+        let body = served?;
+        if let Err(error) = allowance.charge(answer.points.max(answer.plan.cost)) {
+            return limited(error);
+        }
+        answer.plan.document.metrics.record("ok", measured.elapsed());
+        Some(Ok(body))
+    }
+
     /// Executes a query or a mutation in a separate task, to its end. The caller waits for it at most until the timeout.
-    async fn execute(&self, caller: Caller, admitted: Admitted<Document>) -> Reply {
-        let Some(turn) = self.limits.turn(&caller.viewer.who()) else { return overloaded() };
+    async fn execute(&self, caller: Caller, admitted: Admitted<Prepared>) -> (Reply, Option<Source>) {
+        let Some(turn) = self.limits.turn(&caller.viewer.who()) else { return (overloaded(), None) };
         let (executor, allowance) = (Arc::clone(&self.executor), self.limits.allowance(&caller.viewer));
         let cost = admitted.cost;
-        let (measured, deadline) = (Measured::begin(&admitted), self.timeout);
-        let span = tracing::info_span!("execute", operation = measured.operation, fields = ?measured.fields);
+        let (measured, deadline) = (Measured::begin(&admitted.plan), self.timeout);
+        let span =
+            tracing::info_span!("execute", operation = admitted.operation.as_str(), fields = ?admitted.document.fields);
         let run = async move {
-            let reply = executor.execute(caller, admitted).await;
-            measured.end(&reply, deadline);
+            let (reply, source) = executor.execute(caller, admitted).await;
+            measured.end(reply.outcome(), deadline);
             // The gate has estimated the length of some lists. If they are longer, the caller pays the rest now.
             allowance.debit(reply.points().saturating_sub(cost));
             drop(turn);
-            reply
+            (reply, source)
         };
         let task = tokio::spawn(run.instrument(span));
-        match tokio::time::timeout(self.timeout, task).await {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(panic)) => Reply::error(Error::Internal(format!("the task of a request failed: {panic}"))),
-            Err(_) => Reply::error(Error::Unavailable),
-        }
+        let failed = match tokio::time::timeout(self.timeout, task).await {
+            Ok(Ok(replied)) => return replied,
+            Ok(Err(panic)) => Error::Internal(format!("the task of a request failed: {panic}")),
+            Err(_) => Error::Unavailable,
+        };
+        (Reply::error(failed), None)
     }
 
     /// Executes an operation as a stream of events. A subscription gives one reply per event, any other operation one
     /// reply.
-    fn stream(self: &Arc<Self>, caller: Caller, admitted: Admitted<Document>) -> Result<Events, Reply> {
+    fn stream(self: &Arc<Self>, caller: Caller, admitted: Admitted<Prepared>) -> Result<Events, Reply> {
         if admitted.operation != OperationKind::Subscription {
             let endpoint = Arc::clone(self);
-            let reply = futures_util::stream::once(async move { endpoint.execute(caller, admitted).await });
+            let reply = futures_util::stream::once(async move { endpoint.execute(caller, admitted).await.0 });
             return Ok(completed(reply).boxed());
         }
         let Some(place) = self.limits.stream(&caller.viewer.who()) else { return Err(overloaded()) };
-        let mut measured = Opened::begin(&admitted);
+        let mut measured = Opened::begin(&admitted.plan);
         let allowance = self.limits.allowance(&caller.viewer);
         let replies = self.executor.subscribe(caller, allowance.clone(), admitted).inspect(move |reply| {
             allowance.debit(reply.points());
@@ -189,88 +224,66 @@ impl Endpoint {
     }
 }
 
-/// Measures a query or mutation and records it when dropped. Metrics are labelled by root field: the schema bounds their
-/// number, and clients can choose any number of operation names.
+/// Measures a query or mutation and records it when dropped.
 struct Measured {
-    operation: &'static str,
-    fields: Vec<String>,
+    plan: Arc<Plan<Prepared>>,
     began: tokio::time::Instant,
     outcome: &'static str,
 }
 
 impl Measured {
-    fn begin(admitted: &Admitted<Document>) -> Self {
-        let (operation, fields) = (admitted.operation.as_str(), admitted.fields.clone());
+    fn begin(plan: &Arc<Plan<Prepared>>) -> Self {
         // The outcome stays `error` if the task panics.
-        Self { operation, fields, began: tokio::time::Instant::now(), outcome: "error" }
+        Self { plan: Arc::clone(plan), began: tokio::time::Instant::now(), outcome: "error" }
     }
 
     /// Records the outcome. After the deadline the outcome stays `error`, because the caller has already received
     /// UNAVAILABLE.
-    fn end(mut self, reply: &Reply, deadline: Duration) {
+    fn end(mut self, outcome: &'static str, deadline: Duration) {
         if self.began.elapsed() < deadline {
-            self.outcome = reply.outcome();
+            self.outcome = outcome;
         }
     }
 }
 
 impl Drop for Measured {
     fn drop(&mut self) {
-        let seconds = self.began.elapsed().as_secs_f64();
-        for field in &self.fields {
-            histogram!(metrics::REQUEST_SECONDS, "operation" => self.operation, "field" => field.clone())
-                .record(seconds);
-            count(self.operation, field, self.outcome, 1);
-        }
+        self.plan.document.metrics.record(self.outcome, self.began.elapsed());
     }
 }
 
 /// Counts a subscription in the metrics: as `ok` when it begins, and also as `error` if its last reply is an error.
 struct Opened {
-    fields: Vec<String>,
+    plan: Arc<Plan<Prepared>>,
     failed: bool,
 }
 
 impl Opened {
-    fn begin(admitted: &Admitted<Document>) -> Self {
-        let opened = Self { fields: admitted.fields.clone(), failed: false };
-        opened.count("ok", 1);
+    fn begin(plan: &Arc<Plan<Prepared>>) -> Self {
+        let metrics = &plan.document.metrics;
+        metrics.count("ok", 1);
         // The series exists from the start, so that Prometheus sees the first failure as an increase.
-        opened.count("error", 0);
-        opened
+        metrics.count("error", 0);
+        Self { plan: Arc::clone(plan), failed: false }
     }
 
     fn told(&mut self, failure: bool) {
         self.failed = failure;
-    }
-
-    fn count(&self, outcome: &'static str, times: u64) {
-        self.fields.iter().for_each(|field| count(OperationKind::Subscription.as_str(), field, outcome, times));
     }
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
         if self.failed {
-            self.count("error", 1);
+            self.plan.document.metrics.count("error", 1);
         }
     }
 }
 
-fn count(operation: &'static str, field: &str, outcome: &'static str, times: u64) {
-    counter!(metrics::REQUESTS, "operation" => operation, "field" => field.to_owned(), "outcome" => outcome)
-        .increment(times);
-}
-
 /// The reply to a request for which no permit is free. Counts the request as refused.
 fn overloaded() -> Reply {
-    refused();
+    count_refused();
     Reply::error(Error::Overloaded)
-}
-
-/// Counts a request that was not executed.
-fn refused() {
-    count("none", "none", "refused", 1);
 }
 
 /// What the transport sends to the client of an operation.
@@ -339,14 +352,25 @@ async fn answer_to(endpoint: Arc<Endpoint>, head: Parts, body: Body) -> Response
         Ok(caller) => caller,
         Err(error) => return unauthenticated(format, &error),
     };
-    let request = match request::read(&endpoint, &caller.viewer, &head, body).await {
+    let sent = match request::receive(&endpoint, &caller.viewer, &head, body).await {
+        Ok(sent) => sent,
+        Err((status, message)) => return malformed(format, status, message),
+    };
+    let repeats = format != Format::EventStream && head.method == Method::POST && !caller.tells_reads;
+    let question = if repeats { Question::new(&caller.viewer, &sent) } else { None };
+    if let Some(answer) = question.as_ref().and_then(|question| endpoint.answers.find(question))
+        && let Some(response) = single::repeat(&endpoint, &caller, &answer, format).await
+    {
+        return response;
+    }
+    let request = match request::read(&endpoint, &caller.viewer, &head, &sent) {
         Ok(request) => request,
         Err((status, message)) => return malformed(format, status, message),
     };
     match format {
         Format::EventStream => sse::answer(&endpoint, caller, request, &head.method),
         Format::GraphqlResponse | Format::Json => {
-            single::answer(&endpoint, caller, request, &head.method, format).await
+            single::answer(&endpoint, caller, request, question, &head.method, format).await
         }
     }
 }
@@ -366,7 +390,7 @@ fn malformed(format: Format, status: StatusCode, message: String) -> Response {
 
 /// The response to a WebSocket handshake from an address that has too many WebSockets open.
 fn too_many_sockets() -> Response {
-    refused();
+    count_refused();
     let limited = Limited { retry_after_seconds: SOCKET_RETRY_SECONDS };
     Format::Json.respond(StatusCode::TOO_MANY_REQUESTS, &Reply::limited(limited))
 }

@@ -72,39 +72,54 @@ const BYTES_PER_ITEM: usize = 8;
 /// The status and the message for a request that cannot be read.
 type Malformed = (StatusCode, String);
 
-/// Reads the request with this head: from the body of a POST, or from the query string. The largest body depends on the
-/// role of the viewer.
-pub(super) async fn read(
+/// Receives the body of a POST. The body of any other request is ignored.
+pub(super) async fn receive(
     endpoint: &Endpoint,
     viewer: &Viewer,
     head: &Parts,
     body: Body,
-) -> Result<GraphqlRequest, Malformed> {
-    let told = |message: &'static str| (StatusCode::BAD_REQUEST, message.to_owned());
+) -> Result<Vec<u8>, Malformed> {
     if head.method != Method::POST {
-        return from_query_string(head.uri.query().unwrap_or_default()).map_err(told);
+        return Ok(Vec::new());
     }
     if !is_json(&head.headers) {
         let message = "the body must be application/json, without a content encoding";
         return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, message.to_owned()));
     }
-    let limit = match viewer {
+    let whole = whole(body.into_data_stream(), body_limit(endpoint, viewer), Peer::of(head).input);
+    match tokio::time::timeout(endpoint.timeout, whole).await {
+        Ok(bytes) => bytes,
+        Err(_) => Err((StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive".to_owned())),
+    }
+}
+
+/// Returns the largest body in bytes, which depends on the role of the viewer.
+fn body_limit(endpoint: &Endpoint, viewer: &Viewer) -> usize {
+    match viewer {
         Viewer::Storefront(_) | Viewer::Admin(_) => endpoint.body_limit_bytes,
         Viewer::Customer(_) => endpoint.body_limit_bytes.min(MAX_QUERY_BYTES),
         Viewer::Anonymous => endpoint.body_limit_bytes.min(MAX_ANONYMOUS_BYTES),
-    };
-    let whole = whole(body.into_data_stream(), limit, Peer::of(head).input);
-    let bytes = match tokio::time::timeout(endpoint.timeout, whole).await {
-        Ok(bytes) => bytes?,
-        Err(_) => return Err((StatusCode::REQUEST_TIMEOUT, "the body took too long to arrive".to_owned())),
-    };
+    }
+}
+
+/// Reads the request with this head: from the body of a POST, or from the query string.
+pub(super) fn read(
+    endpoint: &Endpoint,
+    viewer: &Viewer,
+    head: &Parts,
+    bytes: &[u8],
+) -> Result<GraphqlRequest, Malformed> {
+    let told = |message: &'static str| (StatusCode::BAD_REQUEST, message.to_owned());
+    if head.method != Method::POST {
+        return from_query_string(head.uri.query().unwrap_or_default()).map_err(told);
+    }
     if bytes.trim_ascii_start().starts_with(b"[") {
         return Err(told("batches are not supported: send one request at a time"));
     }
-    if has_too_many_parts(&bytes, limit) {
+    if has_too_many_parts(bytes, body_limit(endpoint, viewer)) {
         return Err((StatusCode::PAYLOAD_TOO_LARGE, "the body has too many objects, lists and items".to_owned()));
     }
-    let text = str::from_utf8(&bytes).map_err(|_| told("the body must be UTF-8"))?;
+    let text = str::from_utf8(bytes).map_err(|_| told("the body must be UTF-8"))?;
     from_json(text).map_err(told)
 }
 

@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, Method, StatusCode};
 use axum::response::Response;
 
 use super::accept::Format;
-use super::{Endpoint, GraphqlRequest, Reply, malformed};
+use super::{Answer, Endpoint, GraphqlRequest, Question, Reply, malformed};
 use crate::gate::OperationKind;
 use crate::graphql::session::Caller;
 
@@ -15,6 +15,7 @@ pub(super) async fn answer(
     endpoint: &Arc<Endpoint>,
     caller: Caller,
     request: GraphqlRequest,
+    question: Option<Question>,
     method: &Method,
     format: Format,
 ) -> Response {
@@ -22,10 +23,27 @@ pub(super) async fn answer(
         Ok(admitted) if *method != Method::POST && admitted.operation != OperationKind::Query => {
             return use_post(format);
         }
-        Ok(admitted) => endpoint.execute(caller, admitted).await,
+        Ok(admitted) => {
+            let plan = Arc::clone(&admitted.plan);
+            let (reply, source) = endpoint.execute(caller, admitted).await;
+            if let Some((question, source)) = question.zip(source) {
+                let body = reply.to_bytes();
+                endpoint.answers.keep(question, &plan, reply.points(), source, &body);
+                return format.respond_with(StatusCode::OK, body, None);
+            }
+            reply
+        }
         Err(refused) => refused,
     };
     format.respond(status(&reply, format), &reply)
+}
+
+/// Responds with a kept answer. Returns `None` if the response must be computed.
+pub(super) async fn repeat(endpoint: &Endpoint, caller: &Caller, answer: &Answer, format: Format) -> Option<Response> {
+    Some(match endpoint.repeat(caller, answer).await? {
+        Ok(body) => format.respond_with(StatusCode::OK, body, None),
+        Err(refused) => format.respond(status(&refused, format), &refused),
+    })
 }
 
 /// The response to a GET with an operation that is not allowed there. Browsers and proxies send GET requests on their

@@ -97,6 +97,18 @@ const fn mended(sql: &'static str, told: &'static [&'static str]) -> Case {
 /// In the statements, `{ada}` and `{bob}` stand for the keys of the customers, `{pairs}` and `{limited}` for those of the
 /// campaigns.
 const CASES: &[Case] = &[
+    // Orphans.
+    Case {
+        sql: "INSERT INTO checkpoint (customer_id, campaign_id, purchased_at, external_id, state) VALUES (0, 1, 1, 'x', '{}')",
+        told: &["rows of the table checkpoint without a customer", "recorded 1", "expected 0"],
+        left: &["rows of the table checkpoint without a customer"],
+    },
+    Case {
+        sql: "INSERT INTO refund (external_id, purchase_external_id, customer_id, refunded_at, recorded_at, amount, lines, \
+            set_revision, version) VALUES ('orphan', 'none', 0, 1, 1, 1, '[]', 1, 1)",
+        told: &["rows of the table refund without a purchase", "recorded 1", "expected 0"],
+        left: &["rows of the table refund without a purchase"],
+    },
     // Awards.
     mended(
         "UPDATE award SET points = 15 WHERE customer_id = {ada} AND number = 2",
@@ -436,7 +448,7 @@ async fn what_comes_after_settlement_does_not_count() {
         test.set_now(NOW + 30 * DAY);
         assert_eq!(settlement::run(&test.app).await.unwrap(), 1);
         let set = test.app.campaigns().await.unwrap();
-        assert_eq!(windfall::app::campaign::status(&test.app, set.get(id).unwrap()), Status::Settled);
+        assert_eq!(set.get(id).unwrap().life.status(test.app.clock.now()), Status::Settled);
         test.audit_is_clean().await;
         let (awards, ledger) = (test.awards("c").await, test.ledger("c").await);
         assert_eq!((awards.len(), ledger.len()), (1, 1));

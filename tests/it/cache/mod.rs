@@ -1,5 +1,6 @@
 //! Reads are never stale, whatever happens to Redis, to nodes and to the database, and they cost no more than promised.
 
+mod answers;
 mod clock;
 mod cost;
 mod drift;

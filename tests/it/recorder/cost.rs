@@ -8,7 +8,7 @@ use windfall::app::recorder::fact::Fact;
 use windfall::app::refund::{self, RecordRefund};
 use windfall::engine::time::Instant;
 
-use crate::support::app::{ENGINES, Engine, HOUR, NOW, TestApp, open, purchase_input};
+use crate::support::app::{ENGINES, Engine, HOUR, NOW, TestApp, purchase_input};
 
 const MINUTE: i64 = HOUR / 60;
 const SHORT: i64 = 240;
@@ -116,8 +116,7 @@ async fn a_local_change_keeps_the_checkpoint_at_which_it_stopped() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_batch_of_late_purchases_sends_as_many_statements_as_one() {
     for engine in ENGINES {
-        // With one writer, the facts of a call are one batch.
-        let test = TestApp::start_with(engine, |config| config.writer.writers = 1).await;
+        let test = TestApp::start(engine).await;
         for campaign in campaigns(10) {
             test.campaign(campaign).await;
         }
@@ -149,10 +148,12 @@ async fn a_batch_of_late_purchases_sends_as_many_statements_as_one() {
 /// database. PostgreSQL counts what a connection read once the connection has ended, so this waits for the others to
 /// end.
 async fn rows_read(test: &TestApp) -> i64 {
-    let database = open(&test.url).await;
+    let mut options = sea_orm::ConnectOptions::new(&test.url);
+    options.max_connections(1);
+    let database = sea_orm::Database::connect(options).await.unwrap();
     let number = async |sql: &str| -> i64 {
         let statement = Statement::from_string(sea_orm::DatabaseBackend::Postgres, sql);
-        database.read().query_one_raw(statement).await.unwrap().unwrap().try_get("", "n").unwrap()
+        database.query_one_raw(statement).await.unwrap().unwrap().try_get("", "n").unwrap()
     };
     let others = "SELECT count(*) AS n FROM pg_stat_activity WHERE datname = current_database() \
         AND pid <> pg_backend_pid() AND backend_type = 'client backend'";

@@ -126,7 +126,7 @@ const LAYERS: [Layer; 12] = [
             "tracing_subscriber",
         ],
     },
-    Layer { name: "main", modules: &[], crates: &["anyhow", "clap", "windfall"] },
+    Layer { name: "main", modules: &[], crates: &["anyhow", "clap", "mimalloc", "windfall"] },
 ];
 
 fn root() -> &'static Path {

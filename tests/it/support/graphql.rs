@@ -81,7 +81,7 @@ impl GraphqlApp {
             GraphqlRequest { query: query.to_owned(), variables: variables.to_string(), ..GraphqlRequest::default() };
         let caller = Caller { viewer: viewer.clone(), expires_at: Instant::FOREVER, tells_reads: false };
         let reply = match self.executor.admit(request, Rights { introspection: true, unlisted: true }) {
-            Ok(admitted) => self.executor.execute(caller, admitted).await,
+            Ok(admitted) => self.executor.execute(caller, admitted).await.0,
             Err(refused) => refused,
         };
         serde_json::to_value(&reply).expect("an answer is JSON")
