@@ -13,12 +13,17 @@ use super::fact::{Fact, NewAdjustment, Recorded, Refusal};
 use super::prepared::{Preparation, TooLong};
 use super::recount::Repair;
 use super::touched::{Batch, Customers, Touched};
-use super::{Turn, acceptance, evaluation, posting, repair};
+use super::{acceptance, evaluation, posting, repair};
+use tokio::sync::OwnedSemaphorePermit;
+
 use crate::app::error::{Error, UserErrorCode};
 use crate::app::jobs::request::{Wanted, request};
 use crate::app::rows::{any, insert_new};
 use crate::app::stored::customer::blank;
 use crate::app::stored::running::Running;
+
+/// The turn of a batch to be evaluated, which ends at its COMMIT.
+pub(super) type Turn = Option<OwnedSemaphorePermit>;
 
 /// The outcome of a batch.
 pub(super) enum Committed {

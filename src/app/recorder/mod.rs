@@ -36,15 +36,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::metrics::{counter, histogram};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use self::batch::Committed;
+use self::batch::{Committed, Turn};
 use self::context::Context;
 use self::fact::{Answer, Fact, Recorded, Refusal};
 use self::prepared::{PREPARED_SHARD, Preparation, TooLong};
-use self::queue::{Queue, Taken};
+use self::queue::{Item, Queue, Room, Taken};
 use super::database::MAX_OPEN_BATCHES;
 use super::error::Error;
 use super::failure::{is_conflict, is_data_error, is_statement_timeout};
@@ -65,15 +65,6 @@ const SHARDS_OF_GROUP: i32 = 4;
 const MAX_REPEATS: u32 = 10;
 /// The pause before the first retry. It doubles with each retry.
 const REPEAT_PAUSE: Duration = Duration::from_millis(2);
-
-/// The permits for the room that an item takes in the queue: one for the item, and one per byte. Dropping them frees the room.
-type Room = (OwnedSemaphorePermit, OwnedSemaphorePermit);
-
-struct Item {
-    fact: Fact,
-    reply: oneshot::Sender<Answer>,
-    _room: Room,
-}
 
 /// Queues facts and writes them.
 pub struct Recorder {
@@ -207,7 +198,7 @@ impl Recorder {
     fn send(&self, fact: Fact, room: Room) -> oneshot::Receiver<Answer> {
         let (reply, answer) = oneshot::channel();
         // After the recorder was drained, the item and its `reply` are dropped, and the caller gets `Error::Unavailable`.
-        self.queue.push(Item { fact, reply, _room: room });
+        self.queue.push(Item { fact, reply, room });
         answer
     }
 }
@@ -267,9 +258,6 @@ impl Drop for Slot {
         let _ = self.give_back.send(self.shard);
     }
 }
-
-/// The turn of a batch to be evaluated, which ends at its COMMIT.
-pub(super) type Turn = Option<OwnedSemaphorePermit>;
 
 async fn run(writer: Writer, mut slots: Slots, batch_items: usize) {
     // The items are taken as late as possible, so that the batch has as many of them as possible. Nobody holds the turn while there

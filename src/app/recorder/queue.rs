@@ -1,15 +1,27 @@
 //! The facts that wait to be recorded. A batch takes all that wait, up to a limit. Facts of a customer whose batch is not
 //! committed yet stay in the queue, so on one node a customer is in one batch at a time, and its facts keep their order.
 //!
-//! The queue itself is not bounded: each item holds permits for its room (`super::Recorder`).
+//! The queue itself is not bounded: each item holds permits for its room.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
-use super::Item;
+use super::fact::{Answer, Fact};
+
+/// The permits for the room that an item takes in the queue: one for the item, and one per byte. Dropping them frees the room.
+pub(super) type Room = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+
+/// A fact that waits, and where its result goes.
+pub(super) struct Item {
+    pub(super) fact: Fact,
+    pub(super) reply: oneshot::Sender<Answer>,
+    /// Given back when the item is dropped.
+    #[expect(dead_code, reason = "held only")]
+    pub(super) room: Room,
+}
 
 /// The queue of a node. All clones share it.
 #[derive(Clone, Default)]
