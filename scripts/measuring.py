@@ -1,4 +1,4 @@
-"""Shared by the scripts that measure: the path of the binary, and a temporary PostgreSQL server."""
+"""Shared by the scripts that measure: the path of the binary, free ports, and a temporary PostgreSQL server."""
 import glob
 import os
 import pathlib
@@ -10,14 +10,18 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 BINARY = os.environ.get("WINDFALL_BINARY", str(ROOT / "target" / "dist" / "windfall"))
 
 
-class Postgres:
-    """A temporary cluster on a free port, with fsync."""
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
-    def __init__(self, directory: pathlib.Path):
+
+class Postgres:
+    """A temporary cluster on a free port, with fsync. `settings` are added to those of PostgreSQL's default configuration."""
+
+    def __init__(self, directory: pathlib.Path, settings: dict[str, str] | None = None):
         self.bin = pathlib.Path(shutil.which("initdb") or sorted(glob.glob("/usr/lib/postgresql/*/bin/initdb"))[-1]).resolve().parent
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.data = directory / "postgres"
         self.data.mkdir()
         # PostgreSQL refuses to run as root.
@@ -27,14 +31,26 @@ class Postgres:
             shutil.chown(self.data, "postgres")
         self.run("initdb", "-A", "trust", "-U", "postgres", "-D", self.data / "d")
         options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self.data}"
+        options += "".join(f" -c {name}={value}" for name, value in (settings or {}).items())
         self.run("pg_ctl", "-w", "-D", self.data / "d", "-l", self.data / "log", "-o", options, "start")
 
     def run(self, program: str, *arguments) -> None:
         subprocess.run([*self.user, str(self.bin / program), *map(str, arguments)], check=True, stdout=subprocess.DEVNULL)
 
+    def url(self, database: str = "postgres") -> str:
+        return f"postgres://postgres@127.0.0.1:{self.port}/{database}"
+
+    def pid(self) -> int:
+        """Returns the process of the server, whose children are its back ends."""
+        return int((self.data / "d" / "postmaster.pid").read_text().splitlines()[0])
+
     def psql(self, sql: str, database: str = "postgres") -> str:
-        url = f"postgres://postgres@127.0.0.1:{self.port}/{database}"
-        return subprocess.run(["psql", "-qAtX", "-F", "\t", url, "-c", sql], check=True, capture_output=True, text=True).stdout
+        command = ["psql", "-qAtX", "-F", "\t", self.url(database), "-c", sql]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+    def psql_file(self, file: pathlib.Path, database: str) -> None:
+        command = ["psql", "-qX", "-v", "ON_ERROR_STOP=1", self.url(database), "-f", str(file)]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
     def stop(self) -> None:
         self.run("pg_ctl", "-D", self.data / "d", "-m", "fast", "stop")
