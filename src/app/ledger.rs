@@ -8,7 +8,7 @@ use sea_orm::FromQueryResult;
 use super::App;
 use super::customer::scope;
 use super::error::Error;
-use super::reading::page::{Filter, List, Listed, Page, PageArgs, Part, Position, Slice, of_customers};
+use super::reading::page::{Filter, List, Listed, Page, PageArgs, Part, Position, Slice, of_customers_each};
 use super::reading::points_update::Cursor;
 use super::rows::{Kind, Rows, join};
 use super::viewer::Reader;
@@ -38,14 +38,18 @@ pub fn page(args: PageArgs) -> Result<Page, Error> {
     list.page(PageArgs { after: args.after.map(place), before: args.before.map(place), ..args })
 }
 
-/// Loads the same page of the ledger of each customer.
+/// Loads the same page of the ledger of each customer, as far as the sequence that is given with the customer. So the ledger of a
+/// response belongs to the same version of the customer as its balance and its cursor.
 pub async fn of_customers_by_page(
     app: &App,
-    customers: Vec<CustomerId>,
+    customers: &HashMap<CustomerId, i64>,
     page: &Page,
 ) -> Result<HashMap<CustomerId, Slice<ledger_entry::Model>>, Error> {
-    of_customers(app.database.read(), customers, page, &Filter::default(), |row: &ledger_entry::Model| row.customer_id)
-        .await
+    let sql = " AND s.sequence <= r.sequence_to".to_owned();
+    let filter = Filter { sql, columns: vec![("sequence_to", Kind::Int)], rows: Vec::new() };
+    let customers = customers.iter().map(|(customer, to)| (*customer, vec![vec![(*to).into()]])).collect();
+    let owner = |row: &ledger_entry::Model| row.customer_id;
+    of_customers_each(app.database.read(), customers, page, &filter, owner).await
 }
 
 /// Loads ledger entries by customer and sequence. Leaves out those that the reader may not see.

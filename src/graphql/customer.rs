@@ -111,7 +111,7 @@ impl Customer {
         #[graphql(desc = "Only items that precede this cursor in the list.")] before: Option<String>,
     ) -> Result<Connection<LedgerEntry>, ApiError> {
         let page = app::ledger::page(PageArgs { first, after, last, before })?;
-        let slice = ctx.loaders().load_one(LedgerOf(self.row.id, page.clone())).await?;
+        let slice = ctx.loaders().load_one(LedgerOf(self.row.id, self.row.ledger_sequence, page.clone())).await?;
         let slice = slice.unwrap_or_else(|| page.cut(Vec::new()));
         Ok(Connection::new(slice, Listed::cursor, |row| LedgerEntry::of(self.clone(), Arc::new(row))))
     }

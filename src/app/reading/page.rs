@@ -255,9 +255,21 @@ pub async fn of_customers<M: Listed>(
     filter: &Filter,
     owner: impl Fn(&M) -> CustomerId,
 ) -> Result<HashMap<CustomerId, Slice<M>>, Error> {
+    let customers = customers.into_iter().map(|customer| (customer, filter.rows.clone())).collect();
+    of_customers_each(db, customers, page, filter, owner).await
+}
+
+/// Like [`of_customers`], but the value of each customer replaces the rows of the filter.
+pub async fn of_customers_each<M: Listed>(
+    db: &impl ConnectionTrait,
+    customers: HashMap<CustomerId, Vec<Vec<Value>>>,
+    page: &Page,
+    filter: &Filter,
+    owner: impl Fn(&M) -> CustomerId,
+) -> Result<HashMap<CustomerId, Slice<M>>, Error> {
     let mut by_customer: HashMap<CustomerId, Vec<M>> =
-        customers.into_iter().map(|customer| (customer, Vec::new())).collect();
-    let parents = by_customer.keys().map(|customer| customer.0).collect();
+        customers.keys().map(|customer| (*customer, Vec::new())).collect();
+    let parents = customers.into_iter().map(|(customer, rows)| (customer.0, rows)).collect();
     for row in read(db, Some("customer_id"), parents, page, filter).await? {
         by_customer.entry(owner(&row)).or_default().push(row);
     }
@@ -266,7 +278,7 @@ pub async fn of_customers<M: Listed>(
 
 /// Reads a page of a list that does not belong to a customer.
 pub async fn of_root<M: Listed>(db: &impl ConnectionTrait, page: &Page, filter: &Filter) -> Result<Slice<M>, Error> {
-    Ok(finish(page, read(db, None, vec![0], page, filter).await?))
+    Ok(finish(page, read(db, None, vec![(0, filter.rows.clone())], page, filter).await?))
 }
 
 fn finish<M: Listed>(page: &Page, mut rows: Vec<M>) -> Slice<M> {
@@ -280,7 +292,7 @@ fn finish<M: Listed>(page: &Page, mut rows: Vec<M>) -> Slice<M> {
 async fn read<M: Listed>(
     db: &impl ConnectionTrait,
     parent: Option<&str>,
-    parents: Vec<i64>,
+    parents: Vec<(i64, Vec<Vec<Value>>)>,
     page: &Page,
     filter: &Filter,
 ) -> Result<Vec<M>, Error> {
@@ -305,10 +317,10 @@ async fn read<M: Listed>(
     let of_page = columns.iter().map(|(name, kind, _)| (name.as_str(), *kind));
     let names: Vec<(&str, Kind)> = of_page.chain(filter.columns.iter().copied()).collect();
     let mut rows = Rows::new(db.get_database_backend(), &names);
-    for parent in parents {
+    for (parent, of_parent) in parents {
         let of_page = || columns[1..].iter().map(|(_, _, value)| value.clone());
-        for of_filter in &filter.rows {
-            rows.push(std::iter::once(parent.into()).chain(of_page()).chain(of_filter.iter().cloned()).collect());
+        for of_filter in of_parent {
+            rows.push(std::iter::once(parent.into()).chain(of_page()).chain(of_filter).collect());
         }
     }
     if rows.is_empty() {

@@ -103,3 +103,34 @@ async fn a_kept_response_ends_with_what_it_shows() {
         assert_eq!(metric(&shop, "windfall_cache_drift_total").await, 0.0);
     }
 }
+
+/// The balance comes from memory and the ledger from the database, while purchases are recorded.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn balance_and_ledger_of_a_response_belong_together() {
+    let query = "{ me { balance { available } ledger(first: 1) { nodes { balanceAfter } } } }";
+    for engine in ENGINES {
+        let (url, _directory) = scratch(engine).await;
+        let shop = node(&url, None, &[]).await;
+        shop.campaign(json!({})).await;
+        shop.buy("ada", 0).await;
+        let ada = token(Role::Customer, "ada");
+        let buying = async {
+            for n in 1..150 {
+                shop.buy("ada", n).await;
+            }
+        };
+        let mut buying = std::pin::pin!(buying);
+        let mut seen = std::collections::BTreeSet::new();
+        loop {
+            let read = shop.data(&ada, query, json!({}));
+            let read = tokio::select! {
+                () = &mut buying => break,
+                read = read => read,
+            };
+            let available = &read["me"]["balance"]["available"];
+            assert_eq!(*available, read["me"]["ledger"]["nodes"][0]["balanceAfter"], "{engine:?}");
+            seen.insert(number(available));
+        }
+        assert!(seen.len() > 20, "{engine:?}: {seen:?}");
+    }
+}
