@@ -15,7 +15,7 @@ DATA = pathlib.Path(os.environ.get("WINDFALL_DATA", ROOT / "fetched")) / "comple
 CAMPAIGNS = ROOT / "data" / "complete-journey-campaigns.json"
 QUICK_ROWS = 20_000
 # An import that takes longer is stopped, but with --full. Then its rate is that of what it has recorded by then.
-LIMIT_SECONDS = 45
+LIMIT_SECONDS = 30
 # Rows per second in order; the share of it with a third shuffled; of `whole, then campaigns` when wholly shuffled.
 ORDERED, SHUFFLED, WHOLE = (10_000, 8_000), (0.5, 0.35), (0.5, 0.5)
 KINDS = ("SQLite", "PostgreSQL")

@@ -10,13 +10,13 @@ from systems import CUSTOMERS, Bench, Given, LivePeer, Program, Redis, Windfall,
 
 PEER = "graphql-ws"
 RATE = 1000
-SECONDS = 8
+SECONDS = 6
 FOLLOWERS = 15_000
 QUICK_FOLLOWERS = 5_000
 # KiB for each follower: the target and the floor.
 TARGET_KIB, FLOOR_KIB = 13.0, 14.0
 # The server has started its tasks and is idle.
-SETTLING_SECONDS = 3
+SETTLING_SECONDS = 2
 
 
 def live(bench: Bench, given: Given) -> str:

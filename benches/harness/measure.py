@@ -17,6 +17,10 @@ TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 # How long a load runs before it is measured, and how long it is measured.
 WARMUP_SECONDS = 1
 SECONDS = 4
+# The time in which the server of PostgreSQL notices that a back end has ended.
+ENDING_SECONDS = 0.3
+# From this share of the machine's time on, other programs are reported. Threads of the kernel take some of it.
+DISTURBED = 0.1
 
 
 @dataclass
@@ -30,6 +34,8 @@ class Sample:
     failures: dict[str, int] = field(default_factory=dict)
     syncs: float | None = None
     hits: float | None = None
+    # The share of the machine that programs took which are not measured.
+    others: float = 0.0
 
 
 @dataclass
@@ -61,6 +67,8 @@ class Cell:
 
 def cpu_seconds(pid: int) -> float:
     """Returns the CPU time of a process with its descendants, also those that have ended."""
+    # The time of a process that is just ending is counted by itself or by its parent only when the parent has noticed.
+    time.sleep(ENDING_SECONDS)
     parents, ticks = {}, {}
     for stat in glob.glob("/proc/[0-9]*/stat"):
         try:
@@ -93,7 +101,7 @@ class WalSyncs:
         return (self.read(self.bench) - self.count) / (time.monotonic() - self.at)
 
 
-def closed(bench: Bench, program, operation: str, connections: int, *arguments) -> Sample:
+def closed(bench: Bench, program, operation: str, connections: int, *arguments, seconds: float = SECONDS) -> Sample:
     """Measures a closed loop against a server."""
     processes = ["--process", f"server={program.pid}"]
     syncs = None
@@ -101,16 +109,21 @@ def closed(bench: Bench, program, operation: str, connections: int, *arguments) 
         processes += ["--process", f"postgres={bench.postgres.pid()}"]
         syncs = WalSyncs(bench)
     report = bench.program(
-        "load", "closed", "--address", program.address, "--operation", operation, "--connections", connections, "--seconds", SECONDS,
+        "load", "closed", "--address", program.address, "--operation", operation, "--connections", connections, "--seconds", seconds,
         "--warmup", WARMUP_SECONDS, "--prefix", f"{time.monotonic_ns()}-", "--seed", time.monotonic_ns() % 2**32, *processes, *arguments,
     )
     sample = Sample(
         report["rate"], report["latency_ms"]["p50"], report["latency_ms"]["p99"], report["cpu_micros"], report["failures"],
-        syncs.per_second() if syncs else None,
+        syncs.per_second() if syncs else None, others=others(report["cpu_seconds"], report["seconds"]),
     )
     if report["failed"]:
         print(f"{report['failed']} requests failed: {report['failures']}, for example {report['first_failure']}", file=sys.stderr)
     return sample
+
+
+def others(cpu: dict[str, float], seconds: float) -> float:
+    used = cpu["machine"] - sum(value for name, value in cpu.items() if name != "machine")
+    return max(0.0, used / seconds / os.cpu_count())
 
 
 def pgbench(bench: Bench, database: str, clients: int) -> Sample:
@@ -195,6 +208,14 @@ def cell_row(cell: Cell, postgres: bool, *extra: float | None) -> list[str]:
     rate = f"{number(cell.rate)}{spread([sample.rate for sample in cell.samples])}"
     failed = "".join(f", {count} failed: {kind}" for kind, count in cell.failed.items())
     return [rate + failed, latency, cpu, *map(number, extra)]
+
+
+def disturbed(cells: dict[tuple, Cell]) -> str:
+    """Says so if other programs have used the machine."""
+    shares = [sample.others for cell in cells.values() for sample in cell.samples]
+    if max(shares) < DISTURBED:
+        return ""
+    return f"\n**Disturbed:** other programs took {median(shares):.0%} of the machine's time (median), {max(shares):.0%} at most.\n"
 
 
 def paired(binaries: list[str], cells: dict[tuple, Cell]) -> str:

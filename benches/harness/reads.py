@@ -4,7 +4,7 @@ import urllib.request
 
 import plots
 import tokens
-from measure import Cell, Runs, Sample, cell_row, closed, in_turn, paired, table, verdict
+from measure import Cell, Runs, Sample, cell_row, closed, disturbed, in_turn, paired, table, verdict
 from systems import CUSTOMERS, Bare, Bench, Given, PostGraphile, Windfall, fill, fill_peer, filled
 
 CONNECTIONS = 64
@@ -87,7 +87,7 @@ def tables(bench: Bench, cells: dict[tuple, Cell], body_bytes: int) -> str:
         rows.append([label, *cell_row(cell, key[0] != "bare"), "<br>".join(judged)])
     header = ["system", "per second", "p50 / p99, ms", "µs of CPU: server / PostgreSQL / load", "ratio, target"]
     size = f"\nA warm read returns {body_bytes} bytes. `bare` returns the same bytes.\n"
-    return table(header, rows) + paired(list(bench.binaries), cells) + size
+    return table(header, rows) + paired(list(bench.binaries), cells) + size + disturbed(cells)
 
 
 def draw(bench: Bench, cells: dict[tuple, Cell]) -> None:

@@ -8,7 +8,7 @@ from measure import table, verdict_at_most
 from systems import Bench, Given, Windfall, fill, filled
 
 STARTS = 5
-IDLE_SECONDS = 10
+IDLE_SECONDS = 5
 # Targets.
 READY_SECONDS, IDLE_MIB = 1.0, 60.0
 

@@ -3,7 +3,7 @@ import functools
 
 import plots
 import same
-from measure import Cell, Runs, cell_row, closed, in_turn, paired, pgbench, table, verdict
+from measure import Cell, Runs, cell_row, closed, disturbed, in_turn, paired, pgbench, table, verdict
 from systems import Bench, Given, PostGraphile, Windfall, fill, fill_peer, filled, windfall
 
 CONNECTIONS = (1, 32, 64, 256)
@@ -50,7 +50,7 @@ def writes(bench: Bench, given: Given) -> str:
         windfall(binary, server.url, bench.directory, "audit")
     checked = f"\n`windfall audit` found no difference. {same.check(bench)}\n"
     draw(bench, cells)
-    return tables(bench, cells) + checked
+    return tables(bench, cells) + checked + disturbed(cells)
 
 
 def tables(bench: Bench, cells: dict[tuple, Cell]) -> str:

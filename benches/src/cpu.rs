@@ -35,23 +35,30 @@ impl FromStr for Watched {
 /// The CPU seconds of a span, by the name of the process.
 pub type Cpu = BTreeMap<String, f64>;
 
+/// The name for the load generator itself.
+const LOAD: &str = "load";
+/// The name for everything that runs on the machine.
+pub const MACHINE: &str = "machine";
+
 /// The CPU time that was used up to an instant.
 pub struct Snapshot {
     pub at: Instant,
     own: f64,
+    machine: f64,
     watched: Vec<f64>,
 }
 
 impl Snapshot {
     pub fn take(watched: &[Watched]) -> anyhow::Result<Self> {
-        Ok(Self { own: own_seconds()?, watched: tree_seconds(watched)?, at: clock::now() })
+        Ok(Self { own: own_seconds()?, machine: machine_seconds()?, watched: tree_seconds(watched)?, at: clock::now() })
     }
 
     /// Returns what was used since an earlier snapshot of the same processes.
     pub fn since(&self, before: &Self, watched: &[Watched]) -> Cpu {
         let spans = self.watched.iter().zip(&before.watched).map(|(after, before)| after - before);
         let mut cpu: Cpu = watched.iter().map(|process| process.name.clone()).zip(spans).collect();
-        cpu.insert("load".to_owned(), self.own - before.own);
+        cpu.insert(LOAD.to_owned(), self.own - before.own);
+        cpu.insert(MACHINE.to_owned(), self.machine - before.machine);
         cpu
     }
 }
@@ -65,6 +72,18 @@ struct Process {
 fn own_seconds() -> anyhow::Result<f64> {
     let process = parse(&fs::read_to_string("/proc/self/stat")?).context("/proc/self/stat")?;
     Ok(seconds(process.ticks))
+}
+
+/// Returns the CPU seconds that anything on the machine has used.
+fn machine_seconds() -> anyhow::Result<f64> {
+    busy(&fs::read_to_string("/proc/stat")?).map(seconds).context("/proc/stat")
+}
+
+/// Sums the ticks of the first line of `/proc/stat`, except for `idle`, `iowait`, and those of guests, which `user`
+/// includes.
+fn busy(stat: &str) -> Option<u64> {
+    let ticks: Vec<u64> = stat.lines().next()?.split_ascii_whitespace().skip(1).map_while(|n| n.parse().ok()).collect();
+    Some([0, 1, 2, 5, 6, 7].iter().filter_map(|at| ticks.get(*at)).sum())
 }
 
 /// Returns the CPU seconds that each of the processes has used, with its descendants.
@@ -127,6 +146,11 @@ mod tests {
     fn a_line_of_proc_is_read() {
         let process = parse("7 (a b) c) S 3 7 7 0 -1 4 1 2 0 0 10 20 30 40 20 0").expect("a process");
         assert_eq!((process.parent, process.ticks), (3, 100));
+    }
+
+    #[test]
+    fn the_busy_time_of_the_machine_is_read() {
+        assert_eq!(busy("cpu  1 2 4 100 100 8 16 32 100 100\ncpu0 1 1 1 1"), Some(63));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::cpu::Cpu;
+use crate::cpu::{Cpu, MACHINE};
 use crate::latency::Latencies;
 
 /// The longest part of a failed response that is reported, in bytes.
@@ -44,7 +44,7 @@ impl Results {
 pub fn report(results: Results, elapsed: Duration, cpu: &Cpu) -> Value {
     let Results { latencies, failures, sample } = results;
     let count = latencies.count();
-    let spent = cpu.iter().filter(|_| count > 0);
+    let spent = cpu.iter().filter(|(name, _)| count > 0 && *name != MACHINE);
     let cpu_micros: BTreeMap<&String, f64> =
         spent.map(|(name, seconds)| (name, seconds * 1e6 / count as f64)).collect();
     json!({

@@ -28,6 +28,9 @@ async fn crowded() -> (Shop, Sqlite) {
     shop_with(|command| {
         command.env("WINDFALL__HTTP__SOCKETS_PER_SUBJECT", "10000");
         command.env("WINDFALL__HTTP__SOCKETS_PER_ADDRESS", "10000");
+        // Each update costs points for each of hundreds of subscriptions of one customer.
+        command.env("WINDFALL__LIMITS__CUSTOMER_POINTS_PER_SECOND", "10000000");
+        command.env("WINDFALL__LIMITS__CUSTOMER_BURST_POINTS", "10000000");
     })
     .await
 }
