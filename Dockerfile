@@ -12,7 +12,7 @@ COPY assets assets
 COPY config config
 COPY src src
 # Earlier builds stay in the caches. The caches are not part of the image, so the binary is copied out of them.
-# The profile `dist` optimises across all crates: the build takes longer, and the program is faster.
+# The profile `dist` optimises across all crates. The build takes longer.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/source/target \
     cargo build --profile dist --locked --bin windfall && cp target/dist/windfall /usr/local/bin/windfall
