@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 
-from measure import table, verdict
+from measure import table
 from systems import PACKAGES, PEERS, Bench, Given
 
 CASES = (("customers", 32), ("texts", 32), ("customers", 256), ("texts", 256))
@@ -18,7 +18,7 @@ def cache(bench: Bench, given: Given) -> str:
     for values, mib in QUICK_CASES if given.quick else CASES:
         ours = bench.program("cache", values, mib)
         theirs = caffeine(values, mib) if given.full and shutil.which("mvn") else None
-        target = "" if theirs is None else verdict(round(ours["hit"] - theirs, 3), -MARGIN, -MARGIN)
+        target = "" if theirs is None else judged(ours["hit"] - theirs)
         rows.append([
             f"{values}, {mib} MiB", f"{ours['hit']:.3f}", "not run" if theirs is None else f"{theirs:.3f}", target,
             str(ours["entries"]), f"{ours['payload']:.0%}",
@@ -26,6 +26,10 @@ def cache(bench: Bench, given: Given) -> str:
         print(f"  {values} {mib}: {ours['hit']:.3f}", file=sys.stderr, flush=True)
     header = ["values, budget", "hit ratio", "Caffeine", "difference", "entries", "keys and values held, of the budget"]
     return table(header, rows)
+
+
+def judged(difference: float) -> str:
+    return f"{difference:+.3f}, ≥ −{MARGIN}: {'met' if difference >= -MARGIN else 'missed'}"
 
 
 def caffeine(values: str, mib: int) -> float:

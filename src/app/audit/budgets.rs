@@ -89,7 +89,7 @@ async fn replay(snapshot: &DatabaseTransaction, found: &mut Found<'_>, row: &bud
         if page.is_empty() {
             break;
         }
-        replay.compare_statuses(snapshot, &page).await?;
+        replay.compare_statuses(snapshot, id, &page).await?;
         for decision in page {
             replay.step(found, &decision);
         }
@@ -137,10 +137,12 @@ impl Replay {
         found.compare(id, &what, decision.points_used, budget.used);
     }
 
-    /// Compares the statuses of awards with the decisions on this page. REVERSED awards have lost their decision.
+    /// Compares the statuses of the campaign's awards with the decisions on this page. REVERSED awards have lost their decision.
+    /// The campaign is compared too: if an award was deleted, a repair may give its number to an award of another campaign.
     async fn compare_statuses(
         &mut self,
         snapshot: &impl ConnectionTrait,
+        campaign: CampaignId,
         page: &[budget_decision::Model],
     ) -> Result<(), Error> {
         let mut decided: BTreeMap<(i64, i64), AwardStatus> = BTreeMap::new();
@@ -161,8 +163,11 @@ impl Replay {
         if keys.is_empty() {
             return Ok(());
         }
-        let on = "t.customer_id = r.customer_id AND t.number = r.number AND t.status <> 'reversed'";
-        for row in join(snapshot, "t.*", "award", keys, on, "").await? {
+        let on = format!(
+            "t.customer_id = r.customer_id AND t.number = r.number AND t.campaign_id = {} AND t.status <> 'reversed'",
+            campaign.0
+        );
+        for row in join(snapshot, "t.*", "award", keys, &on, "").await? {
             let award = award::Model::from_query_result(&row, "")?;
             let key = (award.customer_id.0, award.number);
             match decided.get(&key) {

@@ -430,6 +430,33 @@ async fn all_at_once_is_mended_too() {
     }
 }
 
+/// The number of a deleted award that was DECLINED is free again, because no ledger entry names it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_decision_is_compared_with_an_award_of_its_campaign_only() {
+    for engine in ENGINES {
+        let test = TestApp::start(engine).await;
+        for (name, budget) in [(PAIRS, None), (LIMITED, Some(10))] {
+            test.campaign(json!({
+                "name": name, "startsAt": "2026-01-01T00:00:00Z", "currency": "EUR", "window": {"campaign": "WHOLE"},
+                "goal": {"purchases": {"atLeast": 1, "repeat": true}}, "award": {"points": 10}, "budget": budget
+            }))
+            .await;
+        }
+        for n in 0..2 {
+            test.buy("c", &format!("p{n}"), NOW - DAY + n, "5.00").await.unwrap();
+        }
+        let declined = |awards: Vec<entity::award::Model>| -> Vec<i64> {
+            let declined = awards.into_iter().filter(|award| award.status == entity::AwardStatus::Declined);
+            declined.map(|award| award.number).collect()
+        };
+        assert_eq!(declined(test.awards("c").await), [4], "{engine:?}");
+        tamper(&test, "DELETE FROM award WHERE number >= 3").await;
+        repair(&test).await;
+        assert_eq!(declined(test.awards("c").await), [5], "{engine:?}: the other campaign has not taken the number");
+        test.audit_is_clean().await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_comes_after_settlement_does_not_count() {
     for engine in ENGINES {
