@@ -11,6 +11,7 @@ mod m20261128_000007_index_awards_by_campaign;
 mod m20261128_000008_index_awards_by_status;
 mod m20261129_000001_name_set_revisions;
 mod m20261129_000002_lighten_writes;
+mod m20261129_000003_lock_customers_at_once;
 pub mod online;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
@@ -32,6 +33,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261128_000008_index_awards_by_status::Migration),
             Box::new(m20261129_000001_name_set_revisions::Migration),
             Box::new(m20261129_000002_lighten_writes::Migration),
+            Box::new(m20261129_000003_lock_customers_at_once::Migration),
         ]
     }
 }

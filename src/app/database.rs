@@ -201,16 +201,6 @@ impl Database {
         begun
     }
 
-    /// Begins a transaction that holds the campaign lock shared. All its statements see what was committed before it got the lock.
-    pub async fn begin_shared(&self) -> Result<DatabaseTransaction, DbErr> {
-        let tx = self.begin().await?;
-        if self.backend() == DatabaseBackend::Postgres {
-            // A separate statement, so that the next one sees everything that was committed during the wait for the lock.
-            tx.execute_unprepared(&format!("SELECT pg_advisory_xact_lock_shared({CAMPAIGNS_LOCK})")).await?;
-        }
-        Ok(tx)
-    }
-
     /// Begins a transaction that holds the campaign lock exclusively. A transaction that waits for this lock blocks all later
     /// batches on every node, and a frozen node may hold the lock. So each attempt waits only briefly. Batches run between the
     /// attempts.

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use entity::{LedgerEntryKind, award, customer, ledger_entry};
-use sea_orm::{DatabaseBackend, EntityTrait, FromQueryResult as _, QueryFilter, QueryOrder as _, QuerySelect as _};
+use sea_orm::{EntityTrait, FromQueryResult as _, QueryFilter};
 
 use super::acceptance::Verdict;
 use super::context::Context;
 use super::evaluation::Evaluation;
 use super::fact::{Fact, NewAdjustment, Recorded, Refusal};
+use super::locking::{self, Locked};
 use super::prepared::{Preparation, TooLong};
 use super::recount::Repair;
 use super::touched::{Batch, Customers, Touched};
@@ -44,8 +45,8 @@ pub(super) async fn commit(
     preparation: &mut Preparation,
     turn: &mut Turn,
 ) -> Result<Committed, Error> {
-    let tx = context.database.begin_shared().await?;
-    let campaigns = context.campaigns.current(&tx).await?;
+    let tx = context.database.begin().await?;
+    let Locked { campaigns, rows } = locking::lock(context, &tx, facts).await?;
     let batch = Batch {
         tx: &tx,
         campaigns,
@@ -55,7 +56,7 @@ pub(super) async fn commit(
         most_refolded: preparation.may_be_repeated().then_some(context.fold_purchases),
         unrecorded: HashMap::new(),
     };
-    let Some(mut customers) = lock_customers(&batch, facts).await? else { return Ok(Committed::Overtaken) };
+    let Some(mut customers) = customers(&batch, facts, rows).await? else { return Ok(Committed::Overtaken) };
     let mut prepared = preparation.prepared.take();
     let unprepared = customers.iter().find(|(_, customer)| customer.repair.is_some() && prepared.is_none());
     if let Some((name, _)) = unprepared.filter(|_| batch.most_refolded.is_some()) {
@@ -84,18 +85,13 @@ pub(super) async fn commit(
     Ok(Committed::Answers(answer(facts, verdicts, &customers, &rows)))
 }
 
-/// Locks all customers in the byte order of their external ids, loads them, and creates those that do not exist yet. Returns
-/// `None` if another node has created one of them meanwhile: locking it now would break the order, and could end in a deadlock.
-async fn lock_customers(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Option<Customers>, Error> {
-    let names: BTreeSet<&str> = facts.iter().map(|fact| fact.customer()).collect();
-    let named = any(batch.backend(), customer::Column::ExternalId, names.iter().map(|name| (*name).to_owned()));
-    let select = customer::Entity::find().filter(named);
-    let mut rows = if batch.backend() == DatabaseBackend::Postgres {
-        // A row that was locked returns as it is after the wait.
-        select.order_by_asc(customer::Column::ExternalId).lock_exclusive().all(batch.tx).await?
-    } else {
-        select.all(batch.tx).await?
-    };
+/// Creates the customers that do not exist yet. Returns `None` if another node has created one of them meanwhile: locking it now
+/// would break the order, and could end in a deadlock.
+async fn customers(
+    batch: &Batch<'_>,
+    facts: &[&Fact],
+    mut rows: Vec<customer::Model>,
+) -> Result<Option<Customers>, Error> {
     let known: HashSet<&str> = rows.iter().map(|row| row.external_id.as_str()).collect();
     // An evaluation or a repair does not create its customer.
     let making = facts.iter().filter(|fact| !matches!(fact, Fact::Evaluation(_) | Fact::Repair(_)));

@@ -97,8 +97,9 @@ async fn enter(
         };
         indexes.push(index);
         let (fold, until) = (Fold::Further(Box::new(further)), one.until.clone());
-        let Folded { customer, customer_id, campaign, .. } = *one;
-        jobs.push(Job { customer, customer_id, campaign, fold, until, prepared: None, most_purchases: None });
+        let Folded { customer, customer_id, campaign, has_checkpoints, .. } = *one;
+        let (prepared, most_purchases) = (None, None);
+        jobs.push(Job { customer, customer_id, campaign, fold, until, has_checkpoints, prepared, most_purchases });
     }
     folding::run(batch, &mut jobs).await?;
     let found = |job: Job<'_>| if let Fold::Further(further) = job.fold { further.finish() } else { Vec::new() };

@@ -65,6 +65,8 @@ pub(super) async fn evaluate(
         return Ok(Evaluation::TooLong(TooLong { customer: name, touches, repair }));
     }
     let mut folded: Vec<Folded<'_>> = jobs.into_iter().map(finish).collect();
+    // Nothing is recorded where the running state counts no award.
+    folded.iter_mut().filter(|one| one.recorded_in_all(customers) == 0).for_each(|one| one.unloaded = None);
     load_recorded(batch, &mut folded).await?;
     capping::cap(batch, customers, &mut folded).await?;
     let repaired = |name: &str| customers.get(name).is_some_and(|customer| customer.repair.is_some());
@@ -107,8 +109,17 @@ fn plan_jobs<'a>(
                 continue;
             };
             let Planned { fold, until, mark, prepared, most_purchases } = planned;
-            let customer_id = customer.row.id;
-            jobs.push(Job { customer: name, customer_id, campaign, fold, until, prepared, most_purchases });
+            let (customer_id, has_checkpoints) = (customer.row.id, customer.has_checkpoints(campaign));
+            jobs.push(Job {
+                customer: name,
+                customer_id,
+                campaign,
+                fold,
+                until,
+                has_checkpoints,
+                prepared,
+                most_purchases,
+            });
             marks.push((mark, deferred::is_unevaluated(customer, campaign)));
         }
     }

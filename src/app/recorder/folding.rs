@@ -44,6 +44,8 @@ pub(super) struct Job<'a> {
     pub(super) fold: Fold<'a>,
     /// The purchases after this key are deferred and are not loaded.
     pub(super) until: Option<Key>,
+    /// Whether checkpoints may be stored. Otherwise they are not loaded.
+    pub(super) has_checkpoints: bool,
     /// The result that was prepared before this transaction. The fold continues it.
     pub(super) prepared: Option<Box<PreparedFold>>,
     /// The fold stops when it has been fed more purchases than this. `None` if there is no limit.
@@ -51,6 +53,16 @@ pub(super) struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// Returns what must be loaded to continue the fold, or `None` if it is complete.
+    fn load(&mut self) -> Option<Load> {
+        let load = self.fold.load()?;
+        if self.has_checkpoints || !matches!(load, Load::Checkpoints(_)) {
+            return Some(load);
+        }
+        self.fold.feed_checkpoints(None, Vec::new());
+        self.fold.load()
+    }
+
     /// Returns the stretch with a defined beginning and without deferred purchases.
     fn bounded(&self, stretch: Stretch) -> Stretch {
         stretch.from_start(self.campaign.life.period.starts_at).clipped(self.until.as_ref())
@@ -100,7 +112,7 @@ pub(super) async fn run(batch: &Batch<'_>, jobs: &mut [Job<'_>]) -> Result<Optio
         let mut checkpoints = Vec::new();
         let mut stretches = Vec::new();
         for (index, job) in jobs.iter_mut().enumerate() {
-            match job.fold.load() {
+            match job.load() {
                 Some(Load::Checkpoints(asked)) => checkpoints.push((index, asked)),
                 Some(Load::Purchases(stretch)) => stretches.push((index, job.bounded(stretch))),
                 None => {}

@@ -23,6 +23,7 @@ pub mod fact;
 mod folded;
 mod folding;
 mod insertion;
+mod locking;
 mod posting;
 mod preparation;
 mod prepared;

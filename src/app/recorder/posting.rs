@@ -21,7 +21,7 @@ use crate::app::stored::{award as awards, budget as budgets, campaign_stat as st
 use crate::engine::account::{Draft, Given, Totals};
 use crate::engine::budget::Decision;
 use crate::engine::diff::{Changed, How};
-use crate::engine::evaluate::Outcome;
+use crate::engine::evaluate::{Outcome, Tail};
 use crate::engine::purchase::Key;
 
 /// The `reason` of the ledger entries that a repair posts.
@@ -169,17 +169,25 @@ impl Posting<'_> {
     /// Stores the checkpoints and the running state that result from the fold.
     fn keep_fold(&mut self, customer: &mut Touched, campaign: CampaignId, outcome: Outcome) -> Result<(), Error> {
         let customer_id = customer.row.id;
-        if !outcome.appended {
+        // A repair trusts no recorded value. So it also deletes checkpoints that should not exist.
+        let has_checkpoints = customer.running.get(campaign).is_some_and(|standing| standing.has_checkpoints);
+        if !outcome.appended && (has_checkpoints || customer.repair.is_some()) {
             self.writes.void_checkpoints.push_in(customer_id, campaign, &outcome.stretch);
+        }
+        if !outcome.checkpoints.is_empty() {
+            customer.running.entry(campaign).has_checkpoints = true;
         }
         for state in outcome.checkpoints {
             self.writes.checkpoints.extend(checkpoints::to_row(customer_id, campaign, &state)?);
         }
-        if let Some(tail) = outcome.tail.filter(|tail| customer.running.of(campaign).tail() != *tail) {
+        let is_new = |tail: &Tail| match customer.running.get(campaign) {
+            Some(running) => (&running.state, running.since_checkpoint) != (&tail.state, tail.since_checkpoint),
+            None => *tail != Tail::default(),
+        };
+        if let Some(tail) = outcome.tail.filter(is_new) {
             customer.changed = true;
             let running = customer.running.entry(campaign);
-            running.state = tail.state;
-            running.since_checkpoint = tail.since_checkpoint;
+            (running.state, running.since_checkpoint) = (tail.state, tail.since_checkpoint);
         }
         let version = customer.next_version();
         if let Some(running) = customer.running.get_mut(campaign) {

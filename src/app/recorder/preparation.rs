@@ -57,7 +57,10 @@ pub(super) async fn prepare(context: &Context, too_long: TooLong) -> Result<Opti
         let planned = plan_fold(&batch, &touched, campaign, &touches, &Waiting::default(), None);
         let Some(Planned { fold: fold @ Fold::Refold(_), until, .. }) = planned else { continue };
         let customer = customer.as_str();
-        let mut jobs = [Job { customer, customer_id, campaign, fold, until, prepared: None, most_purchases: None }];
+        let has_checkpoints = touched.has_checkpoints(campaign);
+        let (prepared, most_purchases) = (None, None);
+        let mut jobs =
+            [Job { customer, customer_id, campaign, fold, until, has_checkpoints, prepared, most_purchases }];
         folding::run(&batch, &mut jobs).await?;
         let mut folded = jobs.map(finish);
         load_recorded(&batch, &mut folded).await?;

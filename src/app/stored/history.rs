@@ -54,9 +54,8 @@ pub async fn pages(
     lines: Lines,
     bounds: Bounds,
 ) -> Result<Vec<Page>, Error> {
-    let rows = first_rows(db, stretches, lines, bounds).await?;
-    let bought = rows.iter().flatten().map(|row| row.external_id.clone());
-    let refunds = refunds_for(db, bought, lines).await?;
+    let Rows { rows, refunded } = first_rows(db, stretches, lines, bounds).await?;
+    let refunds = refunds_for(db, refunded, lines).await?;
     let purchase = |row: &purchase::Model| {
         let refunds = refunds.get(&row.external_id).map(Vec::as_slice).unwrap_or_default();
         purchases::with_refunds(row, refunds)
@@ -71,16 +70,28 @@ pub async fn pages(
     rows.into_iter().map(page).collect()
 }
 
-/// Reads the first rows of each stretch, in the order of the customer's purchases.
+/// The SQL that is 1 if the purchase `t` has refunds, and null otherwise. With LIMIT, PostgreSQL searches the index for each row.
+/// It may read all refunds for EXISTS.
+const IS_REFUNDED: &str = "(SELECT 1 FROM refund WHERE refund.purchase_external_id = t.external_id LIMIT 1)";
+
+struct Rows {
+    /// The rows of each stretch, in the order of the customer's purchases.
+    rows: Vec<Vec<purchase::Model>>,
+    /// The external ids of those that have refunds.
+    refunded: Vec<String>,
+}
+
+/// Reads the first rows of each stretch.
 async fn first_rows(
     db: &impl ConnectionTrait,
     stretches: &[(CustomerId, Stretch)],
     lines: Lines,
     bounds: Bounds,
-) -> Result<Vec<Vec<purchase::Model>>, Error> {
+) -> Result<Rows, Error> {
     let mut first = vec![Vec::new(); stretches.len()];
+    let mut refunded = Vec::new();
     if stretches.is_empty() {
-        return Ok(first);
+        return Ok(Rows { rows: first, refunded });
     }
     let bytes = (lines == Lines::Loaded).then_some((purchase::Column::Lines.as_str(), bounds.bytes));
     let mut asked = Stretches::new(db.get_database_backend());
@@ -88,11 +99,14 @@ async fn first_rows(
         asked.push(*customer, stretch);
     }
     let conditions = lies_in("s", Stored::Purchases, Ends::AfterTo);
-    let what = format!("{INDEX}, {}", columns_read(lines));
+    let what = format!("{INDEX}, {IS_REFUNDED} AS refunded, {}", columns_read(lines));
     let (rows, limit) = (asked.into_rows(), Limit { rows: bounds.rows, bytes });
     for row in first_of_each(db, &what, "purchase", rows, &conditions, "purchased_at, external_id", limit).await? {
         if let Some(first) = first.get_mut(index(&row)?) {
-            first.push(purchase::Model::from_query_result(&row, "")?);
+            let is_refunded = row.try_get::<Option<i32>>("", "refunded")?.is_some();
+            let row = purchase::Model::from_query_result(&row, "")?;
+            refunded.extend(is_refunded.then(|| row.external_id.clone()));
+            first.push(row);
         }
     }
     for rows in &mut first {
@@ -100,7 +114,7 @@ async fn first_rows(
             (a.purchased_at, &a.external_id).cmp(&(b.purchased_at, &b.external_id))
         });
     }
-    Ok(first)
+    Ok(Rows { rows: first, refunded })
 }
 
 /// Returns the SQL for all columns of a purchase `t`.

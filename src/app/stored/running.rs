@@ -31,6 +31,10 @@ pub struct CampaignState {
     /// The number of purchases counted since the last checkpoint.
     #[serde(rename = "c")]
     pub since_checkpoint: u32,
+    /// Whether a checkpoint was ever stored. Most customers buy too little for one, so nobody has to look for it. Releases that
+    /// did not have this field wrote no value, which means that there may be checkpoints.
+    #[serde(rename = "p", default = "may_be", skip_serializing_if = "Clone::clone")]
+    pub has_checkpoints: bool,
     #[serde(rename = "a")]
     pub standing_awards: i64,
     #[serde(rename = "d")]
@@ -44,6 +48,10 @@ pub struct CampaignState {
     /// the rest. `None` if the whole history is evaluated.
     #[serde(rename = "m", skip_serializing_if = "Option::is_none")]
     pub mark: Option<Key>,
+}
+
+fn may_be() -> bool {
+    true
 }
 
 impl CampaignState {
