@@ -34,6 +34,9 @@ const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 const SQLITE_STATEMENTS: usize = 400;
 /// The size of the page caches of all connections of an SQLite pool together, in KiB.
 const SQLITE_PAGES_KIB: u32 = 64 << 10;
+/// The number of pages in the write-ahead log at which a commit copies them into the database: 32 MiB. A page that many commits
+/// change is then copied once.
+const SQLITE_CHECKPOINT_PAGES: u32 = 8_192;
 /// The maximum number of batches that are not committed yet on PostgreSQL: one is evaluated, the others are in their COMMIT.
 /// SQLite has one connection that writes, so a batch that began earlier would only be smaller.
 pub const MAX_OPEN_BATCHES: usize = 3;
@@ -537,6 +540,7 @@ fn sqlite_options(url: &str, connections: u32, create: bool) -> ConnectOptions {
                 .busy_timeout(SQLITE_BUSY_TIMEOUT)
                 .statement_cache_capacity(SQLITE_STATEMENTS)
                 .pragma("cache_size", cache_size.clone())
+                .pragma("wal_autocheckpoint", SQLITE_CHECKPOINT_PAGES.to_string())
                 .pragma("temp_store", "MEMORY")
         })
         .map_sqlx_sqlite_pool_opts(|options| {

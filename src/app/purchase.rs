@@ -54,6 +54,11 @@ fn one() -> i32 {
     1
 }
 
+/// Returns the instant that `purchasedAt` names, in µs. `None` if it cannot be parsed.
+pub fn parse_micros(instant: &str) -> Option<i64> {
+    parse_instant(instant).ok().map(|instant| instant.0)
+}
+
 impl RecordPurchase {
     /// Like [`Self::check`], at the current time of the clock. If the clock may be wrong and the only fault is that the purchase
     /// is in the future, fails with [`Error::ClockInDoubt`] instead.

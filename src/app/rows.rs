@@ -263,7 +263,7 @@ fn insert_sql<E: EntityTrait>(names: &[&str], select: &str, on_conflict: OnConfl
 }
 
 /// Overwrites all columns of existing rows. The rows are found by their primary key.
-pub async fn update<E: EntityTrait>(db: &impl ConnectionTrait, models: &[E::Model]) -> Result<(), DbErr> {
+pub async fn update<E: EntityTrait>(db: &impl ConnectionTrait, models: &[impl Borrow<E::Model>]) -> Result<(), DbErr> {
     let mut group = WriteGroup::new(db.get_database_backend());
     group.update::<E>(models, &[]);
     group.run(db).await
@@ -283,7 +283,7 @@ impl WriteGroup {
     }
 
     /// Inserts the models, in order.
-    pub fn insert<E: EntityTrait>(&mut self, models: &[E::Model], on_conflict: OnConflict) {
+    pub fn insert<E: EntityTrait>(&mut self, models: &[impl Borrow<E::Model>], on_conflict: OnConflict) {
         let (names, rows) = of_models::<E>(self.backend, models, &[]);
         self.add(rows, |select| insert_sql::<E>(&names, select, on_conflict));
     }

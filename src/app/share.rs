@@ -39,16 +39,26 @@ impl<K: Clone + Eq + Hash> Shares<K> {
         Self { state: Arc::new(Mutex::new(State { free: places, held: HashMap::new() })) }
     }
 
+    /// Whether the caller could take places now.
+    pub fn has_room(&self, who: &K, places: usize) -> bool {
+        self.state.lock().room(who, places).is_some()
+    }
+
     /// Takes places. Returns `None` if the caller would then hold more places than are free now.
     pub fn take(&self, who: &K, places: usize) -> Option<Share<K>> {
         let mut state = self.state.lock();
-        let held = state.held.get(who).copied().unwrap_or(0);
-        if held + places > state.free {
-            return None;
-        }
+        let held = state.room(who, places)?;
         state.free -= places;
         state.held.insert(who.clone(), held + places);
         Some(Share { who: who.clone(), places, state: Arc::clone(&self.state) })
+    }
+}
+
+impl<K: Eq + Hash> State<K> {
+    /// Returns how many places the caller holds, or `None` if there is no room for these.
+    fn room(&self, who: &K, places: usize) -> Option<usize> {
+        let held = self.held.get(who).copied().unwrap_or(0);
+        (held + places <= self.free).then_some(held)
     }
 }
 

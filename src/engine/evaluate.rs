@@ -55,7 +55,7 @@ pub enum Plan<'a> {
 }
 
 /// Determines what the changes of a commit can affect.
-pub fn plan<'a>(campaign: Campaign<'a>, tail: &Tail, changes: Vec<Change>) -> Plan<'a> {
+pub fn plan<'a>(campaign: Campaign<'a>, tail: Tail, changes: Vec<Change>) -> Plan<'a> {
     let is_new = |key: &Key| tail.state.last.as_ref().is_none_or(|last| key > last);
     let mut new = Vec::new();
     let mut first: Option<Key> = None;
@@ -79,7 +79,7 @@ pub fn plan<'a>(campaign: Campaign<'a>, tail: &Tail, changes: Vec<Change>) -> Pl
     if new.is_empty() {
         return Plan::Unaffected;
     }
-    Plan::Append(Box::new(Append::new(campaign, tail.clone(), new)))
+    Plan::Append(Box::new(Append::new(campaign, tail, new)))
 }
 
 /// A stored tail: the state, and its distance from the last checkpoint.

@@ -44,7 +44,7 @@ impl RecordedFact {
             reached.truncate(MAX_CHANGED_AWARDS);
             return Ok(reached);
         }
-        Ok(recorded.awards.iter().map(|row| Award(Arc::new(row.clone()))).collect())
+        Ok(recorded.awards.iter().cloned().map(Award).collect())
     }
 
     async fn awards_changed(&self, ctx: &Context<'_>) -> Result<Count, ApiError> {
@@ -197,8 +197,7 @@ pub struct AdjustPointsPayload {
 impl AdjustPointsPayload {
     /// The ledger entry of the adjustment. Null if the adjustment was refused.
     async fn entry(&self) -> Option<LedgerEntry> {
-        let entry = self.recorded.as_ref()?.entry.clone()?;
-        Some(LedgerEntry::of(self.whose()?, Arc::new(entry)))
+        Some(LedgerEntry::of(self.whose()?, self.recorded.as_ref()?.entry.clone()?))
     }
 
     /// The customer after the commit, of the same version as `balance`. Null if the adjustment was refused.

@@ -41,6 +41,11 @@ impl Limits {
         self.running.take(who, 1)
     }
 
+    /// Whether [`Self::turn`] would return a permit now.
+    pub fn has_turn(&self, who: &Who) -> bool {
+        self.running.has_room(who, 1)
+    }
+
     /// Takes a permit for one subscription. Returns `None` if too many subscriptions run, of all callers or of this one.
     pub fn stream(&self, who: &Who) -> Option<Share> {
         self.streams.take(who, 1)

@@ -6,10 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::header::{CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
-use axum::middleware::map_response;
-use axum::response::Response;
+use axum::http::StatusCode;
 use axum::routing::{any, get};
 use tokio_util::task::TaskTracker;
 
@@ -57,7 +54,7 @@ pub fn router(
     if graphiql {
         router = router.merge(pages::graphiql());
     }
-    Ok(router.layer(map_response(guarded)))
+    Ok(router)
 }
 
 /// Builds the routes for operators: `/healthz`, `/readyz` and `/metrics`.
@@ -115,20 +112,4 @@ fn degraded(app: &App) -> Vec<String> {
         degraded.push(format!("nodes with {versions} versions of the time zone database share this database"));
     }
     degraded
-}
-
-/// Security headers of all responses: a browser may only read them. A page of this server that needs more, such as
-/// GraphiQL, sets its own value.
-const GUARDS: [(HeaderName, &str); 4] = [
-    (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    (X_FRAME_OPTIONS, "DENY"),
-    (REFERRER_POLICY, "no-referrer"),
-    (CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'"),
-];
-
-async fn guarded(mut response: Response) -> Response {
-    for (name, value) in GUARDS {
-        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
-    }
-    response
 }

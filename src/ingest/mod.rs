@@ -4,6 +4,7 @@
 //! none is recorded twice. The caller passes an observer that shows the progress. This module does not know about terminals.
 
 pub mod file;
+mod format;
 pub mod record;
 
 use std::collections::VecDeque;
@@ -51,7 +52,7 @@ pub enum End {
 
 /// An event that is reported to the observer.
 pub enum Event<'a> {
-    /// The lines up to this byte were read.
+    /// A line was taken. Contains the number of bytes of all lines up to now.
     Taken(u64),
     /// A fact was committed or recognised as a duplicate. The counts include the fact.
     Settled(Counts),
@@ -132,7 +133,7 @@ impl<O: FnMut(Event<'_>)> Ingestion<'_, O> {
 
     /// Processes a line. Returns `false` if a line was skipped and the ingestion must stop because of that.
     async fn take(&mut self, line: Line) -> Result<bool, Error> {
-        (self.observe)(Event::Taken(line.end_byte));
+        (self.observe)(Event::Taken(line.sent_bytes));
         match line.record {
             Ok(Record::Purchase(purchase)) => {
                 let answer = self.app.recorder.record_when_free(Fact::Purchase(*purchase)).await?;

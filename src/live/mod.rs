@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::Instant as Monotonic;
 
 /// The topics of this process, by name. Clones share them.
@@ -22,7 +22,20 @@ pub struct Hub<T> {
 }
 
 /// The topics that have subscribers. A topic without subscribers stays until the next call of [`Hub::topics`].
-type Topics<T> = HashMap<String, watch::Sender<Mark<T>>>;
+type Topics<T> = HashMap<String, Arc<Topic<T>>>;
+
+/// A topic. `tokio::sync::watch` does the same, but takes four times the memory, and most topics have one subscriber.
+struct Topic<T> {
+    latest: Mutex<Latest<T>>,
+    /// Notified after each change of `latest` that wakes the subscribers.
+    changed: Notify,
+}
+
+struct Latest<T> {
+    mark: Mark<T>,
+    /// The number of changes that woke the subscribers.
+    changes: u64,
+}
 
 /// The latest announcement about a topic.
 pub struct Mark<T> {
@@ -45,7 +58,21 @@ impl<T> Mark<T> {
 
 /// Receives the marks of one topic until it is dropped.
 pub struct Subscription<T> {
-    marks: watch::Receiver<Mark<T>>,
+    topic: Arc<Topic<T>>,
+    /// The value of [`Latest::changes`] when a mark was last returned.
+    seen: u64,
+}
+
+impl<T> Topic<T> {
+    fn new() -> Self {
+        let latest = Latest { mark: Mark::new(0, None, None), changes: 0 };
+        Self { latest: Mutex::new(latest), changed: Notify::new() }
+    }
+
+    /// Returns the number of subscriptions. The hub itself holds the topic once.
+    fn subscribers(self: &Arc<Self>) -> usize {
+        Arc::strong_count(self) - 1
+    }
 }
 
 impl<T> Default for Hub<T> {
@@ -64,15 +91,12 @@ impl<T> Hub<T> {
     /// Subscribes to a topic. The subscription sees every later wake-up.
     pub fn subscribe(&self, topic: &str) -> Subscription<T> {
         let mut topics = self.topics.lock();
-        let marks = match topics.get(topic) {
-            Some(sender) => sender.subscribe(),
-            None => {
-                let (sender, marks) = watch::channel(Mark::new(0, None, None));
-                topics.insert(topic.to_owned(), sender);
-                marks
-            }
+        let topic = match topics.get(topic) {
+            Some(topic) => Arc::clone(topic),
+            None => Arc::clone(topics.entry(topic.to_owned()).or_insert_with(|| Arc::new(Topic::new()))),
         };
-        Subscription { marks }
+        let seen = topic.latest.lock().changes;
+        Subscription { topic, seen }
     }
 
     /// Wakes the subscribers of a topic, unless this version has been announced already. A lower version wakes the
@@ -112,20 +136,24 @@ impl<T> Hub<T> {
 
     /// Changes the mark of a topic. `change` returns whether subscribers must be woken.
     fn mark(&self, topic: &str, change: impl FnOnce(&mut Mark<T>) -> bool) {
-        if let Some(marks) = self.topics.lock().get(topic) {
-            marks.send_if_modified(change);
+        let topics = self.topics.lock();
+        let Some(topic) = topics.get(topic) else { return };
+        let mut latest = topic.latest.lock();
+        if change(&mut latest.mark) {
+            latest.changes += 1;
+            topic.changed.notify_waiters();
         }
     }
 
     /// Returns the number of subscriptions to all topics.
     pub fn subscribers(&self) -> usize {
-        self.topics.lock().values().map(watch::Sender::receiver_count).sum()
+        self.topics.lock().values().map(Topic::subscribers).sum()
     }
 
     /// Returns the topics that have subscribers, and removes the others.
     pub fn topics(&self) -> Vec<String> {
         let mut topics = self.topics.lock();
-        topics.retain(|_, marks| marks.receiver_count() > 0);
+        topics.retain(|_, topic| topic.subscribers() > 0);
         topics.keys().cloned().collect()
     }
 }
@@ -133,13 +161,24 @@ impl<T> Hub<T> {
 impl<T> Subscription<T> {
     /// Waits for the next change and returns the latest mark. Marks that were replaced in the meantime are skipped.
     pub async fn next(&mut self) -> Mark<T> {
-        if self.marks.changed().await.is_err() {
-            // This does not happen: the hub keeps the sender as long as the topic has a subscription. Waiting is
-            // harmless.
-            std::future::pending::<()>().await;
+        loop {
+            // Created before the look at the mark, so that no change between the look and the wait is missed.
+            let changed = self.topic.changed.notified();
+            if let Some(mark) = Self::take(&self.topic, &mut self.seen) {
+                return mark;
+            }
+            changed.await;
         }
-        let Mark { version, stamp, ref news, at } = *self.marks.borrow_and_update();
-        Mark { version, stamp, news: news.clone(), at }
+    }
+
+    /// Returns the latest mark if it has changed.
+    fn take(topic: &Topic<T>, seen: &mut u64) -> Option<Mark<T>> {
+        let latest = topic.latest.lock();
+        if std::mem::replace(seen, latest.changes) == latest.changes {
+            return None;
+        }
+        let Mark { version, stamp, ref news, at } = latest.mark;
+        Some(Mark { version, stamp, news: news.clone(), at })
     }
 }
 
@@ -187,10 +226,8 @@ mod tests {
         let mut one = hub.subscribe("ada");
         let mut found = async |version, stamp| {
             hub.found("ada", version, stamp);
-            let woken = one.marks.has_changed().unwrap();
-            one.marks.mark_unchanged();
-            let mark = one.marks.borrow();
-            woken.then_some((mark.version, mark.stamp, mark.news.as_deref().copied()))
+            let mark = Subscription::take(&one.topic, &mut one.seen)?;
+            Some((mark.version, mark.stamp, mark.news.as_deref().copied()))
         };
         assert_eq!(found(5, 55).await, Some((5, Some(55), None)));
         assert_eq!(found(5, 55).await, None);

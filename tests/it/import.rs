@@ -389,6 +389,37 @@ async fn csv_has_a_header() {
     audit_is_clean(&url);
 }
 
+/// A file is recorded in the order of time, whatever the order of its lines. Each purchase is worth points by itself, so the
+/// ledger shows the order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_is_recorded_in_the_order_of_time() {
+    let files = Files::new();
+    let campaigns = files.put("campaigns.json", campaigns());
+    let expected: Vec<String> = (0..40).map(|n| format!("p{n:02}")).collect();
+    let backwards = |header: &str, line: &dyn Fn(usize) -> String| -> String {
+        let lines: Vec<String> = (0..40).rev().map(line).collect();
+        format!("{header}{}\nnonsense\n\n{}\n", lines[..20].join("\n"), lines[20..].join("\n"))
+    };
+    let json = backwards("\u{feff}", &|n| purchase_line("c", &format!("p{n:02}"), n));
+    let csv = backwards("externalId,customerExternalId,purchasedAt,total,currency\r\n", &|n| {
+        format!("p{n:02},c,2026-02-01T00:{n:02}:00Z,\"3.00\",EUR\r")
+    });
+    for file in [files.put("backwards.ndjson", json), files.put("backwards.csv", csv)] {
+        let (url, _sqlite) = scratch(Engine::Sqlite).await;
+        let ran = run(&mut with_campaigns(&url, &file, &campaigns));
+        assert!(ran.stdout.starts_with("40 recorded, 0 known already, 1 skipped"), "{ran:?}");
+        let line = if file.ends_with("backwards.csv") { "line 22" } else { "line 21" };
+        assert!(ran.stderr.starts_with(line), "{ran:?}");
+        let database = open(&url).await;
+        let euros = award::Column::Points.eq(3);
+        let mut awards = award::Entity::find().filter(euros).all(database.read()).await.unwrap();
+        awards.sort_by_key(|award| award.number);
+        let recorded: Vec<&str> = awards.iter().map(|award| award.purchase_external_id.as_str()).collect();
+        assert_eq!(recorded, expected, "{}", file.display());
+        audit_is_clean(&url);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dash_is_the_standard_input() {
     let (url, _sqlite) = scratch(Engine::Sqlite).await;

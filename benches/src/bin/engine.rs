@@ -44,7 +44,8 @@ fn main() -> anyhow::Result<()> {
         for (rule, tail) in rules.iter().zip(&mut tails[*customer]) {
             let campaign = Campaign { rule, period: &period, settled_revision: None };
             let Some(eligible) = campaign.eligible(purchase) else { continue };
-            let Plan::Append(mut append) = plan(campaign, tail, vec![Change { before: None, after: Some(eligible) }])
+            let Plan::Append(mut append) =
+                plan(campaign, std::mem::take(tail), vec![Change { before: None, after: Some(eligible) }])
             else {
                 bail!("a purchase in the order of time is appended");
             };

@@ -199,7 +199,8 @@ impl Feed {
 
     /// Returns the updates as a stream that ends after its first error.
     pub fn stream(self) -> impl Stream<Item = Result<Update, Error>> + Send {
-        futures_util::stream::unfold(Some(self), |feed| async move {
+        // The feed is boxed, because the stream and its future would each have room for it.
+        futures_util::stream::unfold(Some(Box::new(self)), |feed| async move {
             let mut feed = feed?;
             let update = feed.next().await;
             Some(match update {
@@ -220,7 +221,8 @@ impl Feed {
                 return self.hand_on(update).await;
             }
             if self.behind {
-                self.read_on().await?;
+                // Boxed, because a feed seldom reads and an idle one should be small.
+                Box::pin(self.read_on()).await?;
                 continue;
             }
             let mark = tokio::select! {
@@ -251,7 +253,7 @@ impl Feed {
     async fn hand_on(&mut self, mut update: Update) -> Result<Update, Error> {
         self.allowance.as_ref().map_or(Ok(()), Allowance::check)?;
         if self.catching_up {
-            update.turn = Some(Turn::take(&self.app.catch_up_answers).await?);
+            update.turn = Some(Box::pin(Turn::take(&self.app.catch_up_answers)).await?);
         }
         self.reached = update.cursor;
         if let Some(woken) = self.woken.take() {

@@ -3,6 +3,7 @@
 //! either a duplicate or a conflict.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 
 use entity::{idempotency_key, ledger_entry, purchase, refund};
 use sea_orm::{EntityTrait, ExprTrait, QueryFilter};
@@ -13,13 +14,13 @@ use super::touched::{Batch, Customers, Touched};
 use crate::app::error::{Error, UserErrorCode};
 use crate::app::rows::any;
 use crate::app::stored::{purchase as purchases, refund as refunds};
-use crate::engine::purchase::{Line, RefundLine};
+use crate::engine::purchase::{Line, Purchase, RefundLine};
 
 /// The decision about one fact.
 pub(super) enum Verdict {
     Accepted,
     /// The fact is a duplicate. For an adjustment, contains the ledger entry that it posted originally.
-    Replayed(Option<ledger_entry::Model>),
+    Replayed(Option<Arc<ledger_entry::Model>>),
     Refused(Refusal),
 }
 
@@ -87,13 +88,14 @@ async fn accept_purchases(
         let (id, version) = (customer.row.id, customer.next_version());
         rows.push(purchases::to_row(&new.purchase, id, batch.now, batch.campaigns.revision.number, version)?);
     }
-    let (key, key_of) = (purchase::Column::ExternalId, |row: &purchase::Model| row.external_id.clone());
-    let mut inserted = insert_once::<purchase::Entity>(batch, key, key_of, Vec::new(), rows.iter().cloned()).await?;
-    for ((index, new), row) in sent.into_iter().zip(rows) {
-        let insertion = inserted.claim(&row.external_id, |stored| same_purchase(stored, &row));
+    let key = purchase::Column::ExternalId;
+    let mut inserted = insert_once::<purchase::Entity>(batch, key, |row| &row.external_id, Vec::new(), &rows).await?;
+    for ((index, new), row) in sent.into_iter().zip(&rows) {
+        let insertion = inserted.claim(&row.external_id, |stored| same_purchase(stored, row));
         verdicts[index] = Verdict::of(insertion, CONFLICT);
         if insertion == Insertion::New {
-            locked(customers, &new.customer_external_id)?.purchases.push(row);
+            let purchase = Purchase { set_revision: row.set_revision, ..new.purchase.clone() };
+            locked(customers, &new.customer_external_id)?.purchases.push(purchase);
         }
     }
     Ok(())
@@ -129,24 +131,25 @@ async fn accept_refunds(
     }
     let stored = load_refunds(batch, &sent).await?;
     let admitted = within_limit(sent.iter().map(|(_, refund)| *refund), &stored);
+    let mut accepted = Vec::with_capacity(sent.len());
     let mut rows = Vec::with_capacity(sent.len());
     for ((index, new), admitted) in sent.into_iter().zip(admitted) {
         if admitted {
             let customer = locked(customers, &new.customer_external_id)?;
             let (id, version) = (customer.row.id, customer.next_version());
-            rows.push((index, new, refunds::to_row(new, id, batch.now, batch.campaigns.revision.number, version)?));
+            rows.push(refunds::to_row(new, id, batch.now, batch.campaigns.revision.number, version)?);
+            accepted.push((index, new));
         } else {
             verdicts[index] = Verdict::Refused(TOO_MANY_REFUNDS);
         }
     }
-    let (key, key_of) = (refund::Column::ExternalId, |row: &refund::Model| row.external_id.clone());
-    let models = rows.iter().map(|(_, _, row)| row.clone());
-    let mut inserted = insert_once::<refund::Entity>(batch, key, key_of, stored, models).await?;
-    for (index, new, row) in rows {
-        let insertion = inserted.claim(&row.external_id, |stored| same_refund(stored, &row));
+    let key = refund::Column::ExternalId;
+    let mut inserted = insert_once::<refund::Entity>(batch, key, |row| &row.external_id, stored, &rows).await?;
+    for ((index, new), row) in accepted.into_iter().zip(&rows) {
+        let insertion = inserted.claim(&row.external_id, |stored| same_refund(stored, row));
         verdicts[index] = Verdict::of(insertion, CONFLICT);
         if insertion == Insertion::New {
-            locked(customers, &new.customer_external_id)?.refunds.push(row);
+            locked(customers, &new.customer_external_id)?.refunds.push(row.clone());
         }
     }
     Ok(())
@@ -217,20 +220,20 @@ async fn accept_adjustments(
     let stored = idempotency_key::Entity::find().filter(known).all(batch.tx).await?;
     let posted = load_entries(batch, &stored).await?;
     let fits = within_balance(sent.iter().map(|(_, adjustment)| *adjustment), &stored, customers);
+    let mut accepted = Vec::with_capacity(sent.len());
     let mut rows = Vec::with_capacity(sent.len());
     for ((index, adjustment), fits) in sent.into_iter().zip(fits) {
         if fits {
-            let customer = locked(customers, &adjustment.customer_external_id)?;
-            rows.push((index, adjustment, key_row(adjustment, customer)));
+            rows.push(key_row(adjustment, locked(customers, &adjustment.customer_external_id)?));
+            accepted.push((index, adjustment));
         } else {
             // A refusal leaves no trace, so the key stays free.
             verdicts[index] = Verdict::Refused(BALANCE_TOO_LARGE);
         }
     }
-    let (key, key_of) = (idempotency_key::Column::Key, |row: &idempotency_key::Model| row.key.clone());
-    let models = rows.iter().map(|(_, _, row)| row.clone());
-    let mut inserted = insert_once::<idempotency_key::Entity>(batch, key, key_of, stored, models).await?;
-    for (index, adjustment, row) in rows {
+    let key = idempotency_key::Column::Key;
+    let mut inserted = insert_once::<idempotency_key::Entity>(batch, key, |row| &row.key, stored, &rows).await?;
+    for ((index, adjustment), row) in accepted.into_iter().zip(&rows) {
         let insertion = inserted.claim(&row.key, |stored| stored.request == row.request);
         verdicts[index] = match Verdict::of(insertion, KEY_CONFLICT) {
             Verdict::Replayed(_) => Verdict::Replayed(posted.get(&row.key).cloned()),
@@ -284,20 +287,23 @@ fn key_row(adjustment: &NewAdjustment, customer: &Touched) -> idempotency_key::M
 async fn load_entries(
     batch: &Batch<'_>,
     keys: &[idempotency_key::Model],
-) -> Result<HashMap<String, ledger_entry::Model>, Error> {
+) -> Result<HashMap<String, Arc<ledger_entry::Model>>, Error> {
     if keys.is_empty() {
         return Ok(HashMap::new());
     }
     let customers = keys.iter().filter_map(|key| key.customer_id);
     let sequences = keys.iter().filter_map(|key| key.sequence);
     // This loads all combinations of these customers and sequences, which may be a few more entries than needed.
-    let entries = ledger_entry::Entity::find()
+    let entries: Vec<_> = ledger_entry::Entity::find()
         .filter(any(batch.backend(), ledger_entry::Column::CustomerId, customers))
         .filter(any(batch.backend(), ledger_entry::Column::Sequence, sequences))
         .all(batch.tx)
-        .await?;
+        .await?
+        .into_iter()
+        .map(Arc::new)
+        .collect();
     let entry_of = |key: &idempotency_key::Model| {
-        let posted = |entry: &&ledger_entry::Model| {
+        let posted = |entry: &&Arc<ledger_entry::Model>| {
             (Some(entry.customer_id.0), Some(entry.sequence)) == (key.customer_id, key.sequence)
         };
         Some((key.key.clone(), entries.iter().find(posted)?.clone()))

@@ -7,7 +7,7 @@ use entity::{LedgerEntryKind, award, customer, ledger_entry};
 use sea_orm::{EntityTrait, FromQueryResult as _, QueryFilter};
 
 use super::acceptance::Verdict;
-use super::context::Context;
+use super::context::{Commit, Context};
 use super::evaluation::Evaluation;
 use super::fact::{Fact, NewAdjustment, Recorded, Refusal};
 use super::locking::{self, Locked};
@@ -77,12 +77,32 @@ pub(super) async fn commit(
     if deferred {
         context.job_wanted.notify_one();
     }
-    let rows: BTreeMap<&str, Arc<customer::Model>> =
-        customers.iter().map(|(name, customer)| (name.as_str(), Arc::new(customer.row.clone()))).collect();
-    for (name, customer) in customers.iter().filter(|(_, customer)| customer.changed) {
-        context.tell(&customer.commit(&rows[name.as_str()]));
+    let written: BTreeMap<String, Written> =
+        customers.into_iter().map(|(name, customer)| (name, written(context, customer))).collect();
+    Ok(Committed::Answers(answer(facts, verdicts, &written)))
+}
+
+/// A customer after the commit. A batch may contain many facts of one customer, so what their results contain is shared.
+struct Written {
+    row: Arc<customer::Model>,
+    awards: Arc<[Arc<award::Model>]>,
+    awards_changed: i64,
+    adjustments: Vec<NewAdjustment>,
+    entries: Vec<Arc<ledger_entry::Model>>,
+    deferred: bool,
+}
+
+/// Announces the changes of a customer to its subscribers.
+fn written(context: &Context, customer: Touched) -> Written {
+    let Touched { row, before, running, adjustments, awards, entries, changed, .. } = customer;
+    let row = Arc::new(row);
+    let mut commit = Commit { before, customer: Arc::clone(&row), entries };
+    if changed {
+        context.tell(&commit);
     }
-    Ok(Committed::Answers(answer(facts, verdicts, &customers, &rows)))
+    let entries = std::mem::take(&mut commit.entries);
+    let (awards_changed, deferred) = (awards.count(), running.has_deferred());
+    Written { row, awards: awards.newest().into(), awards_changed, adjustments, entries, deferred }
 }
 
 /// Creates the customers that do not exist yet. Returns `None` if another node has created one of them meanwhile: locking it now
@@ -168,12 +188,8 @@ async fn request_jobs(batch: &Batch<'_>, customers: &Customers) -> Result<bool, 
 fn answer(
     facts: &[&Fact],
     verdicts: Vec<Verdict>,
-    customers: &Customers,
-    rows: &BTreeMap<&str, Arc<customer::Model>>,
+    customers: &BTreeMap<String, Written>,
 ) -> Vec<Result<Recorded, Refusal>> {
-    // Shared, because a batch may contain many facts of one customer.
-    let awards: BTreeMap<&str, Arc<[award::Model]>> =
-        customers.iter().map(|(name, customer)| (name.as_str(), customer.awards.newest().into())).collect();
     // This happens only to an evaluation or a repair, because the customers of all other facts were created.
     let gone = Refusal { code: UserErrorCode::NotFound, path: "customerExternalId", message: "no such customer" };
     let answer = |(fact, verdict): (&&Fact, Verdict)| {
@@ -182,27 +198,25 @@ fn answer(
             Verdict::Replayed(entry) => (true, entry),
             Verdict::Accepted => (false, None),
         };
-        let (customer, row) = customers.get(fact.customer()).zip(rows.get(fact.customer())).ok_or(gone)?;
-        let awards = if replayed { None } else { awards.get(fact.customer()).cloned() };
+        let customer = customers.get(fact.customer()).ok_or(gone)?;
         let entry = match fact {
             Fact::Adjustment(adjustment) => earlier.or_else(|| posted_by(customer, adjustment)),
             _ => None,
         };
-        let awards_changed = if replayed { 0 } else { customer.awards.count() };
         Ok(Recorded {
             replayed,
-            customer: Arc::clone(row),
-            awards: awards.unwrap_or_default(),
-            awards_changed,
+            customer: Arc::clone(&customer.row),
+            awards: if replayed { Arc::default() } else { Arc::clone(&customer.awards) },
+            awards_changed: if replayed { 0 } else { customer.awards_changed },
             entry,
-            deferred: customer.running.has_deferred(),
+            deferred: customer.deferred,
         })
     };
     facts.iter().zip(verdicts).map(answer).collect()
 }
 
 /// Returns the entry that an adjustment of this batch posted. Adjustments are posted in the order in which they were accepted.
-fn posted_by(customer: &Touched, adjustment: &NewAdjustment) -> Option<ledger_entry::Model> {
+fn posted_by(customer: &Written, adjustment: &NewAdjustment) -> Option<Arc<ledger_entry::Model>> {
     let same = |accepted: &NewAdjustment| accepted.idempotency_key == adjustment.idempotency_key;
     let index = customer.adjustments.iter().position(same)?;
     customer.entries.iter().filter(|entry| entry.kind == LedgerEntryKind::Adjustment).nth(index).cloned()

@@ -42,11 +42,11 @@ pub(super) struct Touch {
 /// Returns the purchases of the customer that the batch changes.
 pub(super) fn touches(customer: &Touched, refunded: &Refunded) -> Result<Vec<Touch>, Error> {
     let named: BTreeSet<&str> = customer.refunds.iter().map(|refund| refund.purchase_external_id.as_str()).collect();
-    let new: BTreeSet<&str> = customer.purchases.iter().map(|row| row.external_id.as_str()).collect();
+    let new: BTreeSet<&str> = customer.purchases.iter().map(|new| new.key.external_id.as_str()).collect();
     let mut touches = Vec::new();
     // At most one per purchase, because the engine compares the purchase before and after the whole batch.
-    for row in customer.purchases.iter().filter(|row| !named.contains(row.external_id.as_str())) {
-        touches.push(Touch { before: None, after: purchases::with_refunds(row, &[])? });
+    for purchase in customer.purchases.iter().filter(|new| !named.contains(new.key.external_id.as_str())) {
+        touches.push(Touch { before: None, after: purchase.clone() });
     }
     for name in named {
         let Some((row, all)) = refunded.get(name) else { continue };

@@ -1,6 +1,7 @@
 //! The awards that a commit changed, for the payloads of its mutations.
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use entity::award;
 
@@ -8,14 +9,14 @@ use entity::award;
 pub const MAX_CHANGED_AWARDS: usize = 100;
 
 /// Counts the changed awards of a customer and keeps the newest of them. Its memory does not depend on how many awards changed.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(super) struct ChangedAwards {
     count: i64,
-    newest: Vec<award::Model>,
+    newest: Vec<Arc<award::Model>>,
 }
 
 impl ChangedAwards {
-    pub(super) fn push(&mut self, row: award::Model) {
+    pub(super) fn push(&mut self, row: Arc<award::Model>) {
         self.count += 1;
         self.newest.push(row);
         if self.newest.len() >= 2 * MAX_CHANGED_AWARDS {
@@ -33,9 +34,8 @@ impl ChangedAwards {
     }
 
     /// Returns the newest [`MAX_CHANGED_AWARDS`] awards, newest first.
-    pub(super) fn newest(&self) -> Vec<award::Model> {
-        let mut changed = self.clone();
-        changed.cut();
-        changed.newest
+    pub(super) fn newest(mut self) -> Vec<Arc<award::Model>> {
+        self.cut();
+        self.newest
     }
 }

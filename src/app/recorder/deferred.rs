@@ -83,14 +83,14 @@ impl Waiting {
         &self,
         customer: &Touched,
         campaign: &'a Campaign,
-        tail: Tail,
+        tail: impl FnOnce() -> Tail,
     ) -> Option<(Append<'a>, Option<Key>)> {
         let WaitingStretch { purchases, end } = self.customers.get(&customer.row.id)?;
         let mark = mark(customer, campaign)?;
         let behind = purchases.iter().filter(|purchase| purchase.key > mark);
         let purchases = behind.filter_map(|purchase| campaign.engine().eligible(purchase)).collect();
         let end = end.clone().map(|end| end.max(mark));
-        Some((Append::new(campaign.engine(), tail, purchases), end))
+        Some((Append::new(campaign.engine(), tail(), purchases), end))
     }
 }
 

@@ -18,6 +18,7 @@ use super::{capping, folding};
 use crate::app::campaign::set::Campaign;
 use crate::app::error::Error;
 use crate::app::stored::award as awards;
+use crate::app::stored::running::CampaignState;
 use crate::engine::diff::{Diff, diff};
 use crate::engine::evaluate::{Change, Outcome, Plan, Refold, plan};
 use crate::engine::purchase::Key;
@@ -175,20 +176,22 @@ pub(super) fn plan_fold<'a>(
         return Some(onward().unwrap_or_else(whole));
     }
     let mark = deferred::mark(customer, campaign);
-    let standing = customer.running.of(campaign.id());
-    match plan(campaign.engine(), &standing.tail(), changes) {
+    let standing = customer.running.get(campaign.id());
+    let tail = || standing.map(CampaignState::tail).unwrap_or_default();
+    match plan(campaign.engine(), tail(), changes) {
         Plan::Append(append) => Some(Planned::up_to(mark, Fold::Append(append))),
         Plan::Refold { first, last } => {
             let refold = || {
                 let fold = Fold::Refold(Box::new(Refold::new(campaign.engine(), &first, &last)));
                 // Without a version, it could not be checked later whether a prepared fold is still valid. So none is prepared.
-                let most_purchases = standing.history_version.and(batch.most_refolded);
+                let history_version = standing.and_then(|standing| standing.history_version);
+                let most_purchases = history_version.and(batch.most_refolded);
                 Planned { most_purchases, ..Planned::up_to(mark, fold) }
             };
             Some(onward().unwrap_or_else(refold))
         }
         Plan::Unaffected => {
-            let (append, mark) = waiting.fold_on(customer, campaign, standing.tail())?;
+            let (append, mark) = waiting.fold_on(customer, campaign, tail)?;
             Some(Planned { until: None, ..Planned::up_to(mark, Fold::Append(Box::new(append))) })
         }
     }

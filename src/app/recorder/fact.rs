@@ -122,11 +122,11 @@ pub struct Recorded {
     /// The customer after the commit.
     pub customer: Arc<customer::Model>,
     /// The newest of the awards that the commit created, reversed or changed, newest first. Empty for a duplicate.
-    pub awards: Arc<[award::Model]>,
+    pub awards: Arc<[Arc<award::Model>]>,
     /// The number of all awards that the commit created, reversed or changed.
     pub awards_changed: i64,
     /// The ledger entry that an adjustment posted.
-    pub entry: Option<ledger_entry::Model>,
+    pub entry: Option<Arc<ledger_entry::Model>>,
     /// A part of the customer's history still waits for a job.
     pub deferred: bool,
 }

@@ -1,6 +1,6 @@
 //! Inserts rows whose keys are not stored yet. If a key is stored, the sent row is compared with the stored row instead.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use sea_orm::{EntityTrait, IdenStatic as _, QueryFilter};
 
@@ -19,52 +19,54 @@ pub(super) enum Insertion {
     Different,
 }
 
-/// The stored rows after an insertion.
-pub(super) struct Inserted<M> {
-    /// The keys of inserted rows for which [`Self::claim`] has not been called yet.
-    unclaimed: HashSet<String>,
-    /// All rows, by key.
-    stored: BTreeMap<String, M>,
+/// The rows after an insertion.
+pub(super) struct Inserted<'a, M> {
+    /// The inserted rows for which [`Self::claim`] has not been called yet, by key.
+    unclaimed: HashMap<&'a str, &'a M>,
+    /// The inserted rows for which it was.
+    claimed: HashMap<&'a str, &'a M>,
+    /// The rows that were stored before, by key.
+    earlier: HashMap<String, M>,
 }
 
-impl<M> Inserted<M> {
+impl<M> Inserted<'_, M> {
     /// Returns the outcome for a sent row with this key. The first call for an inserted row returns [`Insertion::New`]. Further
     /// calls with the same key use `same` to compare the sent row with the stored one.
     pub(super) fn claim(&mut self, key: &str, same: impl FnOnce(&M) -> bool) -> Insertion {
-        if self.unclaimed.remove(key) {
-            Insertion::New
-        } else if self.stored.get(key).is_some_and(same) {
-            Insertion::Same
-        } else {
-            Insertion::Different
+        if let Some((key, row)) = self.unclaimed.remove_entry(key) {
+            self.claimed.insert(key, row);
+            return Insertion::New;
         }
+        let stored = self.claimed.get(key).copied().or_else(|| self.earlier.get(key));
+        if stored.is_some_and(same) { Insertion::Same } else { Insertion::Different }
     }
 }
 
 /// Inserts the first row of each key that is not stored. The rows are inserted in the order of their keys, so that writers cannot
 /// deadlock. `known` are rows that the caller has already read. `key_of` returns the value of the column `key`.
-pub(super) async fn insert_once<E: EntityTrait>(
+pub(super) async fn insert_once<'a, E: EntityTrait>(
     batch: &Batch<'_>,
     key: E::Column,
-    key_of: fn(&E::Model) -> String,
+    key_of: fn(&E::Model) -> &str,
     known: Vec<E::Model>,
-    rows: impl IntoIterator<Item = E::Model>,
-) -> Result<Inserted<E::Model>, Error> {
-    let keyed = |row: E::Model| (key_of(&row), row);
-    let mut stored: BTreeMap<String, E::Model> = known.into_iter().map(keyed).collect();
-    let mut new: BTreeMap<String, E::Model> = BTreeMap::new();
-    for (id, row) in rows.into_iter().map(keyed).filter(|(id, _)| !stored.contains_key(id)) {
-        new.entry(id).or_insert(row);
+    rows: &'a [E::Model],
+) -> Result<Inserted<'a, E::Model>, Error> {
+    let keyed = |row: E::Model| (key_of(&row).to_owned(), row);
+    let mut earlier: HashMap<String, E::Model> = known.into_iter().map(keyed).collect();
+    let mut new: BTreeMap<&str, &E::Model> = BTreeMap::new();
+    for row in rows.iter().filter(|row| !earlier.contains_key(key_of(row))) {
+        new.entry(key_of(row)).or_insert(row);
     }
-    let models: Vec<&E::Model> = new.values().collect();
+    let models: Vec<&E::Model> = new.values().copied().collect();
     let inserted = insert_new::<E>(batch.tx, &models, &[], key.as_str()).await?;
-    let inserted: HashSet<String> =
-        inserted.iter().map(|row| row.try_get("", key.as_str())).collect::<Result<_, _>>()?;
-    let earlier: Vec<String> = new.keys().filter(|key| !inserted.contains(*key)).cloned().collect();
-    stored.extend(new.into_iter().filter(|(key, _)| inserted.contains(key)));
-    if !earlier.is_empty() {
-        let rows = E::find().filter(any(batch.backend(), key, earlier)).all(batch.tx).await?;
-        stored.extend(rows.into_iter().map(keyed));
+    let mut unclaimed = HashMap::with_capacity(inserted.len());
+    for row in &inserted {
+        let inserted: String = row.try_get("", key.as_str())?;
+        unclaimed.extend(new.remove_entry(inserted.as_str()));
     }
-    Ok(Inserted { unclaimed: inserted, stored })
+    if !new.is_empty() {
+        let stored = any(batch.backend(), key, new.keys().map(|key| (*key).to_owned()));
+        earlier.extend(E::find().filter(stored).all(batch.tx).await?.into_iter().map(keyed));
+    }
+    Ok(Inserted { unclaimed, claimed: HashMap::new(), earlier })
 }

@@ -5,6 +5,7 @@
 //! in award order. Budgets are locked last, in the order of campaign ids, when everything else is known.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
 
 use entity::{
     AwardStatus, CampaignId, LedgerEntryKind, award, budget, budget_decision, campaign_stat, checkpoint, customer,
@@ -62,8 +63,8 @@ async fn move_awards(batch: &Batch<'_>, customers: &mut Customers, evaluated: &m
         customer.changed |= !stay.is_empty();
         for changed in stay {
             let Some(row) = recorded.remove(&changed.recorded.number) else { continue };
-            let row = awards::moved_to(&row, &changed.reached, customer.next_version());
-            customer.awards.push(row.clone());
+            let row = Arc::new(awards::moved_to(&row, &changed.reached, customer.next_version()));
+            customer.awards.push(Arc::clone(&row));
             updated.push(row);
             if updated.len() >= UPDATED_AT_ONCE {
                 update::<award::Entity>(batch.tx, &updated).await?;
@@ -100,9 +101,9 @@ struct Drafts {
 
 /// The rows to write, except for those of the customers.
 pub(super) struct Writes {
-    new_awards: Vec<award::Model>,
-    changed_awards: Vec<award::Model>,
-    entries: Vec<ledger_entry::Model>,
+    new_awards: Vec<Arc<award::Model>>,
+    changed_awards: Vec<Arc<award::Model>>,
+    entries: Vec<Arc<ledger_entry::Model>>,
     decisions: Vec<budget_decision::Model>,
     budgets: BTreeMap<CampaignId, budget::Model>,
     totals: BTreeMap<CampaignId, Totals>,
@@ -130,7 +131,8 @@ impl Posting<'_> {
             changed.chain(&diff.reversed).any(|recorded| recorded.number == number)
         };
         let restored = restored.into_iter().filter(|row| !changes(row.number));
-        self.writes.changed_awards.extend(restored.map(|row| award::Model { version: customer.next_version(), ..row }));
+        let restored = restored.map(|row| Arc::new(award::Model { version: customer.next_version(), ..row }));
+        self.writes.changed_awards.extend(restored);
         if diff.is_empty() {
             return Ok(());
         }
@@ -158,7 +160,8 @@ impl Posting<'_> {
         for Given { number, standing, reached } in effect.given {
             let status = if standing { AwardStatus::Standing } else { AwardStatus::Declined };
             let row = awards::to_row(&reached, customer.row.id, number, id, status, customer.next_version());
-            customer.awards.push(row.clone());
+            let row = Arc::new(row);
+            customer.awards.push(Arc::clone(&row));
             self.writes.new_awards.push(row);
         }
         drafts.reversals.extend(effect.reversals);
@@ -217,7 +220,8 @@ impl Posting<'_> {
     }
 
     fn changed(&mut self, customer: &mut Touched, row: award::Model) {
-        customer.awards.push(row.clone());
+        let row = Arc::new(row);
+        customer.awards.push(Arc::clone(&row));
         self.writes.changed_awards.push(row);
     }
 
@@ -229,7 +233,7 @@ impl Posting<'_> {
         let drafts = match customer.repair.take() {
             // The ledger may have been wrong before the repair. So the entries are computed from what it lacks in the end.
             Some(repair) => {
-                let written = self.writes.changed_awards.iter().chain(&self.writes.new_awards);
+                let written = self.writes.changed_awards.iter().chain(&self.writes.new_awards).map(Arc::as_ref);
                 repair.settle(&mut customer.row, written)
             }
             None => drafts.reversals.into_iter().chain(drafts.awards).collect(),
@@ -253,12 +257,12 @@ impl Posting<'_> {
         for draft in drafts {
             let kind = if draft.points < 0 { LedgerEntryKind::Reversal } else { LedgerEntryKind::Award };
             let entry = entry(kind, draft.points);
-            entries.push(ledger_entry::Model {
+            entries.push(Arc::new(ledger_entry::Model {
                 award_number: Some(draft.award_number),
                 purchase_external_id: draft.purchase,
                 reason: reason.clone(),
                 ..entry
-            });
+            }));
         }
         for adjustment in &customer.adjustments {
             let entry = entry(LedgerEntryKind::Adjustment, adjustment.points);
@@ -269,7 +273,7 @@ impl Posting<'_> {
                 customer_id: Some(customer.row.id.0),
                 sequence: Some(entry.sequence),
             });
-            entries.push(ledger_entry::Model { reason: Some(adjustment.reason.clone()), ..entry });
+            entries.push(Arc::new(ledger_entry::Model { reason: Some(adjustment.reason.clone()), ..entry }));
         }
         if !entries.is_empty() {
             customer.row.posted_at = self.batch.now.0;

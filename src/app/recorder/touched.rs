@@ -3,13 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use entity::{CustomerId, customer, ledger_entry, purchase, refund};
+use entity::{CustomerId, customer, ledger_entry, refund};
 use sea_orm::{
     ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryOrder, QuerySelect, QueryTrait, Select,
 };
 
 use super::changed::ChangedAwards;
-use super::context::Commit;
 use super::fact::NewAdjustment;
 use super::recount::Repair;
 use crate::app::campaign::set::{Campaign, CampaignSet};
@@ -59,13 +58,13 @@ pub(super) struct Touched {
     pub(super) before: i64,
     pub(super) running: Running,
     /// The new purchases of this batch. Duplicates are not included; the same applies to refunds and adjustments.
-    pub(super) purchases: Vec<purchase::Model>,
+    pub(super) purchases: Vec<Purchase>,
     pub(super) refunds: Vec<refund::Model>,
     pub(super) adjustments: Vec<NewAdjustment>,
     /// The awards that the batch changed.
     pub(super) awards: ChangedAwards,
     /// The ledger entries that the batch posted.
-    pub(super) entries: Vec<ledger_entry::Model>,
+    pub(super) entries: Vec<Arc<ledger_entry::Model>>,
     /// Something of the customer changed, even if only progress.
     pub(super) changed: bool,
     /// Set if the customer is under repair, so that everything is evaluated from the beginning.
@@ -123,12 +122,6 @@ impl Touched {
     /// The version of the customer after the commit of this batch, if the batch changes the customer.
     pub(super) fn next_version(&self) -> i64 {
         self.row.version + 1
-    }
-
-    /// Returns the changes of the customer for its subscribers. They are announced after the commit.
-    pub(super) fn commit(&self, row: &Arc<customer::Model>) -> Commit {
-        let entries = self.entries.iter().cloned().map(Arc::new).collect();
-        Commit { before: self.before, customer: Arc::clone(row), entries }
     }
 }
 

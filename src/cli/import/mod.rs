@@ -66,7 +66,7 @@ pub(super) async fn run(args: Args, config: &Config) -> anyhow::Result<ExitCode>
 
 fn show(bar: &ProgressBar, event: &Event<'_>) {
     match event {
-        Event::Taken(end_byte) => bar.set_position(*end_byte),
+        Event::Taken(bytes) => bar.set_position(*bytes),
         Event::Settled(counts) => {
             let done = counts.recorded + counts.replayed;
             if done.is_multiple_of(FACTS_PER_MESSAGE) {

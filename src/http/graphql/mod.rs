@@ -127,6 +127,20 @@ impl Endpoint {
         Ok(caller(Some(self.verifier.verify(authorization, self.app.clock.now().0).await?)))
     }
 
+    /// Returns the reply to a query or mutation for which no permit is free. It is refused before it is read, because under
+    /// overload most of the server's time would go into what it refuses.
+    fn shed(&self, viewer: &Viewer) -> Option<Reply> {
+        if self.limits.has_turn(&viewer.who()) {
+            return None;
+        }
+        // A request that is refused takes time too, so it costs a point.
+        if let Err(limited) = self.limits.allowance(viewer).charge(1) {
+            count_refused();
+            return Some(Reply::limited(limited));
+        }
+        Some(overloaded())
+    }
+
     /// Charges the caller for a request and passes the request through the gate. Returns the reply to send if the request
     /// is refused.
     fn admit(&self, caller: &Caller, request: GraphqlRequest) -> Result<Admitted<Prepared>, Reply> {
@@ -356,8 +370,11 @@ async fn answer_to(endpoint: Arc<Endpoint>, head: Parts, body: Body) -> Response
         Ok(sent) => sent,
         Err((status, message)) => return malformed(format, status, message),
     };
-    let repeats = format != Format::EventStream && head.method == Method::POST && !caller.tells_reads;
-    let question = if repeats { Question::new(&caller.viewer, &sent) } else { None };
+    let is_single = format != Format::EventStream && head.method == Method::POST;
+    if is_single && let Some(refused) = endpoint.shed(&caller.viewer) {
+        return single::respond(format, &refused);
+    }
+    let question = if is_single && !caller.tells_reads { Question::new(&caller.viewer, &sent) } else { None };
     if let Some(answer) = question.as_ref().and_then(|question| endpoint.answers.find(question))
         && let Some(response) = single::repeat(&endpoint, &caller, &answer, format).await
     {

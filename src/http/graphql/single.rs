@@ -35,14 +35,19 @@ pub(super) async fn answer(
         }
         Err(refused) => refused,
     };
-    format.respond(status(&reply, format), &reply)
+    respond(format, &reply)
+}
+
+/// Responds with this reply.
+pub(super) fn respond(format: Format, reply: &Reply) -> Response {
+    format.respond(status(reply, format), reply)
 }
 
 /// Responds with a kept answer. Returns `None` if the response must be computed.
 pub(super) async fn repeat(endpoint: &Endpoint, caller: &Caller, answer: &Answer, format: Format) -> Option<Response> {
     Some(match endpoint.repeat(caller, answer).await? {
         Ok(body) => format.respond_with(StatusCode::OK, body, None),
-        Err(refused) => format.respond(status(&refused, format), &refused),
+        Err(refused) => respond(format, &refused),
     })
 }
 

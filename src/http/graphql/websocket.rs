@@ -5,6 +5,9 @@
 //! a message, the time that a message may take, the number of operations and the time until `connection_init` are
 //! bounded.
 //!
+//! Most sockets are idle most of the time. So the futures of everything that a socket seldom does are boxed: they take memory
+//! only while they run.
+//!
 //! Every socket needs a token. When the token expires, each subscription sends an error with its last cursor, and then
 //! the server closes the socket. When the server stops, it completes queries and mutations and closes the socket without
 //! completing the subscriptions. Clients then reconnect and resubscribe by themselves.
@@ -47,7 +50,7 @@ const MAX_INIT_BYTES: usize = 12 * 1024;
 /// The size of the head of a client's control frame, in bytes.
 const CONTROL_HEAD_BYTES: usize = 6;
 /// The size of the read buffer of each socket, in bytes.
-const READ_BUFFER_BYTES: usize = 2 * 1024;
+const READ_BUFFER_BYTES: usize = 512;
 /// The largest number of operations of one socket at a time.
 const MAX_OPERATIONS: usize = 50;
 /// The longest id of an operation, in bytes. Every message about the operation repeats its id.
@@ -89,7 +92,8 @@ pub(super) async fn upgrade(endpoint: Arc<Endpoint>, mut head: Parts, format: Fo
         .write_buffer_size(0)
         .on_upgrade(move |socket| {
             sockets.track_future(async move {
-                let connection = Socket { endpoint, socket, input, operations: StreamMap::new() };
+                // Boxed, because each future around it would have room for it.
+                let connection = Box::new(Socket { endpoint, socket, input, operations: StreamMap::new() });
                 serve(connection, handshake).await;
                 drop(place);
             })
@@ -128,7 +132,7 @@ impl From<Close> for End {
     }
 }
 
-async fn serve(mut connection: Socket, handshake: Caller) {
+async fn serve(mut connection: Box<Socket>, handshake: Caller) {
     let end = match connection.socket.protocol() {
         Some(_) => connection.run(handshake).await.unwrap_or_else(|end| end),
         None => Close::new(4406, "Subprotocol not acceptable").into(),
@@ -147,7 +151,7 @@ async fn serve(mut connection: Socket, handshake: Caller) {
         while let Some(Ok(_)) = connection.socket.recv().await {}
     };
     // A timeout is ignored: the connection ends in any case.
-    let _ = tokio::time::timeout(GOODBYE_TIMEOUT, goodbye).await;
+    let _ = tokio::time::timeout(GOODBYE_TIMEOUT, Box::pin(goodbye)).await;
 }
 
 struct Socket {
@@ -247,7 +251,7 @@ impl Socket {
     async fn run(&mut self, handshake: Caller) -> Result<End, End> {
         let app = Arc::clone(&self.endpoint.app);
         let caller = tokio::select! {
-            caller = tokio::time::timeout(INIT_TIMEOUT, self.initialize(handshake)) => {
+            caller = tokio::time::timeout(INIT_TIMEOUT, Box::pin(self.initialize(handshake))) => {
                 caller.map_err(|_| Close::new(4408, "Connection initialisation timeout"))??
             }
             () = app.stopping.cancelled() => return Ok(Close::going_away().into()),
@@ -268,11 +272,11 @@ impl Socket {
                 received = receive(&mut self.socket, &self.input) => {
                     unanswered = 0;
                     if let Some(message) = received? {
-                        self.take(&caller, message).await?;
+                        Box::pin(self.take(&caller, message)).await?;
                     }
                 }
                 Some((id, event)) = self.operations.next(), if !self.operations.is_empty() => {
-                    self.tell(&id, event).await?;
+                    Box::pin(self.tell(&id, event)).await?;
                 }
                 _ = pings.tick() => {
                     if unanswered == MAX_UNANSWERED {
@@ -289,11 +293,11 @@ impl Socket {
                 // The subscriptions end by themselves when the token expires, each with an error that contains its
                 // cursor.
                 () = expired.as_mut() => {
-                    self.drain().await?;
+                    Box::pin(self.drain()).await?;
                     return Ok(Close::new(4403, "Forbidden: the token has expired").into());
                 }
                 () = app.stopping.cancelled() => {
-                    self.drain().await?;
+                    Box::pin(self.drain()).await?;
                     return Ok(Close::going_away().into());
                 }
             }

@@ -163,7 +163,7 @@ impl<'a> Store<'a> {
             }
         }
         let every = self.checkpoint_every;
-        let plan = plan(self.campaign, &self.tail, changes);
+        let plan = plan(self.campaign, self.tail.clone(), changes);
         let campaign = self.campaign;
         let mut source = self.source();
         let outcome = match plan {

@@ -6,12 +6,14 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT, ALLOW, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use windfall::cli::token::mint;
 use windfall::config;
 use windfall::engine::time::parse_instant;
 use windfall::http::auth::{Role, Verifier};
 use windfall::http::router::router;
+use windfall::http::serve;
 
 use crate::support::graphql::{GraphqlApp, NOW};
 
@@ -49,7 +51,9 @@ impl Server {
         let router = router(app.app.clone(), verifier, &config, TaskTracker::new()).unwrap();
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        tokio::spawn(async move {
+            serve(router, listener, &config.http, TaskTracker::new(), CancellationToken::new()).await
+        });
         Self { address, client: Client::builder().no_proxy().build().unwrap(), app }
     }
 
