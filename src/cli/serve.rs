@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use axum::Router;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -21,7 +20,7 @@ use crate::app::reading::sweep;
 use crate::config::{self, Config};
 use crate::http;
 use crate::http::auth::Verifier;
-use crate::http::router::router;
+use crate::http::router::{Routes, router};
 
 /// The length of a SHA-256 hash, and of the shortest HS256 key that RFC 7518, 3.2 allows.
 const HS256_KEY_BYTES: usize = 32;
@@ -75,7 +74,7 @@ pub(super) struct Server {
     listener: TcpListener,
     /// A second listener, which serves health and metrics only.
     internal: Option<TcpListener>,
-    router: Router,
+    routes: Routes,
     sockets: TaskTracker,
 }
 
@@ -88,10 +87,10 @@ impl Server {
         config: &Config,
     ) -> anyhow::Result<Self> {
         let sockets = TaskTracker::new();
-        let router = router(Arc::clone(&app), verifier, config, sockets.clone())?;
+        let routes = router(Arc::clone(&app), verifier, config, sockets.clone())?;
         // Whoever reads the printed address may send a signal, so signals must be handled before the address is printed.
         tokio::spawn(stop_on_signal(Signals::listen()?, app.stopping.clone()));
-        Ok(Self { app, listener, internal: None, router, sockets })
+        Ok(Self { app, listener, internal: None, routes, sockets })
     }
 
     /// Serves until the application stops, then finishes and commits the requests that were accepted. Fails if that takes
@@ -112,7 +111,7 @@ impl Server {
     }
 
     async fn serve(self, config: &Config) -> anyhow::Result<()> {
-        let Self { app, listener, internal, router, sockets } = self;
+        let Self { app, listener, internal, routes, sockets } = self;
         let stop = app.stopping.clone();
         let jobs = tokio::spawn(runner::run(Arc::clone(&app), stop.clone()));
         let sweep = tokio::spawn(sweep::run(Arc::clone(&app), stop.clone()));
@@ -120,7 +119,7 @@ impl Server {
             let (app, http, stop) = (Arc::clone(&app), config.http.clone(), stop.clone());
             tokio::spawn(async move { http::serve_internal(http::router::internal(app), listener, &http, stop).await })
         });
-        http::serve(router, listener, &config.http, sockets, stop).await;
+        http::serve(routes, listener, &config.http, sockets, stop).await;
         if let Some(watched) = watched {
             watched.await?;
         }

@@ -27,9 +27,8 @@ use axum::response::Response;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1::Builder;
-use hyper::service::{Service as _, service_fn};
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -39,6 +38,7 @@ use tokio_util::task::TaskTracker;
 
 use self::input::{Budget, Input};
 use self::peer::Peer;
+use self::router::Routes;
 use crate::config;
 
 /// How long a shutdown waits for open connections before it closes them.
@@ -55,7 +55,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// server speaks HTTP/1.1 only: browsers speak HTTP/2 to the proxy that terminates their TLS, and HTTP/2 streams would
 /// need timeouts and budgets of their own.
 pub async fn serve(
-    router: Router,
+    routes: Routes,
     listener: TcpListener,
     config: &config::Http,
     sockets: TaskTracker,
@@ -81,7 +81,7 @@ pub async fn serve(
         stream.set_write_timeout(Some(config.write_timeout));
         let input = budget.open(peer::subscriber(address));
         let stream = Connection { stream: Box::pin(stream), input: input.clone(), _place: place };
-        let service = told(router.clone(), Peer { address, input });
+        let service = told(routes.clone(), Peer { address, input });
         let (builder, stop) = (builder.clone(), stop.clone());
         connections.spawn(async move {
             let connection = builder.serve_connection(TokioIo::new(stream), service_fn(service)).with_upgrades();
@@ -109,7 +109,7 @@ pub async fn serve(
 /// Serves health and metrics to operators. Clients of the other listener cannot use up these connections.
 pub async fn serve_internal(router: Router, listener: TcpListener, config: &config::Http, stop: CancellationToken) {
     let config = config::Http { connections: INTERNAL_CONNECTIONS, ..config.clone() };
-    serve(router, listener, &config, TaskTracker::new(), stop).await;
+    serve(router.into(), listener, &config, TaskTracker::new(), stop).await;
 }
 
 /// Waits for a permit, then for a connection. Returns `None` if the connection could not be accepted.
@@ -119,17 +119,16 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpS
     Some((stream, address.ip(), place))
 }
 
-/// Makes a service from the router that adds the peer to the extensions of each request, and the security headers to each
+/// Makes a service from the routes that adds the peer to the extensions of each request, and the security headers to each
 /// response.
-fn told(router: Router, peer: Peer) -> impl Fn(Request<Incoming>) -> Answering {
-    let service = TowerToHyperService::new(router);
+fn told(routes: Routes, peer: Peer) -> impl Fn(Request<Incoming>) -> Answering {
     move |mut request| {
         request.extensions_mut().insert(peer.clone());
-        let (answer, input) = (service.call(request), peer.input.clone());
+        let (answer, input) = (routes.clone().answer(request), peer.input.clone());
         Box::pin(async move {
-            let answer = answer.await.map(guarded);
+            let answer = guarded(answer.await);
             input.finished();
-            answer
+            Ok(answer)
         })
     }
 }

@@ -5,9 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::header::ORIGIN;
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
 use axum::routing::{any, get};
+use hyper::body::Incoming;
+use hyper::service::Service as _;
+use hyper_util::service::TowerToHyperService;
 use tokio_util::task::TaskTracker;
 
 use super::auth::Verifier;
@@ -32,20 +38,50 @@ pub enum RouterError {
     Documents(String),
 }
 
+/// The routes of a listener.
+#[derive(Clone)]
+pub struct Routes {
+    router: TowerToHyperService<Router>,
+    graphql: Option<Arc<Endpoint>>,
+}
+
+impl From<Router> for Routes {
+    fn from(router: Router) -> Self {
+        Self { router: TowerToHyperService::new(router), graphql: None }
+    }
+}
+
+impl Routes {
+    /// Answers a request. A GraphQL request that does not come from a browser needs neither CORS nor another route. So it does
+    /// not pass the router, whose layers would cost it more than its authentication.
+    pub(super) async fn answer(self, request: hyper::Request<Incoming>) -> Response {
+        if let Some(endpoint) = self.graphql.filter(|_| is_direct(&request)) {
+            return answer(State(endpoint), request.map(Body::new)).await;
+        }
+        let Ok(response) = self.router.call(request).await;
+        response
+    }
+}
+
+fn is_direct(request: &hyper::Request<Incoming>) -> bool {
+    request.method() == Method::POST && request.uri().path() == "/graphql" && !request.headers().contains_key(ORIGIN)
+}
+
 /// Builds the routes of the server. `sockets` tracks the open WebSockets, so that a shutdown can wait for them.
 pub fn router(
     app: Arc<App>,
     verifier: Verifier,
     config: &config::Config,
     sockets: TaskTracker,
-) -> Result<Router, RouterError> {
+) -> Result<Routes, RouterError> {
     let mut executor = Executor::new(Arc::clone(&app), &config.limits)?;
     if let Some(folder) = &config.http.documents {
         executor.list(&documents(folder)?).map_err(|refusal| RouterError::Documents(refusal.message))?;
     }
     let endpoint = Arc::new(Endpoint::new(Arc::clone(&app), executor, verifier, config, sockets));
     tokio::spawn(Arc::clone(&endpoint).forget_idle_callers());
-    let graphql = any(answer).layer(Origins::new(&config.http.allowed_origins).cors()).with_state(endpoint);
+    let graphql =
+        any(answer).layer(Origins::new(&config.http.allowed_origins).cors()).with_state(Arc::clone(&endpoint));
     let graphiql = config.http.graphiql;
     let mut router = internal(app)
         .route("/", get(async move || pages::index(graphiql)))
@@ -54,7 +90,7 @@ pub fn router(
     if graphiql {
         router = router.merge(pages::graphiql());
     }
-    Ok(router)
+    Ok(Routes { graphql: Some(endpoint), ..Routes::from(router) })
 }
 
 /// Builds the routes for operators: `/healthz`, `/readyz` and `/metrics`.

@@ -14,7 +14,7 @@ pub const MAX_LINES: usize = 500;
 /// The maximum number of refunds of a purchase.
 pub const MAX_REFUNDS: usize = 100;
 /// The maximum distance of a balance from zero after an adjustment, in points. It leaves room for later awards, so that
-/// balances stay below [`MAX_EXACT`].
+/// balances stay below [`MAX_EXACT`](crate::engine::account::MAX_EXACT).
 const MAX_ADJUSTED_BALANCE: i64 = 1_000_000_000_000_000;
 
 /// An item to be recorded. The variants `Evaluation` and `Repair` contain no new fact; they let the recorder evaluate a customer.

@@ -26,8 +26,8 @@ const FACTS_PER_MESSAGE: u64 = 1_000;
 /// Import purchases and refunds from a file. After an interruption, run the import again: it records only what is missing.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// NDJSON with one purchase or one `{"refund": {…}}` per line, or CSV with a header if the name ends in .csv. `-` reads
-    /// NDJSON from the standard input.
+    /// NDJSON with one purchase or one `{"refund": {…}}` per line, or CSV with a header if the name ends in .csv. The lines
+    /// are recorded in the order of time. `-` reads NDJSON from the standard input and records the lines as they come.
     file: PathBuf,
     /// A JSON array of campaigns to create and activate first. Each has the form of the input of createCampaign.
     #[arg(long, value_name = "FILE")]

@@ -25,6 +25,7 @@ use futures_util::StreamExt as _;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
+use tokio::time::Instant as Monotonic;
 use tokio_stream::StreamMap;
 
 use super::accept::Format;
@@ -39,7 +40,7 @@ use crate::http::peer::{self, Peer};
 const PROTOCOL: &str = "graphql-transport-ws";
 /// How long a client may take to send `connection_init`.
 const INIT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How often the server sends a ping.
+/// How often the server sends a ping, or up to a request timeout later.
 const PING_PERIOD: Duration = Duration::from_secs(30);
 /// After this many pings without any message from the client, the connection is considered dead.
 const MAX_UNANSWERED: u32 = 2;
@@ -50,7 +51,7 @@ const MAX_INIT_BYTES: usize = 12 * 1024;
 /// The size of the head of a client's control frame, in bytes.
 const CONTROL_HEAD_BYTES: usize = 6;
 /// The size of the read buffer of each socket, in bytes.
-const READ_BUFFER_BYTES: usize = 512;
+const READ_BUFFER_BYTES: usize = 256;
 /// The largest number of operations of one socket at a time.
 const MAX_OPERATIONS: usize = 50;
 /// The longest id of an operation, in bytes. Every message about the operation repeats its id.
@@ -93,7 +94,7 @@ pub(super) async fn upgrade(endpoint: Arc<Endpoint>, mut head: Parts, format: Fo
         .on_upgrade(move |socket| {
             sockets.track_future(async move {
                 // Boxed, because each future around it would have room for it.
-                let connection = Box::new(Socket { endpoint, socket, input, operations: StreamMap::new() });
+                let connection = Box::new(Socket { endpoint, socket, input, operations: StreamMap::with_capacity(1) });
                 serve(connection, handshake).await;
                 drop(place);
             })
@@ -262,10 +263,11 @@ impl Socket {
         self.input.limit(usize::MAX);
         self.send(&Outgoing::ConnectionAck).await?;
         let mut expired = std::pin::pin!(app.clock.sleep_until(caller.expires_at));
-        let mut pings = tokio::time::interval(PING_PERIOD);
-        pings.reset();
         let message_timeout = self.endpoint.timeout;
-        let mut checks = tokio::time::interval(message_timeout);
+        // One timer for both, to save memory.
+        let began = Monotonic::now();
+        let mut ticks = tokio::time::interval_at(began, message_timeout.min(PING_PERIOD));
+        let mut ping_at = began + PING_PERIOD;
         let mut unanswered = 0;
         loop {
             tokio::select! {
@@ -278,17 +280,19 @@ impl Socket {
                 Some((id, event)) = self.operations.next(), if !self.operations.is_empty() => {
                     Box::pin(self.tell(&id, event)).await?;
                 }
-                _ = pings.tick() => {
+                now = ticks.tick() => {
+                    if self.input.is_overdue(message_timeout) {
+                        return Ok(Close::new(4408, "Request timeout: the message took too long to arrive").into());
+                    }
+                    if now < ping_at {
+                        continue;
+                    }
                     if unanswered == MAX_UNANSWERED {
                         return Ok(End::Gone);
                     }
                     unanswered += 1;
+                    ping_at = now + PING_PERIOD;
                     self.socket.send(Message::Ping(Bytes::new())).await.map_err(|_| End::Gone)?;
-                }
-                _ = checks.tick() => {
-                    if self.input.is_overdue(message_timeout) {
-                        return Ok(Close::new(4408, "Request timeout: the message took too long to arrive").into());
-                    }
                 }
                 // The subscriptions end by themselves when the token expires, each with an error that contains its
                 // cursor.

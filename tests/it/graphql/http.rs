@@ -52,7 +52,7 @@ impl Server {
         let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move {
-            serve(router, listener, &config.http, TaskTracker::new(), CancellationToken::new()).await
+            serve(router, listener, &config.http, TaskTracker::new(), CancellationToken::new()).await;
         });
         Self { address, client: Client::builder().no_proxy().build().unwrap(), app }
     }
