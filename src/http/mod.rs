@@ -32,7 +32,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio_io_timeout::TimeoutStream;
+use tokio_io_timeout::TimeoutWriter;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -77,8 +77,8 @@ pub async fn serve(
         };
         // Small responses are sent without delay. A failure does not matter: the socket works without the option too.
         let _ = stream.set_nodelay(true);
-        let mut stream = TimeoutStream::new(stream);
-        stream.set_write_timeout(Some(config.write_timeout));
+        let mut stream = TimeoutWriter::new(stream);
+        stream.set_timeout(Some(config.write_timeout));
         let input = budget.open(peer::subscriber(address));
         let stream = Connection { stream: Box::pin(stream), input: input.clone(), _place: place };
         let service = told(routes.clone(), Peer { address, input });
@@ -154,7 +154,7 @@ type Answering = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Sen
 
 /// A connection with its permit, which it keeps when it is upgraded to a WebSocket. Each read is counted in `input`.
 struct Connection {
-    stream: Pin<Box<TimeoutStream<TcpStream>>>,
+    stream: Pin<Box<TimeoutWriter<TcpStream>>>,
     input: Input,
     _place: OwnedSemaphorePermit,
 }
