@@ -111,6 +111,7 @@ impl<'a> Records<'a> {
             recorded: Vec::new(),
             standing: 0,
             declined: 0,
+            has_checkpoints: false,
         });
         let mut audit = Audit { records: self, row, found, campaigns: campaigns.collect(), stands: Stands::new() };
         audit.walk().await?;
@@ -139,6 +140,8 @@ struct OneCampaign<'a> {
     standing: i64,
     /// The number of recorded DECLINED awards so far.
     declined: i64,
+    /// Whether a checkpoint is recorded.
+    has_checkpoints: bool,
 }
 
 struct Audit<'a, 'b, 't> {
@@ -241,6 +244,7 @@ impl Audit<'_, '_, '_> {
     /// just folded.
     fn compare_checkpoint(&mut self, row: &checkpoint::Model, reached: bool) {
         let Some(at) = self.position(row.campaign_id) else { return };
+        self.campaigns[at].has_checkpoints = true;
         let Fold { campaign, state, .. } = &self.campaigns[at].fold;
         if !campaign.counts() {
             return;
@@ -260,11 +264,15 @@ impl Audit<'_, '_, '_> {
             self.found.note(None, what, self.row.running.clone(), expected);
             Running::default()
         });
-        for OneCampaign { fold, standing, declined, .. } in &self.campaigns {
+        for OneCampaign { fold, standing, declined, has_checkpoints, .. } in &self.campaigns {
             if !fold.campaign.counts() {
                 continue;
             }
             let recorded = running.of(fold.campaign.id());
+            // The opposite is no difference: a release that did not know better wrote that there may be some.
+            if *has_checkpoints && !recorded.has_checkpoints {
+                self.found.note(Some(fold.campaign), "checkpoints".to_owned(), none(), "some".to_owned());
+            }
             if recorded.state != fold.state {
                 let (recorded, expected) = (format!("{:?}", recorded.state), format!("{:?}", fold.state));
                 self.found.note(Some(fold.campaign), "running state".to_owned(), recorded, expected);

@@ -92,17 +92,16 @@ struct Written {
     deferred: bool,
 }
 
-/// Announces the changes of a customer to its subscribers.
+/// Announces the changes of a customer to its subscribers, and returns what the results of its facts contain.
 fn written(context: &Context, customer: Touched) -> Written {
     let Touched { row, before, running, adjustments, awards, entries, changed, .. } = customer;
     let row = Arc::new(row);
-    let mut commit = Commit { before, customer: Arc::clone(&row), entries };
+    let commit = Commit { before, customer: Arc::clone(&row), entries };
     if changed {
         context.tell(&commit);
     }
-    let entries = std::mem::take(&mut commit.entries);
     let (awards_changed, deferred) = (awards.count(), running.has_deferred());
-    Written { row, awards: awards.newest().into(), awards_changed, adjustments, entries, deferred }
+    Written { row, awards: awards.newest().into(), awards_changed, adjustments, entries: commit.entries, deferred }
 }
 
 /// Creates the customers that do not exist yet. Returns `None` if another node has created one of them meanwhile: locking it now

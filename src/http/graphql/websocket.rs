@@ -40,7 +40,7 @@ use crate::http::peer::{self, Peer};
 const PROTOCOL: &str = "graphql-transport-ws";
 /// How long a client may take to send `connection_init`.
 const INIT_TIMEOUT: Duration = Duration::from_secs(3);
-/// How often the server sends a ping, or up to a request timeout later.
+/// The server sends a ping this often, or up to a request timeout later.
 const PING_PERIOD: Duration = Duration::from_secs(30);
 /// After this many pings without any message from the client, the connection is considered dead.
 const MAX_UNANSWERED: u32 = 2;

@@ -273,6 +273,10 @@ const CASES: &[Case] = &[
         &["customer bob: campaign", "(limited): checkpoint at purchase bob-", "recorded torn, expected State"],
     ),
     mended(
+        "UPDATE customer SET running = replace(running, '\"c\":', '\"p\":false,\"c\":') WHERE id = {ada}",
+        &["customer ada: campaign", "(pairs): checkpoints: recorded none, expected some"],
+    ),
+    mended(
         "UPDATE checkpoint SET external_id = 'bob-01' WHERE customer_id = {bob} AND campaign_id = {limited}",
         &["customer bob: campaign", "(limited): checkpoint at purchase bob-01: recorded ", ", expected none"],
     ),
