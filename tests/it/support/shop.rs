@@ -128,6 +128,7 @@ impl Shop {
 
     /// Waits until the database of the server answers again.
     pub(crate) async fn is_back(&self) {
+        tokio::time::sleep(UNCHECKED).await;
         let query = "{ campaigns(first: 1) { nodes { id } } }";
         let asked = async || ask(&self.client, self.address(), &self.admin, query, json!({})).await.expect("an answer");
         let back = async {
@@ -143,6 +144,9 @@ impl Shop {
         self.data(&token(Role::Customer, customer), BALANCE, json!({})).await["me"]["balance"].take()
     }
 }
+
+/// The server does not check a connection that it used less than a second ago, and the database may have closed it.
+const UNCHECKED: Duration = Duration::from_millis(1_200);
 
 fn external_id(customer: &str, number: usize) -> String {
     format!("{customer}-{number}")
