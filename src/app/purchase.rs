@@ -54,7 +54,7 @@ fn one() -> i32 {
     1
 }
 
-/// Returns the instant that `purchasedAt` names, in µs. `None` if it cannot be parsed.
+/// Returns the instant that a text such as `purchasedAt` names, in µs. `None` if it cannot be parsed.
 pub fn parse_micros(instant: &str) -> Option<i64> {
     parse_instant(instant).ok().map(|instant| instant.0)
 }

@@ -24,7 +24,7 @@ pub struct Hub<T> {
 /// The topics that have subscribers. A topic without subscribers stays until the next call of [`Hub::topics`].
 type Topics<T> = HashMap<String, Arc<Topic<T>>>;
 
-/// A topic. `tokio::sync::watch` does the same, but takes four times the memory, and most topics have one subscriber.
+/// A topic. `tokio::sync::watch` does the same, but takes 392 bytes in place of 112, and most topics have one subscriber.
 struct Topic<T> {
     latest: Mutex<Latest<T>>,
     /// Notified after each change of `latest` that wakes the subscribers.
@@ -91,10 +91,7 @@ impl<T> Hub<T> {
     /// Subscribes to a topic. The subscription sees every later wake-up.
     pub fn subscribe(&self, topic: &str) -> Subscription<T> {
         let mut topics = self.topics.lock();
-        let topic = match topics.get(topic) {
-            Some(topic) => Arc::clone(topic),
-            None => Arc::clone(topics.entry(topic.to_owned()).or_insert_with(|| Arc::new(Topic::new()))),
-        };
+        let topic = Arc::clone(topics.entry(topic.to_owned()).or_insert_with(|| Arc::new(Topic::new())));
         let seen = topic.latest.lock().changes;
         Subscription { topic, seen }
     }
@@ -184,7 +181,13 @@ impl<T> Subscription<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicI64;
+    use std::sync::atomic::Ordering::SeqCst;
+    use std::time::Duration;
+
     use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
 
     async fn seen(subscription: &mut Subscription<&'static str>) -> (i64, Option<&'static str>) {
         let mark = subscription.next().await;
@@ -239,6 +242,32 @@ mod tests {
         assert_eq!(found(7, 77).await, Some((7, Some(77), Some("seventh"))));
         // The database was restored and reached the same version again.
         assert_eq!(found(7, 70).await, Some((7, Some(70), Some("seventh"))));
+    }
+
+    /// Each version is announced from another thread, as soon as the subscriber begins to wait for it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_wake_up_is_missed_while_a_subscriber_begins_to_wait() {
+        const VERSIONS: i64 = 100_000;
+        let hub: Hub<()> = Hub::default();
+        let mut one = hub.subscribe("ada");
+        let seen = Arc::new(AtomicI64::new(0));
+        let announcing = std::thread::spawn({
+            let (hub, seen) = (hub.clone(), Arc::clone(&seen));
+            move || {
+                for version in 1..=VERSIONS {
+                    while seen.load(SeqCst) < version - 1 {
+                        std::hint::spin_loop();
+                    }
+                    hub.wake("ada", version, || None);
+                }
+            }
+        });
+        for version in 1..=VERSIONS {
+            let mark = tokio::time::timeout(PATIENCE, one.next()).await.expect("a wake-up was missed");
+            assert_eq!(mark.version, version);
+            seen.store(version, SeqCst);
+        }
+        announcing.join().unwrap();
     }
 
     #[tokio::test]

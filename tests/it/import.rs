@@ -366,6 +366,10 @@ async fn csv_has_a_header() {
     assert_eq!(sku("b1"), "tea");
     assert_eq!((find("b2").channel.as_deref(), find("b2").lines.as_str()), (None, "[]"));
     assert_eq!(sku("b4"), "tea");
+    // A row may be as long as a line of NDJSON.
+    let long = format!("externalId,customerExternalId,purchasedAt,total,currency\n{},c,x,1,EUR\n", "x".repeat(2 << 20));
+    let ran = run(&mut import(&url, files.put("long.csv", long)));
+    assert_eq!(ran.stderr, "line 2: is longer than 1048576 bytes\n", "{ran:?}");
     // The same purchase from NDJSON is recognised as a duplicate.
     let same = json!({
         "externalId": "a4", "customerExternalId": "c", "total": "4", "currency": "EUR",

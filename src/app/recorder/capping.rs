@@ -27,7 +27,7 @@ pub(super) async fn cap(batch: &Batch<'_>, customers: &Customers, folded: &mut [
         .map(|one| cap::following(&one.campaign.rule, &one.outcome, one.recorded_in_all(customers), one.recorded.len()))
         .collect();
     let mut last = load_last(batch, folded, &following).await?;
-    let mut entering = enter(batch, folded, &following, &last).await?;
+    let mut entering = enter(batch, customers, folded, &following, &last).await?;
     for (index, one) in folded.iter_mut().enumerate() {
         let (in_all, in_stretch) = (one.recorded_in_all(customers), one.recorded.len());
         let mut leaving = last.remove(&index).unwrap_or_default();
@@ -81,6 +81,7 @@ async fn load_last(
 /// Finds the awards that were beyond the cap until now and that the cap lets in.
 async fn enter(
     batch: &Batch<'_>,
+    customers: &Customers,
     folded: &[Folded<'_>],
     following: &[Following],
     last: &HashMap<usize, Vec<award::Model>>,
@@ -97,9 +98,18 @@ async fn enter(
         };
         indexes.push(index);
         let (fold, until) = (Fold::Further(Box::new(further)), one.until.clone());
-        let Folded { customer, customer_id, campaign, has_checkpoints, .. } = *one;
-        let (prepared, most_purchases) = (None, None);
-        jobs.push(Job { customer, customer_id, campaign, fold, until, has_checkpoints, prepared, most_purchases });
+        let Folded { customer, customer_id, campaign, .. } = *one;
+        let running = customers.get(customer).map(|customer| &customer.running);
+        jobs.push(Job {
+            customer,
+            customer_id,
+            campaign,
+            fold,
+            until,
+            has_checkpoints: running.is_some_and(|running| running.has_checkpoints(campaign.id())),
+            prepared: None,
+            most_purchases: None,
+        });
     }
     folding::run(batch, &mut jobs).await?;
     let found = |job: Job<'_>| if let Fold::Further(further) = job.fold { further.finish() } else { Vec::new() };

@@ -110,14 +110,13 @@ fn plan_jobs<'a>(
                 continue;
             };
             let Planned { fold, until, mark, prepared, most_purchases } = planned;
-            let (customer_id, has_checkpoints) = (customer.row.id, customer.has_checkpoints(campaign));
             jobs.push(Job {
                 customer: name,
-                customer_id,
+                customer_id: customer.row.id,
                 campaign,
                 fold,
                 until,
-                has_checkpoints,
+                has_checkpoints: customer.running.has_checkpoints(campaign.id()),
                 prepared,
                 most_purchases,
             });

@@ -29,8 +29,6 @@ pub(super) struct Folded<'a> {
     pub(super) unloaded: Option<Stretch>,
     /// The same as [`Job::until`].
     pub(super) until: Option<Key>,
-    /// The same as [`Job::has_checkpoints`].
-    pub(super) has_checkpoints: bool,
 }
 
 impl Folded<'_> {
@@ -43,7 +41,7 @@ impl Folded<'_> {
 
 /// Finishes a job. If the job continued a prepared fold, combines both results.
 pub(super) fn finish(job: Job<'_>) -> Folded<'_> {
-    let Job { customer, customer_id, campaign, fold, until, has_checkpoints, prepared, .. } = job;
+    let Job { customer, customer_id, campaign, fold, until, prepared, .. } = job;
     let found = match fold {
         Fold::Append(append) => Some(append.finish()),
         Fold::Refold(refold) => Some(refold.finish()),
@@ -55,14 +53,12 @@ pub(super) fn finish(job: Job<'_>) -> Folded<'_> {
         // No awards are recorded after the tail.
         let unloaded = (!outcome.appended).then(|| outcome.stretch.clone());
         let outcome = Box::new(outcome);
-        let recorded = Vec::new();
-        return Folded { customer, customer_id, campaign, outcome, recorded, unloaded, until, has_checkpoints };
+        return Folded { customer, customer_id, campaign, outcome, recorded: Vec::new(), unloaded, until };
     };
     let unloaded = prepared.seen.clone().map(|seen| Stretch { after: Some(seen), to: None });
     let PreparedFold { outcome, recorded, .. } = *prepared;
     let outcome = if let Some(found) = found { outcome.followed_by(found) } else { outcome };
-    let outcome = Box::new(outcome);
-    Folded { customer, customer_id, campaign, outcome, recorded, unloaded, until, has_checkpoints }
+    Folded { customer, customer_id, campaign, outcome: Box::new(outcome), recorded, unloaded, until }
 }
 
 /// Loads the recorded awards of the stretches that were folded again.

@@ -21,10 +21,8 @@ pub(super) enum Insertion {
 
 /// The rows after an insertion.
 pub(super) struct Inserted<'a, M> {
-    /// The inserted rows for which [`Self::claim`] has not been called yet, by key.
-    unclaimed: HashMap<&'a str, &'a M>,
-    /// The inserted rows for which it was.
-    claimed: HashMap<&'a str, &'a M>,
+    /// The inserted rows by key, and whether [`Self::claim`] was called for them.
+    inserted: HashMap<&'a str, (&'a M, bool)>,
     /// The rows that were stored before, by key.
     earlier: HashMap<String, M>,
 }
@@ -33,11 +31,15 @@ impl<M> Inserted<'_, M> {
     /// Returns the outcome for a sent row with this key. The first call for an inserted row returns [`Insertion::New`]. Further
     /// calls with the same key use `same` to compare the sent row with the stored one.
     pub(super) fn claim(&mut self, key: &str, same: impl FnOnce(&M) -> bool) -> Insertion {
-        if let Some((key, row)) = self.unclaimed.remove_entry(key) {
-            self.claimed.insert(key, row);
-            return Insertion::New;
-        }
-        let stored = self.claimed.get(key).copied().or_else(|| self.earlier.get(key));
+        let stored = match self.inserted.get_mut(key) {
+            Some((row, claimed)) => {
+                if !std::mem::replace(claimed, true) {
+                    return Insertion::New;
+                }
+                Some(*row)
+            }
+            None => self.earlier.get(key),
+        };
         if stored.is_some_and(same) { Insertion::Same } else { Insertion::Different }
     }
 }
@@ -58,15 +60,14 @@ pub(super) async fn insert_once<'a, E: EntityTrait>(
         new.entry(key_of(row)).or_insert(row);
     }
     let models: Vec<&E::Model> = new.values().copied().collect();
-    let inserted = insert_new::<E>(batch.tx, &models, &[], key.as_str()).await?;
-    let mut unclaimed = HashMap::with_capacity(inserted.len());
-    for row in &inserted {
-        let inserted: String = row.try_get("", key.as_str())?;
-        unclaimed.extend(new.remove_entry(inserted.as_str()));
+    let mut inserted = HashMap::with_capacity(models.len());
+    for row in insert_new::<E>(batch.tx, &models, &[], key.as_str()).await? {
+        let key: String = row.try_get("", key.as_str())?;
+        inserted.extend(new.remove_entry(key.as_str()).map(|(key, row)| (key, (row, false))));
     }
     if !new.is_empty() {
         let stored = any(batch.backend(), key, new.keys().map(|key| (*key).to_owned()));
         earlier.extend(E::find().filter(stored).all(batch.tx).await?.into_iter().map(keyed));
     }
-    Ok(Inserted { unclaimed, claimed: HashMap::new(), earlier })
+    Ok(Inserted { inserted, earlier })
 }

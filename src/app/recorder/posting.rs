@@ -173,8 +173,7 @@ impl Posting<'_> {
     fn keep_fold(&mut self, customer: &mut Touched, campaign: CampaignId, outcome: Outcome) -> Result<(), Error> {
         let customer_id = customer.row.id;
         // A repair trusts no recorded value. So it also deletes checkpoints that should not exist.
-        let has_checkpoints = customer.running.get(campaign).is_some_and(|standing| standing.has_checkpoints);
-        if !outcome.appended && (has_checkpoints || customer.repair.is_some()) {
+        if !outcome.appended && (customer.running.has_checkpoints(campaign) || customer.repair.is_some()) {
             self.writes.void_checkpoints.push_in(customer_id, campaign, &outcome.stretch);
         }
         if !outcome.checkpoints.is_empty() {

@@ -57,10 +57,16 @@ pub(super) async fn prepare(context: &Context, too_long: TooLong) -> Result<Opti
         let planned = plan_fold(&batch, &touched, campaign, &touches, &Waiting::default(), None);
         let Some(Planned { fold: fold @ Fold::Refold(_), until, .. }) = planned else { continue };
         let customer = customer.as_str();
-        let has_checkpoints = touched.has_checkpoints(campaign);
-        let (prepared, most_purchases) = (None, None);
-        let mut jobs =
-            [Job { customer, customer_id, campaign, fold, until, has_checkpoints, prepared, most_purchases }];
+        let mut jobs = [Job {
+            customer,
+            customer_id,
+            campaign,
+            fold,
+            until,
+            has_checkpoints: touched.running.has_checkpoints(campaign.id()),
+            prepared: None,
+            most_purchases: None,
+        }];
         folding::run(&batch, &mut jobs).await?;
         let mut folded = jobs.map(finish);
         load_recorded(&batch, &mut folded).await?;

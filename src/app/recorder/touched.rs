@@ -11,7 +11,7 @@ use sea_orm::{
 use super::changed::ChangedAwards;
 use super::fact::NewAdjustment;
 use super::recount::Repair;
-use crate::app::campaign::set::{Campaign, CampaignSet};
+use crate::app::campaign::set::CampaignSet;
 use crate::app::error::Error;
 use crate::app::stored::running::Running;
 use crate::engine::account::Account;
@@ -106,11 +106,6 @@ impl Touched {
             asked_for: false,
             new: false,
         }
-    }
-
-    /// Whether checkpoints of the customer in the campaign may be stored.
-    pub(super) fn has_checkpoints(&self, campaign: &Campaign) -> bool {
-        self.running.get(campaign.id()).is_some_and(|standing| standing.has_checkpoints)
     }
 
     /// Whether this batch evaluates the customer. Duplicates and refusals change nothing, so they do not lead to an evaluation,

@@ -54,7 +54,7 @@ pub async fn pages(
     lines: Lines,
     bounds: Bounds,
 ) -> Result<Vec<Page>, Error> {
-    let Rows { rows, refunded } = first_rows(db, stretches, lines, bounds).await?;
+    let FirstRows { rows, refunded } = first_rows(db, stretches, lines, bounds).await?;
     let refunds = refunds_for(db, refunded, lines).await?;
     let purchase = |row: &purchase::Model| {
         let refunds = refunds.get(&row.external_id).map(Vec::as_slice).unwrap_or_default();
@@ -74,7 +74,8 @@ pub async fn pages(
 /// It may read all refunds for EXISTS.
 const IS_REFUNDED: &str = "(SELECT 1 FROM refund WHERE refund.purchase_external_id = t.external_id LIMIT 1)";
 
-struct Rows {
+/// What [`first_rows`] reads.
+struct FirstRows {
     /// The rows of each stretch, in the order of the customer's purchases.
     rows: Vec<Vec<purchase::Model>>,
     /// The external ids of those that have refunds.
@@ -87,11 +88,11 @@ async fn first_rows(
     stretches: &[(CustomerId, Stretch)],
     lines: Lines,
     bounds: Bounds,
-) -> Result<Rows, Error> {
+) -> Result<FirstRows, Error> {
     let mut first = vec![Vec::new(); stretches.len()];
     let mut refunded = Vec::new();
     if stretches.is_empty() {
-        return Ok(Rows { rows: first, refunded });
+        return Ok(FirstRows { rows: first, refunded });
     }
     let bytes = (lines == Lines::Loaded).then_some((purchase::Column::Lines.as_str(), bounds.bytes));
     let mut asked = Stretches::new(db.get_database_backend());
@@ -114,7 +115,7 @@ async fn first_rows(
             (a.purchased_at, &a.external_id).cmp(&(b.purchased_at, &b.external_id))
         });
     }
-    Ok(Rows { rows: first, refunded })
+    Ok(FirstRows { rows: first, refunded })
 }
 
 /// Returns the SQL for all columns of a purchase `t`.

@@ -108,6 +108,11 @@ impl Running {
         self.get(campaign).is_some_and(|standing| standing.mark.is_some())
     }
 
+    /// Whether checkpoints of the customer in the campaign may be stored.
+    pub fn has_checkpoints(&self, campaign: CampaignId) -> bool {
+        self.get(campaign).is_some_and(|standing| standing.has_checkpoints)
+    }
+
     /// Whether a part of the history still has to be evaluated in any campaign.
     pub fn has_deferred(&self) -> bool {
         self.campaigns.values().any(|standing| standing.mark.is_some())

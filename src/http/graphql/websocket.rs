@@ -50,7 +50,8 @@ const MAX_MESSAGE_BYTES: usize = 256 * 1024;
 const MAX_INIT_BYTES: usize = 12 * 1024;
 /// The size of the head of a client's control frame, in bytes.
 const CONTROL_HEAD_BYTES: usize = 6;
-/// The size of the read buffer of each socket, in bytes.
+/// The size of the read buffer of each socket, in bytes. It is small, because most sockets receive two short messages and then
+/// nothing. A larger message is read in several steps.
 const READ_BUFFER_BYTES: usize = 256;
 /// The largest number of operations of one socket at a time.
 const MAX_OPERATIONS: usize = 50;

@@ -115,6 +115,34 @@ async fn a_bad_token_is_refused_whatever_is_asked() {
     );
 }
 
+/// Under overload, most of the server's time would go into requests that it refuses. So the text of such a request is not read.
+#[tokio::test]
+async fn a_request_without_a_permit_is_refused_before_it_is_read() {
+    let server = Server::start_with(|config| config.limits.concurrent_requests = 2).await;
+    let [shop, other] = ["shop", "other"].map(|subject| token(Role::Storefront, subject));
+    let nonsense = async |token: &str| refused(server.post("nonsense").bearer_auth(token)).await;
+    let told = (StatusCode::BAD_REQUEST, "BAD_USER_INPUT".to_owned());
+    assert_eq!(nonsense(&shop).await, told);
+    // The purchase keeps its permit while it waits for the only connection that writes.
+    let writes = server.app.app.database.begin().await.unwrap();
+    let purchase = json!({ "query": "mutation { recordPurchase(input: { externalId: \"p\", customerExternalId: \"ada\", \
+        purchasedAt: \"2026-11-02T10:00:00Z\", total: \"1\", currency: \"EUR\" }) { replayed } }" });
+    let waiting = tokio::spawn(server.post(purchase.to_string()).bearer_auth(&shop).send());
+    let overloaded = (StatusCode::SERVICE_UNAVAILABLE, "OVERLOADED".to_owned());
+    let sheds = async {
+        while nonsense(&shop).await != overloaded {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), sheds).await.expect("the permit is taken");
+    // Another caller still has a share.
+    assert_eq!(nonsense(&other).await, told);
+    writes.rollback().await.unwrap();
+    let recorded = json_of(waiting.await.unwrap().unwrap()).await;
+    assert_eq!(recorded, json!({ "data": { "recordPurchase": { "replayed": false } } }));
+    assert_eq!(nonsense(&shop).await, told);
+}
+
 #[tokio::test]
 async fn what_is_no_request_is_told_as_a_graphql_error() {
     let server = Server::start().await;
