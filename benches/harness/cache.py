@@ -21,10 +21,11 @@ def cache(bench: Bench, given: Given) -> str:
         target = "" if theirs is None else judged(ours["hit"] - theirs)
         rows.append([
             f"{values}, {mib} MiB", f"{ours['hit']:.3f}", "not run" if theirs is None else f"{theirs:.3f}", target,
-            str(ours["entries"]), f"{ours['payload']:.0%}",
+            str(ours["entries"]), f"{ours['payload']:.0%}", f"{ours['growth']:.0%}",
         ])
         print(f"  {values} {mib}: {ours['hit']:.3f}", file=sys.stderr, flush=True)
-    header = ["values, budget", "hit ratio", "Caffeine", "difference", "entries", "keys and values held, of the budget"]
+    header = ["values, budget", "hit ratio", "Caffeine", "difference", "entries", "keys and values held, of the budget",
+              "memory, of the budget"]
     return table(header, rows)
 
 

@@ -1,5 +1,5 @@
-//! The encoding of cache entries for Redis. A checksum over key and value detects entries that are damaged or belong to
-//! another key.
+//! The encoding of cache entries. A checksum over key and value detects entries from Redis that are damaged or belong to another
+//! key.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,6 +27,11 @@ pub(super) fn decode<T: DeserializeOwned>(key: &str, encoded: &[u8]) -> Option<T
     serde_json::from_slice(value).ok()
 }
 
+/// Decodes a value that [`encode`] made in this process, or that [`decode`] has checked.
+pub(super) fn decode_trusted<T: DeserializeOwned>(encoded: &[u8]) -> Option<T> {
+    serde_json::from_slice(encoded.get(CHECKSUM_BYTES..)?).ok()
+}
+
 fn checksum(key: &str, value: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let hash = Sha256::new().chain_update(key.len().to_le_bytes()).chain_update(key).chain_update(value).finalize();
     let mut checksum = [0; CHECKSUM_BYTES];
@@ -52,5 +57,7 @@ mod tests {
             assert_eq!(decode::<String>("a", &damaged), None, "{byte}");
         }
         assert_eq!(decode::<String>("a", b""), None);
+        assert_eq!(decode_trusted::<String>(&encoded), Some("value".to_owned()));
+        assert_eq!(decode_trusted::<String>(b""), None);
     }
 }

@@ -1,12 +1,14 @@
 //! A read-through cache of entries that never change. The key of an entry contains everything that the entry depends on,
 //! so no entry is ever invalidated. The cache knows nothing about what its keys and values mean.
 //!
-//! The tier L1 is the memory of this process and is bounded in bytes. The tier L2 is Redis ([`redis`]). If Redis is
+//! The tier L1 is the memory of this process and is bounded in bytes (`local`). The tier L2 is Redis ([`redis`]). If Redis is
 //! absent, slow or wrong, its entries count as misses. The function of the caller loads entries that are in neither tier.
+//! Both tiers hold encoded entries, so an entry takes little memory, and each read decodes it.
 //! All concurrent requests for a key share one search. The search runs in a separate task, so a caller that goes away
 //! does not cancel it.
 
 mod codec;
+mod local;
 pub mod redis;
 
 use std::collections::HashMap;
@@ -18,36 +20,18 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tracing::Instrument as _;
 
+use self::local::Local;
 use self::redis::Redis;
 use crate::metrics;
 
-/// The memory that `moka` uses for an entry in addition to its key and value, in bytes, as measured.
-const ENTRY_BYTES: usize = 400;
-/// The estimated memory of a value for each byte of its encoded form.
-const BYTES_PER_ENCODED_BYTE: usize = 2;
-/// An entry that needs more than 1/8 of the memory of L1 is not stored there, because a few such entries would evict all
-/// others.
-const MAX_PART: u64 = 8;
 /// The largest entry that is sent to Redis, in bytes of its encoded form.
 const MAX_SHARED_BYTES: usize = 1 << 20;
 
 /// A cache of values of type `T`. `E` is the error of a load that fails.
 pub struct Cache<T, E> {
-    local: moka::sync::Cache<String, Local<T>>,
+    local: Local,
     shared: Option<Redis>,
     searches: Mutex<HashMap<String, Outcome<T, E>>>,
-    max_entry_bytes: u64,
-}
-
-struct Local<T> {
-    value: Arc<T>,
-    weight: u32,
-}
-
-impl<T> Clone for Local<T> {
-    fn clone(&self) -> Self {
-        Self { value: Arc::clone(&self.value), weight: self.weight }
-    }
 }
 
 /// The outcome of a search: `None` while the search runs, then the entry, its absence or an error.
@@ -108,16 +92,7 @@ where
 {
     /// Creates a cache that uses at most `local_bytes` of memory in this process.
     pub fn new(local_bytes: u64, shared: Option<Redis>) -> Self {
-        let local = moka::sync::Cache::builder()
-            .weigher(|_: &String, entry: &Local<T>| entry.weight)
-            .max_capacity(local_bytes)
-            .eviction_listener(|_, _, cause| {
-                if cause.was_evicted() {
-                    ::metrics::counter!(metrics::CACHE_EVICTIONS).increment(1);
-                }
-            })
-            .build();
-        Self { local, shared, searches: Mutex::default(), max_entry_bytes: local_bytes / MAX_PART }
+        Self { local: Local::new(local_bytes), shared, searches: Mutex::default() }
     }
 
     /// Returns Redis, if it is configured.
@@ -127,13 +102,12 @@ where
 
     /// Returns the number of entries in L1 and their estimated size in bytes.
     pub fn size(&self) -> (u64, u64) {
-        self.local.run_pending_tasks();
-        (self.local.entry_count(), self.local.weighted_size())
+        self.local.size()
     }
 
     /// Returns the entry of L1, even if it would not pass the `holds` of [`Self::get`].
-    pub fn kept(&self, key: &str) -> Option<Arc<T>> {
-        self.local.get(key).map(|entry| entry.value)
+    pub fn kept(&self, key: &str) -> Option<T> {
+        codec::decode_trusted(&self.local.get(key)?)
     }
 
     /// Returns the entries of these keys. An entry that `holds` rejects counts as a miss. One call of `load` loads all
@@ -150,8 +124,8 @@ where
         let mut found = HashMap::with_capacity(keys.len());
         let (mut begun, mut awaited) = (Vec::new(), Vec::new());
         let kept = |key: &String| {
-            let entry = self.local.get(key).filter(|entry| holds(&entry.value))?;
-            Some(Found { value: entry.value, tier: Tier::L1 })
+            let value = self.kept(key).filter(&holds)?;
+            Some(Found { value: Arc::new(value), tier: Tier::L1 })
         };
         for key in keys {
             if let Some(entry) = kept(&key) {
@@ -198,11 +172,11 @@ where
         let mut rest = Vec::new();
         let shared = self.read_shared(&searches).await;
         for (search, encoded) in searches.into_iter().zip(shared) {
-            let value = encoded.and_then(|encoded| Some((codec::decode::<T>(&search.key, &encoded)?, encoded.len())));
+            let value = encoded.and_then(|encoded| Some((codec::decode::<T>(&search.key, &encoded)?, encoded)));
             match value.filter(|(value, _)| holds(value)) {
-                Some((value, encoded_bytes)) => {
+                Some((value, encoded)) => {
                     let value = Arc::new(value);
-                    self.keep(&search.key, Arc::clone(&value), encoded_bytes);
+                    self.local.insert(&search.key, encoded.into());
                     count(Tier::L2, 1);
                     search.end(Ok(Some(Found { value, tier: Tier::L2 })));
                 }
@@ -224,7 +198,8 @@ where
         for Loaded { wanted, key, value } in loaded {
             let value = Arc::new(value);
             if let Some(encoded) = codec::encode(&key, &*value) {
-                self.keep(&key, Arc::clone(&value), encoded.len());
+                let encoded: Arc<[u8]> = encoded.into();
+                self.local.insert(&key, Arc::clone(&encoded));
                 if let Some(redis) = self.shared.as_ref().filter(|_| encoded.len() <= MAX_SHARED_BYTES) {
                     redis.set_later(key, encoded);
                 }
@@ -245,15 +220,6 @@ where
             None => None,
         };
         read.unwrap_or_else(|| vec![None; keys.len()])
-    }
-
-    /// Stores an entry in L1, unless it is too large.
-    fn keep(&self, key: &str, value: Arc<T>, encoded_bytes: usize) {
-        let weight = ENTRY_BYTES + 2 * key.len() + BYTES_PER_ENCODED_BYTE * encoded_bytes;
-        if weight as u64 <= self.max_entry_bytes {
-            let weight = u32::try_from(weight).unwrap_or(u32::MAX);
-            self.local.insert(key.to_owned(), Local { value, weight });
-        }
     }
 }
 

@@ -86,13 +86,13 @@ impl Redis {
     }
 
     /// Sets a key in the background. Does nothing if too many bytes are being sent already.
-    pub(super) fn set_later(&self, key: String, value: Vec<u8>) {
+    pub(super) fn set_later(&self, key: String, value: Arc<[u8]>) {
         let bytes = u32::try_from(value.len()).unwrap_or(u32::MAX);
         let Ok(room) = Arc::clone(&self.0.sending).try_acquire_many_owned(bytes) else { return };
         let redis = self.clone();
         tokio::spawn(async move {
             let mut set = redis::cmd("SET");
-            set.arg(key).arg(value).arg("EX").arg(TIME_TO_LIVE.as_secs());
+            set.arg(key).arg(&*value).arg("EX").arg(TIME_TO_LIVE.as_secs());
             if let Some(link) = redis.0.link() {
                 redis.ask::<redis::Value>(&link, &set).await;
             }

@@ -7,7 +7,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use moka::sync::Cache;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
 use super::document::{Document, Rules};
@@ -21,22 +22,38 @@ use super::{Request, Rights};
 pub(super) const BYTES_PER_TEXT_BYTE: usize = 96;
 /// The assumed memory of a document in addition to [`BYTES_PER_TEXT_BYTE`].
 const DOCUMENT_BYTES: usize = 1024;
+/// The estimated memory of an ordinary document or plan.
+const MEAN_BYTES: u64 = 20 << 10;
 
 /// The SHA-256 of a document's text.
 pub(super) type Hash = [u8; 32];
 
 /// The documents that are known.
 pub(super) struct Documents {
-    recent: Cache<Hash, Arc<Document>>,
+    recent: Cache<Hash, Arc<Document>, Bytes>,
     listed: Option<HashMap<Hash, Arc<Document>>>,
+}
+
+/// Estimates how many documents or plans such a memory holds.
+pub(super) fn estimated(bytes: u64) -> usize {
+    usize::try_from(bytes / MEAN_BYTES).unwrap_or(usize::MAX)
+}
+
+/// Weighs a document.
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<Hash, Arc<Document>> for Bytes {
+    fn weight(&self, _: &Hash, document: &Arc<Document>) -> u64 {
+        document.bytes() as u64
+    }
 }
 
 impl Documents {
     /// Creates a store that keeps sent documents in about [`Limits::documents_bytes`] of memory.
     pub(super) fn new(limits: &Limits) -> Self {
-        let weight = |_: &Hash, document: &Arc<Document>| u32::try_from(document.bytes()).unwrap_or(u32::MAX);
-        let recent = Cache::builder().weigher(weight).max_capacity(limits.documents_bytes).build();
-        Self { recent, listed: None }
+        let bytes = limits.documents_bytes;
+        Self { recent: Cache::with_weighter(estimated(bytes), bytes, Bytes), listed: None }
     }
 
     /// Sets the list of documents. Returns the first refusal of a text that is not valid.
@@ -210,8 +227,7 @@ mod tests {
         for n in 0..2_000 {
             assert!(ask(&gate, &format!("{{ me {{ a{n}: id }} }}"), None, Rights::default()).is_ok());
         }
-        gate.documents.recent.run_pending_tasks();
-        assert!(gate.documents.recent.weighted_size() <= 1 << 20);
-        assert!(gate.documents.recent.entry_count() > 100);
+        assert!(gate.documents.recent.weight() <= 1 << 20);
+        assert!(gate.documents.recent.len() > 100);
     }
 }

@@ -10,9 +10,10 @@ use apollo_compiler::ast::{DirectiveList, Value};
 use apollo_compiler::collections::HashSet;
 use apollo_compiler::executable::{ExecutableDocument, Operation, Selection, SelectionSet};
 use apollo_compiler::response::{JsonMap, JsonValue};
-use moka::sync::Cache;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 
-use super::documents::{BYTES_PER_TEXT_BYTE, Hash};
+use super::documents::{BYTES_PER_TEXT_BYTE, Hash, estimated};
 use super::limits::Limits;
 use super::{OperationKind, Places};
 
@@ -65,13 +66,22 @@ pub(super) struct PlanKey {
 }
 
 /// The plans that are kept, in bounded memory. The least useful ones are evicted.
-pub(super) type Plans<D> = Cache<PlanKey, Arc<Plan<D>>>;
+pub(super) type Plans<D> = Cache<PlanKey, Arc<Plan<D>>, Bytes>;
 
 /// Creates an empty cache of plans, which takes about [`Limits::plans_bytes`] of memory.
-pub(super) fn plans<D: Send + Sync + 'static>(limits: &Limits) -> Plans<D> {
-    let bytes = |plan: &Plan<D>| PLAN_BYTES + BYTES_PER_TEXT_BYTE * plan.text_bytes;
-    let weight = move |_: &PlanKey, plan: &Arc<Plan<D>>| u32::try_from(bytes(plan)).unwrap_or(u32::MAX);
-    Cache::builder().weigher(weight).max_capacity(limits.plans_bytes).build()
+pub(super) fn plans<D>(limits: &Limits) -> Plans<D> {
+    let bytes = limits.plans_bytes;
+    Cache::with_weighter(estimated(bytes), bytes, Bytes)
+}
+
+/// Weighs a plan.
+#[derive(Clone)]
+pub(super) struct Bytes;
+
+impl<D> Weighter<PlanKey, Arc<Plan<D>>> for Bytes {
+    fn weight(&self, _: &PlanKey, plan: &Arc<Plan<D>>) -> u64 {
+        (PLAN_BYTES + BYTES_PER_TEXT_BYTE * plan.text_bytes) as u64
+    }
 }
 
 impl Shape {

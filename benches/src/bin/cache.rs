@@ -1,13 +1,18 @@
 //! The first tier of the cache under the trace of `peers/caffeine`: reads by zipf(0.99), through a cache whose keys are
-//! worth ten times its budget. It prints the hit ratio as one line of JSON. Caffeine runs the same trace.
+//! worth ten times its budget. It prints the hit ratio, and the memory that the cache takes with the allocator of the server, as
+//! one line of JSON. Caffeine runs the same trace.
 
 use std::io::{Write as _, stdout};
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use benches::purchase::mix;
 use clap::{Parser, ValueEnum};
 use serde_json::json;
 use windfall::cache::{Cache, Loaded, Lost, Tier};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// The exponent of the distribution.
 const EXPONENT: f64 = 0.99;
@@ -71,6 +76,7 @@ async fn main() -> anyhow::Result<()> {
     let warmup = keys.clamp(50_000, 2_500_000);
     let measured = keys.clamp(50_000, 1_500_000);
     let mut hits = 0_u64;
+    let before = anonymous_kib()?;
     for number in 0..warmup + measured {
         let id = zipf.next();
         let wanted = key(id);
@@ -82,14 +88,23 @@ async fn main() -> anyhow::Result<()> {
         let hit = found.get(&wanted).is_some_and(|found| found.tier == Tier::L1);
         hits += u64::from(hit && number >= warmup);
     }
+    let growth = (anonymous_kib()? - before) * 1024;
     let (entries, _) = cache.size();
     let held = (1..=keys).filter_map(|id| cache.kept(&key(id)).map(|value| key(id).len() + value.len()));
     let payload: usize = held.sum();
     let report = json!({
         "hit": hits as f64 / measured as f64, "entries": entries, "payload": payload as f64 / budget as f64, "keys": keys,
+        "growth": growth as f64 / budget as f64,
     });
     writeln!(stdout(), "{report}")?;
     Ok(())
+}
+
+/// The resident memory of this process without what it has mapped from files.
+fn anonymous_kib() -> anyhow::Result<i64> {
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).context("no RssAnon")?;
+    Ok(line.trim().trim_end_matches(" kB").parse()?)
 }
 
 fn key(id: u64) -> String {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use entity::CustomerId;
-use moka::sync::Cache;
+use quick_cache::sync::Cache;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant as Monotonic;
 use tracing::Instrument as _;
@@ -29,7 +29,7 @@ const MAX_MERGED: usize = 1_000;
 /// The maximum number of waiting look-ups. Further ones are refused, because the database does not keep up.
 const MAX_WAITING: usize = 16_384;
 /// The maximum number of customers whose last look-up is remembered.
-const MAX_RECENT: u64 = 65_536;
+const MAX_RECENT: usize = 65_536;
 
 /// The current version of a customer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub struct Lookups {
 /// The results of recent look-ups.
 #[derive(Clone)]
 struct Remembered {
-    by_name: Cache<String, Recent>,
+    by_name: Arc<Cache<String, Recent>>,
     max_staleness: Duration,
 }
 
@@ -88,10 +88,8 @@ impl Lookups {
     pub fn start(database: &Database, max_staleness: Duration) -> Self {
         let (queue, asks) = mpsc::channel(MAX_WAITING);
         let asks = Arc::new(Mutex::new(asks));
-        let recent = (max_staleness > Duration::ZERO).then(|| Remembered {
-            by_name: Cache::builder().max_capacity(MAX_RECENT).time_to_live(max_staleness).build(),
-            max_staleness,
-        });
+        let recent = (max_staleness > Duration::ZERO)
+            .then(|| Remembered { by_name: Arc::new(Cache::new(MAX_RECENT)), max_staleness });
         for _ in 0..WORKERS {
             tokio::spawn(work(database.clone(), Arc::clone(&asks), recent.clone()));
         }

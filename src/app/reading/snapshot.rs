@@ -305,7 +305,7 @@ impl Snapshots {
             let (loader, names, by_key) = (self.loader.clone(), Arc::clone(&heads.installation), Arc::clone(&by_key));
             let cache = Arc::clone(&self.cache);
             let load = move |missing: Vec<String>| async move {
-                let stale = missing.iter().map(|key| cache.kept(key)).collect();
+                let stale = missing.iter().map(|key| cache.kept(key).map(Arc::new)).collect();
                 loader.load(&names, missing, stale, &by_key, extent).await
             };
             let mut next = self.cache.get(wanted, holds.clone(), load).await?;

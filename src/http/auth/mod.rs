@@ -15,7 +15,7 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use jsonwebtoken::{Algorithm, Header};
 use jwks::Jwks;
-use moka::sync::Cache;
+use quick_cache::sync::Cache;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
@@ -29,7 +29,7 @@ pub use keys::KeyError;
 const TOKEN_BYTES_MAX: usize = 8 * 1024;
 
 /// The number of verified tokens that are kept. A token takes about half a kilobyte.
-const KEPT_TOKENS: u64 = 10_000;
+const KEPT_TOKENS: usize = 10_000;
 
 /// The role in a token, which decides what the caller may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::body::Bytes;
-use moka::sync::Cache;
+use quick_cache::Weighter;
+use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
 use super::executor::Prepared;
@@ -27,8 +28,11 @@ use crate::metrics;
 
 /// The largest answer that is kept, in bytes.
 const MAX_ANSWER_BYTES: usize = 16 * 1024;
-/// The memory of an answer in addition to its bytes and to the name of its customer.
-const ANSWER_BYTES: usize = 640;
+/// The memory of an answer in addition to its bytes and to the name of its customer: its fields, its slot, and what the allocator
+/// rounds up.
+const ANSWER_BYTES: usize = 400;
+/// The estimated size of an answer.
+const MEAN_BYTES: u64 = 1024;
 /// One out of this many requests that an answer could serve is computed nevertheless, to compare the two.
 const HITS_PER_CHECK: u64 = 1_000;
 
@@ -75,15 +79,15 @@ pub(super) struct Answer {
 
 /// The answers that are kept, in bounded memory.
 pub(super) struct Answers {
-    kept: Cache<Question, Arc<Answer>>,
+    kept: Cache<Question, Arc<Answer>, Weight>,
     hits: AtomicU64,
 }
 
 impl Answers {
     /// Creates a store that takes at most `bytes` of memory.
     pub(super) fn new(bytes: u64) -> Self {
-        let weight = |_: &Question, answer: &Arc<Answer>| u32::try_from(answer.weight()).unwrap_or(u32::MAX);
-        Self { kept: Cache::builder().weigher(weight).max_capacity(bytes).build(), hits: AtomicU64::new(0) }
+        let estimated = usize::try_from(bytes / MEAN_BYTES).unwrap_or(usize::MAX);
+        Self { kept: Cache::with_weighter(estimated, bytes, Weight), hits: AtomicU64::new(0) }
     }
 
     /// Returns the answer to the question, which need not hold any more.
@@ -121,6 +125,16 @@ impl Answers {
         }
         ::metrics::counter!(metrics::CACHE_READS, "tier" => "l1").increment(1);
         Some(answer.at(now))
+    }
+}
+
+/// Weighs an answer.
+#[derive(Clone)]
+struct Weight;
+
+impl Weighter<Question, Arc<Answer>> for Weight {
+    fn weight(&self, _: &Question, answer: &Arc<Answer>) -> u64 {
+        answer.weight() as u64
     }
 }
 

@@ -8,8 +8,17 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// The resident memory of a process in bytes.
 pub(crate) fn resident_bytes(pid: u32) -> u64 {
+    status_bytes(pid, "VmRSS:")
+}
+
+/// The resident memory of a process in bytes, without what it has mapped from files, such as its own code.
+pub(crate) fn anonymous_bytes(pid: u32) -> u64 {
+    status_bytes(pid, "RssAnon:")
+}
+
+fn status_bytes(pid: u32, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("a process that runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line `VmRSS`");
+    let line = status.lines().find_map(|line| line.strip_prefix(field)).expect("a line with this field");
     line.trim().strip_suffix(" kB").and_then(|kib| kib.parse::<u64>().ok()).expect("a number of kB") * 1024
 }
 
