@@ -21,7 +21,7 @@ pub struct Model {
     /// Random for each version. Distinguishes two versions with the same number, which can occur after a restore.
     pub stamp: i64,
     /// The campaigns that were activated up to this campaign-set revision have been evaluated for this customer, as far as the
-    /// marks in `running` say.
+    /// marks in `head` say.
     pub evaluated_revision: i64,
     /// The sequence of the last ledger entry, or 0 if there is none.
     pub ledger_sequence: i64,
@@ -34,10 +34,11 @@ pub struct Model {
     pub balance: i64,
     /// The points of the standing awards.
     pub lifetime: i64,
-    /// JSON: a map from campaign ids to running states of the fold (`app::stored::running`). Part of this row, so that a new
+    /// The running states of the fold, by campaign, in a binary format (`app::stored::running`). Part of this row, so that a new
     /// purchase does not write a row for each campaign.
-    #[sea_orm(column_type = "Text")]
-    pub running: String,
+    #[sea_orm(column_type = "Blob")]
+    #[serde(with = "serde_bytes")]
+    pub head: Vec<u8>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

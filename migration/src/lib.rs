@@ -12,6 +12,7 @@ mod m20261128_000008_index_awards_by_status;
 mod m20261129_000001_name_set_revisions;
 mod m20261129_000002_lighten_writes;
 mod m20261129_000003_lock_customers_at_once;
+mod m20261129_000004_compact_heads;
 pub mod online;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
@@ -34,6 +35,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000001_name_set_revisions::Migration),
             Box::new(m20261129_000002_lighten_writes::Migration),
             Box::new(m20261129_000003_lock_customers_at_once::Migration),
+            Box::new(m20261129_000004_compact_heads::Migration),
         ]
     }
 }

@@ -52,7 +52,7 @@ use crate::live::hints::{Hint, Hints};
 
 /// The format of the hints that nodes send each other. It changes whenever [`Commit`] changes. Nodes ignore hints of other
 /// formats; the sweep finds those commits.
-const COMMIT_FORMAT: u32 = 2;
+const COMMIT_FORMAT: u32 = 3;
 /// The number of subscribers that may read the ledger at a time. After a restart, all of them reconnect together.
 const MAX_CATCHING_UP: usize = 4;
 /// The number of updates that were read from the ledger and may be resolved at a time.
@@ -153,7 +153,7 @@ impl App {
 /// Connects the hints of the other nodes on this database to the subscribers of this node.
 fn hints(url: &str, database: &str, live: Hub<Commit>) -> Result<Hints, Error> {
     let hear = move |hint: Hint<'_>| {
-        let news = || serde_json::from_str(hint.news?.get()).ok();
+        let news = || rmp_serde::from_slice(hint.news?).ok();
         live.wake(&hint.topic, hint.version, news);
     };
     Ok(Hints::start(url, &format!("windfall:{database}:commits:{COMMIT_FORMAT}"), hear)?)

@@ -20,6 +20,8 @@ pub enum Kind {
     Int,
     /// Text. A column that can be null never contains an empty text.
     Text,
+    /// Bytes that are never null.
+    Bytes,
 }
 
 /// A table of values that a statement can select from: `(SELECT … ) AS name`.
@@ -90,6 +92,7 @@ impl Rows {
             let (array_type, sql_type, expression) = match kind {
                 Kind::Int => (ArrayType::BigInt, "bigint", format!("NULLIF(u.c{index}, {NULL_INT})")),
                 Kind::Text => (ArrayType::String, "text", format!("NULLIF(u.c{index}, '')")),
+                Kind::Bytes => (ArrayType::Bytes, "bytea", format!("u.c{index}")),
             };
             selected.push(format!("{expression} AS \"{name}\""));
             arrays.push(format!("${}::{sql_type}[]", taken + index + 1));
@@ -161,7 +164,9 @@ fn plain_value(value: Value) -> Value {
 /// Converts a value to an element of an array. Tables that are written in bulk have no columns of other types.
 fn array_value(value: Value, kind: Kind) -> Value {
     match (kind, plain_value(value)) {
-        (Kind::Int, value @ Value::BigInt(Some(_))) | (Kind::Text, value @ Value::String(Some(_))) => value,
+        (Kind::Int, value @ Value::BigInt(Some(_)))
+        | (Kind::Text, value @ Value::String(Some(_)))
+        | (Kind::Bytes, value) => value,
         (Kind::Int, _) => NULL_INT.into(),
         (Kind::Text, _) => String::new().into(),
     }
@@ -198,6 +203,7 @@ fn kind(column: &impl ColumnTrait) -> Kind {
     use sea_orm::ColumnType;
     match column.def().get_column_type() {
         ColumnType::BigInteger | ColumnType::Integer => Kind::Int,
+        ColumnType::Blob => Kind::Bytes,
         _ => Kind::Text,
     }
 }

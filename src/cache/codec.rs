@@ -11,7 +11,7 @@ const CHECKSUM_BYTES: usize = 8;
 /// Encodes a value with its checksum in front. Returns `None` if the value cannot be serialized.
 pub(super) fn encode<T: Serialize>(key: &str, value: &T) -> Option<Vec<u8>> {
     let mut encoded = vec![0; CHECKSUM_BYTES];
-    serde_json::to_writer(&mut encoded, value).ok()?;
+    rmp_serde::encode::write_named(&mut encoded, value).ok()?;
     let checksum = checksum(key, &encoded[CHECKSUM_BYTES..]);
     encoded[..CHECKSUM_BYTES].copy_from_slice(&checksum);
     Some(encoded)
@@ -24,12 +24,12 @@ pub(super) fn decode<T: DeserializeOwned>(key: &str, encoded: &[u8]) -> Option<T
         ::metrics::counter!(crate::metrics::REDIS_FAILURES, "kind" => "garbage").increment(1);
         return None;
     }
-    serde_json::from_slice(value).ok()
+    rmp_serde::from_slice(value).ok()
 }
 
 /// Decodes a value that [`encode`] made in this process, or that [`decode`] has checked.
 pub(super) fn decode_trusted<T: DeserializeOwned>(encoded: &[u8]) -> Option<T> {
-    serde_json::from_slice(encoded.get(CHECKSUM_BYTES..)?).ok()
+    rmp_serde::from_slice(encoded.get(CHECKSUM_BYTES..)?).ok()
 }
 
 fn checksum(key: &str, value: &[u8]) -> [u8; CHECKSUM_BYTES] {

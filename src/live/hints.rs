@@ -13,7 +13,6 @@ use futures_util::StreamExt as _;
 use redis::aio::{MultiplexedConnection, PubSub};
 use redis::{Client, RedisError};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant as Monotonic, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -43,15 +42,15 @@ pub struct Hint<'a> {
     pub topic: String,
     /// The version that was committed.
     pub version: i64,
-    /// Describes what changed, as JSON.
-    #[serde(borrow)]
-    pub news: Option<&'a RawValue>,
+    /// Describes what changed, as MessagePack.
+    #[serde(borrow, with = "serde_bytes")]
+    pub news: Option<&'a [u8]>,
 }
 
 /// Sends hints to the other nodes, and receives their hints until it is dropped.
 pub struct Hints {
     node: u64,
-    queue: mpsc::Sender<String>,
+    queue: mpsc::Sender<Vec<u8>>,
     /// Notified after each connection of the listener, because earlier hints may have been missed.
     pub resumed: Arc<Notify>,
     _stop: DropGuard,
@@ -83,22 +82,22 @@ impl Hints {
 
     /// Queues a hint for the other nodes. Drops the hint if the queue is full.
     pub fn send(&self, topic: &str, version: i64, news: &impl Serialize) {
-        let news = serde_json::value::to_raw_value(news).ok().filter(|news| news.get().len() <= MAX_HINT_BYTES);
+        let news = rmp_serde::to_vec(news).ok().filter(|news| news.len() <= MAX_HINT_BYTES);
         let hint = Hint { node: self.node, topic: topic.to_owned(), version, news: news.as_deref() };
-        let sent = serde_json::to_string(&hint).is_ok_and(|hint| self.queue.try_send(hint).is_ok());
+        let sent = rmp_serde::to_vec(&hint).is_ok_and(|hint| self.queue.try_send(hint).is_ok());
         if !sent {
             count("dropped", 1);
         }
     }
 }
 
-async fn send(client: Client, channel: String, mut waiting: mpsc::Receiver<String>) {
+async fn send(client: Client, channel: String, mut waiting: mpsc::Receiver<Vec<u8>>) {
     let mut connection: Option<MultiplexedConnection> = None;
     let mut hints = Vec::new();
     while waiting.recv_many(&mut hints, MAX_SENT_AT_ONCE).await > 0 {
         let mut pipeline = redis::pipe();
         for hint in &hints {
-            pipeline.cmd("PUBLISH").arg(&channel).arg(hint).ignore();
+            pipeline.cmd("PUBLISH").arg(&channel).arg(hint.as_slice()).ignore();
         }
         let sending = async {
             let mut open = match connection.take() {
@@ -162,7 +161,7 @@ async fn hear_all(connection: PubSub, node: u64, hear: &impl Fn(Hint<'_>)) -> St
     let (mut sink, mut messages) = connection.split();
     let hearing = async {
         while let Some(message) = messages.next().await {
-            match serde_json::from_slice::<Hint<'_>>(message.get_payload_bytes()) {
+            match rmp_serde::from_slice::<Hint<'_>>(message.get_payload_bytes()) {
                 Ok(hint) if hint.node == node => {}
                 Ok(hint) => {
                     count("received", 1);

@@ -220,7 +220,7 @@ async fn a_customer_that_fails_stops_nobody() {
             test.buy(customer, customer, NOW, "1.00").await.unwrap();
         }
         // `b` fails with an error. `c` fails with a panic, because its next version overflows.
-        let spoil = "UPDATE customer SET running = 'no state' WHERE external_id = 'b'; \
+        let spoil = "UPDATE customer SET head = 'no state' WHERE external_id = 'b'; \
             UPDATE customer SET version = 9223372036854775807 WHERE external_id = 'c'";
         test.app.database.write().execute_unprepared(spoil).await.unwrap();
         let id = draft(&test, json!({})).await;
@@ -241,7 +241,7 @@ async fn a_customer_that_fails_stops_nobody() {
         assert_eq!(counts[&("evaluation", "dead")], 2);
         let backfills = evaluation::load_backfills(&test.app, &[id]).await.unwrap();
         assert_eq!(backfills[&id], (2, 4), "{engine:?}");
-        let mend = "UPDATE customer SET running = '{}' WHERE external_id = 'b'; \
+        let mend = "UPDATE customer SET head = '{}' WHERE external_id = 'b'; \
             UPDATE customer SET version = 1 WHERE external_id = 'c'";
         test.app.database.write().execute_unprepared(mend).await.unwrap();
         assert_eq!(queue::revive(&test.app).await.unwrap(), 2);

@@ -10,6 +10,7 @@ use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, Entit
 use sea_orm_migration::prelude::async_trait::async_trait;
 use windfall::app::database::Database;
 use windfall::app::node::FORMAT;
+use windfall::app::stored::running::Running;
 use windfall::config;
 
 use crate::support::app::{ENGINES, Engine, open, settings};
@@ -109,14 +110,15 @@ async fn rows_that_are_there_are_brought_along() {
         let (database, _kept) = empty(engine).await;
         let tx = database.begin().await.unwrap();
         Migrator::up(&tx, Some(1)).await.unwrap();
-        tx.execute_unprepared(
+        let running = r#"{"4":{"s":{"l":{"t":9,"i":"ä"},"n":3},"c":1,"a":2,"d":0}}"#;
+        tx.execute_unprepared(&format!(
             "INSERT INTO customer (id, external_id, recorded_at, version, stamp, evaluated_revision, ledger_sequence, \
-             award_number, balance, lifetime, running) VALUES (1, 'ada', 0, 2, 7, 0, 2, 2, 20, 20, '{}'), \
-             (2, 'bob', 0, 0, 0, 0, 0, 0, 0, 0, '{}'); \
+             award_number, balance, lifetime, running) VALUES (1, 'ada', 0, 2, 7, 0, 2, 2, 20, 20, '{running}'), \
+             (2, 'bob', 0, 0, 0, 0, 0, 0, 0, 0, '{{}}'); \
              INSERT INTO ledger_entry (customer_id, sequence, kind, points, balance_after, created_at, version) \
              VALUES (1, 1, 'adjustment', 10, 10, 111, 1), (1, 2, 'adjustment', 10, 20, 222, 2); \
-             INSERT INTO installation (id, installation_id, revision) VALUES (1, 'i', 7)",
-        )
+             INSERT INTO installation (id, installation_id, revision) VALUES (1, 'i', 7)"
+        ))
         .await
         .unwrap();
         tx.commit().await.unwrap();
@@ -124,6 +126,11 @@ async fn rows_that_are_there_are_brought_along() {
         let customers = entity::customer::Entity::find().all(database.read()).await.unwrap();
         let posted = customers.iter().map(|row| (row.external_id.as_str(), row.posted_at));
         assert_eq!(posted.collect::<BTreeMap<_, _>>(), BTreeMap::from([("ada", 222), ("bob", 0)]), "{engine:?}");
+        for row in customers {
+            let expected = if row.external_id == "ada" { running } else { "{}" };
+            let expected: Running = serde_json::from_str(expected).unwrap();
+            assert_eq!(Running::parse(&row.head).unwrap(), expected, "{engine:?}");
+        }
         // Programs of earlier formats cannot read the new names of columns.
         let installation = entity::installation::Entity::find().one(database.read()).await.unwrap().unwrap();
         assert_eq!((installation.format, installation.set_revision), (FORMAT, 7), "{engine:?}");
@@ -282,7 +289,7 @@ async fn an_index_is_made_while_others_write() {
         tx.commit().await.unwrap();
     };
     let customer = "INSERT INTO customer (external_id, recorded_at, version, stamp, evaluated_revision, ledger_sequence, \
-        award_number, balance, lifetime, running) VALUES ('ada', 0, 0, 0, 0, 0, 0, 0, 0, '{}')";
+        award_number, balance, lifetime, head) VALUES ('ada', 0, 0, 0, 0, 0, 0, 0, 0, '')";
     let tx = others.begin().await.unwrap();
     tx.execute_unprepared(customer).await.unwrap();
     tx.commit().await.unwrap();

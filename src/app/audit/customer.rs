@@ -105,7 +105,7 @@ impl<'a> Records<'a> {
         let found = Found { customer: row.external_id.clone(), tell, count: 0 };
         let activated = set.all().iter().filter(|campaign| campaign.life.activated);
         // If the states cannot be read, `compare_running` reports that.
-        let running = Running::parse(&row.running).unwrap_or_default();
+        let running = Running::parse(&row.head).unwrap_or_default();
         let campaigns = activated.map(|campaign| OneCampaign {
             fold: Fold::new(self.snapshot, campaign, evaluated_up_to(campaign, row, &running)),
             recorded: Vec::new(),
@@ -259,9 +259,9 @@ impl Audit<'_, '_, '_> {
 
     /// Compares the stored state of each campaign that still counts facts with the state at the end of the fold.
     fn compare_running(&mut self) {
-        let running = Running::parse(&self.row.running).unwrap_or_else(|_| {
+        let running = Running::parse(&self.row.head).unwrap_or_else(|_| {
             let (what, expected) = ("running states".to_owned(), "states that can be read".to_owned());
-            self.found.note(None, what, self.row.running.clone(), expected);
+            self.found.note(None, what, self.row.head.escape_ascii().to_string(), expected);
             Running::default()
         });
         for OneCampaign { fold, standing, declined, has_checkpoints, .. } in &self.campaigns {

@@ -98,7 +98,7 @@ impl Row for customers::Model {
     }
 
     fn bytes(&self) -> usize {
-        256 + self.external_id.len() + self.running.len()
+        256 + self.external_id.len() + self.head.len()
     }
 }
 

@@ -152,7 +152,7 @@ pub(super) async fn load_deferred(db: &impl ConnectionTrait, id: CampaignId) -> 
     let mut deferred = Vec::new();
     for row in customer::Entity::find().filter(by_id).all(db).await? {
         // If the states of a customer cannot be read, its job has failed because of that.
-        let has_mark = Running::parse(&row.running).map_or(true, |running| running.is_deferred(id));
+        let has_mark = Running::parse(&row.head).map_or(true, |running| running.is_deferred(id));
         if has_mark || activated > Some(row.evaluated_revision) {
             deferred.push(row.id);
         }

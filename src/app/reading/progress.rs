@@ -97,7 +97,7 @@ fn of_row(
     campaigns: &[Arc<Campaign>],
     now: Instant,
 ) -> Result<Option<Vec<CampaignProgress>>, Error> {
-    let running = Running::parse(&customer.running)?;
+    let running = Running::parse(&customer.head)?;
     let mut told = Vec::with_capacity(campaigns.len());
     for campaign in campaigns {
         let standing = running.get(campaign.id());

@@ -37,7 +37,7 @@ use crate::{config, metrics};
 
 /// The format of cached snapshots, which is part of their keys. It must be raised when the fields of a snapshot change or when
 /// the engine computes something else from them.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 /// The number of awards in a snapshot: the default size of a page, and one more, which shows whether there is a next page.
 const RECENT_AWARDS: usize = 21;
 /// The minimum number of concurrent loads. Otherwise, the limit is the number of connections that writers and look-ups leave
@@ -54,6 +54,7 @@ const MAX_ATTEMPTS: usize = 4;
 /// A customer as of one commit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Snapshot {
+    /// Without its head, whose content is in `running`.
     pub customer: Arc<customer::Model>,
     /// The revision of the campaign set when the customer was loaded.
     pub revision: Revision,
@@ -467,10 +468,8 @@ impl Loader {
 impl Snapshot {
     /// Creates a snapshot without lookbacks and awards.
     fn of_row(mut row: customer::Model, set: &CampaignSet) -> Result<Self, Error> {
-        let mut running = Running::parse(&row.running)?;
-        if running.retain_counting(set) {
-            row.running = running.to_text()?;
-        }
+        let mut running = Running::parse(&std::mem::take(&mut row.head))?;
+        running.retain_counting(set);
         let (revision, lookbacks) = (set.revision, BTreeMap::new());
         Ok(Self { customer: Arc::new(row), revision, running, lookbacks, awards: Vec::new() })
     }

@@ -136,7 +136,7 @@ async fn customers(
     rows.into_iter()
         .map(|row| {
             let repair = repaired.contains(row.external_id.as_str());
-            let running = Running::parse(&row.running);
+            let running = Running::parse(&row.head);
             // A repair computes the running states again, so it also accepts states that cannot be parsed.
             let running = if repair { running.unwrap_or_default() } else { running? };
             let touched = Touched {
@@ -167,7 +167,7 @@ async fn close_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result
         customer.row.version = customer.next_version();
         customer.row.stamp = rand::random();
         customer.running.retain_counting(&batch.campaigns);
-        customer.row.running = customer.running.to_text()?;
+        customer.row.head = customer.running.to_head()?;
     }
     if !unmade.is_empty() {
         let unmade = any(batch.backend(), customer::Column::Id, unmade);

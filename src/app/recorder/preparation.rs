@@ -38,7 +38,7 @@ pub(super) async fn prepare(context: &Context, too_long: TooLong) -> Result<Opti
     let named = customer::Column::ExternalId.eq(customer.as_str());
     let Some(row) = customer::Entity::find().filter(named).one(&tx).await? else { return Ok(None) };
     let recount = if repair { Some(Recount::read(&tx, &row).await?) } else { None };
-    let running = Running::parse(&row.running);
+    let running = Running::parse(&row.head);
     let running = if repair { running.unwrap_or_default() } else { running? };
     let repair = repair.then(|| Repair::of(running.clone()));
     let touched = Touched { repair, ..Touched::of(row, running) };

@@ -16,6 +16,6 @@ pub fn blank(external_id: &str) -> customer::Model {
         award_number: 0,
         balance: 0,
         lifetime: 0,
-        running: "{}".to_owned(),
+        head: Vec::new(),
     }
 }

@@ -12,6 +12,9 @@ use crate::engine::evaluate::Tail;
 use crate::engine::purchase::Key;
 use crate::engine::state::State;
 
+/// The first byte of a head. MessagePack with the names of fields follows, so that a later release can add fields.
+const MESSAGE_PACK: u8 = 1;
+
 /// The running states of a customer, by campaign. A campaign that has neither counted nor deferred anything of the customer has
 /// no entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,14 +78,23 @@ impl CampaignState {
 }
 
 impl Running {
-    /// Parses a text that [`Self::to_text`] returned.
-    pub fn parse(text: &str) -> Result<Self, Error> {
-        serde_json::from_str(text).map_err(|error| Error::Internal(format!("customer.running: {error}")))
+    /// Parses bytes that [`Self::to_head`] returned, or the JSON of earlier releases. A new customer has no bytes.
+    pub fn parse(head: &[u8]) -> Result<Self, Error> {
+        let failed = |error: &dyn std::fmt::Display| Error::Internal(format!("customer.head: {error}"));
+        match head.split_first() {
+            Some((&MESSAGE_PACK, states)) => rmp_serde::from_slice(states).map_err(|error| failed(&error)),
+            Some((b'{', _)) => serde_json::from_slice(head).map_err(|error| failed(&error)),
+            None => Ok(Self::default()),
+            Some(_) => Err(failed(&"an unknown format")),
+        }
     }
 
     /// Serialises the states for the row of the customer.
-    pub fn to_text(&self) -> Result<String, Error> {
-        serde_json::to_string(self).map_err(|error| Error::Internal(format!("customer.running: {error}")))
+    pub fn to_head(&self) -> Result<Vec<u8>, Error> {
+        let mut head = vec![MESSAGE_PACK];
+        rmp_serde::encode::write_named(&mut head, self)
+            .map_err(|error| Error::Internal(format!("customer.head: {error}")))?;
+        Ok(head)
     }
 
     pub fn get(&self, campaign: CampaignId) -> Option<&CampaignState> {
@@ -123,5 +135,42 @@ impl Running {
         let before = self.campaigns.len();
         self.campaigns.retain(|id, _| set.get(*id).is_some_and(|campaign| campaign.counts()));
         self.campaigns.len() < before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::time::Instant;
+
+    fn running() -> Running {
+        let last = Key { at: Instant(1_764_417_600_000_000), external_id: "order-10017".to_owned() };
+        let mut running = Running::default();
+        for campaign in 1..=4 {
+            let standing = running.entry(CampaignId(campaign));
+            standing.state =
+                State { last: Some(last.clone()), evidence_from: Some(last.clone()), count: 2, ..State::default() };
+            (standing.since_checkpoint, standing.standing_awards, standing.has_checkpoints) = (17, 3, campaign == 1);
+        }
+        running
+    }
+
+    #[test]
+    fn a_head_is_read_as_it_was_written() {
+        let head = running().to_head().unwrap();
+        assert_eq!(Running::parse(&head).unwrap(), running());
+        let json = serde_json::to_vec(&running()).unwrap();
+        assert_eq!(Running::parse(&json).unwrap(), running());
+        assert!(4 * head.len() < 3 * json.len(), "{} of {} bytes", head.len(), json.len());
+        assert_eq!(Running::parse(b"").unwrap(), Running::default());
+    }
+
+    #[test]
+    fn what_is_no_head_is_refused() {
+        let head = running().to_head().unwrap();
+        let newer = [&[MESSAGE_PACK + 1], &head[1..]].concat();
+        for wrong in [&newer, &head[..head.len() - 1], b"torn", b"{\"1\":"] {
+            assert!(Running::parse(wrong).is_err(), "{}", wrong.escape_ascii());
+        }
     }
 }

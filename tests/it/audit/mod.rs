@@ -8,6 +8,7 @@ use windfall::app::audit::difference::Difference;
 use windfall::app::jobs::settlement;
 use windfall::app::recorder::fact::Fact;
 use windfall::app::refund::{self, RecordRefund};
+use windfall::app::stored::running::Running;
 use windfall::engine::lifecycle::Status;
 use windfall::engine::time::Instant;
 
@@ -95,7 +96,7 @@ const fn mended(sql: &'static str, told: &'static [&'static str]) -> Case {
 }
 
 /// In the statements, `{ada}` and `{bob}` stand for the keys of the customers, `{pairs}` and `{limited}` for those of the
-/// campaigns.
+/// campaigns. `{unmarked}` stands for a head of ada that says that there are no checkpoints.
 const CASES: &[Case] = &[
     // Orphans.
     Case {
@@ -257,11 +258,11 @@ const CASES: &[Case] = &[
         &["customer ada: version: recorded 0, expected at least "],
     ),
     mended(
-        "UPDATE customer SET running = '{}' WHERE id = {ada}",
+        "UPDATE customer SET head = '{}' WHERE id = {ada}",
         &["customer ada: campaign", "(pairs): running state: recorded ", ", expected State"],
     ),
     mended(
-        "UPDATE customer SET running = 'torn' WHERE id = {ada}",
+        "UPDATE customer SET head = 'torn' WHERE id = {ada}",
         &["customer ada: running states: recorded torn, expected "],
     ),
     mended(
@@ -273,7 +274,7 @@ const CASES: &[Case] = &[
         &["customer bob: campaign", "(limited): checkpoint at purchase bob-", "recorded torn, expected State"],
     ),
     mended(
-        "UPDATE customer SET running = replace(running, '\"c\":', '\"p\":false,\"c\":') WHERE id = {ada}",
+        "UPDATE customer SET head = '{unmarked}' WHERE id = {ada}",
         &["customer ada: campaign", "(pairs): checkpoints: recorded none, expected some"],
     ),
     mended(
@@ -352,6 +353,9 @@ async fn check(engine: Engine, case: &Case) {
     let id = |name: &str| campaigns.all().iter().find(|campaign| campaign.row.name == name).unwrap().id().0.to_string();
     let sql = case.sql.replace("{ada}", ADA).replace("{bob}", BOB);
     let sql = sql.replace("{pairs}", &id(PAIRS)).replace("{limited}", &id(LIMITED));
+    let mut head = json!(Running::parse(&test.customer("ada").await.unwrap().head).unwrap());
+    head[id(PAIRS)]["p"] = json!(false);
+    let sql = sql.replace("{unmarked}", &head.to_string());
     let awards = [test.awards("ada").await, test.awards("bob").await];
     tamper(&test, &sql).await;
 
@@ -416,7 +420,7 @@ async fn all_at_once_is_mended_too() {
         for sql in [
             "DELETE FROM award WHERE number IN (2, 5, 8)",
             "UPDATE award SET points = points + 1 WHERE number = 3",
-            "UPDATE customer SET balance = 0, lifetime = 0, award_number = 0, ledger_sequence = 0, running = '{}'",
+            "UPDATE customer SET balance = 0, lifetime = 0, award_number = 0, ledger_sequence = 0, head = '{}'",
             "UPDATE checkpoint SET state = '{}'",
             "UPDATE budget SET points_used = 0",
             "DELETE FROM campaign_stat",

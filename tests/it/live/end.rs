@@ -18,6 +18,8 @@ use crate::support::sqlite::Sqlite;
 
 /// The lifetime of a token: long enough to connect, and short enough to wait for its end.
 const SHORT: Duration = Duration::from_secs(3);
+/// The pause between two purchases.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// Asserts that the connection ends without another message about an operation.
 async fn connection_ends(follower: Follower, code: u16) {
@@ -57,6 +59,8 @@ async fn a_token_that_expires_ends_them_and_a_new_one_goes_on() {
             while !stop.load(Ordering::SeqCst) {
                 shop.buy("ada", number).await;
                 number += 1;
+                // A fast machine would buy so much that the followers exceed their rate limit.
+                tokio::time::sleep(PAUSE).await;
             }
         }
     });
