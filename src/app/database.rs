@@ -23,6 +23,7 @@ use tokio::time::{Instant as Monotonic, sleep, timeout};
 
 use super::failure::{code, is_lock_timeout};
 use super::node::FORMAT;
+use super::write_ahead_log::{MAX_PAGES, WriteAheadLog};
 use super::writes::Writes;
 use crate::config;
 
@@ -34,9 +35,6 @@ const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 const SQLITE_STATEMENTS: usize = 400;
 /// The size of the page caches of all connections of an SQLite pool together, in KiB.
 const SQLITE_PAGES_KIB: u32 = 64 << 10;
-/// The number of pages in the write-ahead log at which a commit copies them into the database: 32 MiB. A page that many commits
-/// change is then copied once.
-const SQLITE_CHECKPOINT_PAGES: u32 = 8_192;
 /// The maximum number of batches that are not committed yet on PostgreSQL: one is evaluated, the others are in their COMMIT.
 /// SQLite has one connection that writes, so a batch that began earlier would only be smaller.
 pub const MAX_OPEN_BATCHES: usize = 3;
@@ -100,6 +98,8 @@ pub struct Database {
     write: DatabaseConnection,
     read: DatabaseConnection,
     statements: Arc<AtomicU64>,
+    /// `None` on PostgreSQL.
+    log: Option<WriteAheadLog>,
     writes: Writes,
     begins: Begins,
     /// Each transaction is READ COMMITTED by itself, or needs no isolation level (SQLite).
@@ -120,6 +120,7 @@ impl Database {
                 write: pool.clone(),
                 read: pool,
                 statements,
+                log: None,
                 writes,
                 begins,
                 is_isolated,
@@ -130,8 +131,9 @@ impl Database {
         let mut write = sea_orm::Database::connect(sqlite_options(url, 1, true)).await?;
         let mut read = sea_orm::Database::connect(sqlite_options(url, SQLITE_READERS, false)).await?;
         let statements = count_statements([&mut write, &mut read]);
+        let log = WriteAheadLog::start(sqlite_options(url, 1, false), Arc::clone(&statements)).await?;
         let max_connections = 1 + SQLITE_READERS;
-        Ok(Self { write, read, statements, writes, begins, is_isolated: true, max_connections })
+        Ok(Self { write, read, statements, log: Some(log), writes, begins, is_isolated: true, max_connections })
     }
 
     /// Returns how many statements were sent so far. Tests use it to show that the cost of a request does not grow with its rows.
@@ -386,6 +388,9 @@ impl Database {
 
     /// Closes all connections. Otherwise the latest changes of an SQLite database stay in the write-ahead log.
     pub async fn close(self) -> Result<(), DbErr> {
+        if let Some(log) = self.log {
+            log.close().await?;
+        }
         self.read.close().await?;
         self.write.close().await
     }
@@ -540,7 +545,7 @@ fn sqlite_options(url: &str, connections: u32, create: bool) -> ConnectOptions {
                 .busy_timeout(SQLITE_BUSY_TIMEOUT)
                 .statement_cache_capacity(SQLITE_STATEMENTS)
                 .pragma("cache_size", cache_size.clone())
-                .pragma("wal_autocheckpoint", SQLITE_CHECKPOINT_PAGES.to_string())
+                .pragma("wal_autocheckpoint", MAX_PAGES.to_string())
                 .pragma("temp_store", "MEMORY")
         })
         .map_sqlx_sqlite_pool_opts(|options| {

@@ -29,6 +29,7 @@ pub mod share;
 pub mod stats;
 pub mod stored;
 pub mod viewer;
+mod write_ahead_log;
 pub mod writes;
 
 use std::sync::Arc;

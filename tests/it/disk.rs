@@ -56,6 +56,21 @@ async fn limit_pages(app: &App, pages: u32) {
     tx.commit().await.unwrap();
 }
 
+/// The write-ahead log is copied into the file although no commit finds it long enough.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_log_is_copied_beside_the_writes() {
+    let test = TestApp::start(Engine::Sqlite).await;
+    test.buy("ada", "p0", NOW, "1.00").await.unwrap();
+    let file = PathBuf::from(test.url.strip_prefix("sqlite://").unwrap());
+    let copied = async {
+        // The bytes of the customer are in the file itself, not only in its log.
+        while !std::fs::read(&file).unwrap().windows(3).any(|bytes| bytes == b"ada") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, copied).await.expect("the log is copied");
+}
+
 /// SQLite rolls back by itself when the file is full. What is recorded afterwards must be committed nevertheless.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_full_file_loses_nothing_that_was_acknowledged() {
