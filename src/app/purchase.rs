@@ -17,7 +17,7 @@ use super::stored::history::refunds;
 use super::stored::purchase::with_refunds;
 use super::viewer::{Reader, Shop};
 use crate::engine::money::{Currency, MAX_MINOR, MoneyError};
-use crate::engine::purchase::{Key, Line, Purchase};
+use crate::engine::purchase::{Key, Line, Purchase, Rounding};
 use crate::engine::time::{Instant, parse_instant};
 
 /// How far `purchasedAt` may be ahead of the server's clock, in µs.
@@ -241,6 +241,6 @@ pub struct Net {
 /// Computes the net of a purchase and of its lines.
 pub fn net(row: &purchase::Model, refunds: &[refund::Model]) -> Result<Net, Error> {
     let purchase = with_refunds(row, refunds)?;
-    let (total, left, currency) = (purchase.net(), purchase.net_lines(), purchase.currency);
+    let (total, left, currency) = (purchase.net(), purchase.net_lines(Rounding::Down), purchase.currency);
     Ok(Net { total, lines: purchase.lines.into_iter().zip(left).collect(), currency })
 }

@@ -3,8 +3,7 @@
 use super::goal::Goal;
 use super::purchase::Key;
 use super::rule::{Campaign, Eligible};
-use super::time::Instant;
-use super::window::{Interval, WindowRule};
+use super::window::Interval;
 
 /// Returns the evidence of an award, oldest first. `from` is its first purchase and `by` the reaching purchase. `eligible`
 /// contains at least the customer's eligible purchases from `from` to `by`, in order.
@@ -13,11 +12,11 @@ pub fn evidence<'a>(campaign: Campaign<'_>, from: &Key, by: &Key, eligible: &'a 
     match &campaign.rule.goal {
         Goal::EveryPurchase => within.filter(|purchase| purchase.key == *by).collect(),
         Goal::Streak { purchases_per_window, .. } => first_of_each_window(campaign, *purchases_per_window, within),
-        Goal::Purchases { .. } | Goal::Spend { .. } | Goal::Distinct { .. } => within.collect(),
+        Goal::Purchases { .. } | Goal::Spend { .. } | Goal::Units { .. } | Goal::Distinct { .. } => within.collect(),
     }
 }
 
-/// Returns the first `k` of the purchases in each calendar window.
+/// Returns the first `k` of the purchases in each window of a streak.
 fn first_of_each_window<'a>(
     campaign: Campaign<'_>,
     k: i32,
@@ -29,7 +28,7 @@ fn first_of_each_window<'a>(
     for purchase in purchases {
         let at = purchase.key.at;
         if !window.is_some_and(|window| window.contains(at)) {
-            window = calendar_window(campaign, at);
+            window = campaign.fixed_window(at);
             seen = 0;
         }
         seen += 1;
@@ -38,12 +37,4 @@ fn first_of_each_window<'a>(
         }
     }
     first
-}
-
-fn calendar_window(campaign: Campaign<'_>, at: Instant) -> Option<Interval> {
-    let Campaign { rule, period, .. } = campaign;
-    match &rule.window {
-        WindowRule::Calendar(calendar) => Some(calendar.window_at(&rule.time_zone, period.starts_at, at)),
-        _ => None,
-    }
 }

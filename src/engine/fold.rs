@@ -163,7 +163,7 @@ impl<'a> Fold<'a> {
         let seen_to = self.seen_to().cloned();
         let expired_to = seen_to.clone().map(|seen_to| seen_to.min(old.clone()));
         if let Some(expired_to) = expired_to {
-            self.tail.state.expire(&self.campaign.rule.goal, &self.purchases[..next], expired_to);
+            self.tail.state.expire(&self.purchases[..next], expired_to);
         }
         if seen_to.as_ref() < Some(&old) {
             // Asks for all that is too old by the last purchase of the chunk, so that the others need not ask one by one.

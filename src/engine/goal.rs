@@ -30,6 +30,13 @@ pub enum Goal {
         /// From 1 to [`MAX_DISTINCT`].
         at_least: i32,
     },
+    /// Reached at the purchase at which the sum of the units of the matching lines reaches `at_least`; with `repeat` also at each
+    /// further multiple.
+    Units {
+        /// At least 1.
+        at_least: i32,
+        repeat: bool,
+    },
     /// Reached at the k-th purchase of the last of n consecutive windows with at least k purchases each.
     Streak {
         /// The number n of windows, at least 1.
@@ -55,7 +62,10 @@ impl Goal {
     pub const fn repeats(&self) -> bool {
         match self {
             Self::EveryPurchase => true,
-            Self::Purchases { repeat, .. } | Self::Spend { repeat, .. } | Self::Streak { repeat, .. } => *repeat,
+            Self::Purchases { repeat, .. }
+            | Self::Spend { repeat, .. }
+            | Self::Units { repeat, .. }
+            | Self::Streak { repeat, .. } => *repeat,
             Self::Distinct { .. } => false,
         }
     }
@@ -75,6 +85,7 @@ mod tests {
             (Goal::EveryPurchase, json!("every_purchase")),
             (Goal::Purchases { at_least: 3, repeat }, json!({"purchases": {"at_least": 3, "repeat": true}})),
             (Goal::Spend { at_least, repeat }, json!({"spend": {"at_least": 2_000, "repeat": true}})),
+            (Goal::Units { at_least: 6, repeat }, json!({"units": {"at_least": 6, "repeat": true}})),
             (Goal::Distinct { of: DistinctOf::Sku, at_least: 2 }, json!({"distinct": {"of": "SKU", "at_least": 2}})),
             (
                 Goal::Streak { length: 4, purchases_per_window: 1, repeat },

@@ -371,12 +371,12 @@ impl Rolling {
                 if !self.used.is_empty() {
                     return;
                 }
-                Tally::of_one(&self.goal, &purchase).take_back(&mut self.folded.0);
+                Tally::of_one(&purchase).take_back(&mut self.folded.0);
             }
             Phase::Front => {}
         }
         if purchase.key < too_old(from, self.duration) {
-            self.unused.take_out(&Tally::of_one(&self.goal, &purchase));
+            self.unused.take_out(&Tally::of_one(&purchase));
         } else {
             self.push_front(&purchase);
         }
@@ -387,7 +387,7 @@ impl Rolling {
             self.front.push((purchase.key.at, Tally::default()));
         }
         if let Some((_, tally)) = self.front.last_mut() {
-            tally.put_in(&self.goal, purchase);
+            tally.put_in(purchase);
         }
     }
 
@@ -464,7 +464,7 @@ impl Rolling {
             // A purchase of `ahead` counts if it lies in the window.
             let closes = opens.plus(self.duration);
             while let Some(purchase) = coming.next_if(|purchase| purchase.key.at < closes) {
-                self.unused.put_in(&self.goal, purchase);
+                self.unused.put_in(purchase);
             }
             steps.push(Step { opens, current: self.unused.current(&self.goal) });
             self.unused.take_out(&tally);
@@ -494,9 +494,9 @@ impl Tally {
         Self { count: state.count, sum: state.sum, items: state.items.clone() }
     }
 
-    fn of_one(goal: &Goal, purchase: &Eligible) -> Self {
+    fn of_one(purchase: &Eligible) -> Self {
         let mut tally = Self::default();
-        tally.put_in(goal, purchase);
+        tally.put_in(purchase);
         tally
     }
 
@@ -511,11 +511,9 @@ impl Tally {
         (state.count, state.sum, state.items) = (counted.count, counted.sum, counted.items);
     }
 
-    fn put_in(&mut self, goal: &Goal, purchase: &Eligible) {
+    fn put_in(&mut self, purchase: &Eligible) {
         self.count += 1;
-        if matches!(goal, Goal::Spend { .. }) {
-            self.sum += purchase.amount;
-        }
+        self.sum += purchase.adds;
         for item in &purchase.items {
             *self.items.entry(item.clone()).or_default() += 1;
         }
@@ -545,7 +543,7 @@ impl Tally {
     /// Returns what the goal counts.
     fn current(&self, goal: &Goal) -> i64 {
         match goal {
-            Goal::Spend { .. } => self.sum,
+            Goal::Spend { .. } | Goal::Units { .. } => self.sum,
             Goal::Distinct { .. } => self.items.len() as i64,
             _ => self.count,
         }

@@ -29,9 +29,9 @@ pub struct Progress {
 /// Whether the customer can earn an award now. The API calls this the state of the progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Standing {
-    /// No window is open.
+    /// No window is open, and no streak is alive.
     NotStarted,
-    /// The open window can give an award.
+    /// The open window can give an award, or a streak is alive between two occurrences.
     InProgress,
     /// The open window can give no further award.
     Reached,
@@ -47,6 +47,8 @@ pub enum Unit {
     Money,
     /// Different articles or categories.
     Distinct,
+    /// Units of articles.
+    Units,
     /// Complete windows of a streak.
     Windows,
 }
@@ -57,18 +59,18 @@ pub fn need(campaign: Campaign<'_>, tail: &State, at: Instant) -> Option<Need> {
     lookback::need(campaign, tail, at, ahead(campaign, tail, at))
 }
 
-/// Returns the window that contains `at` if the tail is already in a later one.
+/// Returns the window that contains `at` if the tail is already in a later one. For a streak between two occurrences, returns the
+/// time between them.
 fn ahead(campaign: Campaign<'_>, tail: &State, at: Instant) -> Option<Interval> {
-    let now = fixed_window(campaign, at)?;
+    let now = campaign.fixed_window(at).or_else(|| between_occurrences(campaign, at))?;
     tail.window.filter(|window| window.opens > now.opens).map(|_| now)
 }
 
-/// Returns the window that contains `at` if the bounds of the rule's windows depend on time alone.
-fn fixed_window(campaign: Campaign<'_>, at: Instant) -> Option<Interval> {
-    let Campaign { rule, period, .. } = campaign;
-    match &rule.window {
-        WindowRule::Calendar(calendar) => Some(calendar.window_at(&rule.time_zone, period.starts_at, at)),
-        WindowRule::Recurring(recurring) => recurring.window_at(&rule.time_zone, at),
+/// Returns the time between two occurrences that contains `at`, for a streak over occurrences. Other goals count nothing then.
+fn between_occurrences(campaign: Campaign<'_>, at: Instant) -> Option<Interval> {
+    let rule = campaign.rule;
+    match (&rule.window, &rule.goal) {
+        (WindowRule::Recurring(recurring), Goal::Streak { .. }) => Some(recurring.gap_at(&rule.time_zone, at)),
         _ => None,
     }
 }
@@ -91,23 +93,23 @@ pub fn progress(
         matches!(rule.window, WindowRule::Timer { reopens: false, .. }) && window.is_none() && state.window.is_some();
     let only_window = rule.window.is_only_one();
     let full = window.is_some() && window_is_full(campaign, state, window, awards_earned);
+    let counted = match window {
+        Some(window) => current(campaign, state, unused, window),
+        None => run_between(campaign, state, at),
+    };
     let exhausted = left == Some(0) || closed_for_good || (full && only_window);
     let standing = if exhausted {
         Standing::Exhausted
-    } else if window.is_none() {
-        Standing::NotStarted
     } else if full {
         Standing::Reached
-    } else {
+    } else if window.is_some() || counted > 0 {
         Standing::InProgress
+    } else {
+        Standing::NotStarted
     };
     let (unit, target) = target(&rule.goal);
     let reached_for_good = exhausted && matches!(rule.goal, Goal::Streak { repeat: false, .. });
-    let current = match window {
-        _ if reached_for_good => target,
-        Some(window) => current(campaign, state, unused, window).min(target),
-        None => 0,
-    };
+    let current = if reached_for_good { target } else { counted.min(target) };
     let next_window = match (&rule.window, window) {
         (WindowRule::Recurring(recurring), None) => {
             recurring.next_window(&rule.time_zone, at).filter(|next| next.opens < period.interval().closes)
@@ -131,7 +133,7 @@ pub fn progress(
 fn current_window(campaign: Campaign<'_>, state: &State, unused: Option<Step>, at: Instant) -> Option<Interval> {
     match &campaign.rule.window {
         WindowRule::Campaign => Some(campaign.period.interval()),
-        WindowRule::Calendar(_) | WindowRule::Recurring(_) => fixed_window(campaign, at),
+        WindowRule::Calendar(_) | WindowRule::Recurring(_) => campaign.fixed_window(at),
         WindowRule::Session { .. } | WindowRule::Timer { .. } => state.window.filter(|window| at < window.closes),
         WindowRule::Rolling { duration } => {
             unused.map(|Step { opens, .. }| Interval { opens, closes: opens.plus(duration.micros()) })
@@ -162,19 +164,30 @@ fn current(campaign: Campaign<'_>, state: &State, unused: Option<Step>, window: 
     }
     let in_window = is_in(campaign, state, window);
     match &campaign.rule.goal {
-        Goal::Streak { purchases_per_window, .. } => {
-            // A run lasts until the window after its last complete window closes.
-            let complete = state.count >= i64::from(*purchases_per_window);
-            let alive = state.window.is_some_and(|before| complete && before.closes == window.opens);
-            if in_window || alive { state.run } else { 0 }
-        }
+        Goal::Streak { .. } if in_window || is_alive(campaign, state, window) => state.run,
+        Goal::Streak { .. } => 0,
         _ if !in_window => 0,
         _ if state.done => i64::MAX,
         Goal::EveryPurchase => 0,
         Goal::Purchases { .. } => state.count,
-        Goal::Spend { .. } => state.sum,
+        Goal::Spend { .. } | Goal::Units { .. } => state.sum,
         Goal::Distinct { .. } => state.items.len() as i64,
     }
+}
+
+/// Whether a streak can continue in the window `next`, which has no purchases yet. A run lasts until the window after its last
+/// complete window closes.
+fn is_alive(campaign: Campaign<'_>, state: &State, next: Interval) -> bool {
+    let Goal::Streak { purchases_per_window, .. } = campaign.rule.goal else { return false };
+    let complete = state.count >= i64::from(purchases_per_window);
+    complete && state.window.is_some_and(|before| campaign.follows(before, next))
+}
+
+/// Returns the run of a streak that is alive between two occurrences.
+fn run_between(campaign: Campaign<'_>, state: &State, at: Instant) -> i64 {
+    let WindowRule::Recurring(recurring) = &campaign.rule.window else { return 0 };
+    let next = recurring.next_window(&campaign.rule.time_zone, at);
+    if next.is_some_and(|next| is_alive(campaign, state, next)) { state.run } else { 0 }
 }
 
 fn target(goal: &Goal) -> (Unit, i64) {
@@ -182,6 +195,7 @@ fn target(goal: &Goal) -> (Unit, i64) {
         Goal::EveryPurchase => (Unit::Purchases, 1),
         Goal::Purchases { at_least, .. } => (Unit::Purchases, i64::from(*at_least)),
         Goal::Spend { at_least, .. } => (Unit::Money, *at_least),
+        Goal::Units { at_least, .. } => (Unit::Units, i64::from(*at_least)),
         Goal::Distinct { at_least, .. } => (Unit::Distinct, i64::from(*at_least)),
         Goal::Streak { length, .. } => (Unit::Windows, i64::from(*length)),
     }

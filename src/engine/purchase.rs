@@ -50,7 +50,7 @@ pub struct Line {
     /// The shop's category of the article, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub category: Option<String>,
-    /// At least 1. No goal counts the quantity.
+    /// At least 1. The goal `units` counts it.
     pub quantity: i32,
     /// In minor units, at least 0. The amounts of the lines need not sum to the total.
     pub amount: i64,
@@ -74,6 +74,13 @@ pub struct RefundLine {
     pub sku: String,
     /// In minor units, above 0.
     pub amount: i64,
+}
+
+/// How a fraction becomes a whole number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounding {
+    Down,
+    Up,
 }
 
 impl Line {
@@ -106,9 +113,9 @@ impl Purchase {
         left(self.total, refunded)
     }
 
-    /// Returns the net of each line, in line order: `floor(left × net ÷ rest)`, or 0 if `rest` is 0. See "Net" in
-    /// `docs/semantics.md`.
-    pub fn net_lines(&self) -> Vec<i64> {
+    /// Returns the net of each line, in line order: `left × net ÷ rest`, rounded as `rounding` says, or 0 if `rest` is 0. See
+    /// "Net" in `docs/semantics.md`.
+    pub fn net_lines(&self, rounding: Rounding) -> Vec<i64> {
         let by_line = self.refunds.iter().filter(|refund| !refund.lines.is_empty());
         let rest = left(self.total, by_line.clone().map(|refund| i128::from(refund.amount)).sum());
         if rest == 0 {
@@ -131,8 +138,13 @@ impl Purchase {
             .into_iter()
             .map(|left| {
                 // The share is at most `left`, because `net` is at most `rest`: all refunds include those with lines.
-                let share = i128::from(left) * i128::from(net) / i128::from(rest);
-                i64::try_from(share).unwrap_or(i64::MAX)
+                let share = i128::from(left) * i128::from(net);
+                let rest = i128::from(rest);
+                let rounded = match rounding {
+                    Rounding::Down => share / rest,
+                    Rounding::Up => (share + rest - 1) / rest,
+                };
+                i64::try_from(rounded).unwrap_or(i64::MAX)
             })
             .collect()
     }
@@ -246,15 +258,16 @@ mod tests {
     #[test]
     fn a_refund_without_lines_shrinks_every_line_in_proportion() {
         let bought = purchase(100, &[("a", 60), ("b", 41)], vec![refund(50, &[])]);
-        assert_eq!(bought.net_lines(), [30, 20]);
+        assert_eq!(bought.net_lines(Rounding::Down), [30, 20]);
+        assert_eq!(bought.net_lines(Rounding::Up), [30, 21]);
     }
 
     #[test]
     fn a_refund_that_names_a_sku_is_spread_over_its_lines_whatever_order_they_came_in() {
         let bought = purchase(100, &[("a", 20), ("b", 50), ("a", 30)], vec![refund(35, &[("a", 35)])]);
-        assert_eq!(bought.net_lines(), [0, 50, 15]);
+        assert_eq!(bought.net_lines(Rounding::Down), [0, 50, 15]);
         let bought = purchase(100, &[("a", 30), ("b", 50), ("a", 20)], vec![refund(35, &[("a", 35)])]);
-        assert_eq!(bought.net_lines(), [15, 50, 0]);
+        assert_eq!(bought.net_lines(Rounding::Down), [15, 50, 0]);
     }
 
     #[test]

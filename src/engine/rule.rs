@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::award::AwardRule;
 use super::goal::{DistinctOf, Goal};
 use super::money::Currency;
-use super::purchase::{Key, Purchase};
+use super::purchase::{Key, Line, Purchase, Rounding};
 use super::time::{Instant, IsoDuration};
 use super::window::{Interval, WindowRule};
 use super::zone::Zone;
@@ -46,6 +46,12 @@ pub struct Filter {
     pub categories: Option<Vec<String>>,
     /// A line matches only if its sku is one of these. At least one line must match.
     pub skus: Option<Vec<String>>,
+    /// A line whose category is one of these is excluded: it matches nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excluded_categories: Option<Vec<String>>,
+    /// A line whose sku is one of these is excluded: it matches nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excluded_skus: Option<Vec<String>>,
 }
 
 /// When a campaign counts purchases: its recorded boundaries.
@@ -98,6 +104,9 @@ pub struct Eligible {
     pub key: Key,
     /// The eligible amount in minor units, above 0.
     pub amount: i64,
+    /// What the purchase adds to the sum of a [`Goal::Spend`] or [`Goal::Units`]: the eligible amount or the units. 0 for other
+    /// goals.
+    pub adds: i64,
     /// The different articles or categories of the matching lines with a net above 0, sorted. Empty unless the goal is
     /// [`Goal::Distinct`].
     pub items: Vec<String>,
@@ -113,7 +122,45 @@ impl Rule {
 
     /// Whether what a purchase contributes depends on its lines.
     pub fn reads_lines(&self) -> bool {
-        self.filter.names_lines() || matches!(self.goal, Goal::Distinct { .. })
+        let of_lines = matches!(self.goal, Goal::Distinct { .. } | Goal::Units { .. });
+        of_lines || self.filter.names_lines() || self.filter.excludes()
+    }
+}
+
+impl Rule {
+    /// Returns the eligible amount of a purchase with this net, the units that [`Goal::Units`] counts, and the items that
+    /// [`Goal::Distinct`] counts. Returns `None` if no line matches. See "Eligible purchases" in `docs/semantics.md`.
+    fn of_lines(&self, purchase: &Purchase, net: i64) -> Option<(i64, i64, Vec<String>)> {
+        let filter = &self.filter;
+        let nets = purchase.net_lines(Rounding::Down);
+        let matching = || purchase.lines.iter().zip(&nets).filter(|(line, _)| filter.matches(line));
+        let amount = if filter.names_lines() {
+            matching().next()?;
+            let sum: i128 = matching().map(|(_, net)| i128::from(*net)).sum();
+            i64::try_from(sum).unwrap_or(i64::MAX).min(net)
+        } else if filter.excludes() {
+            if !purchase.lines.is_empty() && !matching().any(|(_, net)| *net > 0) {
+                return None;
+            }
+            // What is excluded is rounded up, so that no part of it counts.
+            let nets = purchase.net_lines(Rounding::Up);
+            let excluded = purchase.lines.iter().zip(nets).filter(|(line, _)| filter.is_excluded(line));
+            let sum: i128 = excluded.map(|(_, net)| i128::from(net)).sum();
+            i64::try_from((i128::from(net) - sum).max(0)).unwrap_or(net)
+        } else {
+            net
+        };
+        let mut items = Vec::new();
+        if let Goal::Distinct { of, .. } = self.goal {
+            items.extend(matching().filter(|(_, net)| **net > 0).filter_map(|(line, _)| match of {
+                DistinctOf::Sku => Some(line.sku.clone()),
+                DistinctOf::Category => line.category.clone(),
+            }));
+            items.sort_unstable();
+            items.dedup();
+        }
+        let units = if matches!(self.goal, Goal::Units { .. }) { units(matching()) } else { 0 };
+        Some((amount, units, items))
     }
 }
 
@@ -121,9 +168,60 @@ impl Filter {
     fn names_lines(&self) -> bool {
         self.categories.is_some() || self.skus.is_some()
     }
+
+    fn excludes(&self) -> bool {
+        self.excluded_categories.is_some() || self.excluded_skus.is_some()
+    }
+
+    fn is_excluded(&self, line: &Line) -> bool {
+        let named = |list: &Option<Vec<String>>, value: Option<&String>| {
+            list.as_ref().zip(value).is_some_and(|(list, value)| list.contains(value))
+        };
+        named(&self.excluded_categories, line.category.as_ref()) || named(&self.excluded_skus, Some(&line.sku))
+    }
+
+    fn matches(&self, line: &Line) -> bool {
+        among(&self.categories, line.category.as_ref()) && among(&self.skus, Some(&line.sku)) && !self.is_excluded(line)
+    }
+}
+
+/// Returns the units of lines with these nets: each line has the part of its quantity that is left, in millionths, and the sum is
+/// rounded to the nearest whole number, half up. A line whose amount is 0 has none.
+fn units<'a>(lines: impl Iterator<Item = (&'a Line, &'a i64)>) -> i64 {
+    const MILLION: i128 = 1_000_000;
+    let millionths = lines
+        .filter(|(line, _)| line.amount > 0)
+        .map(|(line, net)| i128::from(line.quantity) * i128::from(*net) * MILLION / i128::from(line.amount));
+    i64::try_from((millionths.sum::<i128>() + MILLION / 2) / MILLION).unwrap_or(i64::MAX)
+}
+
+/// Whether the value is in the list. No list means that every value is.
+fn among(list: &Option<Vec<String>>, value: Option<&String>) -> bool {
+    list.as_ref().is_none_or(|list| value.is_some_and(|value| list.contains(value)))
 }
 
 impl Campaign<'_> {
+    /// Returns the window that contains `at` if the bounds of the rule's windows depend on time alone.
+    pub(super) fn fixed_window(&self, at: Instant) -> Option<Interval> {
+        let Self { rule, period, .. } = self;
+        match &rule.window {
+            WindowRule::Calendar(calendar) => Some(calendar.window_at(&rule.time_zone, period.starts_at, at)),
+            WindowRule::Recurring(recurring) => recurring.window_at(&rule.time_zone, at),
+            _ => None,
+        }
+    }
+
+    /// Whether the window `next` directly follows the window `before`, as a streak requires.
+    pub(super) fn follows(&self, before: Interval, next: Interval) -> bool {
+        match &self.rule.window {
+            WindowRule::Recurring(recurring) => {
+                let after = recurring.next_window(&self.rule.time_zone, before.opens);
+                after.is_some_and(|after| after.opens == next.opens)
+            }
+            _ => before.closes == next.opens,
+        }
+    }
+
     /// Returns what the purchase contributes, or `None` if it is not eligible.
     pub fn eligible(&self, purchase: &Purchase) -> Option<Eligible> {
         match self.settled_revision {
@@ -135,9 +233,6 @@ impl Campaign<'_> {
     fn contribution(&self, purchase: &Purchase) -> Option<Eligible> {
         let Self { rule, period, .. } = self;
         let filter = &rule.filter;
-        let among = |list: &Option<Vec<String>>, value: Option<&String>| {
-            list.as_ref().is_none_or(|list| value.is_some_and(|value| list.contains(value)))
-        };
         if !period.contains(purchase.key.at)
             || purchase.currency != rule.currency
             || !among(&filter.channels, purchase.channel.as_ref())
@@ -145,37 +240,19 @@ impl Campaign<'_> {
             return None;
         }
         let net = purchase.net();
-        let distinct = if let Goal::Distinct { of, .. } = rule.goal { Some(of) } else { None };
-        let mut amount = net;
-        let mut items = Vec::new();
-        if filter.names_lines() || distinct.is_some() {
-            let matches = |line: &&super::purchase::Line| {
-                among(&filter.categories, line.category.as_ref()) && among(&filter.skus, Some(&line.sku))
-            };
-            if filter.names_lines() && !purchase.lines.iter().any(|line| matches(&line)) {
-                return None;
-            }
-            let net_lines = purchase.net_lines();
-            let matching = || purchase.lines.iter().zip(&net_lines).filter(|(line, _)| matches(line));
-            if filter.names_lines() {
-                let sum: i128 = matching().map(|(_, net)| i128::from(*net)).sum();
-                amount = i64::try_from(sum).unwrap_or(i64::MAX).min(net);
-            }
-            if let Some(of) = distinct {
-                items.extend(matching().filter(|(_, net)| **net > 0).filter_map(|(line, _)| match of {
-                    DistinctOf::Sku => Some(line.sku.clone()),
-                    DistinctOf::Category => line.category.clone(),
-                }));
-                items.sort_unstable();
-                items.dedup();
-            }
-        }
+        let (amount, units, items) =
+            if rule.reads_lines() { rule.of_lines(purchase, net)? } else { (net, 0, Vec::new()) };
+        let adds = match rule.goal {
+            Goal::Spend { .. } => amount,
+            Goal::Units { .. } if units == 0 => return None,
+            _ => units,
+        };
         if let WindowRule::Recurring(recurring) = &rule.window {
             // A purchase outside every occurrence is not eligible.
             recurring.window_at(&rule.time_zone, purchase.key.at)?;
         }
         let enough = net > 0 && amount > 0 && filter.min_amount.is_none_or(|least| amount >= least);
-        enough.then(|| Eligible { key: purchase.key.clone(), amount, items })
+        enough.then(|| Eligible { key: purchase.key.clone(), amount, adds, items })
     }
 }
 
@@ -219,6 +296,8 @@ pub fn faults(rule: &Rule, period: &Period) -> Vec<Fault> {
     range(listed(&rule.filter.channels), &["filter", "channels"], LIST);
     range(listed(&rule.filter.categories), &["filter", "categories"], LIST);
     range(listed(&rule.filter.skus), &["filter", "skus"], LIST);
+    range(listed(&rule.filter.excluded_categories), &["filter", "excludedCategories"], LIST);
+    range(listed(&rule.filter.excluded_skus), &["filter", "excludedSkus"], LIST);
     match &rule.window {
         WindowRule::Campaign => {}
         WindowRule::Calendar(calendar) => range(calendar.every >= 1, &["window", "calendar", "every"], ONE),
@@ -233,6 +312,7 @@ pub fn faults(rule: &Rule, period: &Period) -> Vec<Fault> {
         Goal::EveryPurchase => {}
         Goal::Purchases { at_least, .. } => range(*at_least >= 1, &["goal", "purchases", "atLeast"], ONE),
         Goal::Spend { at_least, .. } => range(money(*at_least), &["goal", "spend", "amount"], MONEY),
+        Goal::Units { at_least, .. } => range(*at_least >= 1, &["goal", "units", "atLeast"], ONE),
         Goal::Distinct { at_least, .. } => {
             let legal = (1..=super::goal::MAX_DISTINCT).contains(at_least);
             range(legal, &["goal", "distinct", "atLeast"], "must be 1 to 1000");
@@ -283,9 +363,9 @@ fn unsupported(rule: &Rule) -> Vec<Fault> {
             "a rolling window cannot be combined with maxPerWindow",
         ),
         (
-            streak && !rolling && !matches!(rule.window, WindowRule::Calendar(_)),
+            streak && !rolling && !matches!(rule.window, WindowRule::Calendar(_) | WindowRule::Recurring(_)),
             &["goal"],
-            "a streak requires a calendar window",
+            "a streak requires a calendar or recurring window",
         ),
         (streak && rule.max_per_window.is_some(), &["maxPerWindow"], "a streak cannot be combined with maxPerWindow"),
         (small_repeat, &["goal", "spend", "amount"], "a spend goal with repeat requires at least one major unit"),

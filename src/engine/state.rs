@@ -21,7 +21,7 @@ use super::rule::{Campaign, Eligible};
 use super::time::Instant;
 use super::window::{Interval, WindowRule};
 
-/// The most awards that one purchase gives for a `spend` goal with `repeat`. Further multiples count as reached and give no
+/// The most awards that one purchase gives for a `spend` or `units` goal with `repeat`. Further multiples count as reached and give no
 /// award.
 pub const MAX_MULTIPLES: i64 = 100;
 
@@ -39,7 +39,7 @@ pub struct State {
     /// windows, the unused purchases, whatever the goal.
     #[serde(rename = "n", skip_serializing_if = "is_zero")]
     pub count: i64,
-    /// The minor units counted towards the next award of a `spend` goal.
+    /// The minor units counted towards the next award of a `spend` goal, or the units of a `units` goal.
     #[serde(rename = "m", skip_serializing_if = "is_zero")]
     pub sum: i64,
     /// The different items counted so far. The value is 0, except in rolling windows, which take purchases back: there it is
@@ -79,7 +79,7 @@ impl State {
         let purchase = &purchases[next];
         let opened = match &campaign.rule.window {
             WindowRule::Rolling { duration } => {
-                self.expire(&campaign.rule.goal, &purchases[..next], too_old(purchase.key.at, duration.micros()));
+                self.expire(&purchases[..next], too_old(purchase.key.at, duration.micros()));
                 true
             }
             _ => self.enter_window(campaign, purchase.key.at),
@@ -123,11 +123,11 @@ impl State {
     }
 
     /// Resets what was counted in the window before `next`. The run of a streak continues only if that window was complete
-    /// and `next` opens when it closed. (A skipped day does not break a run: such windows do not exist.)
+    /// and `next` follows it. (A skipped day does not break a run: such windows do not exist.)
     fn leave_window(&mut self, campaign: Campaign<'_>, next: Interval) {
         if let Goal::Streak { purchases_per_window, .. } = campaign.rule.goal {
             let complete = self.count >= i64::from(purchases_per_window);
-            if !(complete && self.window.is_some_and(|before| before.closes == next.opens)) {
+            if !(complete && self.window.is_some_and(|before| campaign.follows(before, next))) {
                 self.run = 0;
             }
             if self.run == 0 {
@@ -150,7 +150,8 @@ impl State {
     pub(super) fn reaches(&self, goal: &Goal, purchase: &Eligible) -> bool {
         match goal {
             Goal::Purchases { at_least, .. } => self.count + 1 >= i64::from(*at_least),
-            Goal::Spend { at_least, .. } => self.sum + purchase.amount >= *at_least,
+            Goal::Spend { at_least, .. } => self.sum + purchase.adds >= *at_least,
+            Goal::Units { at_least, .. } => self.sum + purchase.adds >= i64::from(*at_least),
             Goal::Distinct { at_least, .. } => {
                 let new = purchase.items.iter().filter(|item| !self.items.contains_key(*item)).count();
                 (self.items.len() + new) as i64 >= i64::from(*at_least)
@@ -161,15 +162,13 @@ impl State {
 
     /// Rolling windows only: takes back the counted purchases up to `used_to`, because they are too old from now on. They must
     /// be in `earlier`. A caller that holds only the oldest ones calls this several times, each time with a later `used_to`.
-    pub fn expire(&mut self, goal: &Goal, earlier: &[Eligible], used_to: Key) {
+    pub fn expire(&mut self, earlier: &[Eligible], used_to: Key) {
         if self.used_to.as_ref().is_some_and(|before| *before >= used_to) {
             return;
         }
         for old in between(earlier, self.used_to.as_ref(), &used_to) {
             self.count -= 1;
-            if matches!(goal, Goal::Spend { .. }) {
-                self.sum -= old.amount;
-            }
+            self.sum -= old.adds;
             for item in &old.items {
                 if let Some(purchases) = self.items.get_mut(item) {
                     *purchases -= 1;
@@ -224,17 +223,8 @@ impl State {
                 self.count += 1;
                 i64::from(self.count >= i64::from(*at_least))
             }
-            Goal::Spend { at_least, repeat } => {
-                self.count += i64::from(rolling);
-                self.sum += purchase.amount;
-                let multiples = self.sum / at_least;
-                if *repeat {
-                    self.sum %= at_least;
-                    multiples.min(MAX_MULTIPLES)
-                } else {
-                    multiples.min(1)
-                }
-            }
+            Goal::Spend { at_least, repeat } => self.add_up(*at_least, *repeat, rolling, purchase),
+            Goal::Units { at_least, repeat } => self.add_up(i64::from(*at_least), *repeat, rolling, purchase),
             Goal::Distinct { at_least, .. } => {
                 self.count += i64::from(rolling);
                 for item in &purchase.items {
@@ -253,6 +243,19 @@ impl State {
         }
     }
 
+    /// Adds the purchase to the sum, and returns how many awards it reaches.
+    fn add_up(&mut self, at_least: i64, repeat: bool, rolling: bool, purchase: &Eligible) -> i64 {
+        self.count += i64::from(rolling);
+        self.sum += purchase.adds;
+        let multiples = self.sum / at_least;
+        if repeat {
+            self.sum %= at_least;
+            multiples.min(MAX_MULTIPLES)
+        } else {
+            multiples.min(1)
+        }
+    }
+
     /// Resets the counters after an award.
     fn after_reaching(&mut self, goal: &Goal, rolling: bool, by: &Key) {
         if rolling {
@@ -266,12 +269,14 @@ impl State {
             Goal::EveryPurchase => self.evidence_from = None,
             Goal::Purchases { repeat: true, .. } => self.count = 0,
             // The excess of the reaching purchase carries over, so this purchase is evidence of the next award too.
-            Goal::Spend { repeat: true, .. } => self.evidence_from = Some(by.clone()),
+            Goal::Spend { repeat: true, .. } | Goal::Units { repeat: true, .. } => {
+                self.evidence_from = Some(by.clone())
+            }
             // Counting starts again at the next window. `count` stays, so that this window is not completed again.
             Goal::Streak { repeat: true, .. } => self.run = 0,
             // `run` stays as long as it would without the award.
             Goal::Streak { .. } => self.done = true,
-            Goal::Purchases { .. } | Goal::Spend { .. } | Goal::Distinct { .. } => {
+            Goal::Purchases { .. } | Goal::Spend { .. } | Goal::Units { .. } | Goal::Distinct { .. } => {
                 self.done = true;
                 self.items.clear();
                 self.sum = 0;

@@ -145,8 +145,8 @@ impl From<IsoDuration> for String {
     }
 }
 
-/// A time of day on a local clock, to the minute.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+/// A time of day on a local clock, to the minute. The default is midnight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct LocalTime {
     hour: i8,
@@ -166,6 +166,10 @@ impl LocalTime {
             if value < end { Ok(value) } else { Err(TimeError::LocalTime) }
         };
         Ok(Self { hour: digits(hour, 24)?, minute: digits(minute, 60)? })
+    }
+
+    pub fn is_midnight(&self) -> bool {
+        *self == Self::default()
     }
 
     /// Returns this time of day on the given date.

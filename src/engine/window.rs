@@ -54,6 +54,9 @@ pub struct Calendar {
     pub every: i32,
     /// Used for [`CalendarUnit::Week`] only.
     pub week_starts_on: Weekday,
+    /// The local time at which each unit begins on its first day.
+    #[serde(default, skip_serializing_if = "LocalTime::is_midnight")]
+    pub day_starts_at: LocalTime,
 }
 
 /// One window per local occurrence. If `to` is not after `from`, the window closes on the next day. It belongs to the
@@ -138,16 +141,17 @@ impl Calendar {
     /// Returns the index of the unit that contains the instant. The date on a local clock is not enough: if the clock is
     /// set back across midnight, it shows the previous date again, although the new day has begun.
     fn unit_at(&self, zone: &Zone, at: Instant) -> i64 {
-        let mut unit = self.index(zone.date(at));
+        // A date is shown before its day begins, unless days begin at midnight.
+        let mut unit = self.index(zone.date(at)) - i64::from(!self.day_starts_at.is_midnight());
         while self.unit_bound(zone, unit + 1) <= at {
             unit += 1;
         }
         unit
     }
 
-    /// Returns the local midnight at which the unit begins, or [`Instant::FOREVER`] outside the calendar.
+    /// Returns the instant at which the unit begins, or [`Instant::FOREVER`] outside the calendar.
     fn unit_bound(&self, zone: &Zone, unit: i64) -> Instant {
-        self.first_day(unit).map_or(Instant::FOREVER, |date| zone.bound(date.at(0, 0, 0, 0)))
+        self.first_day(unit).map_or(Instant::FOREVER, |date| zone.bound(self.day_starts_at.on(date)))
     }
 
     /// Returns the index of the unit that contains the date. Days are counted from 1970-01-01, weeks from the first week
@@ -186,6 +190,10 @@ impl Calendar {
     }
 }
 
+/// In so many days, there is another occurrence: a clock change can swallow one, at most one per change, and five weeks contain
+/// at least four others.
+const DAYS_OF_OTHERS: i64 = 35;
+
 const EPOCH_DAY: Date = jiff::civil::date(1970, 1, 1);
 
 fn days(date: Date) -> i64 {
@@ -195,21 +203,30 @@ fn days(date: Date) -> i64 {
 impl Recurring {
     /// Returns the occurrence that contains the instant.
     pub fn window_at(&self, zone: &Zone, at: Instant) -> Option<Interval> {
-        self.occurrences(zone, at, 2).find(|window| window.contains(at))
+        self.occurrences(zone, at, -2, 2).find(|window| window.contains(at))
     }
 
     /// Returns the first occurrence that opens after the instant.
     pub fn next_window(&self, zone: &Zone, at: Instant) -> Option<Interval> {
-        // A clock change can swallow an occurrence, at most one per change. Five weeks contain at least four others.
-        self.occurrences(zone, at, 35).find(|window| window.opens > at)
+        self.occurrences(zone, at, -2, DAYS_OF_OTHERS).find(|window| window.opens > at)
     }
 
-    /// Returns the occurrences on the days around the instant, in order. Occurrences that contain no instant do not exist.
-    fn occurrences(&self, zone: &Zone, at: Instant, days_ahead: i64) -> impl Iterator<Item = Interval> {
+    /// Returns the time between two occurrences that contains the instant, which is in no occurrence.
+    pub fn gap_at(&self, zone: &Zone, at: Instant) -> Interval {
+        let before = self.occurrences(zone, at, -DAYS_OF_OTHERS, 2).take_while(|window| window.closes <= at).last();
+        let after = self.next_window(zone, at);
+        Interval {
+            opens: before.map_or(Instant::EPOCH, |window| window.closes),
+            closes: after.map_or(Instant::FOREVER, |window| window.opens),
+        }
+    }
+
+    /// Returns the occurrences from some days before the instant to some days after it, in order. Occurrences that contain no
+    /// instant do not exist. Those from two days before it on may contain the instant: one day for an occurrence that runs past
+    /// midnight, and one for a clock change that moved the local date a day ahead.
+    fn occurrences(&self, zone: &Zone, at: Instant, first: i64, last: i64) -> impl Iterator<Item = Interval> {
         let today = zone.date(at);
-        // Begins two days back: one day for an occurrence that runs past midnight, and one for a clock change that moved
-        // the local date a day ahead.
-        (-2..=days_ahead).filter_map(move |offset| {
+        (first..=last).filter_map(move |offset| {
             let date = today.checked_add(offset.days()).ok()?;
             if !self.weekdays.contains(&Weekday::of(date)) {
                 return None;
@@ -231,7 +248,7 @@ mod tests {
     use crate::engine::time::parse_instant;
 
     fn calendar(unit: CalendarUnit, every: i32) -> Calendar {
-        Calendar { unit, every, week_starts_on: Weekday::Monday }
+        Calendar { unit, every, week_starts_on: Weekday::Monday, day_starts_at: LocalTime::default() }
     }
 
     fn show(window: Interval) -> String {
@@ -253,6 +270,24 @@ mod tests {
         assert_eq!(window(Quarter, 1, "2026-04-01T00:00:00Z"), "2026-03-31T22:00:00Z 2026-06-30T22:00:00Z");
         assert_eq!(window(Year, 1, "2026-12-31T23:00:00Z"), "2026-12-31T23:00:00Z 2027-12-31T23:00:00Z");
         assert!(window(Year, i32::MAX, "2026-12-31T23:00:00Z").ends_with("unbounded"));
+    }
+
+    #[test]
+    fn a_day_begins_when_the_rule_says() {
+        let zone = Zone::parse("Europe/Vienna").unwrap();
+        let day_starts_at = LocalTime::parse("02:30").unwrap();
+        let window = |unit, t| {
+            let calendar = Calendar { day_starts_at, ..calendar(unit, 1) };
+            show(calendar.window_at(&zone, at("2026-03-01T12:00:00Z"), at(t)))
+        };
+        use CalendarUnit::{Day, Month};
+        assert_eq!(window(Day, "2026-03-28T01:29:59Z"), "2026-03-27T01:30:00Z 2026-03-28T01:30:00Z");
+        // The clock skips 02:30 on the 29th. The day begins at the change.
+        assert_eq!(window(Day, "2026-03-29T00:59:59Z"), "2026-03-28T01:30:00Z 2026-03-29T01:00:00Z");
+        assert_eq!(window(Day, "2026-03-29T01:00:00Z"), "2026-03-29T01:00:00Z 2026-03-30T00:30:00Z");
+        // It shows 02:30 twice on October 25th. The day begins at the earlier instant.
+        assert_eq!(window(Day, "2026-10-25T01:10:00Z"), "2026-10-25T00:30:00Z 2026-10-26T01:30:00Z");
+        assert_eq!(window(Month, "2026-05-01T00:29:59Z"), "2026-04-01T00:30:00Z 2026-05-01T00:30:00Z");
     }
 
     #[test]
@@ -280,6 +315,9 @@ mod tests {
         assert_eq!(fridays.window_at(&zone, at("2026-11-06T01:30:00Z")), None);
         let next = fridays.next_window(&zone, at("2026-11-06T21:00:00Z")).unwrap();
         assert_eq!(show(next), "2026-11-13T21:00:00Z 2026-11-14T01:00:00Z");
+        for t in ["2026-11-07T01:00:00Z", "2026-11-13T20:59:59Z"] {
+            assert_eq!(show(fridays.gap_at(&zone, at(t))), "2026-11-07T01:00:00Z 2026-11-13T21:00:00Z");
+        }
         // If `from` equals `to`, the window lasts one local day, which has 25 hours here.
         let sundays = Recurring { weekdays: vec![Weekday::Sunday], from: time("00:00"), to: time("00:00") };
         let window = sundays.window_at(&zone, at("2026-10-25T12:00:00Z")).unwrap();

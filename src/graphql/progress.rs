@@ -76,7 +76,7 @@ impl From<app::CampaignProgress> for CampaignProgress {
     fn from(app::CampaignProgress { campaign, progress, evaluating }: app::CampaignProgress) -> Self {
         let amount = |counted: i64| match progress.unit {
             Unit::Money => Decimal(campaign.rule.currency.format(i128::from(counted))),
-            Unit::Purchases | Unit::Distinct | Unit::Windows => counted.into(),
+            Unit::Purchases | Unit::Distinct | Unit::Units | Unit::Windows => counted.into(),
         };
         Self {
             evaluating,
@@ -99,7 +99,8 @@ impl From<app::CampaignProgress> for CampaignProgress {
 pub enum ProgressState {
     /// No window is open at the current instant.
     NotStarted,
-    /// A window is open and can still give an award. It may have no purchases yet.
+    /// A window is open and can still give an award. It may have no purchases yet. Or a streak over `recurring` windows is alive,
+    /// and its next window is not open yet.
     InProgress,
     /// The open window can give no further award: its goal is reached and does not repeat, or it has `maxPerWindow`
     /// awards.
@@ -118,6 +119,8 @@ pub enum ProgressUnit {
     Money,
     /// Different skus or categories. Goal: `distinct`.
     Distinct,
+    /// Units of the matching lines. Goal: `units`.
+    Units,
     /// Complete windows in a row. Goal: `streak`.
     Windows,
 }

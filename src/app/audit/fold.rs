@@ -96,7 +96,7 @@ impl<'a> Fold<'a> {
             }
             if let Some(last) = oldest.last() {
                 let after_last = Key { at: last.key.at, external_id: format!("{}\0", last.key.external_id) };
-                self.state.expire(&self.campaign.rule.goal, oldest, after_last);
+                self.state.expire(oldest, after_last);
                 oldest.clear();
             }
             let mut read = Vec::new();

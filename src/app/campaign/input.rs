@@ -66,6 +66,11 @@ pub struct FilterInput {
     pub channels: Option<Vec<String>>,
     pub categories: Option<Vec<String>>,
     pub skus: Option<Vec<String>>,
+    // What earlier releases did not know is left out if it is not given, so that requests from before are recognised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub excluded_categories: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub excluded_skus: Option<Vec<String>>,
 }
 
 /// A window as the client sent it.
@@ -79,6 +84,8 @@ pub enum WindowInput {
         every: i32,
         #[serde(default = "monday")]
         week_starts_on: Weekday,
+        #[serde(default = "midnight", skip_serializing_if = "is_midnight")]
+        day_starts_at: String,
     },
     Recurring {
         weekdays: Vec<Weekday>,
@@ -106,6 +113,14 @@ fn monday() -> Weekday {
     Weekday::Monday
 }
 
+fn midnight() -> String {
+    LocalTime::default().to_string()
+}
+
+fn is_midnight(time: &String) -> bool {
+    *time == midnight()
+}
+
 /// The only value of the window `campaign`, which has no fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -125,6 +140,11 @@ pub enum GoalInput {
     },
     Spend {
         amount: String,
+        #[serde(default)]
+        repeat: bool,
+    },
+    Units {
+        at_least: i32,
         #[serde(default)]
         repeat: bool,
     },
@@ -275,6 +295,8 @@ impl CampaignInput {
                 channels: filter.channels.clone(),
                 categories: filter.categories.clone(),
                 skus: filter.skus.clone(),
+                excluded_categories: filter.excluded_categories.clone(),
+                excluded_skus: filter.excluded_skus.clone(),
             }),
             window: window_input(&rule.window),
             goal: goal_input(&rule.goal, rule.currency),
@@ -365,7 +387,13 @@ impl Check {
 }
 
 fn check_filter(check: &mut Check, filter: FilterInput, currency: Option<Currency>) -> Filter {
-    let lists = [("channels", &filter.channels), ("categories", &filter.categories), ("skus", &filter.skus)];
+    let lists = [
+        ("channels", &filter.channels),
+        ("categories", &filter.categories),
+        ("skus", &filter.skus),
+        ("excludedCategories", &filter.excluded_categories),
+        ("excludedSkus", &filter.excluded_skus),
+    ];
     for (name, list) in lists {
         let list = list.as_deref().unwrap_or_default();
         if list.len() > MAX_FILTER_ENTRIES {
@@ -382,14 +410,17 @@ fn check_filter(check: &mut Check, filter: FilterInput, currency: Option<Currenc
         channels: filter.channels,
         categories: filter.categories,
         skus: filter.skus,
+        excluded_categories: filter.excluded_categories,
+        excluded_skus: filter.excluded_skus,
     }
 }
 
 fn check_window(check: &mut Check, window: WindowInput) -> Option<WindowRule> {
     Some(match window {
         WindowInput::Campaign(WholeCampaign::Whole) => WindowRule::Campaign,
-        WindowInput::Calendar { unit, every, week_starts_on } => {
-            WindowRule::Calendar(Calendar { unit, every, week_starts_on })
+        WindowInput::Calendar { unit, every, week_starts_on, day_starts_at } => {
+            let day_starts_at = check.local_time(&["window", "calendar", "dayStartsAt"], &day_starts_at)?;
+            WindowRule::Calendar(Calendar { unit, every, week_starts_on, day_starts_at })
         }
         WindowInput::Recurring { weekdays, from, to } => {
             let from = check.local_time(&["window", "recurring", "from"], &from);
@@ -415,6 +446,7 @@ fn check_goal(check: &mut Check, goal: GoalInput, currency: Option<Currency>) ->
             let at_least = check.amount(&["goal", "spend", "amount"], currency?, &amount)?;
             Goal::Spend { at_least, repeat }
         }
+        GoalInput::Units { at_least, repeat } => Goal::Units { at_least, repeat },
         GoalInput::Distinct { of, at_least } => Goal::Distinct { of, at_least },
         GoalInput::Streak { length, purchases_per_window, repeat } => {
             Goal::Streak { length, purchases_per_window, repeat }
@@ -440,9 +472,12 @@ fn window_input(window: &WindowRule) -> WindowInput {
     let text = |span: &IsoDuration| span.as_str().to_owned();
     match window {
         WindowRule::Campaign => WindowInput::Campaign(WholeCampaign::Whole),
-        WindowRule::Calendar(Calendar { unit, every, week_starts_on }) => {
-            WindowInput::Calendar { unit: *unit, every: *every, week_starts_on: *week_starts_on }
-        }
+        WindowRule::Calendar(Calendar { unit, every, week_starts_on, day_starts_at }) => WindowInput::Calendar {
+            unit: *unit,
+            every: *every,
+            week_starts_on: *week_starts_on,
+            day_starts_at: day_starts_at.to_string(),
+        },
         WindowRule::Recurring(Recurring { weekdays, from, to }) => {
             WindowInput::Recurring { weekdays: weekdays.clone(), from: from.to_string(), to: to.to_string() }
         }
@@ -459,6 +494,7 @@ fn goal_input(goal: &Goal, currency: Currency) -> GoalInput {
         Goal::Spend { at_least, repeat } => {
             GoalInput::Spend { amount: currency.format(i128::from(*at_least)), repeat: *repeat }
         }
+        Goal::Units { at_least, repeat } => GoalInput::Units { at_least: *at_least, repeat: *repeat },
         Goal::Distinct { of, at_least } => GoalInput::Distinct { of: *of, at_least: *at_least },
         Goal::Streak { length, purchases_per_window, repeat } => {
             GoalInput::Streak { length: *length, purchases_per_window: *purchases_per_window, repeat: *repeat }

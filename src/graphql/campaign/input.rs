@@ -109,9 +109,9 @@ pub struct CampaignUpdateInput {
     expires_after: MaybeUndefined<Duration>,
 }
 
-/// Which purchases count. A purchase must meet every condition that is not null. Its eligible amount is its net, but
-/// with `categories` or `skus` at most the sum of the nets of the matching lines. Each list has 1 to 500 entries of 1
-/// to 200 bytes.
+/// Which purchases count. A purchase must meet every condition that is not null. Its eligible amount is its net, but with
+/// `categories` or `skus` at most the sum of the nets of the matching lines. Excluded lines match nothing; if the filter names no
+/// `categories` or `skus`, their nets are subtracted. Each list has 1 to 500 entries of 1 to 200 bytes.
 #[derive(InputObject)]
 pub struct PurchaseFilterInput {
     /// The minimum of the eligible amount of a purchase, in major units. It must be above 0.
@@ -124,6 +124,10 @@ pub struct PurchaseFilterInput {
     /// At least one line of the purchase has one of these skus. Only lines that match both `categories` and `skus`
     /// count.
     skus: Option<Vec<String>>,
+    /// A line that has one of these categories is excluded, such as shipping or gift cards.
+    excluded_categories: Option<Vec<String>>,
+    /// A line that has one of these skus is excluded.
+    excluded_skus: Option<Vec<String>>,
 }
 
 /// How the eligible purchases of a customer are grouped: exactly one of these.
@@ -152,8 +156,8 @@ pub enum WholeCampaign {
     Whole,
 }
 
-/// Blocks of calendar units in the campaign's time zone. Each block is one window, which begins and ends at local
-/// midnight.
+/// Blocks of calendar units in the campaign's time zone. Each block is one window, which begins and ends at the local time
+/// `dayStartsAt`.
 #[derive(InputObject)]
 pub struct CalendarWindowInput {
     /// The unit of which the blocks consist.
@@ -164,6 +168,14 @@ pub struct CalendarWindowInput {
     /// The first day of a week. It matters only if `unit` is `WEEK`.
     #[graphql(default_with = "Weekday::Monday")]
     week_starts_on: Weekday,
+    /// The local time at which a unit begins on its first day. A shop that is open past midnight counts a purchase at 01:00 to
+    /// the day before with `"04:00"`.
+    #[graphql(default_with = "midnight()")]
+    day_starts_at: LocalTime,
+}
+
+fn midnight() -> LocalTime {
+    LocalTime("00:00".to_owned())
 }
 
 /// One window on each of the given weekdays, between two times of day in the campaign's time zone. Purchases outside
@@ -217,8 +229,10 @@ pub enum GoalInput {
     Spend(SpendGoalInput),
     /// A number of different skus or categories have been bought in a window.
     Distinct(DistinctGoalInput),
-    /// A number of consecutive calendar windows have enough purchases. This goal requires the window `calendar` and
-    /// cannot be combined with `maxPerWindow`.
+    /// The matching lines of a window have a number of units, such as six coffees.
+    Units(UnitsGoalInput),
+    /// A number of consecutive windows have enough purchases. This goal requires the window `calendar` or `recurring` and cannot be
+    /// combined with `maxPerWindow`.
     Streak(StreakGoalInput),
 }
 
@@ -260,7 +274,19 @@ pub struct DistinctGoalInput {
     at_least: i32,
 }
 
-/// The goal is reached when `length` consecutive calendar windows each have enough eligible purchases.
+/// The goal is reached when the units of the matching lines of a window sum to `atLeast`.
+#[derive(InputObject)]
+pub struct UnitsGoalInput {
+    /// The number of units that reaches the goal, at least 1.
+    at_least: i32,
+    /// Whether each further multiple of `atLeast` in the window reaches the goal again. What exceeds a multiple carries over to the
+    /// next award. One purchase gives at most 100 awards.
+    #[graphql(default = false)]
+    repeat: bool,
+}
+
+/// The goal is reached when `length` consecutive windows each have enough eligible purchases. The window must be
+/// `calendar` or `recurring`.
 #[derive(InputObject)]
 pub struct StreakGoalInput {
     /// The number of windows in a streak, at least 1.
@@ -347,6 +373,8 @@ impl From<PurchaseFilterInput> for app::FilterInput {
             channels: input.channels,
             categories: input.categories,
             skus: input.skus,
+            excluded_categories: input.excluded_categories,
+            excluded_skus: input.excluded_skus,
         }
     }
 }
@@ -355,8 +383,9 @@ impl From<WindowInput> for app::WindowInput {
     fn from(input: WindowInput) -> Self {
         match input {
             WindowInput::Campaign(whole) => Self::Campaign(whole.into()),
-            WindowInput::Calendar(CalendarWindowInput { unit, every, week_starts_on }) => {
-                Self::Calendar { unit: unit.into(), every, week_starts_on: week_starts_on.into() }
+            WindowInput::Calendar(CalendarWindowInput { unit, every, week_starts_on, day_starts_at }) => {
+                let (unit, week_starts_on) = (unit.into(), week_starts_on.into());
+                Self::Calendar { unit, every, week_starts_on, day_starts_at: day_starts_at.into() }
             }
             WindowInput::Recurring(RecurringWindowInput { weekdays, from, to }) => Self::Recurring {
                 weekdays: weekdays.into_iter().map(Into::into).collect(),
@@ -379,6 +408,7 @@ impl From<GoalInput> for app::GoalInput {
             GoalInput::Purchases(PurchasesGoalInput { at_least, repeat }) => Self::Purchases { at_least, repeat },
             GoalInput::Spend(SpendGoalInput { amount, repeat }) => Self::Spend { amount: amount.into(), repeat },
             GoalInput::Distinct(DistinctGoalInput { of, at_least }) => Self::Distinct { of: of.into(), at_least },
+            GoalInput::Units(UnitsGoalInput { at_least, repeat }) => Self::Units { at_least, repeat },
             GoalInput::Streak(StreakGoalInput { length, purchases_per_window, repeat }) => {
                 Self::Streak { length, purchases_per_window, repeat }
             }

@@ -11,8 +11,9 @@ use crate::graphql::money::Money;
 use crate::graphql::scalar::{DateTime, Decimal, Duration, LocalTime, Points};
 use crate::graphql::window::closes_at;
 
-/// Which purchases count. A purchase must meet every condition that is not null. Its eligible amount is its net, but
-/// with `categories` or `skus` at most the sum of the nets of the matching lines.
+/// Which purchases count. A purchase must meet every condition that is not null. Its eligible amount is its net, but with
+/// `categories` or `skus` at most the sum of the nets of the matching lines. Excluded lines match nothing; if the filter names no
+/// `categories` or `skus`, their nets are subtracted.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct PurchaseFilter {
     /// The minimum of the eligible amount of a purchase.
@@ -25,17 +26,23 @@ pub struct PurchaseFilter {
     /// At least one line of the purchase has one of these skus. Only lines that match both `categories` and `skus`
     /// count.
     skus: Option<Vec<String>>,
+    /// A line that has one of these categories is excluded.
+    excluded_categories: Option<Vec<String>>,
+    /// A line that has one of these skus is excluded.
+    excluded_skus: Option<Vec<String>>,
 }
 
 impl PurchaseFilter {
     /// Returns `None` if the rule has no filter.
     pub(super) fn of(rule: &Rule) -> Option<Self> {
-        let Filter { min_amount, channels, categories, skus } = rule.filter.clone();
+        let Filter { min_amount, channels, categories, skus, excluded_categories, excluded_skus } = rule.filter.clone();
         (rule.filter != Filter::default()).then(|| Self {
             min_amount: min_amount.map(|minor| Money::new(minor, rule.currency)),
             channels,
             categories,
             skus,
+            excluded_categories,
+            excluded_skus,
         })
     }
 }
@@ -60,8 +67,8 @@ pub struct CampaignWindow {
     closes_at: Option<DateTime>,
 }
 
-/// Blocks of calendar units in the campaign's time zone. Each block is one window, which begins and ends at local
-/// midnight.
+/// Blocks of calendar units in the campaign's time zone. Each block is one window, which begins and ends at the local time
+/// `dayStartsAt`.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct CalendarWindow {
     /// The unit of which the blocks consist.
@@ -70,6 +77,8 @@ pub struct CalendarWindow {
     every: i32,
     /// The first day of a week. It matters only if `unit` is `WEEK`.
     week_starts_on: Weekday,
+    /// The local time at which a unit begins on its first day.
+    day_starts_at: LocalTime,
 }
 
 /// One window on each of the given weekdays, between two times of day in the campaign's time zone. Purchases outside
@@ -119,9 +128,10 @@ impl WindowRule {
                 let (opens_at, closes_at) = (period.opens.into(), closes_at(period));
                 Self::Campaign(CampaignWindow { opens_at, closes_at })
             }
-            window::WindowRule::Calendar(Calendar { unit, every, week_starts_on }) => {
+            window::WindowRule::Calendar(Calendar { unit, every, week_starts_on, day_starts_at }) => {
                 let (unit, week_starts_on) = ((*unit).into(), (*week_starts_on).into());
-                Self::Calendar(CalendarWindow { unit, every: *every, week_starts_on })
+                let day_starts_at = LocalTime(day_starts_at.to_string());
+                Self::Calendar(CalendarWindow { unit, every: *every, week_starts_on, day_starts_at })
             }
             window::WindowRule::Recurring(Recurring { weekdays, from, to }) => Self::Recurring(RecurringWindow {
                 weekdays: weekdays.iter().map(|weekday| Weekday::from(*weekday)).collect(),
@@ -180,6 +190,7 @@ pub enum Goal {
     Purchases(PurchasesGoal),
     Spend(SpendGoal),
     Distinct(DistinctGoal),
+    Units(UnitsGoal),
     Streak(StreakGoal),
 }
 
@@ -218,7 +229,18 @@ pub struct DistinctGoal {
     at_least: i32,
 }
 
-/// The goal is reached when `length` consecutive calendar windows each have enough eligible purchases.
+/// The goal is reached when the units of the matching lines of a window sum to `atLeast`. A line has as many units as its quantity. If
+/// it is refunded in part, it has a part of them, and the units of a purchase are rounded to the nearest whole number.
+#[derive(Clone, Debug, SimpleObject)]
+pub struct UnitsGoal {
+    /// The number of units that reaches the goal.
+    at_least: i32,
+    /// Whether each further multiple of `atLeast` in the window reaches the goal again. What exceeds a multiple carries over to the
+    /// next award. One purchase gives at most 100 awards.
+    repeat: bool,
+}
+
+/// The goal is reached when `length` consecutive windows each have enough eligible purchases.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct StreakGoal {
     /// The number of windows in a streak.
@@ -249,6 +271,7 @@ impl Goal {
                 Self::Spend(SpendGoal { amount: Money::new(at_least, rule.currency), repeat })
             }
             goal::Goal::Distinct { of, at_least } => Self::Distinct(DistinctGoal { of: of.into(), at_least }),
+            goal::Goal::Units { at_least, repeat } => Self::Units(UnitsGoal { at_least, repeat }),
             goal::Goal::Streak { length, purchases_per_window, repeat } => {
                 Self::Streak(StreakGoal { length, purchases_per_window, repeat })
             }

@@ -22,6 +22,8 @@ pub(crate) fn rule(c: &oracle::Campaign) -> Rule {
             channels: c.filter.channels.clone(),
             categories: c.filter.categories.clone(),
             skus: c.filter.skus.clone(),
+            excluded_categories: c.filter.excluded_categories.clone(),
+            excluded_skus: c.filter.excluded_skus.clone(),
         },
         window: window(&c.window),
         goal: goal(&c.goal),
@@ -49,7 +51,7 @@ pub(crate) fn period(c: &oracle::Campaign) -> Period {
 fn window(window: &oracle::Window) -> WindowRule {
     match window {
         oracle::Window::Campaign => WindowRule::Campaign,
-        oracle::Window::Calendar { unit, every, week_starts_on } => WindowRule::Calendar(Calendar {
+        oracle::Window::Calendar { unit, every, week_starts_on, day_starts_at } => WindowRule::Calendar(Calendar {
             unit: match unit {
                 oracle::Unit::Day => CalendarUnit::Day,
                 oracle::Unit::Week => CalendarUnit::Week,
@@ -59,6 +61,7 @@ fn window(window: &oracle::Window) -> WindowRule {
             },
             every: int(i64::from(*every)),
             week_starts_on: weekday(*week_starts_on),
+            day_starts_at: local_time(*day_starts_at),
         }),
         oracle::Window::Recurring { weekdays, from, to } => WindowRule::Recurring(Recurring {
             weekdays: weekdays.iter().map(|day| weekday(*day)).collect(),
@@ -79,6 +82,7 @@ fn goal(goal: &oracle::Goal) -> Goal {
         oracle::Goal::EveryPurchase => Goal::EveryPurchase,
         oracle::Goal::Purchases { n, repeat } => Goal::Purchases { at_least: number(n), repeat },
         oracle::Goal::Spend { minor, repeat } => Goal::Spend { at_least: minor, repeat },
+        oracle::Goal::Units { n, repeat } => Goal::Units { at_least: number(n), repeat },
         oracle::Goal::Distinct { of_category, n } => {
             Goal::Distinct { of: if of_category { DistinctOf::Category } else { DistinctOf::Sku }, at_least: number(n) }
         }
@@ -150,6 +154,7 @@ pub(crate) fn progress(progress: &oracle::progress::Progress) -> Progress {
             oracle::progress::CountedUnit::Purchases => CountedUnit::Purchases,
             oracle::progress::CountedUnit::Money => CountedUnit::Money,
             oracle::progress::CountedUnit::Distinct => CountedUnit::Distinct,
+            oracle::progress::CountedUnit::Units => CountedUnit::Units,
             oracle::progress::CountedUnit::Windows => CountedUnit::Windows,
         },
         current: amount(progress.current),

@@ -39,13 +39,13 @@ fn campaign(window: Window, goal: Goal) -> Campaign {
 }
 
 fn days() -> Window {
-    Window::Calendar { unit: Unit::Day, every: 1, week_starts_on: 0 }
+    Window::Calendar { unit: Unit::Day, every: 1, week_starts_on: 0, day_starts_at: (0, 0) }
 }
 
 /// A purchase `after` microseconds after the start. It contains one of two articles, which alternate by the hour.
 fn bought(after: i64) -> Eligible {
     let key = Key { at: Instant(START + after), external_id: "p".to_owned() };
-    Eligible { key, amount: 100, items: vec![format!("article {}", after / HOUR % 2)] }
+    Eligible { key, amount: 100, adds: 0, items: vec![format!("article {}", after / HOUR % 2)] }
 }
 
 fn comes(purchase: Eligible) -> Vec<Change> {
@@ -356,7 +356,7 @@ fn progress_costs_the_same_however_much_a_window_holds() {
     let spend = Goal::Spend { minor: 1_000_000_000, repeat: false };
     let purchases = Goal::Purchases { n: 1_000_000, repeat: false };
     let rolling = |hours: i64| Window::Rolling { duration: hours * HOUR };
-    let years = Window::Calendar { unit: Unit::Year, every: 1, week_starts_on: 0 };
+    let years = Window::Calendar { unit: Unit::Year, every: 1, week_starts_on: 0, day_starts_at: (0, 0) };
     // The first window loses no purchase. The last is as long as the history and loses one purchase an hour.
     type Hours = fn(i64) -> i64;
     let cases: [(Hours, Goal); 4] = [

@@ -67,6 +67,8 @@ fn mutation() -> impl Strategy<Value = Mutation> {
         EmptyList(1),
         EmptyList(2),
         EmptyList(3),
+        EmptyList(4),
+        EmptyList(5),
         MinAmount,
         SmallRepeat(99),
         SmallRepeat(100),
@@ -90,6 +92,8 @@ fn mutate(c: &mut Campaign, mutation: Mutation) {
         Mutation::EmptyList(0) => c.filter.channels = Some(Vec::new()),
         Mutation::EmptyList(1) => c.filter.categories = Some(Vec::new()),
         Mutation::EmptyList(2) => c.filter.skus = Some(Vec::new()),
+        Mutation::EmptyList(3) => c.filter.excluded_categories = Some(Vec::new()),
+        Mutation::EmptyList(4) => c.filter.excluded_skus = Some(Vec::new()),
         Mutation::EmptyList(_) => {
             if let Window::Recurring { weekdays, .. } = &mut c.window {
                 weekdays.clear();
@@ -106,7 +110,7 @@ fn numbers(c: &mut Campaign, number: u32) {
     }
     match &mut c.goal {
         Goal::EveryPurchase => (),
-        Goal::Purchases { n, .. } | Goal::Distinct { n, .. } => *n = number,
+        Goal::Purchases { n, .. } | Goal::Distinct { n, .. } | Goal::Units { n, .. } => *n = number,
         Goal::Spend { minor, .. } => *minor = i64::from(number),
         Goal::Streak { length, per_window, .. } => {
             let (first, second) = (number, 2 - number);
@@ -117,7 +121,7 @@ fn numbers(c: &mut Campaign, number: u32) {
 }
 
 fn goal_number(c: &mut Campaign, number: u32) {
-    if let Goal::Purchases { n, .. } | Goal::Distinct { n, .. } = &mut c.goal {
+    if let Goal::Purchases { n, .. } | Goal::Distinct { n, .. } | Goal::Units { n, .. } = &mut c.goal {
         *n = number;
     }
 }

@@ -7,6 +7,7 @@ use windfall::engine::award::Reached;
 use windfall::engine::cap::{self, Following, Further};
 use windfall::engine::diff::{Diff, RecordedAward, diff};
 use windfall::engine::evaluate::{Append, Change, Checkpoints, Load, Outcome, Plan, Refold, Tail, plan};
+use windfall::engine::goal::Goal;
 use windfall::engine::purchase::Key;
 use windfall::engine::rule::{Campaign, Eligible};
 use windfall::engine::state::State;
@@ -262,8 +263,14 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// Commits and posts without a budget, so every award stands.
-    pub(crate) fn commit_unlimited(&mut self, changes: Vec<Change>) -> Diff {
+    /// Commits and posts without a budget, so every award stands. If the goal is `spend`, the purchases add their amounts, so that the
+    /// caller can make purchases that suit any goal.
+    pub(crate) fn commit_unlimited(&mut self, mut changes: Vec<Change>) -> Diff {
+        if matches!(self.campaign.rule.goal, Goal::Spend { .. }) {
+            for purchase in changes.iter_mut().flat_map(|change| [&mut change.before, &mut change.after]).flatten() {
+                purchase.adds = purchase.amount;
+            }
+        }
         let diff = self.commit(changes);
         let mut number = self.recorded.iter().map(|award| award.number).max().unwrap_or(0);
         self.post(&diff, |_| {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use windfall::engine::award::Reached;
 use windfall::engine::evidence::evidence;
-use windfall::engine::purchase::Key;
+use windfall::engine::purchase::{Key, Rounding};
 use windfall::engine::rule::{Campaign, Eligible};
 
 use super::store::whole;
@@ -33,21 +33,26 @@ fn net_amounts_and_eligible_ones_agree() {
             }
             _ => true,
         };
-        let expected: Vec<(String, i64, Vec<String>)> = oracle::reached::eligible(c, &case.purchases)
+        let expected: Vec<(String, i64, i64, Vec<String>)> = oracle::reached::eligible(c, &case.purchases)
             .into_iter()
             .filter(|p| grouped(&p.external_id))
             .map(|p| {
                 let kinds = matches!(c.goal, oracle::Goal::Distinct { .. }).then_some(p.kinds);
-                (p.external_id, p.amount, kinds.into_iter().flatten().collect())
+                let adds = match c.goal {
+                    oracle::Goal::Spend { .. } => p.amount,
+                    oracle::Goal::Units { .. } => p.units,
+                    _ => 0,
+                };
+                (p.external_id, p.amount, adds, kinds.into_iter().flatten().collect())
             })
             .collect();
-        let found: Vec<(String, i64, Vec<String>)> =
-            eligible.into_values().map(|p| (p.key.external_id, p.amount, p.items)).collect();
+        let found: Vec<(String, i64, i64, Vec<String>)> =
+            eligible.into_values().map(|p| (p.key.external_id, p.amount, p.adds, p.items)).collect();
         assert_eq!(found, expected);
         for p in &case.purchases {
             let converted = convert::purchase(p);
             assert_eq!(converted.net(), oracle::reached::net(p));
-            assert_eq!(converted.net_lines(), oracle::reached::line_nets(p));
+            assert_eq!(converted.net_lines(Rounding::Down), oracle::reached::line_nets(p));
         }
     });
 }

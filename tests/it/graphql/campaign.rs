@@ -69,11 +69,11 @@ on_both! {
 
     async fn every_window_goal_and_award(app: &GraphqlApp) {
         let query = "query($id: ID!) { campaign(id: $id) { timeZone lateness window { __typename \
-            ... on CampaignWindow { opensAt closesAt } ... on CalendarWindow { unit every weekStartsOn } \
+            ... on CampaignWindow { opensAt closesAt } ... on CalendarWindow { unit every weekStartsOn dayStartsAt } \
             ... on RecurringWindow { weekdays from to } ... on SessionWindow { gap } \
             ... on TimerWindow { duration reopens } ... on RollingWindow { duration } } \
             goal { __typename ... on EveryPurchaseGoal { atLeast } ... on PurchasesGoal { atLeast repeat } \
-            ... on SpendGoal { amount { amount } repeat } ... on DistinctGoal { of atLeast } \
+            ... on SpendGoal { amount { amount } repeat } ... on DistinctGoal { of atLeast } ... on UnitsGoal { atLeast repeat } \
             ... on StreakGoal { length purchasesPerWindow repeat } } \
             award { __typename ... on FixedPoints { points } ... on PointsPerUnit { rate } } } }";
         let each = json!({ "everyPurchase": "EACH" });
@@ -82,7 +82,8 @@ on_both! {
             (json!({ "window": { "campaign": "WHOLE" } }), "window",
                 json!({ "__typename": "CampaignWindow", "opensAt": "2026-11-01T00:00:00Z", "closesAt": null })),
             (json!({ "window": { "calendar": { "unit": "DAY" } } }), "window",
-                json!({ "__typename": "CalendarWindow", "unit": "DAY", "every": 1, "weekStartsOn": "MONDAY" })),
+                json!({ "__typename": "CalendarWindow", "unit": "DAY", "every": 1, "weekStartsOn": "MONDAY",
+                    "dayStartsAt": "00:00" })),
             (json!({ "window": { "recurring": { "weekdays": ["FRIDAY"], "from": "18:00", "to": "20:00" } } }), "window",
                 json!({ "__typename": "RecurringWindow", "weekdays": ["FRIDAY"], "from": "18:00", "to": "20:00" })),
             (json!({ "window": { "session": { "gap": "PT30M" } } }), "window",
@@ -97,6 +98,8 @@ on_both! {
                 json!({ "__typename": "SpendGoal", "amount": { "amount": "9.50" }, "repeat": false })),
             (json!({ "goal": { "distinct": { "of": "CATEGORY", "atLeast": 2 } } }), "goal",
                 json!({ "__typename": "DistinctGoal", "of": "CATEGORY", "atLeast": 2 })),
+            (json!({ "goal": { "units": { "atLeast": 6 } } }), "goal",
+                json!({ "__typename": "UnitsGoal", "atLeast": 6, "repeat": false })),
             (json!({ "goal": { "streak": { "length": 4 } }, "window": { "calendar": { "unit": "MONTH" } } }), "goal",
                 json!({ "__typename": "StreakGoal", "length": 4, "purchasesPerWindow": 1, "repeat": false })),
             (json!({ "award": { "pointsPerUnit": "1.50" }, "goal": each }), "award",
@@ -116,6 +119,8 @@ on_both! {
             (json!({ "endsAt": "2026-10-01T00:00:00Z" }), "OUT_OF_RANGE", vec!["endsAt"]),
             (json!({ "currency": "EURO" }), "UNKNOWN_CURRENCY", vec!["currency"]),
             (json!({ "filter": { "channels": [] } }), "OUT_OF_RANGE", vec!["filter", "channels"]),
+            (json!({ "filter": { "excludedSkus": [] } }), "OUT_OF_RANGE", vec!["filter", "excludedSkus"]),
+            (json!({ "goal": { "units": { "atLeast": 0 } } }), "OUT_OF_RANGE", vec!["goal", "units", "atLeast"]),
             (json!({ "filter": { "minAmount": "1.001" } }), "TOO_MANY_DECIMALS", vec!["filter", "minAmount"]),
             (json!({ "goal": { "purchases": { "atLeast": 0 } } }), "OUT_OF_RANGE", vec!["goal", "purchases", "atLeast"]),
             (json!({ "goal": { "streak": { "length": 2 } } }), "UNSUPPORTED_COMBINATION", vec!["goal"]),

@@ -11,4 +11,5 @@ mod page;
 mod purchase;
 mod refund;
 mod rights;
+mod rules;
 mod statements;

@@ -166,6 +166,7 @@ enum GoalKind {
     Purchases,
     Spend,
     Distinct,
+    Units,
     Streak,
 }
 
@@ -188,12 +189,15 @@ fn combinations() -> Vec<(WindowKind, GoalKind, bool)> {
         all.push((window, GoalKind::Spend, false));
         all.push((window, GoalKind::Spend, true));
         all.push((window, GoalKind::Distinct, false));
+        all.push((window, GoalKind::Units, false));
+        all.push((window, GoalKind::Units, true));
     }
-    for goal in [GoalKind::Purchases, GoalKind::Spend, GoalKind::Distinct] {
+    for goal in [GoalKind::Purchases, GoalKind::Spend, GoalKind::Distinct, GoalKind::Units] {
         all.extend([(WindowKind::Rolling, goal, false); 3]);
     }
     for repeat in [false, true] {
         all.extend([(WindowKind::Calendar, GoalKind::Streak, repeat); 4]);
+        all.extend([(WindowKind::Recurring, GoalKind::Streak, repeat); 4]);
     }
     all
 }
@@ -210,7 +214,8 @@ pub(crate) fn campaign() -> impl Strategy<Value = (Campaign, Instant)> {
                 proptest::option::weighted(0.3, 1..4_i64).prop_map(move |cap| cap.filter(|_| capped_by_window));
             (
                 window(window_kind),
-                goal(goal_kind, repeat, exponent),
+                // Few purchases lie in an occurrence, so longer streaks would be rare.
+                goal(goal_kind, repeat, exponent, if matches!(window_kind, WindowKind::Recurring) { 2 } else { 4 }),
                 award(every_purchase),
                 filter(),
                 (proptest::option::weighted(0.3, 1..5_i64), max_per_window),
@@ -260,13 +265,14 @@ fn window(kind: WindowKind) -> impl Strategy<Value = Window> {
     let unit = select(vec![Unit::Day, Unit::Day, Unit::Week, Unit::Month, Unit::Quarter, Unit::Year]);
     let time =
         || prop_oneof![3 => select(vec![(0, 0), (0, 1), (1, 0), (2, 0), (23, 0), (23, 30)]), 1 => (0..24_u8, 0..60_u8)];
-    let calendar = (unit, select(vec![1, 1, 1, 2, 3]), 0..7_u8);
+    let day_starts_at = prop_oneof![2 => Just((0, 0)), 1 => time()];
+    let calendar = (unit, select(vec![1, 1, 1, 2, 3]), 0..7_u8, day_starts_at);
     let weekdays =
         prop_oneof![1 => Just((0..7).collect::<Vec<u8>>()), 2 => subsequence((0..7).collect::<Vec<u8>>(), 1..=6)];
     (calendar, (weekdays, time(), time()), span(), any::<bool>()).prop_map(
-        move |((unit, every, week_starts_on), (weekdays, from, to), span, reopens)| match kind {
+        move |((unit, every, week_starts_on, day_starts_at), (weekdays, from, to), span, reopens)| match kind {
             WindowKind::Campaign => Window::Campaign,
-            WindowKind::Calendar => Window::Calendar { unit, every, week_starts_on },
+            WindowKind::Calendar => Window::Calendar { unit, every, week_starts_on, day_starts_at },
             WindowKind::Recurring => Window::Recurring { weekdays, from, to },
             WindowKind::Session => Window::Session { gap: span },
             WindowKind::Timer => Window::Timer { duration: span, reopens },
@@ -275,7 +281,7 @@ fn window(kind: WindowKind) -> impl Strategy<Value = Window> {
     )
 }
 
-fn goal(kind: GoalKind, repeat: bool, exponent: u32) -> impl Strategy<Value = Goal> {
+fn goal(kind: GoalKind, repeat: bool, exponent: u32, longest: u32) -> impl Strategy<Value = Goal> {
     let major = 10_i64.pow(exponent);
     let least = if repeat { major } else { 1 };
     // In currencies with few decimals, one purchase can reach a hundred multiples of such an amount.
@@ -286,7 +292,8 @@ fn goal(kind: GoalKind, repeat: bool, exponent: u32) -> impl Strategy<Value = Go
             GoalKind::Purchases => Goal::Purchases { n, repeat },
             GoalKind::Spend => Goal::Spend { minor, repeat },
             GoalKind::Distinct => Goal::Distinct { of_category, n: if of_category { n.min(3) } else { n } },
-            GoalKind::Streak => Goal::Streak { length: n, per_window, repeat },
+            GoalKind::Units => Goal::Units { n: 2 * n - 1, repeat },
+            GoalKind::Streak => Goal::Streak { length: n.min(longest), per_window, repeat },
         },
     )
 }
@@ -309,8 +316,17 @@ fn filter() -> impl Strategy<Value = Filter> {
         proptest::option::weighted(0.12, some_of(&CHANNELS)),
         proptest::option::weighted(0.15, some_of(&CATEGORIES)),
         proptest::option::weighted(0.15, some_of(&SKUS)),
+        proptest::option::weighted(0.12, some_of(&CATEGORIES)),
+        proptest::option::weighted(0.12, some_of(&SKUS)),
     )
-        .prop_map(|(min_amount, channels, categories, skus)| Filter { min_amount, channels, categories, skus })
+        .prop_map(|(min_amount, channels, categories, skus, excluded_categories, excluded_skus)| Filter {
+            min_amount,
+            channels,
+            categories,
+            skus,
+            excluded_categories,
+            excluded_skus,
+        })
 }
 
 fn strings(all: &[&str]) -> Vec<String> {
@@ -412,8 +428,9 @@ struct PurchaseSeed {
 fn purchase(c: &Campaign) -> impl Strategy<Value = PurchaseSeed> + use<> {
     let total = prop_oneof![12 => Just(None), 7 => (1..=3000_i64).prop_map(Some), 1 => Just(Some(0))];
     // With such a rule, few purchases without lines would be eligible.
-    let wants_lines =
-        c.filter.categories.is_some() || c.filter.skus.is_some() || matches!(c.goal, Goal::Distinct { .. });
+    let wants_lines = c.filter.categories.is_some()
+        || c.filter.skus.is_some()
+        || matches!(c.goal, Goal::Distinct { .. } | Goal::Units { .. });
     let lines = proptest::collection::vec(line(), usize::from(wants_lines)..=4);
     let channel = proptest::option::weighted(0.8, select(strings(&CHANNELS)));
     let refunds = prop_oneof![
@@ -449,7 +466,7 @@ fn line() -> impl Strategy<Value = Line> {
     (
         select(strings(&SKUS)),
         proptest::option::weighted(0.8, select(strings(&CATEGORIES))),
-        1..=3_u32,
+        prop_oneof![6 => 1..=3_u32, 1 => 1..=400_u32],
         prop_oneof![6 => 1..=1200_i64, 1 => Just(0)],
     )
         .prop_map(|(sku, category, quantity, amount)| Line { sku, category, quantity, amount })

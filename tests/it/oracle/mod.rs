@@ -78,6 +78,8 @@ pub(crate) struct Filter {
     pub(crate) channels: Option<Vec<String>>,
     pub(crate) categories: Option<Vec<String>>,
     pub(crate) skus: Option<Vec<String>>,
+    pub(crate) excluded_categories: Option<Vec<String>>,
+    pub(crate) excluded_skus: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,6 +90,8 @@ pub(crate) enum Window {
         every: u32,
         /// 0 is Monday, 6 is Sunday.
         week_starts_on: u8,
+        /// The local `(hour, minute)` at which a unit begins.
+        day_starts_at: (u8, u8),
     },
     Recurring {
         /// 0 is Monday, 6 is Sunday.
@@ -123,6 +127,7 @@ pub(crate) enum Goal {
     Purchases { n: u32, repeat: bool },
     Spend { minor: i64, repeat: bool },
     Distinct { of_category: bool, n: u32 },
+    Units { n: u32, repeat: bool },
     Streak { length: u32, per_window: u32, repeat: bool },
 }
 
@@ -156,7 +161,10 @@ impl Goal {
     pub(crate) fn repeats(&self) -> bool {
         match self {
             Goal::EveryPurchase | Goal::Distinct { .. } => false,
-            Goal::Purchases { repeat, .. } | Goal::Spend { repeat, .. } | Goal::Streak { repeat, .. } => *repeat,
+            Goal::Purchases { repeat, .. }
+            | Goal::Spend { repeat, .. }
+            | Goal::Units { repeat, .. }
+            | Goal::Streak { repeat, .. } => *repeat,
         }
     }
 }
@@ -202,8 +210,9 @@ fn combination_is_supported(c: &Campaign) -> bool {
     {
         return false;
     }
-    // Goal `streak` does not go together with windows other than `calendar`, and with `maxPerWindow`.
-    if streak && (!matches!(c.window, Window::Calendar { .. }) || c.max_per_window.is_some()) {
+    // Goal `streak` does not go together with windows other than `calendar` and `recurring`, and with `maxPerWindow`.
+    let follow_each_other = matches!(c.window, Window::Calendar { .. } | Window::Recurring { .. });
+    if streak && (!follow_each_other || c.max_per_window.is_some()) {
         return false;
     }
     // Award `pointsPerUnit` does not go together with goals other than `everyPurchase`.
@@ -230,7 +239,9 @@ fn limits_are_kept(c: &Campaign) -> bool {
 
     let window = match &c.window {
         Window::Campaign => true,
-        Window::Calendar { every, week_starts_on, .. } => *every >= 1 && *week_starts_on <= 6,
+        Window::Calendar { every, week_starts_on, day_starts_at, .. } => {
+            *every >= 1 && *week_starts_on <= 6 && time(*day_starts_at)
+        }
         Window::Recurring { weekdays, from, to } => {
             !weekdays.is_empty() && weekdays.iter().all(|day| *day <= 6) && time(*from) && time(*to)
         }
@@ -239,7 +250,7 @@ fn limits_are_kept(c: &Campaign) -> bool {
     };
     let goal = match c.goal {
         Goal::EveryPurchase => true,
-        Goal::Purchases { n, .. } => n >= 1,
+        Goal::Purchases { n, .. } | Goal::Units { n, .. } => n >= 1,
         // "`atLeast` of `distinct`: at most 1 000"
         Goal::Distinct { n, .. } => (1..=1_000).contains(&n),
         // "`minAmount`, `amount` of `spend`: above 0"
@@ -263,6 +274,8 @@ fn limits_are_kept(c: &Campaign) -> bool {
         && list(&c.filter.channels)
         && list(&c.filter.categories)
         && list(&c.filter.skus)
+        && list(&c.filter.excluded_categories)
+        && list(&c.filter.excluded_skus)
         // "`endsAt`: after `startsAt`"
         && c.ends_at.is_none_or(|end| c.starts_at < end)
 }

@@ -1,8 +1,8 @@
 //! The section "Progress" of `docs/semantics.md`. The campaign must be running, and `t` must lie in its period.
 
 use super::reached::{
-    self, AHEAD, Counted, Group, bounded_windows, different, eligible, groups, reached, rolling_completions, sum,
-    to_i64, uncapped,
+    self, AHEAD, Counted, Group, all_units, bounded_windows, different, eligible, groups, reached, rolling_completions,
+    sum, to_i64, uncapped,
 };
 use super::{Campaign, Goal, Instant, Purchase, Window};
 
@@ -34,6 +34,7 @@ pub(crate) enum CountedUnit {
     Purchases,
     Money,
     Distinct,
+    Units,
     Windows,
 }
 
@@ -52,8 +53,7 @@ pub(crate) fn progress(c: &Campaign, purchases: &[Purchase], t: Instant) -> Prog
     // "`REACHED`: the open window can give no further award: its goal does not repeat and is reached, or it has
     // `maxPerWindow` awards". "`everyPurchase` is `REACHED` only because of a cap." "A streak is never `REACHED`."
     let in_window = to_i64(uncapped(c, purchases).iter().filter(|a| now.index == Some(a.window)).count());
-    let without_repeat =
-        matches!(c.goal, Goal::Purchases { .. } | Goal::Spend { .. } | Goal::Distinct { .. }) && !c.goal.repeats();
+    let without_repeat = !matches!(c.goal, Goal::EveryPurchase | Goal::Streak { .. }) && !c.goal.repeats();
     let window_is_full =
         without_repeat && in_window >= 1 || c.max_per_window.is_some_and(|max_per_window| in_window >= max_per_window);
 
@@ -69,8 +69,9 @@ pub(crate) fn progress(c: &Campaign, purchases: &[Purchase], t: Instant) -> Prog
         State::Exhausted
     } else if window_is_full {
         State::Reached
-    } else if now.window.is_some() {
-        // "a window is open, even if it has no purchases yet"
+    } else if now.window.is_some() || now.current > 0 {
+        // "An open window without purchases: IN_PROGRESS". "A streak over occurrences, between two of them: … IN_PROGRESS while a
+        // run lives".
         State::InProgress
     } else {
         State::NotStarted
@@ -105,6 +106,7 @@ fn unit_and_target(goal: &Goal) -> (CountedUnit, i128) {
         Goal::EveryPurchase => (CountedUnit::Purchases, 1),
         Goal::Purchases { n, .. } => (CountedUnit::Purchases, i128::from(*n)),
         Goal::Spend { minor, .. } => (CountedUnit::Money, i128::from(*minor)),
+        Goal::Units { n, .. } => (CountedUnit::Units, i128::from(*n)),
         Goal::Distinct { n, .. } => (CountedUnit::Distinct, i128::from(*n)),
         Goal::Streak { length, .. } => (CountedUnit::Windows, i128::from(*length)),
     }
@@ -138,7 +140,7 @@ const NOTHING: Now = Now { current: 0, index: None, window: None, next_window: N
 
 fn counted_now(c: &Campaign, eligible: &[Counted], t: Instant) -> Now {
     match (&c.window, &c.goal) {
-        (Window::Calendar { .. }, Goal::Streak { length, per_window, repeat }) => {
+        (Window::Calendar { .. } | Window::Recurring { .. }, Goal::Streak { length, per_window, repeat }) => {
             streak(c, *length, *per_window, *repeat, eligible, t)
         }
         // "the window that contains t"
@@ -171,6 +173,8 @@ fn count(goal: &Goal, purchases: &[Counted]) -> i128 {
         Goal::Purchases { .. } => i128::from(reached::to_u32(purchases.len())),
         Goal::Spend { minor, repeat: true } => i128::from(sum(purchases) % minor),
         Goal::Spend { .. } => i128::from(sum(purchases)),
+        Goal::Units { n, repeat: true } => i128::from(all_units(purchases) % i64::from(*n)),
+        Goal::Units { .. } => i128::from(all_units(purchases)),
         Goal::Distinct { .. } => i128::from(different(purchases)),
         Goal::Streak { .. } => unreachable!("counted in windows"),
     }
@@ -227,11 +231,13 @@ fn rolling(c: &Campaign, duration: i64, eligible: &[Counted], t: Instant) -> Now
 /// "the complete windows of the current run"; "a run lasts until the window after its last complete window closes".
 fn streak(c: &Campaign, length: u32, per_window: u32, repeat: bool, eligible: &[Counted], t: Instant) -> Now {
     let windows = windows_in_period(c, t);
-    let Some(now) = windows.iter().position(|w| contains(*w, t)) else { return NOTHING };
+    let open = windows.iter().position(|w| contains(*w, t));
+    // The current window, or between two occurrences the next one, in which nothing counts yet.
+    let now = open.unwrap_or_else(|| windows.iter().filter(|(opens, _)| *opens <= t).count());
 
     // The indices of the complete windows of the run.
     let mut run: Vec<usize> = Vec::new();
-    for (i, window) in windows[..=now].iter().enumerate() {
+    for (i, window) in windows[..now + usize::from(open.is_some())].iter().enumerate() {
         let first_run_is_over = !repeat && reached::to_u32(run.len()) == length;
         let complete = reached::to_u32(eligible.iter().filter(|p| contains(*window, p.at)).count()) >= per_window;
         if first_run_is_over || !complete {
@@ -247,10 +253,12 @@ fn streak(c: &Campaign, length: u32, per_window: u32, repeat: bool, eligible: &[
         }
     }
     let alive = run.last().is_some_and(|last| now <= last + 1);
+    let bounds = |(opens, closes): (Instant, Instant)| (opens, Some(closes));
     Now {
         current: if alive { i128::from(reached::to_u32(run.len())) } else { 0 },
-        index: Some(now),
-        window: Some((windows[now].0, Some(windows[now].1))),
+        index: open,
+        window: open.map(|open| bounds(windows[open])),
+        next_window: if open.is_none() { windows.get(now).copied().map(bounds) } else { None },
         ..NOTHING
     }
 }

@@ -16,6 +16,8 @@ pub(crate) struct Counted {
     pub(crate) amount: i64,
     /// The SKUs or categories that `distinct` counts.
     pub(crate) kinds: BTreeSet<String>,
+    /// What `units` counts.
+    pub(crate) units: i64,
 }
 
 /// A window with its eligible purchases.
@@ -56,7 +58,7 @@ pub(crate) fn uncapped(c: &Campaign, purchases: &[Purchase]) -> Vec<Uncapped> {
     let eligible = eligible(c, purchases);
     let mut awards = match (&c.window, &c.goal) {
         (Window::Rolling { duration }, goal) => rolling(c, goal, *duration, &eligible),
-        (Window::Calendar { .. }, Goal::Streak { length, per_window, repeat }) => {
+        (Window::Calendar { .. } | Window::Recurring { .. }, Goal::Streak { length, per_window, repeat }) => {
             streak(c, *length, *per_window, *repeat, &eligible)
         }
         (_, Goal::EveryPurchase) => every_purchase(c, &groups(c, &eligible)),
@@ -78,6 +80,7 @@ pub(crate) fn eligible(c: &Campaign, purchases: &[Purchase]) -> Vec<Counted> {
             at: p.at,
             amount: eligible_amount(c, p),
             kinds: kinds(c, p),
+            units: units(c, p),
         })
         .collect();
     counted.sort_by_key(|p| (p.at, p.external_id.clone().into_bytes()));
@@ -93,17 +96,40 @@ fn is_eligible(c: &Campaign, p: &Purchase) -> bool {
     // "3. If the filter has `channels`, its channel is one of them. A purchase without a channel fails this condition."
     // "4. If the filter has `categories` or `skus`, at least one line matches."
     let channel = c.filter.channels.as_ref().is_none_or(|l| p.channel.as_ref().is_some_and(|ch| l.contains(ch)));
-    let line = !filter_names_lines(c) || p.lines.iter().any(|line| line_matches(c, line));
+    // "A filter that only excludes takes a purchase without lines whole; of one with lines, at least one that is not excluded must
+    // have net above 0."
+    let line = if filter_names_lines(c) {
+        p.lines.iter().any(|line| line_matches(c, line))
+    } else {
+        !filter_excludes(c)
+            || p.lines.is_empty()
+            || p.lines.iter().zip(line_nets(p)).any(|(line, net)| !is_excluded(c, line) && net > 0)
+    };
     // Condition 5, about `recurring` windows, is left to `groups`. "6. Its net and its eligible amount are above zero."
     // "7. If the filter has `minAmount`, the eligible amount is at least that."
     let eligible = eligible_amount(c, p);
     let amount = net(p) > 0 && eligible > 0 && c.filter.min_amount.is_none_or(|min| eligible >= min);
 
-    in_period && !paused && currency && channel && line && amount
+    // "for the goal `units`, it has at least one"
+    let units = !matches!(c.goal, Goal::Units { .. }) || units(c, p) >= 1;
+
+    in_period && !paused && currency && channel && line && amount && units
 }
 
 fn filter_names_lines(c: &Campaign) -> bool {
     c.filter.categories.is_some() || c.filter.skus.is_some()
+}
+
+fn filter_excludes(c: &Campaign) -> bool {
+    c.filter.excluded_categories.is_some() || c.filter.excluded_skus.is_some()
+}
+
+/// "A line is **excluded** that has one of `excludedCategories` or `excludedSkus`; it matches nothing".
+fn is_excluded(c: &Campaign, line: &Line) -> bool {
+    let categories = c.filter.excluded_categories.iter().flatten();
+    let skus = c.filter.excluded_skus.iter().flatten();
+    categories.into_iter().any(|category| line.category.as_ref() == Some(category))
+        || skus.into_iter().any(|sku| line.sku == *sku)
 }
 
 /// "A line matches if its category is one of `categories` and its sku is one of `skus`; a list that is not given
@@ -115,7 +141,7 @@ fn line_matches(c: &Campaign, line: &Line) -> bool {
         (Some(wanted), Some(category)) => wanted.contains(category),
     };
     let sku = c.filter.skus.as_ref().is_none_or(|wanted| wanted.contains(&line.sku));
-    category && sku
+    category && sku && !is_excluded(c, line)
 }
 
 /// "The net of a purchase is `max(0, total − sum of all its refunds)`."
@@ -125,6 +151,11 @@ pub(crate) fn net(p: &Purchase) -> i64 {
 
 /// The net of each line, in the order of the lines.
 pub(crate) fn line_nets(p: &Purchase) -> Vec<i64> {
+    line_shares(p).into_iter().map(|(down, _)| down).collect()
+}
+
+/// What is left of each line, in the order of the lines: rounded down, and rounded up.
+fn line_shares(p: &Purchase) -> Vec<(i64, i64)> {
     // "1. `left` is the amount of the line less the refunds that name its `sku`, but not less than 0. If several lines
     // have that `sku`, a refund is taken from them in a fixed order: by category (lines without one first), then by
     // quantity, then by amount."
@@ -146,7 +177,13 @@ pub(crate) fn line_nets(p: &Purchase) -> Vec<i64> {
     let rest = (p.total - naming_lines).max(0);
     // "3. The net of the line is `floor(left × net of the purchase ÷ rest)`, or 0 if `rest` is 0."
     left.into_iter()
-        .map(|left| if rest == 0 { 0 } else { narrow(i128::from(left) * i128::from(net(p)) / i128::from(rest)) })
+        .map(|left| {
+            if rest == 0 {
+                return (0, 0);
+            }
+            let (product, rest) = (i128::from(left) * i128::from(net(p)), i128::from(rest));
+            (narrow(product / rest), narrow(product / rest + i128::from(product % rest > 0)))
+        })
         .collect()
 }
 
@@ -154,7 +191,9 @@ pub(crate) fn line_nets(p: &Purchase) -> Vec<i64> {
 /// the purchase and the sum of the nets of the matching lines."
 pub(crate) fn eligible_amount(c: &Campaign, p: &Purchase) -> i64 {
     if !filter_names_lines(c) {
-        return net(p);
+        // "where it only excludes, `max(0, net − Σ net of the excluded lines, each rounded up)`; else `net`"
+        let excluded = p.lines.iter().zip(line_shares(p)).filter(|(line, _)| is_excluded(c, line));
+        return (net(p) - excluded.map(|(_, (_, up))| up).sum::<i64>()).max(0);
     }
     let nets = line_nets(p);
     let matching: i64 = (0..nets.len()).filter(|&i| line_matches(c, &p.lines[i])).map(|i| nets[i]).sum();
@@ -170,6 +209,17 @@ fn kinds(c: &Campaign, p: &Purchase) -> BTreeSet<String> {
         Goal::Distinct { of_category: true, .. } => lines.filter_map(|line| line.category.clone()).collect(),
         _ => lines.map(|line| line.sku.clone()).collect(),
     }
+}
+
+/// "Units of a purchase: `Σ quantity × net(line) / amount` over matching lines (each in millionths, rounded down), to the nearest
+/// whole number, half up; a line whose amount is 0 has none."
+fn units(c: &Campaign, p: &Purchase) -> i64 {
+    let lines = p.lines.iter().zip(line_nets(p)).filter(|(line, _)| line_matches(c, line) && line.amount != 0);
+    let millionths: i128 = lines
+        .map(|(line, net)| i128::from(line.quantity) * i128::from(net) * 1_000_000 / i128::from(line.amount))
+        .sum();
+    let (whole, part) = (millionths / 1_000_000, millionths % 1_000_000);
+    narrow(whole + i128::from(part >= 500_000))
 }
 
 // ── Windows ──
@@ -238,13 +288,14 @@ pub(crate) fn groups(c: &Campaign, eligible: &[Counted]) -> Vec<Group> {
 pub(crate) fn bounded_windows(c: &Campaign, until: Instant) -> Vec<(Instant, Instant)> {
     let mut windows = Vec::new();
     match &c.window {
-        // "Units begin at local midnight in the `timeZone` of the campaign. Weeks begin on `weekStartsOn`. Blocks are
-        // counted from the unit that contains `startsAt`." "Each block is one window."
-        Window::Calendar { unit, every, week_starts_on } => {
-            let first = unit_that_contains(c, *unit, *week_starts_on);
+        // "Blocks are counted from the unit that contains `startsAt`; bounds at local `dayStartsAt` of their first day." "A block
+        // is one window."
+        Window::Calendar { unit, every, week_starts_on, day_starts_at } => {
+            let first = unit_that_contains(c, *unit, *week_starts_on, *day_starts_at);
+            let begins = |date| zone::bound(&c.zone, zone::clock(date, *day_starts_at));
             for block in 0.. {
-                let opens = zone::midnight(&c.zone, plus_units(*unit, first, block * i64::from(*every)));
-                let closes = zone::midnight(&c.zone, plus_units(*unit, first, (block + 1) * i64::from(*every)));
+                let opens = begins(plus_units(*unit, first, block * i64::from(*every)));
+                let closes = begins(plus_units(*unit, first, (block + 1) * i64::from(*every)));
                 if opens > until {
                     break;
                 }
@@ -277,14 +328,12 @@ pub(crate) fn bounded_windows(c: &Campaign, until: Instant) -> Vec<(Instant, Ins
 
 /// The first date of the unit that contains `startsAt`. Near a clock change, this can be another unit than that of the
 /// date that the clock shows.
-fn unit_that_contains(c: &Campaign, unit: Unit, week_starts_on: u8) -> Date {
+fn unit_that_contains(c: &Campaign, unit: Unit, week_starts_on: u8, day_starts_at: (u8, u8)) -> Date {
+    let begins = |date| zone::bound(&c.zone, zone::clock(date, day_starts_at));
     let shown = zone::date_shown(&c.zone, c.starts_at);
     (-3..=3)
         .map(|days| first_date(unit, week_starts_on, zone::plus_days(shown, days)))
-        .find(|first| {
-            zone::midnight(&c.zone, *first) <= c.starts_at
-                && c.starts_at < zone::midnight(&c.zone, plus_units(unit, *first, 1))
-        })
+        .find(|first| begins(*first) <= c.starts_at && c.starts_at < begins(plus_units(unit, *first, 1)))
         .expect("units follow each other without a hole")
 }
 
@@ -357,7 +406,7 @@ fn counted_in_windows(c: &Campaign, goal: &Goal, groups: &[Group]) -> Vec<Uncapp
             // too, because its excess carries over."
             let from = match (i.checked_sub(1), goal) {
                 (None, _) => 0,
-                (Some(previous), Goal::Spend { .. }) => reaching[previous],
+                (Some(previous), Goal::Spend { .. } | Goal::Units { .. }) => reaching[previous],
                 (Some(previous), _) => reaching[previous] + 1,
             };
             let p = &group.purchases[at];
@@ -395,6 +444,12 @@ fn reaching(goal: &Goal, purchases: &[Counted]) -> Vec<usize> {
             // as reached and give no award."
             Goal::Spend { minor, repeat: true } => (sum(after) / minor - sum(before) / minor).min(100),
             // "the purchase at which `atLeast` different `SKU`s or `CATEGORY`s have been bought"
+            // "the purchase at which the sum of units of matching lines reaches n; with `repeat` each further multiple, as for
+            // `spend`"
+            Goal::Units { n, repeat } => {
+                let (n, before, after) = (i64::from(*n), all_units(before), all_units(after));
+                if *repeat { (after / n - before / n).min(100) } else { i64::from(before < n && after >= n) }
+            }
             Goal::Distinct { n, .. } => i64::from(different(before) < *n && different(after) >= *n),
             Goal::EveryPurchase | Goal::Streak { .. } => unreachable!("they have functions of their own"),
         };
@@ -449,6 +504,7 @@ pub(crate) fn rolling_completions(goal: &Goal, duration: i64, eligible: &[Counte
         let reached = match goal {
             Goal::Purchases { n, .. } => to_u32(counted.len()) >= *n,
             Goal::Spend { minor, .. } => sum(&counted) >= *minor,
+            Goal::Units { n, .. } => all_units(&counted) >= i64::from(*n),
             Goal::Distinct { n, .. } => different(&counted) >= *n,
             Goal::EveryPurchase | Goal::Streak { .. } => unreachable!("refused at creation"),
         };
@@ -512,6 +568,10 @@ fn points(c: &Campaign, eligible_amount: i64) -> i64 {
 
 pub(crate) fn sum(purchases: &[Counted]) -> i64 {
     purchases.iter().map(|p| p.amount).sum()
+}
+
+pub(crate) fn all_units(purchases: &[Counted]) -> i64 {
+    purchases.iter().map(|p| p.units).sum()
 }
 
 pub(crate) fn different(purchases: &[Counted]) -> u32 {

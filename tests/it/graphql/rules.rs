@@ -1,0 +1,113 @@
+//! What each part of a rule gives, in points.
+
+use serde_json::{Value, json};
+
+use crate::support::graphql::{GraphqlApp, admin, on_both, storefront};
+
+/// Records a purchase of ada with lines `(sku, category, quantity, amount)`. Its total is the sum of the lines unless it is given.
+/// Returns her balance.
+async fn buy(app: &GraphqlApp, id: &str, at: &str, lines: &[(&str, &str, i32, &str)], total: &str) -> i64 {
+    let lines: Vec<Value> = lines
+        .iter()
+        .map(|(sku, category, quantity, amount)| {
+            json!({ "sku": sku, "category": category, "quantity": quantity, "amount": amount })
+        })
+        .collect();
+    let query = "mutation($input: RecordPurchaseInput!) { recordPurchase(input: $input) { \
+        balance { available } userErrors { code path } } }";
+    let input = json!({
+        "externalId": id, "customerExternalId": "ada", "purchasedAt": at, "total": total, "currency": "EUR", "lines": lines,
+    });
+    balance(&app.data(&storefront(), query, json!({ "input": input })).await["recordPurchase"])
+}
+
+/// Refunds a part of a purchase of ada. Returns her balance.
+async fn refund(app: &GraphqlApp, id: &str, purchase: &str, sku: &str, amount: &str) -> i64 {
+    let query = "mutation($input: RecordRefundInput!) { recordRefund(input: $input) { \
+        balance { available } userErrors { code path } } }";
+    let input = json!({
+        "externalId": id, "purchaseExternalId": purchase, "refundedAt": "2026-11-02T12:00:00Z",
+        "lines": [{ "sku": sku, "amount": amount }],
+    });
+    balance(&app.data(&storefront(), query, json!({ "input": input })).await["recordRefund"])
+}
+
+fn balance(payload: &Value) -> i64 {
+    assert_eq!(payload["userErrors"], json!([]));
+    payload["balance"]["available"].as_i64().expect("a balance")
+}
+
+/// The progress of ada in the only campaign: state, unit, current, and whether a window is open.
+async fn progress(app: &GraphqlApp) -> (Value, Value, Value, bool) {
+    let query = "{ customer(by: { externalId: \"ada\" }) { progress { state unit current window { opensAt } } } }";
+    let mut answer = app.data(&admin(), query, json!({})).await["customer"]["progress"][0].take();
+    (answer["state"].take(), answer["unit"].take(), answer["current"].take(), !answer["window"].is_null())
+}
+
+on_both! {
+    async fn excluded_lines_give_no_points(app: &GraphqlApp) {
+        app.campaign(json!({
+            "filter": { "excludedCategories": ["gift-cards"], "excludedSkus": ["shipping"] },
+            "goal": { "everyPurchase": "EACH" }, "award": { "pointsPerUnit": "1" },
+        })).await;
+        let at = "2026-11-02T10:00:00Z";
+        let shoes = ("s-1", "shoes", 1, "90.00");
+        let card = ("g-1", "gift-cards", 1, "30.00");
+        assert_eq!(buy(app, "both", at, &[shoes, card], "120.00").await, 90);
+        assert_eq!(buy(app, "card alone", at, &[card], "30.00").await, 90);
+        assert_eq!(buy(app, "no lines", at, &[], "10.00").await, 100);
+        assert_eq!(buy(app, "shipping", at, &[shoes, ("shipping", "delivery", 1, "5.00")], "95.00").await, 190);
+        // A discount of 12.00 on the whole order is not spread over its lines: the excluded line keeps its amount.
+        assert_eq!(buy(app, "discount", at, &[shoes, card], "108.00").await, 268);
+        // The card goes back: what is left is the shoes.
+        assert_eq!(refund(app, "r", "both", "g-1", "30.00").await, 268);
+    }
+
+    async fn units_are_counted_by_quantity_and_shrink_with_refunds(app: &GraphqlApp) {
+        app.campaign(json!({
+            "filter": { "categories": ["coffee"] }, "window": { "campaign": "WHOLE" },
+            "goal": { "units": { "atLeast": 6, "repeat": true } }, "award": { "points": 10 },
+        })).await;
+        let at = "2026-11-02T10:00:00Z";
+        assert_eq!(buy(app, "four", at, &[("c-1", "coffee", 4, "12.00"), ("mug", "mugs", 9, "9.00")], "21.00").await, 0);
+        assert_eq!(progress(app).await, (json!("IN_PROGRESS"), json!("UNITS"), json!("4"), true));
+        // 4 and 9 are 13: twice 6, and 1 is carried over.
+        assert_eq!(buy(app, "nine", at, &[("c-1", "coffee", 9, "27.00")], "27.00").await, 20);
+        assert_eq!(progress(app).await, (json!("IN_PROGRESS"), json!("UNITS"), json!("1"), true));
+        // 4.50 of 27.00 are one and a half of 9 units. 7.5 are rounded to 8, and 4 and 8 are 12.
+        assert_eq!(refund(app, "r1", "nine", "c-1", "4.50").await, 20);
+        // 7.49 are rounded to 7, and 4 and 7 are 11.
+        assert_eq!(refund(app, "r2", "nine", "c-1", "0.03").await, 10);
+        assert_eq!(buy(app, "tea", at, &[("t-1", "tea", 6, "6.00")], "6.00").await, 10);
+    }
+
+    async fn a_day_can_begin_after_midnight(app: &GraphqlApp) {
+        app.campaign(json!({
+            "window": { "calendar": { "unit": "DAY", "dayStartsAt": "04:00" } },
+            "goal": { "purchases": { "atLeast": 2 } }, "award": { "points": 10 },
+        })).await;
+        assert_eq!(buy(app, "evening", "2026-11-01T22:00:00Z", &[], "1.00").await, 0);
+        assert_eq!(buy(app, "next day", "2026-11-02T04:00:00Z", &[], "1.00").await, 0);
+        assert_eq!(buy(app, "after midnight", "2026-11-02T03:59:59Z", &[], "1.00").await, 10);
+    }
+
+    async fn a_streak_goes_on_over_the_weekend(app: &GraphqlApp) {
+        let weekdays = ["MONDAY", "TUESDAY", "WEDNESDAY", "THURSDAY", "FRIDAY"];
+        app.campaign(json!({
+            "window": { "recurring": { "weekdays": weekdays, "from": "08:00", "to": "18:00" } },
+            "goal": { "streak": { "length": 3, "repeat": true } }, "award": { "points": 50 },
+        })).await;
+        app.set_clock("2026-11-07T12:00:00Z");
+        assert_eq!(buy(app, "thursday", "2026-11-05T09:00:00Z", &[], "1.00").await, 0);
+        assert_eq!(buy(app, "friday", "2026-11-06T09:00:00Z", &[], "1.00").await, 0);
+        // A purchase outside every occurrence neither counts nor breaks the streak.
+        assert_eq!(buy(app, "saturday", "2026-11-07T09:00:00Z", &[], "1.00").await, 0);
+        assert_eq!(progress(app).await, (json!("IN_PROGRESS"), json!("WINDOWS"), json!("2"), false));
+        // Monday has passed without a purchase.
+        app.set_clock("2026-11-09T18:00:00Z");
+        assert_eq!(progress(app).await, (json!("NOT_STARTED"), json!("WINDOWS"), json!("0"), false));
+        assert_eq!(buy(app, "monday", "2026-11-09T09:00:00Z", &[], "1.00").await, 50);
+        // The streak begins again with Tuesday.
+        assert_eq!(progress(app).await, (json!("NOT_STARTED"), json!("WINDOWS"), json!("0"), false));
+    }
+}
