@@ -37,6 +37,8 @@ pub enum BudgetDecisionKind {
     Declined,
     /// All or some points of a standing award become free.
     Released,
+    /// A standing award gains points.
+    Grown,
     /// The limit is set or removed, or a repair corrects the points that the budget has given.
     Limit,
 }

@@ -132,10 +132,13 @@ impl Account {
         for gone in &diff.reversed {
             *(if gone.standing { &mut tally.standing } else { &mut tally.declined }) -= 1;
         }
-        for (reached, number) in given(diff) {
-            match number {
-                Some(number) => effect.awards.push(draft(reached.points, number, reached)),
-                None => self.give(reached, tally, budget.as_deref_mut(), &mut effect),
+        for gained in gained(diff) {
+            match gained {
+                Gained::New(reached) => self.give(reached, tally, budget.as_deref_mut(), &mut effect),
+                Gained::Reposted(award, reached) => effect.awards.push(draft(reached.points, award.number, reached)),
+                Gained::More(award, reached, more) => {
+                    self.add(award, reached, more, budget.as_deref_mut(), &mut effect);
+                }
             }
         }
         effect.totals.awards = tally.standing - standing_before;
@@ -156,6 +159,24 @@ impl Account {
         self.lifetime -= points;
         effect.totals.points_standing -= points;
         effect.decisions.extend(budget.map(|budget| budget.release(award.number, points)));
+    }
+
+    fn add(
+        &mut self,
+        award: &RecordedAward,
+        reached: &Reached,
+        points: i64,
+        budget: Option<&mut Budget>,
+        effect: &mut Effect,
+    ) {
+        if !award.standing {
+            effect.totals.points_declined += points;
+            return;
+        }
+        effect.awards.push(draft(points, award.number, reached));
+        self.lifetime += points;
+        effect.totals.points_standing += points;
+        effect.decisions.extend(budget.map(|budget| budget.grow(award.number, points)));
     }
 
     fn give(&mut self, reached: &Reached, tally: &mut Tally, budget: Option<&mut Budget>, effect: &mut Effect) {
@@ -191,7 +212,7 @@ fn taken_back(diff: &Diff) -> Vec<Taken<'_>> {
     let lost = |changed: &Changed| match changed.how {
         How::Shrunk(points) => Some((points, false)),
         How::Reposted => Some((changed.recorded.reached.points, true)),
-        How::Moved | How::Adjusted => None,
+        How::Moved | How::Adjusted | How::Grown(_) => None,
     };
     let changed = diff.changed.iter().filter_map(|changed| {
         let (points, reposted) = lost(changed)?;
@@ -202,13 +223,33 @@ fn taken_back(diff: &Diff) -> Vec<Taken<'_>> {
     taken
 }
 
-/// Returns the awards that gain points, in award order. An award that is already recorded has its number.
-fn given(diff: &Diff) -> Vec<(&Reached, Option<i64>)> {
-    let reposted = diff.changed.iter().filter(|changed| changed.how == How::Reposted);
-    let reposted = reposted.map(|changed| (&changed.reached, Some(changed.recorded.number)));
-    let mut given: Vec<_> = diff.awarded.iter().map(|award| (award, None)).chain(reposted).collect();
-    given.sort_by(|(one, _), (other, _)| one.order().cmp(&other.order()));
-    given
+/// An award that gains points.
+enum Gained<'a> {
+    New(&'a Reached),
+    /// A recorded award that lost all its points in the same commit.
+    Reposted(&'a RecordedAward, &'a Reached),
+    /// A recorded award that has this many points more.
+    More(&'a RecordedAward, &'a Reached, i64),
+}
+
+impl Gained<'_> {
+    fn reached(&self) -> &Reached {
+        match self {
+            Self::New(reached) | Self::Reposted(_, reached) | Self::More(_, reached, _) => reached,
+        }
+    }
+}
+
+/// Returns the awards that gain points, in award order.
+fn gained(diff: &Diff) -> Vec<Gained<'_>> {
+    let recorded = diff.changed.iter().filter_map(|Changed { recorded, reached, how }| match how {
+        How::Reposted => Some(Gained::Reposted(recorded, reached)),
+        How::Grown(more) => Some(Gained::More(recorded, reached, *more)),
+        How::Moved | How::Adjusted | How::Shrunk(_) => None,
+    });
+    let mut gained: Vec<Gained<'_>> = diff.awarded.iter().map(Gained::New).chain(recorded).collect();
+    gained.sort_by(|one, other| one.reached().order().cmp(&other.reached().order()));
+    gained
 }
 
 fn draft(points: i64, award_number: i64, reached: &Reached) -> Draft {

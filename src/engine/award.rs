@@ -12,6 +12,8 @@ pub const MAX_POINTS: i64 = 1_000_000_000;
 pub const RATE_DECIMALS: u32 = 6;
 /// The greatest rate, in points per major unit.
 pub const MAX_RATE: i64 = 10_000;
+/// The most rates of [`CategoryRates`].
+pub const MAX_RATES: usize = 100;
 
 /// How many points an award has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +23,26 @@ pub enum AwardRule {
     Points(i64),
     /// Points per major unit of the reaching purchase's eligible amount.
     PointsPerUnit(Rate),
+    /// Points per major unit, by the categories of the matching lines.
+    PointsByCategory(CategoryRates),
+}
+
+/// Rates for categories, and one for all the rest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CategoryRates {
+    /// Above 0.
+    pub rate: Rate,
+    /// From 1 to [`MAX_RATES`]. Of several that name a category, the first counts.
+    pub rates: Vec<CategoryRate>,
+}
+
+/// The rate of some categories.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CategoryRate {
+    /// Not empty.
+    pub categories: Vec<String>,
+    /// At least 0.
+    pub rate: Rate,
 }
 
 /// Points per major unit, in millionths.
@@ -29,11 +51,14 @@ pub enum AwardRule {
 pub struct Rate(pub i64);
 
 impl Rate {
-    /// Returns `floor(eligible amount in major units × rate)`, at most [`MAX_POINTS`]. `eligible` is in minor units.
-    pub fn points(self, eligible: i64, currency: Currency) -> i64 {
-        let scale = i128::from(currency.minor_per_major()) * 10_i128.pow(RATE_DECIMALS);
-        let points = i128::from(eligible) * i128::from(self.0) / scale;
-        i64::try_from(points).unwrap_or(MAX_POINTS).min(MAX_POINTS)
+    /// Returns the millionths of points that this amount, in minor units, gives for each minor unit of a major one.
+    fn of(self, amount: i128) -> i128 {
+        amount * i128::from(self.0)
+    }
+
+    /// Whether the rate is at most [`MAX_RATE`] and at least `least`, in millionths.
+    pub fn is_within(self, least: i64) -> bool {
+        (least..=MAX_RATE * 10_i64.pow(RATE_DECIMALS)).contains(&self.0)
     }
 
     /// Formats the rate as a decimal without trailing zeros.
@@ -44,21 +69,49 @@ impl Rate {
 }
 
 impl AwardRule {
-    /// Returns the points of an award whose reaching purchase has this eligible amount, in minor units. An award of zero
+    /// Returns the points of an award whose reaching purchase has this eligible amount, in minor units, and these matching lines:
+    /// the category and the net of each. Points per unit are rounded down once, and are at most [`MAX_POINTS`]. An award of zero
     /// points does not exist.
-    pub fn points(&self, eligible: i64, currency: Currency) -> i64 {
-        match self {
-            Self::Points(points) => *points,
-            Self::PointsPerUnit(rate) => rate.points(eligible, currency),
-        }
+    pub fn points<'a>(
+        &self,
+        eligible: i64,
+        lines: impl Iterator<Item = (Option<&'a str>, i64)> + Clone,
+        currency: Currency,
+    ) -> i64 {
+        let rated = match self {
+            Self::Points(points) => return *points,
+            Self::PointsPerUnit(rate) => rate.of(eligible.into()),
+            Self::PointsByCategory(rates) => rates.of(eligible.into(), lines),
+        };
+        let scale = i128::from(currency.minor_per_major()) * 10_i128.pow(RATE_DECIMALS);
+        i64::try_from(rated / scale).unwrap_or(MAX_POINTS).min(MAX_POINTS)
     }
 
     /// Returns the fewest points that an award can have.
     pub const fn least(&self) -> i64 {
         match self {
             Self::Points(points) => *points,
-            Self::PointsPerUnit(_) => 1,
+            Self::PointsPerUnit(_) | Self::PointsByCategory(_) => 1,
         }
+    }
+}
+
+impl CategoryRates {
+    /// Each line goes by the rate of its category, and the rest of the eligible amount by the general rate. Lines that together
+    /// exceed the eligible amount are reduced in proportion.
+    fn of<'a>(&self, eligible: i128, lines: impl Iterator<Item = (Option<&'a str>, i64)> + Clone) -> i128 {
+        let sum: i128 = lines.clone().map(|(_, net)| i128::from(net)).sum();
+        let (mut rest, mut rated) = (eligible, 0);
+        for (category, net) in lines {
+            let named = |one: &&CategoryRate| one.categories.iter().any(|name| Some(name.as_str()) == category);
+            if let Some(one) = self.rates.iter().find(named) {
+                let net = i128::from(net);
+                let part = if sum > eligible { net * eligible / sum } else { net };
+                rest -= part;
+                rated += one.rate.of(part);
+            }
+        }
+        rated + self.rate.of(rest)
     }
 }
 
@@ -104,9 +157,10 @@ mod tests {
     #[test]
     fn points_per_unit_are_floored_and_bounded() {
         let eur = Currency::parse("EUR").unwrap();
-        assert_eq!(Rate(1_500_000).points(1999, eur), 29);
-        assert_eq!(Rate(1).points(99_999_999, eur), 0);
-        assert_eq!(Rate(10_000_000_000).points(crate::engine::money::MAX_MINOR, eur), MAX_POINTS);
+        let points = |rate, eligible| AwardRule::PointsPerUnit(Rate(rate)).points(eligible, std::iter::empty(), eur);
+        assert_eq!(points(1_500_000, 1999), 29);
+        assert_eq!(points(1, 99_999_999), 0);
+        assert_eq!(points(10_000_000_000, crate::engine::money::MAX_MINOR), MAX_POINTS);
         assert_eq!(Rate(1_500_000).format(), "1.5");
         assert_eq!(Rate(2_000_000).format(), "2");
     }

@@ -22,6 +22,8 @@ pub enum DecisionKind {
     Declined,
     /// Some or all points of a standing award became free.
     Released,
+    /// A standing award gained points. They are used even if they do not fit.
+    Grown,
 }
 
 /// One step in the sequence of a budget. The caller numbers the steps.
@@ -30,7 +32,7 @@ pub struct Decision {
     pub kind: DecisionKind,
     /// The number of the award among the customer's awards.
     pub award_number: i64,
-    /// The points of the award, or the points that were released.
+    /// The points of the award, or the points that were released or gained.
     pub points: i64,
     /// The budget's used points after the decision.
     pub used: i64,
@@ -45,7 +47,7 @@ impl Budget {
     /// Applies a new or a recorded decision to the used points.
     pub fn carry_out(&mut self, kind: DecisionKind, points: i64) {
         match kind {
-            DecisionKind::Standing => self.used += points,
+            DecisionKind::Standing | DecisionKind::Grown => self.used += points,
             DecisionKind::Declined => {}
             DecisionKind::Released => self.used -= points,
         }
@@ -54,6 +56,13 @@ impl Budget {
     /// Decides a newly reached award and applies the decision.
     pub fn decide(&mut self, award_number: i64, points: i64) -> Decision {
         let kind = if self.fits(points) { DecisionKind::Standing } else { DecisionKind::Declined };
+        self.carry_out(kind, points);
+        Decision { kind, award_number, points, used: self.used }
+    }
+
+    /// Uses the points that a standing award gained.
+    pub fn grow(&mut self, award_number: i64, points: i64) -> Decision {
+        let kind = DecisionKind::Grown;
         self.carry_out(kind, points);
         Decision { kind, award_number, points, used: self.used }
     }
@@ -84,6 +93,8 @@ mod tests {
         let released = budget.release(1, 8);
         assert_eq!(released, Decision { kind: DecisionKind::Released, award_number: 1, points: 8, used: 2 });
         assert_eq!(budget.left(), 8);
+        assert_eq!(budget.grow(3, 9), Decision { kind: DecisionKind::Grown, award_number: 3, points: 9, used: 11 });
+        assert_eq!(budget.release(3, 9).used, 2);
         budget.limit = 1;
         assert_eq!((budget.left(), budget.decide(2, 1).kind), (0, Declined));
     }

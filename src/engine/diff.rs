@@ -1,4 +1,4 @@
-//! The difference between recorded and reached awards: which awards stay, move, shrink, are reversed or are new.
+//! The difference between recorded and reached awards: which awards stay, move, shrink, grow, are reversed or are new.
 //!
 //! Invariant after the difference is applied: the `STANDING` and `DECLINED` awards are exactly the reached awards, and are
 //! equal to them in points, `earnedAt`, window, ordinal and evidence.
@@ -49,6 +49,9 @@ pub enum How {
     Reposted,
     /// The award has this many points fewer. If it is `STANDING`, a `REVERSAL` of the difference is posted.
     Shrunk(i64),
+    /// The award has this many points more. If it is `STANDING`, an `AWARD` of the difference is posted. A budget does not decide it
+    /// again, so growth may exceed the budget.
+    Grown(i64),
     /// Only the window, the ordinal or the evidence changes. Nothing is posted.
     Adjusted,
 }
@@ -69,19 +72,17 @@ pub fn diff(mut recorded: Vec<RecordedAward>, reached: Vec<Reached>, timed: bool
     let mut gone: BTreeMap<i64, VecDeque<RecordedAward>> = BTreeMap::new();
     for recorded in recorded {
         let name = recorded.reached.name();
-        // Purchases and refunds cannot add points under the same name. If points are added anyway, the reached award is
-        // treated as another award.
         match by_name.remove(&name) {
             Some(reached) if recorded.reached == reached => {}
-            Some(reached) if recorded.reached.points >= reached.points => {
-                let fewer = recorded.reached.points - reached.points;
-                let how = if fewer > 0 { How::Shrunk(fewer) } else { How::Adjusted };
+            Some(reached) => {
+                let how = match reached.points - recorded.reached.points {
+                    0 => How::Adjusted,
+                    more if more > 0 => How::Grown(more),
+                    fewer => How::Shrunk(-fewer),
+                };
                 diff.changed.push(Changed { recorded, reached, how });
             }
-            other => {
-                by_name.extend(other.map(|reached| (name, reached)));
-                gone.entry(recorded.reached.points).or_default().push_back(recorded);
-            }
+            None => gone.entry(recorded.reached.points).or_default().push_back(recorded),
         }
     }
     let mut newly: Vec<Reached> = by_name.into_values().collect();

@@ -192,7 +192,8 @@ enum Kind {
 
 impl<'a> Look<'a> {
     /// Begins a look at `now`, the instant for which `need` was computed. If possible, the result also covers the `margin` (µs)
-    /// before `now`.
+    /// before `now`. If there are more than the most steps within the margin, the result does not hold at `now`: then look again
+    /// without a margin.
     pub fn new(campaign: Campaign<'a>, tail: &'a State, need: Need, now: Instant, margin: i64) -> Self {
         let kind = match need {
             Need::Earlier(window) => Kind::Earlier(Box::new(Earlier { window, state: State::default() })),

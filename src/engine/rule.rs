@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::award::AwardRule;
+use super::award::{AwardRule, CategoryRates, MAX_RATES};
 use super::goal::{DistinctOf, Goal};
 use super::money::Currency;
 use super::purchase::{Key, Line, Purchase, Rounding};
@@ -104,6 +104,8 @@ pub struct Eligible {
     pub key: Key,
     /// The eligible amount in minor units, above 0.
     pub amount: i64,
+    /// What an award that this purchase reaches is worth.
+    pub points: i64,
     /// What the purchase adds to the sum of a [`Goal::Spend`] or [`Goal::Units`]: the eligible amount or the units. 0 for other
     /// goals.
     pub adds: i64,
@@ -122,45 +124,51 @@ impl Rule {
 
     /// Whether what a purchase contributes depends on its lines.
     pub fn reads_lines(&self) -> bool {
-        let of_lines = matches!(self.goal, Goal::Distinct { .. } | Goal::Units { .. });
-        of_lines || self.filter.names_lines() || self.filter.excludes()
+        let goal = matches!(self.goal, Goal::Distinct { .. } | Goal::Units { .. });
+        let award = matches!(self.award, AwardRule::PointsByCategory(_));
+        goal || award || self.filter.names_lines() || self.filter.excludes()
     }
 }
 
 impl Rule {
-    /// Returns the eligible amount of a purchase with this net, the units that [`Goal::Units`] counts, and the items that
-    /// [`Goal::Distinct`] counts. Returns `None` if no line matches. See "Eligible purchases" in `docs/semantics.md`.
-    fn of_lines(&self, purchase: &Purchase, net: i64) -> Option<(i64, i64, Vec<String>)> {
+    /// Returns what a purchase with this net contributes, apart from its instant and currency. Returns `None` if its lines do not
+    /// count. See "Eligible purchases" in `docs/semantics.md`.
+    fn count(&self, purchase: &Purchase, net: i64) -> Option<Eligible> {
         let filter = &self.filter;
-        let nets = purchase.net_lines(Rounding::Down);
-        let matching = || purchase.lines.iter().zip(&nets).filter(|(line, _)| filter.matches(line));
+        let lines = if self.reads_lines() { purchase.lines.as_slice() } else { &[] };
+        let nets = if lines.is_empty() { Vec::new() } else { purchase.net_lines(Rounding::Down) };
+        let matching = lines.iter().zip(nets.iter().copied()).filter(|(line, _)| filter.matches(line));
         let amount = if filter.names_lines() {
-            matching().next()?;
-            let sum: i128 = matching().map(|(_, net)| i128::from(*net)).sum();
+            matching.clone().next()?;
+            let sum: i128 = matching.clone().map(|(_, net)| i128::from(net)).sum();
             i64::try_from(sum).unwrap_or(i64::MAX).min(net)
-        } else if filter.excludes() {
-            if !purchase.lines.is_empty() && !matching().any(|(_, net)| *net > 0) {
-                return None;
-            }
+        } else if filter.excludes() && !lines.is_empty() {
+            matching.clone().find(|(_, net)| *net > 0)?;
             // What is excluded is rounded up, so that no part of it counts.
-            let nets = purchase.net_lines(Rounding::Up);
-            let excluded = purchase.lines.iter().zip(nets).filter(|(line, _)| filter.is_excluded(line));
+            let excluded =
+                lines.iter().zip(purchase.net_lines(Rounding::Up)).filter(|(line, _)| filter.is_excluded(line));
             let sum: i128 = excluded.map(|(_, net)| i128::from(net)).sum();
             i64::try_from((i128::from(net) - sum).max(0)).unwrap_or(net)
         } else {
             net
         };
+        let adds = match self.goal {
+            Goal::Spend { .. } => amount,
+            Goal::Units { .. } => Some(units(matching.clone())).filter(|units| *units > 0)?,
+            _ => 0,
+        };
         let mut items = Vec::new();
         if let Goal::Distinct { of, .. } = self.goal {
-            items.extend(matching().filter(|(_, net)| **net > 0).filter_map(|(line, _)| match of {
+            items.extend(matching.clone().filter(|(_, net)| *net > 0).filter_map(|(line, _)| match of {
                 DistinctOf::Sku => Some(line.sku.clone()),
                 DistinctOf::Category => line.category.clone(),
             }));
             items.sort_unstable();
             items.dedup();
         }
-        let units = if matches!(self.goal, Goal::Units { .. }) { units(matching()) } else { 0 };
-        Some((amount, units, items))
+        let by_category = matching.map(|(line, net)| (line.category.as_deref(), net));
+        let points = self.award.points(amount, by_category, self.currency);
+        Some(Eligible { key: purchase.key.clone(), amount, points, adds, items })
     }
 }
 
@@ -187,11 +195,11 @@ impl Filter {
 
 /// Returns the units of lines with these nets: each line has the part of its quantity that is left, in millionths, and the sum is
 /// rounded to the nearest whole number, half up. A line whose amount is 0 has none.
-fn units<'a>(lines: impl Iterator<Item = (&'a Line, &'a i64)>) -> i64 {
+fn units<'a>(lines: impl Iterator<Item = (&'a Line, i64)>) -> i64 {
     const MILLION: i128 = 1_000_000;
     let millionths = lines
         .filter(|(line, _)| line.amount > 0)
-        .map(|(line, net)| i128::from(line.quantity) * i128::from(*net) * MILLION / i128::from(line.amount));
+        .map(|(line, net)| i128::from(line.quantity) * i128::from(net) * MILLION / i128::from(line.amount));
     i64::try_from((millionths.sum::<i128>() + MILLION / 2) / MILLION).unwrap_or(i64::MAX)
 }
 
@@ -240,19 +248,13 @@ impl Campaign<'_> {
             return None;
         }
         let net = purchase.net();
-        let (amount, units, items) =
-            if rule.reads_lines() { rule.of_lines(purchase, net)? } else { (net, 0, Vec::new()) };
-        let adds = match rule.goal {
-            Goal::Spend { .. } => amount,
-            Goal::Units { .. } if units == 0 => return None,
-            _ => units,
-        };
+        let eligible = rule.count(purchase, net)?;
         if let WindowRule::Recurring(recurring) = &rule.window {
             // A purchase outside every occurrence is not eligible.
             recurring.window_at(&rule.time_zone, purchase.key.at)?;
         }
-        let enough = net > 0 && amount > 0 && filter.min_amount.is_none_or(|least| amount >= least);
-        enough.then(|| Eligible { key: purchase.key.clone(), amount, adds, items })
+        let least = filter.min_amount.unwrap_or(1);
+        (net > 0 && eligible.amount >= least).then_some(eligible)
     }
 }
 
@@ -328,9 +330,15 @@ pub fn faults(rule: &Rule, period: &Period) -> Vec<Fault> {
             range(legal, &["award", "points"], "must be 1 to 10^9");
         }
         AwardRule::PointsPerUnit(rate) => {
-            let most = super::award::MAX_RATE * 10_i64.pow(super::award::RATE_DECIMALS);
-            let legal = (1..=most).contains(&rate.0);
-            range(legal, &["award", "pointsPerUnit"], "must be above zero and at most 10000");
+            range(rate.is_within(1), &["award", "pointsPerUnit"], "must be above zero and at most 10000");
+        }
+        AwardRule::PointsByCategory(CategoryRates { rate, rates }) => {
+            const RATE: &[&str] = &["award", "pointsByCategory", "rate"];
+            const RATES: &[&str] = &["award", "pointsByCategory", "rates"];
+            range(rate.is_within(1), RATE, "must be above zero and at most 10000");
+            range((1..=MAX_RATES).contains(&rates.len()), RATES, "must have 1 to 100 entries");
+            range(rates.iter().all(|one| !one.categories.is_empty()), RATES, "must name at least one category each");
+            range(rates.iter().all(|one| one.rate.is_within(0)), RATES, "must have rates of 0 to 10000");
         }
     }
     range(rule.max_per_customer.is_none_or(|cap| cap >= 1), &["maxPerCustomer"], ONE);
@@ -346,7 +354,7 @@ pub fn faults(rule: &Rule, period: &Period) -> Vec<Fault> {
 fn unsupported(rule: &Rule) -> Vec<Fault> {
     let rolling = matches!(rule.window, WindowRule::Rolling { .. });
     let streak = matches!(rule.goal, Goal::Streak { .. });
-    let per_unit = matches!(rule.award, AwardRule::PointsPerUnit(_)) && rule.goal != Goal::EveryPurchase;
+    let per_unit = !matches!(rule.award, AwardRule::Points(_)) && rule.goal != Goal::EveryPurchase;
     let small_repeat = match rule.goal {
         Goal::Spend { at_least, repeat: true } => at_least < rule.currency.minor_per_major(),
         _ => false,
@@ -369,7 +377,7 @@ fn unsupported(rule: &Rule) -> Vec<Fault> {
         ),
         (streak && rule.max_per_window.is_some(), &["maxPerWindow"], "a streak cannot be combined with maxPerWindow"),
         (small_repeat, &["goal", "spend", "amount"], "a spend goal with repeat requires at least one major unit"),
-        (per_unit, &["award"], "pointsPerUnit requires the goal everyPurchase"),
+        (per_unit, &["award"], "points per unit require the goal everyPurchase"),
     ];
     rules
         .into_iter()

@@ -295,7 +295,7 @@ impl State {
         awards: &mut Vec<Reached>,
     ) {
         let rule = campaign.rule;
-        let points = rule.award.points(purchase.amount, rule.currency);
+        let points = purchase.points;
         if points == 0 {
             return;
         }

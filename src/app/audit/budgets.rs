@@ -128,7 +128,8 @@ impl Replay {
         let mut budget = Budget { limit: self.limit.unwrap_or(i64::MAX), used: self.used };
         let standing = kind == DecisionKind::Standing;
         let fits = budget.fits(decision.points);
-        if kind != DecisionKind::Released && standing != fits {
+        let decides = matches!(kind, DecisionKind::Standing | DecisionKind::Declined);
+        if decides && standing != fits {
             let status = |stands: bool| if stands { AwardStatus::Standing } else { AwardStatus::Declined };
             found.note(None, id, format!("decision {}", self.number), word(status(standing)), word(status(fits)));
         }

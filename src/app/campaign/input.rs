@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::campaign::set::Campaign;
 use crate::app::error::{Check, Error, UserErrorCode};
 use crate::engine::account::MAX_EXACT;
-use crate::engine::award::{AwardRule, RATE_DECIMALS, Rate};
+use crate::engine::award::{AwardRule, CategoryRate, CategoryRates, MAX_RATES, RATE_DECIMALS, Rate};
 use crate::engine::goal::{DistinctOf, Goal};
 use crate::engine::money::{Currency, MoneyError, scaled};
 use crate::engine::rule::{FaultReason, Filter, Period, Rule, faults};
@@ -174,6 +174,23 @@ pub enum EveryPurchase {
 pub enum AwardInput {
     Points(i64),
     PointsPerUnit(String),
+    PointsByCategory(CategoryRatesInput),
+}
+
+/// Rates for categories as the client sent them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CategoryRatesInput {
+    pub rate: String,
+    pub rates: Vec<CategoryRateInput>,
+}
+
+/// The rate of some categories as the client sent it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CategoryRateInput {
+    pub categories: Vec<String>,
+    pub rate: String,
 }
 
 /// An edit of a campaign. `None` keeps a field, `Some(None)` removes its value, `Some(Some(…))` sets it.
@@ -303,6 +320,14 @@ impl CampaignInput {
             award: match &rule.award {
                 AwardRule::Points(points) => AwardInput::Points(*points),
                 AwardRule::PointsPerUnit(rate) => AwardInput::PointsPerUnit(rate.format()),
+                AwardRule::PointsByCategory(CategoryRates { rate, rates }) => {
+                    let of = |CategoryRate { categories, rate }: &CategoryRate| CategoryRateInput {
+                        categories: categories.clone(),
+                        rate: rate.format(),
+                    };
+                    let rates = rates.iter().map(of).collect();
+                    AwardInput::PointsByCategory(CategoryRatesInput { rate: rate.format(), rates })
+                }
             },
             max_per_customer: rule.max_per_customer,
             max_per_window: rule.max_per_window,
@@ -381,6 +406,15 @@ impl Check {
         self.parsed(path, IsoDuration::parse(text), |_| UserErrorCode::Invalid)
     }
 
+    fn rate(&mut self, path: &[&str], text: &str) -> Option<Rate> {
+        let rate = self.parsed(path, scaled(text, RATE_DECIMALS), |error| match error {
+            MoneyError::TooManyDecimals(_) => UserErrorCode::TooManyDecimals,
+            MoneyError::OutOfRange => UserErrorCode::OutOfRange,
+            MoneyError::Malformed | MoneyError::UnknownCurrency => UserErrorCode::Invalid,
+        });
+        rate.map(Rate)
+    }
+
     fn local_time(&mut self, path: &[&str], text: &str) -> Option<LocalTime> {
         self.parsed(path, LocalTime::parse(text), |_| UserErrorCode::Invalid)
     }
@@ -457,13 +491,29 @@ fn check_goal(check: &mut Check, goal: GoalInput, currency: Option<Currency>) ->
 fn check_award(check: &mut Check, award: AwardInput) -> Option<AwardRule> {
     match award {
         AwardInput::Points(points) => Some(AwardRule::Points(points)),
-        AwardInput::PointsPerUnit(rate) => {
-            let rate = check.parsed(&["award", "pointsPerUnit"], scaled(&rate, RATE_DECIMALS), |error| match error {
-                MoneyError::TooManyDecimals(_) => UserErrorCode::TooManyDecimals,
-                MoneyError::OutOfRange => UserErrorCode::OutOfRange,
-                MoneyError::Malformed | MoneyError::UnknownCurrency => UserErrorCode::Invalid,
-            });
-            rate.map(|rate| AwardRule::PointsPerUnit(Rate(rate)))
+        AwardInput::PointsPerUnit(rate) => check.rate(&["award", "pointsPerUnit"], &rate).map(AwardRule::PointsPerUnit),
+        AwardInput::PointsByCategory(CategoryRatesInput { rate, rates }) => {
+            let path = ["award", "pointsByCategory"];
+            let rate = check.rate(&[path[0], path[1], "rate"], &rate);
+            // What exceeds the limit is refused by its number.
+            let checked = rates.into_iter().take(MAX_RATES + 1).enumerate().map(
+                |(index, CategoryRateInput { categories, rate })| {
+                    let index = index.to_string();
+                    let path = [path[0], path[1], "rates", index.as_str()];
+                    if categories.len() > MAX_FILTER_ENTRIES {
+                        let message = format!("must have at most {MAX_FILTER_ENTRIES} entries");
+                        check.fail(&[&path[..], &["categories"]].concat(), UserErrorCode::OutOfRange, message);
+                    }
+                    for (at, category) in categories.iter().take(MAX_FILTER_ENTRIES).enumerate() {
+                        check.text(&[&path[..], &["categories", at.to_string().as_str()]].concat(), category);
+                    }
+                    let rate = check.rate(&[&path[..], &["rate"]].concat(), &rate)?;
+                    Some(CategoryRate { categories, rate })
+                },
+            );
+            let rates: Vec<Option<CategoryRate>> = checked.collect();
+            let rates = rates.into_iter().collect::<Option<Vec<_>>>()?;
+            Some(AwardRule::PointsByCategory(CategoryRates { rate: rate?, rates }))
         }
     }
 }

@@ -14,6 +14,7 @@ pub fn stored_kind(kind: DecisionKind) -> BudgetDecisionKind {
         DecisionKind::Standing => BudgetDecisionKind::Standing,
         DecisionKind::Declined => BudgetDecisionKind::Declined,
         DecisionKind::Released => BudgetDecisionKind::Released,
+        DecisionKind::Grown => BudgetDecisionKind::Grown,
     }
 }
 
@@ -23,6 +24,7 @@ pub fn decision_kind(kind: BudgetDecisionKind) -> Option<DecisionKind> {
         BudgetDecisionKind::Standing => Some(DecisionKind::Standing),
         BudgetDecisionKind::Declined => Some(DecisionKind::Declined),
         BudgetDecisionKind::Released => Some(DecisionKind::Released),
+        BudgetDecisionKind::Grown => Some(DecisionKind::Grown),
         BudgetDecisionKind::Limit => None,
     }
 }
@@ -32,6 +34,6 @@ pub fn decided_status(kind: BudgetDecisionKind) -> Option<AwardStatus> {
     match decision_kind(kind)? {
         DecisionKind::Standing => Some(AwardStatus::Standing),
         DecisionKind::Declined => Some(AwardStatus::Declined),
-        DecisionKind::Released => None,
+        DecisionKind::Released | DecisionKind::Grown => None,
     }
 }

@@ -309,6 +309,28 @@ pub enum AwardInput {
     /// and is worth at most 10⁹. The rate must be above 0, at most 10000, and have at most 6 decimals. It requires the
     /// goal `everyPurchase`.
     PointsPerUnit(Decimal),
+    /// The points for each major unit, by the categories of the lines. An award is rounded down once and is worth at most 10⁹. It
+    /// requires the goal `everyPurchase`.
+    PointsByCategory(PointsByCategoryInput),
+}
+
+/// Rates by category. Each matching line goes by the first of `rates` that names its category, and all the rest of the eligible amount
+/// by `rate`.
+#[derive(InputObject)]
+pub struct PointsByCategoryInput {
+    /// The rate of everything that no entry of `rates` names. It must be above 0, at most 10000, and have at most 6 decimals.
+    rate: Decimal,
+    /// 1 to 100 entries.
+    rates: Vec<CategoryRateInput>,
+}
+
+/// The rate of some categories.
+#[derive(InputObject)]
+pub struct CategoryRateInput {
+    /// 1 to 500 categories.
+    categories: Vec<String>,
+    /// It must be at most 10000 and have at most 6 decimals. With 0, these categories give no points.
+    rate: Decimal,
 }
 
 impl From<CampaignInput> for app::CampaignInput {
@@ -421,6 +443,12 @@ impl From<AwardInput> for app::AwardInput {
         match input {
             AwardInput::Points(points) => Self::Points(points.0),
             AwardInput::PointsPerUnit(rate) => Self::PointsPerUnit(rate.into()),
+            AwardInput::PointsByCategory(PointsByCategoryInput { rate, rates }) => {
+                let of =
+                    |CategoryRateInput { categories, rate }| app::CategoryRateInput { categories, rate: rate.into() };
+                let rates = rates.into_iter().map(of).collect();
+                Self::PointsByCategory(app::CategoryRatesInput { rate: rate.into(), rates })
+            }
         }
     }
 }

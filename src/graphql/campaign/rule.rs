@@ -293,10 +293,21 @@ pub struct FixedPoints {
     points: Points,
 }
 
-/// An award is worth `floor(eligible amount × rate)` points, at most 10⁹, where the eligible amount is that of the
-/// reaching purchase in major units. An award of 0 points does not exist.
+/// An award is worth `floor(eligible amount × rate)` points, at most 10⁹, where the eligible amount is that of the reaching purchase in
+/// major units. A matching line whose category `rates` names goes by that rate instead. An award of 0 points does not exist.
 #[derive(Clone, Debug, SimpleObject)]
 pub struct PointsPerUnit {
+    /// The points for each major unit of the campaign's currency, without trailing zeros.
+    rate: Decimal,
+    /// The rates of some categories. The first that names the category of a line counts.
+    rates: Vec<CategoryRate>,
+}
+
+/// The rate of some categories.
+#[derive(Clone, Debug, SimpleObject)]
+pub struct CategoryRate {
+    /// The categories.
+    categories: Vec<String>,
     /// The points for each major unit of the campaign's currency, without trailing zeros.
     rate: Decimal,
 }
@@ -306,7 +317,15 @@ impl AwardRule {
         match &rule.award {
             award::AwardRule::Points(points) => Self::Points(FixedPoints { points: Points(*points) }),
             award::AwardRule::PointsPerUnit(rate) => {
-                Self::PointsPerUnit(PointsPerUnit { rate: Decimal(rate.format()) })
+                Self::PointsPerUnit(PointsPerUnit { rate: Decimal(rate.format()), rates: Vec::new() })
+            }
+            award::AwardRule::PointsByCategory(award::CategoryRates { rate, rates }) => {
+                let of = |one: &award::CategoryRate| CategoryRate {
+                    categories: one.categories.clone(),
+                    rate: Decimal(one.rate.format()),
+                };
+                let rates = rates.iter().map(of).collect();
+                Self::PointsPerUnit(PointsPerUnit { rate: Decimal(rate.format()), rates })
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Converts the plain types of the oracle to those of the engine.
 
-use windfall::engine::award::{AwardRule, Rate, Reached};
+use windfall::engine::award::{AwardRule, CategoryRate, CategoryRates, Rate, Reached};
 use windfall::engine::goal::{DistinctOf, Goal};
 use windfall::engine::money::Currency;
 use windfall::engine::progress::{Progress, Standing, Unit as CountedUnit};
@@ -27,9 +27,17 @@ pub(crate) fn rule(c: &oracle::Campaign) -> Rule {
         },
         window: window(&c.window),
         goal: goal(&c.goal),
-        award: match c.award {
-            oracle::AwardRule::Points(points) => AwardRule::Points(points),
-            oracle::AwardRule::PointsPerUnit { rate_micro } => AwardRule::PointsPerUnit(Rate(rate_micro)),
+        award: match &c.award {
+            oracle::AwardRule::Points(points) => AwardRule::Points(*points),
+            oracle::AwardRule::PointsPerUnit { rate_micro } => AwardRule::PointsPerUnit(Rate(*rate_micro)),
+            oracle::AwardRule::PointsByCategory { rate_micro, rates } => {
+                let of = |(categories, rate): &(Vec<String>, i64)| CategoryRate {
+                    categories: categories.clone(),
+                    rate: Rate(*rate),
+                };
+                let rates = rates.iter().map(of).collect();
+                AwardRule::PointsByCategory(CategoryRates { rate: Rate(*rate_micro), rates })
+            }
         },
         max_per_customer: c.max_per_customer.map(int),
         max_per_window: c.max_per_window.map(int),

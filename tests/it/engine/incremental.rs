@@ -15,7 +15,7 @@ use super::store::Store;
 use super::{Owned, convert, each_case};
 use crate::oracle::book::{self, Book, Entry, EntryKind};
 use crate::oracle::generate::{Case, Fact, case, commits, record};
-use crate::oracle::{Campaign as OracleCampaign, Purchase, reached};
+use crate::oracle::{AwardRule, Campaign as OracleCampaign, Filter, Goal, Purchase, Window, reached};
 
 /// The number of purchases between two checkpoints, and the most that a fold is fed at a time.
 #[derive(Clone, Copy, Debug)]
@@ -66,7 +66,10 @@ impl Ledger {
 
     fn post(&mut self, store: &mut Store<'_>, diff: &Diff) -> Vec<Entry> {
         let effect = self.account.apply(&mut self.tally, self.budget.as_mut(), diff);
-        let decided = effect.decisions.iter().filter(|decision| decision.kind != DecisionKind::Released);
+        let decided = effect
+            .decisions
+            .iter()
+            .filter(|decision| !matches!(decision.kind, DecisionKind::Released | DecisionKind::Grown));
         self.decisions += u64::from(reached::to_u32(decided.count()));
         self.totals += effect.totals;
         let mut given = effect.given.iter().map(|given| (given.number, given.standing));
@@ -138,6 +141,7 @@ struct Seen {
     moved: Cell<u32>,
     reposted: Cell<u32>,
     shrunk: Cell<u32>,
+    grown: Cell<u32>,
     adjusted: Cell<u32>,
     reversed: Cell<u32>,
     awarded: Cell<u32>,
@@ -150,13 +154,15 @@ impl Seen {
         add(&self.moved, changed(|how| *how == How::Moved));
         add(&self.reposted, changed(|how| *how == How::Reposted));
         add(&self.shrunk, changed(|how| matches!(how, How::Shrunk(_))));
+        add(&self.grown, changed(|how| matches!(how, How::Grown(_))));
         add(&self.adjusted, changed(|how| *how == How::Adjusted));
         add(&self.reversed, diff.reversed.len());
         add(&self.awarded, diff.awarded.len());
     }
 
     fn assert_all(&self) {
-        let Self { moved, reposted, shrunk, adjusted, reversed, awarded } = self;
+        // Growth is rare in these cases and has a test of its own.
+        let Self { moved, reposted, shrunk, grown: _, adjusted, reversed, awarded } = self;
         let all = [moved, reposted, shrunk, adjusted, reversed, awarded];
         assert!(all.iter().all(|n| n.get() >= 5), "{all:?}");
     }
@@ -169,4 +175,23 @@ fn commits_in_any_order_record_and_post_what_the_oracle_does() {
         check(&case.campaign, &commits, limit, chunks, &seen);
     });
     seen.assert_all();
+}
+
+/// The same with an award for each purchase by rates so different that refunds often add points.
+#[test]
+fn points_that_a_refund_adds_are_posted() {
+    let seen = Seen::default();
+    let rates = vec![(vec!["toys".to_owned(), "food".to_owned()], 0), (vec!["Toys".to_owned()], 1_000_000)];
+    each_case(600, &arrivals(), |(case, commits, limit, chunks)| {
+        let is_rolling = matches!(case.campaign.window, Window::Rolling { .. });
+        let c = OracleCampaign {
+            filter: Filter::default(),
+            window: if is_rolling { Window::Campaign } else { case.campaign.window.clone() },
+            goal: Goal::EveryPurchase,
+            award: AwardRule::PointsByCategory { rate_micro: 1_000_000_000, rates: rates.clone() },
+            ..case.campaign.clone()
+        };
+        check(&c, &commits, limit, chunks, &seen);
+    });
+    assert!(seen.grown.get() >= 5, "{}", seen.grown.get());
 }

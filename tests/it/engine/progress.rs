@@ -55,6 +55,15 @@ impl<'a> Stored<'a> {
     /// Looks at the progress at `at`. Returns the result as it comes back from storage, and the number of purchases
     /// loaded.
     pub(crate) fn look(&self, need: Need, at: Instant, way: Way, earlier: Option<&Lookback>) -> (Lookback, usize) {
+        let (found, loaded) = self.look_before(need, at, way, earlier);
+        if found.holds(at) || way.margin == 0 {
+            return (found, loaded);
+        }
+        let (again, more) = self.look_before(need, at, Way { margin: 0, ..way }, earlier);
+        (again, loaded + more)
+    }
+
+    fn look_before(&self, need: Need, at: Instant, way: Way, earlier: Option<&Lookback>) -> (Lookback, usize) {
         let mut look = Look::new(self.campaign, &self.tail, need, at, way.margin).max_steps(way.max_steps);
         if let Some(key) = look.checkpoint() {
             let before = |state: &&State| state.last.as_ref().is_some_and(|last| *last <= key);

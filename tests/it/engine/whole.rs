@@ -33,7 +33,7 @@ fn net_amounts_and_eligible_ones_agree() {
             }
             _ => true,
         };
-        let expected: Vec<(String, i64, i64, Vec<String>)> = oracle::reached::eligible(c, &case.purchases)
+        let expected: Vec<(String, i64, i64, i64, Vec<String>)> = oracle::reached::eligible(c, &case.purchases)
             .into_iter()
             .filter(|p| grouped(&p.external_id))
             .map(|p| {
@@ -43,11 +43,11 @@ fn net_amounts_and_eligible_ones_agree() {
                     oracle::Goal::Units { .. } => p.units,
                     _ => 0,
                 };
-                (p.external_id, p.amount, adds, kinds.into_iter().flatten().collect())
+                (p.external_id, p.amount, p.points, adds, kinds.into_iter().flatten().collect())
             })
             .collect();
-        let found: Vec<(String, i64, i64, Vec<String>)> =
-            eligible.into_values().map(|p| (p.key.external_id, p.amount, p.adds, p.items)).collect();
+        let found: Vec<(String, i64, i64, i64, Vec<String>)> =
+            eligible.into_values().map(|p| (p.key.external_id, p.amount, p.points, p.adds, p.items)).collect();
         assert_eq!(found, expected);
         for p in &case.purchases {
             let converted = convert::purchase(p);

@@ -75,7 +75,7 @@ on_both! {
             goal { __typename ... on EveryPurchaseGoal { atLeast } ... on PurchasesGoal { atLeast repeat } \
             ... on SpendGoal { amount { amount } repeat } ... on DistinctGoal { of atLeast } ... on UnitsGoal { atLeast repeat } \
             ... on StreakGoal { length purchasesPerWindow repeat } } \
-            award { __typename ... on FixedPoints { points } ... on PointsPerUnit { rate } } } }";
+            award { __typename ... on FixedPoints { points } ... on PointsPerUnit { rate rates { categories rate } } } } }";
         let each = json!({ "everyPurchase": "EACH" });
         let three = json!({ "purchases": { "atLeast": 3 } });
         for (input, field, expected) in [
@@ -103,7 +103,10 @@ on_both! {
             (json!({ "goal": { "streak": { "length": 4 } }, "window": { "calendar": { "unit": "MONTH" } } }), "goal",
                 json!({ "__typename": "StreakGoal", "length": 4, "purchasesPerWindow": 1, "repeat": false })),
             (json!({ "award": { "pointsPerUnit": "1.50" }, "goal": each }), "award",
-                json!({ "__typename": "PointsPerUnit", "rate": "1.5" })),
+                json!({ "__typename": "PointsPerUnit", "rate": "1.5", "rates": [] })),
+            (json!({ "award": { "pointsByCategory": { "rate": "1", "rates": [{ "categories": ["a"], "rate": "0.50" }] } },
+                "goal": each }), "award",
+                json!({ "__typename": "PointsPerUnit", "rate": "1", "rates": [{ "categories": ["a"], "rate": "0.5" }] })),
         ] {
             let id = app.draft(input).await;
             let answer = app.data(&admin(), query, json!({ "id": id })).await;
@@ -126,6 +129,10 @@ on_both! {
             (json!({ "goal": { "streak": { "length": 2 } } }), "UNSUPPORTED_COMBINATION", vec!["goal"]),
             (json!({ "award": { "pointsPerUnit": "1" } }), "UNSUPPORTED_COMBINATION", vec!["award"]),
             (json!({ "award": { "points": 0 } }), "OUT_OF_RANGE", vec!["award", "points"]),
+            (json!({ "award": { "pointsByCategory": { "rate": "1", "rates": [] } }, "goal": { "everyPurchase": "EACH" } }),
+                "OUT_OF_RANGE", vec!["award", "pointsByCategory", "rates"]),
+            (json!({ "award": { "pointsByCategory": { "rate": "1", "rates": [{ "categories": ["a"], "rate": "0.0000001" }] } },
+                "goal": { "everyPurchase": "EACH" } }), "TOO_MANY_DECIMALS", vec!["award", "pointsByCategory", "rates", "0", "rate"]),
             (json!({ "budget": -1 }), "OUT_OF_RANGE", vec!["budget"]),
             (json!({ "maxPerCustomer": 0 }), "OUT_OF_RANGE", vec!["maxPerCustomer"]),
         ] {

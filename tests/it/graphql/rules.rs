@@ -63,6 +63,53 @@ on_both! {
         assert_eq!(refund(app, "r", "both", "g-1", "30.00").await, 268);
     }
 
+    async fn each_category_has_its_rate(app: &GraphqlApp) {
+        app.campaign(json!({
+            "filter": { "excludedCategories": ["gift-cards"] }, "goal": { "everyPurchase": "EACH" },
+            "award": { "pointsByCategory": { "rate": "1", "rates": [
+                { "categories": ["books", "coffee"], "rate": "2.5" }, { "categories": ["coffee"], "rate": "9" },
+                { "categories": ["sale"], "rate": "0" },
+            ] } },
+        })).await;
+        let at = "2026-11-02T10:00:00Z";
+        let (book, mug) = (("b-1", "books", 1, "10.50"), ("m-1", "mugs", 1, "4.50"));
+        // 10.50 × 2.5 + 4.50 × 1 = 30.75.
+        assert_eq!(buy(app, "p1", at, &[book, mug], "15.00").await, 30);
+        // The first entry that names coffee counts, and a purchase may have a part without a line: 4 × 2.5 + 1 × 1 = 11.
+        assert_eq!(buy(app, "p2", at, &[("c-1", "coffee", 1, "4.00")], "5.00").await, 41);
+        assert_eq!(buy(app, "p3", at, &[("s-1", "sale", 1, "50.00"), ("g-1", "gift-cards", 1, "9.00")], "59.00").await, 41);
+        // With a discount of a third, the lines exceed the total and count in proportion: 7.00 × 2.5 + 3.00 × 1 = 20.50.
+        assert_eq!(buy(app, "p4", at, &[book, mug], "10.00").await, 61);
+        // The book goes back: 4.50 are left.
+        assert_eq!(refund(app, "r", "p1", "b-1", "10.50").await, 35);
+    }
+
+    async fn a_refund_can_add_points_beyond_the_budget(app: &GraphqlApp) {
+        let campaign = app.campaign(json!({
+            "goal": { "everyPurchase": "EACH" }, "budget": 2,
+            "award": { "pointsByCategory": { "rate": "100", "rates": [{ "categories": ["sale"], "rate": "0" }] } },
+        })).await;
+        let at = "2026-11-02T10:00:00Z";
+        let lines = ["a", "b", "c", "d"].map(|sku| (sku, "sale", 1, "0.03"));
+        // 0.01 has no line.
+        assert_eq!(buy(app, "p1", at, &lines, "0.13").await, 1);
+        // 0.12 are left. Each line keeps 0.02 of its 0.03, rounded down, so 0.04 have no line.
+        let query = "mutation($input: RecordRefundInput!) { recordRefund(input: $input) { balance { available } \
+            awards { points status } userErrors { code path } } }";
+        let input = json!({ "externalId": "r", "purchaseExternalId": "p1", "refundedAt": at, "amount": "0.01" });
+        let mut answer = app.data(&storefront(), query, json!({ "input": input })).await["recordRefund"].take();
+        assert_eq!(answer["awards"].take(), json!([{ "points": 4, "status": "STANDING" }]));
+        assert_eq!(balance(&answer), 4);
+        // The ledger has both entries, and the budget is exceeded.
+        let query = "query($id: ID!) { customer(by: { externalId: \"ada\" }) { ledger(first: 5) { nodes { kind points } } } \
+            campaign(id: $id) { budgetExhausted stats { pointsStanding budgetLeft } } }";
+        assert_eq!(app.data(&admin(), query, json!({ "id": campaign })).await, json!({
+            "customer": { "ledger": { "nodes": [{ "kind": "AWARD", "points": 3 }, { "kind": "AWARD", "points": 1 }] } },
+            "campaign": { "budgetExhausted": true, "stats": { "pointsStanding": 4, "budgetLeft": 0 } },
+        }));
+        app.audit_is_clean().await;
+    }
+
     async fn units_are_counted_by_quantity_and_shrink_with_refunds(app: &GraphqlApp) {
         app.campaign(json!({
             "filter": { "categories": ["coffee"] }, "window": { "campaign": "WHOLE" },

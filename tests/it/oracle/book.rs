@@ -109,19 +109,32 @@ impl Book {
             }
             self.awards[lost.id].status = Status::Reversed;
         }
-        // "If it is `STANDING` and its points became fewer, a `REVERSAL` of the difference is posted."
+        // "Under one name, fewer points post a REVERSAL of the difference, more an AWARD of the difference." "growth may pass a
+        // budget"
+        let mut grown: Vec<(usize, Award, i64)> = Vec::new();
         for (from, to) in same {
             let fewer = from.award.points - to.points;
-            assert!(fewer >= 0, "points grew under the name {:?}", to.name());
             if fewer > 0 && from.status == Status::Standing {
                 reversals.push((from.award.clone(), reversal(from.id, &from.award, fewer)));
                 budget.used -= fewer;
+            }
+            if fewer < 0 && from.status == Status::Standing {
+                grown.push((from.id, to.clone(), -fewer));
             }
             self.awards[from.id].award = to;
         }
         // "Each award that is left in N becomes a new award." "If all its points fit beside those that stand, it
         // becomes `STANDING`. Otherwise it becomes `DECLINED`."
+        let mut grow = |until: Option<&Award>, budget: &mut Budget, awards: &mut Vec<(Award, Entry)>| {
+            for (id, to, more) in grown.extract_if(.., |(_, to, _)| until.is_none_or(|next| to.order() < next.order()))
+            {
+                awards.push((to.clone(), award(id, &Award { points: more, ..to })));
+                budget.used += more;
+            }
+        };
         for newly in new {
+            // Growth and new awards follow each other in award order.
+            grow(Some(&newly), budget, &mut awards);
             let id = self.awards.len();
             let fits = budget.limit.is_none_or(|limit| budget.used + newly.points <= limit);
             // "The decisions of a campaign with a budget are recorded in a numbered sequence"
@@ -136,6 +149,8 @@ impl Book {
             let status = if fits { Status::Standing } else { Status::Declined };
             self.awards.push(Recorded { id, award: newly, status, decision });
         }
+
+        grow(None, budget, &mut awards);
 
         // "all `REVERSAL` entries; all `AWARD` entries", each "in award order"
         reversals.sort_by_key(|(a, _)| a.order());

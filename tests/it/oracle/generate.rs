@@ -300,8 +300,15 @@ fn goal(kind: GoalKind, repeat: bool, exponent: u32, longest: u32) -> impl Strat
 
 fn award(every_purchase: bool) -> impl Strategy<Value = AwardRule> {
     let rate = select(vec![1, 100_000, 333_333, 1_000_000, 1_500_000, 10_000_000, 10_000_000_000]);
-    ((1..=5_i64), rate, proptest::bool::weighted(0.6)).prop_map(move |(points, rate_micro, per_unit)| {
-        if per_unit && every_purchase { AwardRule::PointsPerUnit { rate_micro } } else { AwardRule::Points(points) }
+    let category_rate = select(vec![0, 0, 100_000, 1_000_000, 3_333_333, 500_000_000]);
+    let rates = (subsequence(strings(&CATEGORIES), 1..CATEGORIES.len()), category_rate);
+    let rates = proptest::option::weighted(0.6, proptest::collection::vec(rates, 1..=3));
+    ((1..=5_i64), rate, proptest::bool::weighted(0.8), rates).prop_map(move |(points, rate_micro, per_unit, rates)| {
+        match rates {
+            _ if !(per_unit && every_purchase) => AwardRule::Points(points),
+            Some(rates) => AwardRule::PointsByCategory { rate_micro, rates },
+            None => AwardRule::PointsPerUnit { rate_micro },
+        }
     })
 }
 
@@ -430,7 +437,8 @@ fn purchase(c: &Campaign) -> impl Strategy<Value = PurchaseSeed> + use<> {
     // With such a rule, few purchases without lines would be eligible.
     let wants_lines = c.filter.categories.is_some()
         || c.filter.skus.is_some()
-        || matches!(c.goal, Goal::Distinct { .. } | Goal::Units { .. });
+        || matches!(c.goal, Goal::Distinct { .. } | Goal::Units { .. })
+        || matches!(c.award, AwardRule::PointsByCategory { .. });
     let lines = proptest::collection::vec(line(), usize::from(wants_lines)..=4);
     let channel = proptest::option::weighted(0.8, select(strings(&CHANNELS)));
     let refunds = prop_oneof![
@@ -467,7 +475,8 @@ fn line() -> impl Strategy<Value = Line> {
         select(strings(&SKUS)),
         proptest::option::weighted(0.8, select(strings(&CATEGORIES))),
         prop_oneof![6 => 1..=3_u32, 1 => 1..=400_u32],
-        prop_oneof![6 => 1..=1200_i64, 1 => Just(0)],
+        // Parts of small amounts are rounded so much that a refund can add points by category.
+        prop_oneof![6 => 1..=1200_i64, 3 => 1..=9_i64, 1 => Just(0)],
     )
         .prop_map(|(sku, category, quantity, amount)| Line { sku, category, quantity, amount })
 }

@@ -138,6 +138,11 @@ pub(crate) enum AwardRule {
     PointsPerUnit {
         rate_micro: i64,
     },
+    PointsByCategory {
+        rate_micro: i64,
+        /// Each as `(categories, rate)`.
+        rates: Vec<(Vec<String>, i64)>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,8 +220,8 @@ fn combination_is_supported(c: &Campaign) -> bool {
     if streak && (!follow_each_other || c.max_per_window.is_some()) {
         return false;
     }
-    // Award `pointsPerUnit` does not go together with goals other than `everyPurchase`.
-    if matches!(c.award, AwardRule::PointsPerUnit { .. }) && !every_purchase {
+    // Awards per unit do not go together with goals other than `everyPurchase`.
+    if !matches!(c.award, AwardRule::Points(_)) && !every_purchase {
         return false;
     }
     // Goal `spend` with `repeat` does not go together with an `amount` below one major unit of the currency.
@@ -257,11 +262,18 @@ fn limits_are_kept(c: &Campaign) -> bool {
         Goal::Spend { minor, .. } => minor > 0,
         Goal::Streak { length, per_window, .. } => length >= 1 && per_window >= 1,
     };
-    let award = match c.award {
+    let most_rate = 10_000 * 1_000_000;
+    let award = match &c.award {
         // "`points` of an award: 1 to 10⁹"
-        AwardRule::Points(n) => (1..=1_000_000_000).contains(&n),
+        AwardRule::Points(n) => (1..=1_000_000_000).contains(n),
         // "`pointsPerUnit`: above 0, at most 10 000, at most 6 decimals"
-        AwardRule::PointsPerUnit { rate_micro } => (1..=10_000 * 1_000_000).contains(&rate_micro),
+        AwardRule::PointsPerUnit { rate_micro } => (1..=most_rate).contains(rate_micro),
+        // "1 to 100 rates, categories not empty, a rate of `rates` may be 0"
+        AwardRule::PointsByCategory { rate_micro, rates } => {
+            let legal =
+                |(categories, rate): &(Vec<String>, i64)| !categories.is_empty() && (0..=most_rate).contains(rate);
+            (1..=most_rate).contains(rate_micro) && (1..=100).contains(&rates.len()) && rates.iter().all(legal)
+        }
     };
     window
         && goal

@@ -18,6 +18,8 @@ pub(crate) struct Counted {
     pub(crate) kinds: BTreeSet<String>,
     /// What `units` counts.
     pub(crate) units: i64,
+    /// What an award that this purchase reaches is worth.
+    pub(crate) points: i64,
 }
 
 /// A window with its eligible purchases.
@@ -57,7 +59,7 @@ pub(crate) fn reached(c: &Campaign, purchases: &[Purchase]) -> Vec<Award> {
 pub(crate) fn uncapped(c: &Campaign, purchases: &[Purchase]) -> Vec<Uncapped> {
     let eligible = eligible(c, purchases);
     let mut awards = match (&c.window, &c.goal) {
-        (Window::Rolling { duration }, goal) => rolling(c, goal, *duration, &eligible),
+        (Window::Rolling { duration }, goal) => rolling(goal, *duration, &eligible),
         (Window::Calendar { .. } | Window::Recurring { .. }, Goal::Streak { length, per_window, repeat }) => {
             streak(c, *length, *per_window, *repeat, &eligible)
         }
@@ -81,6 +83,7 @@ pub(crate) fn eligible(c: &Campaign, purchases: &[Purchase]) -> Vec<Counted> {
             amount: eligible_amount(c, p),
             kinds: kinds(c, p),
             units: units(c, p),
+            points: points(c, p),
         })
         .collect();
     counted.sort_by_key(|p| (p.at, p.external_id.clone().into_bytes()));
@@ -374,7 +377,7 @@ fn every_purchase(c: &Campaign, groups: &[Group]) -> Vec<Uncapped> {
     let mut awards = Vec::new();
     for (window, group) in groups.iter().enumerate() {
         for p in &group.purchases {
-            let points = points(c, p.amount);
+            let points = p.points;
             // "An award of zero points does not exist: it has no ordinal and takes no place under a cap."
             if points == 0 {
                 continue;
@@ -415,7 +418,7 @@ fn counted_in_windows(c: &Campaign, goal: &Goal, groups: &[Group]) -> Vec<Uncapp
                 nth: to_u32(reaching[..=i].iter().filter(|other| **other == at).count()),
                 // "`ordinal` is 1, 2, 3 … among the awards of one window, before caps are applied."
                 ordinal: to_i64(i + 1),
-                points: points(c, p.amount),
+                points: p.points,
                 // "`earnedAt` is the `purchasedAt` of the reaching purchase."
                 earned_at: p.at,
                 opens_at: Some(group.opens_at),
@@ -469,7 +472,7 @@ fn closes_at(c: &Campaign, group: &Group, reaching: &Counted) -> Option<Instant>
 
 /// "At a purchase at instant t, it counts that purchase and all earlier ones that have `purchasedAt > t − duration` and
 /// that no earlier award has used. If these reach the goal, the award uses up **all** of them."
-fn rolling(c: &Campaign, goal: &Goal, duration: i64, eligible: &[Counted]) -> Vec<Uncapped> {
+fn rolling(goal: &Goal, duration: i64, eligible: &[Counted]) -> Vec<Uncapped> {
     rolling_completions(goal, duration, eligible)
         .into_iter()
         .enumerate()
@@ -480,7 +483,7 @@ fn rolling(c: &Campaign, goal: &Goal, duration: i64, eligible: &[Counted]) -> Ve
                 nth: 1,
                 // "It is always 1 for `everyPurchase`, `rolling` and `streak`."
                 ordinal: 1,
-                points: points(c, reaching.amount),
+                points: reaching.points,
                 earned_at: reaching.at,
                 // "It lasts from the first purchase of the evidence to `earnedAt`, and contains both instants."
                 opens_at: Some(first.at),
@@ -537,7 +540,7 @@ fn streak(c: &Campaign, length: u32, per_window: u32, repeat: bool, eligible: &[
             purchase: p.external_id.clone(),
             nth: 1,
             ordinal: 1,
-            points: points(c, p.amount),
+            points: p.points,
             earned_at: p.at,
             // "The window of the award is the last window of the streak."
             opens_at: Some(last.opens_at),
@@ -554,16 +557,37 @@ fn streak(c: &Campaign, length: u32, per_window: u32, repeat: bool, eligible: &[
     awards
 }
 
-/// "`points` gives the same points each time. `pointsPerUnit` gives `floor(eligible amount in major units × rate)`, but
-/// at most 10⁹ points."
-fn points(c: &Campaign, eligible_amount: i64) -> i64 {
-    match c.award {
-        AwardRule::Points(n) => n,
-        AwardRule::PointsPerUnit { rate_micro } => {
-            let product = i128::from(eligible_amount) * i128::from(rate_micro);
-            narrow((product / (10_i128.pow(c.currency_exponent) * 1_000_000)).min(1_000_000_000))
+/// "`points(n)`, n ≥ 1; or `pointsPerUnit(rate, rates)`: `floor(Σ (part of the eligible amount in major units × its rate))`, rounded
+/// once". "`pointsPerUnit` stops" at 10⁹.
+fn points(c: &Campaign, p: &Purchase) -> i64 {
+    let eligible = i128::from(eligible_amount(c, p));
+    let rated = match &c.award {
+        AwardRule::Points(n) => return *n,
+        AwardRule::PointsPerUnit { rate_micro } => eligible * i128::from(*rate_micro),
+        AwardRule::PointsByCategory { rate_micro, rates } => {
+            let matching: Vec<(&Line, i128)> = p
+                .lines
+                .iter()
+                .zip(line_nets(p))
+                .filter(|(line, _)| line_matches(c, line))
+                .map(|(line, net)| (line, i128::from(net)))
+                .collect();
+            let together: i128 = matching.iter().map(|(_, net)| net).sum();
+            // "where all matching lines together exceed the eligible amount, each counts as `floor(net(line) × eligible / their sum)`"
+            let counts = |net: i128| if together > eligible { net * eligible / together } else { net };
+            // "each matching line's net goes by the first of `rates` whose `categories` has its category, all the rest by `rate`"
+            let rate_of = |line: &Line| {
+                let named =
+                    rates.iter().find(|(names, _)| line.category.as_ref().is_some_and(|own| names.contains(own)));
+                named.map(|(_, rate)| i128::from(*rate))
+            };
+            let parts: Vec<(i128, i128)> =
+                matching.iter().filter_map(|(line, net)| Some((counts(*net), rate_of(line)?))).collect();
+            let rest = eligible - parts.iter().map(|(part, _)| part).sum::<i128>();
+            parts.iter().map(|(part, rate)| part * rate).sum::<i128>() + rest * i128::from(*rate_micro)
         }
-    }
+    };
+    narrow((rated / (10_i128.pow(c.currency_exponent) * 1_000_000)).min(1_000_000_000))
 }
 
 pub(crate) fn sum(purchases: &[Counted]) -> i64 {
