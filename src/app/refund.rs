@@ -104,7 +104,7 @@ fn settle(
     lines: Vec<RecordRefundLine>,
 ) -> Result<Option<Refund>, Error> {
     let broken = |error: String| Error::Internal(format!("purchase {}: {error}", purchase.external_id));
-    let currency = Currency::parse(&purchase.currency).map_err(|error| broken(error.to_string()))?;
+    let currency = Currency::recorded(&purchase.currency).map_err(|error| broken(error.to_string()))?;
     let bought: Vec<Line> = serde_json::from_str(&purchase.lines).map_err(|error| broken(error.to_string()))?;
     if lines.len() > crate::app::recorder::fact::MAX_LINES {
         let message = format!(

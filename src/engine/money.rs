@@ -31,7 +31,8 @@ pub struct Currency {
     exponent: u8,
 }
 
-// The codes of ISO 4217 (list one, 2026-01), by the number of decimals that their amounts have.
+// The codes of ISO 4217 (list one, 2026-01), by the number of decimals that their amounts have. A code that is withdrawn moves to the
+// lists below and never leaves the table, because recorded purchases have it.
 const NO_DECIMALS: &str = "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF";
 const THREE_DECIMALS: &str = "BHD IQD JOD KWD LYD OMR TND";
 const FOUR_DECIMALS: &str = "CLF UYW";
@@ -42,14 +43,19 @@ const TWO_DECIMALS: &str = "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD 
     SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH USD USN UYU UZS VED VES WST XAD XCD \
     XCG YER ZAR ZMW ZWG";
 
+// Withdrawn codes (list three). ISO 4217 states no decimals for them, so these are the ones that the currencies had.
+const WITHDRAWN_NO_DECIMALS: &str = "ADP BEF BYB BYR ESP GRD ITL LUF MGF PTE TPE TRL";
+const WITHDRAWN_TWO_DECIMALS: &str = "AFA ANG ATS AZM BGL BGN CSD CUC CYP DEM EEK FIM FRF GHC GWP HRK IEP LTL LVL MRO MTL \
+    MZM NLG ROL RUR SDD SIT SKK SLL SRG STD TMM UAK UYP VEB VEF XEU YUM ZMK ZRN ZWD ZWL ZWN ZWR";
+
 impl Currency {
     /// Looks a code up. Codes must be in upper case.
     pub fn parse(code: &str) -> Result<Self, MoneyError> {
         let bytes: [u8; 3] = code.as_bytes().try_into().map_err(|_| MoneyError::UnknownCurrency)?;
         let listed = |list: &str| list.split_ascii_whitespace().any(|listed| listed == code);
-        let exponent = if listed(TWO_DECIMALS) {
+        let exponent = if listed(TWO_DECIMALS) || listed(WITHDRAWN_TWO_DECIMALS) {
             2
-        } else if listed(NO_DECIMALS) {
+        } else if listed(NO_DECIMALS) || listed(WITHDRAWN_NO_DECIMALS) {
             0
         } else if listed(THREE_DECIMALS) {
             3
@@ -61,8 +67,18 @@ impl Currency {
         Ok(Self { code: bytes, exponent })
     }
 
+    /// Returns the currency of a recorded purchase. A code that the table does not have counts in no campaign, and must not stop
+    /// the evaluation of other purchases: its amounts are shown with two decimals.
+    pub fn recorded(code: &str) -> Result<Self, MoneyError> {
+        const TWO: u8 = 2;
+        Self::parse(code).or_else(|error| {
+            let code: [u8; 3] = code.as_bytes().try_into().map_err(|_| error)?;
+            if code.is_ascii() { Ok(Self { code, exponent: TWO }) } else { Err(error) }
+        })
+    }
+
     pub fn as_str(&self) -> &str {
-        // The code was found in the tables above, so it is ASCII.
+        // The code is ASCII, whether or not it was found in the tables above.
         std::str::from_utf8(&self.code).unwrap_or_default()
     }
 
@@ -177,6 +193,29 @@ mod tests {
         assert_eq!(Currency::parse("XXX"), Err(MoneyError::UnknownCurrency));
         assert_eq!(Currency::parse("EURO"), Err(MoneyError::UnknownCurrency));
         assert_eq!(Currency::parse("CLF").unwrap().exponent(), 4);
+        for (withdrawn, decimals) in [("BGN", 2), ("HRK", 2), ("DEM", 2), ("ITL", 0), ("BYR", 0)] {
+            assert_eq!(Currency::parse(withdrawn).unwrap().exponent(), decimals, "{withdrawn}");
+        }
+    }
+
+    #[test]
+    fn no_code_is_listed_twice() {
+        let lists =
+            [NO_DECIMALS, TWO_DECIMALS, THREE_DECIMALS, FOUR_DECIMALS, WITHDRAWN_NO_DECIMALS, WITHDRAWN_TWO_DECIMALS];
+        let mut codes: Vec<&str> = lists.iter().flat_map(|list| list.split_ascii_whitespace()).collect();
+        assert!(codes.iter().all(|code| code.len() == 3));
+        codes.sort_unstable();
+        let listed = codes.len();
+        codes.dedup();
+        assert_eq!(codes.len(), listed);
+    }
+
+    #[test]
+    fn a_recorded_code_is_never_refused() {
+        let unknown = Currency::recorded("QQQ").unwrap();
+        assert_eq!((unknown.as_str(), unknown.format(1999).as_str()), ("QQQ", "19.99"));
+        assert_eq!(Currency::recorded("JPY"), Currency::parse("JPY"));
+        assert!(Currency::recorded("EURO").is_err() && Currency::recorded("ä1").is_err());
     }
 
     #[test]

@@ -270,7 +270,7 @@ impl State {
             Goal::Purchases { repeat: true, .. } => self.count = 0,
             // The excess of the reaching purchase carries over, so this purchase is evidence of the next award too.
             Goal::Spend { repeat: true, .. } | Goal::Units { repeat: true, .. } => {
-                self.evidence_from = Some(by.clone())
+                self.evidence_from = Some(by.clone());
             }
             // Counting starts again at the next window. `count` stays, so that this window is not completed again.
             Goal::Streak { repeat: true, .. } => self.run = 0,

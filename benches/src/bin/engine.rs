@@ -14,7 +14,7 @@ use windfall::engine::goal::Goal;
 use windfall::engine::money::Currency;
 use windfall::engine::purchase::{Key, Line, Purchase};
 use windfall::engine::rule::{Campaign, Filter, Period, Rule};
-use windfall::engine::time::{Instant, IsoDuration};
+use windfall::engine::time::{Instant, IsoDuration, LocalTime};
 use windfall::engine::window::{Calendar, CalendarUnit, Weekday, WindowRule};
 use windfall::engine::zone::Zone;
 
@@ -85,7 +85,12 @@ fn rules() -> anyhow::Result<[Rule; 4]> {
         })
     };
     let counted = |unit, at_least, points| {
-        let window = WindowRule::Calendar(Calendar { unit, every: 1, week_starts_on: Weekday::Monday });
+        let window = WindowRule::Calendar(Calendar {
+            unit,
+            every: 1,
+            week_starts_on: Weekday::Monday,
+            day_starts_at: LocalTime::default(),
+        });
         rule(window, Goal::Purchases { at_least, repeat: false }, AwardRule::Points(points))
     };
     Ok([

@@ -35,7 +35,7 @@ pub fn from_row(row: &purchase::Model, refunds: Vec<Refund>) -> Result<Purchase,
     Ok(Purchase {
         key: Key { at: Instant(row.purchased_at), external_id: row.external_id.clone() },
         total: row.total,
-        currency: Currency::parse(&row.currency).map_err(|error| broken(error.to_string()))?,
+        currency: Currency::recorded(&row.currency).map_err(|error| broken(error.to_string()))?,
         channel: row.channel.clone(),
         lines: serde_json::from_str(&row.lines).map_err(|error| broken(error.to_string()))?,
         refunds,

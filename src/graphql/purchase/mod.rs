@@ -100,7 +100,7 @@ impl Purchase {
 impl Purchase {
     fn currency(&self) -> Result<Currency, Error> {
         let broken = |error| Error::Internal(format!("purchase {}: {error}", self.0.external_id));
-        Currency::parse(&self.0.currency).map_err(broken)
+        Currency::recorded(&self.0.currency).map_err(broken)
     }
 
     async fn refund_rows(&self, ctx: &Context<'_>) -> Result<Arc<[model::Refund]>, Error> {

@@ -157,4 +157,15 @@ on_both! {
         // The streak begins again with Tuesday.
         assert_eq!(progress(app).await, (json!("NOT_STARTED"), json!("WINDOWS"), json!("0"), false));
     }
+
+    async fn a_currency_that_the_table_lacks_stops_no_other_purchase(app: &GraphqlApp) {
+        app.campaign(json!({ "goal": { "everyPurchase": "EACH" }, "award": { "pointsPerUnit": "1" } })).await;
+        assert_eq!(buy(app, "p1", "2026-11-02T10:00:00Z", &[], "10.00").await, 10);
+        app.execute("UPDATE purchase SET currency = 'QQQ' WHERE external_id = 'p1'").await;
+        // A late purchase evaluates the history again. The other one is not in the campaign's currency any more.
+        assert_eq!(buy(app, "p2", "2026-11-02T09:00:00Z", &[], "5.00").await, 5);
+        let query = "{ purchase(by: { externalId: \"p1\" }) { total { amount currency } } }";
+        let total = json!({ "amount": "10.00", "currency": "QQQ" });
+        assert_eq!(app.data(&admin(), query, json!({})).await["purchase"]["total"], total);
+    }
 }

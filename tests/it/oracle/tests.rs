@@ -888,7 +888,7 @@ fn a_refund_can_add_points_by_category() {
     let (mut book, mut budget) = (Book::default(), Budget { limit: Some(2), ..Budget::default() });
     let points = |entries: Vec<super::book::Entry>| entries.into_iter().map(|entry| entry.points).collect::<Vec<_>>();
     // 0.01 is without a line.
-    assert_eq!(points(book.commit(&c, &[p.clone()], &mut budget)), [1]);
+    assert_eq!(points(book.commit(&c, std::slice::from_ref(&p), &mut budget)), [1]);
     // The net is 12. Each line has floor(3 × 12 ÷ 13) = 2 left, so 4 are without a line.
     assert_eq!(points(book.commit(&c, &[refunded(p, 1, &[])], &mut budget)), [3]);
     assert_eq!((book.lifetime(), budget.used), (4, 4));
