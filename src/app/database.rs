@@ -536,9 +536,10 @@ fn sqlite_options(url: &str, connections: u32, create: bool) -> ConnectOptions {
         .sqlx_logging(false)
         .record_stmt_in_spans(false)
         .map_sqlx_sqlite_opts(move |options| {
+            // The first connection sets the mode, which the file keeps. To set it again could fail while another process opens the file.
+            let options = if create { options.journal_mode(SqliteJournalMode::Wal) } else { options };
             options
                 .create_if_missing(create)
-                .journal_mode(SqliteJournalMode::Wal)
                 // Acknowledged facts survive a power failure. Batching makes up for the cost.
                 .synchronous(SqliteSynchronous::Full)
                 .foreign_keys(false)
