@@ -493,29 +493,29 @@ fn check_award(check: &mut Check, award: AwardInput) -> Option<AwardRule> {
         AwardInput::Points(points) => Some(AwardRule::Points(points)),
         AwardInput::PointsPerUnit(rate) => check.rate(&["award", "pointsPerUnit"], &rate).map(AwardRule::PointsPerUnit),
         AwardInput::PointsByCategory(CategoryRatesInput { rate, rates }) => {
-            let path = ["award", "pointsByCategory"];
-            let rate = check.rate(&[path[0], path[1], "rate"], &rate);
-            // What exceeds the limit is refused by its number.
-            let checked = rates.into_iter().take(MAX_RATES + 1).enumerate().map(
-                |(index, CategoryRateInput { categories, rate })| {
-                    let index = index.to_string();
-                    let path = [path[0], path[1], "rates", index.as_str()];
-                    if categories.len() > MAX_FILTER_ENTRIES {
-                        let message = format!("must have at most {MAX_FILTER_ENTRIES} entries");
-                        check.fail(&[&path[..], &["categories"]].concat(), UserErrorCode::OutOfRange, message);
-                    }
-                    for (at, category) in categories.iter().take(MAX_FILTER_ENTRIES).enumerate() {
-                        check.text(&[&path[..], &["categories", at.to_string().as_str()]].concat(), category);
-                    }
-                    let rate = check.rate(&[&path[..], &["rate"]].concat(), &rate)?;
-                    Some(CategoryRate { categories, rate })
-                },
-            );
-            let rates: Vec<Option<CategoryRate>> = checked.collect();
-            let rates = rates.into_iter().collect::<Option<Vec<_>>>()?;
+            let rate = check.rate(&["award", "pointsByCategory", "rate"], &rate);
+            // One entry more than the limit is enough for the fault.
+            let rates = rates.into_iter().take(MAX_RATES + 1).enumerate();
+            let rates: Vec<_> = rates.map(|(index, one)| check_category_rate(check, index, one)).collect();
+            let rates = rates.into_iter().collect::<Option<_>>()?;
             Some(AwardRule::PointsByCategory(CategoryRates { rate: rate?, rates }))
         }
     }
+}
+
+fn check_category_rate(check: &mut Check, index: usize, input: CategoryRateInput) -> Option<CategoryRate> {
+    let CategoryRateInput { categories, rate } = input;
+    let index = index.to_string();
+    let path = ["award", "pointsByCategory", "rates", index.as_str()];
+    if categories.len() > MAX_FILTER_ENTRIES {
+        let message = format!("must have at most {MAX_FILTER_ENTRIES} entries");
+        check.fail(&[&path[..], &["categories"]].concat(), UserErrorCode::OutOfRange, message);
+    }
+    for (at, category) in categories.iter().take(MAX_FILTER_ENTRIES).enumerate() {
+        check.text(&[&path[..], &["categories", at.to_string().as_str()]].concat(), category);
+    }
+    let rate = check.rate(&[&path[..], &["rate"]].concat(), &rate)?;
+    Some(CategoryRate { categories, rate })
 }
 
 fn window_input(window: &WindowRule) -> WindowInput {
