@@ -1,7 +1,7 @@
 //! Copies the write-ahead log of SQLite into the database file while batches are committed. Without it, the commit that finds a long
 //! log copies it, and all other writes wait.
 //!
-//! A copy that overtakes no writer leaves the end of the log, so under load the log still grows. From [`MAX_PAGES`] on, a commit
+//! While batches are committed, a copy does not reach the end of the log, so the log still grows. From [`MAX_PAGES`] on, a commit
 //! copies what is left, and the next one begins the log anew.
 
 use std::sync::Arc;

@@ -137,7 +137,7 @@ impl Account {
                 Gained::New(reached) => self.give(reached, tally, budget.as_deref_mut(), &mut effect),
                 Gained::Reposted(award, reached) => effect.awards.push(draft(reached.points, award.number, reached)),
                 Gained::More(award, reached, more) => {
-                    self.add(award, reached, more, budget.as_deref_mut(), &mut effect);
+                    self.grow(award, reached, more, budget.as_deref_mut(), &mut effect);
                 }
             }
         }
@@ -161,7 +161,8 @@ impl Account {
         effect.decisions.extend(budget.map(|budget| budget.release(award.number, points)));
     }
 
-    fn add(
+    /// Gives a recorded award more points, even if they do not fit into the budget.
+    fn grow(
         &mut self,
         award: &RecordedAward,
         reached: &Reached,

@@ -128,9 +128,7 @@ impl Rule {
         let award = matches!(self.award, AwardRule::PointsByCategory(_));
         goal || award || self.filter.names_lines() || self.filter.excludes()
     }
-}
 
-impl Rule {
     /// Returns what a purchase with this net contributes, apart from its instant and currency. Returns `None` if its lines do not
     /// count. See "Eligible purchases" in `docs/semantics.md`.
     fn count(&self, purchase: &Purchase, net: i64) -> Option<Eligible> {

@@ -30,7 +30,7 @@ pub(super) type Hash = [u8; 32];
 
 /// The documents that are known.
 pub(super) struct Documents {
-    recent: Cache<Hash, Arc<Document>, Bytes>,
+    recent: Cache<Hash, Arc<Document>, Weight>,
     listed: Option<HashMap<Hash, Arc<Document>>>,
 }
 
@@ -41,9 +41,9 @@ pub(super) fn estimated(bytes: u64) -> usize {
 
 /// Weighs a document.
 #[derive(Clone)]
-struct Bytes;
+struct Weight;
 
-impl Weighter<Hash, Arc<Document>> for Bytes {
+impl Weighter<Hash, Arc<Document>> for Weight {
     fn weight(&self, _: &Hash, document: &Arc<Document>) -> u64 {
         document.bytes() as u64
     }
@@ -53,7 +53,7 @@ impl Documents {
     /// Creates a store that keeps sent documents in about [`Limits::documents_bytes`] of memory.
     pub(super) fn new(limits: &Limits) -> Self {
         let bytes = limits.documents_bytes;
-        Self { recent: Cache::with_weighter(estimated(bytes), bytes, Bytes), listed: None }
+        Self { recent: Cache::with_weighter(estimated(bytes), bytes, Weight), listed: None }
     }
 
     /// Sets the list of documents. Returns the first refusal of a text that is not valid.

@@ -66,19 +66,19 @@ pub(super) struct PlanKey {
 }
 
 /// The plans that are kept, in bounded memory. The least useful ones are evicted.
-pub(super) type Plans<D> = Cache<PlanKey, Arc<Plan<D>>, Bytes>;
+pub(super) type Plans<D> = Cache<PlanKey, Arc<Plan<D>>, Weight>;
 
 /// Creates an empty cache of plans, which takes about [`Limits::plans_bytes`] of memory.
 pub(super) fn plans<D>(limits: &Limits) -> Plans<D> {
     let bytes = limits.plans_bytes;
-    Cache::with_weighter(estimated(bytes), bytes, Bytes)
+    Cache::with_weighter(estimated(bytes), bytes, Weight)
 }
 
 /// Weighs a plan.
 #[derive(Clone)]
-pub(super) struct Bytes;
+pub(super) struct Weight;
 
-impl<D> Weighter<PlanKey, Arc<Plan<D>>> for Bytes {
+impl<D> Weighter<PlanKey, Arc<Plan<D>>> for Weight {
     fn weight(&self, _: &PlanKey, plan: &Arc<Plan<D>>) -> u64 {
         (PLAN_BYTES + BYTES_PER_TEXT_BYTE * plan.text_bytes) as u64
     }

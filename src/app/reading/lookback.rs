@@ -49,7 +49,6 @@ impl Memory {
 }
 
 /// A lookback that must be loaded for a customer and a campaign.
-#[derive(Clone)]
 pub struct Wanted<'a> {
     pub customer: CustomerId,
     pub campaign: &'a Campaign,
@@ -75,38 +74,35 @@ pub async fn look(
     now: Instant,
     wanted: Vec<Wanted<'_>>,
 ) -> Result<Vec<(CustomerId, CampaignId, Lookback)>, Error> {
-    let mut found = look_before(tx, memory, now, CLOCK_MARGIN, wanted.clone()).await?;
-    // A rolling window that changes very often changed so many times within the margin that its steps end before `now`.
-    found.retain(|(_, _, lookback)| lookback.holds(now));
-    if found.len() < wanted.len() {
-        let is_missing = |wanted: &Wanted<'_>| {
-            let of = |(customer, campaign, _): &(CustomerId, CampaignId, _)| {
-                (*customer, *campaign) == (wanted.customer, wanted.campaign.id())
-            };
-            !found.iter().any(of)
-        };
-        let missing = wanted.into_iter().filter(is_missing).collect();
-        found.extend(look_before(tx, memory, now, 0, missing).await?);
-    }
-    Ok(found)
+    let wanted: Vec<&Wanted<'_>> = wanted.iter().collect();
+    let found = look_before(tx, memory, now, CLOCK_MARGIN, &wanted).await?;
+    let (mut found, over): (Vec<_>, Vec<_>) =
+        wanted.into_iter().zip(found).partition(|(_, lookback)| lookback.holds(now));
+    // These windows changed so often within the margin that all steps that are kept are over. Without a margin, the first step is
+    // not over.
+    let over: Vec<&Wanted<'_>> = over.into_iter().map(|(wanted, _)| wanted).collect();
+    let again = look_before(tx, memory, now, 0, &over).await?;
+    found.extend(over.into_iter().zip(again));
+    Ok(found.into_iter().map(|(wanted, lookback)| (wanted.customer, wanted.campaign.id(), lookback)).collect())
 }
 
-/// Loads lookbacks for progress at `now` and, if possible, for the `margin` (µs) before it.
-async fn look_before(
+/// Loads lookbacks for progress at `now` and, if possible, for the `margin` (µs) before it. They are in the order of `wanted`.
+async fn look_before<'a>(
     tx: &DatabaseTransaction,
     memory: &Memory,
     now: Instant,
     margin: i64,
-    wanted: Vec<Wanted<'_>>,
-) -> Result<Vec<(CustomerId, CampaignId, Lookback)>, Error> {
-    let begin = |Wanted { customer, campaign, tail, need, earlier }| {
+    wanted: &[&'a Wanted<'a>],
+) -> Result<Vec<Lookback>, Error> {
+    let begin = |wanted: &&'a Wanted<'a>| {
+        let Wanted { customer, campaign, tail, need, earlier } = **wanted;
         let mut look = Look::new(campaign.engine(), tail, need, now, margin);
         if let Some(earlier) = earlier {
             look.go_on_from(earlier);
         }
         Job { customer, campaign, look }
     };
-    let mut jobs: Vec<Job<'_>> = wanted.into_iter().map(begin).collect();
+    let mut jobs: Vec<Job<'_>> = wanted.iter().map(begin).collect();
     if jobs.is_empty() {
         return Ok(Vec::new());
     }
@@ -119,7 +115,7 @@ async fn look_before(
         }
         rows = rows.saturating_mul(4);
     }
-    Ok(jobs.into_iter().map(|job| (job.customer, job.campaign.id(), job.look.finish())).collect())
+    Ok(jobs.into_iter().map(|job| job.look.finish()).collect())
 }
 
 /// Reads the next page of every look whose campaign needs `lines`. Campaigns that need the lines of purchases and campaigns

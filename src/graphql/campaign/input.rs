@@ -4,6 +4,7 @@ use async_graphql::{Enum, InputObject, MaybeUndefined, OneofObject};
 
 use super::rule::{CalendarUnit, DistinctOf, Weekday};
 use crate::app::campaign::input as app;
+use crate::engine::time;
 use crate::graphql::scalar::{Count, CurrencyCode, DateTime, Decimal, Duration, LocalTime, Points, TimeZone};
 
 /// A campaign to create. Parts that cannot be combined are refused with `UNSUPPORTED_COMBINATION`.
@@ -175,7 +176,7 @@ pub struct CalendarWindowInput {
 }
 
 fn midnight() -> LocalTime {
-    LocalTime("00:00".to_owned())
+    LocalTime(time::LocalTime::default().to_string())
 }
 
 /// One window on each of the given weekdays, between two times of day in the campaign's time zone. Purchases outside
