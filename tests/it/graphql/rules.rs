@@ -85,28 +85,35 @@ on_both! {
     }
 
     async fn a_refund_can_add_points_beyond_the_budget(app: &GraphqlApp) {
-        let campaign = app.campaign(json!({
-            "goal": { "everyPurchase": "EACH" }, "budget": 2,
-            "award": { "pointsByCategory": { "rate": "100", "rates": [{ "categories": ["sale"], "rate": "0" }] } },
-        })).await;
+        // The growth exceeds the first budget and fits into the second.
+        let mut campaigns = Vec::new();
+        for budget in [2, 10] {
+            campaigns.push(app.campaign(json!({
+                "goal": { "everyPurchase": "EACH" }, "budget": budget,
+                "award": { "pointsByCategory": { "rate": "100", "rates": [{ "categories": ["sale"], "rate": "0" }] } },
+            })).await);
+        }
         let at = "2026-11-02T10:00:00Z";
         let lines = ["a", "b", "c", "d"].map(|sku| (sku, "sale", 1, "0.03"));
         // 0.01 has no line.
-        assert_eq!(buy(app, "p1", at, &lines, "0.13").await, 1);
+        assert_eq!(buy(app, "p1", at, &lines, "0.13").await, 2);
         // 0.12 are left. Each line keeps 0.02 of its 0.03, rounded down, so 0.04 have no line.
         let query = "mutation($input: RecordRefundInput!) { recordRefund(input: $input) { balance { available } \
             awards { points status } userErrors { code path } } }";
         let input = json!({ "externalId": "r", "purchaseExternalId": "p1", "refundedAt": at, "amount": "0.01" });
         let mut answer = app.data(&storefront(), query, json!({ "input": input })).await["recordRefund"].take();
-        assert_eq!(answer["awards"].take(), json!([{ "points": 4, "status": "STANDING" }]));
-        assert_eq!(balance(&answer), 4);
-        // The ledger has both entries, and the budget is exceeded.
-        let query = "query($id: ID!) { customer(by: { externalId: \"ada\" }) { ledger(first: 5) { nodes { kind points } } } \
-            campaign(id: $id) { budgetExhausted stats { pointsStanding budgetLeft } } }";
-        assert_eq!(app.data(&admin(), query, json!({ "id": campaign })).await, json!({
-            "customer": { "ledger": { "nodes": [{ "kind": "AWARD", "points": 3 }, { "kind": "AWARD", "points": 1 }] } },
-            "campaign": { "budgetExhausted": true, "stats": { "pointsStanding": 4, "budgetLeft": 0 } },
-        }));
+        let grown = json!({ "points": 4, "status": "STANDING" });
+        assert_eq!(answer["awards"].take(), json!([grown, grown]));
+        assert_eq!(balance(&answer), 8);
+        // The ledger has the old and the new entries.
+        let query = "{ customer(by: { externalId: \"ada\" }) { ledger(first: 5) { nodes { kind points } } } }";
+        let entries = [3, 3, 1, 1].map(|points| json!({ "kind": "AWARD", "points": points }));
+        assert_eq!(app.data(&admin(), query, json!({})).await["customer"]["ledger"]["nodes"], json!(entries));
+        for (campaign, exhausted, left) in [(&campaigns[0], true, 0), (&campaigns[1], false, 6)] {
+            let query = "query($id: ID!) { campaign(id: $id) { budgetExhausted stats { pointsStanding budgetLeft } } }";
+            let told = json!({ "budgetExhausted": exhausted, "stats": { "pointsStanding": 4, "budgetLeft": left } });
+            assert_eq!(app.data(&admin(), query, json!({ "id": campaign })).await["campaign"], told);
+        }
         app.audit_is_clean().await;
     }
 
