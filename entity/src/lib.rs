@@ -16,6 +16,7 @@ pub mod job;
 pub mod ledger_entry;
 pub mod node;
 pub mod purchase;
+pub mod purchase_revision;
 pub mod refund;
 pub mod write_probe;
 

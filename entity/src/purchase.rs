@@ -1,4 +1,5 @@
-//! A recorded purchase. It is never updated or deleted. Its net follows from its refunds.
+//! A recorded purchase: the content that counts, which is the one with the highest revision. The others are in `purchase_revision`.
+//! The net of the purchase follows from its refunds and its running sum.
 
 use sea_orm::entity::prelude::*;
 
@@ -14,7 +15,7 @@ pub struct Model {
     pub customer_id: CustomerId,
     /// When the purchase was made.
     pub purchased_at: i64,
-    /// When the server recorded the purchase.
+    /// When the server recorded this content.
     pub recorded_at: i64,
     pub total: i64,
     /// The ISO 4217 code of the currency.
@@ -30,8 +31,16 @@ pub struct Model {
     /// The campaign-set revision at its commit. A settled campaign counts only facts with a revision below that of its
     /// settlement.
     pub set_revision: i64,
-    /// The customer's version after the commit that recorded this purchase.
+    /// The customer's version after the commit that recorded this content.
     pub version: i64,
+    /// The shop's number of this content.
+    pub revision: i64,
+    /// The running sum that counts, in minor units of `currency`: that of the highest recorded revision that states one.
+    pub refunded: Option<i64>,
+    /// The instant up to which the running sum was counted.
+    pub refunded_until: Option<i64>,
+    /// The revision that states the running sum. `None`: no revision states one.
+    pub refunded_revision: Option<i64>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

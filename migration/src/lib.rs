@@ -13,6 +13,7 @@ mod m20261129_000001_name_set_revisions;
 mod m20261129_000002_lighten_writes;
 mod m20261129_000003_lock_customers_at_once;
 mod m20261129_000004_compact_heads;
+mod m20261130_000001_revise_purchases;
 pub mod online;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
@@ -36,6 +37,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000002_lighten_writes::Migration),
             Box::new(m20261129_000003_lock_customers_at_once::Migration),
             Box::new(m20261129_000004_compact_heads::Migration),
+            Box::new(m20261130_000001_revise_purchases::Migration),
         ]
     }
 }

@@ -12,7 +12,7 @@ pub struct UserError {
     pub path: Vec<String>,
     /// The kind of fault, for programs.
     pub code: UserErrorCode,
-    /// An explanation for developers. It says what is allowed and does not repeat the value.
+    /// An explanation for developers. It says what is allowed. Only a conflict repeats the value, beside the recorded one.
     pub message: String,
 }
 
@@ -39,6 +39,8 @@ pub enum UserErrorCode {
     IdempotencyConflict,
     /// The purchase is more than five minutes ahead of the server's clock.
     PurchasedInFuture,
+    /// The refund is more than five minutes ahead of the server's clock.
+    RefundedInFuture,
     /// The currency is not an ISO 4217 code.
     UnknownCurrency,
     /// The amount has more decimals than its currency, or the rate has too many.
@@ -222,6 +224,11 @@ impl Check {
             MoneyError::TooManyDecimals(_) => UserErrorCode::TooManyDecimals,
             MoneyError::OutOfRange => UserErrorCode::OutOfRange,
         })
+    }
+
+    /// Adds the faults that another check noted.
+    pub fn add(&mut self, other: Self) {
+        self.errors.extend(other.errors);
     }
 
     /// Whether no fault was noted.

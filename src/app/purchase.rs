@@ -16,12 +16,17 @@ use super::rows::{Kind, any};
 use super::stored::history::refunds;
 use super::stored::purchase::with_refunds;
 use super::viewer::{Reader, Shop};
+use crate::engine::account::MAX_EXACT;
 use crate::engine::money::{Currency, MAX_MINOR, MoneyError};
-use crate::engine::purchase::{Key, Line, Purchase, Rounding};
+use crate::engine::purchase::{Key, Line, Purchase, Rounding, RunningSum};
 use crate::engine::time::{Instant, parse_instant};
 
-/// How far `purchasedAt` may be ahead of the server's clock, in µs.
+/// How far the instants of a fact may be ahead of the server's clock, in µs.
 pub const MAX_AHEAD: i64 = 5 * 60 * 1_000_000;
+
+/// Why an instant is refused that is further ahead than [`MAX_AHEAD`].
+pub(super) const AHEAD: &str =
+    "must not be more than 5 minutes ahead of the server's clock: check your clock and the UTC offset";
 
 /// A purchase as the shop sent it, by GraphQL or in a file.
 #[derive(Clone, Debug, Deserialize)]
@@ -33,9 +38,15 @@ pub struct RecordPurchase {
     pub total: String,
     pub currency: String,
     #[serde(default)]
+    pub refunded: Option<String>,
+    #[serde(default)]
+    pub refunded_until: Option<String>,
+    #[serde(default)]
     pub channel: Option<String>,
     #[serde(default)]
     pub lines: Option<Vec<PurchaseLine>>,
+    #[serde(default)]
+    pub revision: i64,
 }
 
 /// A line as the shop sent it.
@@ -63,13 +74,7 @@ impl RecordPurchase {
     /// Like [`Self::check`], at the current time of the clock. If the clock may be wrong and the only fault is that the purchase
     /// is in the future, fails with [`Error::ClockInDoubt`] instead.
     pub fn check_by(self, clock: &Clock, path: &[String]) -> Result<NewPurchase, Error> {
-        let checked = self.check(path, clock.now());
-        match checked {
-            Err(Error::Refused(errors)) if errors.iter().all(is_ahead) && clock.is_in_doubt() => {
-                Err(Error::ClockInDoubt)
-            }
-            checked => checked,
-        }
+        unless_in_doubt(self.check(path, clock.now()), clock)
     }
 
     /// Checks everything that can be checked without the database. `path` is the path of the input; the paths of errors begin
@@ -83,12 +88,14 @@ impl RecordPurchase {
             check.fail(&["purchasedAt"], UserErrorCode::OutOfRange, "must not be before 1970");
         }
         if at.is_some_and(|at| at > now.plus(MAX_AHEAD)) {
-            let message =
-                "must not be more than 5 minutes ahead of the server's clock: check your clock and the UTC offset";
-            check.fail(&["purchasedAt"], UserErrorCode::PurchasedInFuture, message);
+            check.fail(&["purchasedAt"], UserErrorCode::PurchasedInFuture, AHEAD);
+        }
+        if !(0..=MAX_EXACT).contains(&self.revision) {
+            check.fail(&["revision"], UserErrorCode::OutOfRange, "must be from 0 to 2^53 − 1");
         }
         let currency = check.currency(&["currency"], &self.currency);
         let total = currency.and_then(|currency| check.not_negative(&["total"], currency, &self.total));
+        let sum = sum(&mut check, currency, self.refunded.as_deref(), self.refunded_until.as_deref(), now);
         if let Some(channel) = &self.channel {
             check.text(&["channel"], channel);
         }
@@ -112,17 +119,48 @@ impl RecordPurchase {
                 channel: self.channel,
                 lines: checked,
                 refunds: Vec::new(),
+                sums: sum.map(|sum| RunningSum { revision: self.revision, ..sum }).into_iter().collect(),
                 set_revision: 0,
+                replaced_at: None,
             }),
             _ => None,
         };
-        let new = purchase.zip(customer_external_id);
-        check.finish(new.map(|(purchase, customer_external_id)| NewPurchase { customer_external_id, purchase }))
+        let (new, revision) = (purchase.zip(customer_external_id), self.revision);
+        let new = new.map(|(purchase, customer_external_id)| NewPurchase { customer_external_id, revision, purchase });
+        check.finish(new)
     }
 }
 
-fn is_ahead(error: &UserError) -> bool {
-    error.code == UserErrorCode::PurchasedInFuture
+/// Checks a running sum and the instant up to which it was counted. Returns `None` if no sum was stated.
+fn sum(
+    check: &mut Check,
+    currency: Option<Currency>,
+    refunded: Option<&str>,
+    until: Option<&str>,
+    now: Instant,
+) -> Option<RunningSum> {
+    let until = until.and_then(|until| {
+        let at = check.parsed(&["refundedUntil"], parse_instant(until), |_| UserErrorCode::Invalid)?;
+        if refunded.is_none() {
+            check.fail(&["refundedUntil"], UserErrorCode::Invalid, "must not be given without refunded");
+        }
+        if at > now.plus(MAX_AHEAD) {
+            check.fail(&["refundedUntil"], UserErrorCode::Invalid, AHEAD);
+        }
+        Some(at)
+    });
+    let (currency, refunded) = (currency?, refunded?);
+    let amount = check.not_negative(&["refunded"], currency, refunded)?;
+    Some(RunningSum { revision: 0, amount, currency, until, set_revision: 0 })
+}
+
+/// Returns the result of a check. If the clock may be wrong and the only faults are instants ahead of it, the clock is the fault.
+pub(super) fn unless_in_doubt<T>(checked: Result<T, Error>, clock: &Clock) -> Result<T, Error> {
+    let is_ahead = |error: &UserError| error.message == AHEAD;
+    match checked {
+        Err(Error::Refused(errors)) if errors.iter().all(is_ahead) && clock.is_in_doubt() => Err(Error::ClockInDoubt),
+        checked => checked,
+    }
 }
 
 impl PurchaseLine {
@@ -154,7 +192,7 @@ impl Check {
         self.fail(
             path,
             UserErrorCode::OutOfRange,
-            "must not be negative: record returns as refunds, and subtract discounts from the lines",
+            "must not be negative: record returns as refunds or in `refunded`, and subtract discounts from the lines",
         );
         None
     }
@@ -232,6 +270,10 @@ pub async fn refunds_of(app: &App, external_ids: Vec<String>) -> Result<HashMap<
 pub struct Net {
     /// The net of the purchase, in minor units.
     pub total: i64,
+    /// What was taken back in all, in minor units.
+    pub refunded: i128,
+    /// What each refund takes back, in minor units.
+    pub refunds: Vec<i128>,
     /// The lines of the purchase, each with its net in minor units.
     pub lines: Vec<(Line, i64)>,
     /// The currency of all amounts.
@@ -242,5 +284,7 @@ pub struct Net {
 pub fn net(row: &purchase::Model, refunds: &[refund::Model]) -> Result<Net, Error> {
     let purchase = with_refunds(row, refunds)?;
     let (total, left, currency) = (purchase.net(), purchase.net_lines(Rounding::Down), purchase.currency);
-    Ok(Net { total, lines: purchase.lines.into_iter().zip(left).collect(), currency })
+    let (refunded, refunds) =
+        (purchase.refunded(), purchase.refunds.iter().map(|refund| purchase.amount_of(refund)).collect());
+    Ok(Net { total, refunded, refunds, lines: purchase.lines.into_iter().zip(left).collect(), currency })
 }

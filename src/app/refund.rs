@@ -3,20 +3,24 @@
 
 use std::collections::HashMap;
 
-use entity::{customer, purchase};
+use entity::{customer, purchase, purchase_revision};
 use sea_orm::{EntityTrait, QueryFilter};
 use serde::Deserialize;
 
 use super::App;
+use super::clock::Clock;
 use super::database::Database;
 use super::error::{Check, Error, UserErrorCode};
-use super::recorder::fact::{Fact, NewRefund, Recorded};
+use super::purchase::{AHEAD, MAX_AHEAD, unless_in_doubt};
+use super::recorder::fact::{Fact, MAX_LINES, NewRefund, Recorded};
 use super::rows::any;
+use super::stored::history::{self, Lines};
+use super::stored::{purchase as purchases, purchase_revision as revisions};
 use super::viewer::Shop;
 use crate::engine::external_id::ExternalId;
 use crate::engine::money::Currency;
-use crate::engine::purchase::{Line, Refund, RefundLine, RefundRefusal, settle_refund};
-use crate::engine::time::parse_instant;
+use crate::engine::purchase::{Line, Refund, RefundLine, RefundRefusal, Refundable, check_refund};
+use crate::engine::time::{Instant, parse_instant};
 
 /// A refund as the shop sent it, by GraphQL or in a file.
 #[derive(Clone, Debug, Deserialize)]
@@ -43,6 +47,8 @@ pub struct RecordRefundLine {
 #[derive(Clone, Debug)]
 pub struct RefundedPurchase {
     row: purchase::Model,
+    /// The contents of the purchase that do not count. A refund may be of one of them.
+    others: Vec<purchase_revision::Model>,
     customer_external_id: ExternalId,
 }
 
@@ -52,6 +58,7 @@ pub async fn find_purchases(
     external_ids: Vec<String>,
 ) -> Result<HashMap<String, RefundedPurchase>, Error> {
     let backend = database.backend();
+    let mut others = history::contents(database.read(), external_ids.iter().cloned(), Lines::Loaded).await?;
     let purchases = purchase::Entity::find()
         .filter(any(backend, purchase::Column::ExternalId, external_ids))
         .all(database.read())
@@ -62,19 +69,63 @@ pub async fn find_purchases(
     let names: HashMap<_, _> = customers.into_iter().map(|customer| (customer.id, customer.external_id)).collect();
     let with_customer = |row: purchase::Model| {
         let customer_external_id = ExternalId::stored(names.get(&row.customer_id)?);
-        Some((row.external_id.clone(), RefundedPurchase { row, customer_external_id }))
+        let others = others.remove(&row.external_id).unwrap_or_default();
+        Some((row.external_id.clone(), RefundedPurchase { row, others, customer_external_id }))
     };
     Ok(purchases.into_iter().filter_map(with_customer).collect())
 }
 
+/// A content of the purchase, against which a refund is checked.
+struct Content<'a> {
+    total: i64,
+    currency: Currency,
+    /// JSON: an array of `Line`s.
+    lines: &'a str,
+}
+
+impl RefundedPurchase {
+    /// Returns all contents, the one that counts first.
+    fn contents(&self) -> Result<Vec<Content<'_>>, Error> {
+        let Self { row, others, .. } = self;
+        let mut contents = vec![Content { total: row.total, currency: purchases::currency(row)?, lines: &row.lines }];
+        for other in others {
+            let currency = revisions::currency(other)?;
+            contents.push(Content { total: other.total, currency, lines: &other.lines });
+        }
+        Ok(contents)
+    }
+}
+
 impl RecordRefund {
     /// Checks the refund against its purchase, which is `None` if it is not recorded. `path` is the path of the input; the paths
-    /// of errors begin with it.
-    pub fn check(self, path: &[String], purchase: Option<&RefundedPurchase>) -> Result<NewRefund, Error> {
+    /// of errors begin with it. If the clock may be wrong and the only fault is that the refund is in the future, fails with
+    /// [`Error::ClockInDoubt`].
+    pub fn check_by(
+        self,
+        clock: &Clock,
+        path: &[String],
+        purchase: Option<&RefundedPurchase>,
+    ) -> Result<NewRefund, Error> {
+        unless_in_doubt(self.check(path, clock.now(), purchase), clock)
+    }
+
+    fn check(self, path: &[String], now: Instant, purchase: Option<&RefundedPurchase>) -> Result<NewRefund, Error> {
         let mut check = Check::at(path);
         let external_id = check.external_id(&["externalId"], self.external_id);
         let purchase_external_id = check.external_id(&["purchaseExternalId"], self.purchase_external_id);
         let refunded_at = check.parsed(&["refundedAt"], parse_instant(&self.refunded_at), |_| UserErrorCode::Invalid);
+        if refunded_at.is_some_and(|at| at > now.plus(MAX_AHEAD)) {
+            check.fail(&["refundedAt"], UserErrorCode::RefundedInFuture, AHEAD);
+        }
+        let lines = self.lines.unwrap_or_default();
+        if lines.len() > MAX_LINES {
+            let message = format!("must have at most {MAX_LINES} lines: add up the lines of the same sku");
+            check.fail(&["lines"], UserErrorCode::OutOfRange, message);
+            return check.finish(None);
+        }
+        for (index, line) in lines.iter().enumerate() {
+            check.text(&["lines", &index.to_string(), "sku"], &line.sku);
+        }
         let Some(purchase) = purchase else {
             if check.is_clean() {
                 let message = "no such purchase has been recorded: record the purchase, then send the refund again";
@@ -82,52 +133,71 @@ impl RecordRefund {
             }
             return check.finish(None);
         };
-        let refund = settle(&mut check, &purchase.row, self.amount.as_deref(), self.lines.unwrap_or_default())?;
-        let new = match (external_id, purchase_external_id, refunded_at, refund) {
-            (Some(external_id), Some(purchase_external_id), Some(refunded_at), Some(refund)) => Some(NewRefund {
-                external_id,
-                purchase_external_id,
-                customer_external_id: purchase.customer_external_id.clone(),
-                refunded_at,
-                refund,
-            }),
-            _ => None,
+        let (Some(external_id), Some(purchase_external_id), Some(refunded_at)) =
+            (external_id, purchase_external_id, refunded_at)
+        else {
+            return check.finish(None);
         };
-        check.finish(new)
+        let refund = settle(&mut check, path, &purchase.contents()?, self.amount.as_deref(), &lines)?;
+        let customer_external_id = purchase.customer_external_id.clone();
+        let new = |refund| NewRefund {
+            external_id,
+            purchase_external_id,
+            customer_external_id,
+            refund: Refund { refunded_at, ..refund },
+        };
+        check.finish(refund.map(new))
     }
 }
 
+/// Returns the refund if one of the contents allows it. Otherwise, notes the faults that it has by the first content.
 fn settle(
     check: &mut Check,
-    purchase: &purchase::Model,
+    path: &[String],
+    contents: &[Content<'_>],
     amount: Option<&str>,
-    lines: Vec<RecordRefundLine>,
+    lines: &[RecordRefundLine],
 ) -> Result<Option<Refund>, Error> {
-    let broken = |error: String| Error::Internal(format!("purchase {}: {error}", purchase.external_id));
-    let currency = Currency::recorded(&purchase.currency).map_err(|error| broken(error.to_string()))?;
-    let bought: Vec<Line> = serde_json::from_str(&purchase.lines).map_err(|error| broken(error.to_string()))?;
-    if lines.len() > crate::app::recorder::fact::MAX_LINES {
-        let message = format!(
-            "must have at most {} lines: add up the lines of the same sku",
-            crate::app::recorder::fact::MAX_LINES
-        );
-        check.fail(&["lines"], UserErrorCode::OutOfRange, message);
-        return Ok(None);
+    let mut first = None;
+    for content in contents {
+        let mut of_content = Check::at(path);
+        let refund = settle_by(&mut of_content, content, amount, lines)?;
+        if let Some(refund) = refund.filter(|_| of_content.is_clean()) {
+            return Ok(Some(refund));
+        }
+        first.get_or_insert(of_content);
     }
+    check.add(first.unwrap_or_default());
+    Ok(None)
+}
+
+fn settle_by(
+    check: &mut Check,
+    content: &Content<'_>,
+    amount: Option<&str>,
+    lines: &[RecordRefundLine],
+) -> Result<Option<Refund>, Error> {
+    let Content { total, currency, .. } = *content;
+    let bought: Vec<Line> = serde_json::from_str(content.lines)
+        .map_err(|error| Error::Internal(format!("the lines of a purchase: {error}")))?;
     let amount = amount.map(|text| check.amount(&["amount"], currency, text));
     let mut refunded = Vec::with_capacity(lines.len());
-    for (index, line) in lines.into_iter().enumerate() {
-        let index = index.to_string();
-        check.text(&["lines", &index, "sku"], &line.sku);
-        let amount = check.amount(&["lines", &index, "amount"], currency, &line.amount);
-        refunded.extend(amount.map(|amount| RefundLine { sku: line.sku, amount }));
+    for (index, line) in lines.iter().enumerate() {
+        let amount = check.amount(&["lines", &index.to_string(), "amount"], currency, &line.amount);
+        refunded.extend(amount.map(|amount| RefundLine { sku: line.sku.clone(), amount }));
     }
     if !check.is_clean() {
         return Ok(None);
     }
-    Ok(settle_refund(purchase.total, &bought, amount.flatten(), refunded)
-        .map_err(|refusal| refuse(check, &refusal))
-        .ok())
+    let checked = check_refund(Refundable { total, lines: &bought }, amount.flatten(), &refunded);
+    let amount = match checked {
+        Ok(amount) => amount,
+        Err(refusal) => {
+            refuse(check, &refusal);
+            return Ok(None);
+        }
+    };
+    Ok(Some(Refund { amount, lines: refunded, currency, refunded_at: Instant::EPOCH, set_revision: 0 }))
 }
 
 fn refuse(check: &mut Check, refusal: &RefundRefusal) {
@@ -152,6 +222,6 @@ fn refuse(check: &mut Check, refusal: &RefundRefusal) {
 pub async fn record(app: &App, shop: &Shop, path: Vec<String>, input: RecordRefund) -> Result<Recorded, Error> {
     let purchases = find_purchases(&app.database, vec![input.purchase_external_id.clone()]).await?;
     let purchase = purchases.get(&input.purchase_external_id);
-    let fact = input.check(&path, purchase).map(Fact::Refund);
+    let fact = input.check_by(&app.clock, &path, purchase).map(Fact::Refund);
     app.recorder.record_one(shop.who(), path, fact).await
 }

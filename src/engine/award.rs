@@ -135,8 +135,13 @@ pub struct Reached {
     pub evidence_from: Key,
 }
 
-/// The key of the purchase that reached an award, and the position of the award among those that this purchase reached.
-pub type AwardName = (Key, i32);
+/// What identifies an award within one customer and campaign: the `externalId` of the reaching purchase, and the position of the award
+/// among those that this purchase reached. A revision that moves the purchase to another instant does not change it.
+pub type AwardName = (String, i32);
+
+/// The place of an award among those of one customer and campaign: the key of the reaching purchase, and the position of the award
+/// among those that this purchase reached.
+pub type AwardPlace = (Key, i32);
 
 impl Reached {
     /// Returns the place in award order: by `earnedAt`, the `externalId` of the reaching purchase, and the ordinal.
@@ -146,6 +151,11 @@ impl Reached {
 
     /// Returns what identifies the award within one customer and campaign.
     pub fn name(&self) -> AwardName {
+        (self.by.external_id.clone(), self.nth)
+    }
+
+    /// Returns the place among the awards of one customer and campaign.
+    pub fn place(&self) -> AwardPlace {
         (self.by.clone(), self.nth)
     }
 }

@@ -7,7 +7,7 @@
 //! stays below the cap, the cap adds no cost to a change. At the cap, a change in one stretch of the history can push the
 //! last recorded awards beyond the cap, or make room for awards that were beyond it until now ([`Further`]).
 
-use super::award::{AwardName, Reached};
+use super::award::{AwardPlace, Reached};
 use super::evaluate::{Load, Outcome, Refold};
 use super::purchase::Key;
 use super::rule::{Campaign, Eligible, Rule};
@@ -58,14 +58,14 @@ fn left(rule: &Rule, recorded: usize, in_stretch: usize) -> Option<usize> {
 pub struct Further<'a> {
     refold: Refold<'a>,
     /// The search returns awards after this one only.
-    after: AwardName,
+    after: AwardPlace,
     /// The most awards that the search returns.
     room: usize,
 }
 
 impl<'a> Further<'a> {
     /// Searches after `last`, the last recorded award. It lies after the folded stretch.
-    pub fn after_award(campaign: Campaign<'a>, last: AwardName, room: usize) -> Self {
+    pub fn after_award(campaign: Campaign<'a>, last: AwardPlace, room: usize) -> Self {
         Self { refold: Refold::search_before(campaign, last.0.clone()), after: last, room }
     }
 
@@ -77,7 +77,7 @@ impl<'a> Further<'a> {
     }
 
     fn found(&self) -> impl Iterator<Item = &Reached> {
-        let is_after = |award: &&Reached| award.name() > self.after;
+        let is_after = |award: &&Reached| award.place() > self.after;
         self.refold.awards().iter().filter(is_after).take(self.room)
     }
 

@@ -44,15 +44,15 @@ pub struct Changed {
 pub enum How {
     /// Another purchase reaches the award now. Nothing is posted.
     Moved,
-    /// The award moved, and its points become available or expire at other times now. A `REVERSAL` and an `AWARD` of all its
-    /// points are posted.
+    /// The award moved or its `earnedAt` changed, and its points become available or expire at other times now. A `REVERSAL` and an
+    /// `AWARD` of all its points are posted.
     Reposted,
     /// The award has this many points fewer. If it is `STANDING`, a `REVERSAL` of the difference is posted.
     Shrunk(i64),
     /// The award has this many points more. If it is `STANDING`, an `AWARD` of the difference is posted. A budget does not decide it
     /// again, so growth may exceed the budget.
     Grown(i64),
-    /// Only the window, the ordinal or the evidence changes. Nothing is posted.
+    /// Only the `earnedAt`, the window, the ordinal or the evidence changes. Nothing is posted.
     Adjusted,
 }
 
@@ -60,6 +60,11 @@ impl Diff {
     pub fn is_empty(&self) -> bool {
         self.changed.is_empty() && self.reversed.is_empty() && self.awarded.is_empty()
     }
+}
+
+/// Whether the points of an award become available or expire at other times.
+fn is_reposted(recorded: &RecordedAward, reached: &Reached, timed: bool) -> bool {
+    recorded.standing && timed && recorded.reached.by.at != reached.by.at
 }
 
 /// Compares the recorded awards of one customer in one campaign with the reached awards. Both must be of the same stretch
@@ -76,6 +81,7 @@ pub fn diff(mut recorded: Vec<RecordedAward>, reached: Vec<Reached>, timed: bool
             Some(reached) if recorded.reached == reached => {}
             Some(reached) => {
                 let how = match reached.points - recorded.reached.points {
+                    0 if is_reposted(&recorded, &reached, timed) => How::Reposted,
                     0 => How::Adjusted,
                     more if more > 0 => How::Grown(more),
                     fewer => How::Shrunk(-fewer),
@@ -91,8 +97,7 @@ pub fn diff(mut recorded: Vec<RecordedAward>, reached: Vec<Reached>, timed: bool
         // Among awards with equal points, the i-th that is gone moves to the i-th that is new. Both lists are in award order.
         match gone.get_mut(&award.points).and_then(VecDeque::pop_front) {
             Some(recorded) => {
-                let later = recorded.standing && timed && recorded.reached.by.at != award.by.at;
-                let how = if later { How::Reposted } else { How::Moved };
+                let how = if is_reposted(&recorded, &award, timed) { How::Reposted } else { How::Moved };
                 diff.changed.push(Changed { recorded, reached: award, how });
             }
             None => diff.awarded.push(award),

@@ -230,10 +230,7 @@ impl Campaign<'_> {
 
     /// Returns what the purchase contributes, or `None` if it is not eligible.
     pub fn eligible(&self, purchase: &Purchase) -> Option<Eligible> {
-        match self.settled_revision {
-            Some(settled) => self.contribution(purchase.settled(settled)?.as_ref()),
-            None => self.contribution(purchase),
-        }
+        self.contribution(purchase.counted(self.settled_revision)?.as_ref())
     }
 
     fn contribution(&self, purchase: &Purchase) -> Option<Eligible> {

@@ -9,8 +9,7 @@ use super::customer::Customer;
 use super::error::ApiError;
 use super::id::GlobalId;
 use super::loaders::{CustomerOf, EvidenceOf, FindCampaign};
-use super::page::Connection;
-use super::purchase::Purchase;
+use super::purchase_revision::{PurchaseConnection, evidence_edge};
 use super::scalar::{Count, DateTime, Points};
 use super::session::ContextExt;
 use super::window::Window;
@@ -73,7 +72,8 @@ impl Award {
     }
 
     /// The evidence: the purchases that the award is based on, the earliest `purchasedAt` first. The last of them
-    /// reached the goal. A `REVERSED` award keeps the evidence that it had last.
+    /// reached the goal. A `REVERSED` award keeps the evidence that it had last. Purchases are shown as they are now; `counted` of
+    /// their edges shows what counted. For a customer token, purchases that belong to another customer now are left out.
     async fn purchases(
         &self,
         ctx: &Context<'_>,
@@ -81,11 +81,11 @@ impl Award {
         #[graphql(desc = "Only items that follow this cursor in the list.")] after: Option<String>,
         #[graphql(desc = "The last n items, 0 to 100. It cannot be combined with `first`.")] last: Option<i32>,
         #[graphql(desc = "Only items that precede this cursor in the list.")] before: Option<String>,
-    ) -> Result<Connection<Purchase>, ApiError> {
+    ) -> Result<PurchaseConnection, ApiError> {
         let page = evidence::LIST.page(PageArgs { first, after, last, before })?;
         let slice = ctx.loaders().load_one(EvidenceOf(Arc::clone(&self.0), page.clone())).await?;
         let slice = slice.unwrap_or_else(|| page.cut(Vec::new()));
-        Ok(Connection::new(slice, evidence::cursor, |row| Purchase(Arc::new(row))))
+        Ok(PurchaseConnection::with_edges(slice, evidence_edge))
     }
 }
 

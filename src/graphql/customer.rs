@@ -11,7 +11,7 @@ use super::ledger::LedgerEntry;
 use super::loaders::{AwardsOf, FindCustomer, LedgerOf, PurchasesOf};
 use super::page::Connection;
 use super::progress::CampaignProgress;
-use super::purchase::Purchase;
+use super::purchase_revision::{PurchaseConnection, edge};
 use super::scalar::{AsOf, Count, Points};
 use super::session::ContextExt;
 use crate::app::award::AwardFilter;
@@ -124,11 +124,11 @@ impl Customer {
         #[graphql(desc = "Only items that follow this cursor in the list.")] after: Option<String>,
         #[graphql(desc = "The last n items, 0 to 100. It cannot be combined with `first`.")] last: Option<i32>,
         #[graphql(desc = "Only items that precede this cursor in the list.")] before: Option<String>,
-    ) -> Result<Connection<Purchase>, ApiError> {
+    ) -> Result<PurchaseConnection, ApiError> {
         let page = model::Purchase::LIST.page(PageArgs { first, after, last, before })?;
         let slice = ctx.loaders().load_one(PurchasesOf(self.row.id, page.clone())).await?;
         let slice = slice.unwrap_or_else(|| page.cut(Vec::new()));
-        Ok(Connection::new(slice, Listed::cursor, |row| Purchase(Arc::new(row))))
+        Ok(PurchaseConnection::with_edges(slice, edge))
     }
 }
 

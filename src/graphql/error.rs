@@ -113,7 +113,7 @@ pub enum UserErrorCode {
     Invalid,
     /// The text is longer than 200 bytes in UTF-8.
     TooLong,
-    /// The value is outside its limits, or the purchase already has 100 refunds.
+    /// The value is outside its limits, or the purchase already has 100 refunds or 1 000 contents.
     OutOfRange,
     /// The campaign does not exist, or the campaign that was created with this `idempotencyKey` has been deleted.
     NotFound,
@@ -124,10 +124,13 @@ pub enum UserErrorCode {
     /// The refund exceeds the `total` of the purchase, or the sum of its lines with this `sku`. Earlier refunds do not
     /// matter.
     RefundTooLarge,
-    /// The `externalId` or `idempotencyKey` was used before with different content.
+    /// The `externalId` (with this `revision`) or `idempotencyKey` was used before with different content. There is one error for each
+    /// field that differs. Its message contains both values.
     IdempotencyConflict,
     /// `purchasedAt` is more than 5 minutes ahead of the server's clock.
     PurchasedInFuture,
+    /// `refundedAt` is more than 5 minutes ahead of the server's clock.
+    RefundedInFuture,
     /// The currency is not an ISO 4217 code in upper case.
     UnknownCurrency,
     /// An amount has more decimals than its currency, or a rate has more than 6.

@@ -98,11 +98,16 @@ impl LedgerEntry {
         award.map(|award| award.map(Award)).map_err(ApiError::from).transpose()
     }
 
-    /// The purchase that reached the award of an `AWARD` or `REVERSAL` when the entry was posted. Null for other kinds.
+    /// The purchase that reached the award of an `AWARD` or `REVERSAL` when the entry was posted, as it is now. Null for other kinds,
+    /// and for a customer token if the purchase belongs to another customer now.
     async fn purchase(&self, ctx: &Context<'_>) -> Option<Result<Purchase, ApiError>> {
         let name = self.row.purchase_external_id.clone()?;
-        let purchase = ctx.loaders().load_one(PurchaseOf(name)).await;
-        purchase.map(|purchase| purchase.map(Purchase)).map_err(ApiError::from).transpose()
+        let purchase = match ctx.loaders().load_one(PurchaseOf(name)).await {
+            Ok(purchase) => purchase?,
+            Err(error) => return Some(Err(error.into())),
+        };
+        let is_own = purchase.customer_id == self.row.customer_id;
+        (is_own || ctx.viewer().require_shop().is_ok()).then_some(Ok(Purchase(purchase)))
     }
 
     /// The reason of an `ADJUSTMENT`, as it was given. `audit repair` for an entry that `windfall audit --repair`

@@ -20,8 +20,10 @@ use crate::app::campaign::set::{Campaign, CampaignSet};
 use crate::app::customer::Current;
 use crate::app::error::Error;
 use crate::app::model::{Award, CampaignId, Customer, CustomerId, LedgerEntry, Purchase, Refund};
+use crate::app::reading::evidence::Evidence;
 use crate::app::reading::page::{Page, Slice};
 use crate::app::reading::progress::CampaignProgress;
+use crate::app::reading::purchase_revision::Content;
 use crate::app::reading::snapshot::Extent;
 use crate::app::viewer::Viewer;
 use crate::app::{self, App};
@@ -341,6 +343,46 @@ impl Loader<ProgressOf> for Loaders {
     }
 }
 
+/// The customer with this external id, which a content of a purchase that the viewer has been shown names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CustomerNamed(pub String);
+
+impl Loader<CustomerNamed> for Loaders {
+    type Value = Arc<Customer>;
+    type Error = Error;
+
+    async fn load(&self, keys: &[CustomerNamed]) -> Loaded<CustomerNamed, Arc<Customer>> {
+        let names = keys.iter().map(|key| key.0.clone()).collect();
+        let found = app::customer::by_external_ids(self.app(), names).await?;
+        Ok(found.into_iter().map(|(name, row)| (CustomerNamed(name), Arc::new(row))).collect())
+    }
+}
+
+/// A page of the contents of a purchase.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RevisionsOf(pub Arc<Purchase>, pub Page);
+
+impl Hash for RevisionsOf {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (&self.0.external_id, self.0.version, &self.1).hash(state);
+    }
+}
+
+impl Loader<RevisionsOf> for Loaders {
+    type Value = Slice<Content>;
+    type Error = Error;
+
+    async fn load(&self, keys: &[RevisionsOf]) -> Loaded<RevisionsOf, Slice<Content>> {
+        let mut loaded = HashMap::new();
+        for (page, purchases) in grouped(keys, |key| (key.1.clone(), Arc::clone(&key.0))) {
+            let slices = app::reading::purchase_revision::pages(self.app(), &purchases, &page).await?;
+            let keyed = purchases.into_iter().zip(slices);
+            loaded.extend(keyed.map(|(purchase, slice)| (RevisionsOf(purchase, page.clone()), slice)));
+        }
+        Ok(loaded)
+    }
+}
+
 /// A page of the evidence of an award.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EvidenceOf(pub Arc<Award>, pub Page);
@@ -352,13 +394,14 @@ impl Hash for EvidenceOf {
 }
 
 impl Loader<EvidenceOf> for Loaders {
-    type Value = Slice<Purchase>;
+    type Value = Slice<Evidence>;
     type Error = Error;
 
-    async fn load(&self, keys: &[EvidenceOf]) -> Loaded<EvidenceOf, Slice<Purchase>> {
+    async fn load(&self, keys: &[EvidenceOf]) -> Loaded<EvidenceOf, Slice<Evidence>> {
         let mut loaded = HashMap::new();
         for (page, awards) in grouped(keys, |key| (key.1.clone(), Arc::clone(&key.0))) {
-            let slices = app::reading::evidence::pages(self.app(), &awards, &page).await?;
+            let reader = self.viewer.require_reader()?;
+            let slices = app::reading::evidence::pages(self.app(), reader, &awards, &page).await?;
             loaded
                 .extend(awards.into_iter().zip(slices).map(|(award, slice)| (EvidenceOf(award, page.clone()), slice)));
         }

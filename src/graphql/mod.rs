@@ -18,6 +18,7 @@ pub mod page;
 pub mod points_update;
 pub mod progress;
 pub mod purchase;
+pub mod purchase_revision;
 pub mod reads;
 pub mod recorded;
 pub mod refund;

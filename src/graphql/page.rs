@@ -34,9 +34,9 @@ pub struct Edge<T: OutputType> {
 /// a cursor belongs to another list.
 #[derive(Clone, SimpleObject)]
 #[graphql(name_type)]
-pub struct Connection<T: OutputType> {
+pub struct Connection<T: OutputType, E: OutputType = Edge<T>> {
     /// The items of the page, each with its cursor.
-    pub(super) edges: Vec<Edge<T>>,
+    pub(super) edges: Vec<E>,
     /// The items of the page, without cursors.
     pub(super) nodes: Vec<T>,
     /// The cursors at both ends of the page, and whether the list goes on beyond them.
@@ -46,15 +46,25 @@ pub struct Connection<T: OutputType> {
 impl<T: OutputType + Clone> Connection<T> {
     /// Builds a page from rows. `cursor` returns the cursor of a row; `node` converts a row to its item.
     pub fn new<R>(slice: Slice<R>, cursor: impl Fn(&R) -> String, node: impl Fn(R) -> T) -> Self {
-        let edges: Vec<Edge<T>> =
-            slice.rows.into_iter().map(|row| Edge { cursor: cursor(&row), node: node(row) }).collect();
-        let page_info = PageInfo {
-            has_next_page: slice.has_next,
-            has_previous_page: slice.has_previous,
-            start_cursor: edges.first().map(|edge| edge.cursor.clone()),
-            end_cursor: edges.last().map(|edge| edge.cursor.clone()),
-        };
-        let nodes = edges.iter().map(|edge| edge.node.clone()).collect();
+        Self::with_edges(slice, |row| {
+            let (cursor, node) = (cursor(&row), node(row));
+            (cursor.clone(), node.clone(), Edge { cursor, node })
+        })
+    }
+}
+
+impl<T: OutputType, E: OutputType> Connection<T, E> {
+    /// Builds a page from rows. `convert` converts a row to its cursor, its item and its edge.
+    pub fn with_edges<R>(slice: Slice<R>, convert: impl Fn(R) -> (String, T, E)) -> Self {
+        let Slice { rows, has_next, has_previous } = slice;
+        let (mut cursors, mut nodes, mut edges) = (Vec::new(), Vec::new(), Vec::new());
+        for (cursor, node, edge) in rows.into_iter().map(convert) {
+            cursors.push(cursor);
+            nodes.push(node);
+            edges.push(edge);
+        }
+        let (start_cursor, end_cursor) = (cursors.first().cloned(), cursors.last().cloned());
+        let page_info = PageInfo { has_next_page: has_next, has_previous_page: has_previous, start_cursor, end_cursor };
         Self { edges, nodes, page_info }
     }
 }
@@ -65,7 +75,7 @@ impl<T: OutputType> TypeName for Edge<T> {
     }
 }
 
-impl<T: OutputType> TypeName for Connection<T> {
+impl<T: OutputType, E: OutputType> TypeName for Connection<T, E> {
     fn type_name() -> Cow<'static, str> {
         format!("{}Connection", <T as OutputType>::type_name()).into()
     }

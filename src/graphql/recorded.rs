@@ -75,6 +75,10 @@ impl RecordedFact {
         self.recorded.as_ref().is_some_and(|recorded| recorded.replayed)
     }
 
+    fn superseded(&self) -> bool {
+        self.recorded.as_ref().is_some_and(|recorded| recorded.superseded)
+    }
+
     fn user_errors(&self) -> Vec<UserError> {
         self.user_errors.clone()
     }
@@ -92,9 +96,10 @@ impl RecordPurchasePayload {
     }
 
     /// The customer's awards that the commit created, changed in any way or reversed: at most 100, the latest
-    /// `earnedAt` first. The commit can contain further purchases and refunds of the customer, and their awards are
-    /// included. If `replayed` is true, the `STANDING` and `DECLINED` awards that the purchase reaches now, at most
-    /// 100, the most recently created first. Empty if the purchase was refused.
+    /// `earnedAt` first. If the purchase went from one customer to another, those of both. The commit can contain further
+    /// purchases and refunds of the customer, and their awards are included. If `replayed` is true, the `STANDING` and
+    /// `DECLINED` awards that the purchase reaches now, at most 100, the most recently created first. Empty if the purchase
+    /// was refused.
     async fn awards(&self, ctx: &Context<'_>) -> Result<Vec<Award>, ApiError> {
         self.0.awards(ctx).await
     }
@@ -104,12 +109,12 @@ impl RecordPurchasePayload {
         self.0.awards_changed(ctx).await
     }
 
-    /// The customer after the commit, of the same version as `balance`. Null if the purchase was refused.
+    /// The purchase's customer after the commit, of the same version as `balance`. Null if the purchase was refused.
     async fn customer(&self) -> Option<Customer> {
         self.0.customer()
     }
 
-    /// The customer's points after the commit. Null if the purchase was refused.
+    /// The points of the purchase's customer after the commit. Null if the purchase was refused.
     async fn balance(&self, ctx: &Context<'_>) -> Option<Balance> {
         self.0.balance(ctx)
     }
@@ -118,6 +123,12 @@ impl RecordPurchasePayload {
     /// returns the current state.
     async fn replayed(&self) -> bool {
         self.0.replayed()
+    }
+
+    /// Whether a higher revision of the purchase is recorded. The content is kept. It changes nothing, unless it states a `refunded`
+    /// and no higher revision does.
+    async fn superseded(&self) -> bool {
+        self.0.superseded()
     }
 
     /// The reasons why the purchase was refused. Empty if it was accepted.

@@ -117,7 +117,18 @@ fn trimmed(span: Span, text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").filter(|_| span.number == 1).unwrap_or(text).trim_ascii()
 }
 
-const COLUMNS: [&str; 7] = ["externalId", "customerExternalId", "purchasedAt", "total", "currency", "channel", "lines"];
+const COLUMNS: [&str; 10] = [
+    "externalId",
+    "customerExternalId",
+    "purchasedAt",
+    "total",
+    "currency",
+    "channel",
+    "lines",
+    "revision",
+    "refunded",
+    "refundedUntil",
+];
 const REQUIRED_COLUMNS: usize = 5;
 
 /// Comma-separated values. The first line names the columns.

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use self::file::Line;
 use self::record::Record;
 use crate::app::App;
-use crate::app::error::Error;
+use crate::app::error::{Error, UserError, UserErrorCode};
 use crate::app::recorder::fact::{Answer, Fact};
 use crate::app::refund::{RecordRefund, find_purchases};
 
@@ -23,9 +23,10 @@ use crate::app::refund::{RecordRefund, find_purchases};
 const MAX_WAITING: usize = 4_096;
 /// The number of refunds whose purchases are looked up together.
 const REFUND_CHUNK: usize = 512;
-/// The maximum number of refunds that are kept until the end of the file because their purchase was not found. Beyond it,
-/// such refunds are skipped immediately.
+/// The maximum number of refunds that are kept until the end of the file because their purchase was not found, or no content of it
+/// allows them yet. Beyond it, such refunds are skipped immediately.
 const MAX_KEPT_REFUNDS: usize = 1_000_000;
+const NO_PURCHASE: &str = "purchaseExternalId: no such purchase has been recorded";
 
 /// The number of processed lines, by outcome.
 #[derive(Clone, Copy, Debug, Default)]
@@ -87,6 +88,13 @@ pub async fn ingest(
     (end, ingestion.counts)
 }
 
+/// Whether a refund can be accepted once another content of its purchase is recorded.
+fn may_be_allowed_later(error: &Error) -> bool {
+    use UserErrorCode::{PurchaseNotFound, RefundTooLarge, SkuNotInPurchase};
+    let of_purchase = |error: &UserError| matches!(error.code, PurchaseNotFound | SkuNotInPurchase | RefundTooLarge);
+    matches!(error, Error::Refused(errors) if errors.iter().all(of_purchase))
+}
+
 struct Ingestion<'a, O> {
     app: &'a App,
     observe: O,
@@ -96,8 +104,8 @@ struct Ingestion<'a, O> {
     waiting: VecDeque<(u64, oneshot::Receiver<Answer>)>,
     /// Refunds whose purchases have not been looked up yet.
     refunds: Vec<(u64, RecordRefund)>,
-    /// Refunds whose purchase was not found. They are retried after the last line.
-    kept: Vec<(u64, RecordRefund)>,
+    /// Refunds whose purchase was not found, or allows them in no content, with what is wrong. They are retried after the last line.
+    kept: Vec<(u64, RecordRefund, String)>,
     stop: CancellationToken,
 }
 
@@ -158,23 +166,23 @@ impl<O: FnMut(Event<'_>)> Ingestion<'_, O> {
         if !self.record_refunds().await? {
             return Ok(End::Strict);
         }
-        // Retries the refunds that came before their purchase.
-        self.refunds = std::mem::take(&mut self.kept);
+        // Retries the refunds that came before their purchase, or before the revision that allows them.
+        self.refunds = std::mem::take(&mut self.kept).into_iter().map(|(number, refund, _)| (number, refund)).collect();
         if !self.record_refunds().await? {
             return Ok(End::Strict);
         }
         if self.stop.is_cancelled() {
             return self.settle_all().await.map(|_| End::Stopped);
         }
-        for (number, _) in std::mem::take(&mut self.kept) {
-            if !self.skip(number, "purchaseExternalId: no such purchase has been recorded") {
+        for (number, _, reason) in std::mem::take(&mut self.kept) {
+            if !self.skip(number, &reason) {
                 return Ok(End::Strict);
             }
         }
         Ok(if self.settle_all().await? { End::Whole } else { End::Strict })
     }
 
-    /// Records the refunds whose purchases are stored, and keeps the others. Returns `false` if a line was skipped and the
+    /// Records the refunds that their purchases allow, and keeps the others. Returns `false` if a line was skipped and the
     /// ingestion must stop because of that.
     async fn record_refunds(&mut self) -> Result<bool, Error> {
         // The purchases of earlier lines can be found only once they are committed.
@@ -186,14 +194,18 @@ impl<O: FnMut(Event<'_>)> Ingestion<'_, O> {
             let purchases = find_purchases(&self.app.database, ids).await?;
             for (number, refund) in std::mem::replace(&mut refunds, rest) {
                 let purchase = purchases.get(&refund.purchase_external_id);
-                if purchase.is_none() && self.kept.len() < MAX_KEPT_REFUNDS {
-                    self.kept.push((number, refund));
+                let has_room = self.kept.len() < MAX_KEPT_REFUNDS;
+                if purchase.is_none() && has_room {
+                    self.kept.push((number, refund, NO_PURCHASE.to_owned()));
                     continue;
                 }
-                match refund.check(&[], purchase) {
+                match refund.clone().check_by(&self.app.clock, &[], purchase) {
                     Ok(refund) => {
                         let answer = self.app.recorder.record_when_free(Fact::Refund(refund)).await?;
                         self.waiting.push_back((number, answer));
+                    }
+                    Err(error) if has_room && may_be_allowed_later(&error) => {
+                        self.kept.push((number, refund, error.to_string()));
                     }
                     Err(error) => go_on &= self.skip(number, &error.to_string()),
                 }
@@ -218,7 +230,7 @@ impl<O: FnMut(Event<'_>)> Ingestion<'_, O> {
         match answer.await.map_err(|_| Error::Unavailable)?? {
             Ok(recorded) if recorded.replayed => self.counts.replayed += 1,
             Ok(_) => self.counts.recorded += 1,
-            Err(refusal) => return Ok(self.skip(number, &refusal.at(Vec::new()).to_string())),
+            Err(refusal) => return Ok(self.skip(number, &refusal.at(&[]).to_string())),
         }
         (self.observe)(Event::Settled(self.counts));
         Ok(true)

@@ -59,9 +59,15 @@ struct Row {
     total: String,
     currency: String,
     #[serde(default)]
+    refunded: Option<String>,
+    #[serde(default)]
+    refunded_until: Option<String>,
+    #[serde(default)]
     channel: Option<String>,
     #[serde(default)]
     lines: Option<String>,
+    #[serde(default)]
+    revision: Option<i64>,
 }
 
 /// Parses a row of a CSV file, which contains a purchase. `clock` is used to refuse purchases from the future.
@@ -86,8 +92,11 @@ pub(super) fn parse_row(row: &csv::ByteRecord, header: &csv::StringRecord, clock
         total: row.total,
         currency: row.currency,
         // An empty cell is an absent value.
-        channel: row.channel.filter(|channel| !channel.is_empty()),
+        refunded: row.refunded.filter(|cell| !cell.is_empty()),
+        refunded_until: row.refunded_until.filter(|cell| !cell.is_empty()),
+        channel: row.channel.filter(|cell| !cell.is_empty()),
         lines,
+        revision: row.revision.unwrap_or_default(),
     };
     check(purchase, clock)
 }

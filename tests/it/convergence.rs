@@ -20,29 +20,45 @@ use crate::support::app::{DAY, ENGINES, Engine, TestApp, cases};
 const CLIENTS: usize = 16;
 /// The number of purchases that one commit evaluates in a deferred case.
 const FEW_PURCHASES: usize = 3;
-/// The number of customers. They have the same history.
+/// The number of customers. They have the same history, but for the purchases that they hand over to each other.
 const CUSTOMERS: usize = 3;
 
 /// The fields of an award that are compared: the reaching purchase, `nth`, ordinal, points, `earnedAt`, both bounds of the
 /// window, and the first purchase of the evidence.
 type Seen = (String, i32, i64, i64, i64, i64, Option<i64>, String);
 
+/// The purchases that a customer has in the end: its own, and those that another one handed over.
+fn purchases(case: &Case, customer: usize) -> Vec<oracle::Purchase> {
+    let of_origin = |origin: usize| {
+        let now = case.orders.iter().map(oracle::contents::Order::now);
+        let its = now.filter(move |(handed, _)| owner(origin, *handed) == customer);
+        its.map(move |(_, p)| oracle::Purchase { external_id: own(&p.external_id, origin), ..p })
+    };
+    (0..CUSTOMERS).flat_map(of_origin).collect()
+}
+
+/// The customer of a content of the history of customer `origin`, which names the customer `handed`.
+fn owner(origin: usize, handed: usize) -> usize {
+    (origin + handed) % CUSTOMERS
+}
+
 fn expected(case: &Case, customer: usize) -> Vec<Seen> {
-    let reached = oracle::reached::reached(&case.campaign, &case.purchases);
+    let purchases = purchases(case, customer);
+    let reached = oracle::reached::reached(&case.campaign, &purchases);
     reached
         .into_iter()
         .map(|award| {
-            let reached = convert::reached(&award, &case.purchases);
+            let reached = convert::reached(&award, &purchases);
             let closes = (reached.window.closes != Instant::FOREVER).then_some(reached.window.closes.0);
             (
-                own(&reached.by.external_id, customer),
+                reached.by.external_id,
                 reached.nth,
                 reached.ordinal,
                 reached.points,
                 reached.by.at.0,
                 reached.window.opens.0,
                 closes,
-                own(&reached.evidence_from.external_id, customer),
+                reached.evidence_from.external_id,
             )
         })
         .collect()
@@ -53,26 +69,20 @@ fn own(external_id: &str, customer: usize) -> String {
     format!("{external_id}~{customer}")
 }
 
-fn fact(fact: &oracle::generate::Fact, case: &Case, customer: usize) -> Fact {
+fn fact(fact: &oracle::generate::Fact, customer: usize) -> Fact {
     match fact {
-        oracle::generate::Fact::Purchase(purchase) => {
-            let mut purchase = convert::purchase(purchase);
-            purchase.refunds.clear();
-            purchase.key.external_id = own(&purchase.key.external_id, customer);
-            Fact::Purchase(NewPurchase { customer_external_id: ExternalId::stored(name(customer)), purchase })
+        oracle::generate::Fact::Purchase { external_id, content } => {
+            let customer_external_id = ExternalId::stored(name(owner(customer, content.customer)));
+            let (revision, purchase) = (content.revision, convert::content(&own(external_id, customer), content));
+            Fact::Purchase(NewPurchase { customer_external_id, revision, purchase })
         }
-        oracle::generate::Fact::Refund { of, refund } => {
-            let refunded = case.purchases.iter().find(|purchase| purchase.external_id == *of).unwrap();
-            let all = convert::purchase(refunded);
-            let index = refunded.refunds.iter().position(|other| other.external_id == refund.external_id).unwrap();
-            Fact::Refund(NewRefund {
-                external_id: ExternalId::stored(own(&refund.external_id, customer)),
-                purchase_external_id: ExternalId::stored(own(of, customer)),
-                customer_external_id: ExternalId::stored(name(customer)),
-                refunded_at: Instant(0),
-                refund: all.refunds[index].clone(),
-            })
-        }
+        oracle::generate::Fact::Refund { of, refund } => Fact::Refund(NewRefund {
+            external_id: ExternalId::stored(own(&refund.external_id, customer)),
+            purchase_external_id: ExternalId::stored(own(of, customer)),
+            // The purchase may belong to another customer by now.
+            customer_external_id: ExternalId::stored(name(customer)),
+            refund: convert::refund(refund),
+        }),
     }
 }
 
@@ -96,7 +106,8 @@ async fn converges(engine: Engine, case: Case, commits: Vec<Vec<oracle::generate
         }
     };
     let test = TestApp::start_with(engine, few).await;
-    let latest = case.purchases.iter().map(|purchase| purchase.at).max().unwrap_or_default();
+    let contents = case.orders.iter().flat_map(|order| &order.contents);
+    let latest = contents.map(|content| content.at).max().unwrap_or_default();
     test.set_now(latest.max(case.campaign.starts_at) + DAY);
     let mut rule = convert::rule(&case.campaign);
     // Activation refuses `holdFor` and `expiresAfter`. The points and the awards do not depend on them.
@@ -114,7 +125,7 @@ async fn converges(engine: Engine, case: Case, commits: Vec<Vec<oracle::generate
         }
         let facts: Vec<Fact> = (0..CUSTOMERS)
             .flat_map(|customer| commit.iter().map(move |one| (customer, one)))
-            .map(|(customer, one)| fact(one, &case, customer))
+            .map(|(customer, one)| fact(one, customer))
             .collect();
         // A refund in the same batch as its purchase would not find the purchase, so refunds are recorded afterwards.
         let (refunds, purchases): (Vec<Fact>, Vec<Fact>) =

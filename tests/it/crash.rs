@@ -23,6 +23,7 @@ use crate::support::sqlite::Sqlite;
 const CLIENTS: usize = 8;
 /// The number of purchases that are acknowledged before the server is killed.
 const LOAD: usize = 40;
+const EDITED: &str = " edited";
 pub(crate) const RECORD: &str = "mutation($input: RecordPurchaseInput!) { \
     recordPurchase(input: $input) { purchase { externalId } replayed userErrors { code } } }";
 
@@ -41,7 +42,8 @@ pub(crate) async fn activate_campaign(server: &Server) {
     assert_eq!(activated["data"]["activateCampaign"]["campaign"]["status"], "ACTIVE");
 }
 
-/// Records purchases through several clients until the server is killed. Returns the acknowledged external ids.
+/// Records purchases through several clients until the server is killed. Every second one is then edited, and goes to another customer.
+/// Returns the acknowledged external ids; those of edits have the suffix [`EDITED`].
 async fn record_until_it_dies(server: Server, http: &reqwest::Client, round: usize) -> BTreeSet<String> {
     let acknowledged = Arc::new(Mutex::new(BTreeSet::new()));
     let clients: Vec<_> = (0..CLIENTS)
@@ -53,15 +55,19 @@ async fn record_until_it_dies(server: Server, http: &reqwest::Client, round: usi
                 let shop = token(Role::Storefront, "test");
                 for n in 0.. {
                     let id = format!("p{round}-{client}-{n}");
-                    let input = json!({
-                        "externalId": id, "customerExternalId": format!("c{}", n % 5), "total": "3.00", "currency": "EUR",
-                        "purchasedAt": format!("2026-0{}-1{}T12:00:00Z", 1 + n % 9, n % 10),
-                    });
-                    match ask(&http, &address, &shop, RECORD, json!({ "input": input })).await {
-                        Some(answer) if answer["data"]["recordPurchase"]["purchase"]["externalId"] == *id => {
-                            acknowledged.lock().unwrap().insert(id);
+                    for revision in 0..=n % 2 {
+                        let input = json!({
+                            "externalId": id, "customerExternalId": format!("c{}", (n + revision) % 5), "total": "3.00",
+                            "currency": "EUR", "revision": revision,
+                            "purchasedAt": format!("2026-0{}-1{}T12:00:00Z", 1 + (n + revision) % 9, n % 10),
+                        });
+                        match ask(&http, &address, &shop, RECORD, json!({ "input": input })).await {
+                            Some(answer) if answer["data"]["recordPurchase"]["purchase"]["externalId"] == *id => {
+                                let suffix = if revision > 0 { EDITED } else { "" };
+                                acknowledged.lock().unwrap().insert(format!("{id}{suffix}"));
+                            }
+                            _ => return,
                         }
-                        _ => return,
                     }
                 }
             })
@@ -102,8 +108,8 @@ async fn killed_under_load_it_keeps_what_it_acknowledged() {
             // No other process has the database open, so this reads what the next start finds.
             let opened = open(&url).await;
             let rows = entity::purchase::Entity::find().all(opened.read()).await.unwrap();
-            let stored: BTreeSet<String> = rows.iter().map(|row| row.external_id.clone()).collect();
-            assert_eq!(stored.len(), rows.len());
+            let edited = rows.iter().filter(|row| row.revision > 0).map(|row| format!("{}{EDITED}", row.external_id));
+            let stored: BTreeSet<String> = rows.iter().map(|row| row.external_id.clone()).chain(edited).collect();
             let lost: Vec<_> = acknowledged.difference(&stored).collect();
             assert!(lost.is_empty(), "{engine:?}: acknowledged purchases are lost: {lost:?}");
             let app = App::start(opened, Clock::System, &settings(&url)).await.unwrap();

@@ -215,7 +215,7 @@ fn damaged() -> (Vec<u8>, Vec<(usize, &'static str)>) {
     bad(&mut text, change("lines", two), "lines.1.amount: must not be negative");
     // The id of the first line with another total.
     let conflict = purchase_line("c", "p0", 0).replace("3.00", "4.00");
-    bad(&mut text, conflict.into_bytes(), "externalId: was used before for something else");
+    bad(&mut text, conflict.into_bytes(), "total: was recorded as 3 under this id, but 4 was sent");
     bad(&mut text, change("externalId", json!("x".repeat(2 << 20))), "is longer than 1048576 bytes");
     bad(&mut text, b"{\"externalId\":\"\xff\"}".to_vec(), "invalid unicode code point");
     bad(&mut text, b"{\"refund\":{\"externalId\":\"r\"}}".to_vec(), "missing field `purchaseExternalId`");
@@ -279,7 +279,11 @@ async fn strict_stops_at_the_first_wrong_line_and_loses_nothing() {
     let file = files.put("conflict.ndjson", [before.join("\n"), conflict].join("\n"));
     let strict = run(import(&url, &file).arg("--strict"));
     assert_eq!((strict.code, strict.stderr.lines().count()), (Some(1), 1), "{strict:?}");
-    assert!(strict.stderr.starts_with("line 21: externalId: was used before"), "{}", strict.stderr);
+    assert!(
+        strict.stderr.starts_with("line 21: customerExternalId: was recorded as c under this id"),
+        "{}",
+        strict.stderr
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -313,6 +317,47 @@ async fn a_refund_may_come_before_its_purchase() {
         let ran = run(&mut import(&url, &later));
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
         assert_eq!(versions(&url).await[0].2, 3);
+        audit_is_clean(&url);
+    }
+}
+
+/// Each content of a purchase is a line of its own.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn files_have_revisions_and_running_sums() {
+    let files = Files::new();
+    let purchase = |id: &str, more: &str| {
+        format!(
+            "{{\"externalId\":\"{id}\",\"customerExternalId\":\"c\",\"purchasedAt\":\"2026-02-01T00:00:00Z\",\"currency\":\"EUR\",{more}}}"
+        )
+    };
+    let lines = [
+        purchase("edited", r#""total":"9.00","revision":1769904000000"#),
+        purchase("edited", r#""total":"5.00""#),
+        purchase("summed", r#""total":"10.00","refunded":"4.00","refundedUntil":"2026-02-03T00:00:00Z""#),
+        // The last content allows this refund of 3.00 and the first one does not.
+        purchase("late", r#""total":"2.00","lines":[]"#),
+        r#"{"refund":{"externalId":"r","purchaseExternalId":"late","refundedAt":"2026-02-01T00:00:00Z","amount":"3.00"}}"#.to_owned(),
+        r#"{"refund":{"externalId":"s","purchaseExternalId":"late","refundedAt":"2026-02-01T00:00:00Z","amount":"3.50"}}"#.to_owned(),
+        purchase("late", r#""total":"3.00","revision":2"#),
+    ];
+    let file = files.put("revisions.ndjson", lines.join("\n"));
+    let csv = "externalId,customerExternalId,purchasedAt,total,currency,revision,refunded,refundedUntil\n\
+        summed,c,2026-02-01T00:00:00Z,10.00,EUR,3,4.50,\n\
+        edited,c,2026-02-01T00:00:00Z,5.00,EUR,,,\n";
+    let csv = files.put("revisions.csv", csv);
+    let campaigns = files.put("campaigns.json", campaigns());
+    for engine in ENGINES {
+        let (url, _sqlite) = scratch(engine).await;
+        let ran = run(&mut with_campaigns(&url, &file, &campaigns));
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert_eq!(ran.stderr, "line 6: amount: is above the purchase's total\n");
+        assert!(ran.stdout.starts_with("6 recorded, 0 known already, 1 skipped"), "{}", ran.stdout);
+        // A point a euro, 9 + (10 − 4) + (3 − 3), and 5 for the pair of purchases of which something is left.
+        assert_eq!(versions(&url).await[0].2, 15 + 5);
+        let ran = run(&mut import(&url, &csv));
+        assert!(ran.stdout.starts_with("1 recorded, 1 known already, 0 skipped"), "{}", ran.stdout);
+        // floor(10 − 4.50) in place of 6.
+        assert_eq!(versions(&url).await[0].2, 14 + 5);
         audit_is_clean(&url);
     }
 }

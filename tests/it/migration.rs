@@ -8,12 +8,15 @@ use migration::online::{create_index, drop_index};
 use migration::{MigrationName, MigrationTrait, Migrator, MigratorTrait, SchemaManager};
 use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, EntityTrait, Schema, Statement};
 use sea_orm_migration::prelude::async_trait::async_trait;
+use serde_json::json;
 use windfall::app::database::Database;
 use windfall::app::node::FORMAT;
+use windfall::app::purchase::{PurchaseLine, RecordPurchase};
+use windfall::app::refund::{self, RecordRefund, RecordRefundLine};
 use windfall::app::stored::running::Running;
 use windfall::config;
 
-use crate::support::app::{ENGINES, Engine, open, settings};
+use crate::support::app::{ENGINES, Engine, NOW, TestApp, open, purchase_input, settings};
 use crate::support::postgres::Postgres;
 use crate::support::sqlite::Sqlite;
 use crate::support::websocket::PATIENCE;
@@ -78,6 +81,7 @@ async fn entities_equal_migrations() {
         create(db, entity::ledger_entry::Entity).await;
         create(db, entity::node::Entity).await;
         create(db, entity::purchase::Entity).await;
+        create(db, entity::purchase_revision::Entity).await;
         create(db, entity::refund::Entity).await;
         create(db, entity::write_probe::Entity).await;
         let expected = columns(migrated.read()).await;
@@ -134,6 +138,67 @@ async fn rows_that_are_there_are_brought_along() {
         // Programs of earlier formats cannot read the new names of columns.
         let installation = entity::installation::Entity::find().one(database.read()).await.unwrap().unwrap();
         assert_eq!((installation.format, installation.set_revision), (FORMAT, 7), "{engine:?}");
+    }
+}
+
+/// A release without revisions recorded the total of a purchase as the amount of a refund that has none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_recorded_before_revisions_keeps_its_awards_and_its_meaning() {
+    for engine in ENGINES {
+        let test = TestApp::start(engine).await;
+        test.campaign(json!({
+            "name": "a point a euro", "startsAt": "2026-01-01T00:00:00Z", "currency": "EUR", "window": { "campaign": "WHOLE" },
+            "goal": { "everyPurchase": "EACH" }, "award": { "pointsPerUnit": "1" }, "budget": 100,
+        }))
+        .await;
+        let lines = Some(vec![PurchaseLine { sku: "a".into(), category: None, quantity: 1, amount: "10".into() }]);
+        for id in ["whole", "part", "lines"] {
+            let input = RecordPurchase { lines: lines.clone(), ..purchase_input("ada", id, NOW, "20.00") };
+            test.send(input).await.unwrap();
+        }
+        let refund = |of: &str, amount: Option<&str>, lines: Option<Vec<RecordRefundLine>>| RecordRefund {
+            external_id: format!("r-{of}"),
+            purchase_external_id: of.into(),
+            refunded_at: "2026-11-02T12:00:00Z".into(),
+            amount: amount.map(str::to_owned),
+            lines,
+        };
+        let of_lines = || Some(vec![RecordRefundLine { sku: "a".into(), amount: "3".into() }]);
+        let record = async |test: &TestApp, input| refund::record(&test.app, &TestApp::shop(), vec![], input).await;
+        for input in [refund("whole", None, None), refund("part", Some("5"), None), refund("lines", None, of_lines())] {
+            record(&test, input).await.unwrap();
+        }
+        let everything =
+            async |test: &TestApp| (test.awards("ada").await, test.ledger("ada").await, test.customer("ada").await);
+        let before = everything(&test).await;
+        let tx = test.app.database.begin().await.unwrap();
+        Migrator::down(&tx, Some(1)).await.unwrap();
+        tx.commit().await.unwrap();
+        let amounts = "SELECT CAST(SUM(amount) AS bigint) AS sum FROM refund";
+        let db = test.app.database.read();
+        let row = db.query_one_raw(Statement::from_string(db.get_database_backend(), amounts)).await.unwrap().unwrap();
+        assert_eq!(row.try_get::<i64>("", "sum").unwrap(), 2_000 + 500 + 300, "{engine:?}");
+        test.app.database.migrate().await.unwrap();
+        let test = test.again().await;
+        assert_eq!(everything(&test).await, before, "{engine:?}");
+        test.audit_is_clean().await;
+        // It is unknown whether the shop gave the amount, so both are the same refund. Any other amount is not.
+        for amount in [None, Some("20")] {
+            assert!(record(&test, refund("whole", amount, None)).await.unwrap().replayed, "{engine:?} {amount:?}");
+        }
+        assert!(record(&test, refund("whole", Some("5"), None)).await.is_err(), "{engine:?}");
+        assert!(record(&test, refund("part", Some("5.0"), None)).await.unwrap().replayed, "{engine:?}");
+        assert!(record(&test, refund("lines", None, of_lines())).await.unwrap().replayed, "{engine:?}");
+        // A refund of the whole follows the total.
+        for (id, points) in [("whole", 0), ("part", 25)] {
+            let edited = RecordPurchase { revision: 1, ..purchase_input("ada", id, NOW, "30.00") };
+            test.send(edited).await.unwrap();
+            let awards = test.awards("ada").await;
+            let of_it: i64 =
+                awards.iter().filter(|award| award.purchase_external_id == id).map(|award| award.points).sum();
+            assert_eq!(of_it, points, "{engine:?} {id}");
+        }
+        test.audit_is_clean().await;
     }
 }
 

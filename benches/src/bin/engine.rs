@@ -116,7 +116,9 @@ fn fact(number: u64, customers: u64) -> anyhow::Result<(usize, Purchase)> {
         channel: None,
         lines: vec![Line { sku: format!("{category}-1"), category: Some(category), quantity: 1, amount: total }],
         refunds: Vec::new(),
+        sums: Vec::new(),
         set_revision: 0,
+        replaced_at: None,
     };
     let customer = usize::try_from(bought.customer).ok().and_then(|customer| customer.checked_sub(1));
     Ok((customer.context("customers are numbered from 1")?, purchase))

@@ -155,13 +155,18 @@ struct Audit<'a, 'b, 't> {
 impl Audit<'_, '_, '_> {
     /// Audits the purchases of the customer in order.
     async fn walk(&mut self) -> Result<(), Error> {
-        while let Some(fact) = self.records.history.next(self.row.id, None).await? {
-            let key = fact.key();
+        let mut next = self.records.history.next(self.row.id, None).await?;
+        while let Some(fact) = next {
+            let key = fact.purchase.key.clone();
             self.tell_surplus(Some(&key)).await?;
-            self.look_at(&fact);
-            let purchase = fact.purchase()?;
-            for campaign in &mut self.campaigns {
-                campaign.fold.step(self.row.id, &purchase).await?;
+            // A campaign counts at most one content at a place, but a purchase may have had several there.
+            next = Some(fact);
+            while let Some(fact) = next.take_if(|fact| fact.purchase.key == key) {
+                self.look_at(&fact);
+                for campaign in &mut self.campaigns {
+                    campaign.fold.step(self.row.id, &fact.purchase).await?;
+                }
+                next = self.records.history.next(self.row.id, None).await?;
             }
             self.read_awards(&key).await?;
             for campaign in &mut self.campaigns {
@@ -173,11 +178,15 @@ impl Audit<'_, '_, '_> {
     }
 
     fn look_at(&mut self, fact: &Fact) {
-        self.stands.see_version(fact.row.version);
-        for refund in &fact.refunds {
-            self.stands.see_version(refund.version);
-            let what = format!("customer of refund {}", refund.external_id);
-            self.found.compare(None, &what, refund.customer_id.0, fact.row.customer_id.0);
+        self.stands.see_version(fact.version);
+        for (refund, had) in &fact.refunds {
+            // Refunds of the time when the purchase belonged to another customer have versions of that one.
+            if refund.customer_id == self.row.id {
+                self.stands.see_version(refund.version);
+            } else if !had {
+                let what = format!("customer of refund {}", refund.external_id);
+                self.found.compare(None, &what, refund.customer_id.0, self.row.id.0);
+            }
         }
     }
 

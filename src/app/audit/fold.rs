@@ -23,7 +23,7 @@ pub(super) struct Fold<'a> {
     /// Purchases after this key are not folded, because the customer has not been evaluated for them yet. `None`: all are folded.
     up_to: Option<Key>,
     pub(super) state: State,
-    /// The awards that the last folded purchase reached and that the cap of the customer leaves.
+    /// The awards that were reached since the caller took them last, and that the cap of the customer leaves.
     pub(super) reached: Vec<Reached>,
     /// How many further awards the cap of the customer leaves.
     left: usize,
@@ -48,12 +48,12 @@ impl<'a> Fold<'a> {
         Self { campaign, snapshot, up_to, state, reached: Vec::new(), left: most.unwrap_or(usize::MAX), lookback }
     }
 
-    /// Folds the next purchase of the customer.
+    /// Folds the next purchase of the customer, and adds the awards that it reached to `reached`.
     pub(super) async fn step(&mut self, customer: CustomerId, purchase: &Purchase) -> Result<(), Error> {
-        self.reached.clear();
+        let before = self.reached.len();
         self.fold(customer, purchase).await?;
-        self.reached.truncate(self.left);
-        self.left -= self.reached.len();
+        self.reached.truncate(before.saturating_add(self.left));
+        self.left -= self.reached.len() - before;
         Ok(())
     }
 
@@ -103,7 +103,7 @@ impl<'a> Fold<'a> {
             while read.len() < LOOKBACK_ROWS
                 && let Some(fact) = rest.next(customer, Some(next)).await?
             {
-                read.extend(self.campaign.engine().eligible(&fact.purchase()?));
+                read.extend(self.campaign.engine().eligible(&fact.purchase));
             }
             let caught_up = read.is_empty();
             self.lookback = Lookback { oldest: read, rest: Some(rest) };

@@ -29,14 +29,15 @@ struct Posted {
     award_status: Option<AwardStatus>,
     award_points: Option<i64>,
     award_campaign: Option<CampaignId>,
-    /// The customer of the purchase that the entry names. Loaded only if the award has changed since the entry was posted: at
-    /// that time, another purchase may have reached the award.
+    /// The customer of the purchase that the entry names, or the customer of the entry if the purchase belonged to that one once. Loaded
+    /// only if the award has changed since the entry was posted: at that time, another purchase may have reached the award.
     bought_by: Option<CustomerId>,
 }
 
 impl Row for Posted {
     const SELECT: &'static str = "s.*, a.version AS award_version, a.purchase_external_id AS award_by, \
-        a.status AS award_status, a.points AS award_points, a.campaign_id AS award_campaign, p.customer_id AS bought_by";
+        a.status AS award_status, a.points AS award_points, a.campaign_id AS award_campaign, CASE WHEN a.version > s.version THEN COALESCE((SELECT v.customer_id FROM purchase_revision AS v \
+        WHERE v.external_id = s.purchase_external_id AND v.customer_id = s.customer_id LIMIT 1), p.customer_id) END AS bought_by";
     const FROM: &'static str = "ledger_entry AS s \
         LEFT JOIN award AS a ON a.customer_id = s.customer_id AND a.number = s.award_number \
         LEFT JOIN purchase AS p ON p.external_id = CASE WHEN a.version > s.version THEN s.purchase_external_id END";

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use entity::{
     BudgetDecisionKind, CampaignId, budget, budget_decision, campaign, campaign_stat, idempotency_key, purchase,
+    purchase_revision,
 };
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, NotSet,
@@ -95,7 +96,7 @@ impl<'a> Change<'a> {
         Campaign::from_row(row, limit)
     }
 
-    /// Returns the latest recorded `purchasedAt` over all customers.
+    /// Returns the latest recorded `purchasedAt` over all customers and all contents of purchases.
     async fn latest_purchase(&self) -> Result<Option<Instant>, Error> {
         let latest: Option<Option<i64>> = purchase::Entity::find()
             .select_only()
@@ -103,7 +104,13 @@ impl<'a> Change<'a> {
             .into_tuple()
             .one(&self.tx)
             .await?;
-        Ok(latest.flatten().map(Instant))
+        let latest_revision: Option<Option<i64>> = purchase_revision::Entity::find()
+            .select_only()
+            .column_as(purchase_revision::Column::PurchasedAt.max(), "latest")
+            .into_tuple()
+            .one(&self.tx)
+            .await?;
+        Ok(latest.flatten().max(latest_revision.flatten()).map(Instant))
     }
 
     /// Stores the row with the new revision, and commits.

@@ -11,7 +11,7 @@ use crate::app::campaign::set::Campaign;
 use crate::app::error::Error;
 use crate::app::rows::{first_of_each, read_in_order};
 use crate::app::stored::checkpoint;
-use crate::app::stored::history::{self, Bounds, Lines, Page};
+use crate::app::stored::history::{self, Bounds, Lines, Page, View};
 use crate::app::stored::stretches::{Ends, INDEX, Stored, Stretches, index, lies_in};
 use crate::engine::lookback::{Look, Lookback, Need};
 use crate::engine::state::State;
@@ -128,7 +128,7 @@ async fn read_pages(
     rows: usize,
 ) -> Result<(), Error> {
     let (mut turn, mut stretches) = (Vec::new(), Vec::new());
-    for job in jobs.iter_mut().filter(|job| Lines::of(&job.campaign.rule) == lines) {
+    for job in jobs.iter_mut().filter(|job| View::of(job.campaign.engine()).lines == lines) {
         let Some(stretch) = job.look.load() else { continue };
         stretches.push((job.customer, stretch.clone().from_start(job.campaign.life.period.starts_at)));
         turn.push(job);
@@ -140,7 +140,7 @@ async fn read_pages(
     // At least one row of each stretch. Otherwise no look would make progress.
     let each = |whole: u32| (whole as usize / stretches.len()).max(1);
     let bounds = Bounds { rows: each(PAGE_BYTES / ROW_BYTES).min(rows), bytes: each(PAGE_BYTES) };
-    let pages = history::pages(db, &stretches, lines, bounds).await?;
+    let pages = history::pages(db, &stretches, View::now(lines), bounds).await?;
     for (job, Page { purchases, reached }) in turn.into_iter().zip(pages) {
         let eligible = purchases.iter().filter_map(|purchase| job.campaign.engine().eligible(purchase));
         job.look.feed(eligible.collect(), reached);

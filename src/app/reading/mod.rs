@@ -6,6 +6,7 @@ pub mod lookup;
 pub mod page;
 pub mod points_update;
 pub mod progress;
+pub mod purchase_revision;
 pub mod recent_stats;
 pub mod snapshot;
 pub mod sweep;

@@ -1,60 +1,54 @@
 //! Accepts facts: purchases, then refunds, then adjustments, each kind in the order in which its facts came in. A new fact is
 //! stored and added to its customer. If a fact was sent before, its whole content is compared with the stored content: it is
-//! either a duplicate or a conflict.
+//! either a duplicate or a conflict. `revising` decides about further contents of a purchase.
+//!
+//! The customer of a recorded purchase is known only once the purchase is read. If it is not locked, nothing can be accepted: the
+//! batch must be repeated with that customer locked too.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use entity::{idempotency_key, ledger_entry, purchase, refund};
+use entity::{CustomerId, idempotency_key, ledger_entry, purchase, refund};
 use sea_orm::{EntityTrait, ExprTrait, QueryFilter};
 
-use super::fact::{Fact, MAX_REFUNDS, NewAdjustment, NewPurchase, NewRefund, Refusal};
+use super::conflict;
+use super::fact::{Fact, MAX_REFUNDS, NewAdjustment, NewPurchase, NewRefund, Refusal, Verdict};
 use super::insertion::{Insertion, insert_once};
+use super::revising::{Again, revise};
 use super::touched::{Batch, Customers, Touched};
 use crate::app::error::{Error, UserErrorCode};
 use crate::app::rows::any;
+use crate::app::stored::customer::load_by_ids;
+use crate::app::stored::history::{self, Lines};
 use crate::app::stored::{purchase as purchases, refund as refunds};
-use crate::engine::purchase::{Line, Purchase, RefundLine};
+use crate::engine::purchase::Purchase;
 
-/// The decision about one fact.
-pub(super) enum Verdict {
-    Accepted,
-    /// The fact is a duplicate. For an adjustment, contains the ledger entry that it posted originally.
-    Replayed(Option<Arc<ledger_entry::Model>>),
-    Refused(Refusal),
+/// Customers that must be locked too, each with the purchases that belong to it.
+pub(super) type Unlocked = BTreeMap<String, BTreeSet<String>>;
+
+/// The decisions about the facts of a batch.
+pub(super) struct Accepted {
+    /// One verdict per fact, in order.
+    pub(super) verdicts: Vec<Verdict>,
+    /// The customers of purchases that do not belong to the customer that a fact names.
+    pub(super) owners: HashMap<String, CustomerId>,
 }
 
-impl Verdict {
-    fn of(insertion: Insertion, conflict: Refusal) -> Self {
-        match insertion {
-            Insertion::New => Self::Accepted,
-            Insertion::Same => Self::Replayed(None),
-            Insertion::Different => Self::Refused(conflict),
-        }
-    }
+fn too_many_refunds() -> Refusal {
+    Refusal::new(UserErrorCode::OutOfRange, "purchaseExternalId", "the purchase already has 100 refunds")
 }
 
-const CONFLICT: Refusal = Refusal {
-    code: UserErrorCode::IdempotencyConflict,
-    path: "externalId",
-    message: "was used before for something else",
-};
-const KEY_CONFLICT: Refusal = Refusal { path: "idempotencyKey", ..CONFLICT };
-const TOO_MANY_REFUNDS: Refusal = Refusal {
-    code: UserErrorCode::OutOfRange,
-    path: "purchaseExternalId",
-    message: "the purchase already has 100 refunds",
-};
-const BALANCE_TOO_LARGE: Refusal =
-    Refusal { code: UserErrorCode::OutOfRange, path: "points", message: "would take the balance past ±10^15" };
+fn balance_too_large() -> Refusal {
+    Refusal::new(UserErrorCode::OutOfRange, "points", "would take the balance past ±10^15")
+}
 
-/// Accepts the new facts. Returns one verdict per fact, in order.
+/// Accepts the new facts, unless a customer of theirs is not locked.
 pub(super) async fn accept(
     batch: &Batch<'_>,
     facts: &[&Fact],
     customers: &mut Customers,
-) -> Result<Vec<Verdict>, Error> {
-    let mut verdicts: Vec<Verdict> = facts.iter().map(|_| Verdict::Accepted).collect();
+) -> Result<Result<Accepted, Unlocked>, Error> {
+    let mut verdicts: Vec<Verdict> = facts.iter().map(|_| Verdict::Accepted { superseded: false }).collect();
     let mut purchases = Vec::new();
     let mut refunds = Vec::new();
     let mut adjustments = Vec::new();
@@ -66,14 +60,19 @@ pub(super) async fn accept(
             Fact::Evaluation(_) | Fact::Repair(_) => {}
         }
     }
-    accept_purchases(batch, purchases, customers, &mut verdicts).await?;
-    accept_refunds(batch, refunds, customers, &mut verdicts).await?;
+    let mut owners = HashMap::new();
+    if let Err(unlocked) = accept_purchases(batch, purchases, customers, &mut verdicts, &mut owners).await? {
+        return Ok(Err(unlocked));
+    }
+    if let Err(unlocked) = accept_refunds(batch, refunds, customers, &mut verdicts, &mut owners).await? {
+        return Ok(Err(unlocked));
+    }
     accept_adjustments(batch, adjustments, customers, &mut verdicts).await?;
     for customer in customers.values_mut() {
-        let facts = customer.purchases.len() + customer.refunds.len() + customer.adjustments.len();
-        customer.changed |= facts > 0;
+        let facts = customer.purchases.len() + customer.revised.len() + customer.refunds.len();
+        customer.changed |= facts + customer.adjustments.len() > 0;
     }
-    Ok(verdicts)
+    Ok(Ok(Accepted { verdicts, owners }))
 }
 
 async fn accept_purchases(
@@ -81,43 +80,64 @@ async fn accept_purchases(
     sent: Vec<(usize, &NewPurchase)>,
     customers: &mut Customers,
     verdicts: &mut [Verdict],
-) -> Result<(), Error> {
+    owners: &mut HashMap<String, CustomerId>,
+) -> Result<Result<(), Unlocked>, Error> {
     let mut rows = Vec::with_capacity(sent.len());
     for (_, new) in &sent {
         let customer = locked(customers, &new.customer_external_id)?;
         let (id, version) = (customer.row.id, customer.next_version());
-        rows.push(purchases::to_row(&new.purchase, id, batch.now, batch.campaigns.revision.number, version)?);
+        rows.push(purchases::to_row(new, id, batch.now, batch.campaigns.revision.number, version)?);
     }
     let key = purchase::Column::ExternalId;
     let mut inserted = insert_once::<purchase::Entity>(batch, key, |row| &row.external_id, Vec::new(), &rows).await?;
+    let mut again = Vec::new();
+    let mut stored = BTreeMap::new();
+    let mut new_ids = HashSet::new();
     for ((index, new), row) in sent.into_iter().zip(&rows) {
-        let insertion = inserted.claim(&row.external_id, |stored| same_purchase(stored, row));
-        verdicts[index] = Verdict::of(insertion, CONFLICT);
-        if insertion == Insertion::New {
-            let purchase = Purchase { set_revision: row.set_revision, ..new.purchase.clone() };
-            locked(customers, &new.customer_external_id)?.purchases.push(purchase);
+        match inserted.claim(&row.external_id) {
+            Some(Insertion::New) => {
+                new_ids.insert(row.external_id.as_str());
+                let purchase = Purchase { set_revision: row.set_revision, ..new.purchase.clone() };
+                locked(customers, &new.customer_external_id)?.purchases.push(purchase);
+            }
+            Some(Insertion::Stored(stored_row)) => {
+                again.push(Again { index, new, row });
+                let is_new = new_ids.contains(row.external_id.as_str());
+                stored.entry(row.external_id.clone()).or_insert_with(|| (stored_row.clone(), is_new));
+            }
+            None => return Err(Error::Internal("a purchase was neither inserted nor found".to_owned())),
         }
     }
-    Ok(())
+    if again.is_empty() {
+        return Ok(Ok(()));
+    }
+    let unlocked = unlocked(batch, stored.values().map(|(row, _)| row), customers).await?;
+    if !unlocked.is_empty() {
+        return Ok(Err(unlocked));
+    }
+    owners.extend(revise(batch, again, stored, customers, verdicts).await?);
+    Ok(Ok(()))
 }
 
-/// Whether two purchases have the same content: everything that the shop sent, with the lines in any order.
-fn same_purchase(a: &purchase::Model, b: &purchase::Model) -> bool {
-    a.customer_id == b.customer_id
-        && a.purchased_at == b.purchased_at
-        && a.total == b.total
-        && a.currency == b.currency
-        && a.channel == b.channel
-        && (a.lines == b.lines || same_lines(&a.lines, &b.lines))
-}
-
-fn same_lines(a: &str, b: &str) -> bool {
-    let sorted = |text: &str| {
-        let mut lines: Vec<Line> = serde_json::from_str(text).ok()?;
-        lines.sort_by(|one, other| one.order().cmp(&other.order()));
-        Some(lines)
-    };
-    sorted(a).is_some_and(|lines| Some(lines) == sorted(b))
+/// Returns the customers of these purchases that are not locked.
+async fn unlocked<'a>(
+    batch: &Batch<'_>,
+    rows: impl Iterator<Item = &'a purchase::Model>,
+    customers: &Customers,
+) -> Result<Unlocked, Error> {
+    let locked: HashSet<CustomerId> = customers.values().map(|customer| customer.row.id).collect();
+    let missing: Vec<&purchase::Model> = rows.filter(|row| !locked.contains(&row.customer_id)).collect();
+    if missing.is_empty() {
+        return Ok(Unlocked::new());
+    }
+    let owners = load_by_ids(batch.tx, missing.iter().map(|row| row.customer_id).collect()).await?;
+    let mut unlocked = Unlocked::new();
+    for row in missing {
+        let owner = owners.get(&row.customer_id);
+        let owner = owner.ok_or_else(|| Error::Internal(format!("purchase {}: no such customer", row.external_id)))?;
+        unlocked.entry(owner.external_id.clone()).or_default().insert(row.external_id.clone());
+    }
+    Ok(unlocked)
 }
 
 async fn accept_refunds(
@@ -125,34 +145,59 @@ async fn accept_refunds(
     sent: Vec<(usize, &NewRefund)>,
     customers: &mut Customers,
     verdicts: &mut [Verdict],
-) -> Result<(), Error> {
+    owners: &mut HashMap<String, CustomerId>,
+) -> Result<Result<(), Unlocked>, Error> {
     if sent.is_empty() {
-        return Ok(());
+        return Ok(Ok(()));
     }
+    let named = sent.iter().map(|(_, refund)| refund.purchase_external_id.to_string());
+    let refunded = any(batch.backend(), purchase::Column::ExternalId, named);
+    let refunded = purchase::Entity::find().filter(refunded).all(batch.tx).await?;
+    let unlocked = unlocked(batch, refunded.iter(), customers).await?;
+    if !unlocked.is_empty() {
+        return Ok(Err(unlocked));
+    }
+    let refunded: HashMap<String, purchase::Model> =
+        refunded.into_iter().map(|row| (row.external_id.clone(), row)).collect();
+    let names: HashMap<CustomerId, String> =
+        customers.iter().map(|(name, customer)| (customer.row.id, name.clone())).collect();
+    let owner_of = |new: &NewRefund| -> Result<&String, Error> {
+        let owner = refunded.get(&*new.purchase_external_id).and_then(|row| names.get(&row.customer_id));
+        owner.ok_or_else(|| Error::Internal("a refund's purchase was not found".to_owned()))
+    };
     let stored = load_refunds(batch, &sent).await?;
+    let totals = load_totals(batch, &sent, &stored, &refunded).await?;
     let admitted = within_limit(sent.iter().map(|(_, refund)| *refund), &stored);
     let mut accepted = Vec::with_capacity(sent.len());
     let mut rows = Vec::with_capacity(sent.len());
     for ((index, new), admitted) in sent.into_iter().zip(admitted) {
         if admitted {
-            let customer = locked(customers, &new.customer_external_id)?;
+            let owner = owner_of(new)?;
+            let customer = locked(customers, owner)?;
             let (id, version) = (customer.row.id, customer.next_version());
+            if **owner != *new.customer_external_id {
+                owners.insert(new.purchase_external_id.to_string(), id);
+            }
             rows.push(refunds::to_row(new, id, batch.now, batch.campaigns.revision.number, version)?);
             accepted.push((index, new));
         } else {
-            verdicts[index] = Verdict::Refused(TOO_MANY_REFUNDS);
+            verdicts[index] = Verdict::Refused(too_many_refunds());
         }
     }
     let key = refund::Column::ExternalId;
     let mut inserted = insert_once::<refund::Entity>(batch, key, |row| &row.external_id, stored, &rows).await?;
     for ((index, new), row) in accepted.into_iter().zip(&rows) {
-        let insertion = inserted.claim(&row.external_id, |stored| same_refund(stored, row));
-        verdicts[index] = Verdict::of(insertion, CONFLICT);
-        if insertion == Insertion::New {
-            locked(customers, &new.customer_external_id)?.refunds.push(row.clone());
+        match inserted.claim(&row.external_id) {
+            Some(Insertion::New) => locked(customers, owner_of(new)?)?.refunds.push(row.clone()),
+            Some(Insertion::Stored(stored)) => {
+                let totals = totals.get(&stored.purchase_external_id).map(Vec::as_slice).unwrap_or_default();
+                let differences = conflict::of_refunds(row, stored, totals)?;
+                verdicts[index] = differences.into_conflict().map_or(Verdict::replayed(false), Verdict::Refused);
+            }
+            None => return Err(Error::Internal("a refund was neither inserted nor found".to_owned())),
         }
     }
-    Ok(())
+    Ok(Ok(()))
 }
 
 /// Loads all stored refunds of the purchases that these refunds name, and the stored refunds with the ids of these refunds.
@@ -162,6 +207,35 @@ async fn load_refunds(batch: &Batch<'_>, sent: &[(usize, &NewRefund)]) -> Result
     let ids = sent.iter().map(|(_, refund)| refund.external_id.to_string()).collect();
     let either = of(refund::Column::PurchaseExternalId, purchases).or(of(refund::Column::ExternalId, ids));
     Ok(refund::Entity::find().filter(either).all(batch.tx).await?)
+}
+
+/// Returns the totals that the contents of purchases have, for refunds that an earlier release recorded with such a total as their
+/// amount. Loads nothing if none of them is sent again with an amount.
+async fn load_totals(
+    batch: &Batch<'_>,
+    sent: &[(usize, &NewRefund)],
+    stored: &[refund::Model],
+    refunded: &HashMap<String, purchase::Model>,
+) -> Result<HashMap<String, Vec<conflict::Amount>>, Error> {
+    let is_compared = |row: &&refund::Model| {
+        let again = |new: &NewRefund| *new.external_id == *row.external_id && new.refund.amount.is_some();
+        row.currency.is_none() && sent.iter().any(|(_, new)| again(new))
+    };
+    let compared: Vec<String> = stored.iter().filter(is_compared).map(|row| row.purchase_external_id.clone()).collect();
+    let mut totals: HashMap<String, Vec<conflict::Amount>> = HashMap::new();
+    if compared.is_empty() {
+        return Ok(totals);
+    }
+    for (id, contents) in history::contents(batch.tx, compared.iter().cloned(), Lines::LeftOut).await? {
+        for content in contents {
+            let total = (content.total, crate::app::stored::purchase_revision::currency(&content)?);
+            totals.entry(id.clone()).or_default().push(total);
+        }
+    }
+    for row in compared.iter().filter_map(|id| refunded.get(id)) {
+        totals.entry(row.external_id.clone()).or_default().push((row.total, purchases::currency(row)?));
+    }
+    Ok(totals)
 }
 
 /// Returns for each refund whether it is already stored or its purchase has room for another refund.
@@ -186,26 +260,6 @@ fn within_limit<'a>(sent: impl Iterator<Item = &'a NewRefund>, stored: &'a [refu
     sent.map(&mut admit).collect()
 }
 
-/// Whether two refunds have the same content: everything that the shop sent, with defaults filled in and lines added up by sku.
-fn same_refund(a: &refund::Model, b: &refund::Model) -> bool {
-    a.purchase_external_id == b.purchase_external_id
-        && a.refunded_at == b.refunded_at
-        && a.amount == b.amount
-        && (a.lines == b.lines || same_refund_lines(&a.lines, &b.lines))
-}
-
-fn same_refund_lines(a: &str, b: &str) -> bool {
-    let by_sku = |text: &str| {
-        let lines: Vec<RefundLine> = serde_json::from_str(text).ok()?;
-        let mut sums: BTreeMap<String, i64> = BTreeMap::new();
-        for line in lines {
-            *sums.entry(line.sku).or_default() += line.amount;
-        }
-        Some(sums)
-    };
-    by_sku(a).is_some_and(|sums| Some(sums) == by_sku(b))
-}
-
 async fn accept_adjustments(
     batch: &Batch<'_>,
     sent: Vec<(usize, &NewAdjustment)>,
@@ -228,19 +282,22 @@ async fn accept_adjustments(
             accepted.push((index, adjustment));
         } else {
             // A refusal leaves no trace, so the key stays free.
-            verdicts[index] = Verdict::Refused(BALANCE_TOO_LARGE);
+            verdicts[index] = Verdict::Refused(balance_too_large());
         }
     }
     let key = idempotency_key::Column::Key;
     let mut inserted = insert_once::<idempotency_key::Entity>(batch, key, |row| &row.key, stored, &rows).await?;
     for ((index, adjustment), row) in accepted.into_iter().zip(&rows) {
-        let insertion = inserted.claim(&row.key, |stored| stored.request == row.request);
-        verdicts[index] = match Verdict::of(insertion, KEY_CONFLICT) {
-            Verdict::Replayed(_) => Verdict::Replayed(posted.get(&row.key).cloned()),
-            other => other,
-        };
-        if insertion == Insertion::New {
-            locked(customers, &adjustment.customer_external_id)?.adjustments.push(adjustment.clone());
+        match inserted.claim(&row.key) {
+            Some(Insertion::New) => {
+                locked(customers, &adjustment.customer_external_id)?.adjustments.push(adjustment.clone());
+            }
+            Some(Insertion::Stored(stored)) => {
+                let conflict = conflict::of_adjustments(adjustment, &stored.request).into_conflict();
+                let entry = posted.get(&row.key).cloned();
+                verdicts[index] = conflict.map_or(Verdict::Replayed { superseded: false, entry }, Verdict::Refused);
+            }
+            None => return Err(Error::Internal("an idempotency key was neither inserted nor found".to_owned())),
         }
     }
     Ok(())

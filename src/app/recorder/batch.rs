@@ -6,14 +6,15 @@ use std::sync::Arc;
 use entity::{LedgerEntryKind, award, customer, ledger_entry};
 use sea_orm::{EntityTrait, FromQueryResult as _, QueryFilter};
 
-use super::acceptance::Verdict;
+use super::acceptance::{Accepted, Unlocked};
+use super::changed::ChangedAwards;
 use super::context::{Commit, Context};
 use super::evaluation::Evaluation;
-use super::fact::{Fact, NewAdjustment, Recorded, Refusal};
+use super::fact::{Fact, NewAdjustment, Recorded, Refusal, Verdict};
 use super::locking::{self, Locked};
 use super::prepared::{Preparation, TooLong};
 use super::recount::Repair;
-use super::touched::{Batch, Customers, Touched};
+use super::touched::{Batch, Customers, Revised, Touched};
 use super::{acceptance, evaluation, posting, repair};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -34,19 +35,22 @@ pub(super) enum Committed {
     TooLong(TooLong),
     /// Nothing was written, because another node created one of the customers meanwhile. The batch can be repeated.
     Overtaken,
+    /// Nothing was written, because purchases of the facts belong to these customers. The batch must be repeated with them.
+    Unlocked(Unlocked),
 }
 
-/// Commits the facts, unless one of their changes is too long and is not prepared. Takes what is prepared out of `preparation`.
-/// Ends the turn at the COMMIT.
+/// Commits the facts, unless one of their changes is too long and is not prepared. `others` are customers to lock in addition to those
+/// that the facts name. Takes what is prepared out of `preparation`. Ends the turn at the COMMIT.
 pub(super) async fn commit(
     context: &Context,
     shard: i32,
     facts: &[&Fact],
+    others: &Unlocked,
     preparation: &mut Preparation,
     turn: &mut Turn,
 ) -> Result<Committed, Error> {
     let tx = context.database.begin().await?;
-    let Locked { campaigns, rows } = locking::lock(context, &tx, facts).await?;
+    let Locked { campaigns, rows } = locking::lock(context, &tx, facts, others).await?;
     let batch = Batch {
         tx: &tx,
         campaigns,
@@ -62,7 +66,10 @@ pub(super) async fn commit(
     if let Some((name, _)) = unprepared.filter(|_| batch.most_refolded.is_some()) {
         return Ok(Committed::TooLong(TooLong { customer: name.clone(), touches: Vec::new(), repair: true }));
     }
-    let verdicts = acceptance::accept(&batch, facts, &mut customers).await?;
+    let accepted = match acceptance::accept(&batch, facts, &mut customers).await? {
+        Ok(accepted) => accepted,
+        Err(unlocked) => return Ok(Committed::Unlocked(unlocked)),
+    };
     repair::begin(&batch, &mut customers, prepared.as_mut()).await?;
     let evaluated = match evaluation::evaluate(&batch, &customers, prepared).await? {
         Evaluation::Done(evaluated) => evaluated,
@@ -79,7 +86,7 @@ pub(super) async fn commit(
     }
     let written: BTreeMap<String, Written> =
         customers.into_iter().map(|(name, customer)| (name, written(context, customer))).collect();
-    Ok(Committed::Answers(answer(facts, verdicts, &written)))
+    Ok(Committed::Answers(answer(facts, accepted, &written)))
 }
 
 /// A customer after the commit. A batch may contain many facts of one customer, so what their results contain is shared.
@@ -87,6 +94,7 @@ struct Written {
     row: Arc<customer::Model>,
     awards: Arc<[Arc<award::Model>]>,
     awards_changed: i64,
+    revised: Vec<Arc<Revised>>,
     adjustments: Vec<NewAdjustment>,
     entries: Vec<Arc<ledger_entry::Model>>,
     deferred: bool,
@@ -94,14 +102,15 @@ struct Written {
 
 /// Announces the changes of a customer to its subscribers, and returns what the results of its facts contain.
 fn written(context: &Context, customer: Touched) -> Written {
-    let Touched { row, before, running, adjustments, awards, entries, changed, .. } = customer;
+    let Touched { row, before, running, revised, adjustments, awards, entries, changed, .. } = customer;
     let row = Arc::new(row);
     let commit = Commit { before, customer: Arc::clone(&row), entries };
     if changed {
         context.tell(&commit);
     }
     let (awards_changed, deferred) = (awards.count(), running.has_deferred());
-    Written { row, awards: awards.newest().into(), awards_changed, adjustments, entries: commit.entries, deferred }
+    let (awards, entries) = (awards.newest().into(), commit.entries);
+    Written { row, awards, awards_changed, revised, adjustments, entries, deferred }
 }
 
 /// Creates the customers that do not exist yet. Returns `None` if another node has created one of them meanwhile: locking it now
@@ -186,32 +195,64 @@ async fn request_jobs(batch: &Batch<'_>, customers: &Customers) -> Result<bool, 
 
 fn answer(
     facts: &[&Fact],
-    verdicts: Vec<Verdict>,
+    accepted: Accepted,
     customers: &BTreeMap<String, Written>,
 ) -> Vec<Result<Recorded, Refusal>> {
     // This happens only to an evaluation or a repair, because the customers of all other facts were created.
-    let gone = Refusal { code: UserErrorCode::NotFound, path: "customerExternalId", message: "no such customer" };
+    let gone = || Refusal::new(UserErrorCode::NotFound, "customerExternalId", "no such customer");
+    let Accepted { verdicts, owners } = accepted;
     let answer = |(fact, verdict): (&&Fact, Verdict)| {
-        let (replayed, earlier) = match verdict {
+        let (replayed, superseded, earlier) = match verdict {
             Verdict::Refused(refusal) => return Err(refusal),
-            Verdict::Replayed(entry) => (true, entry),
-            Verdict::Accepted => (false, None),
+            Verdict::Replayed { superseded, entry } => (true, superseded, entry),
+            Verdict::Accepted { superseded } => (false, superseded, None),
         };
-        let customer = customers.get(fact.customer()).ok_or(gone)?;
+        let owner = fact.purchase().and_then(|purchase| owners.get(purchase));
+        let customer = match owner {
+            Some(owner) => customers.values().find(|customer| customer.row.id == *owner),
+            None => customers.get(fact.customer()),
+        };
+        let customer = customer.ok_or_else(gone)?;
+        let (awards, awards_changed) =
+            if replayed { (Arc::default(), 0) } else { changed_awards(fact, customer, customers) };
         let entry = match fact {
             Fact::Adjustment(adjustment) => earlier.or_else(|| posted_by(customer, adjustment)),
             _ => None,
         };
         Ok(Recorded {
             replayed,
+            superseded,
             customer: Arc::clone(&customer.row),
-            awards: if replayed { Arc::default() } else { Arc::clone(&customer.awards) },
-            awards_changed: if replayed { 0 } else { customer.awards_changed },
+            awards,
+            awards_changed,
             entry,
             deferred: customer.deferred,
         })
     };
     facts.iter().zip(verdicts).map(answer).collect()
+}
+
+/// Returns the newest awards that the commit changed, and how many it changed: those of the customer, and of the customers that had the
+/// purchase of the fact before.
+fn changed_awards(
+    fact: &Fact,
+    customer: &Written,
+    customers: &BTreeMap<String, Written>,
+) -> (Arc<[Arc<award::Model>]>, i64) {
+    let has_revised = |other: &&Written| {
+        let is_its = |revised: &Arc<Revised>| fact.purchase() == Some(revised.after.external_id.as_str());
+        other.row.id != customer.row.id && other.revised.iter().any(is_its)
+    };
+    let mut with_others = customers.values().filter(has_revised).peekable();
+    if with_others.peek().is_none() {
+        return (Arc::clone(&customer.awards), customer.awards_changed);
+    }
+    let mut changed = ChangedAwards::default();
+    for written in with_others.chain([customer]) {
+        changed.add(&written.awards, written.awards_changed);
+    }
+    let count = changed.count();
+    (changed.newest().into(), count)
 }
 
 /// Returns the entry that an adjustment of this batch posted. Adjustments are posted in the order in which they were accepted.

@@ -92,7 +92,7 @@ async fn enter(
         let Following::Enter(room) = *following else { continue };
         let campaign = one.campaign.engine();
         let further = match (last.get(&index).and_then(|rows| rows.first()), &one.outcome.met) {
-            (Some(last), _) => Further::after_award(campaign, awards::name(last), room),
+            (Some(last), _) => Further::after_award(campaign, awards::place(last), room),
             (None, Some(met)) => Further::after_stretch(campaign, met.clone(), room),
             (None, None) => continue,
         };

@@ -24,6 +24,12 @@ impl ChangedAwards {
         }
     }
 
+    /// Adds the newest of further awards that were changed, and their number.
+    pub(super) fn add(&mut self, newest: &[Arc<award::Model>], count: i64) {
+        self.newest.extend(newest.iter().cloned());
+        self.count += count;
+    }
+
     fn cut(&mut self) {
         self.newest.sort_by_key(|row| Reverse((row.earned_at, row.number)));
         self.newest.truncate(MAX_CHANGED_AWARDS);

@@ -13,7 +13,7 @@ use super::touched::{Batch, Customers, Touched};
 use crate::app::campaign::set::Campaign;
 use crate::app::error::Error;
 use crate::app::rows::read_in_order;
-use crate::app::stored::history::{self, Bounds, Lines, Page};
+use crate::app::stored::history::{self, Bounds, Lines, Page, View};
 use crate::engine::evaluate::{Append, Tail};
 use crate::engine::purchase::{Key, Purchase};
 use crate::engine::stretch::Stretch;
@@ -67,7 +67,7 @@ pub(super) async fn load_waiting(batch: &Batch<'_>, customers: &Customers) -> Re
     for lines in [Lines::Loaded, Lines::LeftOut] {
         let of_lines = deferred.iter().filter(|one| one.lines == lines);
         let stretches: Vec<(CustomerId, Stretch)> = of_lines.map(|one| (one.customer, one.stretch.clone())).collect();
-        let pages = history::pages(batch.tx, &stretches, lines, bounds).await?;
+        let pages = history::pages(batch.tx, &stretches, View::now(lines), bounds).await?;
         for ((customer, _), Page { purchases, reached: end }) in stretches.into_iter().zip(pages) {
             waiting.insert(customer, WaitingStretch { purchases, end });
         }
@@ -112,7 +112,7 @@ fn deferred(batch: &Batch<'_>, customer: &Touched) -> Option<Deferred> {
     let marked: Vec<(&Arc<Campaign>, Key)> =
         counting().filter_map(|campaign| Some((campaign, mark(customer, campaign)?))).collect();
     let ends = marked.iter().map(|(campaign, _)| campaign.life.period.ends_at.unwrap_or(Instant::FOREVER));
-    let reads_lines = marked.iter().any(|(campaign, _)| Lines::of(&campaign.rule) == Lines::Loaded);
+    let reads_lines = marked.iter().any(|(campaign, _)| campaign.rule.reads_lines());
     Some(Deferred {
         lines: if reads_lines { Lines::Loaded } else { Lines::LeftOut },
         campaigns: marked.len(),

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use entity::award;
 
-use super::change::{Refunded, Touch, changes, load_refunded, touches};
+use super::change::{StoredPurchases, changes, load_stored, touches};
 use super::deferred::{self, Waiting};
 use super::folded::{Folded, finish, load_recorded};
 use super::folding::{Fold, Job};
 use super::prepared::{Prepared, PreparedFold, TooLong};
 use super::repair::restore_points;
-use super::touched::{Batch, Customers, Touched};
+use super::touched::{Batch, Customers, Touch, Touched};
 use super::{capping, folding};
 use crate::app::campaign::set::Campaign;
 use crate::app::error::Error;
@@ -55,13 +55,13 @@ pub(super) async fn evaluate(
     customers: &Customers,
     prepared: Option<Prepared>,
 ) -> Result<Evaluation, Error> {
-    let refunded = load_refunded(batch, customers).await?;
+    let stored = load_stored(batch, customers).await?;
     let waiting = deferred::load_waiting(batch, customers).await?;
-    let (mut jobs, marks) = plan_jobs(batch, customers, &refunded, &waiting, prepared)?;
+    let (mut jobs, marks) = plan_jobs(batch, customers, &stored, &waiting, prepared)?;
     if let Some(index) = folding::run(batch, &mut jobs).await? {
         let name = jobs[index].customer.to_owned();
         let customer = customers.get(&name);
-        let touches = customer.map(|customer| touches(customer, &refunded)).transpose()?.unwrap_or_default();
+        let touches = customer.map(|customer| touches(customer, &stored)).transpose()?.unwrap_or_default();
         let repair = customer.is_some_and(|customer| customer.repair.is_some());
         return Ok(Evaluation::TooLong(TooLong { customer: name, touches, repair }));
     }
@@ -97,14 +97,14 @@ type Marks = Vec<(Option<Key>, bool)>;
 fn plan_jobs<'a>(
     batch: &'a Batch<'_>,
     customers: &'a Customers,
-    refunded: &Refunded,
+    stored: &StoredPurchases,
     waiting: &Waiting,
     mut prepared: Option<Prepared>,
 ) -> Result<(Vec<Job<'a>>, Marks), Error> {
     let mut jobs = Vec::new();
     let mut marks = Vec::new();
     for (name, customer) in customers.iter().filter(|(_, customer)| customer.is_evaluated()) {
-        let touches = touches(customer, refunded)?;
+        let touches = touches(customer, stored)?;
         for campaign in batch.campaigns.all().iter().filter(|campaign| is_evaluated_in(customer, campaign)) {
             let Some(planned) = plan_fold(batch, customer, campaign, &touches, waiting, prepared.as_mut()) else {
                 continue;

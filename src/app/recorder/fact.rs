@@ -7,12 +7,13 @@ use entity::{award, customer, ledger_entry};
 use crate::app::error::{Error, UserError, UserErrorCode};
 use crate::engine::external_id::ExternalId;
 use crate::engine::purchase::{Line, Purchase, Refund};
-use crate::engine::time::Instant;
 
 /// The maximum number of lines of a purchase.
 pub const MAX_LINES: usize = 500;
 /// The maximum number of refunds of a purchase.
 pub const MAX_REFUNDS: usize = 100;
+/// The maximum number of different contents of a purchase.
+pub const MAX_CONTENTS: usize = 1_000;
 /// The maximum distance of a balance from zero after an adjustment, in points. It leaves room for later awards, so that
 /// balances stay below [`MAX_EXACT`](crate::engine::account::MAX_EXACT).
 const MAX_ADJUSTED_BALANCE: i64 = 1_000_000_000_000_000;
@@ -32,7 +33,17 @@ pub enum Fact {
 }
 
 impl Fact {
-    /// Returns the external id of the customer whose points the fact may change.
+    /// Returns the external id of the purchase that the fact is about.
+    pub(super) fn purchase(&self) -> Option<&str> {
+        match self {
+            Self::Purchase(new) => Some(&new.purchase.key.external_id),
+            Self::Refund(refund) => Some(&refund.purchase_external_id),
+            Self::Adjustment(_) | Self::Evaluation(_) | Self::Repair(_) => None,
+        }
+    }
+
+    /// Returns the external id of the customer whose points the fact may change. A purchase may belong to another customer when it
+    /// is recorded: then the fact changes that one's points too, or only that one's.
     pub fn customer(&self) -> &str {
         match self {
             Self::Purchase(purchase) => &purchase.customer_external_id,
@@ -55,7 +66,9 @@ impl Fact {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewPurchase {
     pub customer_external_id: ExternalId,
-    /// The purchase, without refunds.
+    /// The shop's number of this content, at least 0. Of all contents of a purchase, the one with the highest number counts.
+    pub revision: i64,
+    /// The purchase, without refunds. `sums` contains the running sum that this content states, if it states one.
     pub purchase: Purchase,
 }
 
@@ -76,9 +89,8 @@ fn category_len(line: &Line) -> usize {
 pub struct NewRefund {
     pub external_id: ExternalId,
     pub purchase_external_id: ExternalId,
-    /// The customer of the purchase.
+    /// The customer of the purchase when it was looked up.
     pub customer_external_id: ExternalId,
-    pub refunded_at: Instant,
     /// The part that the engine uses.
     pub refund: Refund,
 }
@@ -110,8 +122,17 @@ impl NewAdjustment {
 
     /// Returns the content that a duplicate of the adjustment must have, as text.
     pub fn request(&self) -> String {
-        serde_json::json!(["adjustPoints", &*self.customer_external_id, self.points, self.reason]).to_string()
+        serde_json::json!([Self::MUTATION, &*self.customer_external_id, self.points, self.reason]).to_string()
     }
+
+    /// Returns the customer, the points and the reason of a text that [`Self::request`] returned. `None` if another mutation wrote it.
+    pub(super) fn parse_request(request: &str) -> Option<(String, i64, String)> {
+        let (mutation, customer, points, reason) =
+            serde_json::from_str::<(String, String, i64, String)>(request).ok()?;
+        (mutation == Self::MUTATION).then_some((customer, points, reason))
+    }
+
+    const MUTATION: &str = "adjustPoints";
 }
 
 /// The result of a fact that was accepted.
@@ -119,9 +140,12 @@ impl NewAdjustment {
 pub struct Recorded {
     /// The fact had been recorded before, and nothing changed.
     pub replayed: bool,
-    /// The customer after the commit.
+    /// A higher revision of the purchase is recorded.
+    pub superseded: bool,
+    /// The customer after the commit. For a purchase or a refund, the customer of the purchase.
     pub customer: Arc<customer::Model>,
-    /// The newest of the awards that the commit created, reversed or changed, newest first. Empty for a duplicate.
+    /// The newest of the awards that the commit created, reversed or changed, newest first; those of both customers if the purchase
+    /// went from one to another. Empty for a duplicate.
     pub awards: Arc<[Arc<award::Model>]>,
     /// The number of all awards that the commit created, reversed or changed.
     pub awards_changed: i64,
@@ -131,21 +155,44 @@ pub struct Recorded {
     pub deferred: bool,
 }
 
-/// The reason why a well-formed fact was not recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// The reasons why a well-formed fact was not recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    pub code: UserErrorCode,
-    /// The field of the input.
-    pub path: &'static str,
-    /// An explanation for people.
-    pub message: &'static str,
+    /// Their paths are relative to the input.
+    pub errors: Vec<UserError>,
 }
 
 impl Refusal {
+    /// Creates a refusal for one reason.
+    pub(super) fn new(code: UserErrorCode, field: &str, message: &str) -> Self {
+        Self { errors: vec![UserError { path: vec![field.to_owned()], code, message: message.to_owned() }] }
+    }
+
     /// Returns the refusal as an error. `path` is the path of the input.
-    pub fn at(self, mut path: Vec<String>) -> Error {
-        path.push(self.path.to_owned());
-        Error::Refused(vec![UserError { path, code: self.code, message: self.message.to_owned() }])
+    pub fn at(self, path: &[String]) -> Error {
+        let at = |error: UserError| UserError { path: [path, &error.path].concat(), ..error };
+        Error::Refused(self.errors.into_iter().map(at).collect())
+    }
+}
+
+/// The decision about one fact.
+pub(super) enum Verdict {
+    Accepted {
+        /// A higher revision of the purchase is recorded.
+        superseded: bool,
+    },
+    Replayed {
+        /// A higher revision of the purchase is recorded.
+        superseded: bool,
+        /// The ledger entry that the adjustment posted originally.
+        entry: Option<Arc<ledger_entry::Model>>,
+    },
+    Refused(Refusal),
+}
+
+impl Verdict {
+    pub(super) fn replayed(superseded: bool) -> Self {
+        Self::Replayed { superseded, entry: None }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::app::campaign::set::Campaign;
 use crate::app::error::Error;
 use crate::app::rows::first_of_each;
 use crate::app::stored::checkpoint;
-use crate::app::stored::history::{self, Bounds, Lines, Page};
+use crate::app::stored::history::{self, Bounds, Lines, Page, View};
 use crate::app::stored::stretches::{Ends, INDEX, Stored, Stretches, index, lies_in};
 use crate::engine::cap::Further;
 use crate::engine::evaluate::{Append, Checkpoints, Load, Refold};
@@ -199,7 +199,7 @@ async fn feed_purchases(
     let history = load_history(batch, asked).await?;
     for (index, stretch) in stretches {
         let Job { customer_id, campaign, ref mut fold, .. } = jobs[index];
-        let all = history.get(&(customer_id, Lines::of(&campaign.rule)));
+        let all = history.get(&(customer_id, View::of(campaign.engine())));
         let loaded = all.and_then(|all| all.iter().rfind(|loaded| loaded.stretch.after <= stretch.after));
         let Some(Loaded { purchases, cut_at, .. }) = loaded else { continue };
         // The round is used up by earlier purchases, which other folds asked for. This fold is fed in a later round.
@@ -224,28 +224,31 @@ struct Loaded {
 }
 
 /// The loaded stretches of each customer, in order.
-type History = HashMap<(CustomerId, Lines), Vec<Loaded>>;
+type History = HashMap<(CustomerId, View), Vec<Loaded>>;
 
-/// Loads the purchases that the folds ask for, with refunds. The purchases of a customer are loaded with lines, without lines or
-/// both, depending on what the campaigns need.
+/// Loads the purchases that the folds ask for, with refunds. The purchases of a customer are loaded once for each view that the
+/// campaigns have of them.
 async fn load_history<'a>(
     batch: &Batch<'_>,
     asked: impl Iterator<Item = (&'a Job<'a>, &'a Stretch)>,
 ) -> Result<History, Error> {
-    let mut by_lines: HashMap<Lines, HashMap<CustomerId, Vec<Stretch>>> = HashMap::new();
+    let mut by_view: HashMap<View, HashMap<CustomerId, Vec<Stretch>>> = HashMap::new();
     for (job, stretch) in asked {
-        let of_customer = by_lines.entry(Lines::of(&job.campaign.rule)).or_default();
+        let of_customer = by_view.entry(View::of(job.campaign.engine())).or_default();
         of_customer.entry(job.customer_id).or_default().push(stretch.clone());
     }
     let mut history = History::new();
-    for (lines, by_customer) in by_lines {
+    for (view, by_customer) in by_view {
         let disjoint = |(id, stretches)| Stretch::disjoint(stretches).into_iter().map(move |stretch| (id, stretch));
         let asked: Vec<(CustomerId, Stretch)> = by_customer.into_iter().flat_map(disjoint).collect();
-        let bounds = Bounds { rows: most_purchases(asked.len(), lines), bytes: ROUND_BYTES / asked.len().max(1) };
-        let pages = history::pages(batch.tx, &asked, lines, bounds).await?;
+        let bounds = Bounds { rows: most_purchases(asked.len(), view.lines), bytes: ROUND_BYTES / asked.len().max(1) };
+        let pages = history::pages(batch.tx, &asked, view, bounds).await?;
         for ((customer, stretch), Page { mut purchases, reached }) in asked.into_iter().zip(pages) {
-            batch.add_unrecorded(customer, &mut purchases, &stretch.clone().clipped(reached.as_ref()));
-            history.entry((customer, lines)).or_default().push(Loaded { stretch, purchases, cut_at: reached });
+            // A settled campaign does not count them.
+            if view.settled_revision.is_none() {
+                batch.add_unrecorded(customer, &mut purchases, &stretch.clone().clipped(reached.as_ref()));
+            }
+            history.entry((customer, view)).or_default().push(Loaded { stretch, purchases, cut_at: reached });
         }
     }
     Ok(history)

@@ -1,4 +1,4 @@
-//! Inserts rows whose keys are not stored yet. If a key is stored, the sent row is compared with the stored row instead.
+//! Inserts rows whose keys are not stored yet, and finds the rows of the others.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,13 +10,11 @@ use crate::app::rows::{any, insert_new};
 
 /// The outcome for one sent row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Insertion {
+pub(super) enum Insertion<'a, M> {
     /// The key was not stored, and the row was inserted.
     New,
-    /// The key is stored with the same content.
-    Same,
-    /// The key is stored with different content.
-    Different,
+    /// This row is stored with the key, or was inserted with it before.
+    Stored(&'a M),
 }
 
 /// The rows after an insertion.
@@ -28,19 +26,17 @@ pub(super) struct Inserted<'a, M> {
 }
 
 impl<M> Inserted<'_, M> {
-    /// Returns the outcome for a sent row with this key. The first call for an inserted row returns [`Insertion::New`]. Further
-    /// calls with the same key use `same` to compare the sent row with the stored one.
-    pub(super) fn claim(&mut self, key: &str, same: impl FnOnce(&M) -> bool) -> Insertion {
-        let stored = match self.inserted.get_mut(key) {
-            Some((row, claimed)) => {
-                if !std::mem::replace(claimed, true) {
-                    return Insertion::New;
-                }
-                Some(*row)
+    /// Returns the outcome for a sent row with this key. Only the first call for an inserted row returns [`Insertion::New`]. Returns
+    /// `None` if the key is not stored, which cannot happen to a key that was sent.
+    pub(super) fn claim(&mut self, key: &str) -> Option<Insertion<'_, M>> {
+        match self.inserted.get_mut(key) {
+            Some((_, claimed @ false)) => {
+                *claimed = true;
+                Some(Insertion::New)
             }
-            None => self.earlier.get(key),
-        };
-        if stored.is_some_and(same) { Insertion::Same } else { Insertion::Different }
+            Some((row, true)) => Some(Insertion::Stored(row)),
+            None => self.earlier.get(key).map(Insertion::Stored),
+        }
     }
 }
 

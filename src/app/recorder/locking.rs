@@ -13,6 +13,7 @@ use sea_orm::{
     Statement,
 };
 
+use super::acceptance::Unlocked;
 use super::context::Context;
 use super::fact::Fact;
 use crate::app::campaign::set::{CampaignSet, Revision};
@@ -28,9 +29,15 @@ pub(super) struct Locked {
     pub(super) rows: Vec<customer::Model>,
 }
 
-/// Locks the customers of the facts, and loads them. SQLite needs no locks, because it has one writer.
-pub(super) async fn lock(context: &Context, tx: &DatabaseTransaction, facts: &[&Fact]) -> Result<Locked, Error> {
-    let names: BTreeSet<&str> = facts.iter().map(|fact| fact.customer()).collect();
+/// Locks the customers of the facts and those in `others`, and loads them. SQLite needs no locks, because it has one writer.
+pub(super) async fn lock(
+    context: &Context,
+    tx: &DatabaseTransaction,
+    facts: &[&Fact],
+    others: &Unlocked,
+) -> Result<Locked, Error> {
+    let others = others.keys().map(String::as_str);
+    let names: BTreeSet<&str> = facts.iter().map(|fact| fact.customer()).chain(others).collect();
     let names = names.into_iter().map(str::to_owned);
     if tx.get_database_backend() == DatabaseBackend::Postgres {
         return lock_at_once(context, tx, names.map(Value::from).collect()).await;

@@ -16,6 +16,7 @@ mod batch;
 mod capping;
 mod change;
 mod changed;
+mod conflict;
 pub mod context;
 mod deferred;
 mod evaluation;
@@ -30,6 +31,7 @@ mod prepared;
 mod queue;
 mod recount;
 mod repair;
+mod revising;
 mod touched;
 
 use std::pin::Pin;
@@ -41,6 +43,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
+use self::acceptance::Unlocked;
 use self::batch::{Committed, Turn};
 use self::context::Context;
 use self::fact::{Answer, Fact, Recorded, Refusal};
@@ -155,7 +158,7 @@ impl Recorder {
             Some(error) => Err(error),
             None => match answers.next().unwrap_or(Err(Error::Unavailable))? {
                 Ok(recorded) => Ok(recorded),
-                Err(refusal) => Err(refusal.at(path)),
+                Err(refusal) => Err(refusal.at(&path)),
             },
         };
         Ok(paths.into_iter().map(answer).collect())
@@ -303,10 +306,11 @@ async fn write(writer: &Writer, shard: i32, unwritten: Unwritten, mut taken: Opt
     while let Some(Unwritten { mut items, mut preparation }) = batches.pop() {
         let facts: Vec<&Fact> = items.iter().map(|item| &item.fact).collect();
         let began = tokio::time::Instant::now();
-        let committed = commit(writer, shard, &facts, &mut preparation, &mut turn).await;
+        let mut others = Unlocked::new();
+        let committed = commit(writer, shard, &facts, &mut others, &mut preparation, &mut turn).await;
         let noted = committed.as_ref().map(|committed| match committed {
             Committed::Answers(answers) => answers.iter().any(is_new),
-            Committed::TooLong(_) | Committed::Overtaken => false,
+            Committed::TooLong(_) | Committed::Overtaken | Committed::Unlocked(_) => false,
         });
         context.database.writes().note(noted);
         match committed {
@@ -321,7 +325,11 @@ async fn write(writer: &Writer, shard: i32, unwritten: Unwritten, mut taken: Opt
             // The items of this customer are prepared and written separately, so that the other items do not wait for them.
             Ok(Committed::TooLong(too_long)) => {
                 ended("prepared");
-                let (its, others) = items.into_iter().partition(|item| item.fact.customer() == too_long.customer);
+                let its_purchases = others.remove(&too_long.customer).unwrap_or_default();
+                let is_its = |fact: &Fact| {
+                    fact.customer() == too_long.customer || fact.purchase().is_some_and(|id| its_purchases.contains(id))
+                };
+                let (its, others) = items.into_iter().partition(|item| is_its(&item.fact));
                 if let Some(taken) = &mut taken {
                     taken.release(&too_long.customer);
                 }
@@ -337,7 +345,7 @@ async fn write(writer: &Writer, shard: i32, unwritten: Unwritten, mut taken: Opt
                 let rest = items.split_off(items.len() / 2);
                 batches.extend([rest, items].map(|items| Unwritten { items, preparation: Preparation::default() }));
             }
-            Ok(Committed::Overtaken) => {
+            Ok(Committed::Overtaken | Committed::Unlocked(_)) => {
                 ended("failed");
                 reject(items, &Error::Unavailable);
             }
@@ -399,11 +407,13 @@ fn ended(outcome: &'static str) {
     counter!(metrics::WRITE_BATCHES, "outcome" => outcome).increment(1);
 }
 
-/// Commits one batch. After a deadlock or a serialisation failure, the whole batch is retried.
+/// Commits one batch. The whole batch is retried after a deadlock or a serialisation failure, and if a purchase belongs to a customer
+/// that no fact names. Adds such customers to `others`.
 async fn commit(
     writer: &Writer,
     shard: i32,
     facts: &[&Fact],
+    others: &mut Unlocked,
     preparation: &mut Preparation,
     turn: &mut Turn,
 ) -> Result<Committed, Error> {
@@ -414,10 +424,16 @@ async fn commit(
         if turn.is_none() && shard != PREPARED_SHARD {
             *turn = writer.turn(false).await;
         }
-        let committed = batch::commit(&writer.context, shard, facts, preparation, turn).await;
+        let committed = batch::commit(&writer.context, shard, facts, others, preparation, turn).await;
         *turn = None;
         let conflict = match &committed {
             Ok(Committed::Overtaken) => true,
+            Ok(Committed::Unlocked(unlocked)) => {
+                for (customer, purchases) in unlocked {
+                    others.entry(customer.clone()).or_default().extend(purchases.iter().cloned());
+                }
+                true
+            }
             Err(Error::Database(error)) => is_conflict(error),
             _ => false,
         };

@@ -50,11 +50,12 @@ pub(super) async fn prepare(context: &Context, too_long: TooLong) -> Result<Opti
         shard: PREPARED_SHARD,
         fold_purchases: context.fold_purchases,
         most_refolded: None,
-        unrecorded: HashMap::from([(customer_id, touches.iter().map(|touch| touch.after.clone()).collect())]),
+        unrecorded: HashMap::from([(customer_id, touches)]),
     };
+    let touches = batch.unrecorded.get(&customer_id).map(Vec::as_slice).unwrap_or_default();
     let mut folds = HashMap::new();
     for campaign in batch.campaigns.all().iter().filter(|campaign| is_evaluated_in(&touched, campaign)) {
-        let planned = plan_fold(&batch, &touched, campaign, &touches, &Waiting::default(), None);
+        let planned = plan_fold(&batch, &touched, campaign, touches, &Waiting::default(), None);
         let Some(Planned { fold: fold @ Fold::Refold(_), until, .. }) = planned else { continue };
         let customer = customer.as_str();
         let mut jobs = [Job {
@@ -71,7 +72,7 @@ pub(super) async fn prepare(context: &Context, too_long: TooLong) -> Result<Opti
         let mut folded = jobs.map(finish);
         load_recorded(&batch, &mut folded).await?;
         let [Folded { outcome, recorded, .. }] = folded;
-        let changes = changes_in(&touched, campaign, &touches);
+        let changes = changes_in(&touched, campaign, touches);
         let version_and_last = version_and_last(&touched, campaign);
         let mut prepared = PreparedFold { version_and_last, changes, seen: None, outcome: *outcome, recorded };
         prepared.drop_equal();

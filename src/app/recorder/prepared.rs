@@ -4,9 +4,8 @@ use std::collections::{HashMap, HashSet};
 
 use entity::{CampaignId, CustomerId, award};
 
-use super::change::Touch;
 use super::recount::Recount;
-use super::touched::{Batch, Touched};
+use super::touched::{Batch, Touch, Touched};
 use crate::app::campaign::set::Campaign;
 use crate::app::stored::award as awards;
 use crate::engine::award::AwardName;

@@ -2,7 +2,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use entity::{AwardStatus, CampaignId, CustomerId, award, budget_decision, customer, ledger_entry, purchase, refund};
+use entity::{
+    AwardStatus, CampaignId, CustomerId, award, budget_decision, customer, ledger_entry, purchase, purchase_revision,
+    refund,
+};
 use futures_util::TryStreamExt as _;
 use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
@@ -193,7 +196,7 @@ impl Recount {
     }
 }
 
-/// Returns the highest version in which a purchase or refund of the customer was recorded.
+/// Returns the highest version in which a purchase or refund of the customer was recorded, or a content of a purchase ended.
 async fn load_fact_version(tx: &DatabaseTransaction, customer: CustomerId) -> Result<i64, Error> {
     let of_purchases: Option<Option<i64>> = purchase::Entity::find()
         .select_only()
@@ -209,7 +212,20 @@ async fn load_fact_version(tx: &DatabaseTransaction, customer: CustomerId) -> Re
         .into_tuple()
         .one(tx)
         .await?;
-    Ok(of_purchases.flatten().max(of_refunds.flatten()).unwrap_or_default())
+    let of_contents = async |version: purchase_revision::Column| -> Result<Option<i64>, Error> {
+        let highest: Option<Option<i64>> = purchase_revision::Entity::find()
+            .select_only()
+            .column_as(version.max(), "version")
+            .filter(purchase_revision::Column::CustomerId.eq(customer))
+            .into_tuple()
+            .one(tx)
+            .await?;
+        Ok(highest.flatten())
+    };
+    let recorded = of_contents(purchase_revision::Column::Version).await?;
+    let ended = of_contents(purchase_revision::Column::EndedVersion).await?;
+    let highest = [of_purchases.flatten(), of_refunds.flatten(), recorded, ended];
+    Ok(highest.into_iter().flatten().max().unwrap_or_default())
 }
 
 /// Loads the last budget decision about each award of the customer. There is no index for this query, because repairs are rare.

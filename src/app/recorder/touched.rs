@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use entity::{CustomerId, customer, ledger_entry, refund};
+use entity::{CustomerId, customer, ledger_entry, purchase, refund};
 use sea_orm::{
     ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryOrder, QuerySelect, QueryTrait, Select,
 };
@@ -15,7 +15,7 @@ use crate::app::campaign::set::CampaignSet;
 use crate::app::error::Error;
 use crate::app::stored::running::Running;
 use crate::engine::account::Account;
-use crate::engine::purchase::Purchase;
+use crate::engine::purchase::{Key, Purchase};
 use crate::engine::stretch::Stretch;
 use crate::engine::time::Instant;
 
@@ -30,8 +30,8 @@ pub(super) struct Batch<'a> {
     /// The maximum number of purchases of one customer that the batch folds again in one campaign. A change that needs more must
     /// be prepared first. `None` if there is no limit.
     pub(super) most_refolded: Option<usize>,
-    /// Purchases as a later transaction will record them. They replace the stored ones.
-    pub(super) unrecorded: HashMap<CustomerId, Vec<Purchase>>,
+    /// Changes of purchases that a later transaction will record.
+    pub(super) unrecorded: HashMap<CustomerId, Vec<Touch>>,
 }
 
 impl Batch<'_> {
@@ -39,16 +39,42 @@ impl Batch<'_> {
         self.tx.get_database_backend()
     }
 
-    /// Adds the unrecorded purchases of a stretch to the loaded ones.
+    /// Applies the unrecorded changes of a stretch to the loaded purchases.
     pub(super) fn add_unrecorded(&self, customer: CustomerId, loaded: &mut Vec<Purchase>, stretch: &Stretch) {
         let unrecorded = self.unrecorded.get(&customer).map(Vec::as_slice).unwrap_or_default();
-        for recorded in unrecorded.iter().filter(|recorded| stretch.contains(&recorded.key)) {
-            match loaded.binary_search_by(|other| other.key.cmp(&recorded.key)) {
-                Ok(at) => loaded[at] = recorded.clone(),
-                Err(at) => loaded.insert(at, recorded.clone()),
+        for touch in unrecorded.iter().filter(|touch| stretch.contains(touch.key())) {
+            match (loaded.binary_search_by(|other| other.key.cmp(touch.key())), &touch.after) {
+                (Ok(at), Some(after)) => loaded[at] = after.clone(),
+                (Ok(at), None) => drop(loaded.remove(at)),
+                (Err(at), Some(after)) => loaded.insert(at, after.clone()),
+                (Err(_), None) => {}
             }
         }
     }
+}
+
+/// How the batch changes what a customer has at one place of its history. At least one side is there.
+pub(super) struct Touch {
+    /// `None` if nothing was there.
+    pub(super) before: Option<Purchase>,
+    /// `None` if the purchase went to another place or another customer.
+    pub(super) after: Option<Purchase>,
+}
+
+impl Touch {
+    pub(super) fn key(&self) -> &Key {
+        let Some(purchase) = self.after.as_ref().or(self.before.as_ref()) else {
+            unreachable!("a touch has a side: `touches` creates no other")
+        };
+        &purchase.key
+    }
+}
+
+/// A purchase whose counting content, running sum or customer the batch changed.
+pub(super) struct Revised {
+    /// The row before the batch. `None` if the purchase is new.
+    pub(super) before: Option<purchase::Model>,
+    pub(super) after: purchase::Model,
 }
 
 /// A customer that the batch has locked.
@@ -59,6 +85,8 @@ pub(super) struct Touched {
     pub(super) running: Running,
     /// The new purchases of this batch. Duplicates are not included; the same applies to refunds and adjustments.
     pub(super) purchases: Vec<Purchase>,
+    /// The purchases that belong to the customer, or did before the batch, and that the batch revised.
+    pub(super) revised: Vec<Arc<Revised>>,
     pub(super) refunds: Vec<refund::Model>,
     pub(super) adjustments: Vec<NewAdjustment>,
     /// The awards that the batch changed.
@@ -97,6 +125,7 @@ impl Touched {
             before: row.stamp,
             row,
             purchases: Vec::new(),
+            revised: Vec::new(),
             refunds: Vec::new(),
             adjustments: Vec::new(),
             awards: ChangedAwards::default(),

@@ -2,7 +2,7 @@
 
 use entity::{AwardStatus, CampaignId, CustomerId, award};
 
-use crate::engine::award::{AwardName, Reached};
+use crate::engine::award::{AwardName, AwardPlace, Reached};
 use crate::engine::diff::RecordedAward;
 use crate::engine::purchase::Key;
 use crate::engine::time::Instant;
@@ -15,6 +15,11 @@ pub fn reaching_key(row: &award::Model) -> Key {
 
 /// What identifies the award within its customer and campaign.
 pub fn name(row: &award::Model) -> AwardName {
+    (row.purchase_external_id.clone(), row.nth)
+}
+
+/// The place of the award among those of its customer and campaign.
+pub fn place(row: &award::Model) -> AwardPlace {
     (reaching_key(row), row.nth)
 }
 

@@ -7,6 +7,7 @@ pub mod checkpoint;
 pub mod customer;
 pub mod history;
 pub mod purchase;
+pub mod purchase_revision;
 pub mod refund;
 pub mod running;
 pub mod stretches;

@@ -3,18 +3,22 @@
 use entity::{CustomerId, purchase, refund};
 
 use crate::app::error::Error;
+use crate::app::recorder::fact::NewPurchase;
 use crate::app::stored::refund as refunds;
 use crate::engine::money::Currency;
-use crate::engine::purchase::{Key, Purchase, Refund};
+use crate::engine::purchase::{Key, Purchase, Refund, RunningSum};
 use crate::engine::time::Instant;
 
+/// Returns the row of a purchase whose only content is this one.
 pub fn to_row(
-    purchase: &Purchase,
+    new: &NewPurchase,
     customer_id: CustomerId,
     recorded_at: Instant,
     set_revision: i64,
     version: i64,
 ) -> Result<purchase::Model, Error> {
+    let NewPurchase { revision, purchase, .. } = new;
+    let sum = purchase.sums.first();
     Ok(purchase::Model {
         external_id: purchase.key.external_id.clone(),
         customer_id,
@@ -26,20 +30,34 @@ pub fn to_row(
         lines: serde_json::to_string(&purchase.lines).map_err(|error| Error::Internal(error.to_string()))?,
         set_revision,
         version,
+        revision: *revision,
+        refunded: sum.map(|sum| sum.amount),
+        refunded_until: sum.and_then(|sum| sum.until).map(|until| until.0),
+        refunded_revision: sum.map(|sum| sum.revision),
     })
 }
 
 /// Returns the purchase of a row, with the given refunds.
 pub fn from_row(row: &purchase::Model, refunds: Vec<Refund>) -> Result<Purchase, Error> {
     let broken = |error: String| Error::Internal(format!("purchase {}: {error}", row.external_id));
+    let currency = currency(row)?;
+    let sum = row.refunded.map(|amount| RunningSum {
+        revision: row.refunded_revision.unwrap_or_default(),
+        amount,
+        currency,
+        until: row.refunded_until.map(Instant),
+        set_revision: row.set_revision,
+    });
     Ok(Purchase {
-        key: Key { at: Instant(row.purchased_at), external_id: row.external_id.clone() },
+        key: key(row),
         total: row.total,
-        currency: Currency::recorded(&row.currency).map_err(|error| broken(error.to_string()))?,
+        currency,
         channel: row.channel.clone(),
         lines: serde_json::from_str(&row.lines).map_err(|error| broken(error.to_string()))?,
         refunds,
+        sums: sum.into_iter().collect(),
         set_revision: row.set_revision,
+        replaced_at: None,
     })
 }
 
@@ -48,7 +66,18 @@ pub fn with_refunds(row: &purchase::Model, rows: &[refund::Model]) -> Result<Pur
     from_row(row, rows.iter().map(refunds::from_row).collect::<Result<_, _>>()?)
 }
 
+/// The currency of the amounts of the row.
+pub fn currency(row: &purchase::Model) -> Result<Currency, Error> {
+    let broken = |error| Error::Internal(format!("purchase {}: {error}", row.external_id));
+    Currency::recorded(&row.currency).map_err(broken)
+}
+
 /// The place of the purchase in the order of the customer's purchases.
 pub fn key(row: &purchase::Model) -> Key {
     Key { at: Instant(row.purchased_at), external_id: row.external_id.clone() }
+}
+
+/// Whether the content of the row states the running sum itself. Otherwise, an earlier content states it, or none.
+pub fn states_sum(row: &purchase::Model) -> bool {
+    row.refunded_revision == Some(row.revision)
 }

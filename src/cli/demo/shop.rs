@@ -90,6 +90,9 @@ pub(super) fn purchase(chance: &mut StdRng, id: String, customer: &str, at: Inst
         currency: "EUR".to_owned(),
         channel: Some(["store", "web", "app"][chance.random_range(0..3)].to_owned()),
         lines: Some(lines),
+        refunded: None,
+        refunded_until: None,
+        revision: 0,
     }
 }
 

@@ -6,14 +6,16 @@ use crate::app::error::Error;
 use crate::app::purchase as app;
 use crate::graphql::error::ApiError;
 use crate::graphql::recorded::RecordPurchasePayload;
-use crate::graphql::scalar::{CurrencyCode, DateTime, Decimal};
+use crate::graphql::scalar::{Count, CurrencyCode, DateTime, Decimal};
 use crate::graphql::session::ContextExt;
 
 /// The maximum number of purchases in one `recordPurchases`.
 const MAX_INPUTS: usize = 500;
 
-/// A purchase to record. The same `externalId` with the same content, lines in any order, changes nothing; with
-/// different content, the error is `IDEMPOTENCY_CONFLICT`.
+/// A purchase to record, or an edit of a recorded one. The same `externalId` and `revision` with the same content, lines in any
+/// order, changes nothing; with different content, the error is `IDEMPOTENCY_CONFLICT`. The content with the highest `revision`
+/// counts as if the purchase had been so from the start, whatever came first. It can change everything but the `externalId`: a
+/// `total` of 0 cancels the purchase, and another customer takes it over.
 #[derive(InputObject)]
 pub struct RecordPurchaseInput {
     /// The shop's id of the purchase, 1 to 200 bytes, unique among purchases.
@@ -26,12 +28,22 @@ pub struct RecordPurchaseInput {
     /// The total that was paid, in major units of `currency`: at least 0, at most 10¹³ minor units, with no more
     /// decimals than the currency has. A purchase with a total of 0 is recorded but never counts.
     total: Decimal,
-    /// The currency of `total` and of the amounts of all lines.
+    /// The currency of `total`, of `refunded` and of the amounts of all lines.
     currency: CurrencyCode,
+    /// A running sum of all that was taken back of the purchase: at least 0, at most 10¹³ minor units. Null states none. The sum
+    /// of the highest revision that states one counts. Refunds with a `refundedAt` after `refundedUntil` are added to it. If all
+    /// refunds together exceed the result, they count instead.
+    refunded: Option<Decimal>,
+    /// Up to when `refunded` was counted, such as the instant of an export. Null: no refund is added to `refunded`. At most 5
+    /// minutes ahead of the server's clock, and not without `refunded` (`INVALID`).
+    refunded_until: Option<DateTime>,
     /// The shop's name for the sales channel, 1 to 200 bytes. Campaigns can filter by it.
     channel: Option<String>,
     /// The lines of the purchase, at most 500. Their amounts need not sum to `total`.
     lines: Option<Vec<PurchaseLineInput>>,
+    /// The shop's number of this content, from 0 to 2⁵³ − 1. A purchase has at most 1 000 different contents (`OUT_OF_RANGE`).
+    #[graphql(default_with = "Count(0)")]
+    revision: Count,
 }
 
 /// A line of a purchase to record: one article.
@@ -41,7 +53,7 @@ pub struct PurchaseLineInput {
     sku: String,
     /// The shop's category of the article, 1 to 200 bytes. Campaigns can filter by it.
     category: Option<String>,
-    /// The number of pieces, at least 1. It is stored and returned, but no goal counts it.
+    /// The number of pieces, at least 1. The goal `units` counts it.
     #[graphql(default = 1)]
     quantity: i32,
     /// The amount of the whole line, for all pieces together, in major units of the purchase's currency: at least 0, at
@@ -63,6 +75,9 @@ impl From<RecordPurchaseInput> for app::RecordPurchase {
             purchased_at: input.purchased_at.into(),
             total: input.total.into(),
             currency: input.currency.into(),
+            refunded: input.refunded.map(String::from),
+            refunded_until: input.refunded_until.map(String::from),
+            revision: input.revision.0,
             channel: input.channel,
             lines: input.lines.map(|lines| lines.into_iter().map(line).collect()),
         }

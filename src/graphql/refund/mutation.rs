@@ -17,11 +17,13 @@ pub struct RecordRefundInput {
     /// The shop's id of the refunded purchase. If the purchase is not recorded yet, the error is `PURCHASE_NOT_FOUND`.
     /// A purchase has at most 100 refunds (`OUT_OF_RANGE`).
     purchase_external_id: String,
-    /// When the refund was made. It is stored and returned, but does not affect which awards are reached.
+    /// When the refund was made, at most 5 minutes ahead of the server's clock (`REFUNDED_IN_FUTURE`). It decides only whether a
+    /// running sum (`refunded` of `recordPurchase`) includes the refund.
     refunded_at: DateTime,
     /// The refunded amount in major units of the purchase's currency: above 0, at most the `total` of the purchase
     /// (`REFUND_TOO_LARGE`). Null with lines stands for their sum, and any other amount must equal it (`INVALID`). Null
-    /// without lines stands for the whole `total`.
+    /// without lines stands for the whole `total`, also after an edit. A purchase that was edited allows what one of its contents
+    /// allows.
     amount: Option<Decimal>,
     /// The refunded articles, if they are known; at most 500 lines. Lines with the same sku are added up. Without
     /// lines, the refund reduces all lines of the purchase in proportion.

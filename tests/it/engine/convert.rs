@@ -4,7 +4,7 @@ use windfall::engine::award::{AwardRule, CategoryRate, CategoryRates, Rate, Reac
 use windfall::engine::goal::{DistinctOf, Goal};
 use windfall::engine::money::Currency;
 use windfall::engine::progress::{Progress, Standing, Unit as CountedUnit};
-use windfall::engine::purchase::{Key, Line, Purchase, Refund, RefundLine};
+use windfall::engine::purchase::{Key, Line, Purchase, Refund, RefundLine, RunningSum};
 use windfall::engine::rule::{Filter, Pause, Period, Rule};
 use windfall::engine::time::{Instant, IsoDuration, LocalTime};
 use windfall::engine::window::{Calendar, CalendarUnit, Interval, Recurring, Weekday, WindowRule};
@@ -101,15 +101,11 @@ fn goal(goal: &oracle::Goal) -> Goal {
 }
 
 pub(crate) fn purchase(p: &oracle::Purchase) -> Purchase {
-    let line = |line: &oracle::Line| Line {
-        sku: line.sku.clone(),
-        category: line.category.clone(),
-        quantity: int(i64::from(line.quantity)),
-        amount: line.amount,
-    };
-    let refund = |refund: &oracle::Refund| Refund {
-        amount: refund.amount,
-        lines: refund.lines.iter().map(|(sku, amount)| RefundLine { sku: sku.clone(), amount: *amount }).collect(),
+    let sum = |sum: &oracle::Sum| RunningSum {
+        revision: 0,
+        amount: sum.amount,
+        currency: currency(&sum.currency),
+        until: sum.until.map(Instant),
         set_revision: 0,
     };
     Purchase {
@@ -119,7 +115,9 @@ pub(crate) fn purchase(p: &oracle::Purchase) -> Purchase {
         channel: p.channel.clone(),
         lines: p.lines.iter().map(line).collect(),
         refunds: p.refunds.iter().map(refund).collect(),
+        sums: p.sum.iter().map(sum).collect(),
         set_revision: 0,
+        replaced_at: None,
     }
 }
 
@@ -127,10 +125,51 @@ pub(crate) fn key(p: &oracle::Purchase) -> Key {
     Key { at: Instant(p.at), external_id: p.external_id.clone() }
 }
 
+/// A purchase as one content states it, without refunds.
+pub(crate) fn content(external_id: &str, content: &oracle::contents::Content) -> Purchase {
+    let sum = |amount: i64| RunningSum {
+        revision: content.revision,
+        amount,
+        currency: currency(&content.currency),
+        until: content.refunded_until.map(Instant),
+        set_revision: 0,
+    };
+    Purchase {
+        key: Key { at: Instant(content.at), external_id: external_id.to_owned() },
+        total: content.total,
+        currency: currency(&content.currency),
+        channel: content.channel.clone(),
+        lines: content.lines.iter().map(line).collect(),
+        refunds: Vec::new(),
+        sums: content.refunded.map(sum).into_iter().collect(),
+        set_revision: 0,
+        replaced_at: None,
+    }
+}
+
+fn line(line: &oracle::Line) -> Line {
+    Line {
+        sku: line.sku.clone(),
+        category: line.category.clone(),
+        quantity: int(i64::from(line.quantity)),
+        amount: line.amount,
+    }
+}
+
+pub(crate) fn refund(refund: &oracle::Refund) -> Refund {
+    Refund {
+        amount: refund.amount,
+        currency: currency(&refund.currency),
+        refunded_at: Instant(refund.at),
+        lines: refund.lines.iter().map(|(sku, amount)| RefundLine { sku: sku.clone(), amount: *amount }).collect(),
+        set_revision: 0,
+    }
+}
+
 /// The external id of the purchase that is recorded or refunded.
 pub(crate) fn subject(fact: &Fact) -> &str {
     match fact {
-        Fact::Purchase(purchase) => &purchase.external_id,
+        Fact::Purchase { external_id, .. } => external_id,
         Fact::Refund { of, .. } => of,
     }
 }

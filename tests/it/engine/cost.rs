@@ -44,7 +44,7 @@ fn days() -> Window {
 
 /// A purchase `after` microseconds after the start. It contains one of two articles, which alternate by the hour.
 fn bought(after: i64) -> Eligible {
-    let key = Key { at: Instant(START + after), external_id: "p".to_owned() };
+    let key = Key { at: Instant(START + after), external_id: format!("p{after}") };
     Eligible { key, amount: 100, points: 10, adds: 0, items: vec![format!("article {}", after / HOUR % 2)] }
 }
 

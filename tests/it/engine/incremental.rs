@@ -14,6 +14,7 @@ use windfall::engine::rule::{Campaign, Eligible};
 use super::store::Store;
 use super::{Owned, convert, each_case};
 use crate::oracle::book::{self, Book, Entry, EntryKind};
+use crate::oracle::contents::{Order, purchases_of};
 use crate::oracle::generate::{Case, Fact, case, commits, record};
 use crate::oracle::{AwardRule, Campaign as OracleCampaign, Filter, Goal, Purchase, Window, reached};
 
@@ -29,23 +30,30 @@ fn arrivals() -> impl Strategy<Value = (Case, Vec<Vec<Fact>>, Option<i64>, Chunk
     let budget = proptest::option::weighted(0.5, 0..40_i64);
     let chunks = (select(vec![1, 2, 3, 5]), select(vec![1, 2, 3, usize::MAX]));
     (case(), budget, chunks).prop_flat_map(|(case, budget, (checkpoint_every, at_most))| {
-        let commits = commits(&case.purchases);
+        let commits = commits(&case.orders);
         (Just(case), commits, Just(budget), Just(Chunks { checkpoint_every, at_most }))
     })
 }
 
-/// How the facts change the purchases that they name. A repeated fact changes nothing.
-fn changes(campaign: Campaign<'_>, known: &mut Vec<Purchase>, facts: &[Fact]) -> Vec<Change> {
+/// How the facts change the purchases that they name. A repeated fact changes nothing. A purchase at another instant leaves one
+/// place of the history and enters another.
+fn changes(campaign: Campaign<'_>, known: &mut Vec<Order>, facts: &[Fact]) -> Vec<Change> {
     let before = known.clone();
     facts.iter().for_each(|fact| record(known, fact));
-    let eligible = |purchases: &[Purchase], id: &str| -> Option<Eligible> {
-        let purchase = purchases.iter().find(|p| p.external_id == id)?;
-        campaign.eligible(&convert::purchase(purchase))
+    let eligible = |orders: &[Order], id: &str| -> Option<Eligible> {
+        let (customer, purchase) = orders.iter().find(|order| order.external_id == id)?.now();
+        campaign.eligible(&convert::purchase(&purchase)).filter(|_| customer == 0)
     };
     let mut touched: Vec<&str> = facts.iter().map(convert::subject).collect();
     touched.sort_unstable();
     touched.dedup();
-    touched.into_iter().map(|id| Change { before: eligible(&before, id), after: eligible(known, id) }).collect()
+    let change = |id: &str| match (eligible(&before, id), eligible(known, id)) {
+        (Some(before), Some(after)) if before.key != after.key => {
+            vec![Change { before: Some(before), after: None }, Change { before: None, after: Some(after) }]
+        }
+        (before, after) => vec![Change { before, after }],
+    };
+    touched.into_iter().flat_map(change).collect()
 }
 
 /// One customer's account in a campaign with a budget, to which differences are posted.
@@ -118,9 +126,10 @@ fn check(c: &OracleCampaign, commits: &[Vec<Fact>], limit: Option<i64>, chunks: 
     store.at_most = chunks.at_most;
     let mut ledger = Ledger::new(limit);
     let (mut book, mut budget) = (Book::default(), book::Budget { limit, ..book::Budget::default() });
-    let mut known = Vec::new();
+    let mut orders = Vec::new();
     for facts in commits {
-        let changes = changes(owned.campaign(), &mut known, facts);
+        let changes = changes(owned.campaign(), &mut orders, facts);
+        let known = purchases_of(0, &orders);
         let diff = store.commit(changes);
         seen.note(&diff);
         let entries = ledger.post(&mut store, &diff);

@@ -58,8 +58,8 @@ on_both! {
     async fn each_fault_is_told_with_its_path(app: &GraphqlApp) {
         adjust(app, json!({})).await;
         for (over, code, path) in [
-            (json!({ "points": 51 }), "IDEMPOTENCY_CONFLICT", "idempotencyKey"),
-            (json!({ "customerExternalId": "bob" }), "IDEMPOTENCY_CONFLICT", "idempotencyKey"),
+            (json!({ "points": 51 }), "IDEMPOTENCY_CONFLICT", "points"),
+            (json!({ "customerExternalId": "bob" }), "IDEMPOTENCY_CONFLICT", "customerExternalId"),
             (json!({ "points": 0 }), "OUT_OF_RANGE", "points"),
             (json!({ "points": 9_007_199_254_740_991_i64, "idempotencyKey": "k3" }), "OUT_OF_RANGE", "points"),
             (json!({ "reason": "" }), "REQUIRED", "reason"),

@@ -10,6 +10,7 @@ mod node;
 mod page;
 mod purchase;
 mod refund;
+mod revisions;
 mod rights;
 mod rules;
 mod statements;

@@ -116,9 +116,11 @@ on_both! {
         assert_eq!(again["replayed"], true);
         assert_eq!(again["balance"], first["balance"]);
         assert_eq!(again["awards"], first["awards"]);
-        for other in [json!({ "total": "20.01" }), json!({ "customerExternalId": "bob" }), json!({ "channel": "web" })] {
+        let others =
+            [("total", json!({ "total": "20.01" })), ("customerExternalId", json!({ "customerExternalId": "bob" })), ("channel", json!({ "channel": "web" }))];
+        for (field, other) in others {
             let refused = record(app, other).await;
-            let errors = json!([{ "code": "IDEMPOTENCY_CONFLICT", "path": ["input", "externalId"] }]);
+            let errors = json!([{ "code": "IDEMPOTENCY_CONFLICT", "path": ["input", field] }]);
             assert_eq!(refused["userErrors"], errors);
             assert_eq!((&refused["purchase"], &refused["balance"]), (&Value::Null, &Value::Null));
         }

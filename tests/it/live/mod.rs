@@ -6,6 +6,7 @@ mod cursor;
 mod elsewhere;
 mod end;
 mod feed;
+mod handover;
 mod limit;
 mod nodes;
 mod progress;

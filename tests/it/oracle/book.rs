@@ -121,6 +121,12 @@ impl Book {
             if fewer < 0 && from.status == Status::Standing {
                 grown.push((from.id, to.clone(), -fewer));
             }
+            // "another earnedAt under one name, posts nothing, unless the award is STANDING and goes to another lot"
+            let timed = c.hold_for.is_some() || c.expires_after.is_some();
+            if fewer == 0 && timed && from.status == Status::Standing && from.award.earned_at != to.earned_at {
+                reversals.push((from.award.clone(), reversal(from.id, &from.award, from.award.points)));
+                awards.push((to.clone(), award(from.id, &to)));
+            }
             self.awards[from.id].award = to;
         }
         // "Each award that is left in N becomes a new award." "If all its points fit beside those that stand, it

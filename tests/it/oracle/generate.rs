@@ -5,6 +5,7 @@ use proptest::prelude::{Just, Strategy, any};
 use proptest::prop_oneof;
 use proptest::sample::{Index, select, subsequence};
 
+use super::contents::{Content, Order, purchases_of};
 use super::reached::bounded_windows;
 use super::{
     AwardRule, Campaign, DAY, Filter, Goal, HOUR, Instant, Line, MINUTE, Purchase, Refund, SECOND, Span, Unit, Window,
@@ -15,14 +16,19 @@ use super::{
 #[derive(Clone, Debug)]
 pub(crate) struct Case {
     pub(crate) campaign: Campaign,
+    /// All that is recorded.
+    pub(crate) orders: Vec<Order>,
+    /// The purchases of customer 0 that follow from it.
     pub(crate) purchases: Vec<Purchase>,
 }
 
 /// A purchase or a refund, as one request records it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Fact {
-    /// A purchase whose `refunds` are empty.
-    Purchase(Purchase),
+    Purchase {
+        external_id: String,
+        content: Content,
+    },
     Refund {
         /// The `externalId` of the purchase.
         of: String,
@@ -33,9 +39,9 @@ pub(crate) enum Fact {
 pub(crate) fn case() -> impl Strategy<Value = Case> {
     campaign().prop_flat_map(|(campaign, anchor)| {
         let moments = moments(&campaign, anchor);
-        proptest::collection::vec(purchase(&campaign), 0..=32).prop_map(move |seeds| Case {
-            purchases: history(&campaign, anchor, &moments, &seeds),
-            campaign: campaign.clone(),
+        proptest::collection::vec(purchase(&campaign), 0..=32).prop_map(move |seeds| {
+            let orders = history(&campaign, anchor, &moments, &seeds);
+            Case { purchases: purchases_of(0, &orders), orders, campaign: campaign.clone() }
         })
     })
 }
@@ -43,15 +49,15 @@ pub(crate) fn case() -> impl Strategy<Value = Case> {
 /// A case, and commits in which its history may arrive.
 pub(crate) fn case_with_commits() -> impl Strategy<Value = (Case, Vec<Vec<Fact>>)> {
     case().prop_flat_map(|case| {
-        let commits = commits(&case.purchases);
+        let commits = commits(&case.orders);
         (Just(case), commits)
     })
 }
 
-/// The facts of the history in a random order of arrival, cut into commits. A refund comes after its purchase. Some
-/// facts are repeated later.
-pub(crate) fn commits(purchases: &[Purchase]) -> impl Strategy<Value = Vec<Vec<Fact>>> + use<> {
-    let facts = facts(purchases);
+/// The facts of the history in a random order of arrival, cut into commits. A refund comes after some content of its purchase.
+/// Some facts are repeated later.
+pub(crate) fn commits(orders: &[Order]) -> impl Strategy<Value = Vec<Vec<Fact>>> + use<> {
+    let facts = facts(orders);
     let places = proptest::collection::vec(
         (any::<u32>(), proptest::option::weighted(0.15, any::<u32>()), proptest::bool::weighted(0.6)),
         facts.len(),
@@ -61,11 +67,11 @@ pub(crate) fn commits(purchases: &[Purchase]) -> impl Strategy<Value = Vec<Vec<F
         for (i, (fact, (place, again, _))) in facts.iter().zip(&places).enumerate() {
             let own = if in_order { i as u64 } else { u64::from(*place) };
             let after = match fact {
-                Fact::Purchase(_) => 0,
-                Fact::Refund { of, .. } => arrivals
-                    .iter()
-                    .find(|(_, f)| matches!(f, Fact::Purchase(p) if p.external_id == *of))
-                    .map_or(0, |(at, _)| at + 1),
+                Fact::Purchase { .. } => 0,
+                Fact::Refund { of, .. } => {
+                    let of_it = |f: &Fact| matches!(f, Fact::Purchase { external_id, .. } if external_id == of);
+                    arrivals.iter().filter(|(_, f)| of_it(f)).map(|(at, _)| at + 1).min().unwrap_or(0)
+                }
             };
             let at = own.max(after);
             arrivals.push((at, fact.clone()));
@@ -87,18 +93,22 @@ pub(crate) fn commits(purchases: &[Purchase]) -> impl Strategy<Value = Vec<Vec<F
     })
 }
 
-/// Adds a fact to the known purchases. A duplicate changes nothing.
-pub(crate) fn record(known: &mut Vec<Purchase>, fact: &Fact) {
+/// Adds a fact to the known orders. A duplicate changes nothing.
+pub(crate) fn record(known: &mut Vec<Order>, fact: &Fact) {
     match fact {
-        Fact::Purchase(new) => {
-            if known.iter().all(|p| p.external_id != new.external_id) {
-                known.push(new.clone());
+        Fact::Purchase { external_id, content } => {
+            let at = known.iter().position(|order| order.external_id == *external_id).unwrap_or_else(|| {
+                known.push(Order { external_id: external_id.clone(), contents: Vec::new(), refunds: Vec::new() });
+                known.len() - 1
+            });
+            if known[at].contents.iter().all(|c| c.revision != content.revision) {
+                known[at].contents.push(content.clone());
             }
         }
         Fact::Refund { of, refund } => {
-            let purchase = known.iter_mut().find(|p| p.external_id == *of).expect("refunds come after their purchase");
-            if purchase.refunds.iter().all(|r| r.external_id != refund.external_id) {
-                purchase.refunds.push(refund.clone());
+            let order = known.iter_mut().find(|o| o.external_id == *of).expect("refunds come after their purchase");
+            if order.refunds.iter().all(|r| r.external_id != refund.external_id) {
+                order.refunds.push(refund.clone());
             }
         }
     }
@@ -429,7 +439,31 @@ struct PurchaseSeed {
     foreign: bool,
     channel: Option<String>,
     lines: Vec<Line>,
-    refunds: Vec<RefundSeed>,
+    refunds: Vec<(RefundSeed, Span)>,
+    revisions: Vec<RevisionSeed>,
+}
+
+/// What an edit changes.
+#[derive(Clone, Debug)]
+enum Edit {
+    /// The total, in percent of what it was. 0 voids the purchase.
+    Total(i64),
+    Lines(Vec<Line>),
+    When(Index, Span),
+    Channel(Option<String>),
+    Currency,
+    Customer,
+    /// Back to what was recorded first, or nothing at all: equal contents under several revisions.
+    Nothing,
+}
+
+#[derive(Clone, Debug)]
+struct RevisionSeed {
+    edits: Vec<Edit>,
+    /// A running sum in percent of the total, and the instant up to which it was counted, from that of the purchase.
+    refunded: Option<(i64, Option<Span>)>,
+    /// What the number of the revision is above that of the one before.
+    step: i64,
 }
 
 fn purchase(c: &Campaign) -> impl Strategy<Value = PurchaseSeed> + use<> {
@@ -441,13 +475,20 @@ fn purchase(c: &Campaign) -> impl Strategy<Value = PurchaseSeed> + use<> {
         || matches!(c.award, AwardRule::PointsByCategory { .. });
     let lines = proptest::collection::vec(line(), usize::from(wants_lines)..=4);
     let channel = proptest::option::weighted(0.8, select(strings(&CHANNELS)));
+    let refund = || (refund(), select(vec![0, HOUR, DAY, 2 * DAY]));
     let refunds = prop_oneof![
         7 => Just(Vec::new()),
         2 => proptest::collection::vec(refund(), 1),
         1 => proptest::collection::vec(refund(), 2..=3),
     ];
-    (select(vec!["p", "P", "q", "é", "0"]), when(), total, proptest::bool::weighted(0.06), channel, lines, refunds)
-        .prop_map(|(prefix, when, total, foreign, channel, lines, refunds)| PurchaseSeed {
+    let revisions = prop_oneof![
+        7 => Just(Vec::new()),
+        2 => proptest::collection::vec(revision(), 1),
+        1 => proptest::collection::vec(revision(), 2..=4),
+    ];
+    let prefix = select(vec!["p", "P", "q", "é", "0"]);
+    (prefix, when(), total, proptest::bool::weighted(0.06), channel, lines, refunds, revisions).prop_map(
+        |(prefix, when, total, foreign, channel, lines, refunds, revisions)| PurchaseSeed {
             prefix,
             when,
             total,
@@ -455,7 +496,28 @@ fn purchase(c: &Campaign) -> impl Strategy<Value = PurchaseSeed> + use<> {
             channel,
             lines,
             refunds,
-        })
+            revisions,
+        },
+    )
+}
+
+fn revision() -> impl Strategy<Value = RevisionSeed> {
+    let edit = prop_oneof![
+        4 => select(vec![0, 30, 90, 110, 150, 400]).prop_map(Edit::Total),
+        3 => proptest::collection::vec(line(), 0..=4).prop_map(Edit::Lines),
+        3 => (any::<Index>(), jitter()).prop_map(|(moment, jitter)| Edit::When(moment, jitter)),
+        1 => proptest::option::weighted(0.8, select(strings(&CHANNELS))).prop_map(Edit::Channel),
+        1 => Just(Edit::Currency),
+        2 => Just(Edit::Customer),
+        1 => Just(Edit::Nothing),
+    ];
+    let until = proptest::option::weighted(0.7, select(vec![0, HOUR, DAY, 3 * DAY]));
+    let refunded = proptest::option::weighted(0.3, (select(vec![0, 0, 20, 50, 100]), until));
+    (proptest::collection::vec(edit, 1..=2), refunded, 1..=3_i64).prop_map(|(edits, refunded, step)| RevisionSeed {
+        edits,
+        refunded,
+        step,
+    })
 }
 
 fn when() -> impl Strategy<Value = When> {
@@ -509,13 +571,13 @@ fn moments(c: &Campaign, anchor: Instant) -> Vec<Instant> {
     moments
 }
 
-fn history(c: &Campaign, anchor: Instant, moments: &[Instant], seeds: &[PurchaseSeed]) -> Vec<Purchase> {
+fn history(c: &Campaign, anchor: Instant, moments: &[Instant], seeds: &[PurchaseSeed]) -> Vec<Order> {
     let step = match c.window {
         Window::Session { gap } => gap,
         Window::Timer { duration, .. } | Window::Rolling { duration } => duration,
         _ => DAY,
     };
-    let mut purchases: Vec<Purchase> = Vec::new();
+    let mut orders: Vec<Order> = Vec::new();
     let mut previous = c.starts_at.max(anchor - DAY);
     for (i, seed) in seeds.iter().enumerate() {
         let at = match &seed.when {
@@ -529,30 +591,66 @@ fn history(c: &Campaign, anchor: Instant, moments: &[Instant], seeds: &[Purchase
         previous = at;
         let total = seed.total.unwrap_or_else(|| seed.lines.iter().map(|line| line.amount).sum());
         let id = format!("{}{i}", seed.prefix);
-        purchases.push(Purchase {
-            refunds: refunds(&id, total, &seed.lines, &seed.refunds),
-            external_id: id,
+        let first = Content {
+            revision: 0,
+            customer: 0,
             at,
             total,
             currency: if seed.foreign { "EUR".to_owned() } else { c.currency.clone() },
             channel: seed.channel.clone(),
             lines: seed.lines.clone(),
+            refunded: None,
+            refunded_until: None,
+        };
+        orders.push(Order {
+            refunds: refunds(&id, &first, &seed.refunds),
+            external_id: id,
+            contents: revised(first, moments, &seed.revisions),
         });
     }
-    purchases
+    orders
+}
+
+/// The contents of a purchase, beginning with the first.
+fn revised(first: Content, moments: &[Instant], seeds: &[RevisionSeed]) -> Vec<Content> {
+    let mut contents = vec![first];
+    for seed in seeds {
+        let mut next = contents.last().expect("there is the first").clone();
+        next.revision += seed.step;
+        for edit in &seed.edits {
+            match edit {
+                Edit::Total(percent) => next.total = contents[0].total * percent / 100,
+                Edit::Lines(lines) => next.lines.clone_from(lines),
+                Edit::When(moment, jitter) => next.at = moment.get(moments) + jitter,
+                Edit::Channel(channel) => next.channel.clone_from(channel),
+                Edit::Currency => next.currency = if next.currency == "JPY" { "KWD" } else { "JPY" }.to_owned(),
+                Edit::Customer => next.customer = 1 - next.customer,
+                Edit::Nothing => next = Content { revision: next.revision, ..contents[0].clone() },
+            }
+        }
+        next.refunded = seed.refunded.map(|(percent, _)| next.total * percent / 100);
+        next.refunded_until = seed.refunded.and_then(|(_, until)| until).map(|until| contents[0].at + until);
+        contents.push(next);
+    }
+    contents
 }
 
 /// Refunds of a purchase, all of which the server would accept.
-fn refunds(purchase: &str, total: i64, lines: &[Line], seeds: &[RefundSeed]) -> Vec<Refund> {
+fn refunds(purchase: &str, first: &Content, seeds: &[(RefundSeed, Span)]) -> Vec<Refund> {
+    let (total, lines) = (first.total, &first.lines);
     let mut refunds = Vec::new();
-    for (i, seed) in seeds.iter().enumerate() {
+    for (i, (seed, later)) in seeds.iter().enumerate() {
         let external_id = format!("r{i}-{purchase}");
+        let mut push = |amount, lines| {
+            let (at, currency) = (first.at + later, first.currency.clone());
+            refunds.push(Refund { external_id: external_id.clone(), at, amount, currency, lines });
+        };
         match seed {
             // "A refund with `amount: null` and without lines is accepted even if the `total` is 0."
-            RefundSeed::Whole => refunds.push(Refund { external_id, amount: total, lines: Vec::new() }),
+            RefundSeed::Whole => push(None, Vec::new()),
             RefundSeed::Part(_) if total == 0 => (),
             RefundSeed::Part(percent) => {
-                refunds.push(Refund { external_id, amount: (total * percent / 100).max(1), lines: Vec::new() });
+                push(Some((total * percent / 100).max(1)), Vec::new());
             }
             RefundSeed::Lines(picks) => {
                 let mut refunded: Vec<(String, i64)> = Vec::new();
@@ -572,8 +670,7 @@ fn refunds(purchase: &str, total: i64, lines: &[Line], seeds: &[RefundSeed]) -> 
                     }
                 }
                 if !refunded.is_empty() {
-                    let amount = refunded.iter().map(|(_, amount)| amount).sum();
-                    refunds.push(Refund { external_id, amount, lines: refunded });
+                    push(Some(refunded.iter().map(|(_, amount)| amount).sum()), refunded);
                 }
             }
         }
@@ -581,11 +678,16 @@ fn refunds(purchase: &str, total: i64, lines: &[Line], seeds: &[RefundSeed]) -> 
     refunds
 }
 
-fn facts(purchases: &[Purchase]) -> Vec<Fact> {
-    let mut facts: Vec<Fact> =
-        purchases.iter().map(|p| Fact::Purchase(Purchase { refunds: Vec::new(), ..p.clone() })).collect();
-    for p in purchases {
-        facts.extend(p.refunds.iter().map(|refund| Fact::Refund { of: p.external_id.clone(), refund: refund.clone() }));
+fn facts(orders: &[Order]) -> Vec<Fact> {
+    let mut facts: Vec<Fact> = Vec::new();
+    for order in orders {
+        let of_it =
+            |content: &Content| Fact::Purchase { external_id: order.external_id.clone(), content: content.clone() };
+        facts.extend(order.contents.iter().map(of_it));
+    }
+    for order in orders {
+        let of_it = |refund: &Refund| Fact::Refund { of: order.external_id.clone(), refund: refund.clone() };
+        facts.extend(order.refunds.iter().map(of_it));
     }
     facts
 }

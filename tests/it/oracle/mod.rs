@@ -5,6 +5,7 @@
 //! row of a table that it implements. Everything is computed from the whole history each time; speed does not matter.
 
 pub(crate) mod book;
+pub(crate) mod contents;
 pub(crate) mod generate;
 pub(crate) mod progress;
 pub(crate) mod reached;
@@ -22,7 +23,7 @@ pub(crate) const MINUTE: Span = 60 * SECOND;
 pub(crate) const HOUR: Span = 60 * MINUTE;
 pub(crate) const DAY: Span = 24 * HOUR;
 
-/// A purchase of one customer, with all its recorded refunds.
+/// A purchase of one customer as its counting content has it, with all its recorded refunds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Purchase {
     pub(crate) external_id: String,
@@ -33,6 +34,18 @@ pub(crate) struct Purchase {
     pub(crate) channel: Option<String>,
     pub(crate) lines: Vec<Line>,
     pub(crate) refunds: Vec<Refund>,
+    /// The running sum of the highest recorded revision that states one.
+    pub(crate) sum: Option<Sum>,
+}
+
+/// A running sum of what was taken back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Sum {
+    pub(crate) amount: i64,
+    /// The currency of the amount.
+    pub(crate) currency: String,
+    /// The instant up to which the sum was counted.
+    pub(crate) until: Option<Instant>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,8 +59,11 @@ pub(crate) struct Line {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refund {
     pub(crate) external_id: String,
-    /// What the refund takes back: the sum of its lines, the amount given, or the total of the purchase.
-    pub(crate) amount: i64,
+    pub(crate) at: Instant,
+    /// What the refund takes back: the sum of its lines or the amount given. `None`: the total of the purchase.
+    pub(crate) amount: Option<i64>,
+    /// The currency of the amounts.
+    pub(crate) currency: String,
     /// Each line as `(sku, amount)`.
     pub(crate) lines: Vec<(String, i64)>,
 }

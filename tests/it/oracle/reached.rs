@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use jiff::civil::Date;
 
+use super::contents::in_currency;
 use super::zone;
-use super::{Award, AwardRule, Campaign, DAY, Goal, Instant, Line, Purchase, Unit, Window};
+use super::{Award, AwardRule, Campaign, DAY, Goal, Instant, Line, Purchase, Refund, Unit, Window};
 
 /// An eligible purchase, with what the goals count of it.
 #[derive(Clone, Debug)]
@@ -147,9 +148,28 @@ fn line_matches(c: &Campaign, line: &Line) -> bool {
     category && sku && !is_excluded(c, line)
 }
 
-/// "The net of a purchase is `max(0, total − sum of all its refunds)`."
+/// "`back = max(refunded + Σ refunds with refundedAt after refundedUntil, Σ refunds)`" "none: 0; no instant: no refund is after it"
+pub(crate) fn back(p: &Purchase) -> i64 {
+    let refunds = |counts: &dyn Fn(&Refund) -> bool| -> i64 {
+        p.refunds.iter().filter(|refund| counts(refund)).map(|refund| taken_back(p, refund)).sum()
+    };
+    let sum = p.sum.as_ref().map_or(0, |sum| in_currency(sum.amount, &sum.currency, &p.currency));
+    let until = p.sum.as_ref().and_then(|sum| sum.until);
+    (sum + refunds(&|refund| until.is_some_and(|until| refund.at > until))).max(refunds(&|_| true))
+}
+
+/// What one refund takes back. "a refund of `null` counts as the total"
+fn taken_back(p: &Purchase, refund: &Refund) -> i64 {
+    match refund.amount {
+        None => p.total,
+        Some(amount) if refund.lines.is_empty() => in_currency(amount, &refund.currency, &p.currency),
+        Some(_) => refund.lines.iter().map(|(_, amount)| in_currency(*amount, &refund.currency, &p.currency)).sum(),
+    }
+}
+
+/// "`net = max(0, total − back)`"
 pub(crate) fn net(p: &Purchase) -> i64 {
-    (p.total - p.refunds.iter().map(|r| r.amount).sum::<i64>()).max(0)
+    (p.total - back(p)).max(0)
 }
 
 /// The net of each line, in the order of the lines.
@@ -165,8 +185,9 @@ fn line_shares(p: &Purchase) -> Vec<(i64, i64)> {
     let mut in_order: Vec<usize> = (0..p.lines.len()).collect();
     in_order.sort_by_key(|&i| (p.lines[i].category.clone(), p.lines[i].quantity, p.lines[i].amount));
     let mut left: Vec<i64> = p.lines.iter().map(|line| line.amount).collect();
-    for (sku, amount) in p.refunds.iter().flat_map(|r| &r.lines) {
-        let mut to_spread = *amount;
+    let named = p.refunds.iter().flat_map(|refund| refund.lines.iter().map(move |line| (refund, line)));
+    for (refund, (sku, amount)) in named {
+        let mut to_spread = in_currency(*amount, &refund.currency, &p.currency);
         for &i in &in_order {
             if p.lines[i].sku == *sku {
                 let taken = to_spread.min(left[i]);
@@ -176,7 +197,7 @@ fn line_shares(p: &Purchase) -> Vec<(i64, i64)> {
         }
     }
     // "2. `rest` is `max(0, total − sum of the refunds that have lines)`."
-    let naming_lines: i64 = p.refunds.iter().filter(|r| !r.lines.is_empty()).map(|r| r.amount).sum();
+    let naming_lines: i64 = p.refunds.iter().filter(|r| !r.lines.is_empty()).map(|r| taken_back(p, r)).sum();
     let rest = (p.total - naming_lines).max(0);
     // "3. The net of the line is `floor(left × net of the purchase ÷ rest)`, or 0 if `rest` is 0."
     left.into_iter()

@@ -51,10 +51,10 @@ async fn of_many_copies_one_takes_effect() {
         assert_eq!(replayed, 199, "{engine:?}");
         let customer = test.customer("c").await.unwrap();
         assert_eq!(customer.version, 1);
-        let conflict = (UserErrorCode::IdempotencyConflict, vec!["externalId".to_owned()]);
-        assert_eq!(code(test.buy("c", "p", NOW, "10.01").await), conflict);
-        assert_eq!(code(test.buy("c", "p", NOW + 1, "10.00").await), conflict);
-        assert_eq!(code(test.buy("d", "p", NOW, "10.00").await), conflict);
+        let conflict = |field: &str| (UserErrorCode::IdempotencyConflict, vec![field.to_owned()]);
+        assert_eq!(code(test.buy("c", "p", NOW, "10.01").await), conflict("total"));
+        assert_eq!(code(test.buy("c", "p", NOW + 1, "10.00").await), conflict("purchasedAt"));
+        assert_eq!(code(test.buy("d", "p", NOW, "10.00").await), conflict("customerExternalId"));
         // The content is the same after parsing.
         assert!(test.buy("c", "p", NOW, "10").await.unwrap().replayed);
         assert_eq!(test.customer("c").await.unwrap(), customer, "a replay or a conflict changes nothing");
@@ -83,8 +83,8 @@ async fn refunds_and_adjustments_are_idempotent_too() {
         let first = record(refund("r", "p1", None)).await.unwrap();
         assert_eq!((first.replayed, first.customer.balance, first.awards.len()), (false, 0, 1));
         assert!(record(refund("r", "p1", None)).await.unwrap().replayed);
-        // `null` stands for the total, so naming the total is a replay.
-        assert!(record(refund("r", "p1", Some("10.00"))).await.unwrap().replayed);
+        // `null` stays null: it follows the total if the purchase is edited, and an amount does not.
+        assert_eq!(code(record(refund("r", "p1", Some("10.00"))).await).0, UserErrorCode::IdempotencyConflict);
         assert_eq!(code(record(refund("r", "p1", Some("9.00"))).await).0, UserErrorCode::IdempotencyConflict);
         assert_eq!(code(record(refund("r", "p2", None)).await).0, UserErrorCode::IdempotencyConflict);
         assert_eq!(code(record(refund("s", "p2", Some("10.01"))).await).0, UserErrorCode::RefundTooLarge);

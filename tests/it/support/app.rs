@@ -160,7 +160,11 @@ impl TestApp {
 
     /// Records one purchase in EUR.
     pub(crate) async fn buy(&self, customer: &str, id: &str, at: i64, total: &str) -> Result<Recorded, Error> {
-        let input = purchase_input(customer, id, at, total);
+        self.send(purchase_input(customer, id, at, total)).await
+    }
+
+    /// Records a purchase as a shop sends it.
+    pub(crate) async fn send(&self, input: RecordPurchase) -> Result<Recorded, Error> {
         let mut answers = windfall::app::purchase::record(&self.app, &Self::shop(), vec![(vec![], input)]).await?;
         answers.remove(0)
     }
@@ -221,7 +225,10 @@ pub(crate) fn purchase_input(customer: &str, id: &str, at: i64, total: &str) -> 
         purchased_at: windfall::engine::time::Instant(at).to_string(),
         total: total.to_owned(),
         currency: "EUR".to_owned(),
+        refunded: None,
+        refunded_until: None,
         channel: None,
         lines: None,
+        revision: 0,
     }
 }
