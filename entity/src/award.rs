@@ -24,6 +24,8 @@ pub struct Model {
     pub ordinal: i64,
     /// What the award is worth. If it was declined, what it would have been worth.
     pub points: i64,
+    /// What the goal gave before the caps in points. `None`: the same as `points`.
+    pub points_before_cap: Option<i64>,
     pub status: AwardStatus,
     /// The `purchased_at` of the reaching purchase.
     pub earned_at: i64,

@@ -14,6 +14,7 @@ mod m20261129_000002_lighten_writes;
 mod m20261129_000003_lock_customers_at_once;
 mod m20261129_000004_compact_heads;
 mod m20261130_000001_revise_purchases;
+mod m20261130_000002_cap_points;
 pub mod online;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
@@ -38,6 +39,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000003_lock_customers_at_once::Migration),
             Box::new(m20261129_000004_compact_heads::Migration),
             Box::new(m20261130_000001_revise_purchases::Migration),
+            Box::new(m20261130_000002_cap_points::Migration),
         ]
     }
 }

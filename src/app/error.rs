@@ -231,6 +231,17 @@ impl Check {
         self.errors.extend(other.errors);
     }
 
+    /// Returns the faults that were noted, or adds them to another check that has noted some.
+    pub fn into_faults(self, other: &mut Self) -> Vec<UserError> {
+        if other.is_clean() {
+            return self.errors;
+        }
+        let at = |error: UserError| UserError { path: [other.prefix.as_slice(), &error.path].concat(), ..error };
+        let errors: Vec<UserError> = self.errors.into_iter().map(at).collect();
+        other.errors.extend(errors);
+        Vec::new()
+    }
+
     /// Whether no fault was noted.
     pub fn is_clean(&self) -> bool {
         self.errors.is_empty()

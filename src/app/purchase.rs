@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::App;
 use super::clock::Clock;
 use super::customer::scope;
-use super::error::{Check, Error, UserError, UserErrorCode};
+use super::error::{Check, Error, UserErrorCode};
 use super::reading::page::{Filter, List, Listed, Page, Part, Position, Slice, of_customers};
 use super::recorder::fact::{Fact, MAX_LINES, NewPurchase, Recorded};
 use super::rows::{Kind, any};
@@ -74,13 +74,15 @@ impl RecordPurchase {
     /// Like [`Self::check`], at the current time of the clock. If the clock may be wrong and the only fault is that the purchase
     /// is in the future, fails with [`Error::ClockInDoubt`] instead.
     pub fn check_by(self, clock: &Clock, path: &[String]) -> Result<NewPurchase, Error> {
-        unless_in_doubt(self.check(path, clock.now()), clock)
+        let new = self.check(path, clock.now())?;
+        if !new.ahead.is_empty() && clock.is_in_doubt() { Err(Error::ClockInDoubt) } else { Ok(new) }
     }
 
-    /// Checks everything that can be checked without the database. `path` is the path of the input; the paths of errors begin
+    /// Checks everything that can be checked without the database. Instants that are ahead of `now` are noted in
+    /// [`NewPurchase::ahead`], because a duplicate is recognised before anything is refused. `path` is the path of the input; the paths of errors begin
     /// with it.
     pub fn check(self, path: &[String], now: Instant) -> Result<NewPurchase, Error> {
-        let mut check = Check::at(path);
+        let (mut check, mut ahead) = (Check::at(path), Check::default());
         let external_id = check.external_id(&["externalId"], self.external_id);
         let customer_external_id = check.external_id(&["customerExternalId"], self.customer_external_id);
         let at = check.parsed(&["purchasedAt"], parse_instant(&self.purchased_at), |_| UserErrorCode::Invalid);
@@ -88,14 +90,18 @@ impl RecordPurchase {
             check.fail(&["purchasedAt"], UserErrorCode::OutOfRange, "must not be before 1970");
         }
         if at.is_some_and(|at| at > now.plus(MAX_AHEAD)) {
-            check.fail(&["purchasedAt"], UserErrorCode::PurchasedInFuture, AHEAD);
+            ahead.fail(&["purchasedAt"], UserErrorCode::PurchasedInFuture, AHEAD);
         }
         if !(0..=MAX_EXACT).contains(&self.revision) {
             check.fail(&["revision"], UserErrorCode::OutOfRange, "must be from 0 to 2^53 − 1");
         }
         let currency = check.currency(&["currency"], &self.currency);
         let total = currency.and_then(|currency| check.not_negative(&["total"], currency, &self.total));
-        let sum = sum(&mut check, currency, self.refunded.as_deref(), self.refunded_until.as_deref(), now);
+        let sum = sum(&mut check, currency, self.refunded.as_deref(), self.refunded_until.as_deref());
+        let until = sum.as_ref().and_then(|sum| sum.until);
+        if until.is_some_and(|until| until > now.plus(MAX_AHEAD)) {
+            ahead.fail(&["refundedUntil"], UserErrorCode::Invalid, AHEAD);
+        }
         if let Some(channel) = &self.channel {
             check.text(&["channel"], channel);
         }
@@ -126,7 +132,9 @@ impl RecordPurchase {
             _ => None,
         };
         let (new, revision) = (purchase.zip(customer_external_id), self.revision);
-        let new = new.map(|(purchase, customer_external_id)| NewPurchase { customer_external_id, revision, purchase });
+        let ahead = ahead.into_faults(&mut check);
+        let new =
+            new.map(|(purchase, customer_external_id)| NewPurchase { customer_external_id, revision, purchase, ahead });
         check.finish(new)
     }
 }
@@ -137,30 +145,17 @@ fn sum(
     currency: Option<Currency>,
     refunded: Option<&str>,
     until: Option<&str>,
-    now: Instant,
 ) -> Option<RunningSum> {
     let until = until.and_then(|until| {
         let at = check.parsed(&["refundedUntil"], parse_instant(until), |_| UserErrorCode::Invalid)?;
         if refunded.is_none() {
             check.fail(&["refundedUntil"], UserErrorCode::Invalid, "must not be given without refunded");
         }
-        if at > now.plus(MAX_AHEAD) {
-            check.fail(&["refundedUntil"], UserErrorCode::Invalid, AHEAD);
-        }
         Some(at)
     });
     let (currency, refunded) = (currency?, refunded?);
     let amount = check.not_negative(&["refunded"], currency, refunded)?;
     Some(RunningSum { revision: 0, amount, currency, until, set_revision: 0 })
-}
-
-/// Returns the result of a check. If the clock may be wrong and the only faults are instants ahead of it, the clock is the fault.
-pub(super) fn unless_in_doubt<T>(checked: Result<T, Error>, clock: &Clock) -> Result<T, Error> {
-    let is_ahead = |error: &UserError| error.message == AHEAD;
-    match checked {
-        Err(Error::Refused(errors)) if errors.iter().all(is_ahead) && clock.is_in_doubt() => Err(Error::ClockInDoubt),
-        checked => checked,
-    }
 }
 
 impl PurchaseLine {

@@ -11,7 +11,7 @@ use super::App;
 use super::clock::Clock;
 use super::database::Database;
 use super::error::{Check, Error, UserErrorCode};
-use super::purchase::{AHEAD, MAX_AHEAD, unless_in_doubt};
+use super::purchase::{AHEAD, MAX_AHEAD};
 use super::recorder::fact::{Fact, MAX_LINES, NewRefund, Recorded};
 use super::rows::any;
 use super::stored::history::{self, Lines};
@@ -106,16 +106,17 @@ impl RecordRefund {
         path: &[String],
         purchase: Option<&RefundedPurchase>,
     ) -> Result<NewRefund, Error> {
-        unless_in_doubt(self.check(path, clock.now(), purchase), clock)
+        let new = self.check(path, clock.now(), purchase)?;
+        if !new.ahead.is_empty() && clock.is_in_doubt() { Err(Error::ClockInDoubt) } else { Ok(new) }
     }
 
     fn check(self, path: &[String], now: Instant, purchase: Option<&RefundedPurchase>) -> Result<NewRefund, Error> {
-        let mut check = Check::at(path);
+        let (mut check, mut ahead) = (Check::at(path), Check::default());
         let external_id = check.external_id(&["externalId"], self.external_id);
         let purchase_external_id = check.external_id(&["purchaseExternalId"], self.purchase_external_id);
         let refunded_at = check.parsed(&["refundedAt"], parse_instant(&self.refunded_at), |_| UserErrorCode::Invalid);
         if refunded_at.is_some_and(|at| at > now.plus(MAX_AHEAD)) {
-            check.fail(&["refundedAt"], UserErrorCode::RefundedInFuture, AHEAD);
+            ahead.fail(&["refundedAt"], UserErrorCode::RefundedInFuture, AHEAD);
         }
         let lines = self.lines.unwrap_or_default();
         if lines.len() > MAX_LINES {
@@ -140,11 +141,13 @@ impl RecordRefund {
         };
         let refund = settle(&mut check, path, &purchase.contents()?, self.amount.as_deref(), &lines)?;
         let customer_external_id = purchase.customer_external_id.clone();
+        let ahead = ahead.into_faults(&mut check);
         let new = |refund| NewRefund {
             external_id,
             purchase_external_id,
             customer_external_id,
             refund: Refund { refunded_at, ..refund },
+            ahead,
         };
         check.finish(refund.map(new))
     }

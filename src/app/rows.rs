@@ -230,7 +230,7 @@ pub async fn insert<E: EntityTrait>(
     group.run(db).await
 }
 
-/// Inserts the models whose key does not exist yet, in order. Returns the columns `returning` of the inserted rows.
+/// Inserts the models whose key does not exist yet, in order. The columns `left_out` get their defaults. Returns the columns `returning` of the inserted rows.
 pub async fn insert_new<E: EntityTrait>(
     db: &impl ConnectionTrait,
     models: &[impl Borrow<E::Model>],
@@ -290,7 +290,17 @@ impl WriteGroup {
 
     /// Inserts the models, in order.
     pub fn insert<E: EntityTrait>(&mut self, models: &[impl Borrow<E::Model>], on_conflict: OnConflict) {
-        let (names, rows) = of_models::<E>(self.backend, models, &[]);
+        self.insert_without::<E>(models, &[], on_conflict);
+    }
+
+    /// Inserts the models, in order. The columns `left_out` get their defaults.
+    pub fn insert_without<E: EntityTrait>(
+        &mut self,
+        models: &[impl Borrow<E::Model>],
+        left_out: &[E::Column],
+        on_conflict: OnConflict,
+    ) {
+        let (names, rows) = of_models::<E>(self.backend, models, left_out);
         self.add(rows, |select| insert_sql::<E>(&names, select, on_conflict));
     }
 

@@ -158,5 +158,5 @@ pub async fn budgets(app: &App, campaigns: Vec<CampaignId>) -> Result<HashMap<Ca
 
 /// Whether not even the smallest award of the campaign fits into the budget.
 pub fn is_exhausted(campaign: &Campaign, budget: Option<Budget>) -> bool {
-    budget.is_some_and(|budget| budget.left() < campaign.rule.award.least())
+    budget.is_some_and(|budget| budget.left() < campaign.rule.least_points())
 }

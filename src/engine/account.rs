@@ -1,10 +1,10 @@
 //! What a difference does to a customer's account: which ledger entries are posted, how the sums of the customer change,
 //! and what the budget of the campaign decides.
 //!
-//! Within a difference, reversals come before awards, and both are in award order. The caller keeps the order of customers
+//! Within a difference, and within a commit, reversals come before awards, and both are in award order. The caller keeps the order of customers
 //! and campaigns, locks the budget and stores what this module returns.
 
-use std::ops::{AddAssign, Sub};
+use std::ops::{Add, AddAssign, Sub};
 
 use super::award::Reached;
 use super::budget::{Budget, Decision, DecisionKind};
@@ -52,6 +52,15 @@ impl AddAssign for Totals {
         self.customers += other.customers;
         self.points_standing += other.points_standing;
         self.points_declined += other.points_declined;
+    }
+}
+
+impl Add for Totals {
+    type Output = Self;
+
+    fn add(mut self, other: Self) -> Self {
+        self += other;
+        self
     }
 }
 
@@ -113,6 +122,14 @@ pub struct Effect {
     pub totals: Totals,
 }
 
+impl Effect {
+    /// Notes how the number of the customer's standing awards changed.
+    fn count_standing(&mut self, before: i64, after: i64) {
+        self.totals.awards = after - before;
+        self.totals.customers = i64::from(after > 0) - i64::from(before > 0);
+    }
+}
+
 impl Account {
     /// Adds an entry to the balance and returns its place in the ledger.
     pub fn post(&mut self, points: i64) -> Posted {
@@ -121,32 +138,52 @@ impl Account {
         Posted { sequence: self.entries, balance: self.balance }
     }
 
-    /// Applies the difference of one customer in one campaign. The balance stays as it is; [`Self::post`] changes it when
-    /// the entries are posted.
+    /// Applies the difference of one customer in one campaign: [`Self::take_back`], then [`Self::give`].
     pub fn apply(&mut self, tally: &mut Tally, mut budget: Option<&mut Budget>, diff: &Diff) -> Effect {
+        let taken_back = self.take_back(tally, budget.as_deref_mut(), diff);
+        let given = self.give(tally, budget, diff);
+        Effect {
+            reversals: taken_back.reversals,
+            decisions: [taken_back.decisions, given.decisions].concat(),
+            totals: taken_back.totals + given.totals,
+            ..given
+        }
+    }
+
+    /// Takes back what the awards of a difference lose. If several customers have a difference, this comes first for all of them, so
+    /// that a budget has what it gets back before it decides. The balance stays as it is; [`Self::post`] changes it when the entries
+    /// are posted.
+    pub fn take_back(&mut self, tally: &mut Tally, mut budget: Option<&mut Budget>, diff: &Diff) -> Effect {
         let mut effect = Effect::default();
         let standing_before = tally.standing;
         for taken in taken_back(diff) {
-            self.take_back(&taken, budget.as_deref_mut(), &mut effect);
+            self.lose(&taken, budget.as_deref_mut(), &mut effect);
         }
         for gone in &diff.reversed {
             *(if gone.standing { &mut tally.standing } else { &mut tally.declined }) -= 1;
         }
+        effect.count_standing(standing_before, tally.standing);
+        effect
+    }
+
+    /// Gives what the awards of a difference gain. The balance stays as it is, like in [`Self::take_back`].
+    pub fn give(&mut self, tally: &mut Tally, mut budget: Option<&mut Budget>, diff: &Diff) -> Effect {
+        let mut effect = Effect::default();
+        let standing_before = tally.standing;
         for gained in gained(diff) {
             match gained {
-                Gained::New(reached) => self.give(reached, tally, budget.as_deref_mut(), &mut effect),
+                Gained::New(reached) => self.gain(reached, tally, budget.as_deref_mut(), &mut effect),
                 Gained::Reposted(award, reached) => effect.awards.push(draft(reached.points, award.number, reached)),
                 Gained::More(award, reached, more) => {
                     self.grow(award, reached, more, budget.as_deref_mut(), &mut effect);
                 }
             }
         }
-        effect.totals.awards = tally.standing - standing_before;
-        effect.totals.customers = i64::from(tally.standing > 0) - i64::from(standing_before > 0);
+        effect.count_standing(standing_before, tally.standing);
         effect
     }
 
-    fn take_back(&mut self, taken: &Taken<'_>, budget: Option<&mut Budget>, effect: &mut Effect) {
+    fn lose(&mut self, taken: &Taken<'_>, budget: Option<&mut Budget>, effect: &mut Effect) {
         let Taken { award, points, reposted } = *taken;
         if !award.standing {
             effect.totals.points_declined -= points;
@@ -180,7 +217,7 @@ impl Account {
         effect.decisions.extend(budget.map(|budget| budget.grow(award.number, points)));
     }
 
-    fn give(&mut self, reached: &Reached, tally: &mut Tally, budget: Option<&mut Budget>, effect: &mut Effect) {
+    fn gain(&mut self, reached: &Reached, tally: &mut Tally, budget: Option<&mut Budget>, effect: &mut Effect) {
         self.awards += 1;
         let (number, points) = (self.awards, reached.points);
         let decision = budget.map(|budget| budget.decide(number, points));
@@ -267,7 +304,7 @@ mod tests {
     fn reached(at: i64, points: i64) -> Reached {
         let by = Key { at: Instant(at), external_id: format!("p{at}") };
         let window = Interval { opens: Instant(0), closes: Instant(100) };
-        Reached { evidence_from: by.clone(), by, nth: 1, ordinal: 1, points, window }
+        Reached { evidence_from: by.clone(), by, nth: 1, ordinal: 1, points, points_before_cap: points, window }
     }
 
     fn recorded(number: i64, standing: bool, at: i64, points: i64) -> RecordedAward {

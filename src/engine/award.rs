@@ -129,6 +129,8 @@ pub struct Reached {
     pub ordinal: i64,
     /// Always above 0: an award of zero points does not exist.
     pub points: i64,
+    /// What the goal gave before the caps in points.
+    pub points_before_cap: i64,
     /// Not clipped to the period.
     pub window: Interval,
     /// The first purchase of the evidence; `by` is the last. [`super::evidence`] derives those between the two.

@@ -1,7 +1,7 @@
 //! The difference between recorded and reached awards: which awards stay, move, shrink, grow, are reversed or are new.
 //!
 //! Invariant after the difference is applied: the `STANDING` and `DECLINED` awards are exactly the reached awards, and are
-//! equal to them in points, `earnedAt`, window, ordinal and evidence.
+//! equal to them in points, `earnedAt`, window, ordinal, evidence and `pointsBeforeCap`.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -52,11 +52,18 @@ pub enum How {
     /// The award has this many points more. If it is `STANDING`, an `AWARD` of the difference is posted. A budget does not decide it
     /// again, so growth may exceed the budget.
     Grown(i64),
-    /// Only the `earnedAt`, the window, the ordinal or the evidence changes. Nothing is posted.
+    /// Only the `earnedAt`, the window, the ordinal, the evidence or the points before caps change. Nothing is posted.
     Adjusted,
 }
 
 impl Diff {
+    /// Returns how many points more all awards have after the difference.
+    pub fn points(&self) -> i64 {
+        let changed = self.changed.iter().map(|changed| changed.reached.points - changed.recorded.reached.points);
+        let reversed: i64 = self.reversed.iter().map(|award| award.reached.points).sum();
+        changed.chain(self.awarded.iter().map(|award| award.points)).sum::<i64>() - reversed
+    }
+
     pub fn is_empty(&self) -> bool {
         self.changed.is_empty() && self.reversed.is_empty() && self.awarded.is_empty()
     }

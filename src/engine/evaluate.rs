@@ -12,11 +12,11 @@
 //! Both say what to load and are fed with it, until they ask for nothing more and return their [`Outcome`]. The caller may
 //! load only a part of what they ask for, and then says up to which key the part is complete.
 //!
-//! A fold drops awards beyond the first [`Rule::most_awards`](super::rule::Rule::most_awards) that it reaches, because the
-//! cap on the customer's awards cannot keep them. How many of the others the cap keeps depends on the awards outside the
-//! folded stretch; [`super::cap`] decides that afterwards.
+//! A fold drops awards after the first ones that use up the caps of the customer ([`super::cap`]), because the caps cannot keep
+//! them. What the caps keep of the others depends on the awards outside the folded stretch; [`super::cap`] decides that afterwards.
 
 use super::award::Reached;
+use super::cap::Caps;
 use super::fold::{Fold, Ran};
 use super::purchase::Key;
 use super::rule::{Campaign, Eligible};
@@ -294,7 +294,7 @@ impl<'a> Refold<'a> {
     pub(super) fn search_from(campaign: Campaign<'a>, state: State) -> Self {
         let unloaded = state.last.clone();
         let mut search = Self { searches: true, unloaded, ..Self::onward(campaign, state) };
-        search.fold.most_awards = usize::MAX;
+        search.fold.caps = Caps::NONE;
         search.checkpoint_every(u32::MAX)
     }
 

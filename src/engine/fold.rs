@@ -5,6 +5,7 @@
 //! window of the award. So a fold holds one chunk and what it looks back on, never a whole window.
 
 use super::award::Reached;
+use super::cap::{Caps, Sum};
 use super::evaluate::{CHECKPOINT_EVERY, Tail};
 use super::purchase::Key;
 use super::rule::{Campaign, Eligible};
@@ -23,10 +24,12 @@ pub(super) struct Fold<'a> {
     pub(super) campaign: Campaign<'a>,
     pub(super) checkpoint_every: u32,
     pub(super) tail: Tail,
-    /// The first `most_awards` awards that were reached. Further ones are dropped.
+    /// The first awards that were reached. Those that the caps of the customer cannot keep are dropped.
     pub(super) awards: Vec<Reached>,
-    /// [`Rule::most_awards`](super::rule::Rule::most_awards): the cap on the customer's awards cannot keep more.
-    pub(super) most_awards: usize,
+    /// The caps of the customer.
+    pub(super) caps: Caps,
+    /// The sum over `awards`.
+    kept: Sum,
     pub(super) checkpoints: Vec<State>,
     /// In order: the purchases to fold in and, for a rolling window, the loaded ones before them that still count.
     purchases: Vec<Eligible>,
@@ -48,12 +51,12 @@ pub(super) enum Ran {
 
 impl<'a> Fold<'a> {
     pub(super) fn new(campaign: Campaign<'a>, tail: Tail) -> Self {
-        let most_awards = campaign.rule.most_awards().and_then(|most| usize::try_from(most).ok());
         Self {
             campaign,
             checkpoint_every: CHECKPOINT_EVERY,
             awards: Vec::new(),
-            most_awards: most_awards.unwrap_or(usize::MAX),
+            caps: Caps::of(campaign.rule),
+            kept: Sum::default(),
             checkpoints: Vec::new(),
             purchases: Vec::new(),
             seen_to: None,
@@ -126,8 +129,9 @@ impl<'a> Fold<'a> {
             if let Some(stretch) = self.looks_back(next) {
                 return Ran::Wants(stretch);
             }
+            let before = self.awards.len();
             self.tail.state.step(self.campaign, &self.purchases, next, &mut self.awards);
-            self.awards.truncate(self.most_awards);
+            self.keep(before);
             if self.tail.state.last.as_ref() != Some(&self.purchases[next].key) {
                 continue;
             }
@@ -141,6 +145,17 @@ impl<'a> Fold<'a> {
             }
         }
         Ran::Through
+    }
+
+    /// Keeps the awards from this index on up to the one that uses up the caps.
+    fn keep(&mut self, from: usize) {
+        for at in from..self.awards.len() {
+            if self.caps.are_used_up(self.kept) {
+                self.awards.truncate(at);
+                return;
+            }
+            self.kept += Sum::of([&self.awards[at]]);
+        }
     }
 
     fn is_checkpoint_due(&self) -> bool {

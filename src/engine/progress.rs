@@ -1,5 +1,6 @@
 //! Where a customer stands in a campaign at an instant. Progress bars and countdowns show this.
 
+use super::cap::Sum;
 use super::goal::Goal;
 use super::lookback::{self, Lookback, Need, Step};
 use super::rule::Campaign;
@@ -76,11 +77,12 @@ fn between_occurrences(campaign: Campaign<'_>, at: Instant) -> Option<Interval> 
 }
 
 /// Returns the progress at `at`, an instant inside the period. `lookback` is what [`need`] asked for, and must hold at `at`.
-/// `awards_earned` is the number of the customer's `STANDING` and `DECLINED` awards in the campaign.
+/// `earned` is the sum over the customer's `STANDING` and `DECLINED` awards in the campaign; its points matter only if the rule caps
+/// points.
 pub fn progress(
     campaign: Campaign<'_>,
     tail: &State,
-    awards_earned: i64,
+    earned: Sum,
     lookback: Option<&Lookback>,
     at: Instant,
 ) -> Progress {
@@ -88,16 +90,17 @@ pub fn progress(
     let Campaign { rule, period, .. } = campaign;
     let unused = lookback.and_then(|lookback| lookback.step(at));
     let window = current_window(campaign, state, unused, at);
-    let left = cap(campaign).map(|cap| (cap - awards_earned).max(0));
+    let left = cap(campaign).map(|cap| (cap - earned.awards).max(0));
+    let points_are_used_up = rule.max_points_per_customer.is_some_and(|cap| earned.points >= cap);
     let closed_for_good =
         matches!(rule.window, WindowRule::Timer { reopens: false, .. }) && window.is_none() && state.window.is_some();
     let only_window = rule.window.is_only_one();
-    let full = window.is_some() && window_is_full(campaign, state, window, awards_earned);
+    let full = window.is_some() && window_is_full(campaign, state, window, earned);
     let counted = match window {
         Some(window) => current(campaign, state, unused, window),
         None => run_between(campaign, state, at),
     };
-    let exhausted = left == Some(0) || closed_for_good || (full && only_window);
+    let exhausted = left == Some(0) || points_are_used_up || closed_for_good || (full && only_window);
     let standing = if exhausted {
         Standing::Exhausted
     } else if full {
@@ -124,7 +127,7 @@ pub fn progress(
         target,
         window: window.map(clip),
         next_window: next_window.map(clip),
-        awards_earned,
+        awards_earned: earned.awards,
         awards_left: if exhausted { Some(0) } else { left },
     }
 }
@@ -147,14 +150,16 @@ fn is_in(campaign: Campaign<'_>, state: &State, window: Interval) -> bool {
     state.window.is_some_and(|counted| whole || counted.opens == window.opens)
 }
 
-/// Whether the window can give no further award: its goal does not repeat and is reached, or it has `maxPerWindow` awards.
+/// Whether the window can give no further award: its goal does not repeat and is reached, or its caps are used up.
 /// Windows of a streak are never full: a streak without `repeat` is reached for good or not at all.
-fn window_is_full(campaign: Campaign<'_>, state: &State, window: Option<Interval>, awards_earned: i64) -> bool {
+fn window_is_full(campaign: Campaign<'_>, state: &State, window: Option<Interval>, earned: Sum) -> bool {
     if matches!(campaign.rule.goal, Goal::Streak { .. }) {
         return false;
     }
-    let kept = if campaign.rule.window.is_only_one() { awards_earned } else { state.kept };
-    let capped = campaign.rule.max_per_window.is_some_and(|cap| kept >= i64::from(cap));
+    let in_window = Sum { awards: state.kept, points: state.kept_points };
+    let kept = if campaign.rule.window.is_only_one() { earned } else { in_window };
+    let capped = campaign.rule.max_per_window.is_some_and(|cap| kept.awards >= i64::from(cap))
+        || campaign.rule.max_points_per_window.is_some_and(|cap| kept.points >= cap);
     window.is_some_and(|window| is_in(campaign, state, window)) && (state.done || capped)
 }
 

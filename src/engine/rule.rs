@@ -27,6 +27,12 @@ pub struct Rule {
     pub max_per_customer: Option<i32>,
     /// How many awards of a window are kept at most, at least 1. The first ones in award order are kept.
     pub max_per_window: Option<i32>,
+    /// How many points the awards of a customer have at most, at least 1. The award that exceeds them gets what is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_points_per_customer: Option<i64>,
+    /// How many points the awards of a window have at most, at least 1. The award that exceeds them gets what is left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_points_per_window: Option<i64>,
     /// How long after the end late purchases and refunds still count.
     pub lateness: IsoDuration,
     /// How long points are pending after `earnedAt`.
@@ -115,11 +121,14 @@ pub struct Eligible {
 }
 
 impl Rule {
-    /// Returns the cap on all awards of a customer, if there is one: `maxPerCustomer` or, if the customer can have only one
-    /// window, the lower of `maxPerCustomer` and `maxPerWindow`.
-    pub fn most_awards(&self) -> Option<i64> {
-        let per_window = self.max_per_window.filter(|_| self.window.is_only_one());
-        self.max_per_customer.into_iter().chain(per_window).min().map(i64::from)
+    /// Whether a cap may give an award fewer points than its goal does.
+    pub const fn caps_points(&self) -> bool {
+        self.max_points_per_customer.is_some() || self.max_points_per_window.is_some()
+    }
+
+    /// Returns the fewest points that an award can have.
+    pub const fn least_points(&self) -> i64 {
+        if self.caps_points() { 1 } else { self.award.least() }
     }
 
     /// Whether what a purchase contributes depends on its lines.
@@ -338,6 +347,8 @@ pub fn faults(rule: &Rule, period: &Period) -> Vec<Fault> {
     }
     range(rule.max_per_customer.is_none_or(|cap| cap >= 1), &["maxPerCustomer"], ONE);
     range(rule.max_per_window.is_none_or(|cap| cap >= 1), &["maxPerWindow"], ONE);
+    range(rule.max_points_per_customer.is_none_or(|cap| cap >= 1), &["maxPointsPerCustomer"], ONE);
+    range(rule.max_points_per_window.is_none_or(|cap| cap >= 1), &["maxPointsPerWindow"], ONE);
     range(span(&rule.lateness), &["lateness"], SPAN);
     range(rule.hold_for.as_ref().is_none_or(span), &["holdFor"], SPAN);
     range(rule.expires_after.as_ref().is_none_or(span), &["expiresAfter"], SPAN);
@@ -354,7 +365,7 @@ fn unsupported(rule: &Rule) -> Vec<Fault> {
         Goal::Spend { at_least, repeat: true } => at_least < rule.currency.minor_per_major(),
         _ => false,
     };
-    let rules: [(bool, &'static [&'static str], &'static str); 6] = [
+    let rules: [(bool, &'static [&'static str], &'static str); 8] = [
         (
             rolling && (streak || rule.goal.repeats()),
             &["goal"],
@@ -366,11 +377,21 @@ fn unsupported(rule: &Rule) -> Vec<Fault> {
             "a rolling window cannot be combined with maxPerWindow",
         ),
         (
+            rolling && rule.max_points_per_window.is_some(),
+            &["maxPointsPerWindow"],
+            "a rolling window cannot be combined with maxPointsPerWindow",
+        ),
+        (
             streak && !rolling && !matches!(rule.window, WindowRule::Calendar(_) | WindowRule::Recurring(_)),
             &["goal"],
             "a streak requires a calendar or recurring window",
         ),
         (streak && rule.max_per_window.is_some(), &["maxPerWindow"], "a streak cannot be combined with maxPerWindow"),
+        (
+            streak && rule.max_points_per_window.is_some(),
+            &["maxPointsPerWindow"],
+            "a streak cannot be combined with maxPointsPerWindow",
+        ),
         (small_repeat, &["goal", "spend", "amount"], "a spend goal with repeat requires at least one major unit"),
         (per_unit, &["award"], "points per unit require the goal everyPurchase"),
     ];

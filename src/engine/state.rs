@@ -7,8 +7,8 @@
 //! see [`super::evaluate`]).
 //!
 //! The number of the customer's awards is not part of the state: one more early award would keep two folds from ever
-//! meeting again. So the state applies `maxPerWindow` only if a customer can have several windows. [`super::cap`] applies
-//! `maxPerCustomer`, and `maxPerWindow` for all other campaigns, to what the fold reached.
+//! meeting again. So the state applies the caps of a window only if a customer can have several windows. [`super::cap`] applies
+//! the caps of a customer, and those of a window for all other campaigns, to what the fold reached.
 
 use std::collections::BTreeMap;
 
@@ -59,6 +59,10 @@ pub struct State {
     /// several windows.
     #[serde(rename = "k", skip_serializing_if = "is_zero")]
     pub kept: i64,
+    /// The points of the awards of this window that its caps kept. Counted only if the rule has `maxPointsPerWindow` and a customer
+    /// can have several windows.
+    #[serde(rename = "g", skip_serializing_if = "is_zero")]
+    pub kept_points: i64,
     /// Whether a goal without `repeat` was reached in this window; for a streak, in the campaign. False for rolling windows.
     #[serde(rename = "x", skip_serializing_if = "std::ops::Not::not")]
     pub done: bool,
@@ -285,7 +289,7 @@ impl State {
         }
     }
 
-    /// Adds one award, if it has points and the cap on its window keeps it.
+    /// Adds one award, if it has points and the caps on its window keep it.
     fn award(
         &mut self,
         campaign: Campaign<'_>,
@@ -295,8 +299,8 @@ impl State {
         awards: &mut Vec<Reached>,
     ) {
         let rule = campaign.rule;
-        let points = purchase.points;
-        if points == 0 {
+        let points_before_cap = purchase.points;
+        if points_before_cap == 0 {
             return;
         }
         // A number on which no award or cap depends is not counted: it would keep two folds from meeting again.
@@ -307,16 +311,21 @@ impl State {
                 self.ordinal
             }
         };
-        if let Some(cap) = rule.max_per_window.filter(|_| !rule.window.is_only_one()) {
-            if self.kept >= i64::from(cap) {
+        let mut points = points_before_cap;
+        if !rule.window.is_only_one() {
+            let left = rule.max_points_per_window.map_or(points, |most| most - self.kept_points);
+            if left <= 0 || rule.max_per_window.is_some_and(|most| self.kept >= i64::from(most)) {
                 return;
             }
-            self.kept += 1;
+            points = points.min(left);
+            self.kept += i64::from(rule.max_per_window.is_some());
+            self.kept_points += if rule.max_points_per_window.is_some() { points } else { 0 };
         }
         let at = purchase.key.at;
         let window = self.window.unwrap_or(Interval { opens: evidence_from.at, closes: at });
         let nth = i32::try_from(nth).unwrap_or(i32::MAX);
-        awards.push(Reached { by: purchase.key.clone(), nth, ordinal, points, window, evidence_from });
+        let by = purchase.key.clone();
+        awards.push(Reached { by, nth, ordinal, points, points_before_cap, window, evidence_from });
     }
 }
 

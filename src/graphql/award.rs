@@ -18,7 +18,7 @@ use crate::app::error::Error;
 use crate::app::model;
 use crate::app::reading::evidence;
 use crate::app::reading::page::PageArgs;
-use crate::app::stored::award::window;
+use crate::app::stored::award::{points_before_cap, window};
 use crate::engine::time::Instant;
 
 /// One time that a customer reached the goal of a campaign, with its points and its evidence.
@@ -59,6 +59,11 @@ impl Award {
     /// `REVERSED` award, the points that it had last.
     async fn points(&self) -> Points {
         Points(self.0.points)
+    }
+
+    /// What the goal gave before the caps in points (`maxPointsPerWindow`, `maxPointsPerCustomer`) left less of it.
+    async fn points_before_cap(&self) -> Points {
+        Points(points_before_cap(&self.0))
     }
 
     /// Whether the points of the award are in the ledger.

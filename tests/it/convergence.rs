@@ -74,7 +74,7 @@ fn fact(fact: &oracle::generate::Fact, customer: usize) -> Fact {
         oracle::generate::Fact::Purchase { external_id, content } => {
             let customer_external_id = ExternalId::stored(name(owner(customer, content.customer)));
             let (revision, purchase) = (content.revision, convert::content(&own(external_id, customer), content));
-            Fact::Purchase(NewPurchase { customer_external_id, revision, purchase })
+            Fact::Purchase(NewPurchase { customer_external_id, revision, purchase, ahead: Vec::new() })
         }
         oracle::generate::Fact::Refund { of, refund } => Fact::Refund(NewRefund {
             external_id: ExternalId::stored(own(&refund.external_id, customer)),
@@ -82,6 +82,7 @@ fn fact(fact: &oracle::generate::Fact, customer: usize) -> Fact {
             // The purchase may belong to another customer by now.
             customer_external_id: ExternalId::stored(name(customer)),
             refund: convert::refund(refund),
+            ahead: Vec::new(),
         }),
     }
 }

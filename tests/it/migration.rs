@@ -172,7 +172,7 @@ async fn what_was_recorded_before_revisions_keeps_its_awards_and_its_meaning() {
             async |test: &TestApp| (test.awards("ada").await, test.ledger("ada").await, test.customer("ada").await);
         let before = everything(&test).await;
         let tx = test.app.database.begin().await.unwrap();
-        Migrator::down(&tx, Some(1)).await.unwrap();
+        Migrator::down(&tx, Some(2)).await.unwrap();
         tx.commit().await.unwrap();
         let amounts = "SELECT CAST(SUM(amount) AS bigint) AS sum FROM refund";
         let db = test.app.database.read();

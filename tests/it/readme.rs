@@ -9,6 +9,9 @@ use std::time::Duration;
 
 use serde_json::json;
 use windfall::app::campaign::input::CampaignInput;
+use windfall::app::purchase::{PurchaseLine, RecordPurchase};
+
+use crate::support::app::{DAY, Engine, NOW, TestApp, purchase_input};
 
 fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -116,6 +119,69 @@ fn its_campaigns_are_legal() {
     }
     for window in ["campaign", "calendar", "recurring", "session", "timer", "rolling"] {
         assert!(windows.iter().any(|shown| shown == window), "{window}");
+    }
+}
+
+/// The rows of the table of rules: the input of a campaign, the purchases, and the points.
+fn rules() -> Vec<[String; 3]> {
+    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    let rows = readme.lines().skip_while(|line| !line.starts_with("| rule | `input` |")).skip(2);
+    let cells = |line: &str| -> Vec<String> {
+        line.split(" | ").map(|cell| cell.trim_matches([' ', '|']).to_owned()).collect()
+    };
+    rows.take_while(|line| line.starts_with('|'))
+        .map(|line| {
+            let [_, input, purchases, points] = &cells(line)[..] else { panic!("{line}") };
+            [input.trim_matches('`').to_owned(), purchases.clone(), points.clone()]
+        })
+        .collect()
+}
+
+/// Reads a purchase such as `2 Nov 10:00: 4 coffee 12.00, mugs 4.40`.
+fn purchase(text: &str, id: &str) -> RecordPurchase {
+    let (when, articles) = text.split_once(": ").unwrap();
+    let [day, "Nov", time] = when.split(' ').collect::<Vec<_>>()[..] else { panic!("{when}") };
+    let line = |article: &str| {
+        let (quantity, category, amount) = match article.split(' ').collect::<Vec<_>>()[..] {
+            [category, amount] => (1, category, amount),
+            [quantity, category, amount] => (quantity.parse().unwrap(), category, amount),
+            _ => panic!("{article}"),
+        };
+        PurchaseLine {
+            sku: category.to_owned(),
+            category: Some(category.to_owned()),
+            quantity,
+            amount: amount.to_owned(),
+        }
+    };
+    let lines: Vec<PurchaseLine> = articles.split(", ").map(line).collect();
+    let cents = |line: &PurchaseLine| line.amount.replace('.', "").parse::<u64>().unwrap();
+    let total: u64 = lines.iter().map(cents).sum();
+    RecordPurchase {
+        purchased_at: format!("2026-11-{day:0>2}T{time}:00Z"),
+        lines: Some(lines),
+        ..purchase_input("ada", id, 0, &format!("{}.{:02}", total / 100, total % 100))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn its_rules_give_the_points_that_it_shows() {
+    let rules = rules();
+    assert_eq!(rules.len(), 7);
+    for [input, purchases, points] in rules {
+        let test = TestApp::start(Engine::Sqlite).await;
+        test.set_now(NOW + 30 * DAY);
+        let mut campaign = json!({
+            "name": "a rule", "startsAt": "2026-11-01T00:00:00Z", "currency": "EUR", "window": { "campaign": "WHOLE" },
+            "goal": { "everyPurchase": "EACH" },
+        });
+        let input: serde_json::Value = serde_json::from_str(&input).unwrap();
+        campaign.as_object_mut().unwrap().extend(input.as_object().unwrap().clone());
+        test.campaign(campaign).await;
+        for (number, text) in purchases.split("; ").enumerate() {
+            test.send(purchase(text, &number.to_string())).await.unwrap();
+        }
+        assert_eq!(test.customer("ada").await.unwrap().balance.to_string(), points, "{input}");
     }
 }
 

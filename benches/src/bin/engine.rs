@@ -79,6 +79,8 @@ fn rules() -> anyhow::Result<[Rule; 4]> {
             award,
             max_per_customer: None,
             max_per_window: None,
+            max_points_per_customer: None,
+            max_points_per_window: None,
             lateness: IsoDuration::parse("P30D")?,
             hold_for: None,
             expires_after: None,

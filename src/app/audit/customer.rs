@@ -111,6 +111,7 @@ impl<'a> Records<'a> {
             recorded: Vec::new(),
             standing: 0,
             declined: 0,
+            points: 0,
             has_checkpoints: false,
         });
         let mut audit = Audit { records: self, row, found, campaigns: campaigns.collect(), stands: Stands::new() };
@@ -140,6 +141,8 @@ struct OneCampaign<'a> {
     standing: i64,
     /// The number of recorded DECLINED awards so far.
     declined: i64,
+    /// The points of both so far.
+    points: i64,
     /// Whether a checkpoint is recorded.
     has_checkpoints: bool,
 }
@@ -234,6 +237,7 @@ impl Audit<'_, '_, '_> {
             AwardStatus::Declined => campaign.declined += 1,
             AwardStatus::Reversed => return None,
         }
+        campaign.points += row.points;
         Some((at, awards::recorded(row).reached))
     }
 
@@ -273,7 +277,7 @@ impl Audit<'_, '_, '_> {
             self.found.note(None, what, self.row.head.escape_ascii().to_string(), expected);
             Running::default()
         });
-        for OneCampaign { fold, standing, declined, has_checkpoints, .. } in &self.campaigns {
+        for OneCampaign { fold, standing, declined, points, has_checkpoints, .. } in &self.campaigns {
             if !fold.campaign.counts() {
                 continue;
             }
@@ -288,6 +292,9 @@ impl Audit<'_, '_, '_> {
             }
             self.found.compare(Some(fold.campaign), "standing awards", recorded.standing_awards, *standing);
             self.found.compare(Some(fold.campaign), "declined awards", recorded.declined_awards, *declined);
+            if fold.campaign.rule.caps_points() {
+                self.found.compare(Some(fold.campaign), "points of awards", recorded.points, *points);
+            }
         }
     }
 }
@@ -328,8 +335,9 @@ fn none() -> String {
 
 fn show(award: &Reached) -> String {
     format!(
-        "{} points, earned at {}, window {} to {}, ordinal {}, evidence from {} at {}",
+        "{} of {} points, earned at {}, window {} to {}, ordinal {}, evidence from {} at {}",
         award.points,
+        award.points_before_cap,
         award.by.at,
         award.window.opens,
         award.window.closes,

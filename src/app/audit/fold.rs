@@ -7,6 +7,7 @@ use super::history::History;
 use crate::app::campaign::set::Campaign;
 use crate::app::error::Error;
 use crate::engine::award::Reached;
+use crate::engine::cap::Caps;
 use crate::engine::purchase::{Key, Purchase};
 use crate::engine::rule::Eligible;
 use crate::engine::state::{State, too_old};
@@ -23,10 +24,10 @@ pub(super) struct Fold<'a> {
     /// Purchases after this key are not folded, because the customer has not been evaluated for them yet. `None`: all are folded.
     up_to: Option<Key>,
     pub(super) state: State,
-    /// The awards that were reached since the caller took them last, and that the cap of the customer leaves.
+    /// The awards that were reached since the caller took them last, and that the caps of the customer leave.
     pub(super) reached: Vec<Reached>,
-    /// How many further awards the cap of the customer leaves.
-    left: usize,
+    /// What is left of the caps of the customer.
+    left: Caps,
     lookback: Lookback<'a>,
 }
 
@@ -44,16 +45,14 @@ impl<'a> Fold<'a> {
     /// `None` if the evaluation is complete.
     pub(super) fn new(snapshot: &'a DatabaseTransaction, campaign: &'a Campaign, up_to: Option<Key>) -> Self {
         let (state, lookback) = (State::default(), Lookback::default());
-        let most = campaign.rule.most_awards().and_then(|most| usize::try_from(most).ok());
-        Self { campaign, snapshot, up_to, state, reached: Vec::new(), left: most.unwrap_or(usize::MAX), lookback }
+        Self { campaign, snapshot, up_to, state, reached: Vec::new(), left: Caps::of(&campaign.rule), lookback }
     }
 
     /// Folds the next purchase of the customer, and adds the awards that it reached to `reached`.
     pub(super) async fn step(&mut self, customer: CustomerId, purchase: &Purchase) -> Result<(), Error> {
         let before = self.reached.len();
         self.fold(customer, purchase).await?;
-        self.reached.truncate(before.saturating_add(self.left));
-        self.left -= self.reached.len() - before;
+        self.left.keep(&mut self.reached, before);
         Ok(())
     }
 

@@ -40,6 +40,11 @@ pub struct CampaignInput {
     pub max_per_customer: Option<i32>,
     #[serde(default)]
     pub max_per_window: Option<i32>,
+    // What earlier releases did not know is left out if it is not given, so that requests from before are recognised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_points_per_customer: Option<i64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_points_per_window: Option<i64>,
     #[serde(default)]
     pub budget: Option<i64>,
     #[serde(default = "default_lateness")]
@@ -209,6 +214,8 @@ pub struct CampaignUpdate {
     pub award: Option<Option<AwardInput>>,
     pub max_per_customer: Option<Option<i32>>,
     pub max_per_window: Option<Option<i32>>,
+    pub max_points_per_customer: Option<Option<i64>>,
+    pub max_points_per_window: Option<Option<i64>>,
     pub budget: Option<Option<i64>>,
     pub lateness: Option<Option<String>>,
     pub hold_for: Option<Option<String>>,
@@ -275,6 +282,8 @@ impl CampaignInput {
                 award: award?,
                 max_per_customer: self.max_per_customer,
                 max_per_window: self.max_per_window,
+                max_points_per_customer: self.max_points_per_customer,
+                max_points_per_window: self.max_points_per_window,
                 lateness: lateness?,
                 hold_for: hold_for.flatten(),
                 expires_after: expires_after.flatten(),
@@ -331,6 +340,8 @@ impl CampaignInput {
             },
             max_per_customer: rule.max_per_customer,
             max_per_window: rule.max_per_window,
+            max_points_per_customer: rule.max_points_per_customer,
+            max_points_per_window: rule.max_points_per_window,
             budget: campaign.budget_limit,
             lateness: rule.lateness.as_str().to_owned(),
             hold_for: rule.hold_for.as_ref().map(|span| span.as_str().to_owned()),
@@ -353,6 +364,8 @@ impl CampaignInput {
             ("award", a.rule.award != b.rule.award),
             ("maxPerCustomer", a.rule.max_per_customer != b.rule.max_per_customer),
             ("maxPerWindow", a.rule.max_per_window != b.rule.max_per_window),
+            ("maxPointsPerCustomer", a.rule.max_points_per_customer != b.rule.max_points_per_customer),
+            ("maxPointsPerWindow", a.rule.max_points_per_window != b.rule.max_points_per_window),
             ("lateness", a.rule.lateness != b.rule.lateness),
             ("holdFor", a.rule.hold_for != b.rule.hold_for),
             ("expiresAfter", a.rule.expires_after != b.rule.expires_after),
@@ -389,6 +402,8 @@ impl CampaignUpdate {
         required(&mut check, "award", &mut input.award, self.award);
         optional(&mut input.max_per_customer, self.max_per_customer);
         optional(&mut input.max_per_window, self.max_per_window);
+        optional(&mut input.max_points_per_customer, self.max_points_per_customer);
+        optional(&mut input.max_points_per_window, self.max_points_per_window);
         optional(&mut input.budget, self.budget);
         required(&mut check, "lateness", &mut input.lateness, self.lateness);
         optional(&mut input.hold_for, self.hold_for);

@@ -82,14 +82,18 @@ async fn accept_purchases(
     verdicts: &mut [Verdict],
     owners: &mut HashMap<String, CustomerId>,
 ) -> Result<Result<(), Unlocked>, Error> {
-    let mut rows = Vec::with_capacity(sent.len());
-    for (_, new) in &sent {
+    let mut row_of = |new: &NewPurchase| -> Result<purchase::Model, Error> {
         let customer = locked(customers, &new.customer_external_id)?;
         let (id, version) = (customer.row.id, customer.next_version());
-        rows.push(purchases::to_row(new, id, batch.now, batch.campaigns.revision.number, version)?);
-    }
+        purchases::to_row(new, id, batch.now, batch.campaigns.revision.number, version)
+    };
+    let (ahead, sent): (Vec<_>, Vec<_>) = sent.into_iter().partition(|(_, new)| !new.ahead.is_empty());
+    let rows = sent.iter().map(|(_, new)| row_of(new)).collect::<Result<Vec<_>, _>>()?;
+    let ahead_rows = ahead.iter().map(|(_, new)| row_of(new)).collect::<Result<Vec<_>, _>>()?;
     let key = purchase::Column::ExternalId;
-    let mut inserted = insert_once::<purchase::Entity>(batch, key, |row| &row.external_id, Vec::new(), &rows).await?;
+    let mut inserted =
+        insert_once::<purchase::Entity>(batch, key, |row| &row.external_id, unused_columns(&rows), Vec::new(), &rows)
+            .await?;
     let mut again = Vec::new();
     let mut stored = BTreeMap::new();
     let mut new_ids = HashSet::new();
@@ -108,6 +112,21 @@ async fn accept_purchases(
             None => return Err(Error::Internal("a purchase was neither inserted nor found".to_owned())),
         }
     }
+    if !ahead.is_empty() {
+        let named = any(batch.backend(), key, ahead_rows.iter().map(|row| row.external_id.clone()));
+        for row in purchase::Entity::find().filter(named).all(batch.tx).await? {
+            let is_new = new_ids.contains(row.external_id.as_str());
+            stored.entry(row.external_id.clone()).or_insert((row, is_new));
+        }
+    }
+    for ((index, new), row) in ahead.into_iter().zip(&ahead_rows) {
+        if stored.contains_key(&row.external_id) {
+            again.push(Again { index, new, row });
+        } else {
+            verdicts[index] = Verdict::Refused(Refusal { errors: new.ahead.clone() });
+        }
+    }
+    again.sort_by_key(|again| again.index);
     if again.is_empty() {
         return Ok(Ok(()));
     }
@@ -117,6 +136,13 @@ async fn accept_purchases(
     }
     owners.extend(revise(batch, again, stored, customers, verdicts).await?);
     Ok(Ok(()))
+}
+
+/// Returns the columns in which none of the rows has a value: those of revisions, which most shops never send.
+fn unused_columns(rows: &[purchase::Model]) -> &'static [purchase::Column] {
+    use purchase::Column::{Refunded, RefundedRevision, RefundedUntil, Revision};
+    let is_plain = |row: &purchase::Model| row.revision == 0 && row.refunded.is_none();
+    if rows.iter().all(is_plain) { &[Revision, Refunded, RefundedUntil, RefundedRevision] } else { &[] }
 }
 
 /// Returns the customers of these purchases that are not locked.
@@ -167,6 +193,12 @@ async fn accept_refunds(
     };
     let stored = load_refunds(batch, &sent).await?;
     let totals = load_totals(batch, &sent, &stored, &refunded).await?;
+    let (ahead, sent): (Vec<_>, Vec<_>) = sent.into_iter().partition(|(_, new)| {
+        !new.ahead.is_empty() && !stored.iter().any(|stored| *stored.external_id == *new.external_id)
+    });
+    for (index, new) in ahead {
+        verdicts[index] = Verdict::Refused(Refusal { errors: new.ahead.clone() });
+    }
     let admitted = within_limit(sent.iter().map(|(_, refund)| *refund), &stored);
     let mut accepted = Vec::with_capacity(sent.len());
     let mut rows = Vec::with_capacity(sent.len());
@@ -185,7 +217,7 @@ async fn accept_refunds(
         }
     }
     let key = refund::Column::ExternalId;
-    let mut inserted = insert_once::<refund::Entity>(batch, key, |row| &row.external_id, stored, &rows).await?;
+    let mut inserted = insert_once::<refund::Entity>(batch, key, |row| &row.external_id, &[], stored, &rows).await?;
     for ((index, new), row) in accepted.into_iter().zip(&rows) {
         match inserted.claim(&row.external_id) {
             Some(Insertion::New) => locked(customers, owner_of(new)?)?.refunds.push(row.clone()),
@@ -286,7 +318,7 @@ async fn accept_adjustments(
         }
     }
     let key = idempotency_key::Column::Key;
-    let mut inserted = insert_once::<idempotency_key::Entity>(batch, key, |row| &row.key, stored, &rows).await?;
+    let mut inserted = insert_once::<idempotency_key::Entity>(batch, key, |row| &row.key, &[], stored, &rows).await?;
     for ((index, adjustment), row) in accepted.into_iter().zip(&rows) {
         match inserted.claim(&row.key) {
             Some(Insertion::New) => {

@@ -19,6 +19,7 @@ use crate::app::campaign::set::Campaign;
 use crate::app::error::Error;
 use crate::app::stored::award as awards;
 use crate::app::stored::running::CampaignState;
+use crate::engine::cap::Sum;
 use crate::engine::diff::{Diff, diff};
 use crate::engine::evaluate::{Change, Outcome, Plan, Refold, plan};
 use crate::engine::purchase::Key;
@@ -35,6 +36,8 @@ pub(super) struct Evaluated {
     pub(super) outcome: Box<Outcome>,
     /// The rows of recorded awards whose points a repair has corrected.
     pub(super) restored: Vec<award::Model>,
+    /// The sum over the reached awards of the folded stretch. For a repair, that is the whole campaign.
+    pub(super) reached: Sum,
     /// The key up to which the history is now evaluated. `None` if all of it is.
     pub(super) mark: Option<Key>,
     /// The customer is evaluated in this campaign for the first time.
@@ -67,7 +70,7 @@ pub(super) async fn evaluate(
     }
     let mut folded: Vec<Folded<'_>> = jobs.into_iter().map(finish).collect();
     // Nothing is recorded where the running state counts no award.
-    folded.iter_mut().filter(|one| one.recorded_in_all(customers) == 0).for_each(|one| one.unloaded = None);
+    folded.iter_mut().filter(|one| one.recorded_in_all(customers).awards == 0).for_each(|one| one.unloaded = None);
     load_recorded(batch, &mut folded).await?;
     capping::cap(batch, customers, &mut folded).await?;
     let repaired = |name: &str| customers.get(name).is_some_and(|customer| customer.repair.is_some());
@@ -82,12 +85,13 @@ pub(super) async fn evaluate(
 fn compare(repair: bool, folded: Folded<'_>) -> Evaluated {
     let Folded { customer, campaign, mut outcome, recorded: mut rows, .. } = folded;
     let restored = if repair { restore_points(&mut rows, &outcome.awards) } else { Vec::new() };
+    let reached = Sum::of(&outcome.awards);
     let recorded = rows.iter().map(awards::recorded).collect();
     let timed = campaign.rule.hold_for.is_some() || campaign.rule.expires_after.is_some();
     let diff = diff(recorded, std::mem::take(&mut outcome.awards), timed);
     let recorded = rows.into_iter().map(|row| (row.number, row)).collect();
     let (customer, campaign) = (customer.to_owned(), Arc::clone(campaign));
-    Evaluated { customer, campaign, diff, recorded, outcome, restored, mark: None, first: false }
+    Evaluated { customer, campaign, diff, recorded, outcome, restored, reached, mark: None, first: false }
 }
 
 /// For each job, [`Evaluated::mark`] and [`Evaluated::first`].

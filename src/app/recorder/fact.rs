@@ -70,6 +70,8 @@ pub struct NewPurchase {
     pub revision: i64,
     /// The purchase, without refunds. `sums` contains the running sum that this content states, if it states one.
     pub purchase: Purchase,
+    /// Why the content is refused unless it is recorded already: instants that are ahead of the clock. Usually empty.
+    pub ahead: Vec<UserError>,
 }
 
 impl NewPurchase {
@@ -93,6 +95,8 @@ pub struct NewRefund {
     pub customer_external_id: ExternalId,
     /// The part that the engine uses.
     pub refund: Refund,
+    /// Why the refund is refused unless it is recorded already: an instant that is ahead of the clock. Usually empty.
+    pub ahead: Vec<UserError>,
 }
 
 impl NewRefund {

@@ -11,7 +11,9 @@ use super::touched::{Batch, Customers};
 use crate::app::campaign::set::Campaign;
 use crate::app::error::Error;
 use crate::app::rows::join_each;
+use crate::app::stored::running::CampaignState;
 use crate::app::stored::stretches::{Ends, INDEX, Stored, Stretches, index, lies_in};
+use crate::engine::cap::Sum;
 use crate::engine::evaluate::Outcome;
 use crate::engine::purchase::Key;
 use crate::engine::stretch::Stretch;
@@ -32,10 +34,15 @@ pub(super) struct Folded<'a> {
 }
 
 impl Folded<'_> {
-    /// Returns the number of awards that the customer has in the whole campaign according to the running state.
-    pub(super) fn recorded_in_all(&self, customers: &Customers) -> usize {
+    /// Returns the sum over the awards that the customer has in the whole campaign according to the running state.
+    pub(super) fn recorded_in_all(&self, customers: &Customers) -> Sum {
         let standing = customers.get(self.customer).and_then(|customer| customer.running.get(self.campaign.id()));
-        standing.map_or(0, |standing| usize::try_from(standing.reached()).unwrap_or_default())
+        standing.map(CampaignState::reached).unwrap_or_default()
+    }
+
+    /// Returns the sum over the recorded awards of the stretch.
+    pub(super) fn recorded_in_stretch(&self) -> Sum {
+        self.recorded.iter().fold(Sum::default(), |sum, row| sum + Sum { awards: 1, points: row.points })
     }
 }
 

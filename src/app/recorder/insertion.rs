@@ -41,11 +41,13 @@ impl<M> Inserted<'_, M> {
 }
 
 /// Inserts the first row of each key that is not stored. The rows are inserted in the order of their keys, so that writers cannot
-/// deadlock. `known` are rows that the caller has already read. `key_of` returns the value of the column `key`.
+/// deadlock. The columns `left_out` get their defaults. `known` are rows that the caller has already read. `key_of` returns the value
+/// of the column `key`.
 pub(super) async fn insert_once<'a, E: EntityTrait>(
     batch: &Batch<'_>,
     key: E::Column,
     key_of: fn(&E::Model) -> &str,
+    left_out: &[E::Column],
     known: Vec<E::Model>,
     rows: &'a [E::Model],
 ) -> Result<Inserted<'a, E::Model>, Error> {
@@ -57,7 +59,7 @@ pub(super) async fn insert_once<'a, E: EntityTrait>(
     }
     let models: Vec<&E::Model> = new.values().copied().collect();
     let mut inserted = HashMap::with_capacity(models.len());
-    for row in insert_new::<E>(batch.tx, &models, &[], key.as_str()).await? {
+    for row in insert_new::<E>(batch.tx, &models, left_out, key.as_str()).await? {
         let key: String = row.try_get("", key.as_str())?;
         inserted.extend(new.remove_entry(key.as_str()).map(|(key, row)| (key, (row, false))));
     }

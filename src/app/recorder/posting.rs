@@ -1,10 +1,10 @@
 //! Writes the difference of a batch. Only this module posts ledger entries and decides what budgets give. (`repair` restores the
 //! statuses of awards before that, and `app::campaign` sets the limits of budgets.)
 //!
-//! The order within a commit is fixed: customers by external id, campaigns in activation order, reversals before awards, awards
+//! The order within a commit is fixed: all reversals before all awards, customers by external id, campaigns in activation order, awards
 //! in award order. Budgets are locked last, in the order of campaign ids, when everything else is known.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use entity::{
@@ -15,12 +15,13 @@ use sea_orm::{EntityTrait, QueryFilter};
 
 use super::evaluation::Evaluated;
 use super::touched::{Batch, Customers, Touched, lock_in_order};
+use crate::app::campaign::set::Campaign;
 use crate::app::error::Error;
 use crate::app::rows::{OnConflict, WriteGroup, any, delete, update};
 use crate::app::stored::stretches::{Ends, Stored, Stretches, lies_in};
 use crate::app::stored::{award as awards, budget as budgets, campaign_stat as stats, checkpoint as checkpoints};
-use crate::engine::account::{Draft, Given, Totals};
-use crate::engine::budget::Decision;
+use crate::engine::account::{Account, Draft, Effect, Given, Tally, Totals};
+use crate::engine::budget::{Budget, Decision};
 use crate::engine::diff::{Changed, How};
 use crate::engine::evaluate::{Outcome, Tail};
 use crate::engine::purchase::Key;
@@ -40,13 +41,22 @@ pub(super) async fn post(
     move_awards(batch, customers, &mut evaluated).await?;
     let budgets = lock_budgets(batch, &evaluated).await?;
     let mut posting = Posting { batch, budgets, writes: Writes::new(batch) };
-    let mut evaluated: VecDeque<Evaluated> = evaluated.into();
-    for (name, customer) in customers.iter_mut() {
-        let mut drafts = Drafts::default();
-        while let Some(next) = evaluated.pop_front_if(|next| next.customer == *name) {
-            posting.apply(customer, next, &mut drafts)?;
+    let mut drafts: HashMap<String, Drafts> = HashMap::new();
+    // All customers give back before any gets something, so that a budget has what it gets back before it decides.
+    for one in &mut evaluated {
+        let Some(customer) = customers.get_mut(&one.customer) else { continue };
+        posting.keep(customer, one)?;
+        if !one.diff.is_empty() {
+            posting.take_back(customer, one, drafts.entry(one.customer.clone()).or_default());
         }
-        posting.close(customer, drafts);
+    }
+    for one in evaluated.into_iter().filter(|one| !one.diff.is_empty()) {
+        let Some(customer) = customers.get_mut(&one.customer) else { continue };
+        let drafts = drafts.entry(one.customer.clone()).or_default();
+        posting.give(customer, one, drafts);
+    }
+    for (name, customer) in customers.iter_mut() {
+        posting.close(customer, drafts.remove(name).unwrap_or_default());
     }
     Ok(posting.writes)
 }
@@ -119,38 +129,51 @@ struct Posting<'a> {
 }
 
 impl Posting<'_> {
-    /// Applies the difference of one customer in one campaign.
-    fn apply(&mut self, customer: &mut Touched, evaluated: Evaluated, drafts: &mut Drafts) -> Result<(), Error> {
-        let Evaluated { campaign, diff, mut recorded, outcome, restored, mark, first, .. } = evaluated;
-        let id = campaign.id();
-        self.keep_fold(customer, id, *outcome)?;
+    /// Keeps what the evaluation found beside the difference.
+    fn keep(&mut self, customer: &mut Touched, evaluated: &mut Evaluated) -> Result<(), Error> {
+        let id = evaluated.campaign.id();
+        self.keep_fold(customer, id, std::mem::take(&mut *evaluated.outcome))?;
         // This is a change even if nothing counted, because readers see whether the customer is evaluated in the campaign.
-        customer.changed |= keep_mark(customer, id, mark) | first;
+        customer.changed |= keep_mark(customer, id, evaluated.mark.take()) | evaluated.first;
+        let diff = &evaluated.diff;
         let changes = |number| {
             let changed = diff.changed.iter().map(|changed| &changed.recorded);
             changed.chain(&diff.reversed).any(|recorded| recorded.number == number)
         };
-        let restored = restored.into_iter().filter(|row| !changes(row.number));
+        let restored = std::mem::take(&mut evaluated.restored).into_iter().filter(|row| !changes(row.number));
         let restored = restored.map(|row| Arc::new(award::Model { version: customer.next_version(), ..row }));
         self.writes.changed_awards.extend(restored);
-        if diff.is_empty() {
-            return Ok(());
+        if evaluated.campaign.rule.caps_points() {
+            let points = match customer.repair {
+                Some(_) => evaluated.reached.points,
+                None => customer.running.of(id).points + diff.points(),
+            };
+            customer.running.entry(id).points = points;
         }
+        Ok(())
+    }
+
+    /// Takes back what the awards of a customer in a campaign lose.
+    fn take_back(&mut self, customer: &mut Touched, evaluated: &mut Evaluated, drafts: &mut Drafts) {
+        let effect = self.apply(customer, &evaluated.campaign, |account, tally, budget| {
+            account.take_back(tally, budget, &evaluated.diff)
+        });
+        drafts.reversals.extend(effect.reversals);
         customer.changed = true;
-        let mut tally = customer.running.of(id).tally();
-        let mut account = customer.account();
-        let mut budget = self.budgets.get(&id).and_then(budgets::from_row);
-        let effect = account.apply(&mut tally, budget.as_mut(), &diff);
-        customer.set_account(&account);
-        customer.running.entry(id).set_tally(tally);
-        *self.writes.totals.entry(id).or_default() += effect.totals;
-        self.decide(id, customer, &effect.decisions);
-        for gone in &diff.reversed {
-            if let Some(row) = recorded.remove(&gone.number) {
+        for gone in &evaluated.diff.reversed {
+            if let Some(row) = evaluated.recorded.remove(&gone.number) {
                 let version = customer.next_version();
                 self.changed(customer, award::Model { status: AwardStatus::Reversed, version, ..row });
             }
         }
+    }
+
+    /// Gives what the awards of a customer in a campaign gain.
+    fn give(&mut self, customer: &mut Touched, evaluated: Evaluated, drafts: &mut Drafts) {
+        let Evaluated { campaign, diff, mut recorded, .. } = evaluated;
+        let id = campaign.id();
+        let effect = self.apply(customer, &campaign, |account, tally, budget| account.give(tally, budget, &diff));
+        drafts.awards.extend(effect.awards);
         for changed in &diff.changed {
             if let Some(row) = recorded.remove(&changed.recorded.number) {
                 let row = awards::moved_to(&row, &changed.reached, customer.next_version());
@@ -164,9 +187,26 @@ impl Posting<'_> {
             customer.awards.push(Arc::clone(&row));
             self.writes.new_awards.push(row);
         }
-        drafts.reversals.extend(effect.reversals);
-        drafts.awards.extend(effect.awards);
-        Ok(())
+    }
+
+    /// Applies a part of a difference to the account of the customer, and to the totals and the budget of the campaign. Returns its
+    /// effect.
+    fn apply(
+        &mut self,
+        customer: &mut Touched,
+        campaign: &Campaign,
+        part: impl FnOnce(&mut Account, &mut Tally, Option<&mut Budget>) -> Effect,
+    ) -> Effect {
+        let id = campaign.id();
+        let mut tally = customer.running.of(id).tally();
+        let mut account = customer.account();
+        let mut budget = self.budgets.get(&id).and_then(budgets::from_row);
+        let effect = part(&mut account, &mut tally, budget.as_mut());
+        customer.set_account(&account);
+        customer.running.entry(id).set_tally(tally);
+        *self.writes.totals.entry(id).or_default() += effect.totals;
+        self.decide(id, customer, &effect.decisions);
+        effect
     }
 
     /// Stores the checkpoints and the running state that result from the fold.
@@ -312,7 +352,9 @@ impl Writes {
         // A separate statement: a checkpoint may be deleted and inserted again.
         delete_checkpoints(batch, self.void_checkpoints).await?;
         let mut group = WriteGroup::new(batch.backend());
-        group.insert::<award::Entity>(&self.new_awards, OnConflict::Fail);
+        let is_capped = self.new_awards.iter().any(|award| award.points_before_cap.is_some());
+        let unused: &[award::Column] = if is_capped { &[] } else { &[award::Column::PointsBeforeCap] };
+        group.insert_without::<award::Entity>(&self.new_awards, unused, OnConflict::Fail);
         group.update::<award::Entity>(&self.changed_awards, &[]);
         group.insert::<ledger_entry::Entity>(&self.entries, OnConflict::Fail);
         group.update::<idempotency_key::Entity>(&self.keys, &[]);

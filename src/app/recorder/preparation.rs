@@ -75,7 +75,7 @@ pub(super) async fn prepare(context: &Context, too_long: TooLong) -> Result<Opti
         let changes = changes_in(&touched, campaign, touches);
         let version_and_last = version_and_last(&touched, campaign);
         let mut prepared = PreparedFold { version_and_last, changes, seen: None, outcome: *outcome, recorded };
-        prepared.drop_equal();
+        prepared.drop_equal(&campaign.rule);
         folds.insert(campaign.id(), prepared);
     }
     let set_revision = batch.campaigns.revision.number;

@@ -9,8 +9,10 @@ use super::touched::{Batch, Touch, Touched};
 use crate::app::campaign::set::Campaign;
 use crate::app::stored::award as awards;
 use crate::engine::award::AwardName;
+use crate::engine::cap::Caps;
 use crate::engine::evaluate::{Change, Outcome};
 use crate::engine::purchase::Key;
+use crate::engine::rule::Rule;
 use crate::engine::time::Instant;
 
 /// The maximum number of times that a change is prepared.
@@ -98,9 +100,12 @@ impl Prepared {
 }
 
 impl PreparedFold {
-    /// Removes the awards that are recorded exactly as they are reached, to save memory. If the fold may have to be continued,
+    /// Removes the awards that are recorded exactly as they are reached, to save memory. The caps of a customer need all of them. If the fold may have to be continued,
     /// the awards after the checkpoint from which it would continue are kept.
-    pub(super) fn drop_equal(&mut self) {
+    pub(super) fn drop_equal(&mut self, rule: &Rule) {
+        if Caps::of(rule).exist() {
+            return;
+        }
         let kept_from = match &self.version_and_last {
             Some((_, last)) if self.outcome.met.is_none() => {
                 self.outcome.last_checkpoint(last).and_then(|state| state.last.clone())

@@ -65,6 +65,10 @@ pub(super) async fn revise(
     let mut orders = load(batch, &sent, stored).await?;
     for Again { index, new, row } in sent {
         let Some(order) = orders.get_mut(&row.external_id) else { continue };
+        if !new.ahead.is_empty() && !order.has(row.revision) {
+            verdicts[index] = Verdict::Refused(Refusal { errors: new.ahead.clone() });
+            continue;
+        }
         let name = |id: CustomerId| names.get(&id).cloned().unwrap_or_default();
         let content = revisions::of_purchase(row.clone(), new.customer_external_id.to_string());
         let counting = revisions::of_purchase(order.row.clone(), name(order.row.customer_id));
@@ -227,6 +231,11 @@ impl Order {
         self.row.refunded_until = sum.and_then(|sum| sum.until).map(|until| until.0);
         self.row.refunded_revision = sum.map(|sum| sum.revision);
         Ok(())
+    }
+
+    /// Whether a content with this revision is recorded.
+    fn has(&self, revision: i64) -> bool {
+        self.row.revision == revision || self.others.iter().any(|other| other.revision == revision)
     }
 
     fn is_full(&self) -> bool {

@@ -28,6 +28,11 @@ pub fn evidence_key(row: &award::Model) -> Key {
     Key { at: Instant(row.evidence_from_at), external_id: row.evidence_from_external_id.clone() }
 }
 
+/// What the goal gave before the caps in points.
+pub fn points_before_cap(row: &award::Model) -> i64 {
+    row.points_before_cap.unwrap_or(row.points)
+}
+
 /// The window of the award, not clipped to the period of the campaign.
 pub fn window(row: &award::Model) -> Interval {
     Interval { opens: Instant(row.opens_at), closes: row.closes_at.map_or(Instant::FOREVER, Instant) }
@@ -43,6 +48,7 @@ pub fn recorded(row: &award::Model) -> RecordedAward {
             nth: row.nth,
             ordinal: row.ordinal,
             points: row.points,
+            points_before_cap: points_before_cap(row),
             window: window(row),
             evidence_from: evidence_key(row),
         },
@@ -67,6 +73,7 @@ pub fn to_row(
         nth: reached.nth,
         ordinal: reached.ordinal,
         points: reached.points,
+        points_before_cap: Some(reached.points_before_cap).filter(|points| *points != reached.points),
         status,
         earned_at: reached.by.at.0,
         opens_at: reached.window.opens.0,

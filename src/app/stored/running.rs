@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::app::campaign::set::CampaignSet;
 use crate::app::error::Error;
 use crate::engine::account::Tally;
+use crate::engine::cap::Sum;
 use crate::engine::evaluate::Tail;
 use crate::engine::purchase::Key;
 use crate::engine::state::State;
@@ -42,6 +43,9 @@ pub struct CampaignState {
     pub standing_awards: i64,
     #[serde(rename = "d")]
     pub declined_awards: i64,
+    /// The points of the reached awards. Counted only if the rule of the campaign caps points.
+    #[serde(rename = "q", skip_serializing_if = "is_zero")]
+    pub points: i64,
     /// The version of the latest commit that evaluated an earlier part of the history again, or of the first commit that
     /// evaluated any of it. Since then, only purchases after the last counted one were added. `None` if the state was written by
     /// a release that did not have this field.
@@ -51,6 +55,11 @@ pub struct CampaignState {
     /// the rest. `None` if the whole history is evaluated.
     #[serde(rename = "m", skip_serializing_if = "Option::is_none")]
     pub mark: Option<Key>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
+fn is_zero(value: &i64) -> bool {
+    *value == 0
 }
 
 fn may_be() -> bool {
@@ -71,9 +80,9 @@ impl CampaignState {
         (self.standing_awards, self.declined_awards) = (standing, declined);
     }
 
-    /// The number of reached awards: those that are `STANDING` or `DECLINED`.
-    pub fn reached(&self) -> i64 {
-        self.standing_awards + self.declined_awards
+    /// The sum over the reached awards: those that are `STANDING` or `DECLINED`. The points are 0 unless the rule caps points.
+    pub fn reached(&self) -> Sum {
+        Sum { awards: self.standing_awards + self.declined_awards, points: self.points }
     }
 }
 

@@ -39,6 +39,12 @@ pub struct CampaignInput {
     /// The maximum number of awards of one customer in one window, at least 1; `DECLINED` awards are included. Null
     /// means no maximum. It cannot be combined with the window `rolling` or the goal `streak`.
     max_per_window: Option<i32>,
+    /// The maximum number of points of one customer's awards in the campaign, at least 1; `DECLINED` awards are included. The award
+    /// that exceeds it gets what is left. Null means no maximum.
+    max_points_per_customer: Option<Points>,
+    /// The maximum number of points of one customer's awards in one window, at least 1; `DECLINED` awards are included. The award that
+    /// exceeds it gets what is left. Null means no maximum. It cannot be combined with the window `rolling` or the goal `streak`.
+    max_points_per_window: Option<Points>,
     /// The maximum number of points of `STANDING` awards at the same time, over all customers: 0 to 2^53 − 1. An award
     /// that does not fit becomes `DECLINED`. Null means no maximum.
     budget: Option<Points>,
@@ -97,6 +103,12 @@ pub struct CampaignUpdateInput {
     /// The maximum number of awards of one customer in one window, at least 1; `DECLINED` awards are included. Null
     /// means no maximum. It cannot be combined with the window `rolling` or the goal `streak`.
     max_per_window: MaybeUndefined<i32>,
+    /// The maximum number of points of one customer's awards in the campaign, at least 1; `DECLINED` awards are included. The award
+    /// that exceeds it gets what is left. Null means no maximum.
+    max_points_per_customer: MaybeUndefined<Points>,
+    /// The maximum number of points of one customer's awards in one window, at least 1; `DECLINED` awards are included. The award that
+    /// exceeds it gets what is left. Null means no maximum. It cannot be combined with the window `rolling` or the goal `streak`.
+    max_points_per_window: MaybeUndefined<Points>,
     /// The maximum number of points of `STANDING` awards at the same time, over all customers: 0 to 2^53 − 1. Null
     /// means no maximum. A lower budget reverses no awards, and a higher one does not decide `DECLINED` awards again.
     budget: MaybeUndefined<Points>,
@@ -349,6 +361,8 @@ impl From<CampaignInput> for app::CampaignInput {
             award: input.award.into(),
             max_per_customer: input.max_per_customer,
             max_per_window: input.max_per_window,
+            max_points_per_customer: input.max_points_per_customer.map(|points| points.0),
+            max_points_per_window: input.max_points_per_window.map(|points| points.0),
             budget: input.budget.map(|points| points.0),
             lateness: input.lateness.into(),
             hold_for: input.hold_for.map(String::from),
@@ -373,6 +387,8 @@ impl From<CampaignUpdateInput> for app::CampaignUpdate {
             award: patch(input.award),
             max_per_customer: patch(input.max_per_customer),
             max_per_window: patch(input.max_per_window),
+            max_points_per_customer: patch(input.max_points_per_customer.map_value(|points| points.0)),
+            max_points_per_window: patch(input.max_points_per_window.map_value(|points| points.0)),
             budget: patch(input.budget.map_value(|points| points.0)),
             lateness: patch(input.lateness),
             hold_for: patch(input.hold_for),

@@ -107,6 +107,18 @@ impl Campaign {
         self.0.rule.max_per_window
     }
 
+    /// The maximum number of points of one customer's awards in the campaign, `DECLINED` awards included. The award that exceeds it
+    /// gets what is left. Null if there is no maximum.
+    async fn max_points_per_customer(&self) -> Option<Points> {
+        self.0.rule.max_points_per_customer.map(Points)
+    }
+
+    /// The maximum number of points of one customer's awards in one window, `DECLINED` awards included. The award that exceeds it gets
+    /// what is left. Null if there is no maximum.
+    async fn max_points_per_window(&self) -> Option<Points> {
+        self.0.rule.max_points_per_window.map(Points)
+    }
+
     /// How long after `endsAt` late purchases and refunds still count. Then the campaign is settled.
     async fn lateness(&self) -> Duration {
         Duration(self.0.rule.lateness.as_str().to_owned())

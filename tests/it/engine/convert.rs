@@ -41,6 +41,8 @@ pub(crate) fn rule(c: &oracle::Campaign) -> Rule {
         },
         max_per_customer: c.max_per_customer.map(int),
         max_per_window: c.max_per_window.map(int),
+        max_points_per_customer: c.max_points_per_customer,
+        max_points_per_window: c.max_points_per_window,
         lateness: span(30 * oracle::DAY),
         hold_for: c.hold_for.map(span),
         expires_after: c.expires_after.map(span),
@@ -183,6 +185,7 @@ pub(crate) fn reached(award: &oracle::Award, purchases: &[oracle::Purchase]) -> 
         nth: int(i64::from(award.nth)),
         ordinal: award.ordinal,
         points: award.points,
+        points_before_cap: award.points_before_cap,
         window: interval((opens, award.closes_at)),
         evidence_from: key(first),
     }

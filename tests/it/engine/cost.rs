@@ -1,5 +1,6 @@
 //! Counts what a change loads. The cost follows from what the change can affect, never from the length of the history.
 
+use windfall::engine::cap::Sum;
 use windfall::engine::evaluate::{CHECKPOINT_EVERY, Change, MAX_STRIDE};
 use windfall::engine::progress::need;
 use windfall::engine::purchase::Key;
@@ -33,6 +34,8 @@ fn campaign(window: Window, goal: Goal) -> Campaign {
         award: AwardRule::Points(10),
         max_per_customer: None,
         max_per_window: None,
+        max_points_per_customer: None,
+        max_points_per_window: None,
         hold_for: None,
         expires_after: None,
     }
@@ -343,7 +346,7 @@ fn look(store: &Store<'_>, at: Instant) -> (usize, usize) {
         eligible: store.eligible.clone(),
         tail: store.tail.state.clone(),
         checkpoints: store.checkpoints.clone(),
-        awards: 0,
+        awards: Sum::default(),
     };
     let need = need(stored.campaign, &stored.tail, at).expect("the tail alone is not enough");
     let (found, loaded) = stored.look(need, at, Way { page: 32, max_steps: 16, margin: MINUTE }, None);

@@ -6,6 +6,7 @@ use proptest::prelude::{Just, Strategy};
 use proptest::sample::select;
 
 use windfall::engine::account::{Account, Draft, Tally, Totals};
+use windfall::engine::award::Reached;
 use windfall::engine::budget::{Budget, DecisionKind};
 use windfall::engine::diff::{Diff, How, RecordedAward};
 use windfall::engine::evaluate::Change;
@@ -153,6 +154,7 @@ struct Seen {
     grown: Cell<u32>,
     adjusted: Cell<u32>,
     reversed: Cell<u32>,
+    trimmed: Cell<u32>,
     awarded: Cell<u32>,
 }
 
@@ -166,13 +168,15 @@ impl Seen {
         add(&self.grown, changed(|how| matches!(how, How::Grown(_))));
         add(&self.adjusted, changed(|how| *how == How::Adjusted));
         add(&self.reversed, diff.reversed.len());
+        let trimmed = |award: &&Reached| award.points < award.points_before_cap;
+        let changed = diff.changed.iter().map(|changed| &changed.reached);
+        add(&self.trimmed, changed.chain(&diff.awarded).filter(trimmed).count());
         add(&self.awarded, diff.awarded.len());
     }
 
     fn assert_all(&self) {
-        // Growth is rare in these cases and has a test of its own.
-        let Self { moved, reposted, shrunk, grown: _, adjusted, reversed, awarded } = self;
-        let all = [moved, reposted, shrunk, adjusted, reversed, awarded];
+        let Self { moved, reposted, shrunk, grown, adjusted, reversed, trimmed, awarded } = self;
+        let all = [moved, reposted, shrunk, grown, adjusted, reversed, trimmed, awarded];
         assert!(all.iter().all(|n| n.get() >= 5), "{all:?}");
     }
 }
@@ -184,6 +188,36 @@ fn commits_in_any_order_record_and_post_what_the_oracle_does() {
         check(&case.campaign, &commits, limit, chunks, &seen);
     });
     seen.assert_all();
+}
+
+/// The same with caps in points that let through about half of what the purchases give.
+#[test]
+fn points_beyond_a_cap_go_to_the_awards_that_follow() {
+    let seen = Seen::default();
+    each_case(600, &arrivals(), |(case, commits, limit, chunks)| {
+        let is_rolling = matches!(case.campaign.window, Window::Rolling { .. });
+        let mut c = OracleCampaign {
+            window: if is_rolling { Window::Campaign } else { case.campaign.window.clone() },
+            goal: Goal::EveryPurchase,
+            award: AwardRule::PointsPerUnit { rate_micro: 1_000_000 * 10_i64.pow(case.campaign.currency_exponent) },
+            max_points_per_customer: None,
+            max_points_per_window: None,
+            hold_for: None,
+            expires_after: None,
+            ..case.campaign.clone()
+        };
+        let points: Vec<i64> = reached::reached(&c, &case.purchases).iter().map(|award| award.points).collect();
+        let half = (points.iter().sum::<i64>() / 2).max(1);
+        let of_window = points.iter().max().map(|most| most * 3 / 2);
+        let of_customer = case.purchases.len() % 3 != 0;
+        c.max_points_per_customer = of_customer.then_some(half);
+        c.max_points_per_window =
+            if of_customer { of_window.filter(|_| case.purchases.len() % 2 == 0) } else { Some(half) };
+        check(&c, &commits, limit, chunks, &seen);
+    });
+    for seen in [&seen.trimmed, &seen.grown, &seen.shrunk, &seen.reversed] {
+        assert!(seen.get() >= 100, "{}", seen.get());
+    }
 }
 
 /// The same with an award for each purchase by rates so different that refunds often add points.

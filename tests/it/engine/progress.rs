@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use windfall::engine::cap::Sum;
 use windfall::engine::evaluate::Outcome;
 use windfall::engine::lookback::{Look, Lookback, Need};
 use windfall::engine::progress::{Progress, need, progress};
@@ -24,7 +25,7 @@ pub(crate) struct Stored<'a> {
     pub(crate) tail: State,
     /// The states after some of the counted purchases.
     pub(crate) checkpoints: Vec<State>,
-    pub(crate) awards: i64,
+    pub(crate) awards: Sum,
 }
 
 /// The parameters of a look.
@@ -49,7 +50,7 @@ impl<'a> Stored<'a> {
         let Outcome { awards, checkpoints, tail, .. } = whole(campaign, &eligible);
         let checkpoints = checkpoints.into_iter().skip(2).step_by(3).collect();
         let tail = tail.expect("a whole fold has a tail").state;
-        Self { campaign, eligible, tail, checkpoints, awards: oracle::reached::to_i64(awards.len()) }
+        Self { campaign, eligible, tail, checkpoints, awards: Sum::of(&awards) }
     }
 
     /// Looks at the progress at `at`. Returns the result as it comes back from storage, and the number of purchases

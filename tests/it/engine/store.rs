@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use windfall::engine::award::Reached;
-use windfall::engine::cap::{self, Following, Further};
+use windfall::engine::cap::{self, Caps, Following, Further, Leaving, Sum};
 use windfall::engine::diff::{Diff, RecordedAward, diff};
 use windfall::engine::evaluate::{Append, Change, Checkpoints, Load, Outcome, Plan, Refold, Tail, plan};
 use windfall::engine::goal::Goal;
@@ -126,7 +126,7 @@ pub(crate) fn whole(campaign: Campaign<'_>, eligible: &BTreeMap<Key, Eligible>) 
     let mut loads = Loads::default();
     let mut source = Source { eligible, checkpoints: &[], at_most: usize::MAX, loads: &mut loads };
     let mut outcome = source.refold(Refold::whole(campaign));
-    cap::cut(campaign.rule, &mut outcome, 0, 0, 0);
+    cap::cut(campaign.rule, &mut outcome, Sum::default(), Sum::default(), &[]);
     outcome.checkpoints.clear();
     let purchases: Vec<Eligible> = eligible.values().cloned().collect();
     let mut state = State::default();
@@ -186,8 +186,11 @@ impl<'a> Store<'a> {
         let mut source = Source { eligible, checkpoints: &[], at_most: *at_most, loads: &mut loads };
         let onward = source.refold(Refold::onward(*campaign, state).checkpoint_every(*checkpoint_every));
         let mut found = begun.followed_by(onward);
-        found.awards.truncate(campaign.rule.most_awards().map_or(usize::MAX, |most| usize::try_from(most).unwrap()));
-        assert_eq!(found, *outcome);
+        let mut outcome = outcome.clone();
+        for outcome in [&mut found, &mut outcome] {
+            Caps::of(campaign.rule).keep(&mut outcome.awards, 0);
+        }
+        assert_eq!(found, outcome);
     }
 
     fn source(&mut self) -> Source<'_> {
@@ -217,33 +220,50 @@ impl<'a> Store<'a> {
 
     /// Applies the cap of the customer to the stretch. Awards after the stretch may enter or leave because of it.
     fn cap(&mut self, outcome: &mut Outcome, recorded: &mut Vec<RecordedAward>) {
-        let (all, in_stretch) = (self.recorded.len(), recorded.len());
+        let sum = |awards: &[RecordedAward]| Sum::of(awards.iter().map(|award| &award.reached));
+        let (all, in_stretch) = (sum(&self.recorded), sum(recorded));
         let rule = self.campaign.rule;
         let mut behind: Vec<RecordedAward> = self.recorded.clone();
         behind.retain(|award| outcome.stretch.to.as_ref().is_some_and(|to| award.reached.by > *to));
         behind.sort_by(|a, b| a.reached.order().cmp(&b.reached.order()));
-        let mut leaving = 0;
+        let mut leaving: Vec<RecordedAward> = Vec::new();
         let mut entering = Vec::new();
         match cap::following(rule, outcome, all, in_stretch) {
             Following::Stay => {}
-            Following::Leave(most) => {
-                leaving = most.min(behind.len());
-                self.loads.awards += leaving;
-                recorded.extend(behind.split_off(behind.len() - leaving));
+            Following::Leave(excess) => {
+                let points =
+                    |leaving: &[RecordedAward]| leaving.iter().map(|award| award.reached.points).collect::<Vec<_>>();
+                while !excess.is_covered_by(&points(&leaving))
+                    && let Some(last) = behind.pop()
+                {
+                    leaving.push(last);
+                }
+                self.loads.awards += leaving.len();
             }
             Following::Enter(room) => {
                 let campaign = self.campaign;
                 let further = match (behind.last(), outcome.met.clone()) {
                     (Some(RecordedAward { reached, .. }), _) => {
-                        Further::after_award(campaign, (reached.by.clone(), reached.nth), room)
+                        Further::after_award(campaign, reached.place(), reached.points, room)
                     }
                     (None, met) => Further::after_stretch(campaign, met.expect("a stretch that ends"), room),
                 };
+                if Further::finds_last(rule) {
+                    recorded.extend(behind.pop());
+                }
                 self.loads.awards += 1;
                 entering = self.source().further(further);
             }
         }
-        cap::cut(rule, outcome, all, in_stretch, leaving);
+        let points: Vec<i64> = leaving.iter().map(|award| award.reached.points).collect();
+        let Leaving { whole, trimmed } = cap::cut(rule, outcome, all, in_stretch, &points);
+        let mut leaving = leaving.into_iter();
+        recorded.extend(leaving.by_ref().take(whole));
+        if let Some(points) = trimmed {
+            let last = leaving.next().expect("an award that is trimmed");
+            outcome.awards.push(Reached { points, ..last.reached.clone() });
+            recorded.push(last);
+        }
         outcome.awards.extend(entering);
     }
 

@@ -325,6 +325,16 @@ on_both! {
         app.audit_is_clean().await;
     }
 
+    async fn a_budget_gets_back_what_one_customer_loses_before_another_gets_it(app: &GraphqlApp) {
+        app.campaign(json!({ "goal": { "everyPurchase": "EACH" }, "award": { "pointsPerUnit": "1" }, "budget": 15 })).await;
+        // Whoever of the two comes first in a commit.
+        for (revision, name) in ["bob", "ada", "bob", "ada"].into_iter().enumerate() {
+            assert_eq!(points(app, json!({ "revision": revision, "customerExternalId": name })).await, 10, "{revision}");
+        }
+        assert_eq!(balance_of(app, "bob").await, 0);
+        app.audit_is_clean().await;
+    }
+
     async fn a_settled_campaign_keeps_what_counted(app: &GraphqlApp) {
         app.campaign(json!({
             "startsAt": "2026-10-01T00:00:00Z", "endsAt": "2026-11-03T00:00:00Z", "lateness": "PT1H",
@@ -354,6 +364,30 @@ on_both! {
         windfall::app::audit::run(&app.app, Some(&admin), |_| {}).await.unwrap();
         assert_eq!(balance_of(app, "ada").await, 20);
         app.audit_is_clean().await;
+    }
+
+    async fn a_clock_that_went_back_refuses_no_duplicate(app: &GraphqlApp) {
+        point_a_euro(app).await;
+        points(app, json!({ "refunded": "1.00", "refundedUntil": "2026-11-02T11:00:00Z" })).await;
+        refund(app, "r", "2026-11-02T11:30:00Z", Some("2.00")).await;
+        app.set_clock("2026-11-01T12:00:00Z");
+        let again = record(app, json!({ "refunded": "1.00", "refundedUntil": "2026-11-02T11:00:00Z" })).await;
+        assert_eq!((&again["replayed"], balance(&again)), (&json!(true), 7));
+        assert_eq!(refund(app, "r", "2026-11-02T11:30:00Z", Some("2.00")).await, 7);
+        let refused = async |content: Value| {
+            let answer = record(app, content).await;
+            let errors = answer["userErrors"].as_array().unwrap().clone();
+            errors.iter().map(|error| (error["code"].clone(), error["path"][1].clone())).collect::<Vec<_>>()
+        };
+        let future = vec![(json!("PURCHASED_IN_FUTURE"), json!("purchasedAt"))];
+        assert_eq!(refused(json!({ "externalId": "new" })).await, future);
+        assert_eq!(refused(json!({ "revision": 1, "total": "20.00" })).await, future);
+        // A conflict is told as a conflict.
+        let conflict = refused(json!({ "total": "20.00", "refunded": "1.00", "refundedUntil": "2026-11-02T11:00:00Z" })).await;
+        assert_eq!(conflict, vec![(json!("IDEMPOTENCY_CONFLICT"), json!("total"))]);
+        let input = json!({ "externalId": "s", "purchaseExternalId": "o", "refundedAt": "2026-11-02T11:30:00Z" });
+        let answer = app.data(&storefront(), REFUND, json!({ "input": input })).await["recordRefund"].take();
+        assert_eq!(answer["userErrors"], json!([{ "code": "REFUNDED_IN_FUTURE", "path": ["input", "refundedAt"] }]));
     }
 
     async fn faults_of_a_revision_are_named(app: &GraphqlApp) {

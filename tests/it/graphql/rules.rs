@@ -44,6 +44,15 @@ async fn progress(app: &GraphqlApp) -> (Value, Value, Value, bool) {
     (answer["state"].take(), answer["unit"].take(), answer["current"].take(), !answer["window"].is_null())
 }
 
+/// The standing awards of ada, the latest first: their points, and those before caps.
+async fn capped(app: &GraphqlApp) -> Vec<(i64, i64)> {
+    let query =
+        "{ customer(by: { externalId: \"ada\" }) { awards(status: [STANDING]) { nodes { points pointsBeforeCap } } } }";
+    let answer = app.data(&admin(), query, json!({})).await;
+    let nodes = answer["customer"]["awards"]["nodes"].as_array().expect("a list").clone();
+    nodes.iter().map(|node| (node["points"].as_i64().unwrap(), node["pointsBeforeCap"].as_i64().unwrap())).collect()
+}
+
 on_both! {
     async fn excluded_lines_give_no_points(app: &GraphqlApp) {
         app.campaign(json!({
@@ -61,6 +70,43 @@ on_both! {
         assert_eq!(buy(app, "discount", at, &[shoes, card], "108.00").await, 268);
         // The card goes back: what is left is the shoes.
         assert_eq!(refund(app, "r", "both", "g-1", "30.00").await, 268);
+    }
+
+    async fn caps_in_points_leave_what_is_left(app: &GraphqlApp) {
+        app.campaign(json!({
+            "window": { "calendar": { "unit": "DAY" } }, "goal": { "everyPurchase": "EACH" }, "award": { "pointsPerUnit": "1" },
+            "maxPointsPerWindow": 50, "maxPointsPerCustomer": 80,
+        })).await;
+        let mug = |amount| ("m-1", "mugs", 1, amount);
+        assert_eq!(buy(app, "p1", "2026-11-01T10:00:00Z", &[mug("40.00")], "40.00").await, 40);
+        assert_eq!(buy(app, "p2", "2026-11-01T11:00:00Z", &[mug("40.00")], "40.00").await, 50);
+        assert_eq!(buy(app, "p3", "2026-11-01T12:00:00Z", &[mug("5.00")], "5.00").await, 50);
+        assert_eq!(buy(app, "p4", "2026-11-02T10:00:00Z", &[mug("45.00")], "45.00").await, 80);
+        assert_eq!(capped(app).await, [(30, 45), (10, 40), (40, 40)]);
+        // The customer can earn no further point.
+        let (state, ..) = progress(app).await;
+        assert_eq!(state, "EXHAUSTED");
+        // What becomes free goes to the next awards: p2 gets 40, p3 gets 5, and p4 gets 35.
+        assert_eq!(refund(app, "r1", "p1", "m-1", "40.00").await, 80);
+        assert_eq!(capped(app).await, [(35, 45), (5, 5), (40, 40)]);
+        // A late purchase takes from those that follow: p2 gets 30, and nothing is left of the day for p3.
+        assert_eq!(buy(app, "p0", "2026-11-01T09:00:00Z", &[mug("20.00")], "20.00").await, 80);
+        assert_eq!(capped(app).await, [(30, 45), (30, 40), (20, 20)]);
+        app.audit_is_clean().await;
+    }
+
+    async fn a_window_without_points_left_is_reached(app: &GraphqlApp) {
+        app.campaign(json!({
+            "window": { "calendar": { "unit": "DAY" } }, "goal": { "purchases": { "atLeast": 1, "repeat": true } },
+            "award": { "points": 20 }, "maxPointsPerWindow": 30,
+        })).await;
+        let at = "2026-11-02T10:00:00Z";
+        assert_eq!(buy(app, "p1", at, &[], "1.00").await, 20);
+        assert_eq!(progress(app).await.0, "IN_PROGRESS");
+        assert_eq!(buy(app, "p2", at, &[], "1.00").await, 30);
+        assert_eq!(progress(app).await.0, "REACHED");
+        assert_eq!(buy(app, "p3", at, &[], "1.00").await, 30);
+        app.audit_is_clean().await;
     }
 
     async fn each_category_has_its_rate(app: &GraphqlApp) {

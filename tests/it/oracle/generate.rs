@@ -228,7 +228,7 @@ pub(crate) fn campaign() -> impl Strategy<Value = (Campaign, Instant)> {
                 goal(goal_kind, repeat, exponent, if matches!(window_kind, WindowKind::Recurring) { 2 } else { 4 }),
                 award(every_purchase),
                 filter(),
-                (proptest::option::weighted(0.3, 1..5_i64), max_per_window),
+                (proptest::option::weighted(0.3, 1..5_i64), max_per_window, points_cap(), points_cap()),
                 (proptest::option::weighted(0.3, span()), proptest::option::weighted(0.3, span())),
                 period(anchor),
             )
@@ -238,7 +238,7 @@ pub(crate) fn campaign() -> impl Strategy<Value = (Campaign, Instant)> {
                         goal,
                         award,
                         filter,
-                        (max_per_customer, max_per_window),
+                        (max_per_customer, max_per_window, max_points_per_customer, max_points_per_window),
                         (hold_for, expires_after),
                         (starts_at, ends_at, pauses),
                     )| {
@@ -255,6 +255,8 @@ pub(crate) fn campaign() -> impl Strategy<Value = (Campaign, Instant)> {
                             award,
                             max_per_customer,
                             max_per_window,
+                            max_points_per_customer,
+                            max_points_per_window: max_points_per_window.filter(|_| capped_by_window),
                             hold_for,
                             expires_after,
                         };
@@ -263,6 +265,11 @@ pub(crate) fn campaign() -> impl Strategy<Value = (Campaign, Instant)> {
                 )
         },
     )
+}
+
+/// A cap in points. Some bind after an award or two, and some only awards by amount.
+fn points_cap() -> impl Strategy<Value = Option<i64>> {
+    proptest::option::weighted(0.25, prop_oneof![3 => 1..12_i64, 1 => 1..3000_i64])
 }
 
 fn place() -> impl Strategy<Value = (&'static str, Instant)> {

@@ -84,6 +84,8 @@ pub(crate) struct Campaign {
     pub(crate) award: AwardRule,
     pub(crate) max_per_customer: Option<i64>,
     pub(crate) max_per_window: Option<i64>,
+    pub(crate) max_points_per_customer: Option<i64>,
+    pub(crate) max_points_per_window: Option<i64>,
     pub(crate) hold_for: Option<Span>,
     pub(crate) expires_after: Option<Span>,
 }
@@ -169,6 +171,8 @@ pub(crate) struct Award {
     pub(crate) nth: u32,
     pub(crate) ordinal: i64,
     pub(crate) points: i64,
+    /// What the goal gave before the caps in points.
+    pub(crate) points_before_cap: i64,
     pub(crate) earned_at: Instant,
     /// The unclipped bounds of the window. For the window `campaign` they are `starts_at` and `None`.
     pub(crate) opens_at: Option<Instant>,
@@ -225,15 +229,16 @@ fn combination_is_supported(c: &Campaign) -> bool {
     let every_purchase = matches!(c.goal, Goal::EveryPurchase);
     let streak = matches!(c.goal, Goal::Streak { .. });
 
+    // "`maxPointsPerWindow` with `rolling` or `streak`"
+    let caps_windows = c.max_per_window.is_some() || c.max_points_per_window.is_some();
+
     // Window `rolling` does not go together with `everyPurchase`, `streak`, `repeat` and `maxPerWindow`.
-    if matches!(c.window, Window::Rolling { .. })
-        && (every_purchase || streak || c.goal.repeats() || c.max_per_window.is_some())
-    {
+    if matches!(c.window, Window::Rolling { .. }) && (every_purchase || streak || c.goal.repeats() || caps_windows) {
         return false;
     }
     // Goal `streak` does not go together with windows other than `calendar` and `recurring`, and with `maxPerWindow`.
     let follow_each_other = matches!(c.window, Window::Calendar { .. } | Window::Recurring { .. });
-    if streak && (!follow_each_other || c.max_per_window.is_some()) {
+    if streak && (!follow_each_other || caps_windows) {
         return false;
     }
     // Awards per unit do not go together with goals other than `everyPurchase`.
@@ -296,6 +301,8 @@ fn limits_are_kept(c: &Campaign) -> bool {
         && award
         && cap(c.max_per_customer)
         && cap(c.max_per_window)
+        && cap(c.max_points_per_customer)
+        && cap(c.max_points_per_window)
         && c.hold_for.is_none_or(span)
         && c.expires_after.is_none_or(span)
         && c.filter.min_amount.is_none_or(|m| m > 0)

@@ -47,19 +47,26 @@ pub(crate) fn progress(c: &Campaign, purchases: &[Purchase], t: Instant) -> Prog
     let (unit, target) = unit_and_target(&c.goal);
 
     // "`awardsEarned` is the number of the customer's reached awards in the campaign"
-    let awards_earned = to_i64(reached(c, purchases).len());
+    let reached = reached(c, purchases);
+    let awards_earned = to_i64(reached.len());
     let left = bound_of_awards(c).map(|bound| bound - awards_earned);
+    let points_are_used_up =
+        c.max_points_per_customer.is_some_and(|max| reached.iter().map(|award| award.points).sum::<i64>() >= max);
 
     // "`REACHED`: the open window can give no further award: its goal does not repeat and is reached, or it has
     // `maxPerWindow` awards". "`everyPurchase` is `REACHED` only because of a cap." "A streak is never `REACHED`."
-    let in_window = to_i64(uncapped(c, purchases).iter().filter(|a| now.index == Some(a.window)).count());
+    // The same for `maxPointsPerWindow`.
+    let uncapped = uncapped(c, purchases);
+    let of_window = || uncapped.iter().filter(|a| now.index == Some(a.window));
+    let (in_window, points_in_window) = (to_i64(of_window().count()), of_window().map(|a| a.award.points).sum::<i64>());
     let without_repeat = !matches!(c.goal, Goal::EveryPurchase | Goal::Streak { .. }) && !c.goal.repeats();
-    let window_is_full =
-        without_repeat && in_window >= 1 || c.max_per_window.is_some_and(|max_per_window| in_window >= max_per_window);
+    let window_is_full = without_repeat && in_window >= 1
+        || c.max_per_window.is_some_and(|max| in_window >= max)
+        || c.max_points_per_window.is_some_and(|max| points_in_window >= max);
 
     // "`EXHAUSTED`: the customer can earn no further award in the campaign; this takes precedence over `REACHED`"
     let only_window = matches!(c.window, Window::Campaign | Window::Timer { reopens: false, .. });
-    let exhausted = left == Some(0) || only_window && window_is_full || now.timer_is_over;
+    let exhausted = left == Some(0) || points_are_used_up || only_window && window_is_full || now.timer_is_over;
     // "`awardsLeft` is … 0 if the state is `EXHAUSTED`."
     let awards_left = if exhausted { Some(0) } else { left };
     // "A streak without `repeat` that was reached is `EXHAUSTED`, and `current` equals `target`."

@@ -41,19 +41,25 @@ pub(crate) struct Uncapped {
 
 /// The reached awards in award order.
 pub(crate) fn reached(c: &Campaign, purchases: &[Purchase]) -> Vec<Award> {
-    let mut awards = uncapped(c, purchases);
-
-    // "It keeps an award if its window has fewer than `maxPerWindow` kept awards …"
-    if let Some(max) = c.max_per_window {
-        let all = awards.clone();
-        let earlier_in_window = |i: usize| all[..i].iter().filter(|a| a.window == all[i].window).count();
-        awards = (0..all.len()).filter(|&i| to_i64(earlier_in_window(i)) < max).map(|i| all[i].clone()).collect();
+    // "in award order, an award is kept where its window has a place (`maxPerWindow`) and points (`maxPointsPerWindow`) left and the
+    // customer too (`maxPerCustomer`, `maxPointsPerCustomer`). It gets at most the points that both leave; `pointsBeforeCap` is
+    // what it would be. One not kept takes nothing."
+    let mut kept: Vec<Uncapped> = Vec::new();
+    for Uncapped { window, award } in uncapped(c, purchases) {
+        let places = |of: &dyn Fn(&Uncapped) -> bool| to_i64(kept.iter().filter(|one| of(one)).count());
+        let points =
+            |of: &dyn Fn(&Uncapped) -> bool| kept.iter().filter(|one| of(one)).map(|one| one.award.points).sum::<i64>();
+        let in_window = |one: &Uncapped| one.window == window;
+        let has_place = c.max_per_window.is_none_or(|max| places(&in_window) < max)
+            && c.max_per_customer.is_none_or(|max| places(&|_| true) < max);
+        let left_in_window = c.max_points_per_window.map(|max| max - points(&in_window));
+        let left = c.max_points_per_customer.map(|max| max - points(&|_| true));
+        let points = [left_in_window, left].into_iter().flatten().fold(award.points, i64::min);
+        if has_place && points > 0 {
+            kept.push(Uncapped { window, award: Award { points, ..award } });
+        }
     }
-    // "… and the customer has fewer than `maxPerCustomer` kept awards in the campaign."
-    if let Some(max) = c.max_per_customer {
-        awards.truncate(usize::try_from(max).expect("a small cap"));
-    }
-    awards.into_iter().map(|a| a.award).collect()
+    kept.into_iter().map(|one| one.award).collect()
 }
 
 /// All awards before caps, in award order.
@@ -408,6 +414,7 @@ fn every_purchase(c: &Campaign, groups: &[Group]) -> Vec<Uncapped> {
                 nth: 1,
                 ordinal: 1,
                 points,
+                points_before_cap: points,
                 earned_at: p.at,
                 opens_at: Some(group.opens_at),
                 closes_at: closes_at(c, group, p),
@@ -440,6 +447,7 @@ fn counted_in_windows(c: &Campaign, goal: &Goal, groups: &[Group]) -> Vec<Uncapp
                 // "`ordinal` is 1, 2, 3 … among the awards of one window, before caps are applied."
                 ordinal: to_i64(i + 1),
                 points: p.points,
+                points_before_cap: p.points,
                 // "`earnedAt` is the `purchasedAt` of the reaching purchase."
                 earned_at: p.at,
                 opens_at: Some(group.opens_at),
@@ -505,6 +513,7 @@ fn rolling(goal: &Goal, duration: i64, eligible: &[Counted]) -> Vec<Uncapped> {
                 // "It is always 1 for `everyPurchase`, `rolling` and `streak`."
                 ordinal: 1,
                 points: reaching.points,
+                points_before_cap: reaching.points,
                 earned_at: reaching.at,
                 // "It lasts from the first purchase of the evidence to `earnedAt`, and contains both instants."
                 opens_at: Some(first.at),
@@ -562,6 +571,7 @@ fn streak(c: &Campaign, length: u32, per_window: u32, repeat: bool, eligible: &[
             nth: 1,
             ordinal: 1,
             points: p.points,
+            points_before_cap: p.points,
             earned_at: p.at,
             // "The window of the award is the last window of the streak."
             opens_at: Some(last.opens_at),

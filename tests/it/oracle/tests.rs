@@ -37,6 +37,8 @@ fn campaign(window: Window, goal: Goal) -> Campaign {
         award: AwardRule::Points(10),
         max_per_customer: None,
         max_per_window: None,
+        max_points_per_customer: None,
+        max_points_per_window: None,
         hold_for: None,
         expires_after: None,
     }
