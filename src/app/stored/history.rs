@@ -12,9 +12,11 @@ use crate::app::error::Error;
 use crate::app::rows::{Kind, Limit, Rows, any, first_of_each, join};
 use crate::app::stored::stretches::{Ends, INDEX, Stored, Stretches, index, lies_in};
 use crate::app::stored::{purchase as purchases, purchase_revision as revisions, refund as stored_refund};
-use crate::engine::purchase::{Key, Purchase};
+use crate::engine::money::Currency;
+use crate::engine::purchase::{Key, Purchase, RunningSum};
 use crate::engine::rule::Campaign;
 use crate::engine::stretch::Stretch;
+use crate::engine::time::Instant;
 
 /// Whether purchases are read with their lines, which make up most of their bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -73,21 +75,23 @@ pub async fn pages(
     if let Some(settled_revision) = view.settled_revision {
         return settled_pages(db, stretches, view.lines, settled_revision, bounds).await;
     }
-    let what = format!("{}, {IS_REFUNDED} AS is_refunded", columns_read::<purchase::Column>(view.lines));
-    let first: Vec<First<Bought>> = first_of(db, stretches, view.lines, bounds, &what, "purchase", "").await?;
-    let refunded = first.iter().flat_map(|first| &first.rows).filter(|bought| bought.is_refunded.is_some());
-    let refunded: Vec<String> = refunded.map(|bought| bought.row.external_id.clone()).collect();
+    let lines = if view.lines == Lines::Loaded { "t.lines" } else { "'[]' AS lines" };
+    let what = format!("{COUNTED_COLUMNS}, {lines}, {IS_REFUNDED} AS is_refunded");
+    let first: Vec<First<Counted>> = first_of(db, stretches, view.lines, bounds, &what, "purchase", "").await?;
+    let refunded = first.iter().flat_map(|first| &first.rows).filter(|row| row.is_refunded.is_some());
+    let refunded: Vec<String> = refunded.map(|row| row.external_id.clone()).collect();
     let refunds = refunds_for(db, refunded, view.lines).await?;
-    let purchase = |Bought { row, .. }: &Bought| {
-        let refunds = refunds.get(&row.external_id).map(Vec::as_slice).unwrap_or_default();
-        purchases::with_refunds(row, refunds)
-    };
-    let page = |First { rows, may_have_more }: First<Bought>| {
-        let purchases = rows.iter().map(purchase).collect::<Result<Vec<_>, _>>()?;
-        let reached = purchases.last().filter(|_| may_have_more).map(|last| last.key.clone());
-        Ok(Page { purchases, reached })
-    };
-    first.into_iter().map(page).collect()
+    let mut pages = Vec::with_capacity(first.len());
+    for First { rows, may_have_more } in first {
+        let mut purchases = Vec::with_capacity(rows.len());
+        for row in rows {
+            let refunds = refunds.get(&row.external_id).map(Vec::as_slice).unwrap_or_default();
+            purchases.push(row.into_purchase(refunds)?);
+        }
+        let reached = purchases.last().filter(|_| may_have_more).map(|last: &Purchase| last.key.clone());
+        pages.push(Page { purchases, reached });
+    }
+    Ok(pages)
 }
 
 /// Like [`pages`], for a settled campaign: reads the contents that counted when it was settled, which are in two tables.
@@ -238,12 +242,51 @@ pub async fn contents(
 /// It may read all refunds for EXISTS.
 const IS_REFUNDED: &str = "(SELECT 1 FROM refund WHERE refund.purchase_external_id = t.external_id LIMIT 1)";
 
-/// The row of a purchase, and whether the purchase has refunds.
-#[derive(Clone, FromQueryResult)]
-struct Bought {
-    #[sea_orm(nested)]
-    row: purchase::Model,
+/// The columns of [`Counted`] that are always read.
+const COUNTED_COLUMNS: &str =
+    "t.external_id, t.purchased_at, t.total, t.currency, t.channel, t.refunded, t.refunded_until, t.refunded_revision";
+
+/// What a campaign that is not settled counts of a purchase. Late purchases read many rows, so nothing else is read.
+#[derive(FromQueryResult)]
+struct Counted {
+    external_id: String,
+    purchased_at: i64,
+    total: i64,
+    currency: String,
+    channel: Option<String>,
+    lines: String,
+    refunded: Option<i64>,
+    refunded_until: Option<i64>,
+    refunded_revision: Option<i64>,
+    /// Whether the purchase has refunds.
     is_refunded: Option<i32>,
+}
+
+impl Counted {
+    /// Returns the purchase with these refunds. Its revision of the campaign set is unknown, and only settled campaigns look at it.
+    fn into_purchase(self, refunds: &[refund::Model]) -> Result<Purchase, Error> {
+        let broken = |error: String| Error::Internal(format!("purchase {}: {error}", self.external_id));
+        let currency = Currency::recorded(&self.currency).map_err(|error| broken(error.to_string()))?;
+        let sum = self.refunded.map(|amount| RunningSum {
+            revision: self.refunded_revision.unwrap_or_default(),
+            amount,
+            currency,
+            until: self.refunded_until.map(Instant),
+            set_revision: 0,
+        });
+        let lines = serde_json::from_str(&self.lines).map_err(|error| broken(error.to_string()))?;
+        Ok(Purchase {
+            total: self.total,
+            currency,
+            channel: self.channel,
+            lines,
+            refunds: refunds.iter().map(stored_refund::from_row).collect::<Result<_, _>>()?,
+            sums: sum.into_iter().collect(),
+            set_revision: 0,
+            replaced_at: None,
+            key: Key { at: Instant(self.purchased_at), external_id: self.external_id },
+        })
+    }
 }
 
 /// A row that has a place in the order of a customer's purchases.
@@ -252,13 +295,13 @@ trait Placed: FromQueryResult {
     fn line_bytes(&self) -> usize;
 }
 
-impl Placed for Bought {
+impl Placed for Counted {
     fn place(&self) -> (i64, &str) {
-        self.row.place()
+        (self.purchased_at, &self.external_id)
     }
 
     fn line_bytes(&self) -> usize {
-        self.row.lines.len()
+        self.lines.len()
     }
 }
 

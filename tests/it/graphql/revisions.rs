@@ -335,6 +335,19 @@ on_both! {
         app.audit_is_clean().await;
     }
 
+    async fn a_boundary_lies_after_every_content_that_was_recorded(app: &GraphqlApp) {
+        let id = app.campaign(json!({ "goal": { "everyPurchase": "EACH" }, "award": { "pointsPerUnit": "1" } })).await;
+        // Three minutes ahead of the clock, and then a day earlier.
+        points(app, json!({ "purchasedAt": "2026-11-02T12:03:00Z" })).await;
+        points(app, json!({ "revision": 1, "purchasedAt": "2026-11-01T12:00:00Z" })).await;
+        let pause = "mutation($id: ID!) { pauseCampaign(id: $id) { campaign { status } userErrors { code } } }";
+        app.data(&admin(), pause, json!({ "id": id })).await;
+        // The campaign was paused after that instant.
+        let other = async |id: &str, at: &str| points(app, json!({ "externalId": id, "purchasedAt": at })).await;
+        assert_eq!(other("before the pause", "2026-11-02T12:03:00Z").await, 20);
+        assert_eq!(other("in the pause", "2026-11-02T12:03:01Z").await, 20);
+    }
+
     async fn a_settled_campaign_keeps_what_counted(app: &GraphqlApp) {
         app.campaign(json!({
             "startsAt": "2026-10-01T00:00:00Z", "endsAt": "2026-11-03T00:00:00Z", "lateness": "PT1H",
