@@ -321,6 +321,28 @@ async fn a_refund_may_come_before_its_purchase() {
     }
 }
 
+/// Refunds are looked up together. One that no content allows yet is tried again after the last line.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refund_may_come_before_the_revision_that_allows_it() {
+    let files = Files::new();
+    let revision = |revision: i64, total: &str| {
+        format!(
+            r#"{{"externalId":"p","customerExternalId":"c","purchasedAt":"2026-02-01T00:00:00Z","currency":"EUR","total":"{total}","revision":{revision}}}"#
+        )
+    };
+    let refund =
+        r#"{"refund":{"externalId":"r","purchaseExternalId":"p","refundedAt":"2026-02-01T00:00:00Z","amount":"3.00"}}"#;
+    let mut lines = vec![revision(0, "2.00"), refund.to_owned()];
+    // So many that the refunds are recorded before the next line is read.
+    lines.extend((0..600).map(|number| refund_line(&format!("r{number}"), "nowhere")));
+    lines.push(revision(1, "4.00"));
+    let file = files.put("before.ndjson", lines.join("\n"));
+    let (url, _sqlite) = scratch(Engine::Sqlite).await;
+    let ran = run(&mut with_campaigns(&url, &file, &files.put("campaigns.json", campaigns())));
+    assert!(ran.stdout.starts_with("3 recorded, 0 known already, 600 skipped"), "{}", ran.stdout);
+    assert_eq!(versions(&url).await[0].2, 1);
+}
+
 /// Each content of a purchase is a line of its own.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_have_revisions_and_running_sums() {

@@ -1,5 +1,7 @@
 //! Counts what a change loads. The cost follows from what the change can affect, never from the length of the history.
 
+use std::collections::BTreeMap;
+
 use windfall::engine::cap::Sum;
 use windfall::engine::evaluate::{CHECKPOINT_EVERY, Change, MAX_STRIDE};
 use windfall::engine::progress::need;
@@ -241,6 +243,8 @@ fn a_local_change_reads_no_more_of_a_long_history() {
         // These caps are never reached.
         every(Some(1_000_000), None),
         every(None, Some(1_000_000)),
+        Campaign { max_points_per_customer: Some(1_000_000), ..every(None, None) },
+        Campaign { max_points_per_window: Some(1_000_000), ..campaign(days(), Goal::EveryPurchase) },
         Campaign { max_per_window: Some(1_000_000), ..campaign(timer, Goal::EveryPurchase) },
         Campaign { max_per_customer: Some(1_000_000), ..campaign(days(), THREE) },
         campaign(Window::Rolling { duration: 20 * HOUR }, Goal::Purchases { n: 50, repeat: false }),
@@ -252,6 +256,31 @@ fn a_local_change_reads_no_more_of_a_long_history() {
             assert!(long <= 150, "{long} rows: {case:#?}");
         }
     }
+}
+
+/// The last award that a cap in points trimmed gets what becomes free, even if the number of awards is at its cap too.
+#[test]
+fn a_trimmed_award_grows_though_no_place_is_left() {
+    let owned = Owned::new(&Campaign {
+        max_per_customer: Some(2),
+        max_points_per_customer: Some(15),
+        ..campaign(Window::Campaign, Goal::EveryPurchase)
+    });
+    let mut store = Store::new(owned.campaign(), 1);
+    for after in 0..6 {
+        store.commit_unlimited(comes(bought(after * HOUR)));
+    }
+    let kept = |store: &Store<'_>| {
+        store.recorded.iter().map(|award| (award.reached.by.at.0, award.reached.points)).collect::<BTreeMap<_, _>>()
+    };
+    assert_eq!(kept(&store), BTreeMap::from([(START, 10), (START + HOUR, 5)]));
+    let smaller = Eligible { points: 4, ..bought(0) };
+    store.commit_unlimited(vec![Change { before: Some(bought(0)), after: Some(smaller.clone()) }]);
+    assert_eq!(kept(&store), BTreeMap::from([(START, 4), (START + HOUR, 10)]));
+    store.assert_as_folded_whole();
+    store.commit_unlimited(goes(smaller));
+    assert_eq!(kept(&store), BTreeMap::from([(START + HOUR, 10), (START + 2 * HOUR, 5)]));
+    store.assert_as_folded_whole();
 }
 
 #[test]

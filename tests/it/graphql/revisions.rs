@@ -180,6 +180,28 @@ on_both! {
         assert_eq!(app.data(&customer("ada"), contents, json!({})).await["purchase"]["revisions"]["nodes"], json!([]));
     }
 
+    async fn a_reversed_award_shows_the_contents_that_it_had_last(app: &GraphqlApp) {
+        app.campaign(json!({ "goal": { "purchases": { "atLeast": 2 } }, "award": { "points": 30 } })).await;
+        points(app, json!({ "externalId": "first", "purchasedAt": "2026-11-02T09:00:00Z" })).await;
+        points(app, json!({})).await;
+        points(app, json!({ "revision": 1, "total": "20.00" })).await;
+        assert_eq!(refund(app, "part", "2026-11-02T11:00:00Z", Some("5.00")).await, 30);
+        // The award is reversed, and the order changes once more.
+        assert_eq!(points(app, json!({ "externalId": "first", "revision": 1, "total": "0" })).await, 0);
+        points(app, json!({ "revision": 2, "total": "40.00" })).await;
+        let query = "{ customer(by: { externalId: \"ada\" }) { awards { nodes { status purchases { edges { \
+            node { externalId total { amount } } counted { revision total { amount } } } } } } } }";
+        let awards = app.data(&admin(), query, json!({})).await["customer"]["awards"]["nodes"].take();
+        let edge = |id: &str, now: &str, revision: i64, total: &str| {
+            json!({
+                "node": { "externalId": id, "total": { "amount": now } },
+                "counted": { "revision": revision, "total": { "amount": total } },
+            })
+        };
+        let edges = json!([edge("first", "0.00", 0, "10.00"), edge("o", "40.00", 1, "20.00")]);
+        assert_eq!(awards, json!([{ "status": "REVERSED", "purchases": { "edges": edges } }]));
+    }
+
     async fn refunds_in_parts_count_before_and_after_edits(app: &GraphqlApp) {
         point_a_euro(app).await;
         points(app, json!({})).await;
