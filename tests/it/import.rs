@@ -325,9 +325,11 @@ async fn a_refund_may_come_before_its_purchase() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refund_may_come_before_the_revision_that_allows_it() {
     let files = Files::new();
+    // The lines of a file are recorded in the order of time.
     let revision = |revision: i64, total: &str| {
         format!(
-            r#"{{"externalId":"p","customerExternalId":"c","purchasedAt":"2026-02-01T00:00:00Z","currency":"EUR","total":"{total}","revision":{revision}}}"#
+            r#"{{"externalId":"p","customerExternalId":"c","purchasedAt":"2026-0{}-01T00:00:00Z","currency":"EUR","total":"{total}","revision":{revision}}}"#,
+            2 + revision
         )
     };
     let refund =

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use windfall::engine::cap::Sum;
+use windfall::engine::diff::RecordedAward;
 use windfall::engine::evaluate::{CHECKPOINT_EVERY, Change, MAX_STRIDE};
 use windfall::engine::progress::need;
 use windfall::engine::purchase::Key;
@@ -262,8 +263,8 @@ fn a_local_change_reads_no_more_of_a_long_history() {
 #[test]
 fn a_trimmed_award_grows_though_no_place_is_left() {
     let owned = Owned::new(&Campaign {
-        max_per_customer: Some(2),
-        max_points_per_customer: Some(15),
+        max_per_customer: Some(3),
+        max_points_per_customer: Some(25),
         ..campaign(Window::Campaign, Goal::EveryPurchase)
     });
     let mut store = Store::new(owned.campaign(), 1);
@@ -271,15 +272,17 @@ fn a_trimmed_award_grows_though_no_place_is_left() {
         store.commit_unlimited(comes(bought(after * HOUR)));
     }
     let kept = |store: &Store<'_>| {
-        store.recorded.iter().map(|award| (award.reached.by.at.0, award.reached.points)).collect::<BTreeMap<_, _>>()
+        let award = |award: &RecordedAward| ((award.reached.by.at.0 - START) / HOUR, award.reached.points);
+        store.recorded.iter().map(award).collect::<BTreeMap<_, _>>()
     };
-    assert_eq!(kept(&store), BTreeMap::from([(START, 10), (START + HOUR, 5)]));
+    assert_eq!(kept(&store), BTreeMap::from([(0, 10), (1, 10), (2, 5)]));
+    // The change is folded up to the second purchase. The third one follows.
     let smaller = Eligible { points: 4, ..bought(0) };
     store.commit_unlimited(vec![Change { before: Some(bought(0)), after: Some(smaller.clone()) }]);
-    assert_eq!(kept(&store), BTreeMap::from([(START, 4), (START + HOUR, 10)]));
+    assert_eq!(kept(&store), BTreeMap::from([(0, 4), (1, 10), (2, 10)]));
     store.assert_as_folded_whole();
     store.commit_unlimited(goes(smaller));
-    assert_eq!(kept(&store), BTreeMap::from([(START + HOUR, 10), (START + 2 * HOUR, 5)]));
+    assert_eq!(kept(&store), BTreeMap::from([(1, 10), (2, 10), (3, 5)]));
     store.assert_as_folded_whole();
 }
 
