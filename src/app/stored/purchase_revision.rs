@@ -31,26 +31,6 @@ pub fn of_purchase(row: purchase::Model, customer_external_id: String) -> purcha
     }
 }
 
-/// Returns the row of a purchase with this content, whose running sum counts only if the content states it.
-pub fn to_purchase_row(row: purchase_revision::Model) -> purchase::Model {
-    purchase::Model {
-        refunded_revision: row.refunded.map(|_| row.revision),
-        external_id: row.external_id,
-        customer_id: row.customer_id,
-        purchased_at: row.purchased_at,
-        recorded_at: row.recorded_at,
-        total: row.total,
-        currency: row.currency,
-        channel: row.channel,
-        lines: row.lines,
-        set_revision: row.set_revision,
-        version: row.version,
-        revision: row.revision,
-        refunded: row.refunded,
-        refunded_until: row.refunded_until,
-    }
-}
-
 /// Returns the purchase as this content has it, with the given refunds and running sums.
 pub fn from_row(
     row: &purchase_revision::Model,
