@@ -17,6 +17,7 @@ pub mod ledger_entry;
 pub mod node;
 pub mod purchase;
 pub mod purchase_revision;
+pub mod raised_revision;
 pub mod refund;
 pub mod write_probe;
 

@@ -27,7 +27,7 @@ const ADD_COLUMNS: [&str; 4] = [
     "ALTER TABLE purchase ADD COLUMN refunded_revision {int}",
 ];
 /// `{text}` is the type of texts that are compared as bytes, and `{int}` that of 64-bit integers.
-const CREATE_REVISION: [&str; 3] = [
+const CREATE_REVISION: [&str; 4] = [
     "CREATE TABLE purchase_revision (external_id {text} NOT NULL, revision {int} NOT NULL, customer_external_id {text} NOT NULL, \
      customer_id {int} NOT NULL, purchased_at {int} NOT NULL, recorded_at {int} NOT NULL, total {int} NOT NULL, \
      currency {text} NOT NULL, channel {text}, lines text NOT NULL, refunded {int}, refunded_until {int}, \
@@ -37,6 +37,9 @@ const CREATE_REVISION: [&str; 3] = [
     "CREATE INDEX purchase_revision_customer_order ON purchase_revision (customer_id, purchased_at, external_id)",
     // The latest recorded purchase. Every new boundary must lie after it.
     "CREATE INDEX purchase_revision_purchased_at ON purchase_revision (purchased_at)",
+    // The numbers that contents had before they were raised.
+    "CREATE TABLE raised_revision (external_id {text} NOT NULL, revision {int} NOT NULL, raised_to {int} NOT NULL, \
+     PRIMARY KEY (external_id, revision))",
 ];
 const ALTER_REFUND: [&str; 2] = [
     "ALTER TABLE refund ALTER COLUMN amount DROP NOT NULL",
@@ -90,6 +93,7 @@ impl MigrationTrait for Migration {
              WHERE amount IS NULL"
                 .to_owned(),
             "ALTER TABLE refund DROP COLUMN currency".to_owned(),
+            "DROP TABLE raised_revision".to_owned(),
             "DROP TABLE purchase_revision".to_owned(),
         ];
         let added = ["revision", "refunded", "refunded_until", "refunded_revision"];

@@ -1,6 +1,6 @@
 //! Reads awards: by customer, by key and by the purchase that reached them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use entity::{AwardStatus, CampaignId, CustomerId, award};
 use sea_orm::{FromQueryResult, QueryResult, Value};
@@ -10,7 +10,7 @@ use super::customer::scope;
 use super::error::Error;
 use super::reading::page::{Filter, List, Listed, Page, Part, Position, Slice, of_customers};
 use super::rows::{Kind, Rows, join};
-use super::stored::award::reaching_key;
+use super::stored::history::{Lines, contents};
 use super::viewer::Reader;
 use crate::engine::purchase::Key;
 
@@ -131,21 +131,41 @@ pub async fn by_keys(
     Ok(found.into_iter().map(|row| ((row.customer_id, row.number), row)).collect())
 }
 
-/// Loads the reached awards (STANDING and DECLINED) of these purchases, newest first.
+/// A purchase whose awards are wanted.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Reaching {
+    pub customer: CustomerId,
+    pub key: Key,
+    /// Whether other contents of the purchase may have counted. Awards of settled campaigns may have been reached at their instants.
+    pub is_revised: bool,
+}
+
+/// Loads the reached awards (STANDING and DECLINED) of these purchases, newest first, by customer and external id of the purchase.
 pub async fn reached_by(
     app: &App,
-    purchases: Vec<(CustomerId, Key)>,
-) -> Result<HashMap<(CustomerId, Key), Vec<award::Model>>, Error> {
+    purchases: Vec<Reaching>,
+) -> Result<HashMap<(CustomerId, String), Vec<award::Model>>, Error> {
+    let revised = purchases.iter().filter(|purchase| purchase.is_revised);
+    let revised: Vec<String> = revised.map(|purchase| purchase.key.external_id.clone()).collect();
+    let read = app.database.read();
+    let mut contents =
+        if revised.is_empty() { HashMap::new() } else { contents(read, revised, Lines::LeftOut).await? };
+    let mut reaching = BTreeSet::new();
+    for Reaching { customer, key, .. } in &purchases {
+        reaching.insert((customer.0, key.at.0, key.external_id.clone()));
+        let others = contents.remove(&key.external_id).unwrap_or_default();
+        reaching.extend(others.into_iter().map(|other| (customer.0, other.purchased_at, other.external_id)));
+    }
     let columns = [("customer_id", Kind::Int), ("at", Kind::Int), ("purchase", Kind::Text)];
     let mut rows = Rows::new(app.database.backend(), &columns);
-    for (customer, key) in &purchases {
-        rows.push(vec![customer.0.into(), key.at.0.into(), key.external_id.clone().into()]);
+    for (customer, at, external_id) in reaching {
+        rows.push(vec![customer.into(), at.into(), external_id.into()]);
     }
     let on = "t.customer_id = r.customer_id AND t.earned_at = r.at AND t.purchase_external_id = r.purchase \
         AND t.status <> 'reversed'";
-    let mut reached: HashMap<_, Vec<award::Model>> = purchases.into_iter().map(|key| (key, Vec::new())).collect();
-    for row in models(&join(app.database.read(), "t.*", "award", rows, on, "ORDER BY t.number DESC").await?)? {
-        reached.entry((row.customer_id, reaching_key(&row))).or_default().push(row);
+    let mut reached: HashMap<_, Vec<award::Model>> = HashMap::new();
+    for row in models(&join(read, "t.*", "award", rows, on, "ORDER BY t.number DESC").await?)? {
+        reached.entry((row.customer_id, row.purchase_external_id.clone())).or_default().push(row);
     }
     Ok(reached)
 }

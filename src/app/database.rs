@@ -21,7 +21,7 @@ use sea_orm::{
 };
 use tokio::time::{Instant as Monotonic, sleep, timeout};
 
-use super::failure::{code, is_lock_timeout};
+use super::failure::{code, is_conflict, is_lock_timeout};
 use super::node::FORMAT;
 use super::write_ahead_log::{MAX_PAGES, WriteAheadLog};
 use super::writes::Writes;
@@ -31,6 +31,9 @@ use crate::config;
 const SQLITE_READERS: u32 = 4;
 /// How long an SQLite transaction waits for a transaction of another process.
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(30);
+/// The maximum number of attempts to open an SQLite file that another process creates, and the pause between them.
+const MAX_SQLITE_ATTEMPTS: u32 = 50;
+const SQLITE_PAUSE: Duration = Duration::from_millis(20);
 /// The number of prepared statements that an SQLite connection keeps. Each kind has about a dozen sizes ([`super::rows`]).
 const SQLITE_STATEMENTS: usize = 400;
 /// The size of the page caches of all connections of an SQLite pool together, in KiB.
@@ -128,7 +131,7 @@ impl Database {
             });
         }
         // SQLite allows only one writer anyway, and waiting in the pool's queue is fairer than waiting for SQLite's lock.
-        let mut write = sea_orm::Database::connect(sqlite_options(url, 1, true)).await?;
+        let mut write = create_sqlite(url).await?;
         let mut read = sea_orm::Database::connect(sqlite_options(url, SQLITE_READERS, false)).await?;
         let statements = count_statements([&mut write, &mut read]);
         let log = WriteAheadLog::start(sqlite_options(url, 1, false), Arc::clone(&statements)).await?;
@@ -523,6 +526,21 @@ fn count_statements<const N: usize>(connections: [&mut DatabaseConnection; N]) -
         });
     }
     statements
+}
+
+/// Opens the connection that writes, and creates the file if it does not exist. While another process creates the file too, SQLite
+/// refuses the change of the journal mode at once, so it is tried again.
+async fn create_sqlite(url: &str) -> Result<DatabaseConnection, DbErr> {
+    let mut attempts = 1;
+    loop {
+        match sea_orm::Database::connect(sqlite_options(url, 1, true)).await {
+            Err(error) if is_conflict(&error) && attempts < MAX_SQLITE_ATTEMPTS => {
+                attempts += 1;
+                sleep(SQLITE_PAUSE).await;
+            }
+            connected => return connected,
+        }
+    }
 }
 
 fn sqlite_options(url: &str, connections: u32, create: bool) -> ConnectOptions {

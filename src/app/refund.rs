@@ -4,17 +4,17 @@
 use std::collections::HashMap;
 
 use entity::{customer, purchase, purchase_revision};
-use sea_orm::{EntityTrait, QueryFilter};
+use futures_util::TryStreamExt as _;
+use sea_orm::{ColumnTrait as _, EntityTrait, QueryFilter, QueryOrder as _};
 use serde::Deserialize;
 
 use super::App;
 use super::clock::Clock;
 use super::database::Database;
-use super::error::{Check, Error, UserErrorCode};
+use super::error::{Check, Error, UserError, UserErrorCode};
 use super::purchase::{AHEAD, MAX_AHEAD};
 use super::recorder::fact::{Fact, MAX_LINES, NewRefund, Recorded};
 use super::rows::any;
-use super::stored::history::{self, Lines};
 use super::stored::{purchase as purchases, purchase_revision as revisions};
 use super::viewer::Shop;
 use crate::engine::external_id::ExternalId;
@@ -47,8 +47,6 @@ pub struct RecordRefundLine {
 #[derive(Clone, Debug)]
 pub struct RefundedPurchase {
     row: purchase::Model,
-    /// The contents of the purchase that do not count. A refund may be of one of them.
-    others: Vec<purchase_revision::Model>,
     customer_external_id: ExternalId,
 }
 
@@ -58,7 +56,6 @@ pub async fn find_purchases(
     external_ids: Vec<String>,
 ) -> Result<HashMap<String, RefundedPurchase>, Error> {
     let backend = database.backend();
-    let mut others = history::contents(database.read(), external_ids.iter().cloned(), Lines::Loaded).await?;
     let purchases = purchase::Entity::find()
         .filter(any(backend, purchase::Column::ExternalId, external_ids))
         .all(database.read())
@@ -69,8 +66,7 @@ pub async fn find_purchases(
     let names: HashMap<_, _> = customers.into_iter().map(|customer| (customer.id, customer.external_id)).collect();
     let with_customer = |row: purchase::Model| {
         let customer_external_id = ExternalId::stored(names.get(&row.customer_id)?);
-        let others = others.remove(&row.external_id).unwrap_or_default();
-        Some((row.external_id.clone(), RefundedPurchase { row, others, customer_external_id }))
+        Some((row.external_id.clone(), RefundedPurchase { row, customer_external_id }))
     };
     Ok(purchases.into_iter().filter_map(with_customer).collect())
 }
@@ -83,34 +79,82 @@ struct Content<'a> {
     lines: &'a str,
 }
 
-impl RefundedPurchase {
-    /// Returns all contents, the one that counts first.
-    fn contents(&self) -> Result<Vec<Content<'_>>, Error> {
-        let Self { row, others, .. } = self;
-        let mut contents = vec![Content { total: row.total, currency: purchases::currency(row)?, lines: &row.lines }];
-        for other in others {
-            let currency = revisions::currency(other)?;
-            contents.push(Content { total: other.total, currency, lines: &other.lines });
-        }
-        Ok(contents)
+impl<'a> Content<'a> {
+    fn that_counts(row: &'a purchase::Model) -> Result<Self, Error> {
+        Ok(Self { total: row.total, currency: purchases::currency(row)?, lines: &row.lines })
     }
+
+    fn that_does_not_count(row: &'a purchase_revision::Model) -> Result<Self, Error> {
+        Ok(Self { total: row.total, currency: revisions::currency(row)?, lines: &row.lines })
+    }
+}
+
+/// Whether another content of the purchase, or a purchase that is not recorded yet, may allow what was refused so.
+pub fn may_be_allowed_by_another(error: &Error) -> bool {
+    use UserErrorCode::{PurchaseNotFound, RefundTooLarge, SkuNotInPurchase, TooManyDecimals};
+    let of_content = |error: &UserError| {
+        matches!(error.code, PurchaseNotFound | SkuNotInPurchase | RefundTooLarge | TooManyDecimals)
+    };
+    matches!(error, Error::Refused(errors) if errors.iter().all(of_content))
 }
 
 impl RecordRefund {
     /// Checks the refund against its purchase, which is `None` if it is not recorded. `path` is the path of the input; the paths
     /// of errors begin with it. If the clock may be wrong and the only fault is that the refund is in the future, fails with
     /// [`Error::ClockInDoubt`].
-    pub fn check_by(
+    pub async fn check_by(
         self,
+        database: &Database,
         clock: &Clock,
         path: &[String],
         purchase: Option<&RefundedPurchase>,
     ) -> Result<NewRefund, Error> {
-        let new = self.check(path, clock.now(), purchase)?;
+        let now = clock.now();
+        let new = match purchase {
+            None => self.check(path, now, None)?,
+            Some(purchase) => {
+                match self.clone().check(path, now, Some((purchase, Content::that_counts(&purchase.row)?))) {
+                    Err(error) if may_be_allowed_by_another(&error) => {
+                        self.check_by_others(database, path, now, purchase).await?.ok_or(error)?
+                    }
+                    checked => checked?,
+                }
+            }
+        };
         if !new.ahead.is_empty() && clock.is_in_doubt() { Err(Error::ClockInDoubt) } else { Ok(new) }
     }
 
-    fn check(self, path: &[String], now: Instant, purchase: Option<&RefundedPurchase>) -> Result<NewRefund, Error> {
+    /// Checks the refund against the contents of its purchase that do not count. Returns `None` if none of them allows it. Loads one
+    /// content at a time, because they may have many lines.
+    async fn check_by_others(
+        self,
+        database: &Database,
+        path: &[String],
+        now: Instant,
+        purchase: &RefundedPurchase,
+    ) -> Result<Option<NewRefund>, Error> {
+        use purchase_revision::Column;
+        let mut others = purchase_revision::Entity::find()
+            .filter(Column::ExternalId.eq(&purchase.row.external_id))
+            .order_by_asc(Column::Revision)
+            .stream(database.read())
+            .await?;
+        while let Some(other) = others.try_next().await? {
+            match self.clone().check(path, now, Some((purchase, Content::that_does_not_count(&other)?))) {
+                Err(error) if may_be_allowed_by_another(&error) => {}
+                checked => return checked.map(Some),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Checks the refund against one content of its purchase.
+    fn check(
+        self,
+        path: &[String],
+        now: Instant,
+        purchase: Option<(&RefundedPurchase, Content<'_>)>,
+    ) -> Result<NewRefund, Error> {
         let (mut check, mut ahead) = (Check::at(path), Check::default());
         let external_id = check.external_id(&["externalId"], self.external_id);
         let purchase_external_id = check.external_id(&["purchaseExternalId"], self.purchase_external_id);
@@ -127,7 +171,7 @@ impl RecordRefund {
         for (index, line) in lines.iter().enumerate() {
             check.text(&["lines", &index.to_string(), "sku"], &line.sku);
         }
-        let Some(purchase) = purchase else {
+        let Some((purchase, content)) = purchase else {
             if check.is_clean() {
                 let message = "no such purchase has been recorded: record the purchase, then send the refund again";
                 check.fail(&["purchaseExternalId"], UserErrorCode::PurchaseNotFound, message);
@@ -139,7 +183,7 @@ impl RecordRefund {
         else {
             return check.finish(None);
         };
-        let refund = settle(&mut check, path, &purchase.contents()?, self.amount.as_deref(), &lines)?;
+        let refund = settle(&mut check, &content, self.amount.as_deref(), &lines)?;
         let customer_external_id = purchase.customer_external_id.clone();
         let ahead = ahead.into_faults(&mut check);
         let new = |refund| NewRefund {
@@ -153,28 +197,8 @@ impl RecordRefund {
     }
 }
 
-/// Returns the refund if one of the contents allows it. Otherwise, notes the faults that it has by the first content.
+/// Returns the refund if the content allows it. Otherwise, notes the faults that it has by the content.
 fn settle(
-    check: &mut Check,
-    path: &[String],
-    contents: &[Content<'_>],
-    amount: Option<&str>,
-    lines: &[RecordRefundLine],
-) -> Result<Option<Refund>, Error> {
-    let mut first = None;
-    for content in contents {
-        let mut of_content = Check::at(path);
-        let refund = settle_by(&mut of_content, content, amount, lines)?;
-        if let Some(refund) = refund.filter(|_| of_content.is_clean()) {
-            return Ok(Some(refund));
-        }
-        first.get_or_insert(of_content);
-    }
-    check.add(first.unwrap_or_default());
-    Ok(None)
-}
-
-fn settle_by(
     check: &mut Check,
     content: &Content<'_>,
     amount: Option<&str>,
@@ -225,6 +249,6 @@ fn refuse(check: &mut Check, refusal: &RefundRefusal) {
 pub async fn record(app: &App, shop: &Shop, path: Vec<String>, input: RecordRefund) -> Result<Recorded, Error> {
     let purchases = find_purchases(&app.database, vec![input.purchase_external_id.clone()]).await?;
     let purchase = purchases.get(&input.purchase_external_id);
-    let fact = input.check_by(&app.clock, &path, purchase).map(Fact::Refund);
+    let fact = input.check_by(&app.database, &app.clock, &path, purchase).await.map(Fact::Refund);
     app.recorder.record_one(shop.who(), path, fact).await
 }

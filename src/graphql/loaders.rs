@@ -15,7 +15,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 
 use super::reads::Reads;
-use crate::app::award::AwardFilter;
+use crate::app::award::{AwardFilter, Reaching};
 use crate::app::campaign::set::{Campaign, CampaignSet};
 use crate::app::customer::Current;
 use crate::app::error::Error;
@@ -29,7 +29,6 @@ use crate::app::viewer::Viewer;
 use crate::app::{self, App};
 use crate::engine::account::Totals;
 use crate::engine::budget::Budget;
-use crate::engine::purchase::Key;
 
 /// The loaders of one request, with the rights of its viewer.
 pub struct Loaders {
@@ -238,22 +237,24 @@ impl Loader<RefundsOf> for Loaders {
     }
 }
 
-/// The `STANDING` and `DECLINED` awards that a purchase reached, by customer and key of the purchase.
+/// The `STANDING` and `DECLINED` awards that a purchase reached.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct AwardsReachedBy(pub CustomerId, pub Key);
+pub struct AwardsReachedBy(pub Reaching);
 
 impl Loader<AwardsReachedBy> for Loaders {
     type Value = Vec<Arc<Award>>;
     type Error = Error;
 
     async fn load(&self, keys: &[AwardsReachedBy]) -> Loaded<AwardsReachedBy, Vec<Arc<Award>>> {
-        let wanted = keys.iter().map(|key| (key.0, key.1.clone())).collect();
+        let wanted = keys.iter().map(|key| key.0.clone()).collect();
         let found = app::award::reached_by(self.app(), wanted).await?;
-        let keyed = found.into_iter().map(|((customer, key), rows)| {
-            let rows = rows.into_iter().map(Arc::new).collect();
-            (AwardsReachedBy(customer, key), rows)
-        });
-        Ok(keyed.collect())
+        let found: HashMap<_, Vec<Arc<Award>>> =
+            found.into_iter().map(|(key, rows)| (key, rows.into_iter().map(Arc::new).collect())).collect();
+        let of = |key: &AwardsReachedBy| {
+            let found = found.get(&(key.0.customer, key.0.key.external_id.clone()));
+            (key.clone(), found.cloned().unwrap_or_default())
+        };
+        Ok(keys.iter().map(of).collect())
     }
 }
 

@@ -15,9 +15,9 @@ use tokio_util::sync::CancellationToken;
 use self::file::Line;
 use self::record::Record;
 use crate::app::App;
-use crate::app::error::{Error, UserError, UserErrorCode};
+use crate::app::error::Error;
 use crate::app::recorder::fact::{Answer, Fact};
-use crate::app::refund::{RecordRefund, find_purchases};
+use crate::app::refund::{RecordRefund, find_purchases, may_be_allowed_by_another};
 
 /// The maximum number of facts that are queued but not yet committed.
 const MAX_WAITING: usize = 4_096;
@@ -86,13 +86,6 @@ pub async fn ingest(
     };
     let end = ingestion.run(lines).await;
     (end, ingestion.counts)
-}
-
-/// Whether a refund can be accepted once another content of its purchase is recorded.
-fn may_be_allowed_later(error: &Error) -> bool {
-    use UserErrorCode::{PurchaseNotFound, RefundTooLarge, SkuNotInPurchase};
-    let of_purchase = |error: &UserError| matches!(error.code, PurchaseNotFound | SkuNotInPurchase | RefundTooLarge);
-    matches!(error, Error::Refused(errors) if errors.iter().all(of_purchase))
 }
 
 struct Ingestion<'a, O> {
@@ -199,12 +192,12 @@ impl<O: FnMut(Event<'_>)> Ingestion<'_, O> {
                     self.kept.push((number, refund, NO_PURCHASE.to_owned()));
                     continue;
                 }
-                match refund.clone().check_by(&self.app.clock, &[], purchase) {
+                match refund.clone().check_by(&self.app.database, &self.app.clock, &[], purchase).await {
                     Ok(refund) => {
                         let answer = self.app.recorder.record_when_free(Fact::Refund(refund)).await?;
                         self.waiting.push_back((number, answer));
                     }
-                    Err(error) if has_room && may_be_allowed_later(&error) => {
+                    Err(error) if has_room && may_be_allowed_by_another(&error) => {
                         self.kept.push((number, refund, error.to_string()));
                     }
                     Err(error) => go_on &= self.skip(number, &error.to_string()),

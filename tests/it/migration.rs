@@ -82,6 +82,7 @@ async fn entities_equal_migrations() {
         create(db, entity::node::Entity).await;
         create(db, entity::purchase::Entity).await;
         create(db, entity::purchase_revision::Entity).await;
+        create(db, entity::raised_revision::Entity).await;
         create(db, entity::refund::Entity).await;
         create(db, entity::write_probe::Entity).await;
         let expected = columns(migrated.read()).await;

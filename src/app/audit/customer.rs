@@ -334,10 +334,14 @@ fn none() -> String {
 }
 
 fn show(award: &Reached) -> String {
+    let of = if award.points_before_cap == award.points {
+        String::new()
+    } else {
+        format!(" of {}", award.points_before_cap)
+    };
     format!(
-        "{} of {} points, earned at {}, window {} to {}, ordinal {}, evidence from {} at {}",
+        "{}{of} points, earned at {}, window {} to {}, ordinal {}, evidence from {} at {}",
         award.points,
-        award.points_before_cap,
         award.by.at,
         award.window.opens,
         award.window.closes,

@@ -123,7 +123,7 @@ impl<'a> History<'a> {
         }
         if self.replaced.fill().await? {
             let ids = self.replaced.page().iter().map(|row| row.external_id.clone()).collect();
-            self.of_replaced = TakenBack::load(self.snapshot, ids, Lines::Loaded).await?;
+            self.of_replaced = TakenBack::load(self.snapshot, ids).await?;
         }
         let current = self.current.page().front().filter(|bought| bought.row.customer_id == customer);
         let current = current.map(|bought| purchases::key(&bought.row));

@@ -7,10 +7,11 @@ use super::difference::{Difference, Tell};
 use crate::app::error::Error;
 
 /// A table, the column that refers to a row of another table, and that table with its key.
-const REFERENCES: [(&str, &str, &str, &str); 7] = [
+const REFERENCES: [(&str, &str, &str, &str); 8] = [
     ("purchase", "customer_id", "customer", "id"),
     ("purchase_revision", "customer_id", "customer", "id"),
     ("purchase_revision", "external_id", "purchase", "external_id"),
+    ("raised_revision", "external_id", "purchase", "external_id"),
     ("refund", "purchase_external_id", "purchase", "external_id"),
     ("award", "customer_id", "customer", "id"),
     ("ledger_entry", "customer_id", "customer", "id"),

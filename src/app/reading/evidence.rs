@@ -19,7 +19,7 @@ use crate::app::reading::page::{List, Listed, Page, Part, Position, Slice};
 use crate::app::reading::purchase_revision::Content;
 use crate::app::rows::first_of_each;
 use crate::app::stored::award::{evidence_key, reaching_key};
-use crate::app::stored::history::{Lines, TakenBack};
+use crate::app::stored::history::TakenBack;
 use crate::app::stored::purchase_revision::{key, of_purchase};
 use crate::app::stored::stretches::{Ends, INDEX, Stored, Stretches, index, lies_in};
 use crate::app::stored::{purchase_revision as revisions, refund as refunds};
@@ -68,8 +68,6 @@ struct Search {
     enough: usize,
     /// The stretch that is left to read, including both ends. `None` if nothing is left.
     rest: Option<Stretch>,
-    /// The last purchase of the previous chunk, with which the next chunk begins again.
-    reached: Option<Key>,
     found: Vec<Found>,
 }
 
@@ -77,6 +75,8 @@ struct Search {
 struct Found {
     eligible: Eligible,
     evidence: Evidence,
+    /// Whether the reader may see the purchase. It decides with the others which purchases are evidence of a streak.
+    is_seen: bool,
 }
 
 /// Returns a page of the evidence of each award, oldest purchase first. Leaves out the purchases that the reader may not see, because
@@ -183,7 +183,7 @@ impl Known {
     async fn load(app: &App, external_ids: Vec<String>) -> Result<Self, Error> {
         let now = by_external_ids(app, external_ids.clone()).await?;
         let now = now.into_iter().map(|(id, row)| (id, Arc::new(row))).collect();
-        Ok(Self { now, taken_back: TakenBack::load(app.database.read(), external_ids, Lines::Loaded).await? })
+        Ok(Self { now, taken_back: TakenBack::load(app.database.read(), external_ids).await? })
     }
 }
 
@@ -211,7 +211,6 @@ impl Search {
             // The purchases at the cursors are also read, but are not part of the page.
             enough: if streak { usize::MAX } else { page.fetched() + 2 },
             rest: (from <= to).then_some(Stretch { after: Some(from), to: Some(to) }),
-            reached: None,
             found: Vec::new(),
         }
     }
@@ -233,37 +232,34 @@ impl Search {
         };
         let ends = [end(&chunk.current), end(&chunk.replaced)].into_iter().flatten();
         let reached = if backward { ends.max() } else { ends.min() };
+        // There may be more contents with the key that was reached, so the next chunk, which is longer, begins with it again.
         let is_complete = |key: &Key| match &reached {
             None => true,
             Some(reached) => {
                 if backward {
-                    key >= reached
+                    key > reached
                 } else {
-                    key <= reached
+                    key < reached
                 }
             }
         };
-        let repeated = std::mem::replace(&mut self.reached, reached.clone());
         let counted_once = chunk.replaced.into_iter().filter(|row| row.ended_version.is_some());
         for row in chunk.current.into_iter().chain(counted_once) {
-            let key = key(&row);
-            if is_complete(&key) && Some(&key) != repeated.as_ref() {
+            if is_complete(&key(&row)) {
                 self.found.extend(self.look_at(row, known)?);
             }
         }
-        if reached.is_some() && self.found.len() < self.enough {
+        let seen = self.found.iter().filter(|found| found.is_seen).count();
+        if reached.is_some() && seen < self.enough {
             self.rest =
                 Some(if backward { Stretch { to: reached, ..rest } } else { Stretch { after: reached, ..rest } });
         }
         Ok(())
     }
 
-    /// Returns what the content contributes, if it counted and the reader may see its purchase.
+    /// Returns what the content contributes, if it counted.
     fn look_at(&self, row: purchase_revision::Model, known: &Known) -> Result<Option<Found>, Error> {
         let Some(purchase) = known.now.get(&row.external_id) else { return Ok(None) };
-        if !self.sees_others && purchase.customer_id != self.award.customer_id {
-            return Ok(None);
-        }
         let content = if self.award.status == AwardStatus::Reversed {
             self.as_of_reversal(&row, purchase, known)?
         } else {
@@ -273,7 +269,8 @@ impl Search {
             return Ok(None);
         };
         let counted = Content::new(row, purchase, &known.taken_back)?;
-        Ok(Some(Found { eligible, evidence: Evidence { purchase: Arc::clone(purchase), counted } }))
+        let is_seen = self.sees_others || purchase.customer_id == self.award.customer_id;
+        Ok(Some(Found { eligible, evidence: Evidence { purchase: Arc::clone(purchase), counted }, is_seen }))
     }
 
     /// Returns the content with the facts that counted just before the award was reversed, or `None` if another content of the purchase,
@@ -314,12 +311,13 @@ impl Search {
     fn finish(self, page: &Page) -> Slice<Evidence> {
         let Self { award, campaign, mut found, .. } = self;
         found.sort_by(|a, b| a.eligible.key.cmp(&b.eligible.key));
-        let (eligible, rows): (Vec<Eligible>, Vec<Evidence>) =
-            found.into_iter().map(|found| (found.eligible, found.evidence)).unzip();
+        let (eligible, rows): (Vec<Eligible>, Vec<(Evidence, bool)>) =
+            found.into_iter().map(|found| (found.eligible, (found.evidence, found.is_seen))).unzip();
         let counted = evidence(campaign.engine(), &evidence_key(&award), &reaching_key(&award), &eligible);
         let counted: Vec<&Key> = counted.into_iter().map(|eligible| &eligible.key).collect();
-        let rows: Vec<Evidence> =
-            rows.into_iter().filter(|row| counted.binary_search(&&key(&row.counted.row)).is_ok()).collect();
+        let is_counted = |row: &Evidence| counted.binary_search(&&key(&row.counted.row)).is_ok();
+        let seen = rows.into_iter().filter(|(row, is_seen)| *is_seen && is_counted(row));
+        let rows: Vec<Evidence> = seen.map(|(row, _)| row).collect();
         page.of_all(&LIST, rows, |row| position(&row.counted.row))
     }
 }

@@ -10,7 +10,7 @@ use crate::app::customer::by_ids;
 use crate::app::error::Error;
 use crate::app::reading::page::{List, Page, Part, Position, Slice};
 use crate::app::rows::Kind;
-use crate::app::stored::history::{LEFT_OUT, Lines, TakenBack, load_lines};
+use crate::app::stored::history::{LEFT_OUT, TakenBack, load_lines};
 use crate::app::stored::purchase_revision::{currency, of_purchase};
 use crate::engine::money::Currency;
 use crate::engine::purchase::{Line, Rounding};
@@ -60,7 +60,7 @@ pub fn cursor(content: &Content) -> String {
 pub async fn pages(app: &App, purchases: &[Arc<purchase::Model>], page: &Page) -> Result<Vec<Slice<Content>>, Error> {
     let db = app.database.read();
     let ids: Vec<String> = purchases.iter().map(|purchase| purchase.external_id.clone()).collect();
-    let taken_back = TakenBack::load(db, ids, Lines::Loaded).await?;
+    let taken_back = TakenBack::load(db, ids).await?;
     let names = by_ids(app, purchases.iter().map(|purchase| purchase.customer_id).collect()).await?;
     let mut slices = Vec::with_capacity(purchases.len());
     for purchase in purchases {

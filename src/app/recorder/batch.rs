@@ -68,7 +68,11 @@ pub(super) async fn commit(
     }
     let accepted = match acceptance::accept(&batch, facts, &mut customers).await? {
         Ok(accepted) => accepted,
-        Err(unlocked) => return Ok(Committed::Unlocked(unlocked)),
+        Err(unlocked) => {
+            // The repeated batch needs it.
+            preparation.prepared = prepared;
+            return Ok(Committed::Unlocked(unlocked));
+        }
     };
     repair::begin(&batch, &mut customers, prepared.as_mut()).await?;
     let evaluated = match evaluation::evaluate(&batch, &customers, prepared).await? {

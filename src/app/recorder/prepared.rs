@@ -100,10 +100,11 @@ impl Prepared {
 }
 
 impl PreparedFold {
-    /// Removes the awards that are recorded exactly as they are reached, to save memory. The caps of a customer need all of them. If the fold may have to be continued,
-    /// the awards after the checkpoint from which it would continue are kept.
+    /// Removes the awards that are recorded exactly as they are reached, to save memory. The caps of a customer need all of them, and so
+    /// does the sum of the points that a cap in points needs. If the fold may have to be continued, the awards after the checkpoint from
+    /// which it would continue are kept.
     pub(super) fn drop_equal(&mut self, rule: &Rule) {
-        if Caps::of(rule).exist() {
+        if Caps::of(rule).exist() || rule.caps_points() {
             return;
         }
         let kept_from = match &self.version_and_last {

@@ -58,7 +58,7 @@ struct ReadAt {
 pub(super) struct Counted {
     pub(super) campaign: CampaignId,
     pub(super) status: AwardStatus,
-    points: i64,
+    pub(super) points: i64,
 }
 
 impl Counted {

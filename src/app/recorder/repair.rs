@@ -50,7 +50,7 @@ pub(super) async fn begin(
         repair.recount = Recount::go_on(counted, batch.tx, &customer.row).await?;
         customer.row.version = customer.row.version.max(repair.recount.version);
         repair.restore_statuses(batch, customer).await?;
-        repair.count(customer);
+        repair.count(batch, customer);
         repair.load_purchases(batch.tx, customer.row.id).await?;
         customer.repair = Some(repair);
         customer.changed = true;
@@ -82,18 +82,21 @@ impl Repair {
     }
 
     /// Sets the counters of the customer to the counted values.
-    fn count(&self, customer: &mut Touched) {
+    fn count(&self, batch: &Batch<'_>, customer: &mut Touched) {
         let Recount { awards, balance, sequence, posted_at, .. } = &self.recount;
         customer.row.award_number = self.recount.last_award();
         (customer.row.balance, customer.row.ledger_sequence, customer.row.posted_at) =
             (*balance, *sequence, *posted_at);
         customer.running = Running::default();
         for award in awards.values() {
+            let caps_points = batch.campaigns.get(award.campaign).is_some_and(|campaign| campaign.rule.caps_points());
+            let state = customer.running.entry(award.campaign);
             match award.status {
-                AwardStatus::Standing => customer.running.entry(award.campaign).standing_awards += 1,
-                AwardStatus::Declined => customer.running.entry(award.campaign).declined_awards += 1,
-                AwardStatus::Reversed => {}
+                AwardStatus::Standing => state.standing_awards += 1,
+                AwardStatus::Declined => state.declined_awards += 1,
+                AwardStatus::Reversed => continue,
             }
+            state.points += if caps_points { award.points } else { 0 };
         }
     }
 

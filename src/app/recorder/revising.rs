@@ -1,12 +1,13 @@
 //! Decides about contents of purchases that are recorded already: duplicates, conflicts, and revisions.
 //!
 //! Of all contents of a purchase, the one with the highest revision counts, whatever came first. A lower one is kept. Equal content
-//! under a higher revision only raises the number. See "Revisions" in `docs/semantics.md`.
+//! under a higher revision only raises the number; the old number still stands for the content. See "Revisions" in `docs/semantics.md`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use entity::{CustomerId, purchase, purchase_revision, refund};
+use entity::{CustomerId, purchase, purchase_revision, raised_revision, refund};
+use sea_orm::{EntityTrait as _, QueryFilter as _};
 
 use super::conflict;
 use super::fact::{MAX_CONTENTS, NewPurchase, Refusal, Verdict};
@@ -16,6 +17,9 @@ use crate::app::rows::{self, OnConflict};
 use crate::app::stored::history::{self, Lines};
 use crate::app::stored::{purchase as purchases, purchase_revision as revisions};
 use crate::engine::purchase::Purchase;
+
+/// The maximum number of raised numbers that are kept of a purchase.
+const MAX_RAISED: usize = 1_000;
 
 /// A content whose purchase is recorded already.
 pub(super) struct Again<'a> {
@@ -35,6 +39,9 @@ struct Order {
     others: Vec<purchase_revision::Model>,
     /// The others from this index on are new.
     stored_others: usize,
+    /// The numbers that contents had, and the higher ones to which they were raised.
+    raised: BTreeMap<i64, i64>,
+    newly_raised: Vec<raised_revision::Model>,
     refunds: Vec<refund::Model>,
     /// The row has changed.
     changed: bool,
@@ -75,7 +82,9 @@ pub(super) async fn revise(
         let owner = customers.get(&counting.customer_external_id);
         let owner = owner.ok_or_else(|| Error::Internal("a purchase's customer was not locked".to_owned()))?;
         let versions = Versions { now: owner.row.version, next: owner.next_version() };
-        verdicts[index] = if row.revision < order.row.revision {
+        verdicts[index] = if order.raised.contains_key(&row.revision) {
+            order.repeat_raised(&content, &counting)?
+        } else if row.revision < order.row.revision {
             order.supersede(content, versions)?
         } else {
             order.renew(row, &content, counting, versions)?
@@ -88,6 +97,11 @@ pub(super) async fn revise(
     let new: Vec<purchase_revision::Model> = new.collect();
     if !new.is_empty() {
         rows::insert::<purchase_revision::Entity>(batch.tx, &new, OnConflict::Fail).await?;
+    }
+    let raised: Vec<raised_revision::Model> =
+        orders.values_mut().flat_map(|order| std::mem::take(&mut order.newly_raised)).collect();
+    if !raised.is_empty() {
+        rows::insert::<raised_revision::Entity>(batch.tx, &raised, OnConflict::Fail).await?;
     }
     let owners = orders.iter().map(|(id, order)| (id.clone(), order.row.customer_id)).collect();
     for order in orders.into_values().filter(|order| order.revised) {
@@ -115,11 +129,12 @@ async fn load(
     let revised: BTreeSet<&str> =
         sent.iter().filter(other_revision).map(|again| again.row.external_id.as_str()).collect();
     let ids = || revised.iter().map(|id| (*id).to_owned());
-    let (mut others, mut refunds) = (HashMap::new(), HashMap::new());
+    let (mut others, mut refunds, mut raised) = (HashMap::new(), HashMap::new(), HashMap::new());
     if !revised.is_empty() {
         others = history::contents(batch.tx, ids(), Lines::LeftOut).await?;
         refunds = history::refunds(batch.tx, ids()).await?;
-        load_compared(batch, sent, &mut others).await?;
+        raised = load_raised(batch, ids()).await?;
+        load_compared(batch, sent, &raised, &mut others).await?;
     }
     let order = |(id, (row, is_new)): (String, (purchase::Model, bool))| {
         let others: Vec<purchase_revision::Model> = others.remove(&id).unwrap_or_default();
@@ -128,6 +143,8 @@ async fn load(
             owners: BTreeSet::from([row.customer_id]),
             row,
             stored_others: others.len(),
+            raised: raised.remove(&id).unwrap_or_default(),
+            newly_raised: Vec::new(),
             others,
             refunds: refunds.remove(&id).unwrap_or_default(),
             changed: false,
@@ -138,17 +155,41 @@ async fn load(
     Ok(stored.into_iter().map(order).collect())
 }
 
-/// Loads the lines of the contents that have a sent revision.
+/// The numbers that contents of purchases had, by the external id of the purchase.
+type Raised = HashMap<String, BTreeMap<i64, i64>>;
+
+async fn load_raised(batch: &Batch<'_>, external_ids: impl IntoIterator<Item = String>) -> Result<Raised, Error> {
+    let of_purchases = rows::any(batch.backend(), raised_revision::Column::ExternalId, external_ids);
+    let mut raised = Raised::new();
+    for row in raised_revision::Entity::find().filter(of_purchases).all(batch.tx).await? {
+        raised.entry(row.external_id).or_default().insert(row.revision, row.raised_to);
+    }
+    Ok(raised)
+}
+
+/// Returns the number that the content with this number has now.
+fn now(raised: &BTreeMap<i64, i64>, revision: i64) -> i64 {
+    let mut now = revision;
+    // Each step leads to a higher number.
+    while let Some(higher) = raised.get(&now).filter(|higher| **higher > now) {
+        now = *higher;
+    }
+    now
+}
+
+/// Loads the lines of the contents that have, or had, a sent revision.
 async fn load_compared(
     batch: &Batch<'_>,
     sent: &[Again<'_>],
+    raised: &Raised,
     others: &mut HashMap<String, Vec<purchase_revision::Model>>,
 ) -> Result<(), Error> {
     let mut compared = Vec::new();
     for Again { row, .. } in sent {
         let others = others.get(&row.external_id).map(Vec::as_slice).unwrap_or_default();
-        if others.iter().any(|other| other.revision == row.revision) {
-            compared.push((row.external_id.clone(), row.revision));
+        let revision = raised.get(&row.external_id).map_or(row.revision, |raised| now(raised, row.revision));
+        if others.iter().any(|other| other.revision == revision) {
+            compared.push((row.external_id.clone(), revision));
         }
     }
     for ((external_id, revision), lines) in history::load_lines(batch.tx, compared).await? {
@@ -175,6 +216,7 @@ impl Order {
         }
         if differences.is_empty() || (differences.only("refundedUntil") && self.only_moves_on(content, &counting)) {
             let states_sum = purchases::states_sum(&self.row);
+            self.keep_number(row.revision);
             self.row.revision = row.revision;
             if states_sum {
                 self.row.refunded_revision = Some(row.revision);
@@ -193,6 +235,31 @@ impl Order {
         self.inherit_sum()?;
         (self.changed, self.revised) = (true, true);
         Ok(Verdict::Accepted { superseded: false })
+    }
+
+    /// Keeps the number of the content that counts, which is raised to this one.
+    fn keep_number(&mut self, raised_to: i64) {
+        if self.raised.len() < MAX_RAISED {
+            let (external_id, revision) = (self.row.external_id.clone(), self.row.revision);
+            self.raised.insert(revision, raised_to);
+            self.newly_raised.push(raised_revision::Model { external_id, revision, raised_to });
+        }
+    }
+
+    /// Decides about a content with a number that was raised.
+    fn repeat_raised(
+        &self,
+        content: &purchase_revision::Model,
+        counting: &purchase_revision::Model,
+    ) -> Result<Verdict, Error> {
+        let revision = now(&self.raised, content.revision);
+        let recorded = self.others.iter().find(|other| other.revision == revision).unwrap_or(counting);
+        let differences = conflict::of_purchases(content, recorded)?;
+        // The raise may have moved `refundedUntil` on.
+        let moved_on = content.refunded_until.zip(recorded.refunded_until).is_some_and(|(from, to)| from < to);
+        let is_same = differences.only("refundedUntil") && moved_on;
+        let conflict = differences.into_conflict().filter(|_| !is_same);
+        Ok(conflict.map_or(Verdict::replayed(true), Verdict::Refused))
     }
 
     /// Decides about a content with a lower revision than the one that counts. `versions` are those of the customer of the purchase.
@@ -235,7 +302,8 @@ impl Order {
 
     /// Whether a content with this revision is recorded.
     fn has(&self, revision: i64) -> bool {
-        self.row.revision == revision || self.others.iter().any(|other| other.revision == revision)
+        let is_other = || self.others.iter().any(|other| other.revision == revision);
+        self.row.revision == revision || self.raised.contains_key(&revision) || is_other()
     }
 
     fn is_full(&self) -> bool {

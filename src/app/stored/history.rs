@@ -80,7 +80,7 @@ pub async fn pages(
     let first: Vec<First<Counted>> = first_of(db, stretches, view.lines, bounds, &what, "purchase", "").await?;
     let refunded = first.iter().flat_map(|first| &first.rows).filter(|row| row.is_refunded.is_some());
     let refunded: Vec<String> = refunded.map(|row| row.external_id.clone()).collect();
-    let refunds = refunds_for(db, refunded, view.lines).await?;
+    let refunds = refunds(db, refunded).await?;
     let mut pages = Vec::with_capacity(first.len());
     for First { rows, may_have_more } in first {
         let mut purchases = Vec::with_capacity(rows.len());
@@ -113,7 +113,7 @@ async fn settled_pages(
     let current_ids = current.iter().flat_map(|first| &first.rows).map(|row| row.external_id.clone());
     let replaced_ids = replaced.iter().flat_map(|first| &first.rows).map(|row| row.external_id.clone());
     let ids: Vec<String> = current_ids.chain(replaced_ids).collect();
-    let taken_back = TakenBack::load(db, ids, lines).await?;
+    let taken_back = TakenBack::load(db, ids).await?;
     let mut pages = Vec::with_capacity(stretches.len());
     for (current, replaced) in current.into_iter().zip(replaced) {
         let end = |more: bool, last: Option<Key>| last.filter(|_| more);
@@ -154,9 +154,9 @@ impl TakenBack {
     }
 
     /// Loads what was taken back of the purchases with these external ids.
-    pub async fn load(db: &impl ConnectionTrait, external_ids: Vec<String>, lines: Lines) -> Result<Self, Error> {
+    pub async fn load(db: &impl ConnectionTrait, external_ids: Vec<String>) -> Result<Self, Error> {
         let contents = contents(db, external_ids.iter().cloned(), Lines::LeftOut).await?;
-        Ok(Self { refunds: refunds_for(db, external_ids, lines).await?, contents })
+        Ok(Self { refunds: refunds(db, external_ids).await?, contents })
     }
 
     /// The refunds of a purchase.
@@ -375,18 +375,11 @@ fn columns_read<C: Iterable + IdenStatic>(lines: Lines) -> String {
     C::iter().map(what).collect::<Vec<_>>().join(", ")
 }
 
-/// Loads all refunds of these purchases, by the external id of the purchase.
+/// Loads all refunds of these purchases, by the external id of the purchase. Their lines are always needed: in another currency, each of
+/// them is rounded.
 pub async fn refunds(
     db: &impl ConnectionTrait,
     purchases: impl IntoIterator<Item = String>,
-) -> Result<HashMap<String, Vec<refund::Model>>, Error> {
-    refunds_for(db, purchases, Lines::Loaded).await
-}
-
-async fn refunds_for(
-    db: &impl ConnectionTrait,
-    purchases: impl IntoIterator<Item = String>,
-    lines: Lines,
 ) -> Result<HashMap<String, Vec<refund::Model>>, Error> {
     let purchases: Vec<String> = purchases.into_iter().collect();
     let mut by_purchase: HashMap<String, Vec<refund::Model>> = HashMap::new();
@@ -394,12 +387,7 @@ async fn refunds_for(
         return Ok(by_purchase);
     }
     let filter = any(db.get_database_backend(), refund::Column::PurchaseExternalId, purchases);
-    let mut select = refund::Entity::find().filter(filter);
-    if lines == Lines::LeftOut {
-        let others = refund::Column::iter().filter(|column| !matches!(column, refund::Column::Lines));
-        select = select.select_only().columns(others).expr_as(Expr::cust("'[]'"), "lines");
-    }
-    for row in select.all(db).await? {
+    for row in refund::Entity::find().filter(filter).all(db).await? {
         by_purchase.entry(row.purchase_external_id.clone()).or_default().push(row);
     }
     Ok(by_purchase)

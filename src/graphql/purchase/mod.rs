@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use async_graphql::{Context, Description, ID, Object, OneofObject, SimpleObject};
 
+use crate::app::award::Reaching;
 use crate::app::error::Error;
 use crate::app::model;
 use crate::app::purchase::{Net, net};
@@ -144,7 +145,9 @@ impl Purchase {
 
 /// Returns the `STANDING` and `DECLINED` awards that the purchase reached, the most recently created first.
 pub(super) async fn reached_by(ctx: &Context<'_>, purchase: &model::Purchase) -> Result<Vec<Award>, ApiError> {
-    let awards = ctx.loaders().load_one(AwardsReachedBy(purchase.customer_id, key(purchase))).await?;
+    let is_revised = purchase.revision > 0;
+    let reaching = Reaching { customer: purchase.customer_id, key: key(purchase), is_revised };
+    let awards = ctx.loaders().load_one(AwardsReachedBy(reaching)).await?;
     Ok(awards.unwrap_or_default().into_iter().map(Award).collect())
 }
 

@@ -165,7 +165,8 @@ const CASES: &[Case] = &[
     ),
     mended(
         "INSERT INTO award SELECT customer_id, 900, campaign_id, 'bob-02', 1, 9, points, 'standing', earned_at, opens_at, \
-         closes_at, evidence_from_at, evidence_from_external_id, version FROM award WHERE customer_id = {bob} AND number = 3",
+         closes_at, evidence_from_at, evidence_from_external_id, version, points_before_cap FROM award \
+         WHERE customer_id = {bob} AND number = 3",
         &[
             "customer bob: campaign",
             "(pairs): award of purchase bob-02 (number 1): recorded 10 points",
@@ -174,7 +175,7 @@ const CASES: &[Case] = &[
     ),
     mended(
         "INSERT INTO award SELECT customer_id, 900, campaign_id, purchase_external_id, nth, ordinal, points, 'standing', \
-         earned_at, opens_at, closes_at, evidence_from_at, evidence_from_external_id, version FROM award \
+         earned_at, opens_at, closes_at, evidence_from_at, evidence_from_external_id, version, points_before_cap FROM award \
          WHERE customer_id = {bob} AND number = 3",
         &[
             "customer bob: campaign",
@@ -462,6 +463,52 @@ async fn a_decision_is_compared_with_an_award_of_its_campaign_only() {
         repair(&test).await;
         assert_eq!(declined(test.awards("c").await), [5], "{engine:?}: the other campaign has not taken the number");
         test.audit_is_clean().await;
+    }
+}
+
+/// A repair keeps the caps in points: the award that was trimmed is restored as it was, and none is let in beyond the caps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repair_keeps_the_caps_in_points() {
+    for engine in ENGINES {
+        let test = TestApp::start(engine).await;
+        for cap in ["maxPointsPerCustomer", "maxPointsPerWindow"] {
+            let mut input = json!({
+                "name": cap, "startsAt": "2026-01-01T00:00:00Z", "currency": "EUR",
+                "window": {"calendar": {"unit": "YEAR"}}, "goal": {"everyPurchase": "EACH"}, "award": {"points": 10},
+            });
+            input[cap] = json!(25);
+            test.campaign(input).await;
+        }
+        for n in 0..5 {
+            test.buy("c", &format!("p{n}"), NOW - DAY + n, "5.00").await.unwrap();
+        }
+        let of = |awards: Vec<entity::award::Model>| -> Vec<_> {
+            let standing = awards.into_iter().filter(|one| one.status == entity::AwardStatus::Standing);
+            let mut awards: Vec<_> = standing
+                .map(|one| (one.campaign_id, one.purchase_external_id, one.points, one.points_before_cap))
+                .collect();
+            awards.sort();
+            awards
+        };
+        let awards = of(test.awards("c").await);
+        let points: Vec<_> = awards.iter().map(|(_, _, points, before_cap)| (*points, *before_cap)).collect();
+        assert_eq!(points, [[(10, None), (10, None), (5, Some(10))]; 2].concat(), "{engine:?}");
+        for sql in [
+            "UPDATE award SET points = 7 WHERE points_before_cap = 10",
+            "UPDATE award SET points_before_cap = NULL",
+            "UPDATE award SET points_before_cap = 30, points = 4",
+            "UPDATE award SET points = 11 WHERE number = 1",
+            "DELETE FROM award WHERE points = 5",
+            "UPDATE customer SET head = '{}'",
+        ] {
+            tamper(&test, sql).await;
+            assert!(!test.audit().await.is_empty(), "{engine:?}: {sql}");
+            repair(&test).await;
+            test.audit_is_clean().await;
+            assert_eq!(of(test.awards("c").await), awards, "{engine:?}: {sql}");
+            let customer = test.customer("c").await.unwrap();
+            assert_eq!((customer.balance, customer.lifetime), (50, 50), "{engine:?}: {sql}");
+        }
     }
 }
 

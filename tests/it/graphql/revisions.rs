@@ -255,6 +255,8 @@ on_both! {
         let again = record(app, export(2, "2026-11-02T00:00:00Z")).await;
         assert_eq!((&again["replayed"], &again["purchase"]["revision"]), (&json!(true), &json!(2)));
         assert_eq!(again["balance"], json!({ "available": 7, "version": 1 }));
+        let again = record(app, export(1, "2026-11-01T00:00:00Z")).await;
+        assert_eq!((&again["replayed"], &again["userErrors"]), (&json!(true), &json!([])));
         refund(app, "r", "2026-11-02T11:00:00Z", Some("1.00")).await;
         assert_eq!(balance_of(app, "ada").await, 6);
         // A refund lies between the two, so the sum contains it now: more is left.
@@ -277,6 +279,19 @@ on_both! {
         let contents = "{ purchase(by: { externalId: \"o\" }) { revisions { nodes { revision } } } }";
         let nodes = app.data(&storefront(), contents, json!({})).await["purchase"]["revisions"]["nodes"].take();
         assert_eq!(nodes, json!([{ "revision": 9 }]));
+        // The old number still stands for the content.
+        let sent_again = async || {
+            let again = record(app, json!({ "revision": 7, "lines": lines("a", "b") })).await;
+            assert_eq!((&again["replayed"], &again["superseded"]), (&json!(true), &json!(true)));
+            let conflict = record(app, json!({ "revision": 7, "lines": lines("a", "b"), "channel": "app" })).await;
+            assert_eq!(conflict["userErrors"][0]["code"], "IDEMPOTENCY_CONFLICT", "{conflict}");
+        };
+        sent_again().await;
+        record(app, json!({ "revision": 10, "lines": lines("a", "b") })).await;
+        sent_again().await;
+        record(app, json!({ "revision": 11, "lines": lines("a", "c") })).await;
+        sent_again().await;
+        app.audit_is_clean().await;
     }
 
     async fn an_older_content_is_kept_and_changes_nothing(app: &GraphqlApp) {
@@ -399,6 +414,34 @@ on_both! {
         windfall::app::audit::run(&app.app, Some(&admin), |_| {}).await.unwrap();
         assert_eq!(balance_of(app, "ada").await, 20);
         app.audit_is_clean().await;
+    }
+
+    async fn a_purchase_that_moved_since_keeps_its_awards_of_a_settled_campaign(app: &GraphqlApp) {
+        app.campaign(json!({
+            "startsAt": "2026-10-01T00:00:00Z", "endsAt": "2026-11-03T00:00:00Z", "lateness": "PT1H",
+            "goal": { "everyPurchase": "EACH" }, "award": { "pointsPerUnit": "1" },
+        })).await;
+        points(app, json!({})).await;
+        app.set_clock("2026-11-03T02:00:00Z");
+        assert_eq!(windfall::app::jobs::settlement::run(&app.app).await.unwrap(), 1);
+        assert_eq!(points(app, json!({ "revision": 1, "purchasedAt": "2026-11-02T01:00:00Z" })).await, 10);
+        let awards = "{ purchase(by: { externalId: \"o\" }) { awards { points } } }";
+        let awards = app.data(&storefront(), awards, json!({})).await["purchase"]["awards"].take();
+        assert_eq!(awards, json!([{ "points": 10 }]));
+    }
+
+    async fn evidence_is_found_among_many_contents(app: &GraphqlApp) {
+        point_a_euro(app).await;
+        let most = 150;
+        for revision in 0..=most {
+            points(app, json!({ "revision": revision, "total": format!("{}.00", 10 + revision) })).await;
+        }
+        assert_eq!(points(app, json!({ "revision": most + 1, "total": "0" })).await, 0);
+        let counted = "{ customer(by: { externalId: \"ada\" }) { awards { nodes { \
+            points purchases { edges { counted { revision } } } } } } }";
+        let awards = app.data(&admin(), counted, json!({})).await["customer"]["awards"]["nodes"].take();
+        let edge = json!({ "counted": { "revision": most } });
+        assert_eq!(awards, json!([{ "points": 10 + most, "purchases": { "edges": [edge] } }]));
     }
 
     async fn a_clock_that_went_back_refuses_no_duplicate(app: &GraphqlApp) {
