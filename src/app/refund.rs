@@ -89,7 +89,7 @@ impl<'a> Content<'a> {
     }
 }
 
-/// Whether another content of the purchase, or a purchase that is not recorded yet, may allow what was refused so.
+/// Whether a refund that was refused with this error may be accepted by another content, or once its purchase is recorded.
 pub fn may_be_allowed_by_another(error: &Error) -> bool {
     use UserErrorCode::{PurchaseNotFound, RefundTooLarge, SkuNotInPurchase, TooManyDecimals};
     let of_content = |error: &UserError| {
@@ -197,7 +197,7 @@ impl RecordRefund {
     }
 }
 
-/// Returns the refund if the content allows it. Otherwise, notes the faults that it has by the content.
+/// Returns the refund if the content allows it. Otherwise, adds its faults to `check`.
 fn settle(
     check: &mut Check,
     content: &Content<'_>,

@@ -75,7 +75,7 @@ struct Search {
 struct Found {
     eligible: Eligible,
     evidence: Evidence,
-    /// Whether the reader may see the purchase. It decides with the others which purchases are evidence of a streak.
+    /// Whether the reader may see the purchase. Hidden purchases are needed too: they decide which others are evidence of a streak.
     is_seen: bool,
 }
 

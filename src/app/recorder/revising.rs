@@ -168,13 +168,13 @@ async fn load_raised(batch: &Batch<'_>, external_ids: impl IntoIterator<Item = S
 }
 
 /// Returns the number that the content with this number has now.
-fn now(raised: &BTreeMap<i64, i64>, revision: i64) -> i64 {
-    let mut now = revision;
-    // Each step leads to a higher number.
-    while let Some(higher) = raised.get(&now).filter(|higher| **higher > now) {
-        now = *higher;
+fn present_number(raised: &BTreeMap<i64, i64>, revision: i64) -> i64 {
+    let mut number = revision;
+    // Each step leads to a higher number, so this ends.
+    while let Some(higher) = raised.get(&number).filter(|higher| **higher > number) {
+        number = *higher;
     }
-    now
+    number
 }
 
 /// Loads the lines of the contents that have, or had, a sent revision.
@@ -187,7 +187,7 @@ async fn load_compared(
     let mut compared = Vec::new();
     for Again { row, .. } in sent {
         let others = others.get(&row.external_id).map(Vec::as_slice).unwrap_or_default();
-        let revision = raised.get(&row.external_id).map_or(row.revision, |raised| now(raised, row.revision));
+        let revision = raised.get(&row.external_id).map_or(row.revision, |raised| present_number(raised, row.revision));
         if others.iter().any(|other| other.revision == revision) {
             compared.push((row.external_id.clone(), revision));
         }
@@ -252,7 +252,7 @@ impl Order {
         content: &purchase_revision::Model,
         counting: &purchase_revision::Model,
     ) -> Result<Verdict, Error> {
-        let revision = now(&self.raised, content.revision);
+        let revision = present_number(&self.raised, content.revision);
         let recorded = self.others.iter().find(|other| other.revision == revision).unwrap_or(counting);
         let differences = conflict::of_purchases(content, recorded)?;
         // The raise may have moved `refundedUntil` on.

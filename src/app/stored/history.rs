@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use entity::{CustomerId, purchase, purchase_revision, refund};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
-    ConnectionTrait, EntityTrait, FromQueryResult, IdenStatic, Iterable, QueryFilter, QueryOrder, QuerySelect,
+    ConnectionTrait, DbErr, EntityTrait, FromQueryResult, IdenStatic, Iterable, QueryFilter, QueryOrder, QueryResult,
+    QuerySelect,
 };
 
 use crate::app::error::Error;
@@ -22,7 +23,7 @@ use crate::engine::time::Instant;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lines {
     Loaded,
-    /// Purchases and refunds are read as if they had no lines. This is for rules that do not depend on lines.
+    /// Purchases are read as if they had no lines. This is for rules that do not depend on lines. Refunds have theirs.
     LeftOut,
 }
 
@@ -242,24 +243,42 @@ pub async fn contents(
 /// It may read all refunds for EXISTS.
 const IS_REFUNDED: &str = "(SELECT 1 FROM refund WHERE refund.purchase_external_id = t.external_id LIMIT 1)";
 
-/// The columns of [`Counted`] that are always read.
+/// The columns of [`Counted`] that are always read, in the order of its fields.
 const COUNTED_COLUMNS: &str =
     "t.external_id, t.purchased_at, t.total, t.currency, t.channel, t.refunded, t.refunded_until, t.refunded_revision";
 
-/// What a campaign that is not settled counts of a purchase. Late purchases read many rows, so nothing else is read.
-#[derive(FromQueryResult)]
+/// What a campaign that is not settled counts of a purchase. Late purchases read many rows, so nothing else is read, and columns are not
+/// searched by name.
 struct Counted {
     external_id: String,
     purchased_at: i64,
     total: i64,
     currency: String,
     channel: Option<String>,
-    lines: String,
     refunded: Option<i64>,
     refunded_until: Option<i64>,
     refunded_revision: Option<i64>,
+    lines: String,
     /// Whether the purchase has refunds.
     is_refunded: Option<i32>,
+}
+
+impl FromQueryResult for Counted {
+    /// Reads the columns after [`INDEX`].
+    fn from_query_result(row: &QueryResult, _prefix: &str) -> Result<Self, DbErr> {
+        Ok(Self {
+            external_id: row.try_get_by_index(1)?,
+            purchased_at: row.try_get_by_index(2)?,
+            total: row.try_get_by_index(3)?,
+            currency: row.try_get_by_index(4)?,
+            channel: row.try_get_by_index(5)?,
+            refunded: row.try_get_by_index(6)?,
+            refunded_until: row.try_get_by_index(7)?,
+            refunded_revision: row.try_get_by_index(8)?,
+            lines: row.try_get_by_index(9)?,
+            is_refunded: row.try_get_by_index(10)?,
+        })
+    }
 }
 
 impl Counted {
@@ -375,8 +394,8 @@ fn columns_read<C: Iterable + IdenStatic>(lines: Lines) -> String {
     C::iter().map(what).collect::<Vec<_>>().join(", ")
 }
 
-/// Loads all refunds of these purchases, by the external id of the purchase. Their lines are always needed: in another currency, each of
-/// them is rounded.
+/// Loads all refunds of these purchases, by the external id of the purchase. Always loads their lines, because the
+/// conversion to another currency rounds each line.
 pub async fn refunds(
     db: &impl ConnectionTrait,
     purchases: impl IntoIterator<Item = String>,

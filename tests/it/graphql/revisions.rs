@@ -430,6 +430,31 @@ on_both! {
         assert_eq!(awards, json!([{ "points": 10 }]));
     }
 
+    async fn a_hidden_purchase_makes_no_other_one_evidence_of_a_streak(app: &GraphqlApp) {
+        app.campaign(json!({
+            "startsAt": "2026-10-01T00:00:00Z", "endsAt": "2026-11-03T00:00:00Z", "lateness": "PT1H",
+            "window": { "calendar": { "unit": "DAY" } }, "goal": { "streak": { "length": 2 } },
+        })).await;
+        for (id, at) in [
+            ("first", "2026-11-01T10:00:00Z"), ("second", "2026-11-01T11:00:00Z"), ("next day", "2026-11-02T10:00:00Z"),
+        ] {
+            record(app, json!({ "externalId": id, "purchasedAt": at })).await;
+        }
+        app.set_clock("2026-11-03T02:00:00Z");
+        assert_eq!(windfall::app::jobs::settlement::run(&app.app).await.unwrap(), 1);
+        let handed_over = json!({
+            "externalId": "first", "purchasedAt": "2026-11-01T10:00:00Z", "revision": 1, "customerExternalId": "bob",
+        });
+        record(app, handed_over).await;
+        let query = "{ customer(by: { externalId: \"ada\" }) { awards { nodes { purchases { nodes { externalId } } } } } }";
+        let evidence = async |viewer| {
+            let answer = app.data(&viewer, query, json!({})).await;
+            answer.pointer("/customer/awards/nodes/0/purchases/nodes").unwrap().clone()
+        };
+        assert_eq!(evidence(admin()).await, json!([{ "externalId": "first" }, { "externalId": "next day" }]));
+        assert_eq!(evidence(customer("ada")).await, json!([{ "externalId": "next day" }]));
+    }
+
     async fn evidence_is_found_among_many_contents(app: &GraphqlApp) {
         point_a_euro(app).await;
         let most = 150;

@@ -151,6 +151,23 @@ async fn a_repair_counts_what_comes_in_meanwhile() {
     }
 }
 
+/// A batch that must be repeated, because it does not have the lock of the former customer of a purchase, keeps what was prepared.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn handing_over_an_old_purchase_is_prepared_once() {
+    for engine in ENGINES {
+        let (url, _kept) = scratch(engine).await;
+        let shop = node(&url, None, &[("WINDFALL__WRITER__FOLD_PURCHASES", "40")]).await;
+        shop.campaign(json!({"goal": {"purchases": {"atLeast": 3, "repeat": true}}})).await;
+        shop.buy_many("c", 0..1_000).await;
+        shop.hand_over("c", 0, "d").await;
+        assert_eq!(metric(&shop, "windfall_write_batches_total{outcome=\"prepared\"}").await, 1.0, "{engine:?}");
+        assert_eq!(shop.balance("c").await["available"], 999 / 3 * 10, "{engine:?}");
+        assert!(shop.server.terminate().success());
+        let audit = run(command(&url).arg("audit"));
+        assert_eq!(audit.code, Some(0), "{engine:?}: {}", audit.stdout);
+    }
+}
+
 /// A preparation stays valid while the customer keeps buying. Otherwise it would have to be repeated without end.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_long_change_is_prepared_once_though_the_customer_buys_on() {

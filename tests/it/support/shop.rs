@@ -96,6 +96,16 @@ impl Shop {
         }
     }
 
+    /// Hands the `number`-th purchase of a customer over to another one.
+    pub(crate) async fn hand_over(&self, customer: &str, number: usize, to: &str) {
+        let query = "mutation($input: RecordPurchaseInput!) { \
+            recordPurchase(input: $input) { replayed userErrors { code path message } } }";
+        let mut input = purchase(customer, number);
+        (input["customerExternalId"], input["revision"]) = (json!(to), json!(1));
+        let answer = self.data(&self.storefront, query, json!({ "input": input })).await;
+        assert_eq!(answer["recordPurchase"], json!({ "replayed": false, "userErrors": [] }));
+    }
+
     /// Refunds the `number`-th purchase of the customer.
     pub(crate) async fn refund(&self, customer: &str, number: usize) {
         let query = "mutation($input: RecordRefundInput!) { \
