@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use async_graphql::{Context, Object, SimpleObject};
+use async_graphql::{Context, Description, Object, SimpleObject};
 
 use super::purchase::{Purchase, PurchaseLine};
 use crate::app::model;
@@ -18,8 +18,8 @@ use crate::graphql::page::Connection;
 use crate::graphql::scalar::{Count, DateTime};
 use crate::graphql::session::ContextExt;
 
-/// A purchase as one revision stated it.
-#[derive(Clone)]
+/// A content of a purchase: the purchase as one revision stated it.
+#[derive(Clone, Description)]
 pub struct PurchaseRevision {
     content: Arc<Content>,
     /// The content counts now or did once.
@@ -33,8 +33,7 @@ impl PurchaseRevision {
     }
 }
 
-/// A content of a purchase: the purchase as one revision stated it.
-#[Object]
+#[Object(use_type_description)]
 impl PurchaseRevision {
     /// The shop's number of this content. Of all contents of a purchase, the one with the highest number counts.
     async fn revision(&self) -> Count {

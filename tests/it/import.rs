@@ -326,22 +326,27 @@ async fn a_refund_may_come_before_its_purchase() {
 async fn a_refund_may_come_before_the_revision_that_allows_it() {
     let files = Files::new();
     // The lines of a file are recorded in the order of time.
-    let revision = |revision: i64, total: &str| {
+    let revision = |id: &str, currency: &str, revision: i64, total: &str| {
         format!(
-            r#"{{"externalId":"p","customerExternalId":"c","purchasedAt":"2026-0{}-01T00:00:00Z","currency":"EUR","total":"{total}","revision":{revision}}}"#,
+            r#"{{"externalId":"{id}","customerExternalId":"c","purchasedAt":"2026-0{}-01T00:00:00Z","currency":"{currency}","total":"{total}","revision":{revision}}}"#,
             2 + revision
         )
     };
-    let refund =
-        r#"{"refund":{"externalId":"r","purchaseExternalId":"p","refundedAt":"2026-02-01T00:00:00Z","amount":"3.00"}}"#;
-    let mut lines = vec![revision(0, "2.00"), refund.to_owned()];
+    let refund = |id: &str, amount: &str| {
+        format!(
+            r#"{{"refund":{{"externalId":"of {id}","purchaseExternalId":"{id}","refundedAt":"2026-02-01T00:00:00Z","amount":"{amount}"}}}}"#
+        )
+    };
+    let mut lines = vec![revision("p", "EUR", 0, "2.00"), refund("p", "3.00")];
+    // The revision that allows this refund is in a currency with three decimals.
+    lines.extend([revision("q", "EUR", 0, "2.00"), refund("q", "1.005")]);
     // So many that the refunds are recorded before the next line is read.
     lines.extend((0..600).map(|number| refund_line(&format!("r{number}"), "nowhere")));
-    lines.push(revision(1, "4.00"));
+    lines.extend([revision("p", "EUR", 1, "4.00"), revision("q", "KWD", 1, "4.000")]);
     let file = files.put("before.ndjson", lines.join("\n"));
     let (url, _sqlite) = scratch(Engine::Sqlite).await;
     let ran = run(&mut with_campaigns(&url, &file, &files.put("campaigns.json", campaigns())));
-    assert!(ran.stdout.starts_with("3 recorded, 0 known already, 600 skipped"), "{}", ran.stdout);
+    assert!(ran.stdout.starts_with("6 recorded, 0 known already, 600 skipped"), "{}", ran.stdout);
     assert_eq!(versions(&url).await[0].2, 1);
 }
 

@@ -20,7 +20,7 @@ use crate::app::error::{Error, UserErrorCode};
 use crate::app::rows::any;
 use crate::app::stored::customer::load_by_ids;
 use crate::app::stored::history::{self, Lines};
-use crate::app::stored::{purchase as purchases, refund as refunds};
+use crate::app::stored::{purchase as purchases, purchase_revision as revisions, refund as refunds};
 use crate::engine::purchase::Purchase;
 
 /// Customers that must be locked too, each with the purchases that belong to it.
@@ -260,7 +260,7 @@ async fn load_totals(
     }
     for (id, contents) in history::contents(batch.tx, compared.iter().cloned(), Lines::LeftOut).await? {
         for content in contents {
-            let total = (content.total, crate::app::stored::purchase_revision::currency(&content)?);
+            let total = (content.total, revisions::currency(&content)?);
             totals.entry(id.clone()).or_default().push(total);
         }
     }

@@ -12,7 +12,7 @@ use crate::app::model;
 use crate::app::purchase::{Net, net};
 use crate::app::reading::page::PageArgs;
 use crate::app::reading::purchase_revision as revisions;
-use crate::app::stored::purchase::key;
+use crate::app::stored::purchase::{currency, key};
 use crate::engine::external_id::ExternalId;
 use crate::engine::money::Currency;
 use crate::engine::purchase::Line;
@@ -64,7 +64,7 @@ impl Purchase {
 
     /// The total that was paid, before refunds.
     async fn total(&self) -> Result<Money, ApiError> {
-        Ok(Money::new(self.0.total, self.currency()?))
+        Ok(Money::new(self.0.total, currency(&self.0)?))
     }
 
     /// What is left of `total` after what was taken back; never below 0.
@@ -128,11 +128,6 @@ impl Purchase {
 }
 
 impl Purchase {
-    fn currency(&self) -> Result<Currency, Error> {
-        let broken = |error| Error::Internal(format!("purchase {}: {error}", self.0.external_id));
-        Currency::recorded(&self.0.currency).map_err(broken)
-    }
-
     async fn refund_rows(&self, ctx: &Context<'_>) -> Result<Arc<[model::Refund]>, Error> {
         let refunds = ctx.loaders().load_one(RefundsOf(self.0.external_id.clone())).await?;
         Ok(refunds.unwrap_or_default())

@@ -110,6 +110,11 @@ const CASES: &[Case] = &[
         told: &["rows of the table refund without a purchase", "recorded 1", "expected 0"],
         left: &["rows of the table refund without a purchase"],
     },
+    Case {
+        sql: "INSERT INTO raised_revision (external_id, revision, raised_to) VALUES ('none', 1, 2)",
+        told: &["rows of the table raised_revision without a purchase", "recorded 1", "expected 0"],
+        left: &["rows of the table raised_revision without a purchase"],
+    },
     // Awards.
     mended(
         "UPDATE award SET points = 15 WHERE customer_id = {ada} AND number = 2",

@@ -227,6 +227,24 @@ on_both! {
         assert_eq!(app.data(&storefront(), shown, json!({})).await["purchase"], expected);
     }
 
+    async fn each_line_of_a_refund_is_rounded_in_another_currency(app: &GraphqlApp) {
+        // Does not depend on lines, so a late purchase reads the history without the lines of purchases.
+        app.campaign(json!({ "goal": { "spend": { "amount": "10.01" } } })).await;
+        let in_dinars = [json!({ "sku": "a", "amount": "5" }), json!({ "sku": "b", "amount": "5" })];
+        record(app, json!({ "currency": "KWD", "lines": in_dinars })).await;
+        let lines = [json!({ "sku": "a", "amount": "0.005" }), json!({ "sku": "b", "amount": "0.005" })];
+        let input = json!({
+            "externalId": "r", "purchaseExternalId": "o", "refundedAt": "2026-11-02T11:00:00Z", "lines": lines,
+        });
+        let answer = app.data(&storefront(), REFUND, json!({ "input": input })).await["recordRefund"].take();
+        assert_eq!(answer["purchase"]["refunded"]["amount"], "0.010", "{answer}");
+        let in_euros = record(app, json!({ "revision": 1 })).await;
+        assert_eq!((&in_euros["purchase"]["net"]["amount"], balance(&in_euros)), (&json!("10.00"), 0));
+        let early = json!({ "externalId": "early", "purchasedAt": "2026-11-01T10:00:00Z", "total": "0.01" });
+        assert_eq!(points(app, early).await, 10);
+        app.audit_is_clean().await;
+    }
+
     async fn a_running_sum_and_single_refunds_count_once(app: &GraphqlApp) {
         point_a_euro(app).await;
         let exported = json!({ "total": "100.00", "refunded": "30.00", "refundedUntil": "2026-11-02T11:00:00Z" });
