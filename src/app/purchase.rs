@@ -79,8 +79,8 @@ impl RecordPurchase {
     }
 
     /// Checks everything that can be checked without the database. Instants that are ahead of `now` are noted in
-    /// [`NewPurchase::ahead`], because a duplicate is recognised before anything is refused. `path` is the path of the input; the paths of errors begin
-    /// with it.
+    /// [`NewPurchase::ahead`], because a duplicate is recognised before anything is refused. `path` is the path of
+    /// the input; the paths of errors begin with it.
     pub fn check(self, path: &[String], now: Instant) -> Result<NewPurchase, Error> {
         let (mut check, mut ahead) = (Check::at(path), Check::default());
         let external_id = check.external_id(&["externalId"], self.external_id);

@@ -230,7 +230,8 @@ pub async fn insert<E: EntityTrait>(
     group.run(db).await
 }
 
-/// Inserts the models whose key does not exist yet, in order. The columns `left_out` get their defaults. Returns the columns `returning` of the inserted rows.
+/// Inserts the models whose key does not exist yet, in order. The columns `left_out` get their defaults. Returns the
+/// columns `returning` of the inserted rows.
 pub async fn insert_new<E: EntityTrait>(
     db: &impl ConnectionTrait,
     models: &[impl Borrow<E::Model>],

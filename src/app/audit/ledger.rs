@@ -36,8 +36,10 @@ struct Posted {
 
 impl Row for Posted {
     const SELECT: &'static str = "s.*, a.version AS award_version, a.purchase_external_id AS award_by, \
-        a.status AS award_status, a.points AS award_points, a.campaign_id AS award_campaign, CASE WHEN a.version > s.version THEN COALESCE((SELECT v.customer_id FROM purchase_revision AS v \
-        WHERE v.external_id = s.purchase_external_id AND v.customer_id = s.customer_id LIMIT 1), p.customer_id) END AS bought_by";
+        a.status AS award_status, a.points AS award_points, a.campaign_id AS award_campaign, \
+        CASE WHEN a.version > s.version THEN COALESCE((SELECT v.customer_id FROM purchase_revision AS v \
+            WHERE v.external_id = s.purchase_external_id AND v.customer_id = s.customer_id LIMIT 1), p.customer_id) \
+        END AS bought_by";
     const FROM: &'static str = "ledger_entry AS s \
         LEFT JOIN award AS a ON a.customer_id = s.customer_id AND a.number = s.award_number \
         LEFT JOIN purchase AS p ON p.external_id = CASE WHEN a.version > s.version THEN s.purchase_external_id END";
