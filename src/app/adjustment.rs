@@ -1,13 +1,16 @@
 //! Adjusts points by hand, for example as a welcome, an apology or a correction.
 
+use serde::Deserialize;
+
 use super::App;
 use super::error::{Check, Error, UserErrorCode};
 use super::recorder::fact::{Fact, NewAdjustment, Recorded};
 use super::viewer::Admin;
 use crate::engine::account::MAX_EXACT;
 
-/// An adjustment as the caller sent it.
-#[derive(Clone, Debug)]
+/// An adjustment as the caller sent it, by GraphQL or in a file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AdjustPoints {
     pub customer_external_id: String,
     pub points: i64,

@@ -11,7 +11,7 @@ use super::clock::Clock;
 use super::customer::scope;
 use super::error::{Check, Error, UserErrorCode};
 use super::reading::page::{Filter, List, Listed, Page, Part, Position, Slice, of_customers};
-use super::recorder::fact::{Fact, MAX_LINES, NewPurchase, Recorded};
+use super::recorder::fact::{Fact, Kept, MAX_LINES, NewPurchase, Recorded};
 use super::rows::{Kind, any};
 use super::stored::history::refunds;
 use super::stored::purchase::with_refunds;
@@ -63,11 +63,6 @@ pub struct PurchaseLine {
 
 fn one() -> i32 {
     1
-}
-
-/// Returns the instant that a text such as `purchasedAt` names, in µs. `None` if it cannot be parsed.
-pub fn parse_micros(instant: &str) -> Option<i64> {
-    parse_instant(instant).ok().map(|instant| instant.0)
 }
 
 impl RecordPurchase {
@@ -133,8 +128,13 @@ impl RecordPurchase {
         };
         let (new, revision) = (purchase.zip(customer_external_id), self.revision);
         let ahead = ahead.into_faults(&mut check);
-        let new =
-            new.map(|(purchase, customer_external_id)| NewPurchase { customer_external_id, revision, purchase, ahead });
+        let new = new.map(|(purchase, customer_external_id)| NewPurchase {
+            customer_external_id,
+            revision,
+            purchase,
+            ahead,
+            kept: Kept::default(),
+        });
         check.finish(new)
     }
 }

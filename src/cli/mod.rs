@@ -54,7 +54,8 @@ enum Command {
 }
 
 impl Cli {
-    /// Runs the subcommand and returns its exit code: 1 if it found something wrong, 3 if this program is outdated.
+    /// Runs the subcommand and returns its exit code: 1 if it found something wrong, 2 if an import found faulty lines, 3 if this
+    /// program is outdated.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let config = Config::load(self.config.as_deref())?;
         // The demo prints its own messages for people, so its log shows warnings only.

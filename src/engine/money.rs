@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// The greatest amount, in minor units.
 pub const MAX_MINOR: i64 = 10_000_000_000_000;
 
+/// In which form a decimal is written, for whoever wrote it in another one.
+pub const DECIMAL_FORM: &str = "write a decimal as a string, such as \"19.99\"";
+
 /// Why a decimal or a currency code is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MoneyError {

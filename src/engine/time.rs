@@ -63,6 +63,9 @@ pub enum TimeError {
     LocalTime,
 }
 
+/// In which form an instant is written, for whoever wrote it in another one.
+pub const INSTANT_FORM: &str = "write an instant as RFC 3339 with an offset, such as \"2026-11-02T18:00:00+01:00\"";
+
 /// Parses RFC 3339. An offset is required, because the instant would be a guess without one.
 pub fn parse_instant(text: &str) -> Result<Instant, TimeError> {
     let bytes = text.as_bytes();

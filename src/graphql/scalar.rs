@@ -13,8 +13,8 @@ use serde_json::Value as Json;
 
 use super::session::Session;
 use crate::engine::account::MAX_EXACT;
-use crate::engine::money::{Currency, decimal_text, is_decimal};
-use crate::engine::time::{self, Instant, IsoDuration, parse_instant};
+use crate::engine::money::{Currency, DECIMAL_FORM, decimal_text, is_decimal};
+use crate::engine::time::{self, INSTANT_FORM, Instant, IsoDuration, parse_instant};
 use crate::engine::zone::Zone;
 
 /// The form in which values of a scalar are written.
@@ -32,18 +32,14 @@ pub const FORMS: [Form; 8] = [
     Form {
         scalar: "DateTime",
         fits: |value| text(value).is_some_and(|text| parse_instant(text).is_ok()),
-        expected: "write an instant as RFC 3339 with an offset, such as \"2026-11-02T18:00:00+01:00\"",
+        expected: INSTANT_FORM,
     },
     Form {
         scalar: "Duration",
         fits: |value| text(value).is_some_and(|text| IsoDuration::parse(text).is_ok()),
         expected: "write a duration as ISO 8601 in weeks, days, hours, minutes and seconds, such as \"P7D\" or \"PT30M\"",
     },
-    Form {
-        scalar: "Decimal",
-        fits: |value| text(value).is_some_and(is_decimal),
-        expected: "write a decimal as a string, such as \"19.99\"",
-    },
+    Form { scalar: "Decimal", fits: |value| text(value).is_some_and(is_decimal), expected: DECIMAL_FORM },
     Form {
         scalar: "TimeZone",
         fits: |value| text(value).is_some_and(|text| Zone::parse(text).is_ok()),

@@ -3,20 +3,35 @@
 //! An ingestion is idempotent and can therefore be resumed: if it is stopped at any point and run again, no fact is lost and
 //! none is recorded twice. The caller passes an observer that shows the progress. This module does not know about terminals.
 
+mod cell;
 pub mod file;
+mod form;
 mod format;
+pub mod kind;
+pub mod map;
+pub mod order;
+mod purchases;
 pub mod record;
+pub mod rejects;
+mod rows;
+mod shopify;
+mod table;
+pub mod tally;
+mod woocommerce;
 
 use std::collections::VecDeque;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+pub use self::cell::Cells;
 use self::file::Line;
-use self::record::Record;
+pub use self::format::Span;
+use self::record::{Parsed, Record};
+use self::tally::Tally;
 use crate::app::App;
-use crate::app::error::Error;
-use crate::app::recorder::fact::{Answer, Fact};
+use crate::app::error::{Error, UserErrorCode};
+use crate::app::recorder::fact::{Answer, Fact, Refusal};
 use crate::app::refund::{RecordRefund, find_purchases, may_be_allowed_by_another};
 
 /// The maximum number of facts that are queued but not yet committed.
@@ -24,26 +39,46 @@ const MAX_WAITING: usize = 4_096;
 /// The number of refunds whose purchases are looked up together.
 const REFUND_CHUNK: usize = 512;
 /// The maximum number of refunds that are kept until the end of the file because their purchase was not found, or no content of it
-/// allows them yet. Beyond it, such refunds are skipped immediately.
+/// allows them yet. Beyond it, such refunds are faulty immediately.
 const MAX_KEPT_REFUNDS: usize = 1_000_000;
 const NO_PURCHASE: &str = "purchaseExternalId: no such purchase has been recorded";
 
-/// The number of processed lines, by outcome.
+/// The number of processed lines, or orders, by outcome.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Counts {
-    /// Lines whose fact was new.
+    /// Those whose fact was new.
     pub recorded: u64,
-    /// Lines whose fact had been recorded before.
+    /// Those whose fact had been recorded before.
     pub replayed: u64,
-    /// Lines that were malformed or refused.
-    pub skipped: u64,
+    /// Those of `recorded` and `replayed` for which a higher revision of the purchase is recorded.
+    pub superseded: u64,
+    /// Those that a rule left out.
+    pub left_out: u64,
+    /// Those that were malformed or refused.
+    pub faulty: u64,
+}
+
+/// What an ingestion did, and what it understood of the file.
+#[derive(Default)]
+pub struct Report {
+    pub counts: Counts,
+    pub tally: Tally,
+}
+
+/// How an ingestion treats the lines of a file.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mode {
+    /// Stop at the first faulty line.
+    pub strict: bool,
+    /// The file has the state of orders.
+    pub is_export: bool,
 }
 
 /// How an ingestion ended.
 pub enum End {
     /// All lines were processed.
     Whole,
-    /// With `strict`, a line was skipped.
+    /// With `strict`, a line was faulty.
     Strict,
     /// The caller stopped the ingestion. The facts that were queued by then were committed.
     Stopped,
@@ -57,49 +92,89 @@ pub enum Event<'a> {
     Taken(u64),
     /// A fact was committed or recognised as a duplicate. The counts include the fact.
     Settled(Counts),
-    /// A line was skipped.
-    Skipped {
-        /// The line's number, from 1.
-        line: u64,
+    /// A line is faulty.
+    Faulty {
+        span: Span,
         /// What is wrong with the line.
         reason: &'a str,
     },
 }
 
-/// Records all lines. With `strict`, stops when a line is skipped. When `stop` is cancelled, stops before the next line.
+/// Records all lines. When `stop` is cancelled, stops before the next line.
 pub async fn ingest(
     app: &App,
     lines: mpsc::Receiver<Line>,
-    strict: bool,
+    mode: Mode,
     stop: CancellationToken,
     observe: impl FnMut(Event<'_>),
-) -> (End, Counts) {
+) -> (End, Report) {
     let mut ingestion = Ingestion {
         app,
         observe,
-        strict,
-        counts: Counts::default(),
+        mode,
+        report: Report::default(),
         waiting: VecDeque::new(),
         refunds: Vec::new(),
         kept: Vec::new(),
         stop,
     };
     let end = ingestion.run(lines).await;
-    (end, ingestion.counts)
+    (end, ingestion.report)
+}
+
+/// Reads all lines and records nothing.
+pub async fn rehearse(
+    mut lines: mpsc::Receiver<Line>,
+    mode: Mode,
+    stop: CancellationToken,
+    mut observe: impl FnMut(Event<'_>),
+) -> (End, Report) {
+    let mut report = Report::default();
+    loop {
+        let line = tokio::select! {
+            biased;
+            () = stop.cancelled() => return (End::Stopped, report),
+            line = lines.recv() => line,
+        };
+        let Some(Line { span, sent_bytes, parsed }) = line else { return (End::Whole, report) };
+        observe(Event::Taken(sent_bytes));
+        match parsed {
+            Ok(parsed) => {
+                report.counts.left_out += u64::from(matches!(parsed.record, Record::LeftOut(_)));
+                report.tally.note(span, &parsed);
+            }
+            Err(reason) => {
+                report.counts.faulty += 1;
+                report.tally.note_fault(span, &reason);
+                observe(Event::Faulty { span, reason: &reason });
+                if mode.strict {
+                    return (End::Strict, report);
+                }
+            }
+        }
+    }
 }
 
 struct Ingestion<'a, O> {
     app: &'a App,
     observe: O,
-    strict: bool,
-    counts: Counts,
+    mode: Mode,
+    report: Report,
     /// Queued lines that are not committed yet, in order.
-    waiting: VecDeque<(u64, oneshot::Receiver<Answer>)>,
+    waiting: VecDeque<Waiting>,
     /// Refunds whose purchases have not been looked up yet.
-    refunds: Vec<(u64, RecordRefund)>,
+    refunds: Vec<(Span, RecordRefund)>,
     /// Refunds whose purchase was not found, or allows them in no content, with what is wrong. They are retried after the last line.
-    kept: Vec<(u64, RecordRefund, String)>,
+    kept: Vec<(Span, RecordRefund, String)>,
     stop: CancellationToken,
+}
+
+/// A queued line.
+struct Waiting {
+    span: Span,
+    /// The external id of the purchase. Empty for another fact.
+    purchase: Box<str>,
+    answer: oneshot::Receiver<Answer>,
 }
 
 impl<O: FnMut(Event<'_>)> Ingestion<'_, O> {
@@ -132,26 +207,45 @@ impl<O: FnMut(Event<'_>)> Ingestion<'_, O> {
         }
     }
 
-    /// Processes a line. Returns `false` if a line was skipped and the ingestion must stop because of that.
+    /// Processes a line. Returns `false` if a line was faulty and the ingestion must stop because of that.
     async fn take(&mut self, line: Line) -> Result<bool, Error> {
         (self.observe)(Event::Taken(line.sent_bytes));
-        match line.record {
-            Ok(Record::Purchase(purchase)) => {
-                let answer = self.app.recorder.record_when_free(Fact::Purchase(*purchase)).await?;
-                self.waiting.push_back((line.number, answer));
+        let span = line.span;
+        let Parsed { record, refund, .. } = match line.parsed {
+            Ok(parsed) => {
+                self.report.tally.note(span, &parsed);
+                parsed
             }
-            Ok(Record::Refund(refund)) => {
-                self.refunds.push((line.number, *refund));
-                if self.refunds.len() >= REFUND_CHUNK {
-                    return self.record_refunds().await;
-                }
+            Err(reason) => return Ok(self.fail(span, &reason)),
+        };
+        let refund_beside = refund.map(|refund| (span, *refund));
+        match record {
+            Record::Purchase(purchase) => {
+                // Only an export needs the name.
+                let id = if self.mode.is_export { &*purchase.purchase.key.external_id } else { "" };
+                let id = Box::from(id);
+                self.queue(span, id, Fact::Purchase(*purchase)).await?;
             }
-            Err(reason) => return Ok(self.skip(line.number, &reason)),
+            Record::Adjustment(adjustment) => {
+                self.queue(span, Box::default(), Fact::Adjustment(*adjustment)).await?;
+            }
+            Record::Refund(refund) => self.refunds.push((span, *refund)),
+            Record::LeftOut(_) => self.report.counts.left_out += 1,
+        }
+        self.refunds.extend(refund_beside);
+        if self.refunds.len() >= REFUND_CHUNK {
+            return self.record_refunds().await;
         }
         if self.waiting.len() >= MAX_WAITING {
             return self.settle_one().await;
         }
         Ok(true)
+    }
+
+    async fn queue(&mut self, span: Span, purchase: Box<str>, fact: Fact) -> Result<(), Error> {
+        let answer = self.app.recorder.record_when_free(fact).await?;
+        self.waiting.push_back(Waiting { span, purchase, answer });
+        Ok(())
     }
 
     /// Records the refunds that are left after the last line.
@@ -160,22 +254,22 @@ impl<O: FnMut(Event<'_>)> Ingestion<'_, O> {
             return Ok(End::Strict);
         }
         // Retries the refunds that came before their purchase, or before the revision that allows them.
-        self.refunds = std::mem::take(&mut self.kept).into_iter().map(|(number, refund, _)| (number, refund)).collect();
+        self.refunds = std::mem::take(&mut self.kept).into_iter().map(|(span, refund, _)| (span, refund)).collect();
         if !self.record_refunds().await? {
             return Ok(End::Strict);
         }
         if self.stop.is_cancelled() {
             return self.settle_all().await.map(|_| End::Stopped);
         }
-        for (number, _, reason) in std::mem::take(&mut self.kept) {
-            if !self.skip(number, &reason) {
+        for (span, _, reason) in std::mem::take(&mut self.kept) {
+            if !self.fail(span, &reason) {
                 return Ok(End::Strict);
             }
         }
         Ok(if self.settle_all().await? { End::Whole } else { End::Strict })
     }
 
-    /// Records the refunds that their purchases allow, and keeps the others. Returns `false` if a line was skipped and the
+    /// Records the refunds that their purchases allow, and keeps the others. Returns `false` if a line was faulty and the
     /// ingestion must stop because of that.
     async fn record_refunds(&mut self) -> Result<bool, Error> {
         // The purchases of earlier lines can be found only once they are committed.
@@ -185,22 +279,19 @@ impl<O: FnMut(Event<'_>)> Ingestion<'_, O> {
             let rest = refunds.split_off(refunds.len().min(REFUND_CHUNK));
             let ids = refunds.iter().map(|(_, refund)| refund.purchase_external_id.clone()).collect();
             let purchases = find_purchases(&self.app.database, ids).await?;
-            for (number, refund) in std::mem::replace(&mut refunds, rest) {
+            for (span, refund) in std::mem::replace(&mut refunds, rest) {
                 let purchase = purchases.get(&refund.purchase_external_id);
                 let has_room = self.kept.len() < MAX_KEPT_REFUNDS;
                 if purchase.is_none() && has_room {
-                    self.kept.push((number, refund, NO_PURCHASE.to_owned()));
+                    self.kept.push((span, refund, NO_PURCHASE.to_owned()));
                     continue;
                 }
                 match refund.clone().check_by(&self.app.database, &self.app.clock, &[], purchase).await {
-                    Ok(refund) => {
-                        let answer = self.app.recorder.record_when_free(Fact::Refund(refund)).await?;
-                        self.waiting.push_back((number, answer));
-                    }
+                    Ok(refund) => self.queue(span, Box::default(), Fact::Refund(refund)).await?,
                     Err(error) if has_room && may_be_allowed_by_another(&error) => {
-                        self.kept.push((number, refund, error.to_string()));
+                        self.kept.push((span, refund, error.to_string()));
                     }
-                    Err(error) => go_on &= self.skip(number, &error.to_string()),
+                    Err(error) => go_on &= self.fail(span, &error.to_string()),
                 }
             }
             go_on &= self.settle_all().await?;
@@ -219,20 +310,42 @@ impl<O: FnMut(Event<'_>)> Ingestion<'_, O> {
     /// Awaits the result of the oldest queued fact. Returns `false` if the fact was refused and the ingestion must stop because
     /// of that.
     async fn settle_one(&mut self) -> Result<bool, Error> {
-        let Some((number, answer)) = self.waiting.pop_front() else { return Ok(true) };
+        let Some(Waiting { span, purchase, answer }) = self.waiting.pop_front() else { return Ok(true) };
+        let counts = &mut self.report.counts;
         match answer.await.map_err(|_| Error::Unavailable)?? {
-            Ok(recorded) if recorded.replayed => self.counts.replayed += 1,
-            Ok(_) => self.counts.recorded += 1,
-            Err(refusal) => return Ok(self.skip(number, &refusal.at(&[]).to_string())),
+            Ok(recorded) => {
+                counts.superseded += u64::from(recorded.superseded);
+                if recorded.replayed {
+                    counts.replayed += 1;
+                } else {
+                    counts.recorded += 1;
+                }
+            }
+            Err(Refusal { owner: Some(_), .. }) => {
+                counts.left_out += 1;
+                let reason = "recorded under another customer: to hand such orders over, give --move";
+                self.report.tally.left_out.note(reason, || purchase.into());
+            }
+            Err(refusal) => {
+                let is_conflict = refusal.errors.iter().any(|error| error.code == UserErrorCode::IdempotencyConflict);
+                let mut reason = refusal.at(&[]).to_string();
+                if self.mode.is_export && is_conflict && !purchase.is_empty() {
+                    reason.push_str(
+                        "; if the file is another export, give --as-of with the instant at which it was exported",
+                    );
+                }
+                return Ok(self.fail(span, &reason));
+            }
         }
-        (self.observe)(Event::Settled(self.counts));
+        (self.observe)(Event::Settled(self.report.counts));
         Ok(true)
     }
 
-    /// Counts and reports a skipped line. Returns `false` if the ingestion must stop.
-    fn skip(&mut self, line: u64, reason: &str) -> bool {
-        self.counts.skipped += 1;
-        (self.observe)(Event::Skipped { line, reason });
-        !self.strict
+    /// Counts and reports a faulty line. Returns `false` if the ingestion must stop.
+    fn fail(&mut self, span: Span, reason: &str) -> bool {
+        self.report.counts.faulty += 1;
+        self.report.tally.note_fault(span, reason);
+        (self.observe)(Event::Faulty { span, reason });
+        !self.mode.strict
     }
 }

@@ -1,102 +1,137 @@
-//! Parses a line of a file into a fact and checks it as far as that is possible without the database.
+//! What a line of a file records, checked as far as that is possible without the database. Parses lines of JSON.
 
 use serde::Deserialize;
+use serde_json::Value;
 
+use super::form;
+use crate::app::adjustment::AdjustPoints;
 use crate::app::clock::Clock;
-use crate::app::purchase::{PurchaseLine, RecordPurchase};
-use crate::app::recorder::fact::NewPurchase;
+use crate::app::purchase::RecordPurchase;
+use crate::app::recorder::fact::{Kept, NewAdjustment, NewPurchase};
 use crate::app::refund::RecordRefund;
 
-/// The fact that a line contains.
+/// What a line, or the rows of an order, records.
+#[derive(Debug)]
 pub enum Record {
     /// A purchase that passed all checks.
     Purchase(Box<NewPurchase>),
     /// A refund. It can be checked only once its purchase is found.
     Refund(Box<RecordRefund>),
+    /// An adjustment of points, such as an opening balance.
+    Adjustment(Box<NewAdjustment>),
+    /// Nothing, by a rule.
+    LeftOut(LeftOut),
+}
+
+/// An order that is left out by a rule. This is no fault.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeftOut {
+    /// The rule. Orders are counted by it.
+    pub reason: String,
+    /// The external id of the order.
+    pub order: String,
+}
+
+/// A line that was parsed.
+#[derive(Debug)]
+pub struct Parsed {
+    pub record: Record,
+    /// A refund that the row of a purchase states beside it.
+    pub refund: Option<Box<RecordRefund>>,
+    /// The customer of the purchase has no account.
+    pub is_guest: bool,
+    /// Why the purchase is recorded with a total of 0, if a rule says so.
+    pub void: Option<String>,
+}
+
+impl From<Record> for Parsed {
+    fn from(record: Record) -> Self {
+        Self { record, refund: None, is_guest: false, void: None }
+    }
+}
+
+/// Checks a purchase. `kept` is what it leaves as it is recorded. `clock` is used to refuse purchases from the future.
+pub(super) fn check(purchase: RecordPurchase, kept: Kept, clock: &Clock) -> Result<Parsed, String> {
+    match purchase.check_by(clock, &[]) {
+        Ok(purchase) => Ok(Record::Purchase(Box::new(NewPurchase { kept, ..purchase })).into()),
+        Err(error) => Err(error.to_string()),
+    }
 }
 
 /// A line with a refund: `{"refund": {…}}`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct RefundRecord {
+struct RefundLine {
     refund: RecordRefund,
 }
 
-/// Parses a line of JSON, which contains a purchase or a refund. `clock` is used to refuse purchases from the future.
-pub(super) fn parse_json(line: &[u8], clock: &Clock) -> Result<Record, String> {
-    let malformed = |error: serde_json::Error| {
-        // serde_json counts lines within this one line, so only the column helps.
-        let text = error.to_string();
-        text.split(" at line 1").next().unwrap_or(&text).to_owned() + &format!(" (column {})", error.column())
-    };
-    let not_a_purchase = match serde_json::from_slice::<RecordPurchase>(line) {
-        Ok(purchase) => return check(purchase, clock),
-        Err(error) => error,
-    };
-    // Only a refund has this key, and it has no other.
-    let is_refund = serde_json::from_slice::<serde_json::Value>(line).is_ok_and(|json| json.get("refund").is_some());
-    if !is_refund {
-        return Err(malformed(not_a_purchase));
-    }
-    let record = serde_json::from_slice::<RefundRecord>(line).map_err(malformed)?;
-    Ok(Record::Refund(Box::new(record.refund)))
-}
-
-fn check(purchase: RecordPurchase, clock: &Clock) -> Result<Record, String> {
-    match purchase.check_by(clock, &[]) {
-        Ok(purchase) => Ok(Record::Purchase(Box::new(purchase))),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// A purchase as a row of a CSV file. The cell `lines` is empty or contains JSON.
+/// A line with an adjustment: `{"adjustment": {…}}`.
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Row {
-    external_id: String,
-    customer_external_id: String,
-    purchased_at: String,
-    total: String,
-    currency: String,
-    #[serde(default)]
-    refunded: Option<String>,
-    #[serde(default)]
-    refunded_until: Option<String>,
-    #[serde(default)]
-    channel: Option<String>,
-    #[serde(default)]
-    lines: Option<String>,
-    #[serde(default)]
-    revision: Option<i64>,
+#[serde(deny_unknown_fields)]
+struct AdjustmentLine {
+    adjustment: AdjustPoints,
 }
 
-/// Parses a row of a CSV file, which contains a purchase. `clock` is used to refuse purchases from the future.
-pub(super) fn parse_row(row: &csv::ByteRecord, header: &csv::StringRecord, clock: &Clock) -> Result<Record, String> {
-    if row.len() != header.len() {
-        return Err(format!("has {} cells where the header has {}", row.len(), header.len()));
-    }
-    let text = |cell| std::str::from_utf8(cell).map_err(|_| "is not UTF-8".to_owned());
-    let mut cells = row.iter().map(text).collect::<Result<Vec<&str>, _>>()?;
-    if let Some(last) = cells.last_mut() {
-        *last = last.strip_suffix('\r').unwrap_or(last);
-    }
-    let row: Row = csv::StringRecord::from(cells).deserialize(Some(header)).map_err(|error| error.to_string())?;
-    let lines: Option<Vec<PurchaseLine>> = match row.lines.as_deref() {
-        None | Some("") => None,
-        Some(json) => Some(serde_json::from_str(json).map_err(|error| format!("lines: {error}"))?),
+/// Parses a line of JSON: a purchase, a refund or an adjustment. `clock` is used to refuse purchases from the future.
+pub(super) fn parse_json(line: &[u8], clock: &Clock) -> Result<Parsed, String> {
+    let not_a_purchase = match serde_json::from_slice::<RecordPurchase>(line) {
+        Ok(purchase) if has_only_lines_as_list(line, purchase.lines.is_some()) => {
+            return check(purchase, Kept::default(), clock);
+        }
+        Ok(_) => None,
+        Err(error) => Some(error),
     };
-    let purchase = RecordPurchase {
-        external_id: row.external_id,
-        customer_external_id: row.customer_external_id,
-        purchased_at: row.purchased_at,
-        total: row.total,
-        currency: row.currency,
-        // An empty cell is an absent value.
-        refunded: row.refunded.filter(|cell| !cell.is_empty()),
-        refunded_until: row.refunded_until.filter(|cell| !cell.is_empty()),
-        channel: row.channel.filter(|cell| !cell.is_empty()),
-        lines,
-        revision: row.revision.unwrap_or_default(),
-    };
-    check(purchase, clock)
+    // This is slower, but tells all faults, and where they are.
+    let value: Value = serde_json::from_slice(line).map_err(|error| malformed(&error))?;
+    form::check(&value)?;
+    if value.get("refund").is_some() {
+        let line: RefundLine = serde_json::from_slice(line).map_err(|error| malformed(&error))?;
+        return Ok(Record::Refund(Box::new(line.refund)).into());
+    }
+    if value.get("adjustment").is_some() {
+        let line: AdjustmentLine = serde_json::from_slice(line).map_err(|error| malformed(&error))?;
+        let adjustment = line.adjustment.check(&[]).map_err(|error| error.to_string())?;
+        return Ok(Record::Adjustment(Box::new(adjustment)).into());
+    }
+    match not_a_purchase {
+        Some(error) => Err(malformed(&error)),
+        // A text contains a bracket.
+        None => {
+            let purchase = serde_json::from_slice(line).map_err(|error| malformed(&error))?;
+            check(purchase, Kept::default(), clock)
+        }
+    }
+}
+
+/// Whether the list of lines is the only list. serde takes a list where an object is expected, for its fields in order; such lines
+/// are refused. A bracket in a text makes this `false` too.
+fn has_only_lines_as_list(line: &[u8], has_lines: bool) -> bool {
+    line.iter().filter(|byte| **byte == b'[').count() == usize::from(has_lines)
+}
+
+fn malformed(error: &serde_json::Error) -> String {
+    // serde_json counts lines within this one line, so only the column helps.
+    let text = error.to_string();
+    text.split(" at line 1").next().unwrap_or(&text).to_owned() + &format!(" (column {})", error.column())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positional_lists_are_refused_and_texts_may_have_brackets() {
+        let parse = |line: &str| parse_json(line.as_bytes(), &Clock::System).map(|_| ());
+        let lists = [
+            r#"["p","c","2026-01-01T00:00:00Z","1","EUR"]"#,
+            r#"{"externalId":"p","customerExternalId":"c","purchasedAt":"2026-01-01T00:00:00Z","total":"1","currency":"EUR","lines":[["tea",null,1,"1"]]}"#,
+            r#"{"refund":["r","p","2026-01-01T00:00:00Z"]}"#,
+            r#"{"adjustment":["c",5,"hello","k"]}"#,
+        ];
+        for line in lists {
+            assert!(parse(line).unwrap_err().contains("write an object"), "{line}: {:?}", parse(line));
+        }
+        let brackets = r#"{"externalId":"[p]","customerExternalId":"c","purchasedAt":"2026-01-01T00:00:00Z","total":"1","currency":"EUR","lines":[{"sku":"[[","amount":"1"}]}"#;
+        assert_eq!(parse(brackets), Ok(()));
+    }
 }

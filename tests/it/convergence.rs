@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngSeed, TestRunner};
-use windfall::app::recorder::fact::{Fact, NewPurchase, NewRefund};
+use windfall::app::recorder::fact::{Fact, Kept, NewPurchase, NewRefund};
 use windfall::config;
 use windfall::engine::external_id::ExternalId;
 use windfall::engine::time::Instant;
@@ -74,7 +74,13 @@ fn fact(fact: &oracle::generate::Fact, customer: usize) -> Fact {
         oracle::generate::Fact::Purchase { external_id, content } => {
             let customer_external_id = ExternalId::stored(name(owner(customer, content.customer)));
             let (revision, purchase) = (content.revision, convert::content(&own(external_id, customer), content));
-            Fact::Purchase(NewPurchase { customer_external_id, revision, purchase, ahead: Vec::new() })
+            Fact::Purchase(NewPurchase {
+                customer_external_id,
+                revision,
+                purchase,
+                ahead: Vec::new(),
+                kept: Kept::default(),
+            })
         }
         oracle::generate::Fact::Refund { of, refund } => Fact::Refund(NewRefund {
             external_id: ExternalId::stored(own(&refund.external_id, customer)),

@@ -17,11 +17,16 @@ fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The fenced blocks of the README: the info string after the fence, and the text.
+/// The fenced blocks of the README.
 fn blocks() -> Vec<(String, String)> {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
+    blocks_of("README.md")
+}
+
+/// The fenced blocks of a document: the info string after the fence, and the text.
+fn blocks_of(document: &str) -> Vec<(String, String)> {
+    let text = fs::read_to_string(root().join(document)).unwrap();
     let mut blocks = Vec::new();
-    let mut lines = readme.lines();
+    let mut lines = text.lines();
     while let Some(line) = lines.next() {
         if let Some(kind) = line.strip_prefix("```") {
             let text: Vec<&str> = lines.by_ref().take_while(|line| *line != "```").collect();
@@ -58,13 +63,27 @@ fn output(directory: &Path, script: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// The commands of docs/import.md print what it shows, and its map is usable.
+#[test]
+fn the_lines_of_the_import_page_print_what_it_says() {
+    let blocks = blocks_of("docs/import.md");
+    let [(_, dry_run), (_, understood), (_, with_map), (_, map)] = &blocks[..] else { panic!("four blocks") };
+    let (directory, cargo) = scratch();
+    assert_eq!(output(directory.path(), &format!("{cargo}{dry_run}")).trim_end(), understood);
+    let imported = output(directory.path(), &format!("{cargo}{with_map}"));
+    assert!(imported.starts_with("3 recorded, 0 known already, 0 left out, 0 faulty"), "{imported}");
+    let file = directory.path().join("map.toml");
+    fs::write(&file, map).unwrap();
+    windfall::ingest::map::Map::read(&file).unwrap();
+}
+
 #[tokio::test]
 async fn its_lines_print_what_it_says() {
     let blocks = blocks();
     let shown =
         |kind: &str| -> Vec<&String> { blocks.iter().filter(|(of, _)| of == kind).map(|(_, text)| text).collect() };
-    let [demo, test, import, serve, purchase, query, follow, campaign] = shown("sh")[..] else {
-        panic!("eight shell blocks");
+    let [demo, test, import, exports, serve, purchase, query, follow, campaign] = shown("sh")[..] else {
+        panic!("nine shell blocks");
     };
     // These two are not run here: `demo` has tests of its own, and `scripts/test` runs this test.
     assert_eq!((demo.as_str(), test.as_str()), ("cargo run --release -- demo", "scripts/test"));
@@ -72,6 +91,8 @@ async fn its_lines_print_what_it_says() {
     let (directory, cargo) = scratch();
     let imported = output(directory.path(), &format!("{cargo}{import}"));
     assert!(imported.contains(summary.as_str()), "{imported}");
+    let imported = output(directory.path(), &format!("{cargo}{exports}"));
+    assert_eq!(imported.matches(" 0 faulty in ").count(), exports.lines().count(), "{imported}");
 
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let listen = format!("export WINDFALL__HTTP__LISTEN=127.0.0.1:{port}\n");

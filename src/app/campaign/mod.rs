@@ -29,7 +29,7 @@ use super::jobs::evaluation;
 use super::rows::{OnConflict, insert};
 use super::viewer::Admin;
 use crate::engine::lifecycle::{Life, Refusal};
-use crate::engine::time::Instant;
+use crate::engine::time::{Instant, IsoDuration};
 
 /// A change of the campaign set in progress. Its transaction holds the campaign lock.
 pub(super) struct Change<'a> {
@@ -166,6 +166,20 @@ fn refuse_transition(refusal: Refusal, path: &[&str]) -> Error {
              purchase, or clone the campaign",
         ),
     }
+}
+
+/// Refuses to activate a campaign whose `endsAt + lateness` has passed, and says what would allow it.
+fn nothing_can_count(ends_at: Instant, now: Instant) -> Error {
+    const DAY: i64 = 24 * 3_600 * 1_000_000;
+    let days = now.minus(ends_at.0).0.div_euclid(DAY) + 1;
+    let raise = if days.saturating_mul(DAY) <= IsoDuration::MAX_MICROS {
+        format!("raise `lateness` to at least P{days}D to count the past, or choose")
+    } else {
+        "choose".to_owned()
+    };
+    let message =
+        format!("`endsAt` + `lateness` has passed, so nothing could count any more: {raise} a later `endsAt`");
+    Error::refused(&["id"], UserErrorCode::BoundaryInPast, message)
 }
 
 /// Creates a draft. If the key was used before with the same input, returns the campaign that was created then.
@@ -367,8 +381,11 @@ pub async fn activate(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campai
         let message = "holdFor and expiresAfter are not supported yet: set both to null to activate the campaign";
         return Err(Error::refused(&["id"], UserErrorCode::UnsupportedCombination, message));
     }
-    let lateness = campaign.rule.lateness.micros();
-    campaign.life.activate(change.now, lateness).map_err(|refusal| refuse_transition(refusal, &["id"]))?;
+    let (lateness, ends_at) = (campaign.rule.lateness.micros(), campaign.life.period.ends_at);
+    campaign.life.activate(change.now, lateness).map_err(|refusal| match (refusal, ends_at) {
+        (Refusal::BoundaryInPast, Some(ends_at)) => nothing_can_count(ends_at, change.now),
+        _ => refuse_transition(refusal, &["id"]),
+    })?;
     if let Some(mut budget) = change.budget(id).await?.filter(|budget| budget.points_limit.is_some()) {
         note_limit(&change, &mut budget).await?;
         super::rows::update::<budget::Entity>(&change.tx, &[budget]).await?;

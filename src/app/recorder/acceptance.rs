@@ -123,7 +123,7 @@ async fn accept_purchases(
         if stored.contains_key(&row.external_id) {
             again.push(Again { index, new, row });
         } else {
-            verdicts[index] = Verdict::Refused(Refusal { errors: new.ahead.clone() });
+            verdicts[index] = Verdict::Refused(Refusal::of(new.ahead.clone()));
         }
     }
     again.sort_by_key(|again| again.index);
@@ -197,7 +197,7 @@ async fn accept_refunds(
         !new.ahead.is_empty() && !stored.iter().any(|stored| *stored.external_id == *new.external_id)
     });
     for (index, new) in ahead {
-        verdicts[index] = Verdict::Refused(Refusal { errors: new.ahead.clone() });
+        verdicts[index] = Verdict::Refused(Refusal::of(new.ahead.clone()));
     }
     let admitted = within_limit(sent.iter().map(|(_, refund)| *refund), &stored);
     let mut accepted = Vec::with_capacity(sent.len());

@@ -25,7 +25,7 @@ pub(super) struct Differences(Vec<UserError>);
 impl Differences {
     /// Returns the refusal of a conflict, or `None` if nothing differs.
     pub(super) fn into_conflict(self) -> Option<Refusal> {
-        (!self.0.is_empty()).then_some(Refusal { errors: self.0 })
+        (!self.0.is_empty()).then(|| Refusal::of(self.0))
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -62,6 +62,19 @@ impl Fact {
     }
 }
 
+/// What a content of a recorded purchase leaves as it is, because its source does not know it. An export has no channels, for
+/// example. Of a purchase that is not recorded, these parts are empty.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Kept {
+    pub channel: bool,
+    /// The categories, by sku.
+    pub categories: bool,
+    /// All lines.
+    pub lines: bool,
+    /// A purchase of another customer is not handed over: the content is refused with [`Refusal::owner`].
+    pub customer: bool,
+}
+
 /// A purchase that passed its checks and can be recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewPurchase {
@@ -72,6 +85,8 @@ pub struct NewPurchase {
     pub purchase: Purchase,
     /// Why the content is refused unless it is recorded already: instants that are ahead of the clock. Usually empty.
     pub ahead: Vec<UserError>,
+    /// What stays as it is recorded. Usually nothing.
+    pub kept: Kept,
 }
 
 impl NewPurchase {
@@ -164,12 +179,19 @@ pub struct Recorded {
 pub struct Refusal {
     /// Their paths are relative to the input.
     pub errors: Vec<UserError>,
+    /// The customer to whom the purchase belongs, if that is the only reason.
+    pub owner: Option<String>,
 }
 
 impl Refusal {
     /// Creates a refusal for one reason.
     pub(super) fn new(code: UserErrorCode, field: &str, message: &str) -> Self {
-        Self { errors: vec![UserError { path: vec![field.to_owned()], code, message: message.to_owned() }] }
+        Self::of(vec![UserError { path: vec![field.to_owned()], code, message: message.to_owned() }])
+    }
+
+    /// Creates a refusal for these reasons.
+    pub(super) fn of(errors: Vec<UserError>) -> Self {
+        Self { errors, owner: None }
     }
 
     /// Returns the refusal as an error. `path` is the path of the input.

@@ -10,13 +10,13 @@ use entity::{CustomerId, purchase, purchase_revision, raised_revision, refund};
 use sea_orm::{EntityTrait as _, QueryFilter as _};
 
 use super::conflict;
-use super::fact::{MAX_CONTENTS, NewPurchase, Refusal, Verdict};
+use super::fact::{Kept, MAX_CONTENTS, NewPurchase, Refusal, Verdict};
 use super::touched::{Batch, Customers, Revised};
 use crate::app::error::{Error, UserErrorCode};
 use crate::app::rows::{self, OnConflict};
 use crate::app::stored::history::{self, Lines};
 use crate::app::stored::{purchase as purchases, purchase_revision as revisions};
-use crate::engine::purchase::Purchase;
+use crate::engine::purchase::{Line, Purchase};
 
 /// The maximum number of raised numbers that are kept of a purchase.
 const MAX_RAISED: usize = 1_000;
@@ -73,10 +73,15 @@ pub(super) async fn revise(
     for Again { index, new, row } in sent {
         let Some(order) = orders.get_mut(&row.external_id) else { continue };
         if !new.ahead.is_empty() && !order.has(row.revision) {
-            verdicts[index] = Verdict::Refused(Refusal { errors: new.ahead.clone() });
+            verdicts[index] = Verdict::Refused(Refusal::of(new.ahead.clone()));
             continue;
         }
         let name = |id: CustomerId| names.get(&id).cloned().unwrap_or_default();
+        if new.kept.customer && order.row.customer_id != row.customer_id && !order.has(row.revision) {
+            verdicts[index] = Verdict::Refused(belongs_to(name(order.row.customer_id)));
+            continue;
+        }
+        let row = &order.completed(row, new.kept)?;
         let content = revisions::of_purchase(row.clone(), new.customer_external_id.to_string());
         let counting = revisions::of_purchase(order.row.clone(), name(order.row.customer_id));
         let owner = customers.get(&counting.customer_external_id);
@@ -202,6 +207,38 @@ async fn load_compared(
 }
 
 impl Order {
+    /// Adds the parts of a content that stay as they are recorded: in the content with the same revision, if there is one, and
+    /// otherwise in the one that counts. So the same content is a duplicate whenever it is sent again.
+    fn completed(&self, row: &purchase::Model, kept: Kept) -> Result<purchase::Model, Error> {
+        let mut row = row.clone();
+        if kept == (Kept { customer: kept.customer, ..Kept::default() }) {
+            return Ok(row);
+        }
+        let revision = present_number(&self.raised, row.revision);
+        let same = self.others.iter().find(|other| other.revision == revision);
+        let (channel, lines, currency) = match same {
+            Some(other) => (&other.channel, &other.lines, &other.currency),
+            None => (&self.row.channel, &self.row.lines, &self.row.currency),
+        };
+        if kept.channel {
+            row.channel.clone_from(channel);
+        }
+        // Amounts of another currency mean nothing in this one.
+        if kept.lines && row.currency == *currency {
+            row.lines.clone_from(lines);
+        } else if kept.categories {
+            let broken = |error| Error::Internal(format!("purchase {}: {error}", row.external_id));
+            let recorded: Vec<Line> = serde_json::from_str(lines).map_err(broken)?;
+            let mut sent: Vec<Line> = serde_json::from_str(&row.lines).map_err(broken)?;
+            for line in &mut sent {
+                let known = recorded.iter().find(|known| known.sku == line.sku);
+                line.category = known.and_then(|known| known.category.clone());
+            }
+            row.lines = purchases::lines_text(&sent)?;
+        }
+        Ok(row)
+    }
+
     /// Decides about a content with the revision that counts, or a higher one. `versions` are those of the present customer.
     fn renew(
         &mut self,
@@ -309,6 +346,11 @@ impl Order {
     fn is_full(&self) -> bool {
         self.others.len() + 1 >= MAX_CONTENTS
     }
+}
+
+fn belongs_to(owner: String) -> Refusal {
+    let message = format!("is recorded under the customer {owner}");
+    Refusal { owner: Some(owner), ..Refusal::new(UserErrorCode::IdempotencyConflict, "customerExternalId", &message) }
 }
 
 fn too_many_contents() -> Refusal {

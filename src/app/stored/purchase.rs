@@ -6,7 +6,7 @@ use crate::app::error::Error;
 use crate::app::recorder::fact::NewPurchase;
 use crate::app::stored::refund as refunds;
 use crate::engine::money::Currency;
-use crate::engine::purchase::{Key, Purchase, Refund, RunningSum};
+use crate::engine::purchase::{Key, Line, Purchase, Refund, RunningSum};
 use crate::engine::time::Instant;
 
 /// Returns the row of a purchase whose only content is this one.
@@ -27,7 +27,7 @@ pub fn to_row(
         total: purchase.total,
         currency: purchase.currency.as_str().to_owned(),
         channel: purchase.channel.clone(),
-        lines: serde_json::to_string(&purchase.lines).map_err(|error| Error::Internal(error.to_string()))?,
+        lines: lines_text(&purchase.lines)?,
         set_revision,
         version,
         revision: *revision,
@@ -35,6 +35,11 @@ pub fn to_row(
         refunded_until: sum.and_then(|sum| sum.until).map(|until| until.0),
         refunded_revision: sum.map(|sum| sum.revision),
     })
+}
+
+/// Returns the lines as they are stored.
+pub fn lines_text(lines: &[Line]) -> Result<String, Error> {
+    serde_json::to_string(lines).map_err(|error| Error::Internal(error.to_string()))
 }
 
 /// Returns the purchase of a row, with the given refunds.

@@ -1,10 +1,11 @@
-//! `windfall import`: records the purchases and refunds of a file. This module handles the terminal: the arguments, the
-//! progress bar, Ctrl-C and the summary. [`crate::ingest`] records the facts.
+//! `windfall import`: records the purchases, refunds and adjustments of a file. This module handles the terminal: the arguments, the
+//! progress bar, Ctrl-C and the summary. [`crate::ingest`] reads the file and records the facts.
 
 pub(super) mod campaigns;
+mod options;
 mod summary;
 
-use std::io::{Write as _, stderr};
+use std::io::{ErrorKind, Write as _, stderr};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,25 +14,42 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use self::options::Options;
+use self::summary::Reading;
 use super::printable::Printable;
 use super::start_app;
+use crate::app::clock::Clock;
 use crate::app::jobs::runner;
 use crate::config::Config;
-use crate::ingest::file::{length, read_ahead};
-use crate::ingest::{End, Event, ingest};
+use crate::ingest::file::Source;
+use crate::ingest::rejects::Rejects;
+use crate::ingest::{End, Event, Mode, Report, ingest, rehearse};
 
 /// The number of committed facts between two updates of the progress bar's text.
 const FACTS_PER_MESSAGE: u64 = 1_000;
+/// The number of faulty lines that are told on stderr.
+const MAX_TOLD: u64 = 10;
+/// The exit code if some lines were faulty.
+const FAULTY: u8 = 2;
 
-/// Import purchases and refunds from a file. After an interruption, run the import again: it records only what is missing.
+/// Import purchases, refunds and adjustments from a file. After an interruption, run the import again: it records only what is
+/// missing.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// NDJSON with one purchase or one `{"refund": {…}}` per line, or CSV with a header if the name ends in .csv. The lines
-    /// are recorded in the order of time. `-` reads NDJSON from the standard input and records the lines as they come.
+    /// An orders export of Shopify or of a plug-in of WooCommerce, CSV, or NDJSON; also packed with gzip or zstd. The lines are
+    /// recorded in the order of time. `-` is the standard input, whose lines are recorded as they come.
     file: PathBuf,
     /// A JSON array of campaigns to create and activate first. Each has the form of the input of createCampaign.
     #[arg(long, value_name = "FILE")]
     campaigns: Option<PathBuf>,
+    #[command(flatten)]
+    options: Options,
+    /// Show how the file is understood, and record nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Write the faulty lines to this file, as they were and with the reason.
+    #[arg(long, value_name = "FILE")]
+    rejects: Option<PathBuf>,
     /// Stop at the first line that is malformed or refused.
     #[arg(long)]
     strict: bool,
@@ -39,45 +57,136 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args, config: &Config) -> anyhow::Result<ExitCode> {
     // Whatever can be refused without the database is refused before anything is written.
-    let bytes = length(&args.file)?;
+    let settings = args.options.settings(args.rejects.is_some())?;
+    let source = Source::open(&args.file, settings, Clock::System.now())?;
     let campaigns = args.campaigns.as_deref().map(campaigns::read).transpose()?;
-    let app = start_app(config).await?;
-    let started = app.clock.now();
-    campaigns::activate(&app, campaigns.unwrap_or_default()).await?;
-    runner::finish(&app).await?;
-    let bar = progress_bar(bytes);
-    let (lines, reading) = read_ahead(args.file, app.clock.clone());
-    let (end, counts) = ingest(&app, lines, args.strict, interrupted()?, |event| show(&bar, &event)).await;
-    bar.finish_and_clear();
-    let seconds = app.clock.now().minus(started.0).0 as f64 / 1e6;
-    summary::print(&app, &counts, seconds, &end).await?;
-    app.stop().await?;
-    match end {
-        End::Whole => {
-            reading.await??;
-            Ok(ExitCode::SUCCESS)
-        }
-        End::Strict => Ok(ExitCode::FAILURE),
-        // The exit code that shells give a command that Ctrl-C ended: 128 + SIGINT.
-        End::Stopped => Ok(ExitCode::from(130)),
-        End::Failed(error) => Err(error.into()),
+    let reading = reading(&source);
+    let mode = Mode { strict: args.strict, is_export: source.kind().is_export() };
+    let rejects = match (&args.rejects, source.lines()) {
+        (Some(path), Some(lines)) => Some(Rejects::create(path, lines)?),
+        _ => None,
+    };
+    let mut terminal = Terminal { bar: progress_bar(source.length()), faulty: 0, rejects, failed: None };
+    let (end, report) = if args.dry_run {
+        let (lines, reading_ended) = source.read_ahead(Clock::System);
+        let (end, report) = rehearse(lines, mode, interrupted()?, |event| terminal.show(&event)).await;
+        terminal.close()?;
+        quiet(summary::print_rehearsed(&report, &reading).map_err(Into::into))?;
+        read_to_end(&end, reading_ended).await?;
+        (end, report)
+    } else {
+        let app = start_app(config).await?;
+        let started = app.clock.now();
+        campaigns::activate(&app, campaigns.unwrap_or_default()).await?;
+        runner::finish(&app).await?;
+        let (lines, reading_ended) = source.read_ahead(app.clock.clone());
+        let (end, report) = ingest(&app, lines, mode, interrupted()?, |event| terminal.show(&event)).await;
+        terminal.close()?;
+        let seconds = app.clock.now().minus(started.0).0 as f64 / 1e6;
+        quiet(summary::print(&app, &report, &reading, seconds, &end).await)?;
+        app.stop().await?;
+        read_to_end(&end, reading_ended).await?;
+        (end, report)
+    };
+    exit_code(end, &report)
+}
+
+/// Returns the error that ended the reading of a file. If the import was stopped, reading may still go on.
+async fn read_to_end(end: &End, reading: tokio::sync::oneshot::Receiver<anyhow::Result<()>>) -> anyhow::Result<()> {
+    if matches!(end, End::Whole) { reading.await? } else { Ok(()) }
+}
+
+/// Whoever reads the output may stop reading, as `head` does.
+fn quiet(printed: anyhow::Result<()>) -> anyhow::Result<()> {
+    let is_closed = |error: &anyhow::Error| {
+        error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+    };
+    match printed {
+        Err(error) if is_closed(&error) => Ok(()),
+        printed => printed,
     }
 }
 
-fn show(bar: &ProgressBar, event: &Event<'_>) {
-    match event {
-        Event::Taken(bytes) => bar.set_position(*bytes),
-        Event::Settled(counts) => {
-            let done = counts.recorded + counts.replayed;
-            if done.is_multiple_of(FACTS_PER_MESSAGE) {
-                let rate = done as f64 / bar.elapsed().as_secs_f64().max(0.001);
-                bar.set_message(format!("{done} lines, {rate:.0}/s"));
+/// Returns 0 if everything was recorded or left out by a rule, 2 if some lines were faulty, and 1 if nothing was usable or the import
+/// was interrupted.
+fn exit_code(end: End, report: &Report) -> anyhow::Result<ExitCode> {
+    let tally = &report.tally;
+    let counts = &report.counts;
+    let is_usable = tally.purchases + tally.refunds + tally.adjustments + counts.left_out > 0;
+    Ok(match end {
+        End::Failed(error) => return Err(error.into()),
+        End::Stopped => ExitCode::FAILURE,
+        End::Whole | End::Strict if counts.faulty == 0 => ExitCode::SUCCESS,
+        End::Whole | End::Strict if is_usable => ExitCode::from(FAULTY),
+        End::Whole | End::Strict => ExitCode::FAILURE,
+    })
+}
+
+/// Says how a file is read.
+fn reading(source: &Source) -> Reading {
+    let decisions = source.decisions();
+    let revision = source.kind().is_export().then(|| match decisions.as_of {
+        Some(as_of) => format!("as of {as_of}: revision {}", decisions.revision),
+        None => format!(
+            "as of the newest instant in the file: revision {}. Without --as-of, a refund that is recorded by itself counts only \
+             where such refunds exceed what the file states as refunded",
+            decisions.revision
+        ),
+    });
+    Reading { named: source.kind().named(), revision }
+}
+
+/// What is shown and written while the import runs.
+struct Terminal {
+    bar: ProgressBar,
+    faulty: u64,
+    rejects: Option<Rejects>,
+    /// Why the file of rejected lines cannot be written.
+    failed: Option<anyhow::Error>,
+}
+
+impl Terminal {
+    fn show(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Taken(bytes) => self.bar.set_position(*bytes),
+            Event::Settled(counts) => {
+                let done = counts.recorded + counts.replayed;
+                if done.is_multiple_of(FACTS_PER_MESSAGE) {
+                    let rate = done as f64 / self.bar.elapsed().as_secs_f64().max(0.001);
+                    self.bar.set_message(format!("{done} lines, {rate:.0}/s"));
+                }
+            }
+            Event::Faulty { span, reason } => {
+                self.faulty += 1;
+                if self.faulty <= MAX_TOLD {
+                    // If stderr cannot be written, the line is still counted.
+                    self.bar.suspend(|| drop(writeln!(stderr(), "line {}: {}", span.number, Printable(reason))));
+                }
+                if let Some(rejects) = &mut self.rejects
+                    && let Err(error) = rejects.write(*span, reason)
+                {
+                    self.failed = Some(error);
+                    self.rejects = None;
+                }
             }
         }
-        // If stderr cannot be written, the line is still counted.
-        Event::Skipped { line, reason } => {
-            bar.suspend(|| drop(writeln!(stderr(), "line {line}: {}", Printable(reason))));
+    }
+
+    /// Ends the progress bar and the file of rejected lines. Tells how many lines were faulty.
+    fn close(&mut self) -> anyhow::Result<()> {
+        self.bar.finish_and_clear();
+        if self.faulty > MAX_TOLD {
+            let how = if self.rejects.is_some() {
+                "all of them are in the file of --rejects"
+            } else {
+                "--rejects FILE writes all of them"
+            };
+            drop(writeln!(stderr(), "{} lines are faulty, of which the first {MAX_TOLD} are told: {how}", self.faulty));
         }
+        if let Some(error) = self.failed.take() {
+            return Err(error.context("the file of rejected lines cannot be written"));
+        }
+        self.rejects.take().map_or(Ok(()), Rejects::close)
     }
 }
 

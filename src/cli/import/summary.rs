@@ -1,23 +1,105 @@
-//! Prints the summary of an import: the number of lines by outcome, and the awards and points of each campaign.
+//! Prints the summary of an import: the number of lines by outcome, what was understood, what was left out and which faults there
+//! are, and the awards and points of each campaign. A dry run prints the same, without campaigns.
 
-use std::io::{Write as _, stdout};
+use std::io::{Write, stdout};
 
 use crate::app::App;
 use crate::app::stats;
 use crate::cli::printable::Printable;
-use crate::ingest::{Counts, End};
+use crate::ingest::tally::{Group, Groups, Tally};
+use crate::ingest::{Counts, End, Report};
 
-pub(super) async fn print(app: &App, counts: &Counts, seconds: f64, end: &End) -> anyhow::Result<()> {
-    let Counts { recorded, replayed, skipped } = counts;
+/// How the file was read.
+pub(super) struct Reading {
+    /// What the file is.
+    pub(super) named: &'static str,
+    /// About the revision of its orders, if it is an export.
+    pub(super) revision: Option<String>,
+}
+
+/// Prints what a dry run understood.
+pub(super) fn print_rehearsed(report: &Report, reading: &Reading) -> std::io::Result<()> {
+    let mut out = stdout().lock();
+    let Counts { left_out, faulty, .. } = report.counts;
+    let Tally { purchases, refunds, adjustments, first, .. } = &report.tally;
+    let good = purchases + refunds + adjustments;
+    writeln!(out, "nothing was recorded (--dry-run): {good} would be recorded, {left_out} left out, {faulty} faulty")?;
+    for described in first {
+        writeln!(out, "  {}", Printable(described))?;
+    }
+    print_understood(&mut out, report, reading)
+}
+
+/// Prints what an import did.
+pub(super) async fn print(
+    app: &App,
+    report: &Report,
+    reading: &Reading,
+    seconds: f64,
+    end: &End,
+) -> anyhow::Result<()> {
+    let Counts { recorded, replayed, left_out, faulty, .. } = report.counts;
     let mut out = stdout().lock();
     let rate = (recorded + replayed) as f64 / seconds.max(0.001);
-    writeln!(out, "{recorded} recorded, {replayed} known already, {skipped} skipped in {seconds:.1} s ({rate:.0}/s)")?;
+    writeln!(
+        out,
+        "{recorded} recorded, {replayed} known already, {left_out} left out, {faulty} faulty in {seconds:.1} s ({rate:.0}/s)"
+    )?;
     match end {
         End::Whole => {}
-        End::Strict => writeln!(out, "stopped at the first wrong line (--strict)")?,
+        End::Strict => writeln!(out, "stopped at the first faulty line (--strict)")?,
         End::Stopped | End::Failed(_) => writeln!(out, "stopped: run the same command again to continue")?,
     }
+    print_understood(&mut out, report, reading)?;
     drop(out);
+    print_campaigns(app).await
+}
+
+fn print_understood(out: &mut impl Write, report: &Report, reading: &Reading) -> std::io::Result<()> {
+    let tally = &report.tally;
+    writeln!(out, "read as {}", reading.named)?;
+    if let Some(revision) = &reading.revision {
+        writeln!(out, "{revision}")?;
+    }
+    let (customers, is_least) = tally.customers();
+    let counted = [
+        (tally.purchases, "purchases"),
+        (tally.guests, "guest orders"),
+        (tally.refunds, "refunds"),
+        (tally.adjustments, "adjustments"),
+        (report.counts.superseded, "superseded by what is recorded"),
+    ];
+    let counted: Vec<String> =
+        counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+    match counted.as_slice() {
+        [] => writeln!(out, "0 orders")?,
+        counted => {
+            let least = if is_least { "at least " } else { "" };
+            writeln!(out, "{}; {least}{customers} customers", counted.join(", "))?;
+        }
+    }
+    for (currency, totals) in &tally.totals {
+        let (total, refunded) = (currency.format(totals.total), currency.format(totals.refunded));
+        writeln!(out, "{currency}: {} purchases, total {total}, refunded {refunded}", totals.purchases)?;
+    }
+    print_groups(out, "recorded with a total of 0", "", &tally.void)?;
+    print_groups(out, "left out", "", &tally.left_out)?;
+    print_groups(out, "faulty", "lines ", &tally.faults)
+}
+
+fn print_groups(out: &mut impl Write, what: &str, unit: &str, groups: &Groups) -> std::io::Result<()> {
+    for (text, Group { count, named }) in groups.by_count() {
+        let more = if *count > named.len() as u64 { ", …" } else { "" };
+        let named = named.join(", ");
+        writeln!(out, "{what}: {count} × {} ({unit}{}{more})", Printable(text), Printable(&named))?;
+    }
+    if groups.more > 0 {
+        writeln!(out, "{what}: {} more, of other kinds", groups.more)?;
+    }
+    Ok(())
+}
+
+async fn print_campaigns(app: &App) -> anyhow::Result<()> {
     let set = app.campaigns().await?;
     let totals = stats::by_campaign(app).await?;
     let activated = set.all().iter().filter(|campaign| campaign.life.activated);

@@ -41,7 +41,8 @@ pub struct RecordPurchaseInput {
     channel: Option<String>,
     /// The lines of the purchase, at most 500. Their amounts need not sum to `total`.
     lines: Option<Vec<PurchaseLineInput>>,
-    /// The shop's number of this content, from 0 to 2⁵³ − 1. A purchase has at most 1 000 different contents (`OUT_OF_RANGE`).
+    /// The shop's number of this content. A revision carries the total and the amounts before refunds; what was taken back goes
+    /// into `refunded` or into refunds. From 0 to 2⁵³ − 1. A purchase has at most 1 000 different contents (`OUT_OF_RANGE`).
     #[graphql(default_with = "Count(0)")]
     revision: Count,
 }
@@ -56,8 +57,8 @@ pub struct PurchaseLineInput {
     /// The number of pieces, at least 1. The goal `units` counts it.
     #[graphql(default = 1)]
     quantity: i32,
-    /// The amount of the whole line, for all pieces together, in major units of the purchase's currency: at least 0, at
-    /// most 10¹³ minor units.
+    /// The amount of the whole line, for all pieces together and after discounts, in major units of the purchase's currency: at
+    /// least 0, at most 10¹³ minor units. Send shipping and gift cards as lines of their own, so that campaigns can exclude them.
     amount: Decimal,
 }
 

@@ -204,6 +204,18 @@ on_both! {
         let over = json!({ "startsAt": "2026-01-01T00:00:00Z", "endsAt": "2026-02-01T00:00:00Z" });
         let over = app.draft(over).await;
         refused(&change(app, "activateCampaign", &over).await, "BOUNDARY_IN_PAST", &["id"]);
+        // The message says which lateness is enough, and one day less is not.
+        let query = "mutation($id: ID!) { activateCampaign(id: $id) { userErrors { message } } }";
+        let told = app.data(&admin(), query, json!({ "id": over })).await;
+        let message = told["activateCampaign"]["userErrors"][0]["message"].as_str().unwrap();
+        let days = message.split_once("raise `lateness` to at least P").and_then(|(_, rest)| rest.split_once("D to count"));
+        let days: i64 = days.unwrap_or_else(|| panic!("{message}")).0.parse().unwrap();
+        for (lateness, is_enough) in [(days - 1, false), (days, true)] {
+            let if_revision = revision(app, &over).await;
+            update(app, &over, json!({ "ifRevision": if_revision, "lateness": format!("P{lateness}D") })).await;
+            let answer = change(app, "activateCampaign", &over).await;
+            assert_eq!(answer["userErrors"] == json!([]), is_enough, "P{lateness}D: {answer}");
+        }
     }
 
     async fn an_unknown_id_is_told(app: &GraphqlApp) {

@@ -87,7 +87,11 @@ const LAYERS: [Layer; 12] = [
     Layer { name: "metrics", modules: &[], crates: &[] },
     Layer { name: "cache", modules: &["metrics"], crates: &["quick_cache", "redis", "rmp_serde"] },
     Layer { name: "live", modules: &["metrics"], crates: &["redis", "rmp_serde", "serde_bytes"] },
-    Layer { name: "ingest", modules: &["app"], crates: &["anyhow", "csv"] },
+    Layer {
+        name: "ingest",
+        modules: &["app", "engine"],
+        crates: &["anyhow", "flate2", "rust_decimal", "ruzstd", "tempfile", "toml"],
+    },
     Layer { name: "graphql", modules: &["app", "engine"], crates: &["async_graphql"] },
     Layer { name: "gate", modules: &[], crates: &["apollo_compiler", "quick_cache", "strsim"] },
     Layer {

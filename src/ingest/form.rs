@@ -1,0 +1,180 @@
+//! Says in which form a value of a JSON line must be written. The words are those that the GraphQL API uses for variables.
+
+use serde_json::Value;
+
+use crate::engine::money::DECIMAL_FORM;
+use crate::engine::time::INSTANT_FORM;
+
+/// The maximum number of faults that are told of one line.
+const MAX_TOLD: usize = 10;
+const ID_FORM: &str = "write an id as text, such as \"1001\"";
+const TEXT_FORM: &str = "write a text in quotes";
+const CURRENCY_FORM: &str = "write a currency by its ISO 4217 code in upper case, such as \"EUR\"";
+const WHOLE_FORM: &str = "write a whole number without quotes, such as 2";
+
+/// The form of a value.
+#[derive(Clone, Copy)]
+enum Form {
+    Id,
+    Text,
+    Decimal,
+    Instant,
+    Currency,
+    Whole,
+    Object(&'static [Field]),
+    List(&'static [Field]),
+}
+
+struct Field {
+    name: &'static str,
+    form: Form,
+    is_required: bool,
+}
+
+const fn required(name: &'static str, form: Form) -> Field {
+    Field { name, form, is_required: true }
+}
+
+const fn optional(name: &'static str, form: Form) -> Field {
+    Field { name, form, is_required: false }
+}
+
+const LINE: &[Field] = &[
+    required("sku", Form::Text),
+    optional("category", Form::Text),
+    optional("quantity", Form::Whole),
+    required("amount", Form::Decimal),
+];
+const PURCHASE: &[Field] = &[
+    required("externalId", Form::Id),
+    required("customerExternalId", Form::Id),
+    required("purchasedAt", Form::Instant),
+    required("total", Form::Decimal),
+    required("currency", Form::Currency),
+    optional("refunded", Form::Decimal),
+    optional("refundedUntil", Form::Instant),
+    optional("channel", Form::Text),
+    optional("lines", Form::List(LINE)),
+    optional("revision", Form::Whole),
+];
+const REFUND_LINE: &[Field] = &[required("sku", Form::Text), required("amount", Form::Decimal)];
+const REFUND: &[Field] = &[
+    required("externalId", Form::Id),
+    required("purchaseExternalId", Form::Id),
+    required("refundedAt", Form::Instant),
+    optional("amount", Form::Decimal),
+    optional("lines", Form::List(REFUND_LINE)),
+];
+const ADJUSTMENT: &[Field] = &[
+    required("customerExternalId", Form::Id),
+    required("points", Form::Whole),
+    required("reason", Form::Text),
+    required("idempotencyKey", Form::Id),
+];
+const REFUND_RECORD: &[Field] = &[required("refund", Form::Object(REFUND))];
+const ADJUSTMENT_RECORD: &[Field] = &[required("adjustment", Form::Object(ADJUSTMENT))];
+
+/// Returns an error that names each value of a line with a wrong form, ten at most. Whether a value is allowed is checked elsewhere.
+pub(super) fn check(line: &Value) -> Result<(), String> {
+    let record = match line {
+        Value::Object(fields) if fields.contains_key("refund") => REFUND_RECORD,
+        Value::Object(fields) if fields.contains_key("adjustment") => ADJUSTMENT_RECORD,
+        _ => PURCHASE,
+    };
+    let mut faults = Vec::new();
+    walk("", line, Form::Object(record), &mut faults);
+    told(&faults)
+}
+
+/// Like [`check`], for a list of lines of a purchase that stands by itself.
+pub(super) fn check_lines(lines: &Value) -> Result<(), String> {
+    let mut faults = Vec::new();
+    walk("lines", lines, Form::List(LINE), &mut faults);
+    told(&faults)
+}
+
+fn told(faults: &[String]) -> Result<(), String> {
+    if faults.is_empty() { Ok(()) } else { Err(faults[..faults.len().min(MAX_TOLD)].join("; ")) }
+}
+
+fn walk(path: &str, value: &Value, form: Form, faults: &mut Vec<String>) {
+    let expected = match (form, value) {
+        (Form::Id | Form::Text | Form::Currency | Form::Decimal | Form::Instant, Value::String(_)) => return,
+        // The limits are checked with the other values.
+        (Form::Whole, Value::Number(number)) if number.is_i64() => return,
+        (Form::Object(fields), Value::Object(_)) => return walk_fields(path, value, fields, faults),
+        (Form::List(fields), Value::Array(items)) => {
+            for (index, item) in items.iter().enumerate() {
+                walk(&format!("{path}[{index}]"), item, Form::Object(fields), faults);
+            }
+            return;
+        }
+        (Form::Id, _) => ID_FORM,
+        (Form::Text, _) => TEXT_FORM,
+        (Form::Decimal, _) => DECIMAL_FORM,
+        (Form::Instant, _) => INSTANT_FORM,
+        (Form::Currency, _) => CURRENCY_FORM,
+        (Form::Whole, _) => WHOLE_FORM,
+        (Form::Object(_), _) => "write an object, such as {\"name\": \"value\"}",
+        (Form::List(_), _) => "write a list of objects, such as [{\"name\": \"value\"}]",
+    };
+    faults.push(if path.is_empty() { expected.to_owned() } else { format!("{path}: {expected}") });
+}
+
+fn walk_fields(path: &str, value: &Value, fields: &[Field], faults: &mut Vec<String>) {
+    let Value::Object(values) = value else { return };
+    let at = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    for (name, value) in values {
+        match fields.iter().find(|field| field.name == name) {
+            Some(field) if value.is_null() && !field.is_required => {}
+            Some(field) => walk(&at(name), value, field.form, faults),
+            None => {
+                let known: Vec<&str> = fields.iter().map(|field| field.name).collect();
+                faults.push(format!("{}: there is no such field: the fields are {}", at(name), known.join(", ")));
+            }
+        }
+    }
+    for field in fields.iter().filter(|field| field.is_required && !values.contains_key(field.name)) {
+        faults.push(format!("{}: is missing", at(field.name)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn each_fault_is_told_with_its_place_and_form() {
+        let line = json!({
+            "externalId": 1001, "customerExternalId": "c", "purchasedAt": 5, "total": 19.99, "colour": "red",
+            "lines": [{"sku": "a", "amount": "1"}, {"sku": 7, "amount": 2, "quantity": "3"}], "channel": null,
+        });
+        let told = check(&line).unwrap_err();
+        for expected in [
+            "externalId: write an id as text, such as \"1001\"",
+            "purchasedAt: write an instant as RFC 3339 with an offset",
+            "total: write a decimal as a string, such as \"19.99\"",
+            "colour: there is no such field: the fields are externalId, ",
+            "lines[1].sku: write a text in quotes",
+            "lines[1].amount: write a decimal as a string, such as \"19.99\"",
+            "lines[1].quantity: write a whole number without quotes, such as 2",
+            "currency: is missing",
+        ] {
+            assert!(told.contains(expected), "{expected}: {told}");
+        }
+        assert!(!told.contains("channel:") && !told.contains("lines[0]"), "{told}");
+        assert_eq!(
+            check(&json!({"refund": {"externalId": "r", "purchaseExternalId": "p", "refundedAt": "x"}})),
+            Ok(())
+        );
+        let told = check(&json!({"refund": {}, "adjustment": {}})).unwrap_err();
+        assert!(
+            told.contains("refund.externalId: is missing") && told.contains("adjustment: there is no such"),
+            "{told}"
+        );
+        let many: Vec<_> = (0..50).map(|number| json!({"sku": number, "amount": "1"})).collect();
+        assert_eq!(check(&json!({"lines": many})).unwrap_err().split("; ").count(), 10);
+    }
+}

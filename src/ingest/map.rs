@@ -1,0 +1,405 @@
+//! A map: a TOML file that says which column of a shop's own file is which field. `docs/import.md` lists all of its keys.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::Context as _;
+use rust_decimal::Decimal;
+use serde::Deserialize;
+
+use super::cell::{self, Cells};
+use super::order::{Cell, Decisions, Order, OrderLine, Seen};
+use super::record::{Parsed, Record};
+use super::rows::Row;
+use super::table::{Header, Layout, REJECTED_BECAUSE, text};
+use crate::app::clock::Clock;
+use crate::app::refund::RecordRefund;
+use crate::engine::time::Instant;
+use crate::engine::zone::Zone;
+
+/// The largest map, in bytes.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// The fields to which a column or a constant can be mapped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+enum Field {
+    #[serde(rename = "externalId")]
+    ExternalId,
+    #[serde(rename = "customerExternalId")]
+    CustomerExternalId,
+    #[serde(rename = "purchasedAt")]
+    PurchasedAt,
+    #[serde(rename = "total")]
+    Total,
+    #[serde(rename = "currency")]
+    Currency,
+    #[serde(rename = "channel")]
+    Channel,
+    #[serde(rename = "status")]
+    Status,
+    #[serde(rename = "revision")]
+    Revision,
+    #[serde(rename = "refunded")]
+    Refunded,
+    #[serde(rename = "refundedUntil")]
+    RefundedUntil,
+    #[serde(rename = "lines.sku")]
+    LineSku,
+    #[serde(rename = "lines.category")]
+    LineCategory,
+    #[serde(rename = "lines.quantity")]
+    LineQuantity,
+    #[serde(rename = "lines.amount")]
+    LineAmount,
+    #[serde(rename = "lines.price")]
+    LinePrice,
+    #[serde(rename = "refund.externalId")]
+    RefundId,
+    #[serde(rename = "refund.purchaseExternalId")]
+    RefundPurchase,
+    #[serde(rename = "refund.refundedAt")]
+    RefundedAt,
+    #[serde(rename = "refund.amount")]
+    RefundAmount,
+}
+
+/// What becomes of rows with a negative total.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum NegativeRows {
+    /// They are faulty.
+    #[default]
+    Refused,
+    /// They are refunds.
+    Refunds,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Statuses {
+    counted: Vec<String>,
+    void: Vec<String>,
+    left_out: Vec<String>,
+}
+
+/// The content of a map.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Map {
+    /// One character. `None`: found in the header.
+    delimiter: Option<char>,
+    #[serde(default)]
+    decimal_comma: bool,
+    time_zone: Option<String>,
+    instant_format: Option<String>,
+    currency: Option<String>,
+    #[serde(default)]
+    ignore_unknown_columns: bool,
+    #[serde(default)]
+    negative_rows: NegativeRows,
+    columns: BTreeMap<String, Field>,
+    #[serde(default)]
+    constants: BTreeMap<Field, String>,
+    #[serde(default)]
+    statuses: Statuses,
+}
+
+impl Map {
+    /// Reads and checks a map.
+    pub fn read(file: &Path) -> anyhow::Result<Self> {
+        let name = || format!("the map {}", file.display());
+        let bytes = std::fs::metadata(file).with_context(|| format!("{} cannot be read", name()))?.len();
+        anyhow::ensure!(bytes <= MAX_BYTES, "{} is larger than {MAX_BYTES} bytes", name());
+        let text = std::fs::read_to_string(file).with_context(|| format!("{} cannot be read", name()))?;
+        let map: Self = toml::from_str(&text).with_context(|| format!("{} is not usable", name()))?;
+        map.check().with_context(|| format!("{} is not usable", name()))?;
+        Ok(map)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        let has = |field: Field| self.columns.values().any(|mapped| *mapped == field) || self.constant(field).is_some();
+        for (field, name) in [
+            (Field::ExternalId, "externalId"),
+            (Field::CustomerExternalId, "customerExternalId"),
+            (Field::PurchasedAt, "purchasedAt"),
+            (Field::Total, "total"),
+        ] {
+            anyhow::ensure!(has(field), "no column is mapped to `{name}`");
+        }
+        anyhow::ensure!(
+            has(Field::Currency),
+            "no column is mapped to `currency`: map one, or set `currency = \"EUR\"`"
+        );
+        let mut fields: Vec<Field> = self.columns.values().copied().chain(self.constants.keys().copied()).collect();
+        fields.sort_unstable();
+        if let Some(pair) = fields.windows(2).find(|pair| pair[0] == pair[1]) {
+            anyhow::bail!("the field {:?} is mapped twice", pair[0]);
+        }
+        if has(Field::LineAmount) && has(Field::LinePrice) {
+            anyhow::bail!("map `lines.amount` or `lines.price`, not both");
+        }
+        if (has(Field::LineAmount) || has(Field::LinePrice)) != has(Field::LineSku) {
+            anyhow::bail!("lines need both `lines.sku` and one of `lines.amount` and `lines.price`");
+        }
+        if has(Field::RefundedUntil) && !has(Field::Refunded) {
+            anyhow::bail!("`refundedUntil` needs `refunded`");
+        }
+        if self.negative_rows == NegativeRows::Refunds && !has(Field::RefundPurchase) && !has(Field::RefundId) {
+            anyhow::bail!(
+                "`negative_rows = \"refunds\"` needs `refund.purchaseExternalId` or `refund.externalId`: a refund has an id of its own"
+            );
+        }
+        if let Some(delimiter) = self.delimiter {
+            anyhow::ensure!(
+                delimiter.is_ascii() && delimiter != '"',
+                "`delimiter` must be one ASCII character, such as \";\""
+            );
+        }
+        if let Some(zone) = &self.time_zone {
+            Zone::parse(zone).context("time_zone")?;
+        }
+        Ok(())
+    }
+
+    /// Returns the value of a field that is the same for all rows.
+    fn constant(&self, field: Field) -> Option<&str> {
+        let currency = self.currency.as_deref().filter(|_| field == Field::Currency);
+        self.constants.get(&field).map(String::as_str).or(currency)
+    }
+
+    /// Returns the delimiter that the map states.
+    pub(super) fn delimiter(&self) -> Option<u8> {
+        self.delimiter.and_then(|delimiter| u8::try_from(delimiter).ok())
+    }
+
+    /// Whether the header has all columns of the map.
+    pub(super) fn recognises(&self, header: &Header) -> bool {
+        self.columns.keys().all(|column| header.find(column).is_some())
+    }
+
+    /// Returns the columns of the map that the header lacks.
+    pub(super) fn missing<'a>(&'a self, header: &Header) -> Vec<&'a str> {
+        self.columns.keys().map(String::as_str).filter(|column| header.find(column).is_none()).collect()
+    }
+}
+
+/// The layout of a file for which there is a map.
+pub(super) struct Mapped {
+    map: Map,
+    columns: BTreeMap<Field, usize>,
+    decisions: Decisions,
+}
+
+impl Mapped {
+    /// Fails if the header does not agree with the map.
+    pub(super) fn new(header: &Header, map: Map, decisions: Decisions) -> anyhow::Result<Self> {
+        let mapped: Vec<&str> = map.columns.keys().map(String::as_str).collect();
+        let is_known = |name: &&str| mapped.iter().any(|column| column.eq_ignore_ascii_case(name));
+        let unknown = header.names().find(|name| !name.is_empty() && *name != REJECTED_BECAUSE && !is_known(name));
+        if let Some(unknown) = unknown.filter(|_| !map.ignore_unknown_columns) {
+            anyhow::bail!(
+                "the header names a column `{unknown}` that the map does not: map it, or set `ignore_unknown_columns = true`"
+            );
+        }
+        if let Some(twice) = header.twice(&mapped) {
+            anyhow::bail!("the header names the column `{twice}` twice");
+        }
+        let columns = map.columns.iter().filter_map(|(name, field)| Some((*field, header.find(name)?))).collect();
+        let zone = map.time_zone.as_deref().and_then(|zone| Zone::parse(zone).ok());
+        let cells = Cells {
+            decimal_comma: map.decimal_comma || decisions.cells.decimal_comma,
+            zone: decisions.cells.zone.clone().or(zone),
+            instant_format: map.instant_format.clone(),
+        };
+        let Statuses { counted, void, left_out } = map.statuses.clone();
+        let counted_statuses = [decisions.counted_statuses, counted].concat();
+        let decisions =
+            Decisions { cells, counted_statuses, void_statuses: void, open_statuses: left_out, ..decisions };
+        Ok(Self { map, columns, decisions })
+    }
+
+    /// Whether the map has a column or a constant for the field.
+    fn has(&self, field: Field) -> bool {
+        self.columns.contains_key(&field) || self.map.constant(field).is_some()
+    }
+
+    /// Returns the value of a field; empty if the map does not have it.
+    fn value(&self, row: &Row, field: Field) -> Result<String, String> {
+        match self.columns.get(&field) {
+            Some(column) => text(row, Some(*column)),
+            None => Ok(self.map.constant(field).unwrap_or_default().to_owned()),
+        }
+    }
+
+    /// Returns the value of a field, or `None` if it is empty.
+    fn filled(&self, row: &Row, field: Field) -> Result<Option<String>, String> {
+        Ok(Some(self.value(row, field)?.trim().to_owned()).filter(|value| !value.is_empty()))
+    }
+
+    fn line(&self, row: &Row, currency: &str) -> Result<Option<OrderLine>, String> {
+        let at = |name: &str, reason: String| format!("{name} on line {}: {reason}", row.number);
+        let Some(sku) = self.filled(row, Field::LineSku)? else { return Ok(None) };
+        let quantity = match self.filled(row, Field::LineQuantity)? {
+            None => 1,
+            Some(quantity) => cell::quantity(&quantity).map_err(|reason| at("lines.quantity", reason))?,
+        };
+        let decimal = |name: &str, text: &str| {
+            let amount = self.decisions.cells.amount(text, currency).and_then(|amount| cell::exact(&amount));
+            amount.map_err(|reason| at(name, reason))
+        };
+        let amount = if self.has(Field::LineAmount) {
+            decimal("lines.amount", &self.value(row, Field::LineAmount)?)?
+        } else {
+            let price = decimal("lines.price", &self.value(row, Field::LinePrice)?)?;
+            let amount = Decimal::from(quantity).checked_mul(price);
+            amount.ok_or_else(|| at("lines.price", "is too large".to_owned()))?
+        };
+        Ok(Some(OrderLine {
+            sku,
+            name: String::new(),
+            category: self.filled(row, Field::LineCategory)?,
+            quantity,
+            amount,
+        }))
+    }
+
+    fn order(&self, rows: &[Row], first: &Row) -> Result<Order, String> {
+        let id = self.value(first, Field::ExternalId)?;
+        // The cells of an order are the same in all of its rows, or empty in the rows after the first.
+        let of_order = [Field::CustomerExternalId, Field::PurchasedAt, Field::Total, Field::Currency, Field::Status];
+        for field in of_order {
+            let value = self.value(first, field)?;
+            for row in &rows[1..] {
+                let again = self.value(row, field)?;
+                if !again.trim().is_empty() && again.trim() != value.trim() {
+                    return Err(format!(
+                        "the rows of {} differ: `{value}` here and `{again}` on line {}",
+                        id.trim(),
+                        row.number
+                    ));
+                }
+            }
+        }
+        let currency = self.value(first, Field::Currency)?;
+        let lines = self.has(Field::LineSku).then(|| {
+            rows.iter()
+                .filter_map(|row| self.line(row, currency.trim()).transpose())
+                .collect::<Result<Vec<_>, String>>()
+        });
+        let at = Cell { column: "purchasedAt".to_owned(), text: self.value(first, Field::PurchasedAt)? };
+        let revision = match self.filled(first, Field::Revision)? {
+            Some(text) => Some(text.parse().map_err(|_| "revision: must be a whole number".to_owned())?),
+            None => None,
+        };
+        let refunded_until = match self.filled(first, Field::RefundedUntil)? {
+            Some(text) => {
+                let at = self.decisions.cells.instant(&text).map_err(|reason| format!("refundedUntil: {reason}"))?;
+                Some(at.to_string())
+            }
+            None => None,
+        };
+        Ok(Order {
+            id,
+            customer: self.value(first, Field::CustomerExternalId)?,
+            status: self.value(first, Field::Status)?,
+            created: at.clone(),
+            at,
+            total: self.value(first, Field::Total)?,
+            channel: self.filled(first, Field::Channel)?,
+            has_channel: self.has(Field::Channel),
+            refunded: if self.has(Field::Refunded) { Some(self.value(first, Field::Refunded)?) } else { None },
+            refunded_until,
+            currency,
+            lines,
+            has_categories: self.has(Field::LineCategory),
+            revision,
+            ..Order::default()
+        })
+    }
+
+    /// Returns the refund that a row with a negative total is, if it is one.
+    fn negative_row(&self, row: &Row) -> Result<Option<RecordRefund>, String> {
+        let currency = self.value(row, Field::Currency)?;
+        let total = self.decisions.cells.amount(&self.value(row, Field::Total)?, currency.trim());
+        let Some(amount) = total.ok().and_then(|total| total.strip_prefix('-').map(str::to_owned)) else {
+            return Ok(None);
+        };
+        let id = self.value(row, Field::ExternalId)?;
+        let purchase = self.filled(row, Field::RefundPurchase)?.unwrap_or_else(|| id.clone());
+        let at = self.filled(row, Field::RefundedAt)?;
+        let at = at.map_or_else(|| self.value(row, Field::PurchasedAt), Ok)?;
+        let refund_id = self.filled(row, Field::RefundId)?.unwrap_or(id);
+        self.refund(&refund_id, &purchase, &at, amount).map(Some)
+    }
+
+    /// Returns the refund that the columns of a purchase's row state, if they state one.
+    fn refund_columns(&self, row: &Row) -> Result<Option<RecordRefund>, String> {
+        let Some(amount) = self.filled(row, Field::RefundAmount)? else { return Ok(None) };
+        let currency = self.value(row, Field::Currency)?;
+        let amount = self.decisions.cells.amount(&amount, currency.trim());
+        let amount = amount.map_err(|reason| format!("refund.amount: {reason}"))?.trim_start_matches('-').to_owned();
+        if cell::exact(&amount)?.is_zero() {
+            return Ok(None);
+        }
+        let order = self.value(row, Field::ExternalId)?;
+        let purchase = self.filled(row, Field::RefundPurchase)?.unwrap_or_else(|| order.clone());
+        let id = self.filled(row, Field::RefundId)?.unwrap_or_else(|| format!("{}-refund", order.trim()));
+        let at = self.filled(row, Field::RefundedAt)?;
+        let at = at.map_or_else(|| self.value(row, Field::PurchasedAt), Ok)?;
+        self.refund(&id, &purchase, &at, amount).map(Some)
+    }
+
+    fn refund(&self, id: &str, purchase: &str, at: &str, amount: String) -> Result<RecordRefund, String> {
+        let refunded_at = self.decisions.cells.instant(at).map_err(|reason| format!("refund.refundedAt: {reason}"))?;
+        Ok(RecordRefund {
+            external_id: cell::id(id).map_err(|reason| format!("refund.externalId {reason}"))?.to_owned(),
+            purchase_external_id: cell::id(purchase)
+                .map_err(|reason| format!("refund.purchaseExternalId {reason}"))?
+                .to_owned(),
+            refunded_at: refunded_at.to_string(),
+            amount: Some(amount),
+            lines: None,
+        })
+    }
+}
+
+impl Layout for Mapped {
+    fn has_several_rows(&self) -> bool {
+        self.columns.contains_key(&Field::LineSku)
+    }
+
+    fn continues(&self, order: &[Row], row: &Row) -> bool {
+        let Some(column) = self.columns.get(&Field::ExternalId) else { return false };
+        let id = row.raw(*column);
+        let is_refund = |row: &Row| {
+            self.map.negative_rows == NegativeRows::Refunds && matches!(self.negative_row(row), Ok(Some(_)) | Err(_))
+        };
+        !id.is_empty()
+            && order.first().is_some_and(|first| first.raw(*column) == id && !is_refund(first))
+            && !is_refund(row)
+    }
+
+    fn made_at(&self, row: &Row) -> Result<Instant, String> {
+        self.decisions.cells.instant(&self.value(row, Field::PurchasedAt)?)
+    }
+
+    fn newest(&self, row: &Row) -> Option<Instant> {
+        let instant = |field| self.decisions.cells.instant(&self.value(row, field).ok()?).ok();
+        [Field::PurchasedAt, Field::RefundedAt, Field::RefundedUntil].into_iter().filter_map(instant).max()
+    }
+
+    fn parse(&self, rows: &[Row], seen: &mut Seen, clock: &Clock) -> Result<Parsed, String> {
+        let Some(first) = rows.first() else { return Err("has no cells".to_owned()) };
+        if self.map.negative_rows == NegativeRows::Refunds
+            && let Some(refund) = self.negative_row(first)?
+        {
+            return Ok(Record::Refund(Box::new(refund)).into());
+        }
+        let refund = self.refund_columns(first)?.map(Box::new);
+        let parsed = self.decisions.decide(self.order(rows, first)?, seen, clock)?;
+        Ok(match parsed.record {
+            Record::LeftOut(_) => parsed,
+            _ => Parsed { refund, ..parsed },
+        })
+    }
+}

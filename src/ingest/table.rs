@@ -1,0 +1,237 @@
+//! A file with a header and rows. One or several rows make up a purchase; the layout of the columns decides.
+
+use std::collections::HashMap;
+use std::io::{self, BufRead};
+
+use super::format::{Format, Span};
+use super::order::Seen;
+use super::record::Parsed;
+use super::rows::{MAX_ROW_BYTES, Row, Rows};
+use crate::app::clock::Clock;
+use crate::engine::time::Instant;
+
+/// The column that the file of rejected lines has in addition. It is ignored, so that the file can be imported once it is mended.
+pub(super) const REJECTED_BECAUSE: &str = "rejectedBecause";
+/// The maximum number of faulty rows whose fault is kept from the first pass over a file. Beyond it, the fault is found again in the
+/// rows alone.
+const MAX_FAULTS: usize = 1_000;
+
+/// The names of the columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    names: Vec<String>,
+}
+
+impl Header {
+    /// Reads the names from a row. Spaces around them do not count.
+    pub(super) fn of(row: &Row) -> Result<Self, String> {
+        let name = |index| Ok(row.cell(index)?.unwrap_or_default().trim().to_owned());
+        let names = (0..row.len()).map(name).collect::<Result<_, String>>()?;
+        Ok(Self { names })
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// Returns the place of a column. Upper and lower case do not matter.
+    pub(super) fn find(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|known| known.eq_ignore_ascii_case(name))
+    }
+
+    /// Returns the place of the first of these columns that the file has.
+    pub(super) fn find_one(&self, names: &[&str]) -> Option<usize> {
+        names.iter().find_map(|name| self.find(name))
+    }
+
+    pub(super) fn has_all(&self, names: &[&str]) -> bool {
+        names.iter().all(|name| self.find(name).is_some())
+    }
+
+    /// Returns the first of these columns that the header names twice.
+    pub(super) fn twice<'a>(&self, names: &[&'a str]) -> Option<&'a str> {
+        let count = |name: &str| self.names.iter().filter(|known| known.eq_ignore_ascii_case(name)).count();
+        names.iter().copied().find(|name| count(name) > 1)
+    }
+
+    /// Whether the row repeats the header, as in files that were put together.
+    fn is_repeated_by(&self, row: &Row) -> bool {
+        row.len() == self.names.len()
+            && self.names.first().is_some_and(|name| row.raw(0).trim_ascii() == name.as_bytes())
+            && Self::of(row).is_ok_and(|header| header == *self)
+    }
+}
+
+/// What the columns of a file mean.
+pub(super) trait Layout: Send {
+    /// Whether an order may have several rows.
+    fn has_several_rows(&self) -> bool;
+
+    /// Whether a row goes on with the order of these rows.
+    fn continues(&self, order: &[Row], row: &Row) -> bool;
+
+    /// Returns when the purchase that begins with this row was made, or why that cannot be said.
+    fn made_at(&self, row: &Row) -> Result<Instant, String>;
+
+    /// Returns the newest of all instants of a row.
+    fn newest(&self, row: &Row) -> Option<Instant>;
+
+    /// Parses the rows of an order. `seen` has the orders before it.
+    fn parse(&self, rows: &[Row], seen: &mut Seen, clock: &Clock) -> Result<Parsed, String>;
+}
+
+/// Returns the text of a cell; empty if the file does not have the column.
+pub(super) fn text(row: &Row, column: Option<usize>) -> Result<String, String> {
+    let cell = column.map(|column| row.cell(column)).transpose()?.flatten();
+    Ok(cell.map(std::borrow::Cow::into_owned).unwrap_or_default())
+}
+
+/// Checks that a row has as many cells as the header.
+fn check_width(header: &Header, row: &Row) -> Result<(), String> {
+    match row.fault() {
+        Some(fault) => Err(fault.to_owned()),
+        None if row.len() != header.len() => {
+            Err(format!("has {} cells where the header has {}", row.len(), header.len()))
+        }
+        None => Ok(()),
+    }
+}
+
+/// A file with a header.
+pub(super) struct Table<R> {
+    rows: Rows<R>,
+    delimiter: u8,
+    header: Header,
+    layout: Box<dyn Layout>,
+    /// The rows of the order that was read last.
+    order: Vec<Row>,
+    /// The row after them.
+    next: Option<Row>,
+    /// The bytes of the order that was read last.
+    bytes: u64,
+    /// What is wrong with the rows of orders, by the number of their first line.
+    faults: HashMap<u64, String>,
+    seen: Seen,
+}
+
+impl<R: BufRead> Table<R> {
+    /// Reads the rows behind the header.
+    pub(super) fn new(rows: Rows<R>, delimiter: u8, header: Header, layout: Box<dyn Layout>) -> Self {
+        Self {
+            rows,
+            delimiter,
+            header,
+            layout,
+            order: Vec::new(),
+            next: None,
+            bytes: 0,
+            faults: HashMap::new(),
+            seen: Seen::default(),
+        }
+    }
+
+    /// Reads the next row that has content and is not the header once more.
+    fn read(&mut self, mut row: Row) -> io::Result<Option<Row>> {
+        while self.rows.read(&mut row)? {
+            if !row.is_blank() && !self.header.is_repeated_by(&row) {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the newest instant that the orders name, but none after `now`. Reads to the end.
+    pub(super) fn newest(&mut self, now: Instant) -> anyhow::Result<Option<Instant>> {
+        let mut newest = None;
+        while let Some(row) = self.read(Row::default())? {
+            newest = newest.max(self.layout.newest(&row).filter(|at| *at <= now));
+        }
+        Ok(newest)
+    }
+
+    /// Returns why the first order's instant cannot be read, if it cannot.
+    pub(super) fn first_instant(&mut self) -> anyhow::Result<Result<(), String>> {
+        let first = self.read(Row::default())?;
+        Ok(first.map_or(Ok(()), |row| self.layout.made_at(&row).map(|_| ())))
+    }
+
+    fn fault(&self, rows: &[Row]) -> Option<String> {
+        let is_long_row = rows.len() == 1 && rows[0].fault().is_some();
+        if self.bytes > MAX_ROW_BYTES as u64 + 1 && !is_long_row {
+            return Some(format!("is an order of more than {MAX_ROW_BYTES} bytes"));
+        }
+        rows.iter().find_map(|row| check_width(&self.header, row).err())
+    }
+}
+
+impl<R: BufRead> Format for Table<R> {
+    fn advance(&mut self) -> anyhow::Result<Option<Span>> {
+        let spare = self.order.pop().unwrap_or_default();
+        self.order.clear();
+        let first = match self.next.take() {
+            Some(row) => row,
+            None => match self.read(spare)? {
+                Some(row) => row,
+                None => return Ok(None),
+            },
+        };
+        let (number, start) = (first.number, first.start);
+        let mut end = first.start + first.bytes;
+        self.order.push(first);
+        if self.layout.has_several_rows() {
+            while let Some(row) = self.read(Row::default())? {
+                if !self.layout.continues(&self.order, &row) {
+                    self.next = Some(row);
+                    break;
+                }
+                end = row.start + row.bytes;
+                // An order that is too long is refused. Its other rows are not needed.
+                if end - start <= MAX_ROW_BYTES as u64 {
+                    self.order.push(row);
+                }
+            }
+        }
+        self.bytes = end - start;
+        if let Some(fault) = self.fault(&self.order)
+            && self.faults.len() < MAX_FAULTS
+        {
+            self.faults.insert(number, fault);
+        }
+        Ok(Some(Span { number, start, bytes: self.bytes }))
+    }
+
+    fn made_at(&self) -> Option<i64> {
+        self.layout.made_at(self.order.first()?).ok().map(|at| at.0)
+    }
+
+    fn record(&mut self, clock: &Clock) -> Result<Parsed, String> {
+        let kept = self.order.first().and_then(|row| self.faults.remove(&row.number));
+        match kept.or_else(|| self.fault(&self.order)) {
+            Some(fault) => Err(fault),
+            None => self.layout.parse(&self.order, &mut self.seen, clock),
+        }
+    }
+
+    fn parse(&mut self, span: Span, text: &[u8], clock: &Clock) -> Result<Parsed, String> {
+        if let Some(fault) = self.faults.remove(&span.number) {
+            return Err(fault);
+        }
+        let mut rows = Rows::new(text, self.delimiter, span.number, span.start);
+        let mut order = Vec::new();
+        let mut row = Row::default();
+        while rows.read(&mut row).map_err(|error| error.to_string())? {
+            if !row.is_blank() && !self.header.is_repeated_by(&row) {
+                order.push(std::mem::take(&mut row));
+            }
+        }
+        self.bytes = span.bytes;
+        match self.fault(&order) {
+            Some(fault) => Err(fault),
+            None => self.layout.parse(&order, &mut self.seen, clock),
+        }
+    }
+}
