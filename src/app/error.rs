@@ -138,9 +138,19 @@ impl From<crate::cache::Lost> for Error {
     }
 }
 
-/// Lists faults with their paths: `lines.0.amount: must not be negative; …`.
+/// Lists faults with their paths: `lines[0].amount: must not be negative; …`.
 fn listed(errors: &[UserError]) -> String {
-    let one = |error: &UserError| format!("{}: {}", error.path.join("."), error.message);
+    let one = |error: &UserError| {
+        let mut text = String::new();
+        for part in &error.path {
+            match part.parse::<usize>() {
+                Ok(index) => text.push_str(&format!("[{index}]")),
+                Err(_) if text.is_empty() => text.push_str(part),
+                Err(_) => text.extend([".", part]),
+            }
+        }
+        format!("{text}: {}", error.message)
+    };
     errors.iter().map(one).collect::<Vec<_>>().join("; ")
 }
 

@@ -23,7 +23,7 @@ use crate::engine::purchase::{Line, Refund, RefundLine, RefundRefusal, Refundabl
 use crate::engine::time::{Instant, parse_instant};
 
 /// A refund as the shop sent it, by GraphQL or in a file.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RecordRefund {
     pub external_id: String,
@@ -36,7 +36,7 @@ pub struct RecordRefund {
 }
 
 /// A line of a refund as the shop sent it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RecordRefundLine {
     pub sku: String,

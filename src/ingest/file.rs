@@ -1,14 +1,14 @@
 //! Opens a file and reads its lines. A regular file is read in the order in which its purchases were made, anything else as it comes.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Cursor, Read, Seek as _, SeekFrom, stdin};
-use std::os::unix::fs::FileExt as _;
+use std::fs::{File, Metadata};
+use std::io::{BufRead, BufReader, Cursor, Read, Seek as _, SeekFrom, Write, stdin};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use flate2::bufread::MultiGzDecoder;
-use ruzstd::decoding::StreamingDecoder;
+use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 use tokio::sync::{mpsc, oneshot};
 
 use super::cell::NO_ZONE;
@@ -20,7 +20,7 @@ use super::purchases::Purchases;
 use super::record::Parsed;
 use super::rows::{MAX_ROW_BYTES, Rows};
 use super::shopify::Shopify;
-use super::table::{Layout, Table};
+use super::table::{Header, Layout, Table};
 use super::woocommerce::WooCommerce;
 use crate::app::clock::Clock;
 use crate::engine::time::Instant;
@@ -58,6 +58,10 @@ pub struct Source {
     table: Option<Place>,
     map: Option<Map>,
     decisions: Decisions,
+    /// The header as it is in the file, with all that is above it.
+    above: Vec<u8>,
+    /// The device and the number of the file that was opened.
+    origin: Option<(u64, u64)>,
     /// The input of a file that can be read only once, from the beginning.
     stream: Option<Input>,
     /// The file, if it can be read again: a regular file, or a copy of what the input had up to now.
@@ -70,9 +74,13 @@ impl Source {
     pub fn open(path: &Path, settings: Settings, now: Instant) -> anyhow::Result<Self> {
         let Settings { kind: wanted, map, decisions, keeps_lines } = settings;
         let is_stdin = path == Path::new("-");
+        let origin = std::fs::metadata(path).ok().filter(|_| !is_stdin);
+        let origin = origin.map(|metadata| (metadata.dev(), metadata.ino()));
         let (mut stream, file) = open(path)?;
         let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
         let Found { kind, table, read } = find_out(&mut stream, wanted, map.as_ref(), extension)?;
+        let above = table.as_ref().map_or(0, |place| usize::try_from(place.bytes).unwrap_or(usize::MAX));
+        let above = read[..above.min(read.len())].to_vec();
         let stream: Option<Input> = match &file {
             Some(_) => None,
             None => Some(Box::new(Cursor::new(read).chain(stream))),
@@ -81,7 +89,7 @@ impl Source {
             None if keeps_lines => Some(tempfile::tempfile().context("a temporary file cannot be created")?),
             file => file,
         };
-        let mut source = Self { kind, table, map, decisions, stream, file: file.map(Arc::new) };
+        let mut source = Self { kind, table, map, decisions, above, origin, stream, file: file.map(Arc::new) };
         source.decide(is_stdin, now)?;
         Ok(source)
     }
@@ -106,15 +114,13 @@ impl Source {
             let from = if is_stdin { "the standard input" } else { "what can be read only once" };
             anyhow::bail!("an export from {from} needs --as-of: the instant at which it was exported");
         }
-        if self.stream.is_none()
-            && let Err(reason) = self.open_table(self.start()?)?.first_instant()?
-            && reason == NO_ZONE
-        {
-            anyhow::bail!("the first order's time {reason}");
-        }
-        let newest = match self.decisions.as_of {
-            Some(as_of) => as_of,
-            None => self.open_table(self.start()?)?.newest(now)?.unwrap_or(Instant::EPOCH),
+        let newest = if self.stream.is_some() { None } else { self.open_table(self.start()?)?.newest(now)? };
+        let newest = match (self.decisions.as_of, newest) {
+            (Some(as_of), Some(newest)) if newest > as_of => anyhow::bail!(
+                "the file has an instant after --as-of, {newest}: give the instant at which it was exported"
+            ),
+            (Some(as_of), _) => as_of,
+            (None, newest) => newest.unwrap_or(Instant::EPOCH),
         };
         self.decisions.revision = newest.0.div_euclid(1_000).max(0);
         Ok(())
@@ -136,11 +142,14 @@ impl Source {
         file.metadata().ok().map(|metadata| metadata.len())
     }
 
-    /// Returns the file from which the lines can be read again.
+    /// Returns the lines, if they can be read again.
     pub fn lines(&self) -> Option<Lines> {
-        let file = Arc::clone(self.file.as_ref()?);
-        let header = self.table.as_ref().map(|place| (place.delimiter, place.bytes));
-        Some(Lines { file, header })
+        let table = self.table.as_ref().map(|place| LinesOfTable {
+            delimiter: place.delimiter,
+            header: place.header.clone(),
+            above: self.above.clone(),
+        });
+        Some(Lines { file: Arc::clone(self.file.as_ref()?), origin: self.origin, table })
     }
 
     /// Reads the file in a separate thread. The first receiver gets the lines, the second gets the result of reading. The process can
@@ -230,7 +239,7 @@ fn open(path: &Path) -> anyhow::Result<(Input, Option<File>)> {
 fn unpacked(mut input: Input) -> anyhow::Result<(Input, bool)> {
     let mut first = Vec::new();
     input.by_ref().take(4).read_to_end(&mut first)?;
-    let (is_gzip, is_zstd) = (first.starts_with(&[0x1f, 0x8b]), first == [0x28, 0xb5, 0x2f, 0xfd]);
+    let (is_gzip, is_zstd) = (first.starts_with(&[0x1f, 0x8b]), is_zstd(&first));
     let input: Input = Box::new(Cursor::new(first).chain(input));
     Ok(match (is_gzip, is_zstd) {
         (true, _) => (Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(input))), true),
@@ -239,10 +248,20 @@ fn unpacked(mut input: Input) -> anyhow::Result<(Input, bool)> {
     })
 }
 
-/// Unpacks all frames of a zstd file. The library unpacks one.
+/// The beginning of a zstd frame.
+const FRAME: u32 = 0xfd2f_b528;
+/// The beginning of a zstd frame that has no content, without the lowest four bits.
+const SKIPPABLE_FRAME: u32 = 0x184d_2a50;
+
+fn is_zstd(first: &[u8]) -> bool {
+    let magic = <[u8; 4]>::try_from(first).map(u32::from_le_bytes);
+    magic.is_ok_and(|magic| magic == FRAME || magic & !0xf == SKIPPABLE_FRAME)
+}
+
+/// Unpacks all frames of a zstd file, and compares their checksums. The library unpacks one.
 struct Zstd {
     input: Option<Input>,
-    frame: Option<Box<StreamingDecoder<Input, ruzstd::decoding::FrameDecoder>>>,
+    frame: Option<Box<StreamingDecoder<Input, FrameDecoder>>>,
 }
 
 impl Read for Zstd {
@@ -253,16 +272,30 @@ impl Read for Zstd {
                 if read > 0 || buffer.is_empty() {
                     return Ok(read);
                 }
+                let stated = frame.decoder.get_checksum_from_data();
+                if stated.is_some() && stated != frame.decoder.get_calculated_checksum() {
+                    return Err(std::io::Error::other("a checksum does not match"));
+                }
             }
             if let Some(frame) = self.frame.take() {
                 self.input = Some(frame.into_inner());
             }
             let Some(mut input) = self.input.take() else { return Ok(0) };
-            if input.fill_buf()?.is_empty() {
-                return Ok(0);
+            let mut magic = Vec::new();
+            input.by_ref().take(4).read_to_end(&mut magic)?;
+            match <[u8; 4]>::try_from(magic.as_slice()).map(u32::from_le_bytes) {
+                Err(_) if magic.is_empty() => return Ok(0),
+                Ok(magic) if magic & !0xf == SKIPPABLE_FRAME => {
+                    let mut bytes = [0; 4];
+                    input.read_exact(&mut bytes)?;
+                    std::io::copy(&mut input.by_ref().take(u32::from_le_bytes(bytes).into()), &mut std::io::sink())?;
+                    self.input = Some(input);
+                }
+                _ => {
+                    let input: Input = Box::new(Cursor::new(magic).chain(input));
+                    self.frame = Some(Box::new(StreamingDecoder::new(input).map_err(std::io::Error::other)?));
+                }
             }
-            let frame = StreamingDecoder::new(input).map_err(std::io::Error::other)?;
-            self.frame = Some(Box::new(frame));
         }
     }
 }
@@ -307,40 +340,70 @@ impl BufRead for Copied {
 /// The lines of a file, to be read again.
 pub struct Lines {
     file: Arc<File>,
-    /// The delimiter and the size of the header with all that is above it.
-    header: Option<(u8, u64)>,
+    /// The device and the number of the file that was opened.
+    origin: Option<(u64, u64)>,
+    /// `None` for a file without a header.
+    pub(super) table: Option<LinesOfTable>,
+}
+
+/// What rows have in common.
+pub(super) struct LinesOfTable {
+    pub(super) delimiter: u8,
+    pub(super) header: Header,
+    /// The header as it is in the file, with all that is above it.
+    pub(super) above: Vec<u8>,
 }
 
 impl Lines {
-    /// Returns the delimiter of a file with a header.
-    pub fn delimiter(&self) -> Option<u8> {
-        self.header.map(|(delimiter, _)| delimiter)
-    }
-
-    /// Returns the header with all that is above it.
-    pub fn header(&self) -> anyhow::Result<Vec<u8>> {
-        self.header.map_or(Ok(Vec::new()), |(_, bytes)| read_at(&self.file, Span { number: 1, start: 0, bytes }))
+    /// Whether these are the lines of this file.
+    pub(super) fn is_of(&self, metadata: &Metadata) -> bool {
+        self.origin == Some((metadata.dev(), metadata.ino()))
     }
 
     /// Returns a line as it is in the file, at most [`MAX_ROW_BYTES`] and one.
-    pub fn read(&self, span: Span) -> anyhow::Result<Vec<u8>> {
-        read_at(&self.file, span)
+    pub(super) fn read(&self, span: Span) -> anyhow::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        read_at(&self.file, span, &mut text)?;
+        Ok(text)
+    }
+
+    /// Writes a line as it is in the file, whatever its size. Returns whether it ends with a line feed.
+    pub(super) fn copy(&self, span: Span, output: &mut impl Write) -> anyhow::Result<bool> {
+        let (mut text, mut ends) = (Vec::new(), false);
+        let (mut start, end) = (span.start, span.start + span.bytes);
+        while start < end {
+            let bytes = (end - start).min(MAX_ROW_BYTES as u64);
+            read_at(&self.file, Span { start, bytes, ..span }, &mut text)?;
+            output.write_all(&text)?;
+            ends = text.ends_with(b"\n");
+            start += bytes;
+        }
+        Ok(ends)
     }
 }
 
-fn read_at(file: &File, span: Span) -> anyhow::Result<Vec<u8>> {
+/// Reads a line, at most [`MAX_ROW_BYTES`] and one.
+fn read_at(file: &File, span: Span, text: &mut Vec<u8>) -> anyhow::Result<()> {
     let bytes = span.bytes.min(MAX_ROW_BYTES as u64 + 1);
-    let mut text = vec![0; usize::try_from(bytes)?];
-    file.read_exact_at(&mut text, span.start)?;
-    Ok(text)
+    text.resize(usize::try_from(bytes)?, 0);
+    file.read_exact_at(text, span.start).context("the file changed while it was read: run the import again")
 }
 
 /// Sends the lines of an input that can be read only once.
 fn as_it_comes(mut format: impl Format, clock: &Clock, lines: &mpsc::Sender<Line>) -> anyhow::Result<()> {
-    let mut sent_bytes = 0;
+    let (mut sent_bytes, mut is_understood) = (0, false);
     while let Some(span) = format.advance()? {
         sent_bytes += span.bytes;
-        if lines.blocking_send(Line { span, sent_bytes, parsed: format.record(clock) }).is_err() {
+        let parsed = format.record(clock);
+        is_understood |= parsed.is_ok();
+        if let Err(reason) = &parsed
+            && !is_understood
+            && reason.ends_with(NO_ZONE)
+        {
+            // All others need a zone too.
+            anyhow::bail!("line {}: {reason}", span.number);
+        }
+        if lines.blocking_send(Line { span, sent_bytes, parsed }).is_err() {
             return Ok(());
         }
     }
@@ -369,9 +432,7 @@ fn in_order(mut format: impl Format, again: &File, clock: &Clock, lines: &mpsc::
         // In place: a stable sort would take half as much memory again.
         window.sort_unstable_by_key(|(at, span)| (*at, span.number));
         for (_, span) in window {
-            let bytes = span.bytes.min(MAX_ROW_BYTES as u64 + 1);
-            text.resize(usize::try_from(bytes)?, 0);
-            again.read_exact_at(&mut text, span.start)?;
+            read_at(again, span, &mut text)?;
             sent_bytes += span.bytes;
             let parsed = format.parse(span, &text, clock);
             if lines.blocking_send(Line { span, sent_bytes, parsed }).is_err() {

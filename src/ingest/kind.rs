@@ -69,7 +69,7 @@ pub(super) fn find_out(
         if lines == 0 {
             refuse_wrong_kind(&read)?;
         }
-        if line > 0 && read[from..].trim_ascii().is_empty() {
+        if line > 0 && without_mark(&read[from..]).trim_ascii().is_empty() {
             continue;
         }
         lines += usize::from(line > 0);
@@ -82,8 +82,12 @@ pub(super) fn find_out(
         was_comment = is_comment;
         let may_be_json = map.is_none() && wanted.is_none_or(|wanted| wanted == Kind::Ndjson);
         if may_be_json && (is_json || wanted.is_some() || is_json_extension(extension)) {
-            if text.trim_ascii() == b"{" {
+            let is_open = serde_json::from_slice::<serde::de::IgnoredAny>(text).is_err_and(|error| error.is_eof());
+            if is_open && text.trim_ascii_end().ends_with(b",") || text.trim_ascii() == b"{" {
                 anyhow::bail!("the file has JSON over several lines: write one object on each line, as `jq -c .` does");
+            }
+            if !is_json && let Some((kind, _)) = find_header(&read, None, None)? {
+                anyhow::bail!("the file is {}: leave out --format ndjson", kind.named());
             }
             return Ok(Found { kind: Kind::Ndjson, table: None, read });
         }

@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::Context as _;
+use jiff::civil::{Date, date};
+use jiff::fmt::strtime;
 use rust_decimal::Decimal;
 use serde::Deserialize;
 
 use super::cell::{self, Cells};
 use super::order::{Cell, Decisions, Order, OrderLine, Seen};
-use super::record::{Parsed, Record};
+use super::record::{LeftOut, Parsed, Record};
 use super::rows::Row;
-use super::table::{Header, Layout, REJECTED_BECAUSE, text};
+use super::table::{Header, Layout, REJECTED_BECAUSE, refuse_repeated, text};
 use crate::app::clock::Clock;
 use crate::app::refund::RecordRefund;
 use crate::engine::time::Instant;
@@ -22,45 +24,79 @@ const MAX_BYTES: u64 = 1 << 20;
 
 /// The fields to which a column or a constant can be mapped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
 enum Field {
-    #[serde(rename = "externalId")]
     ExternalId,
-    #[serde(rename = "customerExternalId")]
     CustomerExternalId,
-    #[serde(rename = "purchasedAt")]
     PurchasedAt,
-    #[serde(rename = "total")]
     Total,
-    #[serde(rename = "currency")]
     Currency,
-    #[serde(rename = "channel")]
     Channel,
-    #[serde(rename = "status")]
     Status,
-    #[serde(rename = "revision")]
     Revision,
-    #[serde(rename = "refunded")]
     Refunded,
-    #[serde(rename = "refundedUntil")]
     RefundedUntil,
-    #[serde(rename = "lines.sku")]
     LineSku,
-    #[serde(rename = "lines.category")]
     LineCategory,
-    #[serde(rename = "lines.quantity")]
     LineQuantity,
-    #[serde(rename = "lines.amount")]
     LineAmount,
-    #[serde(rename = "lines.price")]
     LinePrice,
-    #[serde(rename = "refund.externalId")]
     RefundId,
-    #[serde(rename = "refund.purchaseExternalId")]
     RefundPurchase,
-    #[serde(rename = "refund.refundedAt")]
     RefundedAt,
-    #[serde(rename = "refund.amount")]
     RefundAmount,
+}
+
+/// The fields with their names in a map.
+const FIELDS: [(Field, &str); 19] = [
+    (Field::ExternalId, "externalId"),
+    (Field::CustomerExternalId, "customerExternalId"),
+    (Field::PurchasedAt, "purchasedAt"),
+    (Field::Total, "total"),
+    (Field::Currency, "currency"),
+    (Field::Channel, "channel"),
+    (Field::Status, "status"),
+    (Field::Revision, "revision"),
+    (Field::Refunded, "refunded"),
+    (Field::RefundedUntil, "refundedUntil"),
+    (Field::LineSku, "lines.sku"),
+    (Field::LineCategory, "lines.category"),
+    (Field::LineQuantity, "lines.quantity"),
+    (Field::LineAmount, "lines.amount"),
+    (Field::LinePrice, "lines.price"),
+    (Field::RefundId, "refund.externalId"),
+    (Field::RefundPurchase, "refund.purchaseExternalId"),
+    (Field::RefundedAt, "refund.refundedAt"),
+    (Field::RefundAmount, "refund.amount"),
+];
+/// The fields that every map must have.
+const REQUIRED_FIELDS: [Field; 4] = [Field::ExternalId, Field::CustomerExternalId, Field::PurchasedAt, Field::Total];
+/// The fields of an order, which its rows repeat or leave empty.
+const ORDER_FIELDS: [Field; 9] = [
+    Field::CustomerExternalId,
+    Field::PurchasedAt,
+    Field::Total,
+    Field::Currency,
+    Field::Channel,
+    Field::Status,
+    Field::Revision,
+    Field::Refunded,
+    Field::RefundedUntil,
+];
+
+impl Field {
+    fn name(self) -> &'static str {
+        FIELDS.iter().find(|(field, _)| *field == self).map_or("", |(_, name)| name)
+    }
+}
+
+impl TryFrom<String> for Field {
+    type Error = String;
+    fn try_from(name: String) -> Result<Self, String> {
+        let field = FIELDS.iter().find(|(_, known)| *known == name).map(|(field, _)| *field);
+        let names = || FIELDS.map(|(_, name)| name).join(", ");
+        field.ok_or_else(|| format!("there is no field `{name}`: the fields are {}", names()))
+    }
 }
 
 /// What becomes of rows with a negative total.
@@ -118,22 +154,22 @@ impl Map {
 
     fn check(&self) -> anyhow::Result<()> {
         let has = |field: Field| self.columns.values().any(|mapped| *mapped == field) || self.constant(field).is_some();
-        for (field, name) in [
-            (Field::ExternalId, "externalId"),
-            (Field::CustomerExternalId, "customerExternalId"),
-            (Field::PurchasedAt, "purchasedAt"),
-            (Field::Total, "total"),
-        ] {
-            anyhow::ensure!(has(field), "no column is mapped to `{name}`");
+        if let Some(missing) = REQUIRED_FIELDS.iter().find(|field| !has(**field)) {
+            anyhow::bail!("no column is mapped to `{}`", missing.name());
         }
         anyhow::ensure!(
             has(Field::Currency),
             "no column is mapped to `currency`: map one, or set `currency = \"EUR\"`"
         );
-        let mut fields: Vec<Field> = self.columns.values().copied().chain(self.constants.keys().copied()).collect();
+        let by_key = self.currency.as_ref().map(|_| Field::Currency);
+        let mut fields: Vec<Field> =
+            self.columns.values().chain(self.constants.keys()).copied().chain(by_key).collect();
         fields.sort_unstable();
         if let Some(pair) = fields.windows(2).find(|pair| pair[0] == pair[1]) {
-            anyhow::bail!("the field {:?} is mapped twice", pair[0]);
+            anyhow::bail!("the field `{}` is mapped twice", pair[0].name());
+        }
+        if let Some(format) = &self.instant_format {
+            check_instant_format(format)?;
         }
         if has(Field::LineAmount) && has(Field::LinePrice) {
             anyhow::bail!("map `lines.amount` or `lines.price`, not both");
@@ -181,6 +217,15 @@ impl Map {
     pub(super) fn missing<'a>(&'a self, header: &Header) -> Vec<&'a str> {
         self.columns.keys().map(String::as_str).filter(|column| header.find(column).is_none()).collect()
     }
+}
+
+/// Checks that a form names a whole date.
+fn check_instant_format(form: &str) -> anyhow::Result<()> {
+    let sample = date(2026, 11, 2).at(18, 30, 0, 0).in_tz("UTC")?;
+    let has_date = || -> Result<Date, jiff::Error> { strtime::parse(form, strtime::format(form, &sample)?)?.to_date() };
+    has_date().map(|_| ()).with_context(|| {
+        format!("`instant_format` = `{form}` must have the form of a whole date, such as %d.%m.%Y %H:%M")
+    })
 }
 
 /// The layout of a file for which there is a map.
@@ -266,15 +311,14 @@ impl Mapped {
     fn order(&self, rows: &[Row], first: &Row) -> Result<Order, String> {
         let id = self.value(first, Field::ExternalId)?;
         // The cells of an order are the same in all of its rows, or empty in the rows after the first.
-        let of_order = [Field::CustomerExternalId, Field::PurchasedAt, Field::Total, Field::Currency, Field::Status];
-        for field in of_order {
+        for field in ORDER_FIELDS {
             let value = self.value(first, field)?;
             for row in &rows[1..] {
                 let again = self.value(row, field)?;
                 if !again.trim().is_empty() && again.trim() != value.trim() {
                     return Err(format!(
-                        "the rows of {} differ: `{value}` here and `{again}` on line {}",
-                        id.trim(),
+                        "{} is `{value}` here and `{again}` on line {}: the rows of an order must have the same cells, or empty ones",
+                        field.name(),
                         row.number
                     ));
                 }
@@ -301,7 +345,7 @@ impl Mapped {
         Ok(Order {
             id,
             customer: self.value(first, Field::CustomerExternalId)?,
-            status: self.value(first, Field::Status)?,
+            status: if self.has(Field::Status) { Some(self.value(first, Field::Status)?) } else { None },
             created: at.clone(),
             at,
             total: self.value(first, Field::Total)?,
@@ -364,10 +408,6 @@ impl Mapped {
 }
 
 impl Layout for Mapped {
-    fn has_several_rows(&self) -> bool {
-        self.columns.contains_key(&Field::LineSku)
-    }
-
     fn continues(&self, order: &[Row], row: &Row) -> bool {
         let Some(column) = self.columns.get(&Field::ExternalId) else { return false };
         let id = row.raw(*column);
@@ -377,6 +417,20 @@ impl Layout for Mapped {
         !id.is_empty()
             && order.first().is_some_and(|first| first.raw(*column) == id && !is_refund(first))
             && !is_refund(row)
+    }
+
+    fn key(&self) -> Option<usize> {
+        let has_lines = self.columns.contains_key(&Field::LineSku);
+        self.columns.get(&Field::ExternalId).copied().filter(|_| has_lines)
+    }
+
+    fn is_rest(&self, _: &Row) -> bool {
+        false
+    }
+
+    fn is_by_item(&self) -> bool {
+        // Two receipts with one id may be a purchase and its refund.
+        self.map.negative_rows == NegativeRows::Refused
     }
 
     fn made_at(&self, row: &Row) -> Result<Instant, String> {
@@ -393,13 +447,25 @@ impl Layout for Mapped {
         if self.map.negative_rows == NegativeRows::Refunds
             && let Some(refund) = self.negative_row(first)?
         {
-            return Ok(Record::Refund(Box::new(refund)).into());
+            let status = if self.has(Field::Status) { Some(self.value(first, Field::Status)?) } else { None };
+            return Ok(match self.decisions.refund_left_out_by(status.as_deref()) {
+                Some(reason) => Record::LeftOut(LeftOut { reason, order: refund.external_id }).into(),
+                None => Record::Refund(Box::new(refund)).into(),
+            });
         }
-        let refund = self.refund_columns(first)?.map(Box::new);
+        if self.has(Field::LineSku) {
+            refuse_repeated(rows)?;
+        }
         let parsed = self.decisions.decide(self.order(rows, first)?, seen, clock)?;
-        Ok(match parsed.record {
-            Record::LeftOut(_) => parsed,
-            _ => Parsed { refund, ..parsed },
-        })
+        if parsed.void.is_some() || matches!(parsed.record, Record::LeftOut(_)) {
+            return Ok(parsed);
+        }
+        let mut refunds: Vec<RecordRefund> = Vec::new();
+        for row in rows {
+            let refund = self.refund_columns(row)?;
+            // Rows may repeat the refund of their order.
+            refunds.extend(refund.filter(|refund| !refunds.contains(refund)));
+        }
+        Ok(Parsed { refunds, ..parsed })
     }
 }

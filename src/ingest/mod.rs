@@ -41,6 +41,8 @@ const REFUND_CHUNK: usize = 512;
 /// The maximum number of refunds that are kept until the end of the file because their purchase was not found, or no content of it
 /// allows them yet. Beyond it, such refunds are faulty immediately.
 const MAX_KEPT_REFUNDS: usize = 1_000_000;
+const GIVE_AS_OF: &str = "; if the file is another export, give --as-of with the instant at which it was exported";
+const OTHER_EXPORT: &str = "; a file with another content was imported with this --as-of: export the orders again";
 const NO_PURCHASE: &str = "purchaseExternalId: no such purchase has been recorded";
 
 /// The number of processed lines, or orders, by outcome.
@@ -72,6 +74,8 @@ pub struct Mode {
     pub strict: bool,
     /// The file has the state of orders.
     pub is_export: bool,
+    /// The caller said when the file was exported.
+    pub has_as_of: bool,
 }
 
 /// How an ingestion ended.
@@ -138,6 +142,12 @@ pub async fn rehearse(
         };
         let Some(Line { span, sent_bytes, parsed }) = line else { return (End::Whole, report) };
         observe(Event::Taken(sent_bytes));
+        let parsed = parsed.and_then(|parsed| match &parsed.record {
+            Record::Purchase(purchase) if !purchase.ahead.is_empty() => {
+                Err(Refusal::of(purchase.ahead.clone()).at(&[]).to_string())
+            }
+            _ => Ok(parsed),
+        });
         match parsed {
             Ok(parsed) => {
                 report.counts.left_out += u64::from(matches!(parsed.record, Record::LeftOut(_)));
@@ -211,14 +221,13 @@ impl<O: FnMut(Event<'_>)> Ingestion<'_, O> {
     async fn take(&mut self, line: Line) -> Result<bool, Error> {
         (self.observe)(Event::Taken(line.sent_bytes));
         let span = line.span;
-        let Parsed { record, refund, .. } = match line.parsed {
+        let Parsed { record, refunds, .. } = match line.parsed {
             Ok(parsed) => {
                 self.report.tally.note(span, &parsed);
                 parsed
             }
             Err(reason) => return Ok(self.fail(span, &reason)),
         };
-        let refund_beside = refund.map(|refund| (span, *refund));
         match record {
             Record::Purchase(purchase) => {
                 // Only an export needs the name.
@@ -232,7 +241,7 @@ impl<O: FnMut(Event<'_>)> Ingestion<'_, O> {
             Record::Refund(refund) => self.refunds.push((span, *refund)),
             Record::LeftOut(_) => self.report.counts.left_out += 1,
         }
-        self.refunds.extend(refund_beside);
+        self.refunds.extend(refunds.into_iter().map(|refund| (span, refund)));
         if self.refunds.len() >= REFUND_CHUNK {
             return self.record_refunds().await;
         }
@@ -330,9 +339,7 @@ impl<O: FnMut(Event<'_>)> Ingestion<'_, O> {
                 let is_conflict = refusal.errors.iter().any(|error| error.code == UserErrorCode::IdempotencyConflict);
                 let mut reason = refusal.at(&[]).to_string();
                 if self.mode.is_export && is_conflict && !purchase.is_empty() {
-                    reason.push_str(
-                        "; if the file is another export, give --as-of with the instant at which it was exported",
-                    );
+                    reason.push_str(if self.mode.has_as_of { OTHER_EXPORT } else { GIVE_AS_OF });
                 }
                 return Ok(self.fail(span, &reason));
             }

@@ -16,7 +16,7 @@ use crate::app::recorder::fact::Kept;
 use crate::engine::external_id::TEXT_BYTES;
 use crate::engine::time::Instant;
 
-/// The maximum number of orders whose ids are compared with those of later orders of the file. They take some 32 MiB.
+/// The maximum number of orders that are compared with later ones of the file. They take some 48 MiB.
 const MAX_SEEN: usize = 1 << 20;
 
 /// The statuses of orders that count, without `wc-` and in lower case.
@@ -89,8 +89,8 @@ pub(super) struct Order {
     pub(super) customer: String,
     /// The customer has no account.
     pub(super) is_guest: bool,
-    /// The status, empty if the file has no statuses.
-    pub(super) status: String,
+    /// The status. `None` if the file has no statuses.
+    pub(super) status: Option<String>,
     pub(super) is_test: bool,
     pub(super) is_cancelled: bool,
     /// When the purchase was made.
@@ -146,7 +146,6 @@ impl Decisions {
             known.contains(&status) || added.iter().any(|added| normal(added) == status)
         };
         match status {
-            "" => Fate::Counted,
             _ if is_of(&[], &self.open_statuses) => Fate::Open,
             _ if is_of(&[], &self.void_statuses) => Fate::Void,
             _ if is_of(&COUNTED, &self.counted_statuses) => Fate::Counted,
@@ -159,7 +158,7 @@ impl Decisions {
     /// Turns an order into what the import records of it. `seen` has the orders before it.
     pub(super) fn decide(&self, order: Order, seen: &mut Seen, clock: &Clock) -> Result<Parsed, String> {
         let Ok(id) = cell::id(&order.id).map(str::to_owned) else {
-            return Err(format!("the order `{}` {}", order.id, cell::id(&order.id).err().unwrap_or_default()));
+            return Err(format!("the order's name {}", cell::id(&order.id).err().unwrap_or_default()));
         };
         if id.is_empty() {
             return Err("names no order: the first cell of an order is its name or number".to_owned());
@@ -168,57 +167,50 @@ impl Decisions {
         if order.is_test {
             return left_out("a test order".to_owned());
         }
-        let status = normal(&order.status);
-        let by_status = self.fate(&status);
+        let status = order.status.as_deref().map(normal);
+        let by_status = status.as_deref().map_or(Fate::Counted, |status| self.fate(status));
         let fate = if order.is_cancelled { Fate::Void } else { by_status };
-        match fate {
-            Fate::Open => return left_out(format!("status `{status}`")),
-            Fate::Unknown => {
-                return left_out(format!(
-                    "unknown status `{status}`: to count such orders, give --count-status {status}"
-                ));
-            }
-            Fate::Counted | Fate::Void => {}
+        let status = status.unwrap_or_default();
+        if let Some(reason) = left_out_by(fate, &status) {
+            return left_out(reason);
         }
-        let customer = cell::id(&order.customer).map_err(|reason| format!("the customer of {id} {reason}"))?.to_owned();
+        let customer = cell::id(&order.customer).map_err(|reason| format!("the customer {reason}"))?.to_owned();
         if customer.is_empty() || customer == "0" {
             return left_out("no customer".to_owned());
-        }
-        if !seen.is_same(&id, &order.other_id, &customer) {
-            return Err(format!(
-                "the order {id} occurs in this file with another id or customer: two orders have one name, as in two shops; \
-                 give --order-key id, or mend the file"
-            ));
         }
         let is_void = fate == Fate::Void;
         let Cell { column, text } = if is_void { &order.created } else { &order.at };
         if text.trim().is_empty() {
-            return Err(format!("{column} of {id}: is empty"));
+            return Err(format!("{column}: is empty"));
         }
-        let at = self.cells.instant(text).map_err(|reason| format!("{column} of {id}: {reason}"))?;
+        let at = self.cells.instant(text).map_err(|reason| format!("{column}: {reason}"))?;
+        if let Some(as_of) = self.as_of.filter(|as_of| at > *as_of) {
+            return Err(format!(
+                "{column}: is after --as-of ({as_of}): give the instant at which the file was exported"
+            ));
+        }
         let is_guest = order.is_guest;
         let lines = order.lines.filter(|_| !is_void).transpose()?;
         let lines: Option<Vec<PurchaseLine>> = lines.map(|lines| lines.into_iter().filter_map(line).collect());
         let kept = Kept {
             channel: !order.has_channel,
             categories: !order.has_categories,
-            lines: lines.is_none() && !is_void,
+            lines: lines.is_none(),
             customer: !self.may_move,
         };
         let currency = order.currency.trim().to_owned();
         if currency.is_empty() {
             return Err("has no currency".to_owned());
         }
-        let amount = |name: &str, text: &str| {
-            self.cells.amount(text, &currency).map_err(|reason| format!("{name} of {id}: {reason}"))
-        };
-        let total = if is_void { "0".to_owned() } else { amount("the total", &order.total)? };
+        let amount =
+            |name: &str, text: &str| self.cells.amount(text, &currency).map_err(|reason| format!("{name}: {reason}"));
+        let total = if is_void { "0".to_owned() } else { amount("total", &order.total)? };
         let mut refunded = match order.refunded.as_deref().map(str::trim) {
             None => None,
             _ if is_void => None,
             Some("") => Some("0".to_owned()),
             // Some systems write what was taken back as a negative number.
-            Some(text) => Some(amount("the refunded amount", text)?.trim_start_matches('-').to_owned()),
+            Some(text) => Some(amount("refunded", text)?.trim_start_matches('-').to_owned()),
         };
         if self.total == Total::Goods
             && let Some(sum) = &refunded
@@ -239,6 +231,7 @@ impl Decisions {
             lines,
             revision: order.revision.unwrap_or(self.revision),
         };
+        seen.compare(&purchase, &order.other_id)?;
         let is_by_status = by_status == Fate::Void;
         let void = is_void.then(|| if is_by_status { format!("status `{status}`") } else { "cancelled".to_owned() });
         Ok(Parsed { is_guest, void, ..check(purchase, kept, clock)? })
@@ -266,22 +259,58 @@ fn cut(name: &str) -> &str {
     &name[..name.floor_char_boundary(TEXT_BYTES)]
 }
 
-/// The orders of a file that were read, as hashes of their ids.
+/// Returns why an order is left out because of its status.
+fn left_out_by(fate: Fate, status: &str) -> Option<String> {
+    match (fate, status) {
+        (Fate::Counted | Fate::Void, _) => None,
+        (Fate::Open, status) => Some(format!("status `{status}`")),
+        (Fate::Unknown, "") => Some("no status".to_owned()),
+        (Fate::Unknown, status) => {
+            Some(format!("unknown status `{status}`: to count such orders, give --count-status \"{status}\""))
+        }
+    }
+}
+
+impl Decisions {
+    /// Returns why a refund of an order with this status is left out.
+    pub(super) fn refund_left_out_by(&self, status: Option<&str>) -> Option<String> {
+        let status = normal(status?);
+        match self.fate(&status) {
+            Fate::Void => Some(format!("status `{status}`")),
+            fate => left_out_by(fate, &status),
+        }
+    }
+}
+
+/// The orders of a file that were read, as hashes.
 #[derive(Default)]
 pub(super) struct Seen {
-    orders: HashMap<u64, u64, BuildHasherDefault<DefaultHasher>>,
+    orders: HashMap<u64, (u64, u64), BuildHasherDefault<DefaultHasher>>,
 }
 
 impl Seen {
-    /// Whether all orders with this external id have the same other id and customer. Notes the order, up to a limit.
-    fn is_same(&mut self, id: &str, other_id: &str, customer: &str) -> bool {
+    /// Compares an order with an earlier one of the same name: it must be the same order with the same content. Notes the order, up to a
+    /// limit.
+    fn compare(&mut self, purchase: &RecordPurchase, other_id: &str) -> Result<(), String> {
         let hasher = BuildHasherDefault::<DefaultHasher>::default();
-        let identity = hasher.hash_one((other_id.trim(), customer));
-        let key = hasher.hash_one(id);
-        match self.orders.get(&key) {
-            Some(seen) => *seen == identity,
-            None if self.orders.len() < MAX_SEEN => self.orders.insert(key, identity).is_none(),
-            None => true,
+        let identity = hasher.hash_one((other_id.trim(), &purchase.customer_external_id));
+        let content = hasher.hash_one(format!("{purchase:?}"));
+        match self.orders.get(&hasher.hash_one(&purchase.external_id)) {
+            Some((seen, _)) if *seen != identity => {
+                Err("another order of this file has the same name, but another id or customer, as \
+                in two shops: give --order-key id, or mend the file"
+                    .to_owned())
+            }
+            Some((_, seen)) if *seen != content => {
+                Err("the order occurs in this file twice, with different content: mend the file".to_owned())
+            }
+            Some(_) => Ok(()),
+            None => {
+                if self.orders.len() < MAX_SEEN {
+                    self.orders.insert(hasher.hash_one(&purchase.external_id), (identity, content));
+                }
+                Ok(())
+            }
         }
     }
 }

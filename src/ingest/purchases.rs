@@ -33,12 +33,14 @@ pub(super) struct Purchases([Option<usize>; COLUMNS.len()]);
 impl Purchases {
     /// Whether the header has one of the columns that no other layout has.
     pub(super) fn recognises(header: &Header) -> bool {
-        header.names().any(|name| matches!(name, "externalId" | "customerExternalId" | "purchasedAt"))
+        header.find_one(&["externalId", "customerExternalId", "purchasedAt"]).is_some()
     }
 
     /// Fails if the header is not usable.
     pub(super) fn new(header: &Header) -> anyhow::Result<Self> {
-        if let Some(unknown) = header.names().find(|name| !COLUMNS.contains(name) && *name != REJECTED_BECAUSE) {
+        let is_known =
+            |name: &str| COLUMNS.iter().chain([&REJECTED_BECAUSE]).any(|known| known.eq_ignore_ascii_case(name));
+        if let Some(unknown) = header.names().find(|name| !is_known(name)) {
             anyhow::bail!(
                 "the header names a column `{unknown}`; the known columns are {}. To import a file with other columns, give --map",
                 COLUMNS.join(", ")
@@ -60,11 +62,19 @@ impl Purchases {
 }
 
 impl Layout for Purchases {
-    fn has_several_rows(&self) -> bool {
+    fn continues(&self, _: &[Row], _: &Row) -> bool {
         false
     }
 
-    fn continues(&self, _: &[Row], _: &Row) -> bool {
+    fn key(&self) -> Option<usize> {
+        None
+    }
+
+    fn is_rest(&self, _: &Row) -> bool {
+        false
+    }
+
+    fn is_by_item(&self) -> bool {
         false
     }
 

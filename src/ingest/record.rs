@@ -36,8 +36,8 @@ pub struct LeftOut {
 #[derive(Debug)]
 pub struct Parsed {
     pub record: Record,
-    /// A refund that the row of a purchase states beside it.
-    pub refund: Option<Box<RecordRefund>>,
+    /// Refunds that the rows of a purchase state beside it.
+    pub refunds: Vec<RecordRefund>,
     /// The customer of the purchase has no account.
     pub is_guest: bool,
     /// Why the purchase is recorded with a total of 0, if a rule says so.
@@ -46,7 +46,7 @@ pub struct Parsed {
 
 impl From<Record> for Parsed {
     fn from(record: Record) -> Self {
-        Self { record, refund: None, is_guest: false, void: None }
+        Self { record, refunds: Vec::new(), is_guest: false, void: None }
     }
 }
 

@@ -11,6 +11,8 @@ use std::io::{self, BufRead, Read as _};
 /// The longest row, or line of NDJSON, in bytes. A purchase with 500 lines whose names have the maximum length fits.
 pub(super) const MAX_ROW_BYTES: usize = 1 << 20;
 
+/// The number of delimiters from which a line inside a quoted field is taken for a row. With fewer, it may be a sentence.
+const ROW_DELIMITERS: usize = 4;
 const DOUBLE_QUOTES: &str = "close it, and double the quotes inside the field";
 const STRAY: &str = "has a quote inside a field: put the whole field in quotes, and double the quotes inside it";
 
@@ -43,9 +45,9 @@ impl Row {
         self.cells.len()
     }
 
-    /// Whether the row has nothing but white space.
+    /// Whether all fields are empty. Spreadsheets leave such rows.
     pub(super) fn is_blank(&self) -> bool {
-        self.fault.is_none() && self.text.trim_ascii().is_empty()
+        self.fault.is_none() && self.cells.iter().all(|cell| self.text[cell.from..cell.to].trim_ascii().is_empty())
     }
 
     /// Returns the text of a field, or `None` if the row has no such field. The error says what is wrong with the row.
@@ -79,6 +81,8 @@ impl Row {
 pub(super) struct Rows<R> {
     input: R,
     delimiter: u8,
+    /// The number of fields of a row, if it is known.
+    width: Option<usize>,
     /// The lines that were read behind a faulty row.
     ahead: Vec<u8>,
     /// The first bytes of `ahead` that were used again.
@@ -90,7 +94,13 @@ pub(super) struct Rows<R> {
 impl<R: BufRead> Rows<R> {
     /// Reads rows from an input whose first line has this number and position.
     pub(super) fn new(input: R, delimiter: u8, number: u64, position: u64) -> Self {
-        Self { input, delimiter, ahead: Vec::new(), used: 0, number, position }
+        Self { input, delimiter, width: None, ahead: Vec::new(), used: 0, number, position }
+    }
+
+    /// Sets the number of fields that rows have. Then a quoted field that seems to contain a row makes its first line faulty: the quote
+    /// was left open, and a later one in the same column closed it.
+    pub(super) fn of_width(self, width: usize) -> Self {
+        Self { width: Some(width), ..self }
     }
 
     /// Reads the next row into `row`. Returns `false` at the end of the input.
@@ -123,6 +133,7 @@ impl<R: BufRead> Rows<R> {
                     (self.number, self.position) = (self.number + 1, self.position + row.bytes);
                     return Ok(true);
                 }
+                Step::End if row.text.len() > first_line && self.hides_row(row) => not_closed(row, first_line),
                 Step::End => {
                     row.bytes = row.text.len() as u64;
                     self.number += line_ends(&row.text).max(1);
@@ -130,10 +141,11 @@ impl<R: BufRead> Rows<R> {
                     return Ok(true);
                 }
                 Step::Stray(at) if at < first_line => STRAY.to_owned(),
-                Step::More | Step::Open | Step::Stray(_) => {
-                    let line = row.number + line_ends(&row.text[..splitter.quote]);
-                    format!("a quote opens on line {line} and is not closed at the end of a field: {DOUBLE_QUOTES}")
-                }
+                Step::More => format!(
+                    "a quote opens on line {} and is not closed within {MAX_ROW_BYTES} bytes: {DOUBLE_QUOTES}",
+                    row.number + line_ends(&row.text[..splitter.quote])
+                ),
+                Step::Open | Step::Stray(_) => not_closed(row, splitter.quote),
             };
             // What was read behind the first line is read again.
             let rest = row.text.split_off(first_line);
@@ -144,6 +156,22 @@ impl<R: BufRead> Rows<R> {
             (self.number, self.position) = (self.number + 1, self.position + row.bytes);
             return Ok(true);
         }
+    }
+
+    /// Whether a quoted field contains a line that looks like a row, or like the beginning of one up to the same field.
+    fn hides_row(&self, row: &Row) -> bool {
+        let Some(width) = self.width else { return false };
+        row.cells.iter().enumerate().any(|(index, cell)| {
+            let mut lines = row.text[cell.from..cell.to].split(|byte| *byte == b'\n').skip(1).peekable();
+            while let Some(line) = lines.next() {
+                let delimiters = line.iter().filter(|byte| **byte == self.delimiter).count();
+                let of_row = if lines.peek().is_some() { width.saturating_sub(1) } else { index };
+                if of_row >= ROW_DELIMITERS && delimiters == of_row {
+                    return true;
+                }
+            }
+            false
+        })
     }
 
     /// Appends the next line to `text`, with its line end, but at most `most` bytes. Returns their number.
@@ -184,6 +212,12 @@ impl<R: BufRead> Rows<R> {
         text.extend_from_slice(&self.ahead[self.used..]);
         (self.ahead, self.used) = (text, 0);
     }
+}
+
+/// Says that the quote at a position, or the last one before it, is left open.
+fn not_closed(row: &Row, position: usize) -> String {
+    let line = row.number + line_ends(&row.text[..position.saturating_sub(1)]);
+    format!("a quote opens on line {line} and is not closed at the end of a field: {DOUBLE_QUOTES}")
 }
 
 fn line_ends(text: &[u8]) -> u64 {
@@ -333,9 +367,28 @@ mod tests {
         assert_eq!(rows("1,\"a\n2,b"), [(1, open(1)), (2, good(&["2", "b"]))]);
         let long = format!("0,x\n1,\"a\n{}", "2,b\n".repeat(MAX_ROW_BYTES / 4 + 10));
         let found = rows(&long);
-        assert_eq!(found[1], (2, open(2)));
+        assert!(
+            matches!(&found[1], (2, Err(fault)) if fault.contains("line 2 and is not closed within")),
+            "{:?}",
+            found[1]
+        );
         assert_eq!(found.len(), MAX_ROW_BYTES / 4 + 12);
         assert!(found[2..].iter().all(|(_, row)| *row == good(&["2", "b"])));
+    }
+
+    #[test]
+    fn a_quote_that_a_later_row_closes_swallows_nothing() {
+        let text =
+            "1,2,3,4,5,\"ring twice\n1,2,3,4,5,fine\n1,2,3,4,5,pipe of 12\"\n1,2,3,4,5,\"a note,\nwith a line\"\n";
+        let mut rows = Rows::new(text.as_bytes(), b',', 1, 0).of_width(6);
+        let (mut row, mut found) = (Row::default(), Vec::new());
+        while rows.read(&mut row).unwrap() {
+            found.push((row.number, row.len(), row.fault().map(str::to_owned)));
+        }
+        let open = format!("a quote opens on line 1 and is not closed at the end of a field: {DOUBLE_QUOTES}");
+        let told: Vec<_> = found.iter().map(|(number, _, fault)| (*number, fault.as_deref())).collect();
+        assert_eq!(told, [(1, Some(open.as_str())), (2, None), (3, Some(STRAY)), (4, None)]);
+        assert_eq!(found[3].1, 6);
     }
 
     #[test]

@@ -14,6 +14,20 @@ use crate::engine::time::Instant;
 const NEEDED: [&str; 8] =
     ["Name", "Email", "Financial Status", "Total", "Currency", "Created at", "Lineitem quantity", "Lineitem price"];
 
+/// The columns that are used if they are there.
+const USED: [&str; 10] = [
+    "Subtotal",
+    "Refunded Amount",
+    "Paid at",
+    "Fulfilled at",
+    "Cancelled at",
+    "Payment Method",
+    "Id",
+    "Lineitem sku",
+    "Lineitem name",
+    "Lineitem discount",
+];
+
 pub(super) struct Shopify {
     decisions: Decisions,
     name: usize,
@@ -51,9 +65,7 @@ impl Shopify {
                 )
             })
         };
-        let used =
-            ["Subtotal", "Refunded Amount", "Cancelled at", "Payment Method", "Id", "Lineitem sku", "Lineitem name"];
-        if let Some(twice) = header.twice(&NEEDED).or_else(|| header.twice(&used)) {
+        if let Some(twice) = header.twice(&NEEDED).or_else(|| header.twice(&USED)) {
             anyhow::bail!("the header names the column `{twice}` twice");
         }
         let id = header.find("Id");
@@ -133,9 +145,8 @@ impl Shopify {
                 let again = text(row, column)?;
                 if !again.trim().is_empty() && again.trim() != of_order.trim() {
                     return Err(format!(
-                        "{title} of {} is `{}` here and `{}` on line {}: these are two orders with one name, which must be \
+                        "{title} is `{}` here and `{}` on line {}: these are two orders with one name, which must be \
                          imported under their ids (--order-key id), or the file is damaged",
-                        name.trim(),
                         of_order.trim(),
                         again.trim(),
                         row.number
@@ -161,7 +172,7 @@ impl Shopify {
             other_id,
             customer: cell(self.email)?.trim().to_lowercase(),
             is_guest: false,
-            status: cell(self.status)?,
+            status: Some(cell(self.status)?),
             is_test: text(first, self.payment_method)?.to_lowercase().contains("bogus"),
             is_cancelled: !text(first, self.cancelled_at)?.trim().is_empty(),
             at,
@@ -181,18 +192,27 @@ impl Shopify {
 }
 
 impl Layout for Shopify {
-    fn has_several_rows(&self) -> bool {
-        true
-    }
-
     fn continues(&self, order: &[Row], row: &Row) -> bool {
         order.first().is_some_and(|first| first.raw(self.name) == row.raw(self.name))
             && !row.raw(self.name).is_empty()
             && !self.begins_order(row)
     }
 
+    fn key(&self) -> Option<usize> {
+        Some(self.name)
+    }
+
+    fn is_rest(&self, row: &Row) -> bool {
+        !self.begins_order(row)
+    }
+
+    fn is_by_item(&self) -> bool {
+        false
+    }
+
     fn made_at(&self, row: &Row) -> Result<Instant, String> {
-        self.decisions.cells.instant(&text(row, Some(self.created_at))?)
+        let paid = self.paid_at.filter(|paid| self.decisions.when == When::Paid && !row.raw(*paid).is_empty());
+        self.decisions.cells.instant(&text(row, Some(paid.unwrap_or(self.created_at)))?)
     }
 
     fn newest(&self, row: &Row) -> Option<Instant> {

@@ -1,9 +1,12 @@
 //! A file with a header and rows. One or several rows make up a purchase; the layout of the columns decides.
 
 use std::collections::HashMap;
-use std::io::{self, BufRead};
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{BuildHasher as _, BuildHasherDefault};
+use std::io::BufRead;
 
-use super::format::{Format, Span};
+use super::cell::NO_ZONE;
+use super::format::{BYTE_ORDER_MARK, Format, Span};
 use super::order::Seen;
 use super::record::Parsed;
 use super::rows::{MAX_ROW_BYTES, Row, Rows};
@@ -12,9 +15,11 @@ use crate::engine::time::Instant;
 
 /// The column that the file of rejected lines has in addition. It is ignored, so that the file can be imported once it is mended.
 pub(super) const REJECTED_BECAUSE: &str = "rejectedBecause";
-/// The maximum number of faulty rows whose fault is kept from the first pass over a file. Beyond it, the fault is found again in the
-/// rows alone.
-const MAX_FAULTS: usize = 1_000;
+/// The maximum number of faulty orders whose fault is kept from the first pass over a file. They take some 10 MiB. Beyond it, the fault
+/// is found again in the rows alone.
+const MAX_FAULTS: usize = 50_000;
+/// The maximum number of orders for which the rows of others are found that are not together. They take some 48 MiB.
+const MAX_GROUPS: usize = 1 << 20;
 
 /// The names of the columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,7 +30,7 @@ pub(super) struct Header {
 impl Header {
     /// Reads the names from a row. Spaces around them do not count.
     pub(super) fn of(row: &Row) -> Result<Self, String> {
-        let name = |index| Ok(row.cell(index)?.unwrap_or_default().trim().to_owned());
+        let name = |index| Ok(row.cell(index)?.unwrap_or_default().trim_start_matches('\u{feff}').trim().to_owned());
         let names = (0..row.len()).map(name).collect::<Result<_, String>>()?;
         Ok(Self { names })
     }
@@ -58,21 +63,42 @@ impl Header {
         names.iter().copied().find(|name| count(name) > 1)
     }
 
-    /// Whether the row repeats the header, as in files that were put together.
-    fn is_repeated_by(&self, row: &Row) -> bool {
-        row.len() == self.names.len()
-            && self.names.first().is_some_and(|name| row.raw(0).trim_ascii() == name.as_bytes())
-            && Self::of(row).is_ok_and(|header| header == *self)
+    /// Whether the row repeats the header, as in files that were put together. Fails if it has the same names in another order.
+    pub(super) fn is_repeated_by(&self, row: &Row) -> anyhow::Result<bool> {
+        let first = row.raw(0);
+        let first = first.strip_prefix(BYTE_ORDER_MARK).unwrap_or(first).trim_ascii();
+        if row.len() != self.names.len() || !self.names.iter().any(|name| name.as_bytes() == first) {
+            return Ok(false);
+        }
+        let Ok(mut header) = Self::of(row) else { return Ok(false) };
+        if header == *self {
+            return Ok(true);
+        }
+        let mut own = self.names.clone();
+        own.sort_unstable();
+        header.names.sort_unstable();
+        anyhow::ensure!(
+            header.names != own,
+            "line {} has the columns in another order than the header: import the files one by one",
+            row.number
+        );
+        Ok(false)
     }
 }
 
 /// What the columns of a file mean.
 pub(super) trait Layout: Send {
-    /// Whether an order may have several rows.
-    fn has_several_rows(&self) -> bool;
-
     /// Whether a row goes on with the order of these rows.
     fn continues(&self, order: &[Row], row: &Row) -> bool;
+
+    /// Returns the column of the order's name, if an order may have several rows. Its rows must be together.
+    fn key(&self) -> Option<usize>;
+
+    /// Whether a row has only the cells of an item, so that it cannot begin an order.
+    fn is_rest(&self, row: &Row) -> bool;
+
+    /// Whether each row repeats the cells of its order, so that any row can begin one.
+    fn is_by_item(&self) -> bool;
 
     /// Returns when the purchase that begins with this row was made, or why that cannot be said.
     fn made_at(&self, row: &Row) -> Result<Instant, String>;
@@ -88,6 +114,21 @@ pub(super) trait Layout: Send {
 pub(super) fn text(row: &Row, column: Option<usize>) -> Result<String, String> {
     let cell = column.map(|column| row.cell(column)).transpose()?.flatten();
     Ok(cell.map(std::borrow::Cow::into_owned).unwrap_or_default())
+}
+
+/// Refuses rows that are the same several times over: a copy of the order cannot be told from items that were bought twice.
+pub(super) fn refuse_repeated(rows: &[Row]) -> Result<(), String> {
+    let text = |index: usize| rows[index].text().trim_ascii_end();
+    for length in 1..=rows.len() / 2 {
+        let is_copy = || (length..rows.len()).all(|index| text(index) == text(index - length));
+        if rows.len().is_multiple_of(length) && text(length) == text(0) && is_copy() {
+            return Err(
+                "has the same rows several times: remove the copy, or write the item once with its whole quantity"
+                    .to_owned(),
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Checks that a row has as many cells as the header.
@@ -115,14 +156,24 @@ pub(super) struct Table<R> {
     bytes: u64,
     /// What is wrong with the rows of orders, by the number of their first line.
     faults: HashMap<u64, String>,
+    /// The groups of rows, by the hash of their order's name.
+    groups: HashMap<u64, Group, BuildHasherDefault<DefaultHasher>>,
     seen: Seen,
+}
+
+/// Rows of one order that are together.
+struct Group {
+    /// The number of the first line.
+    number: u64,
+    /// The hash of the rows.
+    content: u64,
 }
 
 impl<R: BufRead> Table<R> {
     /// Reads the rows behind the header.
     pub(super) fn new(rows: Rows<R>, delimiter: u8, header: Header, layout: Box<dyn Layout>) -> Self {
         Self {
-            rows,
+            rows: rows.of_width(header.len()),
             delimiter,
             header,
             layout,
@@ -130,33 +181,71 @@ impl<R: BufRead> Table<R> {
             next: None,
             bytes: 0,
             faults: HashMap::new(),
+            groups: HashMap::default(),
             seen: Seen::default(),
         }
     }
 
     /// Reads the next row that has content and is not the header once more.
-    fn read(&mut self, mut row: Row) -> io::Result<Option<Row>> {
+    fn read(&mut self, mut row: Row) -> anyhow::Result<Option<Row>> {
         while self.rows.read(&mut row)? {
-            if !row.is_blank() && !self.header.is_repeated_by(&row) {
+            if !row.is_blank() && !self.header.is_repeated_by(&row)? {
                 return Ok(Some(row));
             }
         }
         Ok(None)
     }
 
-    /// Returns the newest instant that the orders name, but none after `now`. Reads to the end.
+    /// Returns the newest instant that the orders name, but none after `now`. Reads to the end. Fails if an instant needs a time zone
+    /// that the caller did not give, because most others need it too.
     pub(super) fn newest(&mut self, now: Instant) -> anyhow::Result<Option<Instant>> {
-        let mut newest = None;
-        while let Some(row) = self.read(Row::default())? {
+        let (mut newest, mut row) = (None, Row::default());
+        while let Some(read) = self.read(row)? {
+            row = read;
+            if let Err(reason) = self.layout.made_at(&row)
+                && reason == NO_ZONE
+            {
+                anyhow::bail!("the time on line {} {reason}", row.number);
+            }
             newest = newest.max(self.layout.newest(&row).filter(|at| *at <= now));
         }
         Ok(newest)
     }
 
-    /// Returns why the first order's instant cannot be read, if it cannot.
-    pub(super) fn first_instant(&mut self) -> anyhow::Result<Result<(), String>> {
-        let first = self.read(Row::default())?;
-        Ok(first.map_or(Ok(()), |row| self.layout.made_at(&row).map(|_| ())))
+    /// Notes the rows that were read last. If rows of the same order stand elsewhere and are no copy, neither of them is the whole
+    /// order, so both are faulty.
+    fn note_group(&mut self) {
+        let Some(key) = self.layout.key() else { return };
+        let Some(first) = self.order.first().filter(|row| !row.raw(key).trim_ascii().is_empty()) else { return };
+        let hasher = BuildHasherDefault::<DefaultHasher>::default();
+        let content = hasher.hash_one(self.order.iter().map(|row| row.text().trim_ascii_end()).collect::<Vec<_>>());
+        let name = hasher.hash_one(first.raw(key).trim_ascii());
+        let number = first.number;
+        let apart = match self.groups.get(&name) {
+            Some(group) if self.layout.is_rest(first) || (group.content != content && self.layout.is_by_item()) => {
+                Some(group.number)
+            }
+            Some(_) => None,
+            None => {
+                if self.groups.len() < MAX_GROUPS {
+                    self.groups.insert(name, Group { number, content });
+                }
+                None
+            }
+        };
+        if let Some(earlier) = apart {
+            let fault = |here: u64, there: u64| {
+                format!("the rows of this order are not together: they are on lines {here} and {there}")
+            };
+            self.note_fault(earlier, fault(earlier, number));
+            self.note_fault(number, fault(number, earlier));
+        }
+    }
+
+    fn note_fault(&mut self, number: u64, fault: String) {
+        if self.faults.len() < MAX_FAULTS {
+            self.faults.entry(number).or_insert(fault);
+        }
     }
 
     fn fault(&self, rows: &[Row]) -> Option<String> {
@@ -182,7 +271,7 @@ impl<R: BufRead> Format for Table<R> {
         let (number, start) = (first.number, first.start);
         let mut end = first.start + first.bytes;
         self.order.push(first);
-        if self.layout.has_several_rows() {
+        if self.layout.key().is_some() {
             while let Some(row) = self.read(Row::default())? {
                 if !self.layout.continues(&self.order, &row) {
                     self.next = Some(row);
@@ -196,10 +285,9 @@ impl<R: BufRead> Format for Table<R> {
             }
         }
         self.bytes = end - start;
-        if let Some(fault) = self.fault(&self.order)
-            && self.faults.len() < MAX_FAULTS
-        {
-            self.faults.insert(number, fault);
+        match self.fault(&self.order) {
+            Some(fault) => self.note_fault(number, fault),
+            None => self.note_group(),
         }
         Ok(Some(Span { number, start, bytes: self.bytes }))
     }
@@ -220,11 +308,11 @@ impl<R: BufRead> Format for Table<R> {
         if let Some(fault) = self.faults.remove(&span.number) {
             return Err(fault);
         }
-        let mut rows = Rows::new(text, self.delimiter, span.number, span.start);
+        let mut rows = Rows::new(text, self.delimiter, span.number, span.start).of_width(self.header.len());
         let mut order = Vec::new();
         let mut row = Row::default();
         while rows.read(&mut row).map_err(|error| error.to_string())? {
-            if !row.is_blank() && !self.header.is_repeated_by(&row) {
+            if !row.is_blank() && !self.header.is_repeated_by(&row).map_err(|error| error.to_string())? {
                 order.push(std::mem::take(&mut row));
             }
         }

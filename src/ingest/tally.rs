@@ -19,6 +19,11 @@ const NAMED: usize = 5;
 /// The number of customers that are told apart. They take some 32 MiB.
 const MAX_CUSTOMERS: usize = 1 << 20;
 
+/// Writes a number of things: `1 order`, `2 orders`.
+pub fn counted(count: u64, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
 /// What was understood.
 #[derive(Default)]
 pub struct Tally {
@@ -109,7 +114,7 @@ impl Tally {
             }
             Record::LeftOut(LeftOut { reason, order }) => self.left_out.note(reason, || order.clone()),
         }
-        self.refunds += u64::from(parsed.refund.is_some());
+        self.refunds += parsed.refunds.len() as u64;
         if self.first.len() < DESCRIBED {
             self.first.push(format!("line {}: {}", span.number, describe(parsed)));
         }
@@ -133,8 +138,15 @@ impl Tally {
     }
 
     pub(super) fn note_fault(&mut self, span: Span, reason: &str) {
-        self.faults.note(reason, || span.number.to_string());
+        self.faults.note(&without_lines(reason), || span.number.to_string());
     }
+}
+
+/// Removes the numbers of lines from a reason, so that equal faults of different lines are counted together.
+fn without_lines(reason: &str) -> String {
+    let mut parts = reason.split(" on line ");
+    let first = parts.next().unwrap_or_default().to_owned();
+    parts.fold(first, |text, part| text + part.trim_start_matches(|character: char| character.is_ascii_digit()))
 }
 
 fn describe(parsed: &Parsed) -> String {
@@ -148,17 +160,22 @@ fn describe(parsed: &Parsed) -> String {
             refund.refunded_at
         ),
         Record::Adjustment(adjustment) => format!(
-            "adjustment of {} by {} points: {}",
-            adjustment.customer_external_id, adjustment.points, adjustment.reason
+            "adjustment of {} by {}: {}",
+            adjustment.customer_external_id,
+            points(adjustment.points),
+            adjustment.reason
         ),
         Record::LeftOut(LeftOut { reason, order }) => format!("{order} is left out: {reason}"),
     };
-    match &parsed.refund {
-        Some(refund) => {
-            format!("{record}; refund {}, {}", refund.external_id, refund.amount.as_deref().unwrap_or_default())
-        }
-        None => record,
-    }
+    let beside = parsed.refunds.iter();
+    let beside: String = beside
+        .map(|refund| format!("; refund {}, {}", refund.external_id, refund.amount.as_deref().unwrap_or_default()))
+        .collect();
+    record + &beside
+}
+
+fn points(points: i64) -> String {
+    if points.abs() == 1 { format!("{points} point") } else { format!("{points} points") }
 }
 
 fn describe_purchase(new: &NewPurchase, is_guest: bool) -> String {
@@ -167,13 +184,13 @@ fn describe_purchase(new: &NewPurchase, is_guest: bool) -> String {
     let refunded = purchase.sums.first().map_or_else(String::new, |sum| format!(", refunded {}", money(sum.amount)));
     let channel = purchase.channel.as_ref().map_or_else(String::new, |channel| format!(", channel {channel}"));
     format!(
-        "purchase {} of {}{} at {}: {}{refunded}, {} lines{channel}, revision {}",
+        "purchase {} of {}{} at {}: {}{refunded}, {}{channel}, revision {}",
         purchase.key.external_id,
         if is_guest { "the guest " } else { "" },
         &*new.customer_external_id,
         purchase.key.at,
         money(purchase.total),
-        purchase.lines.len(),
+        counted(purchase.lines.len() as u64, "line"),
         new.revision
     )
 }

@@ -8,13 +8,41 @@ use super::cell;
 use super::order::{Cell, Decisions, Order, OrderKey, OrderLine, Seen, Total, When};
 use super::record::Parsed;
 use super::rows::Row;
-use super::table::{Header, Layout, text};
+use super::table::{Header, Layout, refuse_repeated, text};
 use crate::app::clock::Clock;
 use crate::engine::time::Instant;
 
 /// The cells of an order that each of its rows repeats. They are compared, not added up.
-const REPEATED: [&str; 6] =
-    ["order_date", "status", "order_total", "order_currency", "refunded_total", "billing_email"];
+const REPEATED: [&str; 11] = [
+    "order_id",
+    "order_number",
+    "order_date",
+    "status",
+    "order_total",
+    "order_currency",
+    "refunded_total",
+    "customer_id",
+    "customer_user",
+    "customer_email",
+    "billing_email",
+];
+/// The other columns that are used if they are there.
+const USED: [&str; 14] = [
+    "order_status",
+    "currency",
+    "paid_date",
+    "payment_method",
+    "refunds",
+    "refund_items",
+    "line_items",
+    "item_id",
+    "item_sku",
+    "item_name",
+    "item_quantity",
+    "item_total",
+    "item_total_tax",
+    "line_item_1",
+];
 /// The fields of an item of WebToffee, which writes them without escapes.
 const WEBTOFFEE_FIELDS: [&str; 11] =
     ["name", "product_id", "sku", "quantity", "total", "sub_total", "tax", "refunded", "meta", "tax_data", "item_id"];
@@ -32,6 +60,8 @@ pub(super) struct WooCommerce {
     email: Option<usize>,
     refunded: Option<usize>,
     refunds: Option<usize>,
+    /// The column of the refunds has escapes, as items in a cell have.
+    refunds_are_escaped: bool,
     payment_method: Option<usize>,
     items: Items,
     /// The columns that rows of one order repeat, with their names.
@@ -76,8 +106,7 @@ impl WooCommerce {
             })
         };
         let all: Vec<&str> = header.names().filter(|name| !name.is_empty()).collect();
-        let used = ["order_id", "order_number", "customer_id", "line_items", "item_total", "item_quantity"];
-        if let Some(twice) = header.twice(&REPEATED).or_else(|| header.twice(&used)) {
+        if let Some(twice) = header.twice(&REPEATED).or_else(|| header.twice(&USED)) {
             anyhow::bail!("the header names the column `{twice}` twice");
         }
         let (number, id) = (header.find("order_number"), header.find("order_id"));
@@ -128,6 +157,7 @@ impl WooCommerce {
             email,
             refunded: header.find("refunded_total"),
             refunds: header.find_one(&["refunds", "refund_items"]),
+            refunds_are_escaped: header.find("refunds").is_some(),
             payment_method: header.find("payment_method"),
             items,
             repeated: REPEATED.iter().filter_map(|name| Some((header.find(name)?, *name))).collect(),
@@ -174,12 +204,15 @@ impl WooCommerce {
             (Some(column), _) => text(row, Some(column)).map(Some),
             (None, Some(column)) => {
                 let cell = text(row, Some(column))?;
+                let refunds =
+                    if self.refunds_are_escaped { items_of_cell(&cell)? } else { refunds_of_webtoffee(&cell)? };
                 let mut sum = Decimal::ZERO;
-                for refund in items_of_cell(&cell)? {
+                for refund in refunds {
                     let amount = refund.iter().find(|(name, _)| name == "amount" || name == "total");
-                    let amount = amount.ok_or_else(|| "the refunds state no amount".to_owned())?;
+                    let amount = amount.ok_or_else(|| "a refund states no amount".to_owned())?;
                     let amount = self.decisions.cells.amount(&amount.1, currency)?;
-                    sum += cell::exact(amount.trim_start_matches('-'))?;
+                    let amount = cell::exact(amount.trim_start_matches('-'))?;
+                    sum = sum.checked_add(amount).ok_or_else(|| "the refunds are too large".to_owned())?;
                 }
                 Ok(Some(sum.to_string()))
             }
@@ -189,23 +222,22 @@ impl WooCommerce {
 
     fn order(&self, rows: &[Row]) -> Result<Order, String> {
         let Some(first) = rows.first() else { return Err("has no cells".to_owned()) };
+        refuse_repeated(rows)?;
         let cell = |column: usize| text(first, Some(column));
         let key = cell(self.key)?;
         for (column, name) in &self.repeated {
             let of_order = cell(*column)?;
             if let Some(row) = rows.iter().find(|row| row.raw(*column) != first.raw(*column)) {
                 return Err(format!(
-                    "{name} of {} is `{of_order}` here and `{}` on line {}: all rows of an order must repeat its cells",
-                    key.trim(),
+                    "{name} is `{of_order}` here and `{}` on line {}: all rows of an order must repeat its cells",
                     text(row, Some(*column))?,
                     row.number
                 ));
             }
         }
-        let customer = text(first, self.customer)?;
-        let has_account = !matches!(customer.trim(), "" | "0");
-        let customer =
-            if has_account { customer.trim().to_owned() } else { text(first, self.email)?.trim().to_lowercase() };
+        let account = account(&text(first, self.customer)?)?;
+        let has_account = account.is_some();
+        let customer = account.map_or_else(|| text(first, self.email).map(|email| email.trim().to_lowercase()), Ok)?;
         let currency = cell(self.currency)?;
         let created = Cell { column: "order_date".to_owned(), text: cell(self.date)? };
         let at = match (self.decisions.when, self.paid) {
@@ -215,7 +247,10 @@ impl WooCommerce {
         let lines = self.lines(rows, currency.trim());
         let total = match (self.decisions.total, &lines) {
             // What the items cost, with their taxes.
-            (Total::Goods, Some(Ok(lines))) => lines.iter().map(|line| line.amount).sum::<Decimal>().to_string(),
+            (Total::Goods, Some(Ok(lines))) => {
+                let sum = lines.iter().try_fold(Decimal::ZERO, |sum, line| sum.checked_add(line.amount));
+                sum.ok_or_else(|| "the items are too large".to_owned())?.to_string()
+            }
             _ => cell(self.total)?,
         };
         Ok(Order {
@@ -223,7 +258,7 @@ impl WooCommerce {
             other_id: text(first, self.other_key)?,
             is_guest: !has_account && !customer.is_empty(),
             customer,
-            status: cell(self.status)?,
+            status: Some(cell(self.status)?),
             is_test: text(first, self.payment_method)?.to_lowercase().contains("bogus"),
             is_cancelled: false,
             at,
@@ -242,10 +277,6 @@ impl WooCommerce {
 }
 
 impl Layout for WooCommerce {
-    fn has_several_rows(&self) -> bool {
-        matches!(self.items, Items::InRows(_))
-    }
-
     fn continues(&self, order: &[Row], row: &Row) -> bool {
         let Items::InRows(columns) = &self.items else { return false };
         let key = row.raw(self.key);
@@ -255,8 +286,21 @@ impl Layout for WooCommerce {
         !key.is_empty() && order.first().is_some_and(|first| first.raw(self.key) == key) && !is_copy()
     }
 
+    fn key(&self) -> Option<usize> {
+        matches!(self.items, Items::InRows(_)).then_some(self.key)
+    }
+
+    fn is_rest(&self, _: &Row) -> bool {
+        false
+    }
+
+    fn is_by_item(&self) -> bool {
+        matches!(self.items, Items::InRows(_))
+    }
+
     fn made_at(&self, row: &Row) -> Result<Instant, String> {
-        self.decisions.cells.instant(&text(row, Some(self.date))?)
+        let paid = self.paid.filter(|paid| self.decisions.when == When::Paid && !row.raw(*paid).is_empty());
+        self.decisions.cells.instant(&text(row, Some(paid.unwrap_or(self.date)))?)
     }
 
     fn newest(&self, row: &Row) -> Option<Instant> {
@@ -269,6 +313,21 @@ impl Layout for WooCommerce {
 
     fn parse(&self, rows: &[Row], seen: &mut Seen, clock: &Clock) -> Result<Parsed, String> {
         self.decisions.decide(self.order(rows)?, seen, clock)
+    }
+}
+
+/// Returns the id of a customer's account, or `None` for a guest, whose id is 0. Spreadsheets write `17.0`.
+fn account(id: &str) -> Result<Option<String>, String> {
+    let wrong = || "customer_id: must be a whole number, 0 for a guest".to_owned();
+    let id = id.trim();
+    if id.is_empty() {
+        return Ok(None);
+    }
+    let id = Decimal::from_str_exact(id).map_err(|_| wrong())?.normalize();
+    match id {
+        id if id.is_zero() => Ok(None),
+        id if id.scale() == 0 && id.is_sign_positive() => Ok(Some(id.to_string())),
+        _ => Err(wrong()),
     }
 }
 
@@ -349,6 +408,21 @@ fn unescaped(text: &str) -> String {
         }
     }
     plain
+}
+
+/// Reads the refunds of a cell of WebToffee: `amount:…|reason:…|date:…;amount:…`. Nothing is escaped, so a refund begins only at the
+/// start and at `;amount:`.
+fn refunds_of_webtoffee(cell: &str) -> Result<Vec<Item>, String> {
+    let cell = cell.trim();
+    if cell.is_empty() {
+        return Ok(Vec::new());
+    }
+    let rest = cell.strip_prefix("amount:").ok_or_else(|| "a refund must begin with `amount:`".to_owned())?;
+    let refund = |refund: &str| {
+        let amount = refund.split('|').next().unwrap_or_default();
+        vec![("amount".to_owned(), amount.trim().to_owned())]
+    };
+    Ok(rest.split(";amount:").map(refund).collect())
 }
 
 /// Reads the item of a cell of WebToffee: `name:…|product_id:…|sku:…`. Nothing is escaped, so a name may contain any mark: a field

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -61,19 +62,22 @@ pub(super) async fn run(args: Args, config: &Config) -> anyhow::Result<ExitCode>
     let source = Source::open(&args.file, settings, Clock::System.now())?;
     let campaigns = args.campaigns.as_deref().map(campaigns::read).transpose()?;
     let reading = reading(&source);
-    let mode = Mode { strict: args.strict, is_export: source.kind().is_export() };
+    let has_as_of = source.decisions().as_of.is_some();
+    let mode = Mode { strict: args.strict, is_export: source.kind().is_export(), has_as_of };
     let rejects = match (&args.rejects, source.lines()) {
         (Some(path), Some(lines)) => Some(Rejects::create(path, lines)?),
         _ => None,
     };
     let mut terminal = Terminal { bar: progress_bar(source.length()), faulty: 0, rejects, failed: None };
-    let (end, report) = if args.dry_run {
+    if args.dry_run {
         let (lines, reading_ended) = source.read_ahead(Clock::System);
         let (end, report) = rehearse(lines, mode, interrupted()?, |event| terminal.show(&event)).await;
-        terminal.close()?;
+        let closed = terminal.close();
         quiet(summary::print_rehearsed(&report, &reading).map_err(Into::into))?;
+        closed?;
         read_to_end(&end, reading_ended).await?;
-        (end, report)
+        let understood = report.tally.purchases + report.tally.refunds + report.tally.adjustments;
+        exit_code(end, &report, understood)
     } else {
         let app = start_app(config).await?;
         let started = app.clock.now();
@@ -81,19 +85,23 @@ pub(super) async fn run(args: Args, config: &Config) -> anyhow::Result<ExitCode>
         runner::finish(&app).await?;
         let (lines, reading_ended) = source.read_ahead(app.clock.clone());
         let (end, report) = ingest(&app, lines, mode, interrupted()?, |event| terminal.show(&event)).await;
-        terminal.close()?;
+        let closed = terminal.close();
         let seconds = app.clock.now().minus(started.0).0 as f64 / 1e6;
         quiet(summary::print(&app, &report, &reading, seconds, &end).await)?;
+        closed?;
         app.stop().await?;
         read_to_end(&end, reading_ended).await?;
-        (end, report)
-    };
-    exit_code(end, &report)
+        let settled = report.counts.recorded + report.counts.replayed;
+        exit_code(end, &report, settled)
+    }
 }
 
 /// Returns the error that ended the reading of a file. If the import was stopped, reading may still go on.
 async fn read_to_end(end: &End, reading: tokio::sync::oneshot::Receiver<anyhow::Result<()>>) -> anyhow::Result<()> {
-    if matches!(end, End::Whole) { reading.await? } else { Ok(()) }
+    if !matches!(end, End::Whole) {
+        return Ok(());
+    }
+    reading.await.context("the file could not be read to its end")?
 }
 
 /// Whoever reads the output may stop reading, as `head` does.
@@ -109,10 +117,10 @@ fn quiet(printed: anyhow::Result<()>) -> anyhow::Result<()> {
 
 /// Returns 0 if everything was recorded or left out by a rule, 2 if some lines were faulty, and 1 if nothing was usable or the import
 /// was interrupted.
-fn exit_code(end: End, report: &Report) -> anyhow::Result<ExitCode> {
-    let tally = &report.tally;
+/// `good` is the number of facts that were recorded, or would be.
+fn exit_code(end: End, report: &Report, good: u64) -> anyhow::Result<ExitCode> {
     let counts = &report.counts;
-    let is_usable = tally.purchases + tally.refunds + tally.adjustments + counts.left_out > 0;
+    let is_usable = good + counts.left_out > 0;
     Ok(match end {
         End::Failed(error) => return Err(error.into()),
         End::Stopped => ExitCode::FAILURE,
@@ -186,7 +194,8 @@ impl Terminal {
         if let Some(error) = self.failed.take() {
             return Err(error.context("the file of rejected lines cannot be written"));
         }
-        self.rejects.take().map_or(Ok(()), Rejects::close)
+        let closed = self.rejects.take().map_or(Ok(()), Rejects::close);
+        closed.context("the file of rejected lines cannot be written")
     }
 }
 
@@ -205,13 +214,16 @@ pub(super) fn progress_bar(bytes: Option<u64>) -> ProgressBar {
     bar
 }
 
-/// Returns a token that is cancelled by Ctrl-C.
+/// Returns a token that is cancelled by Ctrl-C or SIGTERM.
 fn interrupted() -> std::io::Result<CancellationToken> {
     let interrupted = CancellationToken::new();
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let token = interrupted.clone();
     tokio::spawn(async move {
-        interrupt.recv().await;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
         token.cancel();
     });
     Ok(interrupted)

@@ -6,7 +6,7 @@ use std::io::{Write, stdout};
 use crate::app::App;
 use crate::app::stats;
 use crate::cli::printable::Printable;
-use crate::ingest::tally::{Group, Groups, Tally};
+use crate::ingest::tally::{Group, Groups, Tally, counted};
 use crate::ingest::{Counts, End, Report};
 
 /// How the file was read.
@@ -62,34 +62,41 @@ fn print_understood(out: &mut impl Write, report: &Report, reading: &Reading) ->
         writeln!(out, "{revision}")?;
     }
     let (customers, is_least) = tally.customers();
-    let counted = [
-        (tally.purchases, "purchases"),
-        (tally.guests, "guest orders"),
-        (tally.refunds, "refunds"),
-        (tally.adjustments, "adjustments"),
-        (report.counts.superseded, "superseded by what is recorded"),
+    let facts = [
+        (tally.purchases, "purchase"),
+        (tally.guests, "guest order"),
+        (tally.refunds, "refund"),
+        (tally.adjustments, "adjustment"),
     ];
-    let counted: Vec<String> =
-        counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
-    match counted.as_slice() {
+    let mut told: Vec<String> =
+        facts.iter().filter(|(count, _)| *count > 0).map(|(count, noun)| counted(*count, noun)).collect();
+    if report.counts.superseded > 0 {
+        told.push(format!("{} superseded by what is recorded", report.counts.superseded));
+    }
+    match told.as_slice() {
         [] => writeln!(out, "0 orders")?,
-        counted => {
+        told => {
             let least = if is_least { "at least " } else { "" };
-            writeln!(out, "{}; {least}{customers} customers", counted.join(", "))?;
+            writeln!(out, "{}; {least}{}", told.join(", "), counted(customers as u64, "customer"))?;
         }
     }
     for (currency, totals) in &tally.totals {
         let (total, refunded) = (currency.format(totals.total), currency.format(totals.refunded));
-        writeln!(out, "{currency}: {} purchases, total {total}, refunded {refunded}", totals.purchases)?;
+        writeln!(out, "{currency}: {}, total {total}, refunded {refunded}", counted(totals.purchases, "purchase"))?;
     }
     print_groups(out, "recorded with a total of 0", "", &tally.void)?;
     print_groups(out, "left out", "", &tally.left_out)?;
-    print_groups(out, "faulty", "lines ", &tally.faults)
+    print_groups(out, "faulty", "line", &tally.faults)
 }
 
 fn print_groups(out: &mut impl Write, what: &str, unit: &str, groups: &Groups) -> std::io::Result<()> {
     for (text, Group { count, named }) in groups.by_count() {
         let more = if *count > named.len() as u64 { ", …" } else { "" };
+        let unit = match (unit, *count) {
+            ("", _) => String::new(),
+            (unit, 1) => format!("{unit} "),
+            (unit, _) => format!("{unit}s "),
+        };
         let named = named.join(", ");
         writeln!(out, "{what}: {count} × {} ({unit}{}{more})", Printable(text), Printable(&named))?;
     }

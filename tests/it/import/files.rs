@@ -76,7 +76,7 @@ async fn the_wrong_kind_of_file_is_refused_with_one_sentence() {
             vec!["--format", "woocommerce"],
             "is that of Shopify's orders export, not of an orders export of WooCommerce: give --format shopify",
         ),
-        (vec!["--format", "ndjson"], "expected value"),
+        (vec!["--format", "ndjson"], "the file is Shopify's orders export: leave out --format ndjson"),
         (vec!["--map", "missing.toml"], "the map missing.toml cannot be read"),
     ] {
         let ran = run(import(&url, &shopify).args(options).arg("--dry-run"));
@@ -140,6 +140,8 @@ async fn rejected_rows_keep_their_form_and_can_be_imported() {
         a,c,2026-02-01T00:00:00Z,three,EUR,\"total: must be a decimal such as 19.99\"\n\
         \"d, \"\"x\"\"\",c,2026-02-01T00:00:00Z,,EUR,\"total: must be a decimal such as 19.99\"\n";
     assert_eq!(rejected, expected);
+    let ran = run(import(&url, &rejects).arg("--rejects").arg(&rejects));
+    assert!(ran.code == Some(1) && ran.stderr.contains("is the file that is imported"), "{ran:?}");
     let mended = rejected.replace("three", "3.00").replace("Z,,EUR", "Z,4.00,EUR");
     let ran = run(&mut import(&url, files.put("mended.csv", mended)));
     assert!(ran.code == Some(0) && ran.stdout.starts_with("2 recorded"), "{ran:?}");
@@ -275,7 +277,7 @@ async fn a_map_names_columns_and_refunds() {
     );
     let file = files.put("refunds.csv", "No,Who,When,Sum,Back,Back at,Back no\n3,d,2026-02-01T00:00:00Z,10.00,4.00,2026-02-05T00:00:00Z,r3\n4,d,2026-02-05T12:00:00Z,5.00,0,,\n5,d,2026-02-09T12:00:00Z,6.00,,,\n");
     let ran = with_map(&map(&refunds), &file);
-    assert!(ran.code == Some(0) && ran.stdout.contains("3 purchases, 1 refunds; 1 customers"), "{ran:?}");
+    assert!(ran.code == Some(0) && ran.stdout.contains("3 purchases, 1 refund; 1 customer"), "{ran:?}");
     // 10 − 4, 5 and 6.
     assert_eq!(versions(&url).await[1].2, 17);
     let statuses = format!(
@@ -288,7 +290,7 @@ async fn a_map_names_columns_and_refunds() {
         ("[columns]\n", "no column is mapped to `externalId`"),
         (&columns.replace("currency = \"EUR\"\n", ""), "no column is mapped to `currency`"),
         (&format!("colour = 1\n{columns}"), "unknown field `colour`"),
-        (&columns.replace("total", "price"), "unknown variant `price`"),
+        (&columns.replace("total", "price"), "there is no field `price`"),
         (
             &format!("negative_rows = \"refunds\"\n{columns}"),
             "needs `refund.purchaseExternalId` or `refund.externalId`",
@@ -351,7 +353,7 @@ async fn a_large_file_takes_no_memory() {
         let ran = ended(child.wait_with_output().unwrap());
         let peak = watched.join().unwrap();
         assert_eq!(ran.code, Some(2), "{name}: {ran:?}");
-        assert!(ran.stdout.contains("1 purchases; 1 customers"), "{name}: {ran:?}");
+        assert!(ran.stdout.contains("1 purchase; 1 customer"), "{name}: {ran:?}");
         if name == "small.csv" {
             assert!(peak > 5, "{peak}");
             least = peak;
@@ -369,9 +371,10 @@ fn spans(file: &std::path::Path) -> Option<Vec<(u64, u64)>> {
     while let Some(line) = lines.blocking_recv() {
         spans.push((line.span.start, line.span.bytes));
     }
-    reading.blocking_recv().unwrap().unwrap();
+    // A file may also be refused while it is read. A panic of the thread leaves no result.
+    let result = reading.blocking_recv().unwrap();
     spans.sort_unstable();
-    Some(spans)
+    result.is_ok().then_some(spans)
 }
 
 proptest! {
@@ -382,9 +385,12 @@ proptest! {
     fn no_row_is_lost_without_being_told(
         pieces in prop::collection::vec(
             prop_oneof![
-                Just("\"".to_owned()), Just(",".to_owned()), Just("\n".to_owned()), Just("\r\n".to_owned()), Just("\"\"".to_owned()),
-                Just("#1".to_owned()), Just("paid".to_owned()), Just("p,c,2026-02-01T00:00:00Z,1,EUR\n".to_owned()),
-                "[a-z€\\x00-\\x7f]{0,6}".prop_map(|text| text),
+                proptest::sample::select(vec![
+                    "\"", ",", "\n", "\r\n", "\"\"", "#1", "paid", "\n#1,a@b.c,paid,1,EUR,2026-02-01 10:00:00 +0000,1,1\n", "#1,,,,,,2,3",
+                    "p,c,2026-02-01T00:00:00Z,1,EUR\n",
+                ])
+                .prop_map(|text| text.as_bytes().to_vec()),
+                prop::collection::vec(any::<u8>(), 0..6),
             ],
             0..60,
         ),
@@ -396,7 +402,7 @@ proptest! {
         } else {
             HEADER
         };
-        let text = format!("{header}{}", pieces.concat());
+        let text = [header.as_bytes(), &pieces.concat()].concat();
         let file = files.put("random.csv", &text);
         // A file may be refused as a whole, for example because of a NUL.
         if let Some(spans) = spans(&file) {
@@ -406,9 +412,9 @@ proptest! {
                 let (start, bytes) = (usize::try_from(start).unwrap(), usize::try_from(bytes).unwrap());
                 covered[start..start + bytes].fill(true);
             }
-            let lost: String = text.bytes().zip(covered).filter(|(_, covered)| !covered).map(|(byte, _)| char::from(byte)).collect();
-            let is_header_again = lost.replace(header.trim_end(), "").trim().is_empty();
-            prop_assert!(lost.trim_matches([' ', '\n', '\r', '\t', '\x0c']).is_empty() || is_header_again, "{lost:?} of {text:?}");
+            let lost: Vec<u8> = text.iter().zip(covered).filter(|(_, covered)| !covered).map(|(byte, _)| *byte).collect();
+            let is_blank = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b',' | b'"');
+            prop_assert!(lost.iter().all(is_blank), "{:?} of {:?}", String::from_utf8_lossy(&lost), String::from_utf8_lossy(&text));
         }
     }
 }

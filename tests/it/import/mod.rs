@@ -2,6 +2,7 @@
 
 mod exports;
 mod files;
+mod hostile;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -226,7 +227,7 @@ fn damaged() -> (Vec<u8>, Vec<(usize, &'static str)>) {
     );
     bad(&mut text, change("purchasedAt", json!("yesterday")), "purchasedAt: ");
     let two = json!([{"sku": "a", "amount": "1.00"}, {"sku": "a", "amount": "-1.00"}]);
-    bad(&mut text, change("lines", two), "lines.1.amount: must not be negative");
+    bad(&mut text, change("lines", two), "lines[1].amount: must not be negative");
     // The id of the first line with another total.
     let conflict = purchase_line("c", "p0", 0).replace("3.00", "4.00");
     bad(&mut text, conflict.into_bytes(), "total: was recorded as 3 under this id, but 4 was sent");
@@ -265,8 +266,7 @@ async fn wrong_lines_are_told_and_nothing_else_is_lost() {
             let at = at.unwrap_or_else(|| panic!("line {number} is not reported: {}", ran.stderr));
             let told = String::from_utf8_lossy(rejected[at]);
             assert!(told.contains(reason), "{told}: {reason}");
-            let line = text[number - 1];
-            assert_eq!(rejected[at + 1], &line[..line.len().min(1_048_577)]);
+            assert!(rejected[at + 1] == text[number - 1], "line {number}");
         }
         // There is one good line before, one after each wrong line, and one at the end.
         let good = wrong.len() + 2;
@@ -627,7 +627,7 @@ async fn interrupted_and_run_again_it_ends_where_it_would_have() {
         while purchase::Entity::find().count(watched.read()).await.unwrap() == 0 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        signal(&child, "INT");
+        signal(&child, if engine == Engine::Sqlite { "INT" } else { "TERM" });
         let ran = ended(child.wait_with_output().unwrap());
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(1), ""), "{engine:?}: {ran:?}");
         assert!(ran.stdout.contains("stopped: run the same command again to continue"), "{}", ran.stdout);

@@ -40,6 +40,8 @@ pub(crate) fn command(database_url: &str) -> Command {
         .env("WINDFALL__HTTP__LISTEN", "127.0.0.1:0")
         .env("WINDFALL__HTTP__HEAD_TIMEOUT_MS", HEAD_TIMEOUT_MS)
         .env("WINDFALL__LOG__FILTER", "warn")
+        // Errors are compared as users see them.
+        .env("RUST_BACKTRACE", "0")
         .current_dir(std::env::temp_dir())
         .stdin(Stdio::null());
     command
