@@ -10,6 +10,7 @@ pub mod audit;
 pub mod award;
 pub mod campaign;
 pub mod clock;
+pub mod connections;
 pub mod customer;
 pub mod database;
 pub mod error;

@@ -85,6 +85,7 @@ pub struct Rate {
 pub struct Database {
     /// A secret, because the URL may contain a password.
     pub url: Secret,
+    pub pooler: bool,
     pub migrate: bool,
     pub connections: u32,
     pub statement_timeout: Duration,
@@ -342,6 +343,7 @@ impl Database {
         let millis = |key, least, most| Ok(Duration::from_millis(source.number(key, least, most)?));
         Ok(Self {
             url: Secret(url),
+            pooler: source.boolean("database.pooler")?,
             migrate: source.boolean("database.migrate")?,
             connections: source.number("database.connections", 2, 200)?,
             statement_timeout: millis("database.statement_timeout_ms", 100, 3_600_000)?,

@@ -63,6 +63,7 @@ fn every_key_can_come_from_the_environment() {
         "http.trusted_proxies" => "10.0.0.0/8, ::1",
         "database.url" => "postgres://user:hidden@db.example/shop",
         "database.migrate" => "false",
+        "database.pooler" => "true",
         "database.connections" => "200",
         "http.allowed_origins" => "https://shop.example, http://localhost:3000",
         "http.introspection" | "http.graphiql" => "true",
@@ -111,7 +112,7 @@ fn every_key_can_come_from_the_environment() {
     assert_eq!((config.limits.concurrent_requests, config.limits.streams), (2048, 2048));
     assert_eq!((config.limits.document_tokens, config.limits.document_aliases), (2048, 60));
     assert_eq!((config.limits.document_directives, config.limits.document_depth), (40, 20));
-    assert!(!config.database.migrate);
+    assert!(!config.database.migrate && config.database.pooler);
     assert_eq!(config.database.connections, 200);
     assert_eq!(config.database.statement_timeout, Duration::from_millis(2048));
     assert_eq!(config.database.idle_transaction_timeout, Duration::from_millis(2048));
@@ -178,6 +179,7 @@ fn wrong_values_are_refused_by_name_without_the_value() {
         ("CACHE__MAX_STALENESS", "61", "seconds from 0 to 60"),
         ("CACHE__MAX_STALENESS", "NaN", "seconds from 0 to 60"),
         ("CACHE__L1_BYTES", "1000", "from 1048576"),
+        ("DATABASE__POOLER", "maybe", "true or false"),
         ("REDIS__URL", "http://hidden@host", "redis://HOST:PORT"),
         ("AUTH__LEEWAY_SECONDS", "3600", "from 0 to 120"),
         ("LOG__FILTER", "hidden=[", "a level"),

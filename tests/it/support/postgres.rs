@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use sea_orm::{ConnectionTrait as _, Database, DatabaseBackend, Statement};
 
-const USER: &str = "windfall";
+pub(crate) const USER: &str = "windfall";
 
 /// The script of the keeper. `$1` is the directory of the cluster. Each line of the input is the process id of the
 /// server, or empty while there is none.
@@ -254,7 +254,7 @@ impl Cluster {
         let binaries = find_binaries();
         let directory = tempfile::tempdir().expect("a temporary directory").keep();
         let is_root = fs::metadata(&directory).expect("a directory of this test").uid() == 0;
-        let owner = is_root.then(|| (id("-u"), id("-g")));
+        let owner = is_root.then(owner);
         if let Some((user, group)) = owner {
             chown(&directory, Some(user), Some(group)).expect("root can change the owner");
         }
@@ -351,6 +351,11 @@ fn find_binaries() -> PathBuf {
         // If `postgres` is a link, the other programs are where it leads.
         .and_then(|directory| Some(directory.join("postgres").canonicalize().ok()?.parent()?.to_owned()))
         .expect("these tests need PostgreSQL; scripts/test installs it")
+}
+
+/// The user and group that servers run as which refuse to run as root.
+pub(crate) fn owner() -> (u32, u32) {
+    (id("-u"), id("-g"))
 }
 
 /// The id of the user (`-u`) or group (`-g`) of `postgres`.

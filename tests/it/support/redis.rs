@@ -297,7 +297,7 @@ fn is_stopped(pid: u32) -> bool {
 
 /// A port that no other server of this process has had, because a killed server may come back. The first port is
 /// random, so that another test process begins elsewhere.
-fn next_port() -> u16 {
+pub(crate) fn next_port() -> u16 {
     static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random()));
     15_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 15_000
 }
