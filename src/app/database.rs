@@ -22,6 +22,7 @@ use tokio::time::{Instant as Monotonic, sleep, timeout};
 
 use super::connections::{Begins, Connections};
 use super::failure::{code, is_conflict, is_lock_timeout};
+use super::login;
 use super::node::FORMAT;
 use super::write_ahead_log::{MAX_PAGES, WriteAheadLog};
 use super::writes::Writes;
@@ -118,6 +119,10 @@ impl Database {
         let (writes, begins) = (Writes::default(), Begins::default());
         if !url.starts_with("sqlite:") {
             let mut pool = sea_orm::Database::connect(postgres_options(options, &writes, &begins)).await?;
+            if let Some(login) = options.login.clone() {
+                let (pool, session) = (pool.get_postgres_connection_pool().clone(), session_options(options));
+                tokio::spawn(login::follow(pool, login, session));
+            }
             let is_isolated = options.pooler || takes_session_settings(&pool).await?;
             let statements = count_statements([&mut pool]);
             let connections = Connections::new(pool, begins, options.pooler.then(|| pooled_transaction(options)));
@@ -424,14 +429,17 @@ fn postgres_options(options: &config::Database, writes: &Writes, begins: &Begins
     let (writes, begins) = (writes.clone(), begins.clone());
     // Behind a pooler, PostgreSQL would warn about a ROLLBACK outside a transaction.
     let rollback = if options.pooler { "BEGIN; ROLLBACK" } else { "ROLLBACK" };
-    let session = session_options(options);
+    let (password, session) = (options.password.clone(), session_options(options));
     let mut connect = ConnectOptions::new(options.url.expose());
     connect
         .max_connections(options.connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .sqlx_logging(false)
         .record_stmt_in_spans(false)
-        .map_sqlx_postgres_opts(session)
+        .map_sqlx_postgres_opts(move |options| match &password {
+            Some(password) => session(options.password(password.expose())),
+            None => session(options),
+        })
         .map_sqlx_postgres_pool_opts(move |options| {
             let (writes, begins) = (writes.clone(), begins.clone());
             let options = options.test_before_acquire(false).before_acquire(move |connection, met| {

@@ -17,6 +17,7 @@ pub mod error;
 pub mod failure;
 pub mod jobs;
 pub mod ledger;
+mod login;
 pub mod model;
 pub mod node;
 pub mod opaque;

@@ -33,7 +33,7 @@
 //! - [`failover`]: a PostgreSQL standby takes over under load.
 //! - [`disk`]: full and failing disks, and databases that are read-only.
 //! - [`clocks`]: clocks that are wrong.
-//! - [`parts`]: the parts around a server as production has them.
+//! - [`parts`]: the parts around a server as production has them: TLS, poolers, and secrets that change.
 //!
 //! Upgrades:
 //! - [`migration`]: the schema migrates up and down, while others read and write.

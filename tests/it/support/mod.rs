@@ -2,6 +2,7 @@
 
 pub(crate) mod alloc;
 pub(crate) mod app;
+pub(crate) mod certificates;
 pub(crate) mod daemon;
 pub(crate) mod events;
 pub(crate) mod faketime;

@@ -13,7 +13,7 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -66,6 +66,19 @@ impl Postgres {
         let cluster = Cluster::create();
         cluster.init();
         Self::run(cluster, durability)
+    }
+
+    /// Starts a server whose data directory was changed by `prepare`.
+    pub(crate) fn start_prepared(prepare: impl FnOnce(&Path)) -> Self {
+        let cluster = Cluster::create();
+        cluster.init();
+        prepare(&cluster.data());
+        if let Some((user, group)) = cluster.owner {
+            for file in fs::read_dir(cluster.data()).expect("the directory of the data").flatten() {
+                chown(file.path(), Some(user), Some(group)).expect("root can change the owner");
+            }
+        }
+        Self::run(cluster, Durability::Relaxed)
     }
 
     /// Starts a standby that streams from the server at this address. Commits of that server do not wait for the
@@ -190,7 +203,7 @@ impl Postgres {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    fn url(&self, database: &str) -> String {
+    pub(crate) fn url(&self, database: &str) -> String {
         format!("postgres://{USER}@127.0.0.1:{}/{database}", self.port)
     }
 
