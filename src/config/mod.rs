@@ -22,6 +22,8 @@ pub use cidr::Cidr;
 pub use secret::{Secret, SecretFile};
 use source::Source;
 
+use crate::redis_servers::{self, RedisServers, Tls};
+
 /// The file that is read if `--config` is not given. It may be missing.
 const FILE: &str = "windfall.toml";
 
@@ -137,11 +139,11 @@ pub struct Cache {
     pub max_staleness: Duration,
 }
 
-/// The section `redis`: the optional server that all nodes on one database share.
+/// The section `redis`: the optional server or cluster that all nodes on one database share.
 #[derive(Clone, Debug)]
 pub struct Redis {
-    /// A secret, because the URL may contain a password.
-    pub url: Option<Secret>,
+    /// The keys `url`, `ca_file`, `client_cert_file` and `client_key_file`.
+    pub servers: Option<RedisServers>,
     pub timeout: Duration,
 }
 
@@ -409,12 +411,28 @@ fn has_password(url: &str) -> bool {
 impl Redis {
     fn read(source: &Source) -> Result<Self, ConfigError> {
         const URL: &str = "redis.url";
+        const CA_FILE: &str = "redis.ca_file";
+        const CERT_FILE: &str = "redis.client_cert_file";
+        const KEY_FILE: &str = "redis.client_key_file";
         let (url, _) = source.text_or_file(URL, "redis.url_file")?;
-        if url.as_ref().is_some_and(|url| redis::Client::open(url.as_str()).is_err()) {
-            return Err(invalid(URL, "redis://HOST:PORT, redis://USER:PASSWORD@HOST:PORT/DATABASE, or empty"));
-        }
-        let timeout = Duration::from_millis(source.number("redis.timeout_ms", 1, 10_000)?);
-        Ok(Self { url: url.map(Secret::from), timeout })
+        let pem = |key: &'static str| {
+            let path = source.optional_text(key)?;
+            path.map(|path| SecretFile { key, path: path.into() }.read_bytes()).transpose()
+        };
+        let (ca, cert, key) = (pem(CA_FILE)?, pem(CERT_FILE)?, pem(KEY_FILE)?);
+        let client = match (cert, key) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            _ => return Err(invalid(KEY_FILE, "set if `redis.client_cert_file` is set, and empty otherwise")),
+        };
+        let tls = Tls { ca, client };
+        let servers = url.map(|url| RedisServers::new(&url, tls)).transpose().map_err(|error| match error {
+            redis_servers::Invalid::Url => invalid(URL, redis_servers::URLS),
+            redis_servers::Invalid::Certificates => {
+                invalid(CA_FILE, "a file of certificates in PEM, as must be the other two")
+            }
+        })?;
+        Ok(Self { servers, timeout: Duration::from_millis(source.number("redis.timeout_ms", 1, 10_000)?) })
     }
 }
 

@@ -125,7 +125,7 @@ fn every_key_can_come_from_the_environment() {
     assert_eq!(config.writer.fold_purchases, 501);
     assert!(config.writer.sets_writers);
     assert_eq!((config.cache.l1_bytes, config.cache.max_staleness), (1_048_578, Duration::from_millis(250)));
-    assert_eq!(config.redis.url.unwrap().expose(), "redis://user:hidden@cache.example:6380/3");
+    assert!(config.redis.servers.is_some());
     assert_eq!(config.redis.timeout, Duration::from_millis(2048));
     assert_eq!(config.log.otlp_endpoint.as_deref(), Some("http://collector.example:4318/v1/traces"));
     // A text of digits keeps its leading zeros.
@@ -184,7 +184,8 @@ fn wrong_values_are_refused_by_name_without_the_value() {
         ("CACHE__MAX_STALENESS", "NaN", "seconds from 0 to 60"),
         ("CACHE__L1_BYTES", "1000", "from 1048576"),
         ("DATABASE__POOLER", "maybe", "true or false"),
-        ("REDIS__URL", "http://hidden@host", "redis://HOST:PORT"),
+        ("REDIS__URL", "http://hidden@host", "redis://USER:PASSWORD@HOST:PORT"),
+        ("REDIS__URL", "redis-sentinel://hidden@host", "?master=NAME"),
         ("AUTH__HS256_SECRET_PREVIOUS", "hidden", "`auth.hs256_secret`, which must be set"),
         ("AUTH__LEEWAY_SECONDS", "3600", "from 0 to 120"),
         ("LOG__FILTER", "hidden=[", "a level"),
@@ -254,7 +255,7 @@ fn secrets_can_be_files() {
         let config = load("", &environment).unwrap();
         assert_eq!(config.database.url.expose(), IN_FILES[0].1);
         assert!(matches!(config.database.login, Some(Login::Url(_))));
-        assert_eq!(config.redis.url.unwrap().expose(), IN_FILES[1].1);
+        assert!(config.redis.servers.is_some());
         assert_eq!(config.auth.hs256_secret.unwrap().expose(), IN_FILES[2].1);
         assert_eq!(config.auth.hs256_secret_previous.unwrap().expose(), IN_FILES[3].1);
         assert_eq!(config.auth.public_keys, Some(PublicKeys::JwksUrl(IN_FILES[4].1.to_owned())));
@@ -322,6 +323,22 @@ fn the_previous_secret_is_another_one() {
     let current = ("WINDFALL__AUTH__HS256_SECRET", "hidden-hidden-hidden-hidden-hidden");
     let message = refusal("", &[current, ("WINDFALL__AUTH__HS256_SECRET_PREVIOUS", current.1)]);
     assert!(message.contains("`auth.hs256_secret_previous`") && !message.contains("hidden"), "{message}");
+}
+
+#[test]
+fn keys_and_certificates_of_redis_are_checked() {
+    let file = file(b"hidden");
+    let path = file.path().to_str().unwrap();
+    let url = ("WINDFALL__REDIS__URL", "rediss://cache.example");
+    for (variables, part) in [
+        (&[("WINDFALL__REDIS__CLIENT_CERT_FILE", path)][..], "`redis.client_key_file`"),
+        (&[("WINDFALL__REDIS__CLIENT_KEY_FILE", path)], "`redis.client_key_file`"),
+        (&[("WINDFALL__REDIS__CA_FILE", "/no/hidden/file")], "`redis.ca_file`"),
+        (&[("WINDFALL__REDIS__CA_FILE", path)], "`redis.ca_file`"),
+    ] {
+        let message = refusal("", &[&[url], variables].concat());
+        assert!(message.contains(part) && !message.contains("hidden"), "{message}");
+    }
 }
 
 #[test]
