@@ -7,7 +7,8 @@
 //! 5. [`graphql`] defines the API that clients see, with one file per noun.
 //! 6. [`http`] contains the router, the authentication and the GraphQL endpoint.
 //! 7. [`ingest`] records facts that come in files.
-//! 8. [`config`], [`cli`] and [`metrics`] contain the configuration, the subcommands and the names of the metrics.
+//! 8. [`redis_servers`] finds Redis for [`cache`] and [`live`].
+//! 9. [`config`], [`cli`] and [`metrics`] contain the configuration, the subcommands and the names of the metrics.
 
 pub mod app;
 pub mod cache;
@@ -20,3 +21,4 @@ pub mod http;
 pub mod ingest;
 pub mod live;
 pub mod metrics;
+pub mod redis_servers;

@@ -10,18 +10,19 @@ use std::time::Duration;
 
 use entity::installation;
 use migration::{MigrationTrait, Migrator, MigratorTrait};
-use parking_lot::Mutex;
-use sea_orm::sqlx::postgres::PgPoolOptions;
+use sea_orm::sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sea_orm::sqlx::sqlite::{SqliteJournalMode, SqliteSynchronous};
 use sea_orm::sqlx::{Connection as _, Executor as _};
 use sea_orm::{
     AccessMode, ConnectOptions, ConnectionTrait, DatabaseBackend, DatabaseConnection, DatabaseTransaction, DbErr,
     EntityTrait, IsolationLevel, RuntimeErr, SqliteTransactionMode, SqlxPostgresConnector, Statement,
-    TransactionOptions, TransactionTrait,
+    TransactionOptions,
 };
 use tokio::time::{Instant as Monotonic, sleep, timeout};
 
+use super::connections::{Begins, Connections};
 use super::failure::{code, is_conflict, is_lock_timeout};
+use super::login;
 use super::node::FORMAT;
 use super::write_ahead_log::{MAX_PAGES, WriteAheadLog};
 use super::writes::Writes;
@@ -49,13 +50,13 @@ pub const CAMPAIGNS_LOCK: i64 = 0x57_46_43_41;
 const MIGRATE_LOCK: i64 = 0x57_46_4d_49;
 /// Advisory lock (PostgreSQL). A program holds it while it applies a migration that runs online.
 const ONLINE_LOCK: i64 = 0x57_46_4f_4e;
+const ONLINE_IS_DIRECT: &str = "a pending migration runs online, and so needs a connection that is not pooled: run \
+    `windfall migrate` with the URL of PostgreSQL itself and `database.pooler` (WINDFALL__DATABASE__POOLER) = false";
 /// The pause between two attempts to take [`ONLINE_LOCK`].
 const ONLINE_LOCK_PAUSE: Duration = Duration::from_millis(100);
 
 /// After how long without use a connection is tested before its next use. A server that was restarted has closed it.
 const UNTESTED_IDLE: Duration = Duration::from_secs(1);
-/// How long after a cancelled `BEGIN` each connection that is released is rolled back. Its release may take as long as a statement.
-const CANCELLED_FRESH: Duration = Duration::from_secs(120);
 /// Returning a connection to the pool may take this much longer than a statement. Then the connection is closed, because a server
 /// that is gone never responds.
 const RELEASE_MARGIN: Duration = Duration::from_secs(5);
@@ -98,15 +99,16 @@ const MIGRATE_PATIENCE: Duration = Duration::from_secs(3_600);
 /// The connections to the database.
 #[derive(Clone, Debug)]
 pub struct Database {
-    write: DatabaseConnection,
-    read: DatabaseConnection,
+    write: Connections,
+    read: Connections,
     statements: Arc<AtomicU64>,
     /// `None` on PostgreSQL.
     log: Option<WriteAheadLog>,
     writes: Writes,
-    begins: Begins,
     /// Each transaction is READ COMMITTED by itself, or needs no isolation level (SQLite).
     is_isolated: bool,
+    /// Sessions are those of a pooler, so they keep no locks and no settings (PostgreSQL).
+    is_pooled: bool,
     max_connections: u32,
 }
 
@@ -117,16 +119,21 @@ impl Database {
         let (writes, begins) = (Writes::default(), Begins::default());
         if !url.starts_with("sqlite:") {
             let mut pool = sea_orm::Database::connect(postgres_options(options, &writes, &begins)).await?;
-            let is_isolated = takes_session_settings(&pool).await?;
+            if let Some(login) = options.login.clone() {
+                let (pool, session) = (pool.get_postgres_connection_pool().clone(), session_options(options));
+                tokio::spawn(login::follow(pool, login, session));
+            }
+            let is_isolated = options.pooler || takes_session_settings(&pool).await?;
             let statements = count_statements([&mut pool]);
+            let connections = Connections::new(pool, begins, options.pooler.then(|| pooled_transaction(options)));
             return Ok(Self {
-                write: pool.clone(),
-                read: pool,
+                write: connections.clone(),
+                read: connections,
                 statements,
                 log: None,
                 writes,
-                begins,
                 is_isolated,
+                is_pooled: options.pooler,
                 max_connections: options.connections,
             });
         }
@@ -136,7 +143,16 @@ impl Database {
         let statements = count_statements([&mut write, &mut read]);
         let log = WriteAheadLog::start(sqlite_options(url, 1, false), Arc::clone(&statements)).await?;
         let max_connections = 1 + SQLITE_READERS;
-        Ok(Self { write, read, statements, log: Some(log), writes, begins, is_isolated: true, max_connections })
+        Ok(Self {
+            write: Connections::new(write, begins.clone(), None),
+            read: Connections::new(read, begins, None),
+            statements,
+            log: Some(log),
+            writes,
+            is_isolated: true,
+            is_pooled: false,
+            max_connections,
+        })
     }
 
     /// Returns how many statements were sent so far. Tests use it to show that the cost of a request does not grow with its rows.
@@ -153,11 +169,12 @@ impl Database {
     pub fn connections(&self) -> (usize, usize) {
         let (open, idle) = match self.backend() {
             DatabaseBackend::Postgres => {
-                let pool = self.read.get_postgres_connection_pool();
+                let pool = self.read.pool().get_postgres_connection_pool();
                 (pool.size(), pool.num_idle())
             }
             _ => {
-                let (read, write) = (self.read.get_sqlite_connection_pool(), self.write.get_sqlite_connection_pool());
+                let (read, write) = (self.read.pool(), self.write.pool());
+                let (read, write) = (read.get_sqlite_connection_pool(), write.get_sqlite_connection_pool());
                 (read.size() + write.size(), read.num_idle() + write.num_idle())
             }
         };
@@ -166,12 +183,12 @@ impl Database {
     }
 
     /// Returns the connections for queries outside a transaction.
-    pub fn read(&self) -> &DatabaseConnection {
+    pub fn read(&self) -> &Connections {
         &self.read
     }
 
     /// Returns the connections for single statements that write outside a transaction.
-    pub fn write(&self) -> &DatabaseConnection {
+    pub fn write(&self) -> &Connections {
         &self.write
     }
 
@@ -182,7 +199,7 @@ impl Database {
 
     /// Fails if the database does not respond.
     pub async fn ping(&self) -> Result<(), DbErr> {
-        self.read.ping().await
+        self.read.pool().ping().await
     }
 
     /// Returns whether the database is PostgreSQL or SQLite.
@@ -193,20 +210,13 @@ impl Database {
     /// Begins a transaction that may write. On SQLite, it takes the write lock immediately: upgrading a transaction that has only
     /// read fails without waiting for the timeout.
     pub async fn begin(&self) -> Result<DatabaseTransaction, DbErr> {
-        self.begin_with(TransactionOptions {
+        let options = TransactionOptions {
             // Does not rely on the server's default: a statement must see what was committed while an earlier one waited.
             isolation_level: (!self.is_isolated).then_some(IsolationLevel::ReadCommitted),
             sqlite_transaction_mode: Some(SqliteTransactionMode::Immediate),
             ..TransactionOptions::default()
-        })
-        .await
-    }
-
-    async fn begin_with(&self, options: TransactionOptions) -> Result<DatabaseTransaction, DbErr> {
-        let beginning = self.begins.begin();
-        let begun = self.write.begin_with_options(options).await;
-        beginning.end();
-        begun
+        };
+        self.write.begin(options).await
     }
 
     /// Begins a transaction that holds the campaign lock exclusively. A transaction that waits for this lock blocks all later
@@ -242,10 +252,7 @@ impl Database {
             access_mode: postgres.then_some(AccessMode::ReadOnly),
             sqlite_transaction_mode: Some(SqliteTransactionMode::Deferred),
         };
-        let beginning = self.begins.begin();
-        let begun = self.read.begin_with_options(options).await;
-        beginning.end();
-        begun
+        self.read.begin(options).await
     }
 
     /// Like [`Self::snapshot`], but without a timeout for statements.
@@ -321,8 +328,12 @@ impl Database {
     /// [`ONLINE_LOCK`].
     ///
     /// The lock is polled. A statement that waited for the lock would never end: the lock's holder may be building an index
-    /// concurrently, and that waits for all running statements.
+    /// concurrently, and that waits for all running statements. The lock belongs to a session, and a pooler would give that session
+    /// to another client.
     async fn migrate_online<M: MigratorTrait>(&self) -> Result<(), DbErr> {
+        if self.is_pooled {
+            return Err(DbErr::Custom(ONLINE_IS_DIRECT.to_owned()));
+        }
         let online = self.connect_for_long().await?;
         let take = format!("SELECT pg_try_advisory_lock({ONLINE_LOCK})");
         let take = Statement::from_string(DatabaseBackend::Postgres, take);
@@ -344,7 +355,7 @@ impl Database {
 
     /// Opens a separate connection without a timeout for statements (PostgreSQL).
     async fn connect_for_long(&self) -> Result<DatabaseConnection, DbErr> {
-        let options = self.write.get_postgres_connection_pool().connect_options();
+        let options = self.write.pool().get_postgres_connection_pool().connect_options();
         let options = options.as_ref().clone().options([("statement_timeout", "0")]);
         let pool = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
         let pool = pool.connect_with(options).await;
@@ -394,8 +405,8 @@ impl Database {
         if let Some(log) = self.log {
             log.close().await?;
         }
-        self.read.close().await?;
-        self.write.close().await
+        self.read.pool().close_by_ref().await?;
+        self.write.pool().close_by_ref().await
     }
 }
 
@@ -414,25 +425,20 @@ async fn pending<M: MigratorTrait>(db: &impl ConnectionTrait) -> Result<Vec<Box<
 }
 
 fn postgres_options(options: &config::Database, writes: &Writes, begins: &Begins) -> ConnectOptions {
-    let timeout_ms = options.statement_timeout.as_millis().to_string();
     let release_timeout = options.statement_timeout + RELEASE_MARGIN;
-    let idle_timeout_ms = options.idle_transaction_timeout.as_millis().to_string();
     let (writes, begins) = (writes.clone(), begins.clone());
+    // Behind a pooler, PostgreSQL would warn about a ROLLBACK outside a transaction.
+    let rollback = if options.pooler { "BEGIN; ROLLBACK" } else { "ROLLBACK" };
+    let (password, session) = (options.password.clone(), session_options(options));
     let mut connect = ConnectOptions::new(options.url.expose());
     connect
         .max_connections(options.connections)
         .acquire_timeout(ACQUIRE_TIMEOUT)
         .sqlx_logging(false)
         .record_stmt_in_spans(false)
-        .map_sqlx_postgres_opts(move |options| {
-            options.options(TCP_KEEPALIVES).options(SESSION).options([
-                ("statement_timeout", timeout_ms.as_str()),
-                ("idle_in_transaction_session_timeout", idle_timeout_ms.as_str()),
-                ("tcp_user_timeout", TCP_USER_TIMEOUT_MS),
-                ("application_name", "windfall"),
-                // Suppresses the warning about a ROLLBACK outside a transaction, which `after_release` sends.
-                ("client_min_messages", "error"),
-            ])
+        .map_sqlx_postgres_opts(move |options| match &password {
+            Some(password) => session(options.password(password.expose())),
+            None => session(options),
         })
         .map_sqlx_postgres_pool_opts(move |options| {
             let (writes, begins) = (writes.clone(), begins.clone());
@@ -453,7 +459,7 @@ fn postgres_options(options: &config::Database, writes: &Writes, begins: &Begins
                     if !begins.may_be_open() {
                         return Ok(!outlived);
                     }
-                    let rolled_back = timeout(release_timeout, connection.execute("ROLLBACK")).await;
+                    let rolled_back = timeout(release_timeout, connection.execute(rollback)).await;
                     rolled_back.map_err(|_| std::io::Error::from(std::io::ErrorKind::TimedOut))??;
                     Ok(!outlived)
                 })
@@ -462,51 +468,38 @@ fn postgres_options(options: &config::Database, writes: &Writes, begins: &Begins
     connect
 }
 
-/// Notices transactions that may have been left open: those whose `BEGIN` was cancelled while it ran. All clones share it.
-#[derive(Clone, Debug, Default)]
-struct Begins(Arc<BeginsState>);
-
-#[derive(Debug, Default)]
-struct BeginsState {
-    running: AtomicU64,
-    /// When a `BEGIN` was last cancelled.
-    cancelled: Mutex<Option<Monotonic>>,
-}
-
-/// A `BEGIN` that runs.
-struct Beginning {
-    begins: Begins,
-    ended: bool,
-}
-
-impl Begins {
-    fn begin(&self) -> Beginning {
-        self.0.running.fetch_add(1, Ordering::SeqCst);
-        Beginning { begins: self.clone(), ended: false }
-    }
-
-    /// Whether the connection that is being released may have an open transaction. A cancelled `BEGIN` releases its connection
-    /// just before or after it is noted here.
-    fn may_be_open(&self) -> bool {
-        let running = self.0.running.load(Ordering::SeqCst) > 0;
-        running || self.0.cancelled.lock().is_some_and(|at| at.elapsed() < CANCELLED_FRESH)
-    }
-}
-
-impl Beginning {
-    fn end(mut self) {
-        self.ended = true;
-    }
-}
-
-impl Drop for Beginning {
-    fn drop(&mut self) {
-        let BeginsState { running, cancelled } = &*self.begins.0;
-        if !self.ended {
-            *cancelled.lock() = Some(Monotonic::now());
+/// Returns a function that adds the settings of a session to the options of a connection.
+fn session_options(options: &config::Database) -> impl Fn(PgConnectOptions) -> PgConnectOptions + Send + Sync + use<> {
+    let is_pooled = options.pooler;
+    let timeouts = timeouts(options);
+    move |options| {
+        let options = options.application_name("windfall");
+        if is_pooled {
+            // PgBouncer refuses both. With its statement cache, the client would use a statement in a later transaction.
+            return options.extra_float_digits(None).statement_cache_capacity(0);
         }
-        running.fetch_sub(1, Ordering::SeqCst);
+        options.options(TCP_KEEPALIVES).options(SESSION).options(timeouts.clone()).options([
+            ("tcp_user_timeout", TCP_USER_TIMEOUT_MS),
+            // Suppresses the warning about a ROLLBACK outside a transaction, which `after_release` sends.
+            ("client_min_messages", "error"),
+        ])
     }
+}
+
+fn timeouts(options: &config::Database) -> [(&'static str, String); 2] {
+    [
+        ("statement_timeout", options.statement_timeout.as_millis().to_string()),
+        ("idle_in_transaction_session_timeout", options.idle_transaction_timeout.as_millis().to_string()),
+    ]
+}
+
+/// The statements that begin each transaction behind a pooler ([`Connections`]).
+fn pooled_transaction(options: &config::Database) -> Arc<str> {
+    let session = SESSION.iter().map(|(name, value)| (*name, (*value).to_owned()));
+    // The isolation level of the transaction itself is set before.
+    let settings = session.filter(|(name, _)| *name != "default_transaction_isolation").chain(timeouts(options));
+    let settings = settings.map(|(name, value)| format!("SET LOCAL {name} = {value}; "));
+    format!("{}DEALLOCATE ALL", settings.collect::<String>()).into()
 }
 
 /// Whether sessions have the settings of [`SESSION`]. A pooler may ignore them.

@@ -126,12 +126,6 @@ pub enum Error {
     Internal(String),
 }
 
-impl From<redis::RedisError> for Error {
-    fn from(error: redis::RedisError) -> Self {
-        Self::Internal(format!("redis: {error}"))
-    }
-}
-
 impl From<crate::cache::Lost> for Error {
     fn from(lost: crate::cache::Lost) -> Self {
         Self::Internal(lost.to_string())

@@ -10,12 +10,14 @@ pub mod audit;
 pub mod award;
 pub mod campaign;
 pub mod clock;
+pub mod connections;
 pub mod customer;
 pub mod database;
 pub mod error;
 pub mod failure;
 pub mod jobs;
 pub mod ledger;
+mod login;
 pub mod model;
 pub mod node;
 pub mod opaque;
@@ -50,6 +52,7 @@ use crate::cache::redis::Redis;
 use crate::config::Config;
 use crate::live::Hub;
 use crate::live::hints::{Hint, Hints};
+use crate::redis_servers::RedisServers;
 
 /// The format of the hints that nodes send each other. It changes whenever [`Commit`] changes. Nodes ignore hints of other
 /// formats; the sweep finds those commits.
@@ -89,10 +92,10 @@ impl App {
         let campaigns = Arc::new(Campaigns::default());
         let live = Hub::default();
         let job_wanted = Arc::new(Notify::new());
-        let (shared, hints) = match &redis.url {
-            Some(url) => {
-                let hints = hints(url.expose(), &database.identity().await?, live.clone())?;
-                (Some(Redis::open(url.expose(), redis.timeout)?), Some(Arc::new(hints)))
+        let (shared, hints) = match &redis.servers {
+            Some(servers) => {
+                let hints = hints(servers.clone(), &database.identity().await?, live.clone());
+                (Some(Redis::open(servers.clone(), redis.timeout)), Some(Arc::new(hints)))
             }
             None => (None, None),
         };
@@ -152,10 +155,10 @@ impl App {
 }
 
 /// Connects the hints of the other nodes on this database to the subscribers of this node.
-fn hints(url: &str, database: &str, live: Hub<Commit>) -> Result<Hints, Error> {
+fn hints(servers: RedisServers, database: &str, live: Hub<Commit>) -> Hints {
     let hear = move |hint: Hint<'_>| {
         let news = || rmp_serde::from_slice(hint.news?).ok();
         live.wake(&hint.topic, hint.version, news);
     };
-    Ok(Hints::start(url, &format!("windfall:{database}:commits:{COMMIT_FORMAT}"), hear)?)
+    Hints::start(servers, &format!("windfall:{database}:commits:{COMMIT_FORMAT}"), hear)
 }

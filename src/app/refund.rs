@@ -134,10 +134,11 @@ impl RecordRefund {
         purchase: &RefundedPurchase,
     ) -> Result<Option<NewRefund>, Error> {
         use purchase_revision::Column;
+        let snapshot = database.snapshot().await?;
         let mut others = purchase_revision::Entity::find()
             .filter(Column::ExternalId.eq(&purchase.row.external_id))
             .order_by_asc(Column::Revision)
-            .stream(database.read())
+            .stream(&snapshot)
             .await?;
         while let Some(other) = others.try_next().await? {
             match self.clone().check(path, now, Some((purchase, Content::that_does_not_count(&other)?))) {

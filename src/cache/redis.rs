@@ -10,17 +10,17 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
-use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, ErrorKind, FromRedisValue, RedisError};
+use redis::{ErrorKind, FromRedisValue, RedisError, Value};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::metrics;
+use crate::redis_servers::{CONNECT_TIMEOUT, Connection, RedisServers};
 
 /// Failures in a row after which the breaker opens.
 const MAX_FAILURES: u32 = 3;
-/// How long connecting may take, including the response to the first command.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a new connection may take to respond to its first commands.
+const FIRST_RESPONSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The pause before the first attempt to reconnect. It doubles with each attempt, up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
@@ -34,7 +34,7 @@ const MAX_SENDING_BYTES: usize = 4 << 20;
 pub struct Redis(Arc<Inner>);
 
 struct Inner {
-    client: Client,
+    servers: RedisServers,
     deadline: Duration,
     /// The current connection, or `None` while the breaker is open.
     link: Mutex<Option<Arc<Link>>>,
@@ -46,7 +46,7 @@ struct Inner {
 
 /// A connection and the state of its failures.
 struct Link {
-    connection: MultiplexedConnection,
+    connection: Connection,
     /// The number of failures since the last success.
     failures: AtomicU32,
     /// Whether an error reply of Redis has been logged.
@@ -54,11 +54,10 @@ struct Link {
 }
 
 impl Redis {
-    /// Opens the Redis at this URL. Redis need not be reachable: a task connects in the background. `deadline` bounds
-    /// each operation.
-    pub fn open(url: &str, deadline: Duration) -> Result<Self, RedisError> {
+    /// Opens Redis, which need not be reachable: a task connects in the background. `deadline` bounds each operation.
+    pub fn open(servers: RedisServers, deadline: Duration) -> Self {
         let redis = Self(Arc::new(Inner {
-            client: Client::open(url)?,
+            servers,
             deadline,
             link: Mutex::default(),
             connecting: AtomicBool::new(false),
@@ -66,7 +65,7 @@ impl Redis {
             sending: Arc::new(Semaphore::new(MAX_SENDING_BYTES)),
         }));
         redis.connect(Duration::ZERO);
-        Ok(redis)
+        redis
     }
 
     /// Whether Redis is in use. If not, the breaker is open or no connection has been made yet.
@@ -165,7 +164,7 @@ async fn connect(inner: &Weak<Inner>, mut pause: Duration) {
     loop {
         tokio::time::sleep(pause).await;
         let Some(inner) = inner.upgrade() else { return };
-        let failure = match timeout(CONNECT_TIMEOUT, inner.dial()).await {
+        let failure = match timeout(CONNECT_TIMEOUT + FIRST_RESPONSE_TIMEOUT, inner.dial()).await {
             Ok(Ok(connection)) => {
                 let (failures, complained) = (AtomicU32::new(0), AtomicBool::new(false));
                 *inner.lock() = Some(Arc::new(Link { connection, failures, complained }));
@@ -192,11 +191,9 @@ impl Inner {
         self.lock().clone()
     }
 
-    /// Connects, and checks that Redis responds to a PING.
-    async fn dial(&self) -> Result<MultiplexedConnection, RedisError> {
-        let config =
-            AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT_TIMEOUT)).set_response_timeout(None);
-        let mut connection = self.client.get_multiplexed_async_connection_with_config(&config).await?;
+    /// Connects, and checks that Redis responds to a PING. Of a cluster, all masters must respond.
+    async fn dial(&self) -> Result<Connection, RedisError> {
+        let mut connection = self.servers.connect(self.deadline).await?;
         let pong: String = redis::cmd("PING").query_async(&mut connection).await?;
         if pong != "PONG" {
             return Err((ErrorKind::UnexpectedReturnType, "the response to PING is not PONG").into());
@@ -208,16 +205,26 @@ impl Inner {
     }
 }
 
-/// Warns if Redis has no memory limit, or would reject entries once it is full. Returns whether the settings could be
+/// Warns if a server has no memory limit, or would reject entries once it is full. Returns whether the settings could be
 /// read.
-async fn inspect(connection: &mut MultiplexedConnection) -> bool {
-    let memory: Result<String, _> = redis::cmd("INFO").arg("memory").query_async(connection).await;
-    let Ok(memory) = memory else { return false };
-    let field = |name: &str| memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim));
-    if field("maxmemory") == Some("0") {
+async fn inspect(connection: &mut Connection) -> bool {
+    let memory: Result<Value, _> = redis::cmd("INFO").arg("memory").query_async(connection).await;
+    // A cluster responds with a text for each node.
+    let texts: Result<Vec<String>, _> = match memory {
+        Ok(Value::Map(nodes)) => nodes.into_iter().map(|(_, text)| redis::from_redis_value(text)).collect(),
+        Ok(text) => redis::from_redis_value(text).map(|text| vec![text]),
+        Err(_) => return false,
+    };
+    let Ok(texts) = texts else { return false };
+    let any_has = |name: &str, value: &str| {
+        let has =
+            |line: &str| line.trim_end().strip_prefix(name).and_then(|line| line.strip_prefix(':')) == Some(value);
+        texts.iter().any(|text| text.lines().any(has))
+    };
+    if any_has("maxmemory", "0") {
         tracing::warn!("Redis has no memory limit: set `maxmemory`, or it grows until the machine runs out of memory");
     }
-    if field("maxmemory_policy") == Some("noeviction") {
+    if any_has("maxmemory_policy", "noeviction") {
         tracing::warn!(
             "Redis evicts nothing: set `maxmemory-policy` to allkeys-lru, or it rejects entries once it is full"
         );

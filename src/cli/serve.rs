@@ -36,7 +36,7 @@ pub(super) async fn run(_: &Args, config: &Config) -> anyhow::Result<ExitCode> {
              `auth.jwks` (WINDFALL__AUTH__JWKS)"
         );
     }
-    warn_of_short_secret(&config.auth);
+    warn_of_short_secrets(&config.auth);
     if config.writer.sets_writers {
         tracing::warn!(
             "the configuration key `writer.writers` (WINDFALL__WRITER__WRITERS) has no effect any more: remove it"
@@ -153,13 +153,17 @@ async fn stop_on_signal(mut signals: Signals, stop: CancellationToken) {
     stop.cancel();
 }
 
-/// Warns about a key that is shorter than RFC 7518, 3.2 allows. The key is used nevertheless.
-fn warn_of_short_secret(auth: &config::Auth) {
-    if auth.hs256_secret.as_ref().is_some_and(|secret| secret.expose().len() < HS256_KEY_BYTES) {
-        tracing::warn!(
-            "the configuration key `auth.hs256_secret` (WINDFALL__AUTH__HS256_SECRET) has fewer than \
-             {HS256_KEY_BYTES} bytes: whoever guesses it can forge tokens"
-        );
+/// Warns about keys that are shorter than RFC 7518, 3.2 allows. They are used nevertheless.
+fn warn_of_short_secrets(auth: &config::Auth) {
+    for (name, secret) in [("hs256_secret", &auth.hs256_secret), ("hs256_secret_previous", &auth.hs256_secret_previous)]
+    {
+        if secret.as_ref().is_some_and(|secret| secret.expose().len() < HS256_KEY_BYTES) {
+            tracing::warn!(
+                "the configuration key `auth.{name}` (WINDFALL__AUTH__{}) has fewer than {HS256_KEY_BYTES} bytes: \
+                 whoever guesses it can forge tokens",
+                name.to_uppercase()
+            );
+        }
     }
 }
 

@@ -93,6 +93,7 @@ mod tests {
     fn config() -> Auth {
         Auth {
             hs256_secret: Some(Secret::from("0123456789abcdef0123456789abcdef".to_owned())),
+            hs256_secret_previous: None,
             public_keys: None,
             issuer: "windfall".to_owned(),
             audience: "windfall".to_owned(),

@@ -7,9 +7,9 @@
 //! contain values, because a value may be a secret or a database URL with a password.
 
 mod cidr;
+mod secret;
 mod source;
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,10 @@ use ::config::Environment;
 use tracing_subscriber::EnvFilter;
 
 pub use cidr::Cidr;
+pub use secret::{Secret, SecretFile};
 use source::Source;
+
+use crate::redis_servers::{self, RedisServers, Tls};
 
 /// The file that is read if `--config` is not given. It may be missing.
 const FILE: &str = "windfall.toml";
@@ -85,10 +88,24 @@ pub struct Rate {
 pub struct Database {
     /// A secret, because the URL may contain a password.
     pub url: Secret,
+    /// Takes the place of the password in the URL.
+    pub password: Option<Secret>,
+    /// The file from which the user and the password are read again while the server runs.
+    pub login: Option<Login>,
+    pub pooler: bool,
     pub migrate: bool,
     pub connections: u32,
     pub statement_timeout: Duration,
     pub idle_transaction_timeout: Duration,
+}
+
+/// A file that tells how to log in to the database. Its content may change.
+#[derive(Clone, Debug)]
+pub enum Login {
+    /// The key `database.url_file`.
+    Url(SecretFile),
+    /// The key `database.password_file`.
+    Password(SecretFile),
 }
 
 impl Cache {
@@ -122,11 +139,11 @@ pub struct Cache {
     pub max_staleness: Duration,
 }
 
-/// The section `redis`: the optional server that all nodes on one database share.
+/// The section `redis`: the optional server or cluster that all nodes on one database share.
 #[derive(Clone, Debug)]
 pub struct Redis {
-    /// A secret, because the URL may contain a password.
-    pub url: Option<Secret>,
+    /// The keys `url`, `ca_file`, `client_cert_file` and `client_key_file`.
+    pub servers: Option<RedisServers>,
     pub timeout: Duration,
 }
 
@@ -134,6 +151,8 @@ pub struct Redis {
 #[derive(Clone, Debug)]
 pub struct Auth {
     pub hs256_secret: Option<Secret>,
+    /// Only verifies tokens. Set only together with `hs256_secret`.
+    pub hs256_secret_previous: Option<Secret>,
     /// The key `auth.jwks` or `auth.public_key_pem`; not both can be set.
     pub public_keys: Option<PublicKeys>,
     pub issuer: String,
@@ -159,28 +178,6 @@ pub struct Log {
     pub otlp_endpoint: Option<String>,
 }
 
-/// A text that must not appear in logs and messages. Its `Debug` output is a placeholder.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl From<String> for Secret {
-    fn from(text: String) -> Self {
-        Self(text)
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("[secret]")
-    }
-}
-
 /// Why the configuration was rejected. The messages contain no values.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -199,6 +196,20 @@ pub enum ConfigError {
     UnknownKey {
         /// Has the form `section.key`.
         key: String,
+    },
+    /// A value and the file that should contain it are both given.
+    #[error(
+        "the configuration keys `{key}` ({variable}) and `{file_key}` ({file_variable}) must not both be set",
+        variable = variable(key),
+        file_variable = variable(file_key)
+    )]
+    Both { key: &'static str, file_key: &'static str },
+    /// The file that a key names cannot be used.
+    #[error("the file that the configuration key `{key}` ({variable}) names {problem}", variable = variable(key))]
+    SecretFile {
+        key: &'static str,
+        /// Completes the message. Contains neither the path, which may be a secret given by mistake, nor the content.
+        problem: String,
     },
     /// The value of a key is not allowed.
     #[error("the configuration key `{key}` ({variable}) must be {allowed}", variable = variable(key))]
@@ -332,16 +343,28 @@ impl Limits {
 impl Database {
     fn read(source: &Source) -> Result<Self, ConfigError> {
         const URL: &str = "database.url";
-        let url = source.text(URL)?;
+        const PASSWORD_FILE: &str = "database.password_file";
+        let (url, url_file) = source.text_or_file(URL, "database.url_file")?;
+        let url = url.ok_or_else(|| invalid(URL, "not empty"))?;
         let known = ["sqlite://", "postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme));
         // In memory, each connection would have its own database.
         let in_memory = url.contains(":memory:") || url.contains("mode=memory");
         if !known || in_memory {
             return Err(invalid(URL, "sqlite://FILE or postgres://USER:PASSWORD@HOST:PORT/DATABASE"));
         }
+        let password_file = source.optional_text(PASSWORD_FILE)?;
+        let password_file = password_file.map(|path| SecretFile { key: PASSWORD_FILE, path: path.into() });
+        if password_file.is_some() && (url.starts_with("sqlite:") || has_password(&url)) {
+            return Err(invalid(PASSWORD_FILE, "empty if `database.url` contains a password or names an SQLite file"));
+        }
+        let password = password_file.as_ref().map(SecretFile::read).transpose()?;
+        let login = password_file.map(Login::Password).or(url_file.map(Login::Url));
         let millis = |key, least, most| Ok(Duration::from_millis(source.number(key, least, most)?));
         Ok(Self {
-            url: Secret(url),
+            url: url.into(),
+            password,
+            login,
+            pooler: source.boolean("database.pooler")?,
             migrate: source.boolean("database.migrate")?,
             connections: source.number("database.connections", 2, 200)?,
             statement_timeout: millis("database.statement_timeout_ms", 100, 3_600_000)?,
@@ -378,38 +401,81 @@ impl Cache {
     }
 }
 
+/// Whether a URL has a password before its host.
+fn has_password(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+}
+
 impl Redis {
     fn read(source: &Source) -> Result<Self, ConfigError> {
         const URL: &str = "redis.url";
-        let url = source.optional_text(URL)?;
-        if url.as_ref().is_some_and(|url| redis::Client::open(url.as_str()).is_err()) {
-            return Err(invalid(URL, "redis://HOST:PORT, redis://USER:PASSWORD@HOST:PORT/DATABASE, or empty"));
-        }
-        Ok(Self { url: url.map(Secret), timeout: Duration::from_millis(source.number("redis.timeout_ms", 1, 10_000)?) })
+        const CA_FILE: &str = "redis.ca_file";
+        const CERT_FILE: &str = "redis.client_cert_file";
+        const KEY_FILE: &str = "redis.client_key_file";
+        let (url, _) = source.text_or_file(URL, "redis.url_file")?;
+        let pem = |key: &'static str| {
+            let path = source.optional_text(key)?;
+            path.map(|path| SecretFile { key, path: path.into() }.read_bytes()).transpose()
+        };
+        let (ca, cert, key) = (pem(CA_FILE)?, pem(CERT_FILE)?, pem(KEY_FILE)?);
+        let client = match (cert, key) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            _ => return Err(invalid(KEY_FILE, "set if `redis.client_cert_file` is set, and empty otherwise")),
+        };
+        let tls = Tls { ca, client };
+        let servers = url.map(|url| RedisServers::new(&url, tls)).transpose().map_err(|error| match error {
+            redis_servers::Invalid::Url => invalid(URL, redis_servers::URLS),
+            redis_servers::Invalid::Certificates => {
+                invalid(CA_FILE, "a file of certificates in PEM, as must be the other two")
+            }
+        })?;
+        Ok(Self { servers, timeout: Duration::from_millis(source.number("redis.timeout_ms", 1, 10_000)?) })
     }
 }
 
 impl Auth {
     fn read(source: &Source) -> Result<Self, ConfigError> {
-        let hs256_secret = source.optional_text("auth.hs256_secret")?;
-        const PEM: &str = "auth.public_key_pem";
-        let public_keys = match (source.optional_text("auth.jwks")?, source.optional_text(PEM)?) {
-            (Some(_), Some(_)) => return Err(invalid(PEM, "empty if `auth.jwks` is set")),
-            (Some(url), None) if url.starts_with("https://") || url.starts_with("http://") => {
-                Some(PublicKeys::JwksUrl(url))
-            }
-            (Some(file), None) => Some(PublicKeys::JwksFile(file.into())),
-            (None, Some(file)) => Some(PublicKeys::Pem(file.into())),
-            (None, None) => None,
-        };
+        const SECRET: &str = "auth.hs256_secret";
+        const PREVIOUS: &str = "auth.hs256_secret_previous";
+        let (hs256_secret, _) = source.text_or_file(SECRET, "auth.hs256_secret_file")?;
+        let (hs256_secret_previous, _) = source.text_or_file(PREVIOUS, "auth.hs256_secret_previous_file")?;
+        if hs256_secret_previous.is_some() && (hs256_secret.is_none() || hs256_secret == hs256_secret_previous) {
+            return Err(invalid(PREVIOUS, "empty, or another secret than `auth.hs256_secret`, which must be set"));
+        }
         Ok(Self {
-            hs256_secret: hs256_secret.map(Secret),
-            public_keys,
+            hs256_secret: hs256_secret.map(Secret::from),
+            hs256_secret_previous: hs256_secret_previous.map(Secret::from),
+            public_keys: public_keys(source)?,
             issuer: source.text("auth.issuer")?,
             audience: source.text("auth.audience")?,
             leeway: Duration::from_secs(source.number("auth.leeway_seconds", 0, 120)?),
         })
     }
+}
+
+fn public_keys(source: &Source) -> Result<Option<PublicKeys>, ConfigError> {
+    const JWKS_FILE: &str = "auth.jwks_file";
+    const PEM: &str = "auth.public_key_pem";
+    let (jwks, jwks_file) = source.text_or_file("auth.jwks", JWKS_FILE)?;
+    match (jwks, source.optional_text(PEM)?) {
+        (Some(_), Some(_)) => Err(invalid(PEM, "empty if `auth.jwks` or `auth.jwks_file` is set")),
+        (Some(url), None) if is_http(&url) => Ok(Some(PublicKeys::JwksUrl(url))),
+        // Whoever sets this key to a key set means the other one.
+        (Some(_), None) if jwks_file.is_some() => Err(invalid(
+            JWKS_FILE,
+            "a file that contains an http(s) URL; `auth.jwks` names a file that contains a key set",
+        )),
+        (Some(file), None) => Ok(Some(PublicKeys::JwksFile(file.into()))),
+        (None, Some(file)) => Ok(Some(PublicKeys::Pem(file.into()))),
+        (None, None) => Ok(None),
+    }
+}
+
+fn is_http(url: &str) -> bool {
+    url.starts_with("https://") || url.starts_with("http://")
 }
 
 impl Log {
@@ -423,8 +489,8 @@ impl Log {
             ));
         }
         const ENDPOINT: &str = "log.otlp_endpoint";
-        let otlp_endpoint = source.optional_text(ENDPOINT)?;
-        if otlp_endpoint.as_ref().is_some_and(|url| !url.starts_with("http://") && !url.starts_with("https://")) {
+        let (otlp_endpoint, _) = source.text_or_file(ENDPOINT, "log.otlp_endpoint_file")?;
+        if otlp_endpoint.as_ref().is_some_and(|url| !is_http(url)) {
             return Err(invalid(ENDPOINT, "an http or https URL such as http://HOST:PORT/v1/traces, or empty"));
         }
         Ok(Self { filter, otlp_endpoint })

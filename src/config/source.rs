@@ -7,13 +7,15 @@ use std::str::FromStr;
 
 use ::config::{Config as Layers, Environment, File, FileFormat, Map, Source as _, Value, ValueKind};
 
-use super::{ConfigError, FILE, invalid};
+use super::{ConfigError, FILE, SecretFile, invalid};
 
 const DEFAULTS: &str = include_str!("../../config/default.toml");
 
 /// The merged layers. The source remembers which keys were read, because all other keys are unknown.
 pub(super) struct Source {
     layers: Layers,
+    /// The layers without the defaults: what somebody has set.
+    set: Layers,
     read: RefCell<BTreeSet<&'static str>>,
 }
 
@@ -36,20 +38,18 @@ impl Source {
         toml.collect()
             .map_err(|_| ConfigError::File { path: path.into(), reason: "it is not valid TOML".to_owned() })?;
 
-        let layers = Layers::builder()
-            .add_source(File::from_str(DEFAULTS, FileFormat::Toml))
-            .add_source(toml)
-            .add_source(environment)
-            .build()
-            .map_err(|_| ConfigError::Environment)?;
-        Ok(Self { layers, read: RefCell::default() })
+        let set = Layers::builder().add_source(toml).add_source(environment);
+        let set = set.build().map_err(|_| ConfigError::Environment)?;
+        let layers = Layers::builder().add_source(File::from_str(DEFAULTS, FileFormat::Toml)).add_source(set.clone());
+        let layers = layers.build().map_err(|_| ConfigError::Environment)?;
+        Ok(Self { layers, set, read: RefCell::default() })
     }
 
     /// Only the defaults: neither a file nor the environment is read.
     pub(super) fn defaults() -> Result<Self, ConfigError> {
         let defaults = File::from_str(DEFAULTS, FileFormat::Toml);
         let layers = Layers::builder().add_source(defaults).build().map_err(|_| ConfigError::Environment)?;
-        Ok(Self { layers, read: RefCell::default() })
+        Ok(Self { layers, set: Layers::default(), read: RefCell::default() })
     }
 
     /// Returns the text of a key, or `None` if the text is empty.
@@ -62,6 +62,23 @@ impl Source {
     /// Returns the text of a key that must not be empty.
     pub(super) fn text(&self, key: &'static str) -> Result<String, ConfigError> {
         self.optional_text(key)?.ok_or_else(|| invalid(key, "not empty"))
+    }
+
+    /// Returns the text of a key that may be given in a file: `file_key` names the file. Returns `None` if both are empty, and the
+    /// file as well if the text came from it. Both must not be set.
+    pub(super) fn text_or_file(
+        &self,
+        key: &'static str,
+        file_key: &'static str,
+    ) -> Result<(Option<String>, Option<SecretFile>), ConfigError> {
+        let text = self.optional_text(key)?;
+        let Some(path) = self.optional_text(file_key)? else { return Ok((text, None)) };
+        // The default of a key does not count as set.
+        if self.set.get_string(key).is_ok_and(|text| !text.is_empty()) {
+            return Err(ConfigError::Both { key, file_key });
+        }
+        let file = SecretFile { key: file_key, path: path.into() };
+        Ok((Some(file.read()?.expose().to_owned()), Some(file)))
     }
 
     /// Parses the value of a key. `allowed` completes the error message "must be …".

@@ -63,6 +63,10 @@ fn every_key_can_come_from_the_environment() {
         "http.trusted_proxies" => "10.0.0.0/8, ::1",
         "database.url" => "postgres://user:hidden@db.example/shop",
         "database.migrate" => "false",
+        "database.pooler" => "true",
+        "auth.hs256_secret_previous" => "abcdefghijklmnopqrstuvwxyz012345",
+        // Each has a test of its own.
+        key if key.ends_with("_file") => "",
         "database.connections" => "200",
         "http.allowed_origins" => "https://shop.example, http://localhost:3000",
         "http.introspection" | "http.graphiql" => "true",
@@ -111,7 +115,7 @@ fn every_key_can_come_from_the_environment() {
     assert_eq!((config.limits.concurrent_requests, config.limits.streams), (2048, 2048));
     assert_eq!((config.limits.document_tokens, config.limits.document_aliases), (2048, 60));
     assert_eq!((config.limits.document_directives, config.limits.document_depth), (40, 20));
-    assert!(!config.database.migrate);
+    assert!(!config.database.migrate && config.database.pooler);
     assert_eq!(config.database.connections, 200);
     assert_eq!(config.database.statement_timeout, Duration::from_millis(2048));
     assert_eq!(config.database.idle_transaction_timeout, Duration::from_millis(2048));
@@ -121,11 +125,12 @@ fn every_key_can_come_from_the_environment() {
     assert_eq!(config.writer.fold_purchases, 501);
     assert!(config.writer.sets_writers);
     assert_eq!((config.cache.l1_bytes, config.cache.max_staleness), (1_048_578, Duration::from_millis(250)));
-    assert_eq!(config.redis.url.unwrap().expose(), "redis://user:hidden@cache.example:6380/3");
+    assert!(config.redis.servers.is_some());
     assert_eq!(config.redis.timeout, Duration::from_millis(2048));
     assert_eq!(config.log.otlp_endpoint.as_deref(), Some("http://collector.example:4318/v1/traces"));
     // A text of digits keeps its leading zeros.
     assert_eq!(config.auth.hs256_secret.unwrap().expose(), "01234567890123456789012345678901");
+    assert_eq!(config.auth.hs256_secret_previous.unwrap().expose(), "abcdefghijklmnopqrstuvwxyz012345");
     assert_eq!(config.auth.public_keys, Some(PublicKeys::JwksUrl("https://issuer.example/keys".to_owned())));
     assert_eq!((config.auth.issuer.as_str(), config.auth.audience.as_str()), ("007", "007"));
     assert_eq!(config.auth.leeway, Duration::from_secs(9));
@@ -178,7 +183,10 @@ fn wrong_values_are_refused_by_name_without_the_value() {
         ("CACHE__MAX_STALENESS", "61", "seconds from 0 to 60"),
         ("CACHE__MAX_STALENESS", "NaN", "seconds from 0 to 60"),
         ("CACHE__L1_BYTES", "1000", "from 1048576"),
-        ("REDIS__URL", "http://hidden@host", "redis://HOST:PORT"),
+        ("DATABASE__POOLER", "maybe", "true or false"),
+        ("REDIS__URL", "http://hidden@host", "redis://USER:PASSWORD@HOST:PORT"),
+        ("REDIS__URL", "redis-sentinel://hidden@host", "?master=NAME"),
+        ("AUTH__HS256_SECRET_PREVIOUS", "hidden", "`auth.hs256_secret`, which must be set"),
         ("AUTH__LEEWAY_SECONDS", "3600", "from 0 to 120"),
         ("LOG__FILTER", "hidden=[", "a level"),
     ] {
@@ -212,4 +220,130 @@ fn debug_output_holds_no_secrets() {
     );
     let text = format!("{:?}", config.unwrap());
     assert!(!text.contains("hidden") && text.contains("[secret]"), "{text}");
+}
+
+/// The keys of texts that a file may contain, and a text for each.
+const IN_FILES: [(&str, &str); 6] = [
+    ("database.url", "postgres://user:hidden@db.example/shop"),
+    ("redis.url", "redis://user:hidden@cache.example"),
+    ("auth.hs256_secret", "hidden-hidden-hidden-hidden-hidden"),
+    ("auth.hs256_secret_previous", "hidden-hidden-hidden-hidden-previous"),
+    ("auth.jwks", "https://user:hidden@issuer.example"),
+    ("log.otlp_endpoint", "https://user:hidden@collector.example"),
+];
+
+fn file(content: &[u8]) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(content).unwrap();
+    file
+}
+
+/// Every key with a sibling for a file is among [`IN_FILES`], and the siblings of these keys exist.
+#[test]
+fn secrets_can_be_files() {
+    let keys = documented();
+    let siblings = keys.keys().filter_map(|key| key.strip_suffix("_file")).filter(|key| keys.contains_key(*key));
+    assert_eq!(siblings.collect::<Vec<_>>(), {
+        let mut keys = IN_FILES.map(|(key, _)| key);
+        keys.sort_unstable();
+        keys
+    });
+    for end in ["", "\n", "\r\n"] {
+        let files =
+            IN_FILES.map(|(key, text)| (format!("{}_FILE", variable(key)), file(format!("{text}{end}").as_bytes())));
+        let environment = files.each_ref().map(|(name, file)| (name.as_str(), file.path().to_str().unwrap()));
+        let config = load("", &environment).unwrap();
+        assert_eq!(config.database.url.expose(), IN_FILES[0].1);
+        assert!(matches!(config.database.login, Some(Login::Url(_))));
+        assert!(config.redis.servers.is_some());
+        assert_eq!(config.auth.hs256_secret.unwrap().expose(), IN_FILES[2].1);
+        assert_eq!(config.auth.hs256_secret_previous.unwrap().expose(), IN_FILES[3].1);
+        assert_eq!(config.auth.public_keys, Some(PublicKeys::JwksUrl(IN_FILES[4].1.to_owned())));
+        assert_eq!(config.log.otlp_endpoint.as_deref(), Some(IN_FILES[5].1));
+    }
+}
+
+#[test]
+fn a_value_and_its_file_are_not_both_accepted() {
+    for (key, text) in IN_FILES {
+        let (name, file) = (variable(key), file(text.as_bytes()));
+        let file_name = format!("{name}_FILE");
+        let message = refusal("", &[(&name, text), (&file_name, file.path().to_str().unwrap())]);
+        for part in [format!("`{key}`"), format!("`{key}_file`"), format!("({name})"), format!("({file_name})")] {
+            assert!(message.contains(&part), "{message}");
+        }
+        assert!(!message.contains("hidden"), "{message}");
+        // An empty value is none.
+        assert!(!matches!(load("", &[(&name, ""), (&file_name, "/")]), Err(ConfigError::Both { .. })));
+    }
+}
+
+#[test]
+fn files_without_a_secret_are_refused_without_their_content() {
+    let long = [b"hidden".as_slice(), &[b'x'; 65_536]].concat();
+    for (content, problem) in [
+        (None, "cannot be read"),
+        (Some(b"".as_slice()), "is empty"),
+        (Some(b"\n"), "is empty"),
+        (Some(b"hidden\xff"), "is not UTF-8"),
+        (Some(&long), "is larger than 64 KiB"),
+    ] {
+        let file = content.map(file);
+        let path = file.as_ref().map_or("/no/hidden/file", |file| file.path().to_str().unwrap());
+        for key in
+            IN_FILES.map(|(key, _)| format!("{key}_file")).into_iter().chain(["database.password_file".to_owned()])
+        {
+            let url = ("WINDFALL__DATABASE__URL", "postgres://user@db.example/shop");
+            let name = variable(&key);
+            let environment = [url, (&name, path)];
+            let used = if key == "database.password_file" { &environment[..] } else { &environment[1..] };
+            let message = refusal("", used);
+            assert!(message.contains(&format!("`{key}` ({name})")) && message.contains(problem), "{message}");
+            assert!(!message.contains("hidden"), "{message}");
+        }
+    }
+}
+
+#[test]
+fn a_password_comes_from_one_place() {
+    let file = file(b"hidden\n");
+    let password = ("WINDFALL__DATABASE__PASSWORD_FILE", file.path().to_str().unwrap());
+    let url = "WINDFALL__DATABASE__URL";
+    let config = load("", &[(url, "postgres://user@db.example/shop"), password]).unwrap();
+    assert_eq!(config.database.password.unwrap().expose(), "hidden");
+    assert!(matches!(config.database.login, Some(Login::Password(_))));
+    for other in ["postgres://user:pass@db.example/shop", "sqlite://shop.db"] {
+        let message = refusal("", &[(url, other), password]);
+        assert!(message.contains("`database.password_file`") && !message.contains("pass@"), "{message}");
+    }
+}
+
+#[test]
+fn the_previous_secret_is_another_one() {
+    let current = ("WINDFALL__AUTH__HS256_SECRET", "hidden-hidden-hidden-hidden-hidden");
+    let message = refusal("", &[current, ("WINDFALL__AUTH__HS256_SECRET_PREVIOUS", current.1)]);
+    assert!(message.contains("`auth.hs256_secret_previous`") && !message.contains("hidden"), "{message}");
+}
+
+#[test]
+fn keys_and_certificates_of_redis_are_checked() {
+    let file = file(b"hidden");
+    let path = file.path().to_str().unwrap();
+    let url = ("WINDFALL__REDIS__URL", "rediss://cache.example");
+    for (variables, part) in [
+        (&[("WINDFALL__REDIS__CLIENT_CERT_FILE", path)][..], "`redis.client_key_file`"),
+        (&[("WINDFALL__REDIS__CLIENT_KEY_FILE", path)], "`redis.client_key_file`"),
+        (&[("WINDFALL__REDIS__CA_FILE", "/no/hidden/file")], "`redis.ca_file`"),
+        (&[("WINDFALL__REDIS__CA_FILE", path)], "`redis.ca_file`"),
+    ] {
+        let message = refusal("", &[&[url], variables].concat());
+        assert!(message.contains(part) && !message.contains("hidden"), "{message}");
+    }
+}
+
+#[test]
+fn a_jwks_file_contains_a_url() {
+    let file = file(br#"{"keys": []}"#);
+    let message = refusal("", &[("WINDFALL__AUTH__JWKS_FILE", file.path().to_str().unwrap())]);
+    assert!(message.contains("`auth.jwks_file`") && message.contains("`auth.jwks`"), "{message}");
 }

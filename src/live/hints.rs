@@ -10,14 +10,15 @@ use std::time::Duration;
 
 use ::metrics::gauge;
 use futures_util::StreamExt as _;
+use redis::RedisError;
 use redis::aio::{MultiplexedConnection, PubSub};
-use redis::{Client, RedisError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant as Monotonic, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::metrics;
+use crate::redis_servers::{CONNECT_TIMEOUT, RedisServers};
 
 /// The largest number of hints that wait to be sent.
 const MAX_WAITING: usize = 4_096;
@@ -25,7 +26,7 @@ const MAX_WAITING: usize = 4_096;
 const MAX_SENT_AT_ONCE: usize = 256;
 /// The largest description of what changed in a hint, in bytes. A larger one is left out of the hint.
 const MAX_HINT_BYTES: usize = 64 << 10;
-/// How long connecting, sending a pipeline and the response to a ping may take.
+/// How long sending a pipeline, a subscription and the response to a ping may take. Connecting may take [`CONNECT_TIMEOUT`] more.
 const TIMEOUT: Duration = Duration::from_secs(1);
 /// The pause after a connection failed. The pauses of the listener double, up to [`MAX_PAUSE`].
 const PAUSE: Duration = Duration::from_millis(200);
@@ -57,19 +58,13 @@ pub struct Hints {
 }
 
 impl Hints {
-    /// Starts sending and receiving through the Redis at this URL, which need not be reachable. All nodes on one database
-    /// use the same `channel`, and no other nodes use it. `hear` is called for each hint of another node and must not
-    /// block.
-    pub fn start(
-        url: &str,
-        channel: &str,
-        hear: impl Fn(Hint<'_>) + Send + Sync + 'static,
-    ) -> Result<Self, RedisError> {
-        let client = Client::open(url)?;
+    /// Starts sending and receiving through Redis, which need not be reachable. All nodes on one database use the same
+    /// `channel`, and no other nodes use it. `hear` is called for each hint of another node and must not block.
+    pub fn start(servers: RedisServers, channel: &str, hear: impl Fn(Hint<'_>) + Send + Sync + 'static) -> Self {
         let (queue, waiting) = mpsc::channel(MAX_WAITING);
         let (node, stop, resumed) = (rand::random(), CancellationToken::new(), Arc::new(Notify::new()));
-        tokio::spawn(send(client.clone(), channel.to_owned(), waiting));
-        let listening = listen(client, channel.to_owned(), node, Arc::clone(&resumed), hear);
+        tokio::spawn(send(servers.clone(), channel.to_owned(), waiting));
+        let listening = listen(servers, channel.to_owned(), node, Arc::clone(&resumed), hear);
         let stopped = stop.clone().cancelled_owned();
         tokio::spawn(async move {
             tokio::select! {
@@ -77,7 +72,7 @@ impl Hints {
                 () = listening => {}
             }
         });
-        Ok(Self { node, queue, resumed, _stop: stop.drop_guard() })
+        Self { node, queue, resumed, _stop: stop.drop_guard() }
     }
 
     /// Queues a hint for the other nodes. Drops the hint if the queue is full.
@@ -91,7 +86,7 @@ impl Hints {
     }
 }
 
-async fn send(client: Client, channel: String, mut waiting: mpsc::Receiver<Vec<u8>>) {
+async fn send(servers: RedisServers, channel: String, mut waiting: mpsc::Receiver<Vec<u8>>) {
     let mut connection: Option<MultiplexedConnection> = None;
     let mut hints = Vec::new();
     while waiting.recv_many(&mut hints, MAX_SENT_AT_ONCE).await > 0 {
@@ -102,12 +97,12 @@ async fn send(client: Client, channel: String, mut waiting: mpsc::Receiver<Vec<u
         let sending = async {
             let mut open = match connection.take() {
                 Some(open) => open,
-                None => client.get_multiplexed_async_connection().await?,
+                None => servers.connect_to_one().await?,
             };
             pipeline.exec_async(&mut open).await?;
             Ok::<_, RedisError>(open)
         };
-        match timeout(TIMEOUT, sending).await {
+        match timeout(CONNECT_TIMEOUT + TIMEOUT, sending).await {
             Ok(Ok(open)) => {
                 connection = Some(open);
                 count("sent", hints.len());
@@ -121,12 +116,12 @@ async fn send(client: Client, channel: String, mut waiting: mpsc::Receiver<Vec<u
     }
 }
 
-async fn listen(client: Client, channel: String, node: u64, resumed: Arc<Notify>, hear: impl Fn(Hint<'_>)) {
+async fn listen(servers: RedisServers, channel: String, node: u64, resumed: Arc<Notify>, hear: impl Fn(Hint<'_>)) {
     gauge!(metrics::LIVE_LISTENING).set(0.0);
     let (mut complained, mut pause) = (false, PAUSE);
     loop {
         let began = Monotonic::now();
-        let failure = match timeout(TIMEOUT, subscribe(&client, &channel)).await {
+        let failure = match timeout(CONNECT_TIMEOUT + TIMEOUT, subscribe(&servers, &channel)).await {
             Ok(Ok(connection)) => {
                 gauge!(metrics::LIVE_LISTENING).set(1.0);
                 resumed.notify_one();
@@ -150,8 +145,8 @@ async fn listen(client: Client, channel: String, node: u64, resumed: Arc<Notify>
     }
 }
 
-async fn subscribe(client: &Client, channel: &str) -> Result<PubSub, RedisError> {
-    let mut connection = client.get_async_pubsub().await?;
+async fn subscribe(servers: &RedisServers, channel: &str) -> Result<PubSub, RedisError> {
+    let mut connection = servers.connect_for_messages().await?;
     connection.subscribe(channel).await?;
     Ok(connection)
 }

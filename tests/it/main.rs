@@ -33,6 +33,7 @@
 //! - [`failover`]: a PostgreSQL standby takes over under load.
 //! - [`disk`]: full and failing disks, and databases that are read-only.
 //! - [`clocks`]: clocks that are wrong.
+//! - [`parts`]: the parts around a server as production has them: TLS, poolers, clusters, fail-over, and secrets that change.
 //!
 //! Upgrades:
 //! - [`migration`]: the schema migrates up and down, while others read and write.
@@ -54,8 +55,9 @@
 //! - Applications: [`support::app`] runs use cases in the test process, [`support::graphql`] runs GraphQL requests there.
 //!   [`support::server`] starts a real `windfall serve` process on a free port. [`support::shop`] is a client of such a
 //!   server. The environment variable `WINDFALL_BINARY` names another build of the program to start.
-//! - Brokers: [`support::redis`] starts a throwaway Redis. [`support::proxy`] stands in front of Redis or PostgreSQL and
-//!   breaks connections on demand.
+//! - Brokers: [`support::redis`] starts a throwaway Redis, cluster or Sentinel, [`support::pgbouncer`] a PgBouncer. The
+//!   environment variable `WINDFALL_REDIS_SERVER` names a program to start in place of `redis-server`. [`support::proxy`] stands
+//!   in front of Redis or PostgreSQL and breaks connections on demand.
 //! - Clocks: the clock of an application in the test process stands still until the test moves it. [`support::faketime`]
 //!   shifts the clock of a server process.
 //!
@@ -99,6 +101,7 @@ mod metrics;
 mod migration;
 mod operations;
 mod oracle;
+mod parts;
 mod readme;
 mod recorder;
 mod schema;

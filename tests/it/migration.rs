@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use migration::online::{create_index, drop_index};
 use migration::{MigrationName, MigrationTrait, Migrator, MigratorTrait, SchemaManager};
-use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseConnection, DbErr, EntityTrait, Schema, Statement};
+use sea_orm::{ConnectionTrait, DatabaseBackend, DbErr, EntityTrait, Schema, Statement};
 use sea_orm_migration::prelude::async_trait::async_trait;
 use serde_json::json;
 use windfall::app::database::Database;
@@ -32,7 +32,7 @@ async fn empty(engine: Engine) -> (Database, Option<Sqlite>) {
 }
 
 /// Every column as a line: table, name, type, nullable, and the place in the primary key.
-async fn columns(db: &DatabaseConnection) -> Vec<String> {
+async fn columns(db: &impl ConnectionTrait) -> Vec<String> {
     let sql = match db.get_database_backend() {
         DatabaseBackend::Postgres => {
             "SELECT concat_ws(' ', c.table_name, c.column_name, c.data_type, c.is_nullable, \
@@ -52,7 +52,7 @@ async fn columns(db: &DatabaseConnection) -> Vec<String> {
     lines.filter(|line| !line.starts_with("seaql_migrations") && !line.starts_with("sqlite_")).collect()
 }
 
-async fn create<E: EntityTrait>(db: &DatabaseConnection, entity: E) {
+async fn create<E: EntityTrait>(db: &impl ConnectionTrait, entity: E) {
     let table = Schema::new(db.get_database_backend()).create_table_from_entity(entity);
     db.execute(&table).await.unwrap();
 }

@@ -19,7 +19,7 @@ use quick_cache::sync::Cache;
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
-use crate::config::{Auth, PublicKeys};
+use crate::config::{Auth, PublicKeys, Secret};
 use crate::engine::external_id::check_text;
 pub use jwks::JwksError;
 use keys::Key;
@@ -122,6 +122,8 @@ pub enum SetupError {
 /// Verifies bearer tokens with the configured keys, issuer and audience.
 pub struct Verifier {
     secret: Option<Key>,
+    /// A secret that is being replaced.
+    previous_secret: Option<Key>,
     public: Option<Public>,
     issuer: String,
     audience: String,
@@ -156,7 +158,8 @@ impl Verifier {
     }
 
     fn with(config: &Auth, public: Option<Public>) -> Result<Self, SetupError> {
-        let secret = config.hs256_secret.as_ref().map(|secret| Key::from_secret(secret.expose()));
+        let key = |secret: &Option<Secret>| secret.as_ref().map(|secret| Key::from_secret(secret.expose()));
+        let (secret, previous_secret) = (key(&config.hs256_secret), key(&config.hs256_secret_previous));
         if secret.is_none() && public.is_none() {
             return Err(SetupError::NoKey);
         }
@@ -165,6 +168,7 @@ impl Verifier {
         }
         Ok(Self {
             secret,
+            previous_secret,
             public,
             issuer: config.issuer.clone(),
             audience: config.audience.clone(),
@@ -222,10 +226,18 @@ impl Verifier {
             return Err(AuthError::Malformed);
         }
         let claims = match header.alg {
-            Algorithm::HS256 => self.secret.as_ref().ok_or(AuthError::Signature)?.claims(jwt)?,
+            Algorithm::HS256 => self.claims_by_secret(jwt)?,
             _ => self.public_key(&header, now).await.ok_or(AuthError::Signature)?.claims(jwt)?,
         };
         self.accept(claims, now)
+    }
+
+    fn claims_by_secret(&self, jwt: &str) -> Result<Claims, AuthError> {
+        let claims = self.secret.as_ref().ok_or(AuthError::Signature)?.claims(jwt);
+        match &self.previous_secret {
+            Some(previous) if matches!(claims, Err(AuthError::Signature)) => previous.claims(jwt),
+            _ => claims,
+        }
     }
 
     async fn public_key(&self, header: &Header, now: i64) -> Option<Arc<Key>> {

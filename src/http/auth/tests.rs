@@ -27,6 +27,7 @@ const SECOND: i64 = 1_000_000;
 fn config() -> Auth {
     Auth {
         hs256_secret: Some(Secret::from(SECRET.to_owned())),
+        hs256_secret_previous: None,
         public_keys: None,
         issuer: "windfall".to_owned(),
         audience: "shop".to_owned(),
@@ -78,6 +79,25 @@ async fn a_good_token_tells_role_and_subject() {
         assert_eq!(token, Token { role, subject: "ada".to_owned(), expires_at: NOW + 65 * SECOND });
     }
     assert!(verify(&claims_with("aud", json!(["other", "shop"]))).await.is_ok());
+}
+
+/// During a rotation, tokens of both secrets are accepted, again and again. A former secret is worth nothing afterwards.
+#[tokio::test]
+async fn a_previous_secret_verifies_as_well() {
+    const OLD: &str = "fedcba9876543210fedcba9876543210";
+    let during = Auth { hs256_secret_previous: Some(Secret::from(OLD.to_owned())), ..config() };
+    let (during, after) = (Verifier::with(&during, None).unwrap(), by_secret());
+    let header = Header::new(Algorithm::HS256);
+    let old = signed_with(&header, &claims(), &EncodingKey::from_secret(OLD.as_bytes()));
+    let other = signed_with(&header, &claims(), &EncodingKey::from_secret(b"another secret of 32 bytes or so"));
+    for _ in 0..2 {
+        assert!(during.verify(&old, NOW).await.is_ok());
+        assert!(during.verify(&signed(&claims()), NOW).await.is_ok());
+        assert_eq!(during.verify(&other, NOW).await, Err(AuthError::Signature));
+        assert_eq!(after.verify(&old, NOW).await, Err(AuthError::Signature));
+    }
+    let ended = signed_with(&header, &claims_with("exp", json!(NOW_S - 60)), &EncodingKey::from_secret(OLD.as_bytes()));
+    assert_eq!(during.verify(&ended, NOW).await, Err(AuthError::Expired));
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use serde_json::json;
 use windfall::app::reading::snapshot::Extent;
 use windfall::cache::Tier;
 use windfall::engine::time::parse_instant;
+use windfall::redis_servers::{RedisServers, Tls};
 
 use crate::support::app::{ENGINES, Engine, scratch, settings};
 use crate::support::graphql::{GraphqlApp, customer};
@@ -30,7 +31,7 @@ async fn shop(app: &GraphqlApp) {
 async fn node(url: &str, max_staleness: Duration, redis: Option<&Redis>) -> GraphqlApp {
     let mut config = settings(url);
     config.cache.max_staleness = max_staleness;
-    config.redis.url = redis.map(|redis| redis.url().into());
+    config.redis.servers = redis.map(|redis| RedisServers::new(&redis.url(), Tls::default()).unwrap());
     GraphqlApp::on(config).await
 }
 

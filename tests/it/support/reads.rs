@@ -21,7 +21,7 @@ impl Reads {
     pub(crate) async fn of(database: &Database) -> Self {
         let reads = Self { database: database.clone(), instructions: Arc::default() };
         if database.backend() == DatabaseBackend::Sqlite {
-            let pool = database.read().get_sqlite_connection_pool();
+            let pool = database.read().pool().get_sqlite_connection_pool();
             let mut connections = Vec::new();
             for _ in 0..pool.options().get_max_connections() {
                 connections.push(pool.acquire().await.unwrap());
@@ -42,7 +42,7 @@ impl Reads {
         if self.database.backend() == DatabaseBackend::Sqlite {
             return self.instructions.load(Ordering::Relaxed);
         }
-        let pool = self.database.read().get_postgres_connection_pool();
+        let pool = self.database.read().pool().get_postgres_connection_pool();
         let mut connections = Vec::new();
         for _ in 0..pool.options().get_max_connections() {
             connections.push(pool.acquire().await.unwrap());

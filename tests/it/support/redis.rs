@@ -7,6 +7,7 @@
 //! down, so connections to it are refused meanwhile. (In that range, a client that tries often enough is sometimes
 //! given the very port that it connects to, and is then connected to itself.)
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -17,6 +18,7 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+use super::daemon::Daemon;
 use super::server::signal;
 use super::websocket::PATIENCE;
 
@@ -193,7 +195,7 @@ impl Redis {
             let file = fs::File::options().create(true).append(true).open(log).expect("a directory of this test");
             Stdio::from(file)
         };
-        let mut server = Command::new("redis-server")
+        let mut server = Command::new(program())
             .args(["--port", &self.port.to_string()])
             .args(CACHE)
             .arg("--dir")
@@ -252,6 +254,109 @@ impl Drop for Redis {
     }
 }
 
+/// The server program: `redis-server`, or what the environment variable `WINDFALL_REDIS_SERVER` names, such as `valkey-server`.
+fn program() -> OsString {
+    std::env::var_os("WINDFALL_REDIS_SERVER").unwrap_or_else(|| "redis-server".into())
+}
+
+/// Starts a cluster of this many masters, which share the slots, and waits until all of them are ready. With `tls`, which are
+/// the arguments about certificates, the nodes and their clients use TLS. Returns each node with its port for clients.
+pub(crate) fn start_cluster(masters: usize, tls: Option<&[&str]>) -> Vec<(Redis, u16)> {
+    let node = |_| {
+        let mut arguments = CLUSTER.to_vec();
+        let Some(tls) = tls else {
+            let node = Redis::start_with(&arguments);
+            let port = node.port;
+            return (node, port);
+        };
+        let port = next_port();
+        let own_port = port.to_string();
+        arguments.extend(["--tls-cluster", "yes", "--tls-port", &own_port].into_iter().chain(tls.iter().copied()));
+        (Redis::start_with(&arguments), port)
+    };
+    let nodes: Vec<(Redis, u16)> = (0..masters).map(node).collect();
+    for (index, (node, _)) in nodes.iter().enumerate() {
+        let mut words = vec!["CLUSTER".to_owned(), "ADDSLOTS".to_owned()];
+        words.extend((index * SLOTS / masters..(index + 1) * SLOTS / masters).map(|slot| slot.to_string()));
+        assert_eq!(node.command(&words.iter().map(String::as_str).collect::<Vec<_>>()), "OK");
+        assert_eq!(node.command(&["CLUSTER", "SET-CONFIG-EPOCH", &(index + 1).to_string()]), "OK");
+        assert_eq!(node.command(&["CLUSTER", "MEET", "127.0.0.1", &nodes[0].1.to_string()]), "OK");
+    }
+    let is_whole = |(node, _): &(Redis, u16)| {
+        let info = node.command(&["CLUSTER", "INFO"]);
+        info.contains("cluster_state:ok") && info.contains(&format!("cluster_size:{masters}\r"))
+    };
+    while !nodes.iter().all(is_whole) {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    nodes
+}
+
+/// Starts a replica of a master in a cluster without TLS, and waits until it has copied the master.
+pub(crate) fn replica_in_cluster(master: &Redis) -> Redis {
+    let replica = Redis::start_with(&CLUSTER);
+    assert_eq!(replica.command(&["CLUSTER", "MEET", "127.0.0.1", &master.port.to_string()]), "OK");
+    let id = master.command(&["CLUSTER", "MYID"]);
+    // It refuses until it has heard of the master.
+    while replica.try_command(&["CLUSTER", "REPLICATE", &id]).is_err() {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    while !replica.command(&["ROLE"]).contains("\nconnected\n") {
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    replica
+}
+
+/// The arguments of a server in a cluster. Another one that does not respond for a second counts as gone.
+const CLUSTER: [&str; 4] = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+
+/// The number of slots of every cluster.
+const SLOTS: usize = 16_384;
+
+/// A Sentinel, which promotes a replica when the master is gone.
+pub(crate) struct Sentinel {
+    _daemon: Daemon,
+    pub(crate) port: u16,
+}
+
+impl Sentinel {
+    /// The name of the master.
+    pub(crate) const MASTER: &str = "shop";
+
+    /// Starts a Sentinel that decides alone, and waits until it knows the replica.
+    pub(crate) fn watch(master: &Redis) -> Self {
+        // Another process may listen on the port.
+        for _ in 0..20 {
+            let port = next_port();
+            let directory = tempfile::tempdir().expect("a temporary directory").keep();
+            let name = Self::MASTER;
+            let settings = format!(
+                "port {port}\nbind 127.0.0.1\nprotected-mode no\ndir {}\nsentinel monitor {name} 127.0.0.1 {} 1\n\
+                 sentinel down-after-milliseconds {name} 500\nsentinel failover-timeout {name} 5000\n",
+                directory.display(),
+                master.port
+            );
+            fs::write(directory.join("settings"), settings).expect("a directory of this test");
+            let mut command = Command::new(program());
+            command.args(["settings", "--sentinel"]);
+            if let Some(daemon) = Daemon::start(directory, &mut command, port) {
+                let sentinel = Self { _daemon: daemon, port };
+                while !sentinel.ask(&["SENTINEL", "MASTER", name]).contains("num-slaves\n1") {
+                    std::thread::sleep(Duration::from_millis(10));
+                }
+                return sentinel;
+            }
+        }
+        panic!("the Sentinel does not start");
+    }
+
+    fn ask(&self, words: &[&str]) -> String {
+        let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("a Sentinel that listens");
+        stream.write_all(&request(words)).expect("a Sentinel that reads");
+        answer(&mut BufReader::new(stream)).expect("an answer").unwrap_or_else(|error| error)
+    }
+}
+
 /// A command in the form in which it is sent.
 pub(crate) fn request(words: &[&str]) -> Vec<u8> {
     let bulks: String = words.iter().map(|word| format!("${}\r\n{word}\r\n", word.len())).collect();
@@ -297,7 +402,7 @@ fn is_stopped(pid: u32) -> bool {
 
 /// A port that no other server of this process has had, because a killed server may come back. The first port is
 /// random, so that another test process begins elsewhere.
-fn next_port() -> u16 {
+pub(crate) fn next_port() -> u16 {
     static NEXT: LazyLock<AtomicU16> = LazyLock::new(|| AtomicU16::new(rand::random()));
     15_000 + NEXT.fetch_add(1, Ordering::Relaxed) % 15_000
 }

@@ -13,7 +13,7 @@ use windfall::http::auth::Role;
 
 use super::websocket::PATIENCE;
 
-const SECRET: &str = "a secret of this test alone, with more than 32 bytes";
+pub(crate) const SECRET: &str = "a secret of this test alone, with more than 32 bytes";
 
 pub(crate) struct Server {
     child: Child,
@@ -77,10 +77,20 @@ pub(crate) fn token(role: Role, subject: &str) -> String {
     token_for(role, subject, Duration::from_secs(3_600))
 }
 
+/// A token that was signed with this secret.
+pub(crate) fn token_by(secret: &str, role: Role, subject: &str) -> String {
+    token_of(secret, role, subject, Duration::from_secs(3_600))
+}
+
 /// A token that is valid for a number of whole seconds, counted from the last full second.
 pub(crate) fn token_for(role: Role, subject: &str, span: Duration) -> String {
+    token_of(SECRET, role, subject, span)
+}
+
+fn token_of(secret: &str, role: Role, subject: &str, span: Duration) -> String {
     let auth = Auth {
-        hs256_secret: Some(SECRET.to_owned().into()),
+        hs256_secret: Some(secret.to_owned().into()),
+        hs256_secret_previous: None,
         public_keys: None,
         issuer: "windfall".into(),
         audience: "windfall".into(),
