@@ -151,7 +151,7 @@ async fn a_map_takes_every_row() {
     // A negative row of an order that does not count is no refund.
     let map = files.put(
         "negative.toml",
-        format!("negative_rows = \"refunds\"\n{}of = \"refund.purchaseExternalId\"\nst = \"status\"\n", columns),
+        format!("negative_rows = \"refunds\"\n{columns}of = \"refund.purchaseExternalId\"\nst = \"status\"\n"),
     );
     let text = "id,c,at,tot,sku,amt,of,st\n9,a,2026-02-01T10:00:00Z,-5,A,5,1,pending\n";
     let ran = run(import(&url, files.put("negative.csv", text)).arg("--dry-run").arg("--map").arg(&map));
