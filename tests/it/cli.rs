@@ -291,7 +291,7 @@ fn help_says_what_each_subcommand_does() {
     for (subcommand, says) in [
         ("serve", "Run the server until it is interrupted"),
         ("migrate", "Bring the database's schema up to date"),
-        ("import", "Import purchases and refunds from a file"),
+        ("import", "Import purchases, refunds and adjustments"),
         ("audit", "Recompute all awards, balances and budgets"),
         ("backup", "Copy an SQLite database into a new file"),
         ("schema", "Print the GraphQL schema"),
