@@ -329,7 +329,7 @@ fn peak_mib(pid: u32) -> Option<u64> {
 async fn a_large_file_takes_no_memory() {
     let files = Files::new();
     let (url, _sqlite) = scratch(Engine::Sqlite).await;
-    let mib = cases(32, 500);
+    let mib = cases(48, 500);
     let start = format!("{HEADER}p,c,2026-02-01T00:00:00Z,1,EUR\n");
     let small = format!("{start}wrong");
     let line = format!("{}\n", "x".repeat(1_023));
@@ -358,7 +358,7 @@ async fn a_large_file_takes_no_memory() {
             assert!(peak > 5, "{peak}");
             least = peak;
         }
-        assert!(peak < least + 24, "{name}: {peak} MiB for a file of {mib} MiB, and {least} for a small one");
+        assert!(peak < least + 40, "{name}: {peak} MiB for a file of {mib} MiB, and {least} for a small one");
         std::fs::remove_file(file).unwrap();
     }
 }
