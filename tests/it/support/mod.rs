@@ -7,6 +7,7 @@ pub(crate) mod daemon;
 pub(crate) mod events;
 pub(crate) mod faketime;
 pub(crate) mod graphql;
+pub(crate) mod keeper;
 pub(crate) mod node;
 pub(crate) mod pgbouncer;
 pub(crate) mod postgres;

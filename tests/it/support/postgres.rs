@@ -1,15 +1,11 @@
 //! Throwaway PostgreSQL servers. Each has a cluster of its own in a temporary directory and a free port of this
 //! machine.
 //!
-//! No server is left behind, however the tests end. Beside each cluster runs a *keeper*, a shell that waits for the end
-//! of its standard input. The input ends when the [`Postgres`] is dropped, and also when the whole test process ends,
-//! even if it is killed. Then the keeper stops the server and removes the directory. (The parent-death signal of Linux
-//! would not do: it is sent when the *thread* ends that started the child, and tests are threads.)
+//! No server is left behind, however the tests end: beside each cluster runs a [`Keeper`].
 //!
 //! PostgreSQL refuses to run as root, so under root it runs as the user `postgres`.
 
 use std::fs;
-use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::{MetadataExt as _, chown};
 use std::os::unix::process::CommandExt as _;
@@ -21,11 +17,12 @@ use std::time::Duration;
 
 use sea_orm::{ConnectionTrait as _, Database, DatabaseBackend, Statement};
 
+use super::keeper::Keeper;
+
 pub(crate) const USER: &str = "windfall";
 
-/// The script of the keeper. `$1` is the directory of the cluster. Each line of the input is the process id of the
-/// server, or empty while there is none.
-const KEEPER: &str = r#"
+/// The script of the keeper, which stops the server in the way that ends all of its processes.
+const STOP: &str = r#"
 server=
 while read -r line; do server=$line; done
 if [ -n "$server" ]; then
@@ -170,7 +167,7 @@ impl Postgres {
         if let Some(mut server) = self.server.take() {
             server.kill().expect("a child of this process");
             // Before `wait`, because afterwards the process id may belong to another process.
-            self.cluster.keep(None);
+            self.cluster.keeper.keep(None);
             server.wait().expect("a child of this process");
         }
     }
@@ -225,11 +222,11 @@ impl Postgres {
             command.args(["-c", setting]);
         }
         let mut server = command.spawn().expect("postgres can be executed");
-        self.cluster.keep(Some(server.id()));
+        self.cluster.keeper.keep(Some(server.id()));
 
         for _ in 0..3000 {
             if server.try_wait().expect("a child of this process").is_some() {
-                self.cluster.keep(None);
+                self.cluster.keeper.keep(None);
                 return false;
             }
             if self.cluster.is_ready(server.id()) {
@@ -245,11 +242,11 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        self.cluster.release();
+        self.cluster.keeper.release();
         if let Some(mut server) = self.server.take() {
             server.wait().expect("a child of this process");
         }
-        self.cluster.keeper.wait().expect("a child of this process");
+        self.cluster.keeper.wait();
     }
 }
 
@@ -259,7 +256,7 @@ struct Cluster {
     binaries: PathBuf,
     /// The user and group that the server runs as, if the tests run as root.
     owner: Option<(u32, u32)>,
-    keeper: Child,
+    keeper: Keeper,
 }
 
 impl Cluster {
@@ -271,16 +268,7 @@ impl Cluster {
         if let Some((user, group)) = owner {
             chown(&directory, Some(user), Some(group)).expect("root can change the owner");
         }
-        // In a process group of its own, because Ctrl-C must end the tests, not the keeper.
-        let keeper = Command::new("sh")
-            .args(["-c", KEEPER, "keeper"])
-            .arg(&directory)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .expect("a shell");
+        let keeper = Keeper::start(STOP, &directory);
         Self { directory, binaries, owner, keeper }
     }
 
@@ -337,18 +325,6 @@ impl Cluster {
         let lines: Vec<_> = lock.lines().map(str::trim).collect();
         lines.first() == Some(&server.to_string().as_str())
             && lines.get(7).is_some_and(|state| ["ready", "standby"].contains(state))
-    }
-
-    /// Tells the keeper which server to stop at the end.
-    fn keep(&mut self, server: Option<u32>) {
-        let line = server.map_or_else(String::new, |pid| pid.to_string());
-        let input = self.keeper.stdin.as_mut().expect("the input of the keeper is open");
-        writeln!(input, "{line}").expect("the keeper reads its input");
-    }
-
-    /// Makes the keeper stop the server and remove the directory.
-    fn release(&mut self) {
-        drop(self.keeper.stdin.take());
     }
 }
 

@@ -1,7 +1,6 @@
 //! Throwaway Redis servers. Each is a process with a port of its own and a temporary directory for what it saves.
 //!
-//! No server is left behind, however the tests end: beside each runs a keeper, as beside
-//! [`Postgres`](super::postgres::Postgres).
+//! No server is left behind, however the tests end: beside each runs a [`Keeper`].
 //!
 //! The ports are below the range that Linux uses for outgoing connections. Such a port stays free while its server is
 //! down, so connections to it are refused meanwhile. (In that range, a client that tries often enough is sometimes
@@ -19,17 +18,9 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use super::daemon::Daemon;
+use super::keeper::{KILL, Keeper};
 use super::server::signal;
 use super::websocket::PATIENCE;
-
-/// The script of the keeper. `$1` is the directory of the server. Each line of the input is the process id of the
-/// server, or empty while there is none.
-const KEEPER: &str = r#"
-server=
-while read -r line; do server=$line; done
-[ -z "$server" ] || kill -KILL "$server"
-rm -rf "$1"
-"#;
 
 /// The settings of a cache: its memory is bounded, and it saves nothing.
 const CACHE: [&str; 14] = [
@@ -55,7 +46,7 @@ const DUMP: &str = "dump.rdb";
 /// A server with its directory.
 pub(crate) struct Redis {
     directory: PathBuf,
-    keeper: Child,
+    keeper: Keeper,
     arguments: Vec<String>,
     port: u16,
     server: Option<Child>,
@@ -71,16 +62,7 @@ impl Redis {
     /// need a password, because [`command`](Self::command) sends none.
     pub(crate) fn start_with(arguments: &[&str]) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory").keep();
-        // In a process group of its own, because Ctrl-C must end the tests, not the keeper.
-        let keeper = Command::new("sh")
-            .args(["-c", KEEPER, "keeper"])
-            .arg(&directory)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .process_group(0)
-            .spawn()
-            .expect("a shell");
+        let keeper = Keeper::start(KILL, &directory);
         let arguments = arguments.iter().map(|argument| (*argument).to_owned()).collect();
         let mut redis = Self { directory, keeper, arguments, port: 0, server: None };
         // Another process may listen on the port.
@@ -111,7 +93,7 @@ impl Redis {
         if let Some(mut server) = self.server.take() {
             server.kill().expect("a child of this process");
             // Before `wait`, because afterwards the process id may belong to another process.
-            self.keep(None);
+            self.keeper.keep(None);
             server.wait().expect("a child of this process");
         }
     }
@@ -207,7 +189,7 @@ impl Redis {
             .process_group(0)
             .spawn()
             .expect("these tests need Redis; scripts/test installs it");
-        self.keep(Some(server.id()));
+        self.keeper.keep(Some(server.id()));
 
         for _ in 0..6000 {
             if self.is_ready(server.id()) {
@@ -215,7 +197,7 @@ impl Redis {
                 return true;
             }
             if server.try_wait().expect("a child of this process").is_some() {
-                self.keep(None);
+                self.keeper.keep(None);
                 return false;
             }
             std::thread::sleep(Duration::from_millis(10));
@@ -237,20 +219,13 @@ impl Redis {
     fn log(&self) -> String {
         fs::read_to_string(self.directory.join("log")).unwrap_or_default()
     }
-
-    /// Tells the keeper which server to kill at the end.
-    fn keep(&mut self, server: Option<u32>) {
-        let line = server.map_or_else(String::new, |pid| pid.to_string());
-        let input = self.keeper.stdin.as_mut().expect("the input of the keeper is open");
-        writeln!(input, "{line}").expect("the keeper reads its input");
-    }
 }
 
 impl Drop for Redis {
     fn drop(&mut self) {
         self.kill();
-        drop(self.keeper.stdin.take());
-        self.keeper.wait().expect("a child of this process");
+        self.keeper.release();
+        self.keeper.wait();
     }
 }
 
