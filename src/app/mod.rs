@@ -18,6 +18,7 @@ pub mod failure;
 pub mod jobs;
 pub mod ledger;
 mod login;
+mod migrating;
 pub mod model;
 pub mod node;
 pub mod opaque;
