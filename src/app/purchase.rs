@@ -29,7 +29,7 @@ pub(super) const AHEAD: &str =
     "must not be more than 5 minutes ahead of the server's clock: check your clock and the UTC offset";
 
 /// A purchase as the shop sent it, by GraphQL or in a file.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RecordPurchase {
     pub external_id: String,
@@ -50,7 +50,7 @@ pub struct RecordPurchase {
 }
 
 /// A line as the shop sent it.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Hash, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PurchaseLine {
     pub sku: String,

@@ -7,8 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use flate2::bufread::MultiGzDecoder;
-use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
 use tokio::sync::{mpsc, oneshot};
 
 use super::cell::NO_ZONE;
@@ -21,6 +19,7 @@ use super::record::Parsed;
 use super::rows::{MAX_ROW_BYTES, Rows};
 use super::shopify::Shopify;
 use super::table::{Header, Layout, Table};
+use super::unpack::{Input, unpacked};
 use super::woocommerce::WooCommerce;
 use crate::app::clock::Clock;
 use crate::engine::time::Instant;
@@ -49,8 +48,6 @@ pub struct Settings {
     /// The lines can be read again, even those of the standard input.
     pub keeps_lines: bool,
 }
-
-type Input = Box<dyn BufRead + Send>;
 
 /// A file that was opened and whose kind is known.
 pub struct Source {
@@ -90,12 +87,15 @@ impl Source {
             file => file,
         };
         let mut source = Self { kind, table, map, decisions, above, origin, stream, file: file.map(Arc::new) };
-        source.decide(is_stdin, now)?;
+        source.check_decisions(is_stdin, now)?;
+        if source.kind.is_export() {
+            source.decisions.revision = source.revision(now)?;
+        }
         Ok(source)
     }
 
-    /// Checks the decisions about the file, and finds the revision of its orders.
-    fn decide(&mut self, is_stdin: bool, now: Instant) -> anyhow::Result<()> {
+    /// Refuses decisions that do not apply to the file, and a header that is not usable.
+    fn check_decisions(&self, is_stdin: bool, now: Instant) -> anyhow::Result<()> {
         if !self.kind.is_export() && self.decisions != Decisions::default() {
             anyhow::bail!(
                 "{} states each purchase as it is: --as-of and the other options for exports do not apply",
@@ -105,25 +105,24 @@ impl Source {
         if self.decisions.as_of.is_some_and(|as_of| as_of > now) {
             anyhow::bail!("--as-of is in the future: give the instant at which the file was exported");
         }
-        // Fails now if the header is not usable.
-        self.layout()?;
-        if !self.kind.is_export() {
-            return Ok(());
-        }
-        if self.stream.is_some() && self.decisions.as_of.is_none() {
+        if self.kind.is_export() && self.stream.is_some() && self.decisions.as_of.is_none() {
             let from = if is_stdin { "the standard input" } else { "what can be read only once" };
             anyhow::bail!("an export from {from} needs --as-of: the instant at which it was exported");
         }
+        self.layout().map(|_| ())
+    }
+
+    /// Returns the revision of the orders of an export: the milliseconds of `--as-of`, or of the newest instant in the file.
+    fn revision(&self, now: Instant) -> anyhow::Result<i64> {
         let newest = if self.stream.is_some() { None } else { self.open_table(self.start()?)?.newest(now)? };
-        let newest = match (self.decisions.as_of, newest) {
+        let as_of = match (self.decisions.as_of, newest) {
             (Some(as_of), Some(newest)) if newest > as_of => anyhow::bail!(
                 "the file has an instant after --as-of, {newest}: give the instant at which it was exported"
             ),
             (Some(as_of), _) => as_of,
             (None, newest) => newest.unwrap_or(Instant::EPOCH),
         };
-        self.decisions.revision = newest.0.div_euclid(1_000).max(0);
-        Ok(())
+        Ok(as_of.0.div_euclid(1_000).max(0))
     }
 
     /// Returns the kind of the file.
@@ -233,71 +232,6 @@ fn open(path: &Path) -> anyhow::Result<(Input, Option<File>)> {
     std::io::copy(&mut input, &mut whole).with_context(|| format!("{} cannot be unpacked", path.display()))?;
     whole.seek(SeekFrom::Start(0))?;
     Ok((Box::new(BufReader::with_capacity(BUFFER_BYTES, whole.try_clone()?)), Some(whole)))
-}
-
-/// Unpacks what gzip or zstd packed, which shows in the first bytes. Returns whether it was packed.
-fn unpacked(mut input: Input) -> anyhow::Result<(Input, bool)> {
-    let mut first = Vec::new();
-    input.by_ref().take(4).read_to_end(&mut first)?;
-    let (is_gzip, is_zstd) = (first.starts_with(&[0x1f, 0x8b]), is_zstd(&first));
-    let input: Input = Box::new(Cursor::new(first).chain(input));
-    Ok(match (is_gzip, is_zstd) {
-        (true, _) => (Box::new(BufReader::with_capacity(BUFFER_BYTES, MultiGzDecoder::new(input))), true),
-        (_, true) => (Box::new(BufReader::with_capacity(BUFFER_BYTES, Zstd { input: Some(input), frame: None })), true),
-        _ => (input, false),
-    })
-}
-
-/// The beginning of a zstd frame.
-const FRAME: u32 = 0xfd2f_b528;
-/// The beginning of a zstd frame that has no content, without the lowest four bits.
-const SKIPPABLE_FRAME: u32 = 0x184d_2a50;
-
-fn is_zstd(first: &[u8]) -> bool {
-    let magic = <[u8; 4]>::try_from(first).map(u32::from_le_bytes);
-    magic.is_ok_and(|magic| magic == FRAME || magic & !0xf == SKIPPABLE_FRAME)
-}
-
-/// Unpacks all frames of a zstd file, and compares their checksums. The library unpacks one.
-struct Zstd {
-    input: Option<Input>,
-    frame: Option<Box<StreamingDecoder<Input, FrameDecoder>>>,
-}
-
-impl Read for Zstd {
-    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
-        loop {
-            if let Some(frame) = &mut self.frame {
-                let read = frame.read(buffer)?;
-                if read > 0 || buffer.is_empty() {
-                    return Ok(read);
-                }
-                let stated = frame.decoder.get_checksum_from_data();
-                if stated.is_some() && stated != frame.decoder.get_calculated_checksum() {
-                    return Err(std::io::Error::other("a checksum does not match"));
-                }
-            }
-            if let Some(frame) = self.frame.take() {
-                self.input = Some(frame.into_inner());
-            }
-            let Some(mut input) = self.input.take() else { return Ok(0) };
-            let mut magic = Vec::new();
-            input.by_ref().take(4).read_to_end(&mut magic)?;
-            match <[u8; 4]>::try_from(magic.as_slice()).map(u32::from_le_bytes) {
-                Err(_) if magic.is_empty() => return Ok(0),
-                Ok(magic) if magic & !0xf == SKIPPABLE_FRAME => {
-                    let mut bytes = [0; 4];
-                    input.read_exact(&mut bytes)?;
-                    std::io::copy(&mut input.by_ref().take(u32::from_le_bytes(bytes).into()), &mut std::io::sink())?;
-                    self.input = Some(input);
-                }
-                _ => {
-                    let input: Input = Box::new(Cursor::new(magic).chain(input));
-                    self.frame = Some(Box::new(StreamingDecoder::new(input).map_err(std::io::Error::other)?));
-                }
-            }
-        }
-    }
 }
 
 /// An input of which a copy is written to a file, if there is one.

@@ -59,33 +59,28 @@ pub(super) fn find_out(
     map: Option<&Map>,
     extension: &str,
 ) -> anyhow::Result<Found> {
+    let may_be_json = map.is_none() && wanted.is_none_or(|wanted| wanted == Kind::Ndjson);
     let mut read = Vec::new();
+    // The number of lines that are not blank.
     let mut lines = 0;
-    // NDJSON may begin with comments.
-    let (mut is_comment, mut was_comment) = (true, false);
     loop {
         let from = read.len();
-        let line = input.take(MAX_ROW_BYTES as u64 + 1).read_until(b'\n', &mut read)?;
+        let bytes = input.take(MAX_ROW_BYTES as u64 + 1).read_until(b'\n', &mut read)?;
         if lines == 0 {
             refuse_wrong_kind(&read)?;
         }
-        if line > 0 && without_mark(&read[from..]).trim_ascii().is_empty() {
+        let text = without_mark(&read[from..]).trim_ascii();
+        if bytes > 0 && text.is_empty() {
             continue;
         }
-        lines += usize::from(line > 0);
+        lines += usize::from(bytes > 0);
         if lines == 0 {
             anyhow::bail!("the file is empty: export it again");
         }
-        let text = if from == 0 { without_mark(&read) } else { &read[from..] };
-        is_comment &= text.starts_with(b"#");
-        let is_json = text.trim_ascii_start().starts_with(b"{") && (lines == 1 || was_comment);
-        was_comment = is_comment;
-        let may_be_json = map.is_none() && wanted.is_none_or(|wanted| wanted == Kind::Ndjson);
+        // NDJSON may begin with comments.
+        let is_json = text.starts_with(b"{") && has_only_comments(&read[..from]);
         if may_be_json && (is_json || wanted.is_some() || is_json_extension(extension)) {
-            let is_open = serde_json::from_slice::<serde::de::IgnoredAny>(text).is_err_and(|error| error.is_eof());
-            if is_open && text.trim_ascii_end().ends_with(b",") || text.trim_ascii() == b"{" {
-                anyhow::bail!("the file has JSON over several lines: write one object on each line, as `jq -c .` does");
-            }
+            refuse_wrong_json(text)?;
             if !is_json && let Some((kind, _)) = find_header(&read, None, None)? {
                 anyhow::bail!("the file is {}: leave out --format ndjson", kind.named());
             }
@@ -97,10 +92,24 @@ pub(super) fn find_out(
         if let Some((kind, table)) = find_header(&read, wanted, map)? {
             return Ok(Found { kind, table: Some(table), read });
         }
-        if line == 0 || lines >= HEADER_LINES {
+        if bytes == 0 || lines >= HEADER_LINES {
             return Err(no_header(&read, wanted, map));
         }
     }
+}
+
+fn has_only_comments(text: &[u8]) -> bool {
+    let mut lines = without_mark(text).split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    lines.all(|line| line.is_empty() || line.starts_with(b"#"))
+}
+
+/// Refuses JSON whose first line is only the beginning of an object.
+fn refuse_wrong_json(first: &[u8]) -> anyhow::Result<()> {
+    let is_open = || serde_json::from_slice::<serde::de::IgnoredAny>(first).is_err_and(|error| error.is_eof());
+    if first == b"{" || (first.ends_with(b",") && is_open()) {
+        anyhow::bail!("the file has JSON over several lines: write one object on each line, as `jq -c .` does");
+    }
+    Ok(())
 }
 
 fn is_json_extension(extension: &str) -> bool {

@@ -259,7 +259,7 @@ impl Mapped {
         let Statuses { counted, void, left_out } = map.statuses.clone();
         let counted_statuses = [decisions.counted_statuses, counted].concat();
         let decisions =
-            Decisions { cells, counted_statuses, void_statuses: void, open_statuses: left_out, ..decisions };
+            Decisions { cells, counted_statuses, void_statuses: void, left_out_statuses: left_out, ..decisions };
         Ok(Self { map, columns, decisions })
     }
 
@@ -361,6 +361,11 @@ impl Mapped {
         })
     }
 
+    /// Whether a row is a refund by itself.
+    fn is_refund(&self, row: &Row) -> bool {
+        self.map.negative_rows == NegativeRows::Refunds && !matches!(self.negative_row(row), Ok(None))
+    }
+
     /// Returns the refund that a row with a negative total is, if it is one.
     fn negative_row(&self, row: &Row) -> Result<Option<RecordRefund>, String> {
         let currency = self.value(row, Field::Currency)?;
@@ -408,29 +413,18 @@ impl Mapped {
 }
 
 impl Layout for Mapped {
-    fn continues(&self, order: &[Row], row: &Row) -> bool {
-        let Some(column) = self.columns.get(&Field::ExternalId) else { return false };
-        let id = row.raw(*column);
-        let is_refund = |row: &Row| {
-            self.map.negative_rows == NegativeRows::Refunds && matches!(self.negative_row(row), Ok(Some(_)) | Err(_))
-        };
-        !id.is_empty()
-            && order.first().is_some_and(|first| first.raw(*column) == id && !is_refund(first))
-            && !is_refund(row)
-    }
-
-    fn key(&self) -> Option<usize> {
+    fn order_name<'a>(&self, row: &'a Row) -> Option<&'a [u8]> {
         let has_lines = self.columns.contains_key(&Field::LineSku);
-        self.columns.get(&Field::ExternalId).copied().filter(|_| has_lines)
+        let name = self.columns.get(&Field::ExternalId).filter(|_| has_lines && !self.is_refund(row))?;
+        Some(row.raw(*name).trim_ascii())
     }
 
-    fn is_rest(&self, _: &Row) -> bool {
-        false
+    fn continues(&self, _: &[Row], _: &Row) -> bool {
+        true
     }
 
-    fn is_by_item(&self) -> bool {
-        // Two receipts with one id may be a purchase and its refund.
-        self.map.negative_rows == NegativeRows::Refused
+    fn may_be_part(&self, _: &Row) -> bool {
+        true
     }
 
     fn made_at(&self, row: &Row) -> Result<Instant, String> {

@@ -17,9 +17,11 @@ mod rows;
 mod shopify;
 mod table;
 pub mod tally;
+mod unpack;
 mod woocommerce;
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -144,7 +146,7 @@ pub async fn rehearse(
         observe(Event::Taken(sent_bytes));
         let parsed = parsed.and_then(|parsed| match &parsed.record {
             Record::Purchase(purchase) if !purchase.ahead.is_empty() => {
-                Err(Refusal::of(purchase.ahead.clone()).at(&[]).to_string())
+                Err(Error::Refused(purchase.ahead.clone()).to_string())
             }
             _ => Ok(parsed),
         });
@@ -163,6 +165,13 @@ pub async fn rehearse(
             }
         }
     }
+}
+
+/// Returns a hash that stands for a value where many must be remembered in bounded memory.
+fn hash_of(value: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    value.hash(&mut hasher);
+    hasher.finish()
 }
 
 struct Ingestion<'a, O> {

@@ -4,11 +4,11 @@
 //! of the same orders revises what changed, an older one is superseded, and the same one again changes nothing.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 
 use rust_decimal::Decimal;
 
 use super::cell::{self, Cells};
+use super::hash_of;
 use super::record::{LeftOut, Parsed, Record, check};
 use crate::app::clock::Clock;
 use crate::app::purchase::{PurchaseLine, RecordPurchase};
@@ -22,7 +22,7 @@ const MAX_SEEN: usize = 1 << 20;
 /// The statuses of orders that count, without `wc-` and in lower case.
 const COUNTED: [&str; 5] = ["paid", "partially_refunded", "refunded", "processing", "completed"];
 /// The statuses of orders that are not paid yet, or not wholly. They are left out.
-const OPEN: [&str; 6] = ["pending", "authorized", "expired", "partially_paid", "on-hold", "draft"];
+const LEFT_OUT: [&str; 6] = ["pending", "authorized", "expired", "partially_paid", "on-hold", "draft"];
 /// The statuses of orders that never were, or are no more. They are recorded with a total of 0.
 const VOID: [&str; 4] = ["voided", "failed", "cancelled", "trash"];
 
@@ -69,7 +69,7 @@ pub struct Decisions {
     /// Further statuses of orders that are recorded with a total of 0.
     pub void_statuses: Vec<String>,
     /// Further statuses of orders that are left out.
-    pub open_statuses: Vec<String>,
+    pub left_out_statuses: Vec<String>,
     /// An order that is recorded under another customer goes to the one of the file.
     pub may_move: bool,
     /// The revision of all orders of the file.
@@ -136,7 +136,7 @@ pub(super) struct OrderLine {
 enum Fate {
     Counted,
     Void,
-    Open,
+    LeftOut,
     Unknown,
 }
 
@@ -146,12 +146,21 @@ impl Decisions {
             known.contains(&status) || added.iter().any(|added| normal(added) == status)
         };
         match status {
-            _ if is_of(&[], &self.open_statuses) => Fate::Open,
+            _ if is_of(&[], &self.left_out_statuses) => Fate::LeftOut,
             _ if is_of(&[], &self.void_statuses) => Fate::Void,
             _ if is_of(&COUNTED, &self.counted_statuses) => Fate::Counted,
             _ if VOID.contains(&status) => Fate::Void,
-            _ if OPEN.contains(&status) => Fate::Open,
+            _ if LEFT_OUT.contains(&status) => Fate::LeftOut,
             _ => Fate::Unknown,
+        }
+    }
+
+    /// Returns why a refund of an order with this status is left out.
+    pub(super) fn refund_left_out_by(&self, status: Option<&str>) -> Option<String> {
+        let status = normal(status?);
+        match self.fate(&status) {
+            Fate::Void => Some(format!("status `{status}`")),
+            fate => left_out_by(fate, &status),
         }
     }
 
@@ -263,7 +272,7 @@ fn cut(name: &str) -> &str {
 fn left_out_by(fate: Fate, status: &str) -> Option<String> {
     match (fate, status) {
         (Fate::Counted | Fate::Void, _) => None,
-        (Fate::Open, status) => Some(format!("status `{status}`")),
+        (Fate::LeftOut, status) => Some(format!("status `{status}`")),
         (Fate::Unknown, "") => Some("no status".to_owned()),
         (Fate::Unknown, status) => {
             Some(format!("unknown status `{status}`: to count such orders, give --count-status \"{status}\""))
@@ -271,31 +280,21 @@ fn left_out_by(fate: Fate, status: &str) -> Option<String> {
     }
 }
 
-impl Decisions {
-    /// Returns why a refund of an order with this status is left out.
-    pub(super) fn refund_left_out_by(&self, status: Option<&str>) -> Option<String> {
-        let status = normal(status?);
-        match self.fate(&status) {
-            Fate::Void => Some(format!("status `{status}`")),
-            fate => left_out_by(fate, &status),
-        }
-    }
-}
-
 /// The orders of a file that were read, as hashes.
 #[derive(Default)]
 pub(super) struct Seen {
-    orders: HashMap<u64, (u64, u64), BuildHasherDefault<DefaultHasher>>,
+    /// By the name of the order: its identity and its content.
+    orders: HashMap<u64, (u64, u64)>,
 }
 
 impl Seen {
     /// Compares an order with an earlier one of the same name: it must be the same order with the same content. Notes the order, up to a
     /// limit.
     fn compare(&mut self, purchase: &RecordPurchase, other_id: &str) -> Result<(), String> {
-        let hasher = BuildHasherDefault::<DefaultHasher>::default();
-        let identity = hasher.hash_one((other_id.trim(), &purchase.customer_external_id));
-        let content = hasher.hash_one(format!("{purchase:?}"));
-        match self.orders.get(&hasher.hash_one(&purchase.external_id)) {
+        let (name, identity) =
+            (hash_of(&purchase.external_id), hash_of((other_id.trim(), &purchase.customer_external_id)));
+        let content = hash_of(purchase);
+        match self.orders.get(&name) {
             Some((seen, _)) if *seen != identity => {
                 Err("another order of this file has the same name, but another id or customer, as \
                 in two shops: give --order-key id, or mend the file"
@@ -307,7 +306,7 @@ impl Seen {
             Some(_) => Ok(()),
             None => {
                 if self.orders.len() < MAX_SEEN {
-                    self.orders.insert(hasher.hash_one(&purchase.external_id), (identity, content));
+                    self.orders.insert(name, (identity, content));
                 }
                 Ok(())
             }

@@ -62,22 +62,6 @@ impl Purchases {
 }
 
 impl Layout for Purchases {
-    fn continues(&self, _: &[Row], _: &Row) -> bool {
-        false
-    }
-
-    fn key(&self) -> Option<usize> {
-        None
-    }
-
-    fn is_rest(&self, _: &Row) -> bool {
-        false
-    }
-
-    fn is_by_item(&self) -> bool {
-        false
-    }
-
     fn made_at(&self, row: &Row) -> Result<Instant, String> {
         let text = self.0[2].map(|column| row.raw(column)).and_then(|text| std::str::from_utf8(text).ok());
         parse_instant(text.unwrap_or_default()).map_err(|error| error.to_string())

@@ -44,7 +44,7 @@ impl Rejects {
             return Ok(());
         };
         if span.bytes > MAX_ROW_BYTES as u64 {
-            // Rows of this size are not split.
+            // Rows of this size are not split, so the reason follows them in a row of its own.
             lines.copy(span, output)?;
             return write_row(output, b"", table.delimiter, &reason);
         }

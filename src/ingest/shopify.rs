@@ -192,22 +192,16 @@ impl Shopify {
 }
 
 impl Layout for Shopify {
-    fn continues(&self, order: &[Row], row: &Row) -> bool {
-        order.first().is_some_and(|first| first.raw(self.name) == row.raw(self.name))
-            && !row.raw(self.name).is_empty()
-            && !self.begins_order(row)
+    fn order_name<'a>(&self, row: &'a Row) -> Option<&'a [u8]> {
+        Some(row.raw(self.name).trim_ascii())
     }
 
-    fn key(&self) -> Option<usize> {
-        Some(self.name)
-    }
-
-    fn is_rest(&self, row: &Row) -> bool {
+    fn continues(&self, _: &[Row], row: &Row) -> bool {
         !self.begins_order(row)
     }
 
-    fn is_by_item(&self) -> bool {
-        false
+    fn may_be_part(&self, first: &Row) -> bool {
+        !self.begins_order(first)
     }
 
     fn made_at(&self, row: &Row) -> Result<Instant, String> {

@@ -1,12 +1,11 @@
 //! A file with a header and rows. One or several rows make up a purchase; the layout of the columns decides.
 
 use std::collections::HashMap;
-use std::collections::hash_map::DefaultHasher;
-use std::hash::{BuildHasher as _, BuildHasherDefault};
 use std::io::BufRead;
 
 use super::cell::NO_ZONE;
 use super::format::{BYTE_ORDER_MARK, Format, Span};
+use super::hash_of;
 use super::order::Seen;
 use super::record::Parsed;
 use super::rows::{MAX_ROW_BYTES, Row, Rows};
@@ -88,17 +87,20 @@ impl Header {
 
 /// What the columns of a file mean.
 pub(super) trait Layout: Send {
-    /// Whether a row goes on with the order of these rows.
-    fn continues(&self, order: &[Row], row: &Row) -> bool;
+    /// Returns the name of the order to which a row belongs; empty if it is not known. Returns `None` if the row stands alone.
+    fn order_name<'a>(&self, _: &'a Row) -> Option<&'a [u8]> {
+        None
+    }
 
-    /// Returns the column of the order's name, if an order may have several rows. Its rows must be together.
-    fn key(&self) -> Option<usize>;
+    /// Whether a row goes on with the order of these rows, which has the same name.
+    fn continues(&self, _: &[Row], _: &Row) -> bool {
+        false
+    }
 
-    /// Whether a row has only the cells of an item, so that it cannot begin an order.
-    fn is_rest(&self, row: &Row) -> bool;
-
-    /// Whether each row repeats the cells of its order, so that any row can begin one.
-    fn is_by_item(&self) -> bool;
+    /// Whether rows that begin with this one may be a part of an order whose other rows stand elsewhere.
+    fn may_be_part(&self, _: &Row) -> bool {
+        false
+    }
 
     /// Returns when the purchase that begins with this row was made, or why that cannot be said.
     fn made_at(&self, row: &Row) -> Result<Instant, String>;
@@ -157,7 +159,7 @@ pub(super) struct Table<R> {
     /// What is wrong with the rows of orders, by the number of their first line.
     faults: HashMap<u64, String>,
     /// The groups of rows, by the hash of their order's name.
-    groups: HashMap<u64, Group, BuildHasherDefault<DefaultHasher>>,
+    groups: HashMap<u64, Group>,
     seen: Seen,
 }
 
@@ -167,6 +169,7 @@ struct Group {
     number: u64,
     /// The hash of the rows.
     content: u64,
+    may_be_part: bool,
 }
 
 impl<R: BufRead> Table<R> {
@@ -181,7 +184,7 @@ impl<R: BufRead> Table<R> {
             next: None,
             bytes: 0,
             faults: HashMap::new(),
-            groups: HashMap::default(),
+            groups: HashMap::new(),
             seen: Seen::default(),
         }
     }
@@ -215,30 +218,23 @@ impl<R: BufRead> Table<R> {
     /// Notes the rows that were read last. If rows of the same order stand elsewhere and are no copy, neither of them is the whole
     /// order, so both are faulty.
     fn note_group(&mut self) {
-        let Some(key) = self.layout.key() else { return };
-        let Some(first) = self.order.first().filter(|row| !row.raw(key).trim_ascii().is_empty()) else { return };
-        let hasher = BuildHasherDefault::<DefaultHasher>::default();
-        let content = hasher.hash_one(self.order.iter().map(|row| row.text().trim_ascii_end()).collect::<Vec<_>>());
-        let name = hasher.hash_one(first.raw(key).trim_ascii());
-        let number = first.number;
-        let apart = match self.groups.get(&name) {
-            Some(group) if self.layout.is_rest(first) || (group.content != content && self.layout.is_by_item()) => {
-                Some(group.number)
+        let Some(first) = self.order.first() else { return };
+        let Some(name) = self.layout.order_name(first).filter(|name| !name.is_empty()) else { return };
+        let (name, number, may_be_part) = (hash_of(name), first.number, self.layout.may_be_part(first));
+        let content = hash_of(self.order.iter().map(|row| row.text().trim_ascii_end()).collect::<Vec<_>>());
+        match self.groups.get(&name) {
+            Some(group) if group.content != content && (may_be_part || group.may_be_part) => {
+                let earlier = group.number;
+                let fault = |here: u64, there: u64| {
+                    format!("the rows of this order are not together: they are on lines {here} and {there}")
+                };
+                self.note_fault(earlier, fault(earlier, number));
+                self.note_fault(number, fault(number, earlier));
             }
-            Some(_) => None,
-            None => {
-                if self.groups.len() < MAX_GROUPS {
-                    self.groups.insert(name, Group { number, content });
-                }
-                None
+            None if self.groups.len() < MAX_GROUPS => {
+                self.groups.insert(name, Group { number, content, may_be_part });
             }
-        };
-        if let Some(earlier) = apart {
-            let fault = |here: u64, there: u64| {
-                format!("the rows of this order are not together: they are on lines {here} and {there}")
-            };
-            self.note_fault(earlier, fault(earlier, number));
-            self.note_fault(number, fault(number, earlier));
+            _ => {}
         }
     }
 
@@ -271,9 +267,10 @@ impl<R: BufRead> Format for Table<R> {
         let (number, start) = (first.number, first.start);
         let mut end = first.start + first.bytes;
         self.order.push(first);
-        if self.layout.key().is_some() {
+        if let Some(name) = self.layout.order_name(&self.order[0]).map(<[u8]>::to_vec) {
             while let Some(row) = self.read(Row::default())? {
-                if !self.layout.continues(&self.order, &row) {
+                let is_of_order = !name.is_empty() && self.layout.order_name(&row) == Some(&name);
+                if !is_of_order || !self.layout.continues(&self.order, &row) {
                     self.next = Some(row);
                     break;
                 }

@@ -1,11 +1,10 @@
 //! What an import understood of a file: how many purchases with which totals, of how many customers; what it left out by which rule;
 //! and which faults it found.
 
-use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, HashSet};
-use std::hash::{BuildHasher as _, BuildHasherDefault};
 
 use super::format::Span;
+use super::hash_of;
 use super::record::{LeftOut, Parsed, Record};
 use crate::app::recorder::fact::NewPurchase;
 use crate::engine::money::Currency;
@@ -41,7 +40,7 @@ pub struct Tally {
     pub left_out: Groups,
     /// The faults, with the lines that have them.
     pub faults: Groups,
-    customers: HashSet<u64, BuildHasherDefault<DefaultHasher>>,
+    customers: HashSet<u64>,
 }
 
 /// The sums of the purchases in one currency, in minor units.
@@ -94,6 +93,11 @@ impl Groups {
 }
 
 impl Tally {
+    /// Returns the number of facts.
+    pub fn facts(&self) -> u64 {
+        self.purchases + self.refunds + self.adjustments
+    }
+
     /// Returns the number of different customers, and whether there may be more.
     pub fn customers(&self) -> (usize, bool) {
         (self.customers.len(), self.customers.len() >= MAX_CUSTOMERS)
@@ -132,8 +136,7 @@ impl Tally {
 
     fn note_customer(&mut self, customer: &str) {
         if self.customers.len() < MAX_CUSTOMERS {
-            let hash = BuildHasherDefault::<DefaultHasher>::default().hash_one(customer);
-            self.customers.insert(hash);
+            self.customers.insert(hash_of(customer));
         }
     }
 

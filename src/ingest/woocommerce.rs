@@ -277,25 +277,19 @@ impl WooCommerce {
 }
 
 impl Layout for WooCommerce {
+    fn order_name<'a>(&self, row: &'a Row) -> Option<&'a [u8]> {
+        matches!(self.items, Items::InRows(_)).then(|| row.raw(self.key).trim_ascii())
+    }
+
     fn continues(&self, order: &[Row], row: &Row) -> bool {
-        let Items::InRows(columns) = &self.items else { return false };
-        let key = row.raw(self.key);
+        let Items::InRows(ItemColumns { id: Some(id), .. }) = self.items else { return true };
         // An item that occurs again begins a second copy of the order.
-        let item = columns.id.map(|id| row.raw(id)).filter(|item| !item.is_empty());
-        let is_copy = || item.is_some() && order.iter().any(|of_order| columns.id.map(|id| of_order.raw(id)) == item);
-        !key.is_empty() && order.first().is_some_and(|first| first.raw(self.key) == key) && !is_copy()
+        let item = row.raw(id);
+        item.is_empty() || order.iter().all(|of_order| of_order.raw(id) != item)
     }
 
-    fn key(&self) -> Option<usize> {
-        matches!(self.items, Items::InRows(_)).then_some(self.key)
-    }
-
-    fn is_rest(&self, _: &Row) -> bool {
-        false
-    }
-
-    fn is_by_item(&self) -> bool {
-        matches!(self.items, Items::InRows(_))
+    fn may_be_part(&self, _: &Row) -> bool {
+        true
     }
 
     fn made_at(&self, row: &Row) -> Result<Instant, String> {

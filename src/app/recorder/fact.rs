@@ -190,7 +190,7 @@ impl Refusal {
     }
 
     /// Creates a refusal for these reasons.
-    pub fn of(errors: Vec<UserError>) -> Self {
+    pub(super) fn of(errors: Vec<UserError>) -> Self {
         Self { errors, owner: None }
     }
 

@@ -76,8 +76,7 @@ pub(super) async fn run(args: Args, config: &Config) -> anyhow::Result<ExitCode>
         quiet(summary::print_rehearsed(&report, &reading).map_err(Into::into))?;
         closed?;
         read_to_end(&end, reading_ended).await?;
-        let understood = report.tally.purchases + report.tally.refunds + report.tally.adjustments;
-        exit_code(end, &report, understood)
+        exit_code(end, &report, report.tally.facts())
     } else {
         let app = start_app(config).await?;
         let started = app.clock.now();
@@ -116,8 +115,7 @@ fn quiet(printed: anyhow::Result<()>) -> anyhow::Result<()> {
 }
 
 /// Returns 0 if everything was recorded or left out by a rule, 2 if some lines were faulty, and 1 if nothing was usable or the import
-/// was interrupted.
-/// `good` is the number of facts that were recorded, or would be.
+/// was interrupted. `good` is the number of facts that were recorded, or would be.
 fn exit_code(end: End, report: &Report, good: u64) -> anyhow::Result<ExitCode> {
     let counts = &report.counts;
     let is_usable = good + counts.left_out > 0;

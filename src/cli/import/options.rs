@@ -1,7 +1,8 @@
 //! The options of `windfall import` that say what a file is and what is decided about its orders.
 
-use anyhow::Context as _;
 use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 use crate::engine::time::{Instant, parse_instant};
 use crate::engine::zone::Zone;
@@ -11,41 +12,28 @@ use crate::ingest::kind::Kind;
 use crate::ingest::map::Map;
 use crate::ingest::order::{Decisions, OrderKey, Total, When};
 
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Format {
-    Shopify,
-    #[value(name = "woocommerce")]
-    WooCommerce,
-    Csv,
-    Ndjson,
+/// Returns a parser that accepts these names, each of which stands for a value.
+fn one_of<T: Copy + Send + Sync + 'static, const N: usize>(
+    values: [(&'static str, T); N],
+) -> impl TypedValueParser<Value = T> {
+    let value_of = move |text: String| values.iter().find(|(name, _)| *name == text).map(|(_, value)| *value);
+    PossibleValuesParser::new(values.map(|(name, _)| name)).try_map(move |text| value_of(text).ok_or(std::fmt::Error))
 }
 
-#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-enum TotalOption {
-    #[default]
-    Order,
-    Goods,
-}
-
-#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-enum InstantOption {
-    #[default]
-    Created,
-    Paid,
-}
-
-#[derive(Clone, Copy, Debug, Default, clap::ValueEnum)]
-enum KeyOption {
-    #[default]
-    Name,
-    Id,
+fn formats() -> impl TypedValueParser<Value = Kind> {
+    one_of([
+        ("shopify", Kind::Shopify),
+        ("woocommerce", Kind::WooCommerce),
+        ("csv", Kind::Csv),
+        ("ndjson", Kind::Ndjson),
+    ])
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     /// What the file is. Default: what its first lines show.
-    #[arg(long, value_name = "FORMAT")]
-    format: Option<Format>,
+    #[arg(long, value_name = "FORMAT", value_parser = formats())]
+    format: Option<Kind>,
     /// A TOML file that says which column is which field, for a file that no format fits. See docs/import.md.
     #[arg(long, value_name = "FILE")]
     map: Option<PathBuf>,
@@ -53,14 +41,14 @@ pub(super) struct Options {
     #[arg(long, value_name = "INSTANT", value_parser = parse_instant)]
     as_of: Option<Instant>,
     /// Which total of an order counts: the whole, or the goods alone, without shipping.
-    #[arg(long, value_name = "WHICH", default_value = "order")]
-    total: TotalOption,
+    #[arg(long, value_name = "WHICH", default_value = "order", value_parser = one_of([("order", Total::Order), ("goods", Total::Goods)]))]
+    total: Total,
     /// When a purchase was made: when the order was created, or when it was paid.
-    #[arg(long, value_name = "WHICH", default_value = "created")]
-    instant: InstantOption,
+    #[arg(long, value_name = "WHICH", default_value = "created", value_parser = one_of([("created", When::Created), ("paid", When::Paid)]))]
+    instant: When,
     /// Which column is the external id of a purchase: the order's name or number, or the shop system's own id.
-    #[arg(long, value_name = "WHICH", default_value = "name")]
-    order_key: KeyOption,
+    #[arg(long, value_name = "WHICH", default_value = "name", value_parser = one_of([("name", OrderKey::Name), ("id", OrderKey::Id)]))]
+    order_key: OrderKey,
     /// The time zone of times without an offset, such as Europe/Vienna.
     #[arg(long, value_name = "ZONE", value_parser = Zone::parse)]
     time_zone: Option<Zone>,
@@ -80,29 +68,16 @@ impl Options {
     pub(super) fn settings(self, keeps_lines: bool) -> anyhow::Result<Settings> {
         let map = self.map.as_deref().map(Map::read).transpose()?;
         let kind = match (self.format, &map) {
-            (None | Some(Format::Csv), Some(_)) => Some(Kind::Mapped),
+            (None | Some(Kind::Csv), Some(_)) => Some(Kind::Mapped),
             (Some(_), Some(_)) => anyhow::bail!("--map is for CSV: leave out --format"),
-            (None, None) => None,
-            (Some(Format::Shopify), None) => Some(Kind::Shopify),
-            (Some(Format::WooCommerce), None) => Some(Kind::WooCommerce),
-            (Some(Format::Csv), None) => Some(Kind::Csv),
-            (Some(Format::Ndjson), None) => Some(Kind::Ndjson),
+            (format, None) => format,
         };
         let cells = Cells { decimal_comma: self.decimal_comma, zone: self.time_zone, instant_format: None };
         let decisions = Decisions {
             cells,
-            total: match self.total {
-                TotalOption::Order => Total::Order,
-                TotalOption::Goods => Total::Goods,
-            },
-            when: match self.instant {
-                InstantOption::Created => When::Created,
-                InstantOption::Paid => When::Paid,
-            },
-            order_key: match self.order_key {
-                KeyOption::Name => OrderKey::Name,
-                KeyOption::Id => OrderKey::Id,
-            },
+            total: self.total,
+            when: self.instant,
+            order_key: self.order_key,
             counted_statuses: self.count_status,
             may_move: self.may_move,
             as_of: self.as_of,
@@ -111,10 +86,7 @@ impl Options {
         if map.is_some()
             && (decisions.total, decisions.when, decisions.order_key) != <(Total, When, OrderKey)>::default()
         {
-            return Err(anyhow::anyhow!(
-                "--total, --instant and --order-key do not apply to a map, which names the columns"
-            ))
-            .context("the options do not fit together");
+            anyhow::bail!("--total, --instant and --order-key do not apply to a map, which names the columns");
         }
         Ok(Settings { kind, map, decisions, keeps_lines })
     }

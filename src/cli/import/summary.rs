@@ -6,7 +6,7 @@ use std::io::{Write, stdout};
 use crate::app::App;
 use crate::app::stats;
 use crate::cli::printable::Printable;
-use crate::ingest::tally::{Group, Groups, Tally, counted};
+use crate::ingest::tally::{Group, Groups, counted};
 use crate::ingest::{Counts, End, Report};
 
 /// How the file was read.
@@ -21,10 +21,9 @@ pub(super) struct Reading {
 pub(super) fn print_rehearsed(report: &Report, reading: &Reading) -> std::io::Result<()> {
     let mut out = stdout().lock();
     let Counts { left_out, faulty, .. } = report.counts;
-    let Tally { purchases, refunds, adjustments, first, .. } = &report.tally;
-    let good = purchases + refunds + adjustments;
+    let good = report.tally.facts();
     writeln!(out, "nothing was recorded (--dry-run): {good} would be recorded, {left_out} left out, {faulty} faulty")?;
-    for described in first {
+    for described in &report.tally.first {
         writeln!(out, "  {}", Printable(described))?;
     }
     print_understood(&mut out, report, reading)

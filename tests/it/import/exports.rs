@@ -195,6 +195,7 @@ async fn what_the_file_does_not_know_stays_as_recorded() {
     let by_api = files.put("api.ndjson", by_api.to_string());
     let export = files.put("export.csv", shopify(&[Row { total: "12.00", line: "1,Tea,12.00,tea,0.00", ..ROW }]));
     let map = "currency = \"EUR\"\n[columns]\nNo = \"externalId\"\nWho = \"customerExternalId\"\nAt = \"purchasedAt\"\nSum = \"total\"\n";
+    let in_yen = files.put("yen.toml", map.replace("EUR", "JPY"));
     let map = files.put("map.toml", map);
     let totals = files.put("totals.csv", "No,Who,At,Sum\n#1,ada@example.com,2026-02-01T10:00:00Z,13.00\n");
     for engine in ENGINES {
@@ -214,6 +215,10 @@ async fn what_the_file_does_not_know_stays_as_recorded() {
         }
         let with_totals = recorded(&url).await;
         assert_eq!((with_totals[0].1, &with_totals[0].4), (1_300, &rows[0].4));
+        // Amounts of lines mean nothing in another currency.
+        let ran = run(import(&url, &totals).arg("--map").arg(&in_yen).args(["--as-of", "2026-02-21T00:00:00Z"]));
+        assert!(ran.stdout.starts_with("1 recorded"), "{ran:?}");
+        assert_eq!((recorded(&url).await[0].1, recorded(&url).await[0].4.as_str()), (13, "[]"));
         // The same after a later revision of the API has changed the channel.
         let later = json!({
             "externalId": "#1", "customerExternalId": "ada@example.com", "purchasedAt": "2026-02-01T10:00:00Z", "total": "12.00",
@@ -248,6 +253,9 @@ async fn an_order_of_another_customer_moves_only_when_asked() {
         );
         let moved = options(&mut import(&url, &account), &["--as-of", "2026-02-03T00:00:00Z", "--move"]);
         assert!(moved.stdout.starts_with("1 recorded"), "{moved:?}");
+        // The guest's file again is what is recorded already, not an order of another customer.
+        let again = options(&mut import(&url, &guest), &["--as-of", "2026-02-02T00:00:00Z"]);
+        assert!(again.stdout.starts_with("0 recorded, 1 known already, 0 left out, 0 faulty"), "{again:?}");
         let owners: Vec<_> = balances(&url).await.into_iter().filter(|(_, balance)| *balance > 0).collect();
         assert_eq!(owners, [("ada@example.com".to_owned(), 10)]);
         audit_is_clean(&url);

@@ -29,6 +29,11 @@ async fn an_order_whose_rows_are_apart_is_faulty_as_a_whole() {
     let ran = options(&mut import(&url, &apart), &["--as-of", "2026-02-10T00:00:00Z"]);
     told(&ran, 2, "line 2: the rows of this order are not together: they are on lines 2 and 4");
     told(&ran, 2, "line 4: the rows of this order are not together: they are on lines 4 and 2");
+    let (header, order) =
+        shopify(&[ROW]).split_once('\n').map(|(header, order)| (format!("{header}\n"), order.to_owned())).unwrap();
+    let before = files.put("before.csv", [header.as_str(), rest, &other, &order].concat());
+    let ran = dry_run(&url, &before, &["--as-of", "2026-02-10T00:00:00Z"]);
+    told(&ran, 2, "line 4: the rows of this order are not together: they are on lines 4 and 2");
     let mended = files.put("mended.csv", format!("{}{rest}{other}", shopify(&[ROW])));
     let ran = options(&mut import(&url, &mended), &["--as-of", "2026-02-10T00:00:00Z"]);
     assert!(ran.stdout.starts_with("1 recorded, 1 known already, 0 left out, 0 faulty"), "{ran:?}");
@@ -156,6 +161,14 @@ async fn a_map_takes_every_row() {
     let text = "id,c,at,tot,sku,amt,of,st\n9,a,2026-02-01T10:00:00Z,-5,A,5,1,pending\n";
     let ran = run(import(&url, files.put("negative.csv", text)).arg("--dry-run").arg("--map").arg(&map));
     assert!(ran.stdout.contains("left out: 1 × status `pending` (9)"), "{ran:?}");
+    // Rows that are apart are told beside refunds too. A purchase and its refund with one id are not apart.
+    let map =
+        files.put("receipts.toml", format!("negative_rows = \"refunds\"\n{columns}rid = \"refund.externalId\"\n"));
+    let text = "id,c,at,tot,sku,amt,rid\n1,a,2026-02-01T10:00:00Z,30,A,10,\n2,a,2026-02-01T10:00:00Z,9,A,9,\n\
+        1,a,2026-02-01T10:00:00Z,30,B,20,\n2,a,2026-02-01T11:00:00Z,-9,A,9,r\n";
+    let ran = run(import(&url, files.put("receipts.csv", text)).arg("--dry-run").arg("--map").arg(&map));
+    told(&ran, 2, "line 2: the rows of this order are not together: they are on lines 2 and 4");
+    assert!(ran.stdout.contains("\n1 purchase, 1 refund; 1 customer\n"), "{ran:?}");
     let twice = files.put("twice.toml", format!("{columns}[constants]\ncurrency = \"USD\"\n"));
     let ran = run(import(&url, files.put("x.csv", text)).arg("--map").arg(&twice));
     told(&ran, 1, "the field `currency` is mapped twice");
