@@ -11,6 +11,9 @@ pub const MAX_MINOR: i64 = 10_000_000_000_000;
 /// In which form a decimal is written, for whoever wrote it in another one.
 pub const DECIMAL_FORM: &str = "write a decimal as a string, such as \"19.99\"";
 
+/// In which form a currency is written, for whoever wrote it in another one.
+pub const CURRENCY_FORM: &str = "write a currency by its ISO 4217 code in upper case, such as \"EUR\"";
+
 /// Why a decimal or a currency code is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MoneyError {

@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 
 use super::session::Session;
 use crate::engine::account::MAX_EXACT;
-use crate::engine::money::{Currency, DECIMAL_FORM, decimal_text, is_decimal};
+use crate::engine::money::{CURRENCY_FORM, Currency, DECIMAL_FORM, decimal_text, is_decimal};
 use crate::engine::time::{self, INSTANT_FORM, Instant, IsoDuration, parse_instant};
 use crate::engine::zone::Zone;
 
@@ -50,11 +50,7 @@ pub const FORMS: [Form; 8] = [
         fits: |value| text(value).is_some_and(|text| time::LocalTime::parse(text).is_ok()),
         expected: "write a local time as hours and minutes, such as \"18:00\"",
     },
-    Form {
-        scalar: "CurrencyCode",
-        fits: |value| text(value).is_some(),
-        expected: "write a currency by its ISO 4217 code in upper case, such as \"EUR\"",
-    },
+    Form { scalar: "CurrencyCode", fits: |value| text(value).is_some(), expected: CURRENCY_FORM },
     Form {
         scalar: "Points",
         fits: |value| value.as_i64().is_some_and(is_points),

@@ -2,14 +2,13 @@
 
 use serde_json::Value;
 
-use crate::engine::money::DECIMAL_FORM;
+use crate::engine::money::{CURRENCY_FORM, DECIMAL_FORM};
 use crate::engine::time::INSTANT_FORM;
 
 /// The maximum number of faults that are told of one line.
 const MAX_TOLD: usize = 10;
 const ID_FORM: &str = "write an id as text, such as \"1001\"";
 const TEXT_FORM: &str = "write a text in quotes";
-const CURRENCY_FORM: &str = "write a currency by its ISO 4217 code in upper case, such as \"EUR\"";
 const WHOLE_FORM: &str = "write a whole number without quotes, such as 2";
 
 /// The form of a value.
@@ -144,6 +143,56 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::app::adjustment::AdjustPoints;
+    use crate::app::purchase::{PurchaseLine, RecordPurchase};
+    use crate::app::refund::{RecordRefund, RecordRefundLine};
+
+    /// An object with all fields of these forms.
+    fn example(fields: &[Field]) -> Value {
+        let value = |form| match form {
+            Form::Whole => json!(1),
+            Form::Object(fields) => example(fields),
+            Form::List(fields) => json!([example(fields)]),
+            _ => json!("1"),
+        };
+        Value::Object(fields.iter().map(|field| (field.name.to_owned(), value(field.form))).collect())
+    }
+
+    /// The patterns name all fields of the structs, so a new field does not compile until it is here and in the forms.
+    #[test]
+    fn the_forms_have_the_fields_of_what_is_parsed() {
+        let RecordPurchase {
+            external_id: _,
+            customer_external_id: _,
+            purchased_at: _,
+            total: _,
+            currency: _,
+            refunded: Some(_),
+            refunded_until: Some(_),
+            channel: Some(_),
+            lines: Some(lines),
+            revision: 1,
+        } = serde_json::from_value(example(PURCHASE)).unwrap()
+        else {
+            panic!("a field of a purchase has no form");
+        };
+        let [PurchaseLine { sku: _, category: Some(_), quantity: 1, amount: _ }] = &lines[..] else {
+            panic!("a field of a line has no form");
+        };
+        let RecordRefund {
+            external_id: _,
+            purchase_external_id: _,
+            refunded_at: _,
+            amount: Some(_),
+            lines: Some(lines),
+        } = serde_json::from_value(example(REFUND)).unwrap()
+        else {
+            panic!("a field of a refund has no form");
+        };
+        assert!(matches!(&lines[..], [RecordRefundLine { sku: _, amount: _ }]));
+        let AdjustPoints { customer_external_id: _, points: _, reason: _, idempotency_key: _ } =
+            serde_json::from_value(example(ADJUSTMENT)).unwrap();
+    }
 
     #[test]
     fn each_fault_is_told_with_its_place_and_form() {

@@ -3,6 +3,7 @@
 //! Of all contents of a purchase, the one with the highest revision counts, whatever came first. A lower one is kept. Equal content
 //! under a higher revision only raises the number; the old number still stands for the content. See "Revisions" in `docs/semantics.md`.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
@@ -81,7 +82,7 @@ pub(super) async fn revise(
             verdicts[index] = Verdict::Refused(belongs_to(name(order.row.customer_id)));
             continue;
         }
-        let row = &order.completed(row, new.kept)?;
+        let row = &*order.completed(row, new.kept)?;
         let content = revisions::of_purchase(row.clone(), new.customer_external_id.to_string());
         let counting = revisions::of_purchase(order.row.clone(), name(order.row.customer_id));
         let owner = customers.get(&counting.customer_external_id);
@@ -209,11 +210,11 @@ async fn load_compared(
 impl Order {
     /// Adds the parts of a content that stay as they are recorded: in the content with the same revision, if there is one, and
     /// otherwise in the one that counts. So the same content is a duplicate whenever it is sent again.
-    fn completed(&self, row: &purchase::Model, kept: Kept) -> Result<purchase::Model, Error> {
-        let mut row = row.clone();
-        if kept == (Kept { customer: kept.customer, ..Kept::default() }) {
-            return Ok(row);
+    fn completed<'a>(&self, row: &'a purchase::Model, kept: Kept) -> Result<Cow<'a, purchase::Model>, Error> {
+        if !(kept.channel || kept.categories || kept.lines) {
+            return Ok(Cow::Borrowed(row));
         }
+        let mut row = row.clone();
         let revision = present_number(&self.raised, row.revision);
         let same = self.others.iter().find(|other| other.revision == revision);
         let (channel, lines, currency) = match same {
@@ -236,7 +237,7 @@ impl Order {
             }
             row.lines = purchases::lines_text(&sent)?;
         }
-        Ok(row)
+        Ok(Cow::Owned(row))
     }
 
     /// Decides about a content with the revision that counts, or a higher one. `versions` are those of the present customer.
