@@ -169,6 +169,15 @@ async fn an_export_is_a_state() {
         assert_eq!(alone, [("ada@example.com".to_owned(), 42), ("bob@example.com".to_owned(), 7)]);
         assert_eq!(ends, [alone.clone(), alone], "{engine:?}");
     }
+    // A refund after the export is not in its sum, so it is added; one before is in it.
+    let (url, _sqlite) = scratch(Engine::Sqlite).await;
+    assert_eq!(options(&mut with_campaigns(&url, &new, &campaigns), &new_as_of).code, Some(0));
+    for (id, day, points) in [("before", "05", 42), ("after", "07", 39)] {
+        let refund = json!({"refund": {"externalId": id, "purchaseExternalId": "#2", "refundedAt": format!("2026-02-{day}T00:00:00Z"), "amount": "3.00"}});
+        assert_eq!(run(&mut import(&url, files.put("one.ndjson", refund.to_string()))).code, Some(0));
+        assert_eq!(balances(&url).await[0].1, points, "{id}");
+    }
+    audit_is_clean(&url);
     // The same revision with another content says what to do; without --as-of, the newest instant in the file is the revision.
     let (url, _sqlite) = scratch(Engine::Sqlite).await;
     assert_eq!(run(&mut import(&url, &old)).code, Some(0));
