@@ -38,6 +38,10 @@ pub struct Model {
     /// The external id of the first purchase of the evidence.
     #[sea_orm(column_type = "Text")]
     pub evidence_from_external_id: String,
+    /// When the points become available. `None`: when they are posted.
+    pub available_at: Option<i64>,
+    /// When the points expire. `None`: never.
+    pub expires_at: Option<i64>,
     /// The customer's version that last changed this row. The evidence of a reversed award comes from the facts before this
     /// version.
     pub version: i64,

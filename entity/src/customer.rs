@@ -34,6 +34,8 @@ pub struct Model {
     pub balance: i64,
     /// The points of the standing awards.
     pub lifetime: i64,
+    /// The clock changes nothing of the customer's points before this instant. `None`: it never does, and all points are in the pool.
+    pub due_at: Option<i64>,
     /// The running states of the fold, by campaign, in a binary format (`app::stored::running`). Part of this row, so that a new
     /// purchase does not write a row for each campaign.
     #[sea_orm(column_type = "Blob")]

@@ -19,14 +19,18 @@ pub struct Model {
     pub points: i64,
     /// The balance of the customer after this entry.
     pub balance_after: i64,
-    /// The number of the customer's award. `None` for an adjustment.
+    /// The number of the customer's award. `None` for an adjustment or an expiry.
     pub award_number: Option<i64>,
-    /// The purchase that reached the award when this entry was posted. `None` for an adjustment.
+    /// The purchase that reached the award when this entry was posted. `None` for an adjustment or an expiry.
     #[sea_orm(column_type = "Text", nullable)]
     pub purchase_external_id: Option<String>,
     /// The reason of an adjustment, or a note that a repair posted the entry.
     #[sea_orm(column_type = "Text", nullable)]
     pub reason: Option<String>,
+    /// When the points of an `AWARD` become available. `None`: when they are posted.
+    pub available_at: Option<i64>,
+    /// When the points of an `AWARD` or an `ADJUSTMENT` expire, or when the lot of an `EXPIRY` did. `None`: never.
+    pub expires_at: Option<i64>,
     pub created_at: i64,
     /// The customer's version after the commit that posted this entry.
     pub version: i64,

@@ -14,6 +14,7 @@ pub mod idempotency_key;
 pub mod installation;
 pub mod job;
 pub mod ledger_entry;
+pub mod lot;
 pub mod node;
 pub mod purchase;
 pub mod purchase_revision;

@@ -25,6 +25,8 @@ pub enum LedgerEntryKind {
     Reversal,
     /// Changes the balance by hand.
     Adjustment,
+    /// Takes what is left of a lot that expired, or gives expired points back before a reversal takes them.
+    Expiry,
 }
 
 /// What a budget decision records.

@@ -7,6 +7,7 @@ use super::error::{Check, Error, UserErrorCode};
 use super::recorder::fact::{Fact, NewAdjustment, Recorded};
 use super::viewer::Admin;
 use crate::engine::account::MAX_EXACT;
+use crate::engine::time::parse_instant;
 
 /// An adjustment as the caller sent it, by GraphQL or in a file.
 #[derive(Clone, Debug, Deserialize)]
@@ -16,6 +17,16 @@ pub struct AdjustPoints {
     pub points: i64,
     pub reason: String,
     pub idempotency_key: String,
+    /// An RFC 3339 instant. Absent: added points never expire.
+    #[serde(default)]
+    pub expires_at: Option<String>,
+    /// Whether the adjustment may take more points than are available.
+    #[serde(default = "yes")]
+    pub allow_negative: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 impl AdjustPoints {
@@ -30,11 +41,19 @@ impl AdjustPoints {
         if points == 0 || points.abs() > MAX_EXACT {
             check.fail(&["points"], UserErrorCode::OutOfRange, "must not be zero and must be within ±(2^53 − 1)");
         }
+        let expires_at = self
+            .expires_at
+            .and_then(|text| check.parsed(&["expiresAt"], parse_instant(&text), |_| UserErrorCode::Invalid));
+        if expires_at.is_some() && points < 0 {
+            check.fail(&["expiresAt"], UserErrorCode::Invalid, "only points that are added can expire");
+        }
         let new = customer_external_id.map(|customer_external_id| NewAdjustment {
             customer_external_id,
             points,
             reason,
             idempotency_key,
+            expires_at,
+            allow_negative: self.allow_negative,
         });
         check.finish(new)
     }

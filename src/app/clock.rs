@@ -82,6 +82,17 @@ impl Clock {
         }
     }
 
+    /// Returns the current time, which the database has just told. A clock that is not the database's ignores it.
+    pub fn told(&self, now: Instant) -> Instant {
+        match self {
+            Self::Database(counted) => {
+                counted.set(now);
+                now
+            }
+            Self::System | Self::Fixed(_) => self.now(),
+        }
+    }
+
     /// Returns the current time. With [`Self::Database`], asks the database first.
     pub async fn ask(&self, db: &impl ConnectionTrait) -> Result<Instant, Error> {
         if let Self::Database(counted) = self {
@@ -114,9 +125,12 @@ impl Clock {
     }
 }
 
+/// The time of PostgreSQL in µs since 1970, as an expression.
+pub const POSTGRES_TIME: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+
 /// Asks PostgreSQL for the time.
 async fn database_time(db: &impl ConnectionTrait) -> Result<Instant, Error> {
-    let sql = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint";
+    let sql = format!("SELECT {POSTGRES_TIME}");
     let row = db.query_one_raw(Statement::from_string(DatabaseBackend::Postgres, sql)).await?;
     let row = row.ok_or_else(|| Error::Internal("the database did not return the time".to_owned()))?;
     Ok(Instant(row.try_get_by_index(0)?))

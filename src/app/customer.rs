@@ -9,10 +9,11 @@ use sea_orm::{EntityTrait, QueryFilter};
 use super::App;
 use super::error::Error;
 use super::reading::page::{Filter, List, Listed, Page, Part, Position, Slice, of_root};
-use super::reading::snapshot::{Extent, View};
+use super::reading::snapshot::{Extent, Snapshot, View};
 use super::rows::{Kind, any};
 use super::stored::customer::{blank, load_by_ids};
 use super::viewer::{Reader, Shop};
+use crate::engine::purse::Sums;
 use crate::engine::time::Instant;
 
 impl Listed for customer::Model {
@@ -156,6 +157,12 @@ pub struct Balance {
     pub available: i64,
     /// The points that were awarded but cannot be spent yet.
     pub pending: i64,
+    /// The points that are set aside.
+    pub reserved: i64,
+    /// The first expiry of available points, and the points that expire then.
+    pub expiring_next: Option<(Instant, i64)>,
+    /// The first instant at which pending points become available, and how many do.
+    pub maturing_next: Option<(Instant, i64)>,
     /// The points of the customer's STANDING awards.
     pub lifetime: i64,
     /// The instant at which this balance holds.
@@ -164,14 +171,53 @@ pub struct Balance {
     pub version: i64,
 }
 
-/// Computes the balance at `now`. No activated campaign can hold points back or let them expire, so all points are available.
-pub fn balance(customer: &customer::Model, now: Instant) -> Balance {
-    Balance {
-        available: customer.balance,
-        pending: 0,
-        lifetime: customer.lifetime,
-        as_of: now,
-        version: customer.version,
+impl Balance {
+    /// The balance of a customer, whose points the clock does not change, at `now` or at its last entry if that is later. All points are
+    /// in the pool.
+    pub fn of_pool(customer: &customer::Model, now: Instant) -> Self {
+        Self {
+            available: customer.balance,
+            pending: 0,
+            reserved: 0,
+            expiring_next: None,
+            maturing_next: None,
+            lifetime: customer.lifetime,
+            as_of: now.max(Instant(customer.posted_at)),
+            version: customer.version,
+        }
+    }
+
+    /// The balance at `now`, or at the last commit if that is later.
+    pub fn of_snapshot(snapshot: &Snapshot, now: Instant) -> Self {
+        let in_pool = Self::of_pool(&snapshot.customer, now);
+        let Some(points) = &snapshot.points else {
+            let last = snapshot.running.held.map_or(now, |held| held.at);
+            return Self { as_of: in_pool.as_of.max(last), ..in_pool };
+        };
+        let purse = points.at(in_pool.as_of);
+        let Sums { pending, reserved, .. } = purse.sums();
+        Self {
+            available: purse.available(),
+            pending,
+            reserved,
+            expiring_next: purse.expiring_next(),
+            maturing_next: purse.maturing_next(),
+            as_of: purse.now(),
+            ..in_pool
+        }
+    }
+}
+
+/// Returns the points of the snapshot that are available at `as_of` and expire by `by`. The snapshot contains only the lots that expire
+/// next. If more are needed, they are read; returns `None` if the customer has changed since then.
+pub async fn expiring(app: &App, snapshot: &Snapshot, as_of: Instant, by: Instant) -> Result<Option<i64>, Error> {
+    let Some(points) = &snapshot.points else { return Ok(Some(0)) };
+    match points.expiring(as_of, by) {
+        Some(expiring) => Ok(Some(expiring)),
+        None => {
+            let all = app.snapshots().all_points(snapshot).await?;
+            Ok(all.and_then(|all| all.expiring(as_of, by)))
+        }
     }
 }
 

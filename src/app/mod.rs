@@ -57,7 +57,7 @@ use crate::redis_servers::RedisServers;
 
 /// The format of the hints that nodes send each other. It changes whenever [`Commit`] changes. Nodes ignore hints of other
 /// formats; the sweep finds those commits.
-const COMMIT_FORMAT: u32 = 3;
+const COMMIT_FORMAT: u32 = 4;
 /// The number of subscribers that may read the ledger at a time. After a restart, all of them reconnect together.
 const MAX_CATCHING_UP: usize = 4;
 /// The number of updates that were read from the ledger and may be resolved at a time.

@@ -217,6 +217,8 @@ pub enum OnConflict {
     Keep,
     /// Each column that is not part of the key is added to the existing value.
     Add,
+    /// Each column that is not part of the key replaces the existing value.
+    Replace,
 }
 
 /// Inserts the models, in order.
@@ -259,10 +261,14 @@ fn insert_sql<E: EntityTrait>(names: &[&str], select: &str, on_conflict: OnConfl
     let conflict = match on_conflict {
         OnConflict::Fail => String::new(),
         OnConflict::Keep => " ON CONFLICT DO NOTHING".to_owned(),
-        OnConflict::Add => {
-            let add = |name: &&str| format!("\"{name}\" = \"{table}\".\"{name}\" + excluded.\"{name}\"");
-            let sums: Vec<String> = names.iter().filter(|name| !key.contains(name)).map(add).collect();
-            format!(" ON CONFLICT ({}) DO UPDATE SET {}", quoted(&key), sums.join(", "))
+        OnConflict::Add | OnConflict::Replace => {
+            let existing = |name: &str| match on_conflict {
+                OnConflict::Add => format!("\"{table}\".\"{name}\" + "),
+                _ => String::new(),
+            };
+            let set = |name: &&str| format!("\"{name}\" = {}excluded.\"{name}\"", existing(name));
+            let set: Vec<String> = names.iter().filter(|name| !key.contains(name)).map(set).collect();
+            format!(" ON CONFLICT ({}) DO UPDATE SET {}", quoted(&key), set.join(", "))
         }
     };
     // Without the condition, SQLite would parse ON CONFLICT as the ON clause of a join.

@@ -8,7 +8,8 @@ use std::ops::{Add, AddAssign, Sub};
 
 use super::award::Reached;
 use super::budget::{Budget, Decision, DecisionKind};
-use super::diff::{Changed, Diff, How, RecordedAward};
+use super::dates::Dates;
+use super::diff::{Changed, Diff, RecordedAward};
 
 /// The largest whole number that every JSON parser represents exactly: 2^53 − 1.
 pub const MAX_EXACT: i64 = (1 << 53) - 1;
@@ -86,6 +87,10 @@ pub struct Draft {
     pub award_number: i64,
     /// The external id of the purchase that the entry names: the reaching purchase of the award.
     pub purchase: Option<String>,
+    /// The dates of the points.
+    pub dates: Dates,
+    /// If only the dates of the points change: those that they get, for a reversal, or had, for an award.
+    pub redated: Option<Dates>,
 }
 
 /// The place of a posted entry in the ledger.
@@ -173,10 +178,11 @@ impl Account {
         for gained in gained(diff) {
             match gained {
                 Gained::New(reached) => self.gain(reached, tally, budget.as_deref_mut(), &mut effect),
-                Gained::Reposted(award, reached) => effect.awards.push(draft(reached.points, award.number, reached)),
-                Gained::More(award, reached, more) => {
-                    self.grow(award, reached, more, budget.as_deref_mut(), &mut effect);
+                Gained::Redated(changed, points) => {
+                    let redated = Some(changed.recorded.reached.dates);
+                    effect.awards.push(draft(points, changed.recorded.number, &changed.reached, redated));
                 }
+                Gained::More(changed) => self.grow(changed, budget.as_deref_mut(), &mut effect),
             }
         }
         effect.count_standing(standing_before, tally.standing);
@@ -184,13 +190,13 @@ impl Account {
     }
 
     fn lose(&mut self, taken: &Taken<'_>, budget: Option<&mut Budget>, effect: &mut Effect) {
-        let Taken { award, points, reposted } = *taken;
+        let Taken { award, points, redated } = *taken;
         if !award.standing {
             effect.totals.points_declined -= points;
             return;
         }
-        effect.reversals.push(draft(-points, award.number, &award.reached));
-        if reposted {
+        effect.reversals.push(draft(-points, award.number, &award.reached, redated));
+        if redated.is_some() {
             return;
         }
         self.lifetime -= points;
@@ -199,19 +205,13 @@ impl Account {
     }
 
     /// Gives a recorded award more points, even if they do not fit into the budget.
-    fn grow(
-        &mut self,
-        award: &RecordedAward,
-        reached: &Reached,
-        points: i64,
-        budget: Option<&mut Budget>,
-        effect: &mut Effect,
-    ) {
+    fn grow(&mut self, changed: &Changed, budget: Option<&mut Budget>, effect: &mut Effect) {
+        let (award, points) = (&changed.recorded, changed.more());
         if !award.standing {
             effect.totals.points_declined += points;
             return;
         }
-        effect.awards.push(draft(points, award.number, reached));
+        effect.awards.push(draft(points, award.number, &changed.reached, None));
         self.lifetime += points;
         effect.totals.points_standing += points;
         effect.decisions.extend(budget.map(|budget| budget.grow(award.number, points)));
@@ -227,7 +227,7 @@ impl Account {
             tally.standing += 1;
             self.lifetime += points;
             effect.totals.points_standing += points;
-            effect.awards.push(draft(points, number, reached));
+            effect.awards.push(draft(points, number, reached, None));
         } else {
             tally.declined += 1;
             effect.totals.points_declined += points;
@@ -240,58 +240,62 @@ impl Account {
 struct Taken<'a> {
     award: &'a RecordedAward,
     points: i64,
-    /// Whether the award gets the points again in the same commit, with another `earnedAt`.
-    reposted: bool,
+    /// The award gets the points again in the same commit, with these dates.
+    redated: Option<Dates>,
 }
 
-/// Returns the points that recorded awards lose, in the award order of the recorded awards.
+/// Returns the points that recorded awards lose, in the award order of the recorded awards. An award shrinks before its dates change.
 fn taken_back(diff: &Diff) -> Vec<Taken<'_>> {
-    let reversed = |award| Taken { award, points: award.reached.points, reposted: false };
-    let lost = |changed: &Changed| match changed.how {
-        How::Shrunk(points) => Some((points, false)),
-        How::Reposted => Some((changed.recorded.reached.points, true)),
-        How::Moved | How::Adjusted | How::Grown(_) => None,
+    let reversed = |award| Taken { award, points: award.reached.points, redated: None };
+    let lost = |changed: &'_ Changed| {
+        let fewer = Some(-changed.more()).filter(|fewer| *fewer > 0).map(|fewer| (fewer, None));
+        let redated = changed.reposted.then(|| (points_that_stay(changed), Some(changed.reached.dates)));
+        fewer.into_iter().chain(redated)
     };
-    let changed = diff.changed.iter().filter_map(|changed| {
-        let (points, reposted) = lost(changed)?;
-        Some(Taken { award: &changed.recorded, points, reposted })
-    });
+    let changed = diff
+        .changed
+        .iter()
+        .flat_map(|changed| lost(changed).map(|(points, redated)| Taken { award: &changed.recorded, points, redated }));
     let mut taken: Vec<Taken<'_>> = diff.reversed.iter().map(reversed).chain(changed).collect();
     taken.sort_by(|one, other| one.award.reached.order().cmp(&other.award.reached.order()));
     taken
 }
 
-/// An award that gains points.
+fn points_that_stay(changed: &Changed) -> i64 {
+    changed.recorded.reached.points.min(changed.reached.points)
+}
+
+/// Points that an award gains.
 enum Gained<'a> {
     New(&'a Reached),
-    /// A recorded award that lost all its points in the same commit.
-    Reposted(&'a RecordedAward, &'a Reached),
-    /// A recorded award that has this many points more.
-    More(&'a RecordedAward, &'a Reached, i64),
+    /// A recorded award gets back so many points, which it lost in the same commit, with other dates.
+    Redated(&'a Changed, i64),
+    /// A recorded award has more points.
+    More(&'a Changed),
 }
 
 impl Gained<'_> {
     fn reached(&self) -> &Reached {
         match self {
-            Self::New(reached) | Self::Reposted(_, reached) | Self::More(_, reached, _) => reached,
+            Self::New(reached) => reached,
+            Self::Redated(changed, _) | Self::More(changed) => &changed.reached,
         }
     }
 }
 
-/// Returns the awards that gain points, in award order.
+/// Returns what awards gain, in award order. An award grows after its dates change.
 fn gained(diff: &Diff) -> Vec<Gained<'_>> {
-    let recorded = diff.changed.iter().filter_map(|Changed { recorded, reached, how }| match how {
-        How::Reposted => Some(Gained::Reposted(recorded, reached)),
-        How::Grown(more) => Some(Gained::More(recorded, reached, *more)),
-        How::Moved | How::Adjusted | How::Shrunk(_) => None,
+    let recorded = diff.changed.iter().flat_map(|changed| {
+        let redated = changed.reposted.then(|| Gained::Redated(changed, points_that_stay(changed)));
+        redated.into_iter().chain((changed.more() > 0).then_some(Gained::More(changed)))
     });
     let mut gained: Vec<Gained<'_>> = diff.awarded.iter().map(Gained::New).chain(recorded).collect();
     gained.sort_by(|one, other| one.reached().order().cmp(&other.reached().order()));
     gained
 }
 
-fn draft(points: i64, award_number: i64, reached: &Reached) -> Draft {
-    Draft { points, award_number, purchase: Some(reached.by.external_id.clone()) }
+fn draft(points: i64, award_number: i64, reached: &Reached, redated: Option<Dates>) -> Draft {
+    Draft { points, award_number, purchase: Some(reached.by.external_id.clone()), dates: reached.dates, redated }
 }
 
 #[cfg(test)]
@@ -304,7 +308,16 @@ mod tests {
     fn reached(at: i64, points: i64) -> Reached {
         let by = Key { at: Instant(at), external_id: format!("p{at}") };
         let window = Interval { opens: Instant(0), closes: Instant(100) };
-        Reached { evidence_from: by.clone(), by, nth: 1, ordinal: 1, points, points_before_cap: points, window }
+        Reached {
+            evidence_from: by.clone(),
+            by,
+            nth: 1,
+            ordinal: 1,
+            points,
+            points_before_cap: points,
+            window,
+            dates: Dates::default(),
+        }
     }
 
     fn recorded(number: i64, standing: bool, at: i64, points: i64) -> RecordedAward {
@@ -320,7 +333,7 @@ mod tests {
     fn a_difference() -> Diff {
         let shrunk = recorded(2, true, 30, 7);
         Diff {
-            changed: vec![Changed { reached: reached(30, 5), recorded: shrunk, how: How::Shrunk(2) }],
+            changed: vec![Changed { reached: reached(30, 5), recorded: shrunk, reposted: false }],
             reversed: vec![recorded(1, true, 40, 10), recorded(3, false, 20, 4)],
             awarded: vec![reached(50, 6), reached(60, 6)],
         }
@@ -360,8 +373,26 @@ mod tests {
     }
 
     #[test]
+    fn an_award_shrinks_before_its_dates_change_and_grows_after() {
+        let apply = |before, after| {
+            let changed =
+                Changed { recorded: recorded(1, true, 10, before), reached: reached(20, after), reposted: true };
+            let diff = Diff { changed: vec![changed], ..Diff::default() };
+            let mut account = Account { awards: 1, lifetime: before, ..Account::default() };
+            let effect = account.apply(&mut Tally { standing: 1, declined: 0 }, None, &diff);
+            assert_eq!(account.lifetime, after);
+            let drafts = |drafts: &[Draft]| -> Vec<_> {
+                drafts.iter().map(|draft| (draft.points, draft.redated.is_some())).collect()
+            };
+            (drafts(&effect.reversals), drafts(&effect.awards))
+        };
+        assert_eq!(apply(8, 5), (vec![(-3, false), (-5, true)], vec![(5, true)]));
+        assert_eq!(apply(5, 8), (vec![(-5, true)], vec![(5, true), (3, false)]));
+    }
+
+    #[test]
     fn points_that_are_posted_again_neither_use_the_budget_nor_change_the_sums() {
-        let moved = Changed { recorded: recorded(1, true, 10, 8), reached: reached(20, 8), how: How::Reposted };
+        let moved = Changed { recorded: recorded(1, true, 10, 8), reached: reached(20, 8), reposted: true };
         let diff = Diff { changed: vec![moved], ..Diff::default() };
         let (mut budget, mut tally) = (Budget { limit: 8, used: 8 }, Tally { standing: 1, declined: 0 });
         let mut account = Account { balance: 8, lifetime: 8, awards: 1, entries: 1 };

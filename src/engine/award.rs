@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::dates::Dates;
 use super::money::{Currency, decimal_text};
 use super::purchase::Key;
 use super::window::Interval;
@@ -133,6 +134,8 @@ pub struct Reached {
     pub points_before_cap: i64,
     /// Not clipped to the period.
     pub window: Interval,
+    /// The dates of the points, which follow from `earnedAt`.
+    pub dates: Dates,
     /// The first purchase of the evidence; `by` is the last. [`super::evidence`] derives those between the two.
     pub evidence_from: Key,
 }

@@ -6,6 +6,9 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::award::{AwardName, Reached};
+use super::dates::Dates;
+use super::lot::Place;
+use super::time::Instant;
 
 /// A recorded award that is `STANDING` or `DECLINED`. A `REVERSED` award never changes again and is not compared.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,32 +39,48 @@ pub struct Changed {
     pub recorded: RecordedAward,
     /// The award after the change.
     pub reached: Reached,
-    pub how: How,
+    /// Whether the points go to another lot, or to or from the pool, because the dates of the award changed. A `REVERSAL` and an `AWARD`
+    /// of the points that stay are posted. They leave the budget as it is.
+    pub reposted: bool,
 }
 
-/// How a recorded award that stays changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum How {
-    /// Another purchase reaches the award now. Nothing is posted.
-    Moved,
-    /// The award moved or its `earnedAt` changed, and its points become available or expire at other times now. A `REVERSAL` and an
-    /// `AWARD` of all its points are posted.
-    Reposted,
-    /// The award has this many points fewer. If it is `STANDING`, a `REVERSAL` of the difference is posted.
-    Shrunk(i64),
-    /// The award has this many points more. If it is `STANDING`, an `AWARD` of the difference is posted. A budget does not decide it
-    /// again, so growth may exceed the budget.
-    Grown(i64),
-    /// Only the `earnedAt`, the window, the ordinal, the evidence or the points before caps change. Nothing is posted.
-    Adjusted,
+impl Changed {
+    /// Returns how many points the award gains. It is negative if the award loses points.
+    ///
+    /// If the award is `STANDING`, a `REVERSAL` or an `AWARD` of the difference is posted. A budget does not decide the award again, so
+    /// growth may exceed the budget.
+    pub const fn more(&self) -> i64 {
+        self.reached.points - self.recorded.reached.points
+    }
+
+    /// Whether neither points nor lots change: another purchase reaches the award, or only its `earnedAt`, window, ordinal, evidence or
+    /// points before caps change.
+    pub const fn posts_nothing(&self) -> bool {
+        self.more() == 0 && !self.reposted
+    }
 }
 
 impl Diff {
     /// Returns how many points more all awards have after the difference.
     pub fn points(&self) -> i64 {
-        let changed = self.changed.iter().map(|changed| changed.reached.points - changed.recorded.reached.points);
+        let changed = self.changed.iter().map(Changed::more);
         let reversed: i64 = self.reversed.iter().map(|award| award.reached.points).sum();
         changed.chain(self.awarded.iter().map(|award| award.points)).sum::<i64>() - reversed
+    }
+
+    /// Returns the dates that the points of the awards had and get.
+    pub fn dates(&self) -> impl Iterator<Item = Dates> {
+        let changed = self.changed.iter().flat_map(|changed| [&changed.recorded.reached, &changed.reached]);
+        let reversed = self.reversed.iter().map(|award| &award.reached);
+        changed.chain(reversed).chain(&self.awarded).map(|award| award.dates)
+    }
+
+    /// Returns the points that standing awards lose, but for those that only get other dates.
+    pub fn points_lost(&self) -> i64 {
+        let fewer =
+            self.changed.iter().filter(|changed| changed.recorded.standing).map(|changed| -changed.more().min(0));
+        let reversed = self.reversed.iter().filter(|award| award.standing).map(|award| award.reached.points);
+        fewer.chain(reversed).sum()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -69,32 +88,22 @@ impl Diff {
     }
 }
 
-/// Whether the points of an award become available or expire at other times.
-fn is_reposted(recorded: &RecordedAward, reached: &Reached, timed: bool) -> bool {
-    recorded.standing && timed && recorded.reached.by.at != reached.by.at
-}
-
 /// Compares the recorded awards of one customer in one campaign with the reached awards. Both must be of the same stretch
-/// of purchases. `timed` means that the campaign has `holdFor` or `expiresAfter`, so that a new `earnedAt` changes when the
-/// points are available.
-pub fn diff(mut recorded: Vec<RecordedAward>, reached: Vec<Reached>, timed: bool) -> Diff {
+/// of purchases. `now` is the instant of the commit, on which it depends whether points with other dates lie in another lot.
+pub fn diff(mut recorded: Vec<RecordedAward>, reached: Vec<Reached>, now: Instant) -> Diff {
+    let change = |recorded: RecordedAward, reached: Reached| {
+        let place = |award: &Reached| Place::of(award.dates, now);
+        let reposted = recorded.standing && place(&recorded.reached) != place(&reached);
+        Changed { recorded, reached, reposted }
+    };
     recorded.sort_by(|a, b| a.reached.order().cmp(&b.reached.order()));
     let mut by_name: HashMap<AwardName, Reached> = reached.into_iter().map(|award| (award.name(), award)).collect();
     let mut diff = Diff::default();
     let mut gone: BTreeMap<i64, VecDeque<RecordedAward>> = BTreeMap::new();
     for recorded in recorded {
-        let name = recorded.reached.name();
-        match by_name.remove(&name) {
+        match by_name.remove(&recorded.reached.name()) {
             Some(reached) if recorded.reached == reached => {}
-            Some(reached) => {
-                let how = match reached.points - recorded.reached.points {
-                    0 if is_reposted(&recorded, &reached, timed) => How::Reposted,
-                    0 => How::Adjusted,
-                    more if more > 0 => How::Grown(more),
-                    fewer => How::Shrunk(-fewer),
-                };
-                diff.changed.push(Changed { recorded, reached, how });
-            }
+            Some(reached) => diff.changed.push(change(recorded, reached)),
             None => gone.entry(recorded.reached.points).or_default().push_back(recorded),
         }
     }
@@ -103,10 +112,7 @@ pub fn diff(mut recorded: Vec<RecordedAward>, reached: Vec<Reached>, timed: bool
     for award in newly {
         // Among awards with equal points, the i-th that is gone moves to the i-th that is new. Both lists are in award order.
         match gone.get_mut(&award.points).and_then(VecDeque::pop_front) {
-            Some(recorded) => {
-                let how = if is_reposted(&recorded, &award, timed) { How::Reposted } else { How::Moved };
-                diff.changed.push(Changed { recorded, reached: award, how });
-            }
+            Some(recorded) => diff.changed.push(change(recorded, award)),
             None => diff.awarded.push(award),
         }
     }

@@ -6,12 +6,14 @@
 //! Reading order:
 //! - [`time`], [`zone`] and [`money`]: instants, spans, local bounds and amounts.
 //! - [`external_id`], [`purchase`] and [`stretch`]: purchases, their nets, and ranges of a customer's purchases.
-//! - [`window`], [`goal`] and [`award`]: the parts of a rule.
+//! - [`window`], [`goal`], [`award`] and [`dates`]: the parts of a rule.
 //! - [`rule`]: the rule of a campaign, which rules are legal, and which purchases are eligible.
 //! - [`state`], `fold` and [`evaluate`]: the fold over a customer's eligible purchases, and what a change can affect.
 //! - [`cap`]: which awards the cap on a customer's awards keeps.
 //! - [`diff`] and [`evidence`]: how recorded and reached awards differ, and which purchases an award is based on.
 //! - [`budget`] and [`account`]: what a budget decides, and what a difference posts.
+//! - [`lot`], [`purse`] and [`replay`]: where a customer's points lie, how commits and the clock change that, and what a ledger says
+//!   about it.
 //! - [`lookback`] and [`progress`]: where a customer stands at an instant.
 //! - [`lifecycle`]: the transitions of a campaign.
 
@@ -19,6 +21,7 @@ pub mod account;
 pub mod award;
 pub mod budget;
 pub mod cap;
+pub mod dates;
 pub mod diff;
 pub mod evaluate;
 pub mod evidence;
@@ -27,9 +30,12 @@ mod fold;
 pub mod goal;
 pub mod lifecycle;
 pub mod lookback;
+pub mod lot;
 pub mod money;
 pub mod progress;
 pub mod purchase;
+pub mod purse;
+pub mod replay;
 pub mod rule;
 pub mod state;
 pub mod stretch;

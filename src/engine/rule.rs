@@ -4,10 +4,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::award::{AwardRule, CategoryRates, MAX_RATES};
+use super::dates::{Dates, end_of};
 use super::goal::{DistinctOf, Goal};
 use super::money::Currency;
 use super::purchase::{Key, Line, Purchase, Rounding};
-use super::time::{Instant, IsoDuration};
+use super::time::{Instant, IsoDuration, LocalTime};
 use super::window::{Interval, WindowRule};
 use super::zone::Zone;
 
@@ -121,6 +122,23 @@ pub struct Eligible {
 }
 
 impl Rule {
+    /// Whether points of the campaign wait or expire.
+    pub const fn dates_points(&self) -> bool {
+        self.hold_for.is_some() || self.expires_after.is_some()
+    }
+
+    /// Returns the dates of points that were earned at this instant.
+    pub fn dates(&self, earned_at: Instant) -> Dates {
+        let day_starts_at = match &self.window {
+            WindowRule::Calendar(calendar) => calendar.day_starts_at,
+            _ => LocalTime::default(),
+        };
+        let end = |span: &IsoDuration, begin| end_of(span, begin, &self.time_zone, day_starts_at);
+        let available_at = self.hold_for.as_ref().and_then(|span| end(span, earned_at));
+        let begin = available_at.unwrap_or(earned_at);
+        Dates { available_at, expires_at: self.expires_after.as_ref().and_then(|span| end(span, begin)) }
+    }
+
     /// Whether a cap may give an award fewer points than its goal does.
     pub const fn caps_points(&self) -> bool {
         self.max_points_per_customer.is_some() || self.max_points_per_window.is_some()

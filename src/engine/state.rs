@@ -325,7 +325,8 @@ impl State {
         let window = self.window.unwrap_or(Interval { opens: evidence_from.at, closes: at });
         let nth = i32::try_from(nth).unwrap_or(i32::MAX);
         let by = purchase.key.clone();
-        awards.push(Reached { by, nth, ordinal, points, points_before_cap, window, evidence_from });
+        let dates = rule.dates(at);
+        awards.push(Reached { by, nth, ordinal, points, points_before_cap, window, dates, evidence_from });
     }
 }
 

@@ -138,6 +138,15 @@ impl Calendar {
         Interval { opens: self.unit_bound(zone, opens), closes: self.unit_bound(zone, opens + every) }
     }
 
+    /// Returns the instant at which `units` units have passed since the first unit that begins at `begin` or later.
+    pub(super) fn units_after(&self, zone: &Zone, begin: Instant, units: i64) -> Instant {
+        let current = self.unit_at(zone, begin);
+        let is_start = self.unit_bound(zone, current) == begin;
+        let start = if is_start { begin } else { self.unit_bound(zone, current + 1) };
+        // A day that a clock change skips begins at the same instant as the next one.
+        self.unit_bound(zone, self.unit_at(zone, start) + units)
+    }
+
     /// Returns the index of the unit that contains the instant. The date on a local clock is not enough: if the clock is
     /// set back across midnight, it shows the previous date again, although the new day has begun.
     fn unit_at(&self, zone: &Zone, at: Instant) -> i64 {

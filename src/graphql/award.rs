@@ -76,6 +76,18 @@ impl Award {
         Instant(self.0.earned_at).into()
     }
 
+    /// The instant from which the points can be spent, which follows from `earnedAt` and the campaign's `holdFor`. Null if they can be spent
+    /// immediately.
+    async fn available_at(&self) -> Option<DateTime> {
+        self.0.available_at.map(|at| Instant(at).into())
+    }
+
+    /// The instant from which the points can no longer be spent, which follows from the campaign's `expiresAfter`. Null if they never
+    /// expire.
+    async fn expires_at(&self) -> Option<DateTime> {
+        self.0.expires_at.map(|at| Instant(at).into())
+    }
+
     /// The evidence: the purchases that the award is based on, the earliest `purchasedAt` first. The last of them
     /// reached the goal. A `REVERSED` award keeps the evidence that it had last. Purchases are shown as they are now; `counted` of
     /// their edges shows what counted. For a customer token, purchases that belong to another customer now are left out.

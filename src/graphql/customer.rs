@@ -8,19 +8,21 @@ use super::award::{Award, AwardStatus};
 use super::error::ApiError;
 use super::id::GlobalId;
 use super::ledger::LedgerEntry;
-use super::loaders::{AwardsOf, FindCustomer, LedgerOf, PurchasesOf};
+use super::loaders::{AwardsOf, FindCustomer, LedgerOf, PurchasesOf, ViewOf};
 use super::page::Connection;
 use super::progress::CampaignProgress;
 use super::purchase_revision::{PurchaseConnection, edge};
-use super::scalar::{AsOf, Count, Points};
+use super::scalar::{AsOf, Count, DateTime, Duration, Points};
 use super::session::ContextExt;
 use crate::app::award::AwardFilter;
-use crate::app::customer::{Current, balance, list, require_version};
+use crate::app::customer::{Current, list, require_version};
+use crate::app::error::Error;
 use crate::app::reading::page::{Listed, PageArgs};
 use crate::app::reading::points_update::Cursor;
-use crate::app::reading::snapshot::{Extent, View};
+use crate::app::reading::snapshot::{Extent, Snapshot, View};
 use crate::app::{self, model};
 use crate::engine::external_id::ExternalId;
+use crate::engine::time::{Instant, IsoDuration};
 
 /// A customer of the shop. A customer exists from its first accepted purchase or adjustment.
 #[derive(Clone, Description)]
@@ -55,8 +57,8 @@ impl Customer {
     }
 
     /// The balance of the customer's points, with its version and its cursor.
-    async fn balance(&self, ctx: &Context<'_>) -> Balance {
-        Balance::of(ctx, &self.row)
+    async fn balance(&self, ctx: &Context<'_>) -> Result<Balance, ApiError> {
+        Balance::of(ctx, &self.row, self.view.as_ref()).await
     }
 
     /// Where the customer stands at the current instant in each `ACTIVE` or `PAUSED` campaign, the most recently
@@ -132,40 +134,122 @@ impl Customer {
     }
 }
 
-/// A customer's points at an instant.
-#[derive(Clone, Debug, SimpleObject)]
+/// A customer's points at an instant. `available + pending + reserved` is the sum of the ledger, less points that have expired and
+/// whose `EXPIRY` entry is not posted yet.
+#[derive(Clone, Debug, Description)]
 pub struct Balance {
-    /// The points that can be spent now: the sum of all ledger entries. Negative if reversals and adjustments took more
-    /// than was there.
-    available: Points,
-    /// The points that were awarded but cannot be spent yet. It is always 0, because a campaign with `holdFor` cannot
-    /// be activated.
-    pending: Points,
-    /// All points ever awarded, less reversals: the points of all `STANDING` awards. Adjustments are not included.
-    lifetime: Points,
-    /// The instant at which the balance holds, by the server's clock. Countdowns can use it as the current time.
-    as_of: AsOf,
+    balance: app::customer::Balance,
+    cursor: String,
+    /// The snapshot that the balance was computed from. `None` if all points are available and none expire.
+    snapshot: Option<Arc<Snapshot>>,
+}
+
+#[Object(use_type_description)]
+impl Balance {
+    /// The points that can be spent now. Negative while a deficit is open: reversals and adjustments took more than was there. The next
+    /// points that become available pay it off.
+    async fn available(&self) -> Points {
+        Points(self.balance.available)
+    }
+
+    /// The points that were awarded but cannot be spent yet, because the campaign holds them back (`holdFor`).
+    async fn pending(&self) -> Points {
+        Points(self.balance.pending)
+    }
+
+    /// The points that are set aside by reservations.
+    async fn reserved(&self) -> Points {
+        Points(self.balance.reserved)
+    }
+
+    /// The available points that expire first, and when they do. Null if none of the available points expire.
+    async fn expiring_next(&self) -> Option<PointsAt> {
+        self.balance.expiring_next.map(PointsAt::from)
+    }
+
+    /// The pending points that become available first, and when they do. Null if no points are pending.
+    async fn maturing_next(&self) -> Option<PointsAt> {
+        self.balance.maturing_next.map(PointsAt::from)
+    }
+
+    /// The available points that expire by then.
+    async fn expiring(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "From `asOf` on, such as `P30D`; at most `P3660D`.")] within: Duration,
+    ) -> Result<Points, ApiError> {
+        let span =
+            IsoDuration::parse(&within.0).ok().filter(|span| (1..=IsoDuration::MAX_MICROS).contains(&span.micros()));
+        let too_long = || Error::BadUserInput("within: must be a span above zero and at most P3660D".to_owned());
+        let span = span.ok_or_else(too_long)?;
+        let Some(snapshot) = &self.snapshot else { return Ok(Points(0)) };
+        // The clock changes this from one instant to the next.
+        ctx.reads().note_other();
+        let as_of = self.balance.as_of;
+        let expiring = app::customer::expiring(ctx.app(), snapshot, as_of, as_of.plus(span.micros())).await?;
+        Ok(Points(expiring.ok_or(Error::Unavailable)?))
+    }
+
+    /// All points ever awarded, less reversals: the points of all `STANDING` awards. Adjustments are not included, and neither is what
+    /// expired or was spent.
+    async fn lifetime(&self) -> Points {
+        Points(self.balance.lifetime)
+    }
+
+    /// The instant at which the balance holds, by the server's clock. Countdowns can use it as the current time. Of two balances of a
+    /// customer with the same `version`, the later one is newer.
+    async fn as_of(&self) -> AsOf {
+        AsOf(self.balance.as_of)
+    }
+
     /// The version of the customer. It grows by one with each commit that changes anything of the customer: purchases,
     /// refunds, awards, entries or progress. To read your own writes, pass the version of the mutation's response as
     /// `atLeastVersion`.
-    version: Count,
+    async fn version(&self) -> Count {
+        Count(self.balance.version)
+    }
+
     /// An opaque cursor that stands for exactly this balance. Pass it as `pointsUpdated(after:)` to receive what
     /// follows.
-    cursor: String,
+    async fn cursor(&self) -> &str {
+        &self.cursor
+    }
 }
 
 impl Balance {
-    /// The balance of this row, at the current time.
-    pub fn of(ctx: &Context<'_>, customer: &model::Customer) -> Self {
-        let balance = balance(customer, ctx.now());
-        Self {
-            available: Points(balance.available),
-            pending: Points(balance.pending),
-            lifetime: Points(balance.lifetime),
-            as_of: AsOf(balance.as_of),
-            version: Count(balance.version),
-            cursor: Cursor::of(customer).to_text(),
+    /// The balance at the current time, of this row or of a newer one.
+    pub async fn of(ctx: &Context<'_>, row: &model::Customer, view: Option<&View>) -> Result<Self, ApiError> {
+        if let Some(view) = view {
+            return Ok(Self::of_snapshot(ctx, &view.snapshot));
         }
+        if row.due_at.is_none() {
+            let balance = app::customer::Balance::of_pool(row, ctx.now());
+            return Ok(Self { balance, cursor: Cursor::of(row).to_text(), snapshot: None });
+        }
+        let view = ctx.loaders().load_one(ViewOf(row.external_id.clone(), row.version)).await?;
+        let view = view.ok_or(Error::Unavailable)?;
+        Ok(Self::of_snapshot(ctx, &view.snapshot))
+    }
+
+    fn of_snapshot(ctx: &Context<'_>, snapshot: &Arc<Snapshot>) -> Self {
+        let balance = app::customer::Balance::of_snapshot(snapshot, ctx.now());
+        let cursor = Cursor::of(&snapshot.customer).to_text();
+        Self { balance, cursor, snapshot: snapshot.points.is_some().then(|| Arc::clone(snapshot)) }
+    }
+}
+
+/// A number of points and an instant.
+#[derive(Clone, Debug, SimpleObject)]
+pub struct PointsAt {
+    /// How many points.
+    points: Points,
+    /// When something happens to them.
+    at: DateTime,
+}
+
+impl From<(Instant, i64)> for PointsAt {
+    fn from((at, points): (Instant, i64)) -> Self {
+        Self { points: Points(points), at: at.into() }
     }
 }
 

@@ -66,6 +66,7 @@ impl LedgerEntry {
             model::LedgerEntryKind::Award => LedgerEntryKind::Award,
             model::LedgerEntryKind::Reversal => LedgerEntryKind::Reversal,
             model::LedgerEntryKind::Adjustment => LedgerEntryKind::Adjustment,
+            model::LedgerEntryKind::Expiry => LedgerEntryKind::Expiry,
         }
     }
 
@@ -79,16 +80,16 @@ impl LedgerEntry {
         Points(self.row.balance_after)
     }
 
-    /// The instant from which the points can be spent; null if they can be spent immediately. It is always null,
-    /// because a campaign with `holdFor` cannot be activated.
+    /// Of an `AWARD`, the instant from which its points can be spent, as it was when the entry was posted. Null if they can be spent
+    /// immediately, and for other kinds.
     async fn available_at(&self) -> Option<DateTime> {
-        None
+        self.row.available_at.map(|at| Instant(at).into())
     }
 
-    /// The instant from which the points can no longer be spent; null if they never expire. It is always null, because
-    /// a campaign with `expiresAfter` cannot be activated.
+    /// The instant from which the points can no longer be spent: of an `AWARD` as it was when the entry was posted, of an `ADJUSTMENT`
+    /// as it was given. Of an `EXPIRY`, the instant at which the points expired. Null if the points never expire, and for other kinds.
     async fn expires_at(&self) -> Option<DateTime> {
-        None
+        self.row.expires_at.map(|at| Instant(at).into())
     }
 
     /// The award of an `AWARD` or `REVERSAL`, as it is now. Null for other kinds.
@@ -135,7 +136,7 @@ pub enum LedgerEntryKind {
     Redemption,
     /// Spent points were given back. Reserved: no such entry is posted.
     Cancellation,
-    /// Points were not spent in time. Positive points were given back because their award was reversed. Reserved: no
-    /// such entry is posted.
+    /// Points were not spent in time. Positive points were given back because their award was reversed or its dates changed; the entry
+    /// that takes them follows.
     Expiry,
 }

@@ -24,7 +24,7 @@ use crate::app::reading::evidence::Evidence;
 use crate::app::reading::page::{Page, Slice};
 use crate::app::reading::progress::CampaignProgress;
 use crate::app::reading::purchase_revision::Content;
-use crate::app::reading::snapshot::Extent;
+use crate::app::reading::snapshot::{Extent, View};
 use crate::app::viewer::Viewer;
 use crate::app::{self, App};
 use crate::engine::account::Totals;
@@ -107,6 +107,21 @@ impl Loader<FindCustomer> for Loaders {
                 None => self.reads.note_other(),
             }
         }
+        Ok(keys.iter().filter_map(|key| Some((key.clone(), found.get(&key.0)?.clone()))).collect())
+    }
+}
+
+/// The snapshot of a customer, by external id, at least at this version. It is not checked whether the viewer may see the customer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ViewOf(pub String, pub i64);
+
+impl Loader<ViewOf> for Loaders {
+    type Value = View;
+    type Error = Error;
+
+    async fn load(&self, keys: &[ViewOf]) -> Loaded<ViewOf, View> {
+        let names: Vec<_> = keys.iter().map(|ViewOf(name, version)| (name.clone(), Some(*version))).collect();
+        let found = self.app().snapshots().find(&names, Extent::Balance).await?;
         Ok(keys.iter().filter_map(|key| Some((key.clone(), found.get(&key.0)?.clone()))).collect())
     }
 }

@@ -44,8 +44,8 @@ impl PointsUpdate {
 
     /// The customer's points as they are now. While a subscription catches up, the balance already includes later
     /// updates.
-    async fn balance(&self, ctx: &Context<'_>) -> Balance {
-        Balance::of(ctx, &self.0.customer)
+    async fn balance(&self, ctx: &Context<'_>) -> Result<Balance, ApiError> {
+        Balance::of(ctx, &self.0.customer, None).await
     }
 
     /// Where the customer stands at the current instant in each `ACTIVE` or `PAUSED` campaign, the most recently

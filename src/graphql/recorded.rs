@@ -67,8 +67,8 @@ impl RecordedFact {
         Some(Arc::clone(&self.recorded.as_ref()?.customer).into())
     }
 
-    fn balance(&self, ctx: &Context<'_>) -> Option<Balance> {
-        self.recorded.as_ref().map(|recorded| Balance::of(ctx, &recorded.customer))
+    async fn balance(&self, ctx: &Context<'_>) -> Option<Result<Balance, ApiError>> {
+        Some(Balance::of(ctx, &self.recorded.as_ref()?.customer, None).await)
     }
 
     fn replayed(&self) -> bool {
@@ -115,8 +115,8 @@ impl RecordPurchasePayload {
     }
 
     /// The points of the purchase's customer after the commit. Null if the purchase was refused.
-    async fn balance(&self, ctx: &Context<'_>) -> Option<Balance> {
-        self.0.balance(ctx)
+    async fn balance(&self, ctx: &Context<'_>) -> Option<Result<Balance, ApiError>> {
+        self.0.balance(ctx).await
     }
 
     /// Whether the same purchase had already been recorded, so that this request changed nothing. The payload then
@@ -174,8 +174,8 @@ impl RecordRefundPayload {
     }
 
     /// The customer's points after the commit. Null if the refund was refused.
-    async fn balance(&self, ctx: &Context<'_>) -> Option<Balance> {
-        self.0.balance(ctx)
+    async fn balance(&self, ctx: &Context<'_>) -> Option<Result<Balance, ApiError>> {
+        self.0.balance(ctx).await
     }
 
     /// Whether the same refund had already been recorded, so that this request changed nothing. The payload then
@@ -217,8 +217,8 @@ impl AdjustPointsPayload {
     }
 
     /// The customer's points after the commit. Null if the adjustment was refused.
-    async fn balance(&self, ctx: &Context<'_>) -> Option<Balance> {
-        self.recorded.as_ref().map(|recorded| Balance::of(ctx, &recorded.customer))
+    async fn balance(&self, ctx: &Context<'_>) -> Option<Result<Balance, ApiError>> {
+        Some(Balance::of(ctx, &self.recorded.as_ref()?.customer, None).await)
     }
 
     /// Whether the same adjustment had already been recorded, so that this request changed nothing. The payload then

@@ -9,6 +9,7 @@ use crate::engine::time::INSTANT_FORM;
 const MAX_TOLD: usize = 10;
 const ID_FORM: &str = "write an id as text, such as \"1001\"";
 const TEXT_FORM: &str = "write a text in quotes";
+const FLAG_FORM: &str = "write true or false without quotes";
 const WHOLE_FORM: &str = "write a whole number without quotes, such as 2";
 
 /// The form of a value.
@@ -20,6 +21,7 @@ enum Form {
     Instant,
     Currency,
     Whole,
+    Flag,
     Object(&'static [Field]),
     List(&'static [Field]),
 }
@@ -69,6 +71,8 @@ const ADJUSTMENT: &[Field] = &[
     required("points", Form::Whole),
     required("reason", Form::Text),
     required("idempotencyKey", Form::Id),
+    optional("expiresAt", Form::Instant),
+    optional("allowNegative", Form::Flag),
 ];
 const REFUND_RECORD: &[Field] = &[required("refund", Form::Object(REFUND))];
 const ADJUSTMENT_RECORD: &[Field] = &[required("adjustment", Form::Object(ADJUSTMENT))];
@@ -101,6 +105,7 @@ fn walk(path: &str, value: &Value, form: Form, faults: &mut Vec<String>) {
         (Form::Id | Form::Text | Form::Currency | Form::Decimal | Form::Instant, Value::String(_)) => return,
         // The limits are checked with the other values.
         (Form::Whole, Value::Number(number)) if number.is_i64() => return,
+        (Form::Flag, Value::Bool(_)) => return,
         (Form::Object(fields), Value::Object(_)) => return walk_fields(path, value, fields, faults),
         (Form::List(fields), Value::Array(items)) => {
             for (index, item) in items.iter().enumerate() {
@@ -114,6 +119,7 @@ fn walk(path: &str, value: &Value, form: Form, faults: &mut Vec<String>) {
         (Form::Instant, _) => INSTANT_FORM,
         (Form::Currency, _) => CURRENCY_FORM,
         (Form::Whole, _) => WHOLE_FORM,
+        (Form::Flag, _) => FLAG_FORM,
         (Form::Object(_), _) => "write an object, such as {\"name\": \"value\"}",
         (Form::List(_), _) => "write a list of objects, such as [{\"name\": \"value\"}]",
     };
@@ -151,6 +157,7 @@ mod tests {
     fn example(fields: &[Field]) -> Value {
         let value = |form| match form {
             Form::Whole => json!(1),
+            Form::Flag => json!(true),
             Form::Object(fields) => example(fields),
             Form::List(fields) => json!([example(fields)]),
             _ => json!("1"),
@@ -190,8 +197,17 @@ mod tests {
             panic!("a field of a refund has no form");
         };
         assert!(matches!(&lines[..], [RecordRefundLine { sku: _, amount: _ }]));
-        let AdjustPoints { customer_external_id: _, points: _, reason: _, idempotency_key: _ } =
-            serde_json::from_value(example(ADJUSTMENT)).unwrap();
+        let AdjustPoints {
+            customer_external_id: _,
+            points: _,
+            reason: _,
+            idempotency_key: _,
+            expires_at: Some(_),
+            allow_negative: true,
+        } = serde_json::from_value(example(ADJUSTMENT)).unwrap()
+        else {
+            panic!("a field of an adjustment has no form");
+        };
     }
 
     #[test]

@@ -48,7 +48,7 @@ fn expected(case: &Case, customer: usize) -> Vec<Seen> {
     reached
         .into_iter()
         .map(|award| {
-            let reached = convert::reached(&award, &purchases);
+            let reached = convert::reached(&case.campaign, &award, &purchases);
             let closes = (reached.window.closes != Instant::FOREVER).then_some(reached.window.closes.0);
             (
                 reached.by.external_id,
@@ -117,8 +117,6 @@ async fn converges(engine: Engine, case: Case, commits: Vec<Vec<oracle::generate
     let latest = contents.map(|content| content.at).max().unwrap_or_default();
     test.set_now(latest.max(case.campaign.starts_at) + DAY);
     let mut rule = convert::rule(&case.campaign);
-    // Activation refuses `holdFor` and `expiresAfter`. The points and the awards do not depend on them.
-    (rule.hold_for, rule.expires_after) = (None, None);
     rule.lateness = convert::span(3_660 * DAY);
     let period = convert::period(&case.campaign);
     let mut drafts = Vec::new();

@@ -79,6 +79,7 @@ async fn entities_equal_migrations() {
         create(db, entity::installation::Entity).await;
         create(db, entity::job::Entity).await;
         create(db, entity::ledger_entry::Entity).await;
+        create(db, entity::lot::Entity).await;
         create(db, entity::node::Entity).await;
         create(db, entity::purchase::Entity).await;
         create(db, entity::purchase_revision::Entity).await;
@@ -133,7 +134,7 @@ async fn rows_that_are_there_are_brought_along() {
         assert_eq!(posted.collect::<BTreeMap<_, _>>(), BTreeMap::from([("ada", 222), ("bob", 0)]), "{engine:?}");
         for row in customers {
             let expected = if row.external_id == "ada" { running } else { "{}" };
-            let expected: Running = serde_json::from_str(expected).unwrap();
+            let expected = Running::parse(expected.as_bytes()).unwrap();
             assert_eq!(Running::parse(&row.head).unwrap(), expected, "{engine:?}");
         }
         // Programs of earlier formats cannot read the new names of columns.
@@ -173,7 +174,8 @@ async fn what_was_recorded_before_revisions_keeps_its_awards_and_its_meaning() {
             async |test: &TestApp| (test.awards("ada").await, test.ledger("ada").await, test.customer("ada").await);
         let before = everything(&test).await;
         let tx = test.app.database.begin().await.unwrap();
-        Migrator::down(&tx, Some(2)).await.unwrap();
+        let since = Migrator::migrations().iter().rev().position(|one| one.name().ends_with("revise_purchases"));
+        Migrator::down(&tx, since.and_then(|later| u32::try_from(later + 1).ok())).await.unwrap();
         tx.commit().await.unwrap();
         let amounts = "SELECT CAST(SUM(amount) AS bigint) AS sum FROM refund";
         let db = test.app.database.read();

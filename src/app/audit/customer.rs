@@ -339,8 +339,10 @@ fn show(award: &Reached) -> String {
     } else {
         format!(" of {}", award.points_before_cap)
     };
+    let date = |what, at: Option<Instant>| at.map_or(String::new(), |at| format!(", {what} {at}"));
+    let dates = date("available from", award.dates.available_at) + &date("expiring at", award.dates.expires_at);
     format!(
-        "{}{of} points, earned at {}, window {} to {}, ordinal {}, evidence from {} at {}",
+        "{}{of} points, earned at {}{dates}, window {} to {}, ordinal {}, evidence from {} at {}",
         award.points,
         award.by.at,
         award.window.opens,

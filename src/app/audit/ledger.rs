@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 
-use entity::{AwardStatus, CampaignId, CustomerId, LedgerEntryKind, award, customer, ledger_entry};
+use entity::{AwardStatus, CampaignId, CustomerId, LedgerEntryKind, award, customer, ledger_entry, lot};
 use sea_orm::sea_query::{Expr, Value};
 use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect};
 
@@ -12,6 +12,13 @@ use crate::app::audit::difference::{Found, word};
 use crate::app::campaign::set::{Campaign, CampaignSet};
 use crate::app::error::Error;
 use crate::app::rows::Kind;
+use crate::app::stored::ledger_entry::to_replay;
+use crate::app::stored::lot as lots;
+use crate::app::stored::running::{Held, Running};
+use crate::engine::lot::{Lot, LotKey};
+use crate::engine::purse::Sums;
+use crate::engine::replay::{Replay, Wrong};
+use crate::engine::time::Instant;
 
 /// The number of awards in memory when awards are compared with their entries one by one.
 const AWARDS_AT_ONCE: u64 = 32_768;
@@ -30,19 +37,20 @@ struct Posted {
     award_points: Option<i64>,
     award_campaign: Option<CampaignId>,
     /// The customer of the purchase that the entry names, or the customer of the entry if the purchase belonged to that one once. Loaded
-    /// only if the award has changed since the entry was posted: at that time, another purchase may have reached the award.
+    /// only if another purchase may have reached the award when the entry was posted.
     bought_by: Option<CustomerId>,
 }
 
 impl Row for Posted {
     const SELECT: &'static str = "s.*, a.version AS award_version, a.purchase_external_id AS award_by, \
         a.status AS award_status, a.points AS award_points, a.campaign_id AS award_campaign, \
-        CASE WHEN a.version > s.version THEN COALESCE((SELECT v.customer_id FROM purchase_revision AS v \
+        CASE WHEN a.version > s.version OR s.kind = 'reversal' THEN COALESCE((SELECT v.customer_id FROM purchase_revision AS v \
             WHERE v.external_id = s.purchase_external_id AND v.customer_id = s.customer_id LIMIT 1), p.customer_id) \
         END AS bought_by";
     const FROM: &'static str = "ledger_entry AS s \
         LEFT JOIN award AS a ON a.customer_id = s.customer_id AND a.number = s.award_number \
-        LEFT JOIN purchase AS p ON p.external_id = CASE WHEN a.version > s.version THEN s.purchase_external_id END";
+        LEFT JOIN purchase AS p \
+            ON p.external_id = CASE WHEN a.version > s.version OR s.kind = 'reversal' THEN s.purchase_external_id END";
     const ORDER: &'static [(&'static str, Kind)] = &[("customer_id", Kind::Int), ("sequence", Kind::Int)];
 
     fn position(&self) -> Vec<Value> {
@@ -117,11 +125,31 @@ fn standing_points(status: AwardStatus, points: i64) -> i64 {
 pub(super) struct Ledger<'a> {
     snapshot: &'a DatabaseTransaction,
     entries: Pages<'a, Posted>,
+    lots: Pages<'a, lot::Model>,
+}
+
+impl Row for lot::Model {
+    const SELECT: &'static str = "s.*";
+    const FROM: &'static str = "lot AS s";
+    const ORDER: &'static [(&'static str, Kind)] =
+        &[("customer_id", Kind::Int), ("matures_at", Kind::Int), ("expires_at", Kind::Int)];
+
+    fn position(&self) -> Vec<Value> {
+        vec![self.customer_id.0.into(), self.matures_at.into(), self.expires_at.into()]
+    }
+
+    fn customer(&self) -> CustomerId {
+        self.customer_id
+    }
+
+    fn bytes(&self) -> usize {
+        128
+    }
 }
 
 impl<'a> Ledger<'a> {
     pub(super) fn of(snapshot: &'a DatabaseTransaction, customers: Customers) -> Self {
-        Self { snapshot, entries: Pages::of(snapshot, customers) }
+        Self { snapshot, entries: Pages::of(snapshot, customers), lots: Pages::of(snapshot, customers) }
     }
 
     /// Compares the ledger of the next customer.
@@ -134,6 +162,7 @@ impl<'a> Ledger<'a> {
     ) -> Result<(), Error> {
         let mut posted = Fingerprint { sum: 0, ..stands.fingerprint.clone() };
         let (mut sequence, mut balance, mut posted_at) = (0, 0, 0);
+        let mut replay = Replay::default();
         while let Some(next) = self.entries.next_if(row.id, |_| true).await? {
             let entry = &next.entry;
             found.compare(None, "ledger sequence", entry.sequence, sequence + 1);
@@ -144,8 +173,10 @@ impl<'a> Ledger<'a> {
             if let Some(award) = entry.award_number {
                 posted.add(award, entry.points);
             }
+            replay.push(to_replay(entry));
             compare_entry(set, &next, found);
         }
+        self.compare_lots(row, replay, found).await?;
         found.compare(None, "last sequence", row.ledger_sequence, sequence);
         found.compare(None, "time of the last entry", row.posted_at, posted_at);
         found.compare(None, "balance", row.balance, balance);
@@ -156,6 +187,57 @@ impl<'a> Ledger<'a> {
         found.compare(None, "last award number", row.award_number, stands.last_award);
         if row.version < stands.version {
             found.note(None, "version".to_owned(), row.version.to_string(), format!("at least {}", stands.version));
+        }
+        Ok(())
+    }
+
+    /// Compares what the customer holds with what its ledger says.
+    async fn compare_lots(
+        &mut self,
+        row: &customer::Model,
+        replay: Replay,
+        found: &mut Found<'_>,
+    ) -> Result<(), Error> {
+        let (mut purse, wrong) = replay.finish();
+        for Wrong { sequence, recorded, expected } in wrong {
+            found.note(
+                None,
+                format!("expiry up to ledger entry {sequence}"),
+                recorded.to_string(),
+                expected.to_string(),
+            );
+        }
+        // If the states cannot be read, another comparison reports that.
+        let held = Running::parse(&row.head).unwrap_or_default().held;
+        if let Some(held) = held {
+            // Lots are as they were at the last commit, which may have posted nothing.
+            let expired = purse.advance(held.at).expiries.len();
+            found.compare(None, "expiries that are not posted", 0, i64::try_from(expired).unwrap_or(i64::MAX));
+        }
+        let expected = purse.sums();
+        // Of a customer whose points are all in the pool, it is not stored what was spent.
+        let pool = Sums { pool_spent: expected.pool_spent, ..Sums::default() };
+        let held = held.map_or(pool, Held::sums);
+        found.compare(None, "pending points", held.pending, expected.pending);
+        found.compare(None, "reserved points", held.reserved, expected.reserved);
+        found.compare(None, "points in lots", held.in_lots, expected.in_lots);
+        found.compare(None, "reserved points of the pool", held.pool_reserved, expected.pool_reserved);
+        found.compare(None, "spent points of the pool", held.pool_spent, expected.pool_spent);
+        let mut expected: BTreeMap<LotKey, Lot> = purse.lots().filter(|(_, lot)| !lot.is_empty()).collect();
+        while let Some(lot) = self.lots.next_if(row.id, |_| true).await? {
+            let (key, recorded) = (lots::key(&lot), lots::parts(&lot));
+            let expected = expected.remove(&key).unwrap_or_default();
+            if recorded != expected {
+                found.note(None, name_lot(key), format!("{recorded:?}"), format!("{expected:?}"));
+            }
+        }
+        for (key, expected) in expected {
+            found.note(None, name_lot(key), "none".to_owned(), format!("{expected:?}"));
+        }
+        // An earlier instant costs time and nothing else.
+        let due_at = row.due_at.map_or(Instant::FOREVER, Instant);
+        if let Some(next) = purse.next_change().filter(|next| *next < due_at) {
+            found.note(None, "next change of points".to_owned(), due_at.to_string(), next.to_string());
         }
         Ok(())
     }
@@ -217,6 +299,11 @@ impl<'a> Ledger<'a> {
     }
 }
 
+fn name_lot(key: LotKey) -> String {
+    let expiry = if key.expires_at == Instant::FOREVER { String::new() } else { format!(" until {}", key.expires_at) };
+    format!("lot from {}{expiry}", key.matures_at.map_or_else(|| "now".to_owned(), |at| at.to_string()))
+}
+
 /// Compares the points of an award with those that were posted for it.
 fn compare_posted(set: &CampaignSet, award: Award, posted: i64, found: &mut Found<'_>) {
     let (number, points, status, campaign) = award;
@@ -235,7 +322,7 @@ fn compare_entry(set: &CampaignSet, posted: &Posted, found: &mut Found<'_>) {
     let Posted { entry, award_campaign, .. } = posted;
     let campaign = award_campaign.and_then(|id| set.get(id)).map(AsRef::as_ref);
     let sequence = entry.sequence;
-    let of_an_award = entry.kind != LedgerEntryKind::Adjustment;
+    let of_an_award = matches!(entry.kind, LedgerEntryKind::Award | LedgerEntryKind::Reversal);
     let what = format!("award of ledger entry {sequence}");
     found.compare(None, &what, entry.award_number.is_some(), of_an_award);
     if let Some(expected) = expected_purchase(campaign, posted) {
@@ -260,12 +347,12 @@ fn compare_entry(set: &CampaignSet, posted: &Posted, found: &mut Found<'_>) {
 /// entry was posted.
 fn expected_purchase<'a>(campaign: Option<&Campaign>, posted: &'a Posted) -> Option<Option<&'a str>> {
     let Posted { entry, award_version, award_by, .. } = posted;
-    if entry.kind == LedgerEntryKind::Adjustment {
+    if matches!(entry.kind, LedgerEntryKind::Adjustment | LedgerEntryKind::Expiry) {
         return Some(None);
     }
     let version = (*award_version)?;
     // If only the dates of an award change, one commit reverses it for the old purchase and awards it for the new one.
-    let timed = campaign.is_some_and(|one| one.rule.hold_for.is_some() || one.rule.expires_after.is_some());
+    let timed = campaign.is_some_and(|one| one.rule.dates_points());
     let reposted = timed && entry.kind == LedgerEntryKind::Reversal && version == entry.version;
     (version <= entry.version && !reposted).then_some(award_by.as_deref())
 }

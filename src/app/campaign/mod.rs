@@ -377,10 +377,6 @@ pub async fn delete(app: &App, _: &Admin, id: CampaignId) -> Result<(), Error> {
 pub async fn activate(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campaign>, Error> {
     let change = Change::begin(app).await?;
     let mut campaign = change.get(id).await?;
-    if campaign.rule.hold_for.is_some() || campaign.rule.expires_after.is_some() {
-        let message = "holdFor and expiresAfter are not supported yet: set both to null to activate the campaign";
-        return Err(Error::refused(&["id"], UserErrorCode::UnsupportedCombination, message));
-    }
     let (lateness, ends_at) = (campaign.rule.lateness.micros(), campaign.life.period.ends_at);
     campaign.life.activate(change.now, lateness).map_err(|refusal| match (refusal, ends_at) {
         (Refusal::BoundaryInPast, Some(ends_at)) => nothing_can_count(ends_at, change.now),

@@ -10,15 +10,18 @@ use std::time::Duration;
 
 use entity::CustomerId;
 use quick_cache::sync::Cache;
+use sea_orm::DatabaseBackend;
 use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant as Monotonic;
 use tracing::Instrument as _;
 
 use crate::app::campaign::set::Revision;
+use crate::app::clock::{Clock, POSTGRES_TIME};
 use crate::app::database::Database;
 use crate::app::error::Error;
 use crate::app::rows::{Kind, Rows, left_join};
 use crate::engine::external_id::check_text;
+use crate::engine::time::Instant;
 use crate::metrics;
 
 /// The maximum number of concurrent statements. Each needs a connection. With two, each would find half as many look-ups waiting, and
@@ -84,14 +87,14 @@ struct Remembered {
 
 impl Lookups {
     /// Starts the tasks that send the statements. They end when the returned value is dropped. With a `max_staleness` of zero,
-    /// no result is remembered.
-    pub fn start(database: &Database, max_staleness: Duration) -> Self {
+    /// no result is remembered. On PostgreSQL, each statement also tells `clock` the time.
+    pub fn start(database: &Database, clock: &Clock, max_staleness: Duration) -> Self {
         let (queue, asks) = mpsc::channel(MAX_WAITING);
         let asks = Arc::new(Mutex::new(asks));
         let recent = (max_staleness > Duration::ZERO)
             .then(|| Remembered { by_name: Arc::new(Cache::new(MAX_RECENT)), max_staleness });
         for _ in 0..WORKERS {
-            tokio::spawn(work(database.clone(), Arc::clone(&asks), recent.clone()));
+            tokio::spawn(work(database.clone(), clock.clone(), Arc::clone(&asks), recent.clone()));
         }
         Self { queue, recent }
     }
@@ -144,14 +147,14 @@ impl Remembered {
     }
 }
 
-async fn work(database: Database, asks: Arc<Mutex<mpsc::Receiver<Ask>>>, recent: Option<Remembered>) {
+async fn work(database: Database, clock: Clock, asks: Arc<Mutex<mpsc::Receiver<Ask>>>, recent: Option<Remembered>) {
     let mut merged: Vec<Ask> = Vec::new();
     // The worker that holds the lock waits for look-ups. The other workers are running statements.
     while asks.lock().await.recv_many(&mut merged, MAX_MERGED).await > 0 {
         let asks = std::mem::take(&mut merged);
         // A span has only one parent, so the statement becomes part of the trace of the first look-up.
         let span = asks.first().map_or_else(tracing::Span::none, |ask| ask.span.clone());
-        let answered = answer(database.clone(), asks, recent.clone()).instrument(span);
+        let answered = answer(database.clone(), clock.clone(), asks, recent.clone()).instrument(span);
         // A separate task, so that a panic loses only this statement and not the worker. Its callers get an error.
         if let Err(panic) = tokio::spawn(answered).await {
             tracing::error!(error = %panic, "a look-up was lost");
@@ -159,14 +162,14 @@ async fn work(database: Database, asks: Arc<Mutex<mpsc::Receiver<Ask>>>, recent:
     }
 }
 
-async fn answer(database: Database, asks: Vec<Ask>, recent: Option<Remembered>) {
+async fn answer(database: Database, clock: Clock, asks: Vec<Ask>, recent: Option<Remembered>) {
     let at = Monotonic::now();
     let mut names: Vec<&str> = asks.iter().flat_map(|ask| ask.names.iter().map(String::as_str)).collect();
     names.sort_unstable();
     names.dedup();
     // No customer can have another name, and PostgreSQL does not accept U+0000 in a parameter.
     names.retain(|name| check_text(name).is_ok());
-    let heads = look_up(&database, &names, at).await.map(Arc::new);
+    let heads = look_up(&database, &clock, &names, at).await.map(Arc::new);
     if let (Some(recent), Ok(heads)) = (&recent, &heads) {
         names.iter().for_each(|name| recent.remember(name, heads));
     }
@@ -176,7 +179,7 @@ async fn answer(database: Database, asks: Vec<Ask>, recent: Option<Remembered>) 
 }
 
 #[tracing::instrument(skip_all, fields(names = names.len()))]
-async fn look_up(database: &Database, names: &[&str], at: Monotonic) -> Result<Heads, Error> {
+async fn look_up(database: &Database, clock: &Clock, names: &[&str], at: Monotonic) -> Result<Heads, Error> {
     ::metrics::histogram!(metrics::CACHE_LOOKUP_NAMES).record(names.len() as f64);
     let mut rows = Rows::new(database.backend(), &[("name", Kind::Text)]);
     // The empty name, which no customer has, ensures that at least one row returns the revision.
@@ -185,8 +188,15 @@ async fn look_up(database: &Database, names: &[&str], at: Monotonic) -> Result<H
         (SELECT i.set_revision FROM installation i) AS current_set_revision, \
         (SELECT i.revision_stamp FROM installation i) AS revision_stamp, \
         (SELECT i.format FROM installation i) AS format";
+    let what = match database.backend() {
+        DatabaseBackend::Postgres => &format!("{what}, (SELECT {POSTGRES_TIME}) AS now"),
+        _ => what,
+    };
     let found = left_join(database.read(), what, "customer", rows, "t.external_id = r.name").await?;
     let first = found.first().ok_or_else(|| Error::Internal("a look-up returned no row".to_owned()))?;
+    if let Ok(now) = first.try_get("", "now") {
+        clock.told(Instant(now));
+    }
     let mut heads = Heads {
         installation: first.try_get::<String>("", "installation_id")?.into(),
         revision: Revision::from_row(first)?,

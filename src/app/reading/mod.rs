@@ -4,6 +4,7 @@ pub mod evidence;
 pub mod lookback;
 pub mod lookup;
 pub mod page;
+pub mod points;
 pub mod points_update;
 pub mod progress;
 pub mod purchase_revision;

@@ -19,7 +19,9 @@ use crate::app::allowance::Allowance;
 use crate::app::customer::find_or_blank;
 use crate::app::error::{Check, Error};
 use crate::app::opaque;
+use crate::app::reading::snapshot::{Extent, View};
 use crate::app::recorder::context::Commit;
+use crate::app::recorder::fact::Fact;
 use crate::app::viewer::Reader;
 use crate::engine::time::Instant;
 use crate::live::Subscription;
@@ -144,6 +146,8 @@ pub struct Feed {
     /// The allowance that other code charges for the updates. While it is in debt, the feed fails instead of returning an update.
     allowance: Option<Allowance>,
     expires_at: Instant,
+    /// When the clock next changes the points of the customer.
+    due_at: Option<Instant>,
 }
 
 impl Feed {
@@ -168,9 +172,13 @@ impl Feed {
         // Subscribes before the first read, so that every later commit wakes the feed.
         let subscription = app.live.subscribe(&customer);
         let (behind, woken) = (after.is_some(), None);
-        let reached = match after {
-            Some(cursor) => cursor,
-            None => Cursor::of(&read(&app, &customer, None).await?.customer),
+        let (reached, due_at) = match after {
+            // The first read finds out what is due.
+            Some(cursor) => (cursor, None),
+            None => {
+                let row = read(&app, &customer, None).await?.customer;
+                (Cursor::of(&row), row.due_at.map(Instant))
+            }
         };
         let read = VecDeque::new();
         let mut feed = Self {
@@ -184,6 +192,7 @@ impl Feed {
             catching_up: behind,
             allowance: None,
             expires_at,
+            due_at,
         };
         if feed.behind {
             // An unknown cursor is reported here and not with the first update.
@@ -225,9 +234,16 @@ impl Feed {
                 Box::pin(self.read_on()).await?;
                 continue;
             }
+            let due_at = self.due_at.unwrap_or(Instant::FOREVER);
             let mark = tokio::select! {
                 mark = self.subscription.next() => mark,
-                () = self.app.clock.sleep_until(self.expires_at) => return Err(Error::Unauthenticated),
+                () = self.app.clock.sleep_until(self.expires_at.min(due_at)) => {
+                    if self.app.clock.now() >= self.expires_at {
+                        return Err(Error::Unauthenticated);
+                    }
+                    Box::pin(self.pass()).await?;
+                    continue;
+                }
             };
             // A stamp that was looked up decides, otherwise the version of the news. Without either, the feed must read.
             let known = match (mark.stamp, &mark.news) {
@@ -248,6 +264,35 @@ impl Feed {
                 None => self.behind = true,
             }
         }
+    }
+
+    /// The clock changed the points: lets the write path post that, and reads it. If nothing can be posted now, the balance has changed
+    /// nevertheless, so the subscriber gets an update without entries.
+    async fn pass(&mut self) -> Result<(), Error> {
+        let posted = match self.app.recorder.record_when_free(Fact::Expiry(self.customer.clone())).await {
+            Ok(answer) => answer.await.unwrap_or(Err(Error::Unavailable)),
+            Err(error) => Err(error),
+        };
+        if let Ok(Ok(recorded)) = posted {
+            self.due_at = recorded.customer.due_at.map(Instant);
+            self.behind |= recorded.customer.stamp != self.reached.stamp.unwrap_or_default();
+            return Ok(());
+        }
+        let names = [(self.customer.clone(), None)];
+        let found = self.app.snapshots().find(&names, Extent::Balance).await?;
+        let Some(View { snapshot, .. }) = found.get(&self.customer) else {
+            self.due_at = None;
+            return Ok(());
+        };
+        let now = self.app.clock.now();
+        self.due_at = snapshot.points.as_ref().and_then(|points| points.changes_at(now));
+        let customer = Arc::clone(&snapshot.customer);
+        if Some(customer.stamp) == self.reached.stamp {
+            self.read.push_back(Update { cursor: self.reached, entries: Vec::new(), customer, turn: None });
+        } else {
+            self.behind = true;
+        }
+        Ok(())
     }
 
     async fn hand_on(&mut self, mut update: Update) -> Result<Update, Error> {
@@ -301,6 +346,7 @@ impl Feed {
         source: &'static str,
     ) {
         self.catching_up = source == "sql";
+        self.due_at = customer.due_at.map(Instant);
         self.read = updates(customer, entries, whole);
         if whole && self.read.is_empty() {
             let cursor = Cursor::of(customer);

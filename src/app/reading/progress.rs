@@ -57,6 +57,9 @@ pub fn holds_until(view: &View, now: Instant) -> Option<Instant> {
     for CampaignProgress { progress, .. } in of_view(view, None, now)? {
         changes_at([progress.window.map(|window| window.closes), progress.next_window.map(|window| window.opens)]);
     }
+    if let Some(points) = &view.snapshot.points {
+        until = until.min(points.changes_at(now)?);
+    }
     Some(until)
 }
 

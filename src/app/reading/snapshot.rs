@@ -5,8 +5,8 @@
 //! under the version that a look-up returned is current. A snapshot is loaded in one read-only transaction, which sees a single
 //! state of the database, and is stored under the version that this transaction saw.
 //!
-//! Instead of purchases, a snapshot contains lookbacks ([`crate::engine::lookback`]), each of which is valid for a limited time.
-//! If that time is over, or if progress is requested from a snapshot that was loaded without it, the snapshot is loaded again.
+//! Instead of purchases, a snapshot contains lookbacks ([`crate::engine::lookback`]), and instead of all lots, those that change next
+//! ([`super::points`]). Each of them is valid for a limited time. If that time is over, or if progress is requested from a snapshot that was loaded without it, the snapshot is loaded again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -25,7 +25,8 @@ use crate::app::error::Error;
 use crate::app::reading::lookback::{Memory, Wanted};
 use crate::app::reading::lookup::{Head, Heads, Lookups};
 use crate::app::reading::page::{Filter, Listed as _, Page, PageArgs, Slice, of_customers};
-use crate::app::reading::{lookback, lookup};
+use crate::app::reading::points::Points;
+use crate::app::reading::{lookback, lookup, points};
 use crate::app::rows::any;
 use crate::app::stored::running::Running;
 use crate::cache::redis::Redis;
@@ -37,7 +38,7 @@ use crate::{config, metrics};
 
 /// The format of cached snapshots, which is part of their keys. It must be raised when the fields of a snapshot change or when
 /// the engine computes something else from them.
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 /// The number of awards in a snapshot: the default size of a page, and one more, which shows whether there is a next page.
 const RECENT_AWARDS: usize = 21;
 /// The minimum number of concurrent loads. Otherwise, the limit is the number of connections that writers and look-ups leave
@@ -64,6 +65,8 @@ pub struct Snapshot {
     lookbacks: BTreeMap<CampaignId, Box<Lookback>>,
     /// The newest awards, in the order of their list.
     awards: Vec<Arc<award::Model>>,
+    /// What the customer holds. `None` if the clock changes nothing of it, so that all points are available.
+    pub points: Option<Box<Points>>,
 }
 
 /// How much of a customer a reader needs.
@@ -109,8 +112,14 @@ impl View {
 }
 
 impl Snapshot {
+    /// Whether the snapshot contains everything that is needed at `now`.
+    fn holds(&self, campaigns: &CampaignSet, extent: Extent, now: Instant) -> bool {
+        self.points.as_ref().is_none_or(|points| points.hold(now))
+            && (extent == Extent::Balance || self.holds_progress(campaigns, now))
+    }
+
     /// Whether the snapshot contains everything that progress at `now` needs.
-    fn holds(&self, campaigns: &CampaignSet, now: Instant) -> bool {
+    fn holds_progress(&self, campaigns: &CampaignSet, now: Instant) -> bool {
         let mut running = campaigns.all().iter().filter(|campaign| campaign.runs(now));
         running.all(|campaign| self.lookback(campaign, now).is_some())
     }
@@ -137,6 +146,10 @@ impl Snapshot {
             && self.running == other.running
             && self.awards == other.awards
             && same_lookbacks
+            && match (&self.points, &other.points) {
+                (Some(mine), Some(theirs)) => mine.agree(theirs),
+                (mine, theirs) => mine.is_none() && theirs.is_none(),
+            }
     }
 
     /// Returns a page of all awards of the customer. Returns `None` if the page is not among the newest awards, which are all
@@ -193,7 +206,7 @@ impl Snapshots {
         let loads = database.max_connections().saturating_sub(taken).max(MIN_LOADS);
         Self {
             cache: Arc::new(Cache::new(config.snapshots_bytes(), redis)),
-            lookups: Lookups::start(database, config.max_staleness),
+            lookups: Lookups::start(database, clock, config.max_staleness),
             hits: AtomicU64::new(0),
             campaigns_turn: Mutex::default(),
             loader: Loader {
@@ -242,6 +255,11 @@ impl Snapshots {
         Ok(found.into_values().map(|view| (view.snapshot.customer.id, view)).collect())
     }
 
+    /// Reads all lots of the customer of a snapshot. Returns `None` if the customer has changed since the snapshot.
+    pub async fn all_points(&self, snapshot: &Snapshot) -> Result<Option<Points>, Error> {
+        self.loader.all_points(snapshot).await
+    }
+
     /// Returns whether the view is equal to the customer in the database. Returns `None` if they cannot be compared: the
     /// database has another version by now or does not respond, or too many loads are running.
     pub async fn check(&self, view: &View) -> Option<bool> {
@@ -272,7 +290,7 @@ impl Snapshots {
                 // The snapshot was loaded after campaigns had changed, perhaps by a reader that needed no progress. The search
                 // did not check whether it is enough for the campaigns of its own revision.
                 let Some(set) = campaigns.known(snapshot.revision) else { return Ok(None) };
-                if extent == Extent::Progress && !snapshot.holds(&set, clock.now()) {
+                if !snapshot.holds(&set, extent, clock.now()) {
                     return Ok(None);
                 }
                 set
@@ -302,7 +320,7 @@ impl Snapshots {
         let mut wanted: Vec<String> = by_key.keys().cloned().collect();
         for _ in 0..MAX_ATTEMPTS {
             let (now, held_against) = (self.loader.clock.now(), Arc::clone(set));
-            let holds = move |snapshot: &Snapshot| extent == Extent::Balance || snapshot.holds(&held_against, now);
+            let holds = move |snapshot: &Snapshot| snapshot.holds(&held_against, extent, now);
             let (loader, names, by_key) = (self.loader.clone(), Arc::clone(&heads.installation), Arc::clone(&by_key));
             let cache = Arc::clone(&self.cache);
             let load = move |missing: Vec<String>| async move {
@@ -426,6 +444,21 @@ impl Loader {
         Some(same)
     }
 
+    /// Does the work of [`Snapshots::all_points`].
+    async fn all_points(&self, snapshot: &Snapshot) -> Result<Option<Points>, Error> {
+        let _turn = self.turns.acquire().await.map_err(|_| Error::Unavailable)?;
+        let customer::Model { id: customer, balance, version, stamp, .. } = *snapshot.customer;
+        let Some(held) = snapshot.running.held else { return Ok(None) };
+        let tx = self.database.snapshot().await?;
+        let row = customer::Entity::find_by_id(customer).one(&tx).await?;
+        if row.is_none_or(|row| (row.version, row.stamp) != (version, stamp)) {
+            return Ok(None);
+        }
+        let points = points::load_all(&tx, points::Wanted { customer, balance, held }).await?;
+        tx.commit().await?;
+        Ok(Some(points))
+    }
+
     /// Reads these customers. The value of each is an older snapshot, if there is one, whose lookbacks can be continued.
     async fn read(
         &self,
@@ -440,8 +473,18 @@ impl Loader {
         for row in rows {
             snapshots.insert(row.id, Snapshot::of_row(row, &set)?);
         }
+        let now = self.clock.now();
+        let held = snapshots.values().filter_map(|snapshot| {
+            let (customer, held) = (&snapshot.customer, snapshot.running.held?);
+            let wanted = points::Wanted { customer: customer.id, balance: customer.balance, held };
+            customer.due_at.map(|_| wanted)
+        });
+        for (customer, points) in points::load(&tx, held.collect(), now).await? {
+            if let Some(snapshot) = snapshots.get_mut(&customer) {
+                snapshot.points = Some(Box::new(points));
+            }
+        }
         if extent == Extent::Progress {
-            let now = self.clock.now();
             let wanted = snapshots.values().flat_map(|snapshot| {
                 snapshot.wanted(&set, now, customers.get(&snapshot.customer.id).and_then(Option::as_deref))
             });
@@ -466,12 +509,12 @@ impl Loader {
 }
 
 impl Snapshot {
-    /// Creates a snapshot without lookbacks and awards.
+    /// Creates a snapshot without lookbacks, awards and lots.
     fn of_row(mut row: customer::Model, set: &CampaignSet) -> Result<Self, Error> {
         let mut running = Running::parse(&std::mem::take(&mut row.head))?;
         running.retain_counting(set);
         let (revision, lookbacks) = (set.revision, BTreeMap::new());
-        Ok(Self { customer: Arc::new(row), revision, running, lookbacks, awards: Vec::new() })
+        Ok(Self { customer: Arc::new(row), revision, running, lookbacks, awards: Vec::new(), points: None })
     }
 
     /// Returns the lookbacks that progress at `now` needs. They continue the lookbacks of `older` if that snapshot has the same

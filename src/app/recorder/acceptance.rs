@@ -38,10 +38,6 @@ fn too_many_refunds() -> Refusal {
     Refusal::new(UserErrorCode::OutOfRange, "purchaseExternalId", "the purchase already has 100 refunds")
 }
 
-fn balance_too_large() -> Refusal {
-    Refusal::new(UserErrorCode::OutOfRange, "points", "would take the balance past ±10^15")
-}
-
 /// Accepts the new facts, unless a customer of theirs is not locked.
 pub(super) async fn accept(
     batch: &Batch<'_>,
@@ -57,7 +53,7 @@ pub(super) async fn accept(
             Fact::Purchase(purchase) => purchases.push((index, purchase)),
             Fact::Refund(refund) => refunds.push((index, refund)),
             Fact::Adjustment(adjustment) => adjustments.push((index, adjustment)),
-            Fact::Evaluation(_) | Fact::Repair(_) => {}
+            Fact::Evaluation(_) | Fact::Expiry(_) | Fact::Repair(_) => {}
         }
     }
     let mut owners = HashMap::new();
@@ -69,8 +65,9 @@ pub(super) async fn accept(
     }
     accept_adjustments(batch, adjustments, customers, &mut verdicts).await?;
     for customer in customers.values_mut() {
+        // Adjustments are decided when they are posted.
         let facts = customer.purchases.len() + customer.revised.len() + customer.refunds.len();
-        customer.changed |= facts + customer.adjustments.len() > 0;
+        customer.changed |= facts > 0;
     }
     Ok(Ok(Accepted { verdicts, owners }))
 }
@@ -305,21 +302,13 @@ async fn accept_adjustments(
     let known = any(batch.backend(), idempotency_key::Column::Key, keys);
     let stored = idempotency_key::Entity::find().filter(known).all(batch.tx).await?;
     let posted = load_entries(batch, &stored).await?;
-    let fits = within_balance(sent.iter().map(|(_, adjustment)| *adjustment), &stored, customers);
-    let mut accepted = Vec::with_capacity(sent.len());
     let mut rows = Vec::with_capacity(sent.len());
-    for ((index, adjustment), fits) in sent.into_iter().zip(fits) {
-        if fits {
-            rows.push(key_row(adjustment, locked(customers, &adjustment.customer_external_id)?));
-            accepted.push((index, adjustment));
-        } else {
-            // A refusal leaves no trace, so the key stays free.
-            verdicts[index] = Verdict::Refused(balance_too_large());
-        }
+    for (_, adjustment) in &sent {
+        rows.push(key_row(adjustment, locked(customers, &adjustment.customer_external_id)?));
     }
     let key = idempotency_key::Column::Key;
     let mut inserted = insert_once::<idempotency_key::Entity>(batch, key, |row| &row.key, &[], stored, &rows).await?;
-    for ((index, adjustment), row) in accepted.into_iter().zip(&rows) {
+    for ((index, adjustment), row) in sent.into_iter().zip(&rows) {
         match inserted.claim(&row.key) {
             Some(Insertion::New) => {
                 locked(customers, &adjustment.customer_external_id)?.adjustments.push(adjustment.clone());
@@ -333,32 +322,6 @@ async fn accept_adjustments(
         }
     }
     Ok(())
-}
-
-/// Returns for each adjustment whether it is already stored or allowed for the balance of its customer. The balance includes the
-/// adjustments before it.
-fn within_balance<'a>(
-    sent: impl Iterator<Item = &'a NewAdjustment>,
-    stored: &'a [idempotency_key::Model],
-    customers: &Customers,
-) -> Vec<bool> {
-    let mut known: HashSet<&str> = stored.iter().map(|row| row.key.as_str()).collect();
-    let mut balances: HashMap<&str, i64> = HashMap::new();
-    let mut admit = |adjustment: &'a NewAdjustment| {
-        if known.contains(adjustment.idempotency_key.as_str()) {
-            return true;
-        }
-        let name = &*adjustment.customer_external_id;
-        let recorded = customers.get(name).map_or(0, |customer| customer.row.balance);
-        let balance = balances.entry(name).or_insert(recorded);
-        let fits = adjustment.fits(*balance);
-        if fits {
-            *balance = balance.saturating_add(adjustment.points);
-            known.insert(&adjustment.idempotency_key);
-        }
-        fits
-    };
-    sent.map(&mut admit).collect()
 }
 
 /// Returns the row of the idempotency key. Its `sequence` is set when the adjustment is posted.

@@ -13,9 +13,10 @@ use super::evaluation::Evaluation;
 use super::fact::{Fact, NewAdjustment, Recorded, Refusal, Verdict};
 use super::locking::{self, Locked};
 use super::prepared::{Preparation, TooLong};
+use super::purses::Opening;
 use super::recount::Repair;
 use super::touched::{Batch, Customers, Revised, Touched};
-use super::{acceptance, evaluation, posting, repair};
+use super::{acceptance, evaluation, posting, purses, repair};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::error::{Error, UserErrorCode};
@@ -33,6 +34,8 @@ pub(super) enum Committed {
     Answers(Vec<Result<Recorded, Refusal>>),
     /// Nothing was written, because a change of this customer must be prepared first.
     TooLong(TooLong),
+    /// Nothing was written, because so much of this customer is due that it must be posted first.
+    TooManyDue(String),
     /// Nothing was written, because another node created one of the customers meanwhile. The batch can be repeated.
     Overtaken,
     /// Nothing was written, because purchases of the facts belong to these customers. The batch must be repeated with them.
@@ -50,11 +53,11 @@ pub(super) async fn commit(
     turn: &mut Turn,
 ) -> Result<Committed, Error> {
     let tx = context.database.begin().await?;
-    let Locked { campaigns, rows } = locking::lock(context, &tx, facts, others).await?;
+    let Locked { campaigns, rows, now } = locking::lock(context, &tx, facts, others).await?;
     let batch = Batch {
         tx: &tx,
         campaigns,
-        now: context.clock.now(),
+        now,
         shard,
         fold_purchases: context.fold_purchases,
         most_refolded: preparation.may_be_repeated().then_some(context.fold_purchases),
@@ -79,7 +82,11 @@ pub(super) async fn commit(
         Evaluation::Done(evaluated) => evaluated,
         Evaluation::TooLong(too_long) => return Ok(Committed::TooLong(too_long)),
     };
-    let writes = posting::post(&batch, &mut customers, evaluated).await?;
+    let purses = match purses::open(&batch, &customers, &evaluated).await? {
+        Opening::Done(purses) => purses,
+        Opening::TooManyDue(customer) => return Ok(Committed::TooManyDue(customer)),
+    };
+    let writes = posting::post(&batch, &mut customers, evaluated, purses).await?;
     close_customers(&batch, &mut customers).await?;
     writes.save(&batch, &customers).await?;
     let deferred = request_jobs(&batch, &customers).await?;
@@ -100,13 +107,14 @@ struct Written {
     awards_changed: i64,
     revised: Vec<Arc<Revised>>,
     adjustments: Vec<NewAdjustment>,
+    refused: HashMap<String, Refusal>,
     entries: Vec<Arc<ledger_entry::Model>>,
     deferred: bool,
 }
 
 /// Announces the changes of a customer to its subscribers, and returns what the results of its facts contain.
 fn written(context: &Context, customer: Touched) -> Written {
-    let Touched { row, before, running, revised, adjustments, awards, entries, changed, .. } = customer;
+    let Touched { row, before, running, revised, adjustments, refused, awards, entries, changed, .. } = customer;
     let row = Arc::new(row);
     let commit = Commit { before, customer: Arc::clone(&row), entries };
     if changed {
@@ -114,7 +122,7 @@ fn written(context: &Context, customer: Touched) -> Written {
     }
     let (awards_changed, deferred) = (awards.count(), running.has_deferred());
     let (awards, entries) = (awards.newest().into(), commit.entries);
-    Written { row, awards, awards_changed, revised, adjustments, entries, deferred }
+    Written { row, awards, awards_changed, revised, adjustments, refused, entries, deferred }
 }
 
 /// Creates the customers that do not exist yet. Returns `None` if another node has created one of them meanwhile: locking it now
@@ -125,8 +133,8 @@ async fn customers(
     mut rows: Vec<customer::Model>,
 ) -> Result<Option<Customers>, Error> {
     let known: HashSet<&str> = rows.iter().map(|row| row.external_id.as_str()).collect();
-    // An evaluation or a repair does not create its customer.
-    let making = facts.iter().filter(|fact| !matches!(fact, Fact::Evaluation(_) | Fact::Repair(_)));
+    // These do not create their customer.
+    let making = facts.iter().filter(|fact| !matches!(fact, Fact::Evaluation(_) | Fact::Expiry(_) | Fact::Repair(_)));
     let making: BTreeSet<&str> = making.map(|fact| fact.customer()).filter(|name| !known.contains(name)).collect();
     let blanks = making.iter().map(|name| customer::Model {
         recorded_at: batch.now.0,
@@ -146,6 +154,7 @@ async fn customers(
     };
     let repaired = named_by(|fact| matches!(fact, Fact::Repair(_)));
     let evaluated = named_by(|fact| matches!(fact, Fact::Evaluation(_)));
+    let expiring = named_by(|fact| matches!(fact, Fact::Expiry(_)));
     rows.into_iter()
         .map(|row| {
             let repair = repaired.contains(row.external_id.as_str());
@@ -156,7 +165,8 @@ async fn customers(
                 new: new.contains(&row.external_id),
                 repair: repair.then(|| Repair::of(running.clone())),
                 asked_for: evaluated.contains(row.external_id.as_str()),
-                ..Touched::of(row, running)
+                posts_due: expiring.contains(row.external_id.as_str()),
+                ..Touched::of(row, running, batch.now)
             };
             Ok((touched.row.external_id.clone(), touched))
         })
@@ -202,7 +212,7 @@ fn answer(
     accepted: Accepted,
     customers: &BTreeMap<String, Written>,
 ) -> Vec<Result<Recorded, Refusal>> {
-    // This happens only to an evaluation or a repair, because the customers of all other facts were created.
+    // This happens only to facts that do not create their customer.
     let gone = || Refusal::new(UserErrorCode::NotFound, "customerExternalId", "no such customer");
     let Accepted { verdicts, owners } = accepted;
     let answer = |(fact, verdict): (&&Fact, Verdict)| {
@@ -220,7 +230,10 @@ fn answer(
         let (awards, awards_changed) =
             if replayed { (Arc::default(), 0) } else { changed_awards(fact, customer, customers) };
         let entry = match fact {
-            Fact::Adjustment(adjustment) => earlier.or_else(|| posted_by(customer, adjustment)),
+            Fact::Adjustment(adjustment) => match customer.refused.get(&adjustment.idempotency_key) {
+                Some(refusal) if earlier.is_none() => return Err(refusal.clone()),
+                _ => earlier.or_else(|| posted_by(customer, adjustment)),
+            },
             _ => None,
         };
         Ok(Recorded {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use entity::{purchase_revision, refund};
 
-use super::fact::{NewAdjustment, Refusal};
+use super::fact::{AdjustmentRequest, NewAdjustment, Refusal};
 use crate::app::error::{Error, UserError, UserErrorCode};
 use crate::app::stored::{purchase_revision as revisions, refund as refunds};
 use crate::engine::money::Currency;
@@ -120,10 +120,13 @@ pub(super) fn of_adjustments(sent: &NewAdjustment, recorded: &str) -> Difference
         return differences;
     }
     match NewAdjustment::parse_request(recorded) {
-        Some((customer, points, reason)) => {
+        Some(AdjustmentRequest { customer, points, reason, expires_at, allow_negative }) => {
             differences.compare("customerExternalId", &sent.customer_external_id, &customer);
             differences.compare("points", &sent.points.to_string(), &points.to_string());
             differences.compare("reason", &sent.reason, &reason);
+            let shown = |at: Option<Instant>| or_null(at.map(|at| at.to_string()));
+            differences.compare("expiresAt", &shown(sent.expires_at), &shown(expires_at.map(Instant)));
+            differences.compare("allowNegative", &sent.allow_negative.to_string(), &allow_negative.to_string());
         }
         None => differences.add("idempotencyKey", "was used before for another mutation"),
     }

@@ -23,6 +23,7 @@ use crate::engine::cap::Sum;
 use crate::engine::diff::{Diff, diff};
 use crate::engine::evaluate::{Change, Outcome, Plan, Refold, plan};
 use crate::engine::purchase::Key;
+use crate::engine::time::Instant;
 
 /// The effect of a batch on one customer in one campaign.
 pub(super) struct Evaluated {
@@ -75,20 +76,20 @@ pub(super) async fn evaluate(
     capping::cap(batch, customers, &mut folded).await?;
     let repaired = |name: &str| customers.get(name).is_some_and(|customer| customer.repair.is_some());
     let evaluated = folded.into_iter().zip(marks).map(|(one, (mark, first))| {
-        let evaluated = compare(repaired(one.customer), one);
+        let now = customers.get(one.customer).map_or(batch.now, |customer| customer.now);
+        let evaluated = compare(repaired(one.customer), one, now);
         Evaluated { mark, first, ..evaluated }
     });
     Ok(Evaluation::Done(evaluated.collect()))
 }
 
 /// Compares the recorded awards with the reached awards.
-fn compare(repair: bool, folded: Folded<'_>) -> Evaluated {
+fn compare(repair: bool, folded: Folded<'_>, now: Instant) -> Evaluated {
     let Folded { customer, campaign, mut outcome, recorded: mut rows, .. } = folded;
     let restored = if repair { restore_points(&mut rows, &outcome.awards) } else { Vec::new() };
     let reached = Sum::of(&outcome.awards);
     let recorded = rows.iter().map(awards::recorded).collect();
-    let timed = campaign.rule.hold_for.is_some() || campaign.rule.expires_after.is_some();
-    let diff = diff(recorded, std::mem::take(&mut outcome.awards), timed);
+    let diff = diff(recorded, std::mem::take(&mut outcome.awards), now);
     let recorded = rows.into_iter().map(|row| (row.number, row)).collect();
     let (customer, campaign) = (customer.to_owned(), Arc::clone(campaign));
     Evaluated { customer, campaign, diff, recorded, outcome, restored, reached, mark: None, first: false }

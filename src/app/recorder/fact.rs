@@ -5,8 +5,10 @@ use std::sync::Arc;
 use entity::{award, customer, ledger_entry};
 
 use crate::app::error::{Error, UserError, UserErrorCode};
+use crate::engine::dates::Dates;
 use crate::engine::external_id::ExternalId;
 use crate::engine::purchase::{Line, Purchase, Refund};
+use crate::engine::time::Instant;
 
 /// The maximum number of lines of a purchase.
 pub const MAX_LINES: usize = 500;
@@ -18,7 +20,8 @@ pub const MAX_CONTENTS: usize = 1_000;
 /// balances stay below [`MAX_EXACT`](crate::engine::account::MAX_EXACT).
 const MAX_ADJUSTED_BALANCE: i64 = 1_000_000_000_000_000;
 
-/// An item to be recorded. The variants `Evaluation` and `Repair` contain no new fact; they let the recorder evaluate a customer.
+/// An item to be recorded. The variants `Evaluation`, `Expiry` and `Repair` contain no new fact; they let the recorder do what is due for a
+/// customer.
 #[derive(Clone, Debug)]
 pub enum Fact {
     Purchase(NewPurchase),
@@ -28,6 +31,8 @@ pub enum Fact {
     Adjustment(NewAdjustment),
     /// Evaluates what was deferred for this customer (an external id), as far as one commit may.
     Evaluation(String),
+    /// Posts what has expired of this customer (an external id), as far as one commit may.
+    Expiry(String),
     /// Evaluates everything that is recorded for this customer (an external id) from the beginning, and posts the difference.
     Repair(String),
 }
@@ -38,7 +43,7 @@ impl Fact {
         match self {
             Self::Purchase(new) => Some(&new.purchase.key.external_id),
             Self::Refund(refund) => Some(&refund.purchase_external_id),
-            Self::Adjustment(_) | Self::Evaluation(_) | Self::Repair(_) => None,
+            Self::Adjustment(_) | Self::Evaluation(_) | Self::Expiry(_) | Self::Repair(_) => None,
         }
     }
 
@@ -49,7 +54,7 @@ impl Fact {
             Self::Purchase(purchase) => &purchase.customer_external_id,
             Self::Refund(refund) => &refund.customer_external_id,
             Self::Adjustment(adjustment) => &adjustment.customer_external_id,
-            Self::Evaluation(customer) | Self::Repair(customer) => customer,
+            Self::Evaluation(customer) | Self::Expiry(customer) | Self::Repair(customer) => customer,
         }
     }
 
@@ -57,7 +62,7 @@ impl Fact {
         match self {
             Self::Purchase(purchase) => purchase.bytes(),
             Self::Refund(refund) => refund.bytes(),
-            Self::Adjustment(_) | Self::Evaluation(_) | Self::Repair(_) => 1_024,
+            Self::Adjustment(_) | Self::Evaluation(_) | Self::Expiry(_) | Self::Repair(_) => 1_024,
         }
     }
 }
@@ -129,29 +134,67 @@ pub struct NewAdjustment {
     pub points: i64,
     pub reason: String,
     pub idempotency_key: String,
+    /// When added points expire. `None`: never.
+    pub expires_at: Option<Instant>,
+    /// Whether the adjustment may take more points than are available.
+    pub allow_negative: bool,
 }
 
 impl NewAdjustment {
-    /// Whether the adjustment is allowed for this balance. The result must not be beyond the limit in the direction of the
-    /// adjustment. So a balance that is already beyond the limit can still be adjusted towards zero.
-    pub fn fits(&self, balance: i64) -> bool {
-        let after = balance.saturating_add(self.points);
+    /// When the points become available and expire.
+    pub fn dates(&self) -> Dates {
+        Dates { available_at: None, expires_at: self.expires_at }
+    }
+
+    /// Whether the adjustment is allowed for these available points. The result must not be beyond the limit in the direction of the
+    /// adjustment. So a customer who is already beyond the limit can still be adjusted towards zero.
+    pub fn fits(&self, available: i64) -> bool {
+        let after = available.saturating_add(self.points);
         if self.points > 0 { after <= MAX_ADJUSTED_BALANCE } else { after >= -MAX_ADJUSTED_BALANCE }
     }
 
     /// Returns the content that a duplicate of the adjustment must have, as text.
     pub fn request(&self) -> String {
-        serde_json::json!([Self::MUTATION, &*self.customer_external_id, self.points, self.reason]).to_string()
+        let Self { customer_external_id: customer, points, reason, expires_at, allow_negative, .. } = self;
+        let expires_at = expires_at.map(|at| at.0);
+        // Without the last two if they are the defaults, as earlier releases wrote it.
+        let request = if expires_at.is_none() && *allow_negative {
+            serde_json::json!([Self::MUTATION, &**customer, points, reason])
+        } else {
+            serde_json::json!([Self::MUTATION, &**customer, points, reason, expires_at, allow_negative])
+        };
+        request.to_string()
     }
 
-    /// Returns the customer, the points and the reason of a text that [`Self::request`] returned. `None` if another mutation wrote it.
-    pub(super) fn parse_request(request: &str) -> Option<(String, i64, String)> {
-        let (mutation, customer, points, reason) =
-            serde_json::from_str::<(String, String, i64, String)>(request).ok()?;
-        (mutation == Self::MUTATION).then_some((customer, points, reason))
+    /// Parses a text that [`Self::request`] returned. `None` if another mutation wrote it.
+    pub(super) fn parse_request(request: &str) -> Option<AdjustmentRequest> {
+        let with_all = || {
+            let parsed: (String, String, i64, String, Option<i64>, bool) = serde_json::from_str(request).ok()?;
+            let (mutation, customer, points, reason, expires_at, allow_negative) = parsed;
+            Some((mutation, AdjustmentRequest { customer, points, reason, expires_at, allow_negative }))
+        };
+        let with_defaults = || {
+            let (mutation, customer, points, reason) =
+                serde_json::from_str::<(String, String, i64, String)>(request).ok()?;
+            let (expires_at, allow_negative) = (None, true);
+            Some((mutation, AdjustmentRequest { customer, points, reason, expires_at, allow_negative }))
+        };
+        let (mutation, parsed) = with_defaults().or_else(with_all)?;
+        (mutation == Self::MUTATION).then_some(parsed)
     }
 
     const MUTATION: &str = "adjustPoints";
+}
+
+/// The content of an adjustment that was recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct AdjustmentRequest {
+    pub(super) customer: String,
+    pub(super) points: i64,
+    pub(super) reason: String,
+    /// In µs since 1970.
+    pub(super) expires_at: Option<i64>,
+    pub(super) allow_negative: bool,
 }
 
 /// The result of a fact that was accepted.

@@ -20,6 +20,7 @@ use crate::app::campaign::set::{CampaignSet, Revision};
 use crate::app::database::CAMPAIGNS_LOCK;
 use crate::app::error::Error;
 use crate::app::rows::any;
+use crate::engine::time::Instant;
 
 /// What a batch has locked.
 pub(super) struct Locked {
@@ -27,6 +28,8 @@ pub(super) struct Locked {
     pub(super) campaigns: Arc<CampaignSet>,
     /// The customers that exist.
     pub(super) rows: Vec<customer::Model>,
+    /// The time when all were locked.
+    pub(super) now: Instant,
 }
 
 /// Locks the customers of the facts and those in `others`, and loads them. SQLite needs no locks, because it has one writer.
@@ -44,21 +47,22 @@ pub(super) async fn lock(
     }
     let campaigns = context.campaigns.current(tx).await?;
     let named = any(DatabaseBackend::Sqlite, customer::Column::ExternalId, names);
-    Ok(Locked { campaigns, rows: customer::Entity::find().filter(named).all(tx).await? })
+    let rows = customer::Entity::find().filter(named).all(tx).await?;
+    Ok(Locked { campaigns, rows, now: context.clock.now() })
 }
 
 /// Does all of it in one round trip (PostgreSQL).
 async fn lock_at_once(context: &Context, tx: &DatabaseTransaction, names: Vec<Value>) -> Result<Locked, Error> {
-    let sql =
-        "SELECT l.current_set_revision, l.revision_stamp, l.format, (l.customer).* FROM lock_customers($1, $2) AS l";
+    let sql = "SELECT l.current_set_revision, l.revision_stamp, l.format, l.now, (l.customer).* FROM lock_customers($1, $2) AS l";
     let names = Value::Array(ArrayType::String, Some(Box::new(names)));
     let values = [CAMPAIGNS_LOCK.into(), names];
     let found = tx.query_all_raw(Statement::from_sql_and_values(DatabaseBackend::Postgres, sql, values)).await?;
-    let Some((first, others)) = found.split_first() else {
+    let [first, others @ .., last] = found.as_slice() else {
         return Err(Error::Internal("the database has no installation row".to_owned()));
     };
+    let now = context.clock.told(Instant(last.try_get("", "now")?));
     let revision = context.campaigns.noticed(Revision::from_row(first))?;
     let campaigns = context.campaigns.at(tx, revision).await?;
     let rows = others.iter().map(|row| customer::Model::from_query_result(row, "")).collect::<Result<_, _>>()?;
-    Ok(Locked { campaigns, rows })
+    Ok(Locked { campaigns, rows, now })
 }

@@ -19,6 +19,8 @@ mod changed;
 mod conflict;
 pub mod context;
 mod deferred;
+mod drafts;
+mod entries;
 mod evaluation;
 pub mod fact;
 mod folded;
@@ -28,6 +30,7 @@ mod locking;
 mod posting;
 mod preparation;
 mod prepared;
+mod purses;
 mod queue;
 mod recount;
 mod repair;
@@ -310,7 +313,7 @@ async fn write(writer: &Writer, shard: i32, unwritten: Unwritten, mut taken: Opt
         let committed = commit(writer, shard, &facts, &mut others, &mut preparation, &mut turn).await;
         let noted = committed.as_ref().map(|committed| match committed {
             Committed::Answers(answers) => answers.iter().any(is_new),
-            Committed::TooLong(_) | Committed::Overtaken | Committed::Unlocked(_) => false,
+            Committed::TooLong(_) | Committed::TooManyDue(_) | Committed::Overtaken | Committed::Unlocked(_) => false,
         });
         context.database.writes().note(noted);
         match committed {
@@ -339,6 +342,14 @@ async fn write(writer: &Writer, shard: i32, unwritten: Unwritten, mut taken: Opt
                     batches.push(Unwritten { items: others, preparation: Preparation::default() });
                 }
             }
+            // What is due is posted first, in a commit of its own. Then the items are tried again.
+            Ok(Committed::TooManyDue(customer)) => {
+                ended("due");
+                match post_due(writer, shard, &customer).await {
+                    Ok(()) => batches.push(Unwritten { items, preparation }),
+                    Err(error) => reject(items, &error),
+                }
+            }
             // Split the batch, to isolate the item that causes the error and to commit the others.
             Err(error) if is_of_one_item(&error) && items.len() > 1 => {
                 ended("split");
@@ -354,6 +365,16 @@ async fn write(writer: &Writer, shard: i32, unwritten: Unwritten, mut taken: Opt
                 reject(items, &error);
             }
         }
+    }
+}
+
+/// Posts what is due of a customer, as far as one commit may.
+async fn post_due(writer: &Writer, shard: i32, customer: &str) -> Result<(), Error> {
+    let fact = Fact::Expiry(customer.to_owned());
+    let (mut others, mut preparation) = (Unlocked::new(), Preparation::default());
+    match commit(writer, shard, &[&fact], &mut others, &mut preparation, &mut None).await? {
+        Committed::Answers(_) => Ok(()),
+        _ => Err(Error::Unavailable),
     }
 }
 

@@ -8,22 +8,29 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use entity::{
-    AwardStatus, CampaignId, LedgerEntryKind, award, budget, budget_decision, campaign_stat, checkpoint, customer,
-    idempotency_key, ledger_entry,
+    AwardStatus, CampaignId, CustomerId, award, budget, budget_decision, campaign_stat, checkpoint, customer,
+    idempotency_key, ledger_entry, lot,
 };
 use sea_orm::{EntityTrait, QueryFilter};
 
+use super::drafts::Drafts;
+use super::entries::Entries;
 use super::evaluation::Evaluated;
+use super::purses::{Opened, Purses};
+use super::recount::Repair;
 use super::touched::{Batch, Customers, Touched, lock_in_order};
 use crate::app::campaign::set::Campaign;
 use crate::app::error::Error;
 use crate::app::rows::{OnConflict, WriteGroup, any, delete, update};
 use crate::app::stored::stretches::{Ends, Stored, Stretches, lies_in};
-use crate::app::stored::{award as awards, budget as budgets, campaign_stat as stats, checkpoint as checkpoints};
-use crate::engine::account::{Account, Draft, Effect, Given, Tally, Totals};
+use crate::app::stored::{
+    award as awards, budget as budgets, campaign_stat as stats, checkpoint as checkpoints, lot as lots,
+};
+use crate::engine::account::{Account, Effect, Given, Tally, Totals};
 use crate::engine::budget::{Budget, Decision};
-use crate::engine::diff::{Changed, How};
+use crate::engine::diff::Changed;
 use crate::engine::evaluate::{Outcome, Tail};
+use crate::engine::lot::LotKey;
 use crate::engine::purchase::Key;
 
 /// The `reason` of the ledger entries that a repair posts.
@@ -37,10 +44,11 @@ pub(super) async fn post(
     batch: &Batch<'_>,
     customers: &mut Customers,
     mut evaluated: Vec<Evaluated>,
+    mut purses: Purses,
 ) -> Result<Writes, Error> {
     move_awards(batch, customers, &mut evaluated).await?;
     let budgets = lock_budgets(batch, &evaluated).await?;
-    let mut posting = Posting { batch, budgets, writes: Writes::new(batch) };
+    let mut posting = Posting { budgets, writes: Writes::new(batch) };
     let mut drafts: HashMap<String, Drafts> = HashMap::new();
     // All customers give back before any gets something, so that a budget has what it gets back before it decides.
     for one in &mut evaluated {
@@ -56,7 +64,13 @@ pub(super) async fn post(
         posting.give(customer, one, drafts);
     }
     for (name, customer) in customers.iter_mut() {
-        posting.close(customer, drafts.remove(name).unwrap_or_default());
+        let drafts = drafts.remove(name).unwrap_or_default();
+        if let Some(repair) = customer.repair.take() {
+            let stored = lots::load_all(batch.tx, [customer.row.id]).await?;
+            posting.close_repair(customer, repair, &stored);
+        } else if let Some(opened) = purses.remove(name) {
+            posting.close(customer, drafts, opened);
+        }
     }
     Ok(posting.writes)
 }
@@ -68,7 +82,8 @@ async fn move_awards(batch: &Batch<'_>, customers: &mut Customers, evaluated: &m
     for Evaluated { customer, diff, recorded, .. } in evaluated {
         let customer = customers.get_mut(customer).filter(|customer| customer.repair.is_none());
         let Some(customer) = customer else { continue };
-        let (stay, post): (Vec<_>, Vec<_>) = std::mem::take(&mut diff.changed).into_iter().partition(posts_nothing);
+        let (stay, post): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut diff.changed).into_iter().partition(Changed::posts_nothing);
         diff.changed = post;
         customer.changed |= !stay.is_empty();
         for changed in stay {
@@ -86,10 +101,6 @@ async fn move_awards(batch: &Batch<'_>, customers: &mut Customers, evaluated: &m
     Ok(())
 }
 
-fn posts_nothing(changed: &Changed) -> bool {
-    matches!(changed.how, How::Moved | How::Adjusted)
-}
-
 /// Locks the budgets of the campaigns that have a difference, then reads them.
 async fn lock_budgets(batch: &Batch<'_>, evaluated: &[Evaluated]) -> Result<HashMap<CampaignId, budget::Model>, Error> {
     let touched = evaluated.iter().filter(|one| one.campaign.budget_limit.is_some() && !one.diff.is_empty());
@@ -100,13 +111,6 @@ async fn lock_budgets(batch: &Batch<'_>, evaluated: &[Evaluated]) -> Result<Hash
     let budgets = || budget::Entity::find().filter(any(batch.backend(), budget::Column::CampaignId, touched.clone()));
     lock_in_order(batch, budgets(), budget::Column::CampaignId).await?;
     Ok(budgets().all(batch.tx).await?.into_iter().map(|row| (row.campaign_id, row)).collect())
-}
-
-/// The ledger entries of a customer that have no sequence yet. Reversals are posted before awards.
-#[derive(Default)]
-struct Drafts {
-    reversals: Vec<Draft>,
-    awards: Vec<Draft>,
 }
 
 /// The rows to write, except for those of the customers.
@@ -120,15 +124,18 @@ pub(super) struct Writes {
     void_checkpoints: Stretches,
     checkpoints: Vec<checkpoint::Model>,
     keys: Vec<idempotency_key::Model>,
+    /// The keys of adjustments that were refused. A refusal leaves no trace.
+    unused_keys: Vec<String>,
+    lots: Vec<lot::Model>,
+    gone_lots: Vec<(CustomerId, LotKey)>,
 }
 
-struct Posting<'a> {
-    batch: &'a Batch<'a>,
+struct Posting {
     budgets: HashMap<CampaignId, budget::Model>,
     writes: Writes,
 }
 
-impl Posting<'_> {
+impl Posting {
     /// Keeps what the evaluation found beside the difference.
     fn keep(&mut self, customer: &mut Touched, evaluated: &mut Evaluated) -> Result<(), Error> {
         let id = evaluated.campaign.id();
@@ -264,62 +271,72 @@ impl Posting<'_> {
         self.writes.changed_awards.push(row);
     }
 
-    /// Numbers the ledger entries of a customer: first the reversals, then the awards, then the adjustments.
-    fn close(&mut self, customer: &mut Touched, drafts: Drafts) {
-        let version = customer.next_version();
-        let mut entries = Vec::new();
-        let reason = customer.repair.is_some().then(|| REPAIR_REASON.to_owned());
-        let drafts = match customer.repair.take() {
-            // The ledger may have been wrong before the repair. So the entries are computed from what it lacks in the end.
-            Some(repair) => {
-                let written = self.writes.changed_awards.iter().chain(&self.writes.new_awards).map(Arc::as_ref);
-                repair.settle(&mut customer.row, written)
+    /// Posts the ledger entries of a customer and decides its adjustments.
+    fn close(&mut self, customer: &mut Touched, drafts: Drafts, opened: Opened) {
+        let sent = std::mem::take(&mut customer.adjustments);
+        let mut entries = Entries::begin(customer, opened, None);
+        let moving = entries.reverse(drafts.reversals);
+        entries.award(drafts.awards, moving);
+        entries.settle();
+        let (mut adjustments, mut refused) = (Vec::new(), HashMap::new());
+        for adjustment in sent {
+            match entries.adjust(&adjustment) {
+                Ok(()) => {
+                    self.writes.keys.push(idempotency_key::Model {
+                        key: adjustment.idempotency_key.clone(),
+                        request: adjustment.request(),
+                        campaign_id: None,
+                        customer_id: Some(customer.row.id.0),
+                        sequence: Some(entries.account.entries),
+                    });
+                    adjustments.push(adjustment);
+                }
+                Err(refusal) => {
+                    self.writes.unused_keys.push(adjustment.idempotency_key.clone());
+                    refused.insert(adjustment.idempotency_key, refusal);
+                }
             }
-            None => drafts.reversals.into_iter().chain(drafts.awards).collect(),
-        };
-        let mut account = customer.account();
-        let mut entry = |kind, points| {
-            let posted = account.post(points);
-            ledger_entry::Model {
-                customer_id: customer.row.id,
-                sequence: posted.sequence,
-                kind,
-                points,
-                balance_after: posted.balance,
-                award_number: None,
-                purchase_external_id: None,
-                reason: None,
-                created_at: self.batch.now.0,
-                version,
-            }
-        };
-        for draft in drafts {
-            let kind = if draft.points < 0 { LedgerEntryKind::Reversal } else { LedgerEntryKind::Award };
-            let entry = entry(kind, draft.points);
-            entries.push(Arc::new(ledger_entry::Model {
-                award_number: Some(draft.award_number),
-                purchase_external_id: draft.purchase,
-                reason: reason.clone(),
-                ..entry
-            }));
         }
-        for adjustment in &customer.adjustments {
-            let entry = entry(LedgerEntryKind::Adjustment, adjustment.points);
-            self.writes.keys.push(idempotency_key::Model {
-                key: adjustment.idempotency_key.clone(),
-                request: adjustment.request(),
-                campaign_id: None,
-                customer_id: Some(customer.row.id.0),
-                sequence: Some(entry.sequence),
-            });
-            entries.push(Arc::new(ledger_entry::Model { reason: Some(adjustment.reason.clone()), ..entry }));
+        let Entries { opened, account, posted, .. } = entries;
+        customer.changed |= !adjustments.is_empty() || (customer.posts_due && opened.has_changed(customer));
+        (customer.adjustments, customer.refused) = (adjustments, refused);
+        if customer.changed {
+            self.keep_points(customer, &opened, &account, posted);
         }
-        if !entries.is_empty() {
-            customer.row.posted_at = self.batch.now.0;
+    }
+
+    /// Posts what the ledger of a customer lacks. The ledger may have been wrong before the repair, so the entries are computed from what
+    /// it lacks in the end, and the lots from its entries.
+    fn close_repair(&mut self, customer: &mut Touched, mut repair: Repair, stored: &[lot::Model]) {
+        let written = self.writes.changed_awards.iter().chain(&self.writes.new_awards).map(Arc::as_ref);
+        let drafts = repair.settle(&mut customer.row, written, customer.now);
+        let opened = Opened::replayed(repair.into_purse(), stored, customer.now);
+        let mut entries = Entries::begin(customer, opened, Some(REPAIR_REASON));
+        let moving = entries.reverse(drafts.reversals);
+        entries.award(drafts.awards, moving);
+        entries.settle();
+        entries.correct();
+        let Entries { opened, account, posted, .. } = entries;
+        self.keep_points(customer, &opened, &account, posted);
+    }
+
+    fn keep_points(
+        &mut self,
+        customer: &mut Touched,
+        opened: &Opened,
+        account: &Account,
+        posted: Vec<Arc<ledger_entry::Model>>,
+    ) {
+        if !posted.is_empty() {
+            customer.row.posted_at = opened.purse.now().0;
         }
-        customer.set_account(&account);
-        self.writes.entries.extend(entries.iter().cloned());
-        customer.entries = entries;
+        customer.set_account(account);
+        opened.keep(customer);
+        let id = customer.row.id;
+        self.writes.lots.extend(opened.changed(id));
+        self.writes.gone_lots.extend(opened.gone().into_iter().map(|key| (id, key)));
+        self.writes.entries.extend(posted.iter().cloned());
+        customer.entries = posted;
     }
 }
 
@@ -344,6 +361,9 @@ impl Writes {
             void_checkpoints: Stretches::new(batch.backend()),
             checkpoints: Vec::new(),
             keys: Vec::new(),
+            unused_keys: Vec::new(),
+            lots: Vec::new(),
+            gone_lots: Vec::new(),
         }
     }
 
@@ -351,12 +371,21 @@ impl Writes {
     pub(super) async fn save(self, batch: &Batch<'_>, customers: &Customers) -> Result<(), Error> {
         // A separate statement: a checkpoint may be deleted and inserted again.
         delete_checkpoints(batch, self.void_checkpoints).await?;
+        lots::delete_keyed(batch.tx, self.gone_lots).await?;
+        if !self.unused_keys.is_empty() {
+            let unused = any(batch.backend(), idempotency_key::Column::Key, self.unused_keys);
+            idempotency_key::Entity::delete_many().filter(unused).exec(batch.tx).await?;
+        }
         let mut group = WriteGroup::new(batch.backend());
-        let is_capped = self.new_awards.iter().any(|award| award.points_before_cap.is_some());
-        let unused: &[award::Column] = if is_capped { &[] } else { &[award::Column::PointsBeforeCap] };
-        group.insert_without::<award::Entity>(&self.new_awards, unused, OnConflict::Fail);
+        let unused = unused_columns(&self.new_awards);
+        group.insert_without::<award::Entity>(&self.new_awards, &unused, OnConflict::Fail);
         group.update::<award::Entity>(&self.changed_awards, &[]);
-        group.insert::<ledger_entry::Entity>(&self.entries, OnConflict::Fail);
+        use ledger_entry::Column::{AvailableAt, ExpiresAt};
+        let is_dated = |entry: &Arc<ledger_entry::Model>| entry.available_at.or(entry.expires_at).is_some();
+        let unused: &[ledger_entry::Column] =
+            if self.entries.iter().any(is_dated) { &[] } else { &[AvailableAt, ExpiresAt] };
+        group.insert_without::<ledger_entry::Entity>(&self.entries, unused, OnConflict::Fail);
+        group.insert::<lot::Entity>(&self.lots, OnConflict::Replace);
         group.update::<idempotency_key::Entity>(&self.keys, &[]);
         group.insert::<budget_decision::Entity>(&self.decisions, OnConflict::Fail);
         group.update::<budget::Entity>(&self.budgets.into_values().collect::<Vec<_>>(), &[]);
@@ -367,9 +396,27 @@ impl Writes {
         group.insert::<checkpoint::Entity>(&self.checkpoints, OnConflict::Fail);
         let changed = customers.values().filter(|customer| customer.changed).map(|customer| &customer.row);
         let changed: Vec<&customer::Model> = changed.collect();
-        group.update::<customer::Entity>(&changed, &[customer::Column::ExternalId, customer::Column::RecordedAt]);
+        use customer::Column::{DueAt, ExternalId, RecordedAt};
+        let due_changed = customers.values().any(|customer| customer.due_changed);
+        let unchanged: &[customer::Column] =
+            if due_changed { &[ExternalId, RecordedAt] } else { &[ExternalId, RecordedAt, DueAt] };
+        group.update::<customer::Entity>(&changed, unchanged);
         Ok(group.run(batch.tx).await?)
     }
+}
+
+/// Returns the columns in which none of the awards has a value: those of campaigns with caps in points, and with points that wait or
+/// expire.
+fn unused_columns(awards: &[Arc<award::Model>]) -> Vec<award::Column> {
+    use award::Column::{AvailableAt, ExpiresAt, PointsBeforeCap};
+    let mut unused = Vec::new();
+    if awards.iter().all(|award| award.points_before_cap.is_none()) {
+        unused.push(PointsBeforeCap);
+    }
+    if awards.iter().all(|award| award.available_at.or(award.expires_at).is_none()) {
+        unused.extend([AvailableAt, ExpiresAt]);
+    }
+    unused
 }
 
 /// Deletes the checkpoints that are strictly inside the stretches.

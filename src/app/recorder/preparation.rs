@@ -41,7 +41,7 @@ pub(super) async fn prepare(context: &Context, too_long: TooLong) -> Result<Opti
     let running = Running::parse(&row.head);
     let running = if repair { running.unwrap_or_default() } else { running? };
     let repair = repair.then(|| Repair::of(running.clone()));
-    let touched = Touched { repair, ..Touched::of(row, running) };
+    let touched = Touched { repair, ..Touched::of(row, running, context.clock.now()) };
     let customer_id = touched.row.id;
     let batch = Batch {
         tx: &tx,

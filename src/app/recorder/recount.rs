@@ -9,10 +9,18 @@ use entity::{
 use futures_util::TryStreamExt as _;
 use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 
+use super::drafts::Drafts;
 use crate::app::error::Error;
+use crate::app::stored::award::dates as stored_dates;
 use crate::app::stored::budget::decided_status;
+use crate::app::stored::ledger_entry as ledger;
 use crate::app::stored::running::Running;
 use crate::engine::account::Draft;
+use crate::engine::dates::Dates;
+use crate::engine::lot::Place;
+use crate::engine::purse::Purse;
+use crate::engine::replay::Replay;
+use crate::engine::time::Instant;
 
 /// The data of a repair of one customer.
 #[derive(Default)]
@@ -33,6 +41,10 @@ pub(super) struct Recount {
     pub(super) awards: BTreeMap<i64, Counted>,
     /// The sum of the points that the ledger posted for each award number.
     pub(super) posted: HashMap<i64, i64>,
+    /// The dates of the awards whose points wait or expire.
+    dates: HashMap<i64, Dates>,
+    /// What the customer holds according to the ledger.
+    replay: Replay,
     /// The decisions of budgets about the awards with numbers up to `decided_to`.
     decided: HashMap<(CampaignId, i64), AwardStatus>,
     decided_to: i64,
@@ -75,33 +87,59 @@ impl Repair {
     }
 
     /// Adds the awards of the customer that the commit writes; `written` may contain awards of others. Then sets `lifetime` of
-    /// the customer, and returns the entries that the ledger lacks, reversals first.
+    /// the customer, and returns the entries that the ledger lacks at `now`.
     pub(super) fn settle<'a>(
-        mut self,
+        &mut self,
         customer: &mut customer::Model,
         written: impl Iterator<Item = &'a award::Model>,
-    ) -> Vec<Draft> {
-        let Recount { awards, posted, .. } = &mut self.recount;
+        now: Instant,
+    ) -> Drafts {
+        let Recount { awards, posted, dates, replay, .. } = &mut self.recount;
         for award in written.filter(|award| award.customer_id == customer.id) {
             let (campaign, status, points) = (award.campaign_id, award.status, award.points);
             awards.insert(award.number, Counted { campaign, status, points });
+            dates.insert(award.number, stored_dates(award));
             self.purchases.insert(award.number, Some(award.purchase_external_id.clone()));
         }
         customer.lifetime = awards.values().map(|award| award.stands_for()).sum();
-        let mut lacking: Vec<(i64, i64)> = awards
-            .iter()
-            .map(|(number, award)| (*number, award.stands_for() - posted.remove(number).unwrap_or_default()))
-            .collect();
-        // Points that were posted for awards that do not exist are taken back.
-        lacking.extend(posted.drain().map(|(number, points)| (number, -points)));
-        lacking.retain(|(_, points)| *points != 0);
-        lacking.sort_by_key(|(number, points)| (*points > 0, *number));
-        let draft = |(award_number, points)| Draft {
-            points,
-            award_number,
-            purchase: self.purchases.remove(&award_number).flatten(),
+        let mut drafts = Drafts::default();
+        let mut draft = |award_number, points, redated| {
+            let (had, wanted) = (replay.dates(award_number), dates.get(&award_number).copied().unwrap_or_default());
+            let purchase = self.purchases.get(&award_number).cloned().flatten();
+            let (dates, other) = if points < 0 { (had, wanted) } else { (wanted, had) };
+            let redated = Some(other).filter(|_| redated);
+            let draft = Draft { points, award_number, purchase, dates, redated };
+            (if points < 0 { &mut drafts.reversals } else { &mut drafts.awards }).push(draft);
         };
-        lacking.into_iter().map(draft).collect()
+        let place = |dates| Place::of(dates, now);
+        for (number, award) in awards.iter() {
+            let (of_ledger, points) = (posted.remove(number).unwrap_or_default(), award.stands_for());
+            let stays = of_ledger.min(points);
+            let wanted = dates.get(number).copied().unwrap_or_default();
+            let is_redated = stays > 0 && place(replay.dates(*number)) != place(wanted);
+            if points < of_ledger {
+                draft(*number, points - of_ledger, false);
+            }
+            if is_redated {
+                draft(*number, -stays, true);
+                draft(*number, stays, true);
+            }
+            if points > of_ledger {
+                draft(*number, points - of_ledger, false);
+            }
+        }
+        // Points that were posted for awards that do not exist are taken back.
+        let mut without_award: Vec<(i64, i64)> = posted.drain().filter(|(_, points)| *points != 0).collect();
+        without_award.sort_unstable();
+        for (number, points) in without_award {
+            draft(number, -points, false);
+        }
+        drafts
+    }
+
+    /// Returns what the customer holds according to the ledger.
+    pub(super) fn into_purse(self) -> Purse {
+        self.recount.replay.finish().0
     }
 }
 
@@ -147,35 +185,39 @@ impl Recount {
         use award::Column as A;
         let mut found = award::Entity::find()
             .select_only()
-            .columns([A::Number, A::CampaignId, A::Status, A::Points, A::Version])
+            .columns([A::Number, A::CampaignId, A::Status, A::Points, A::Version, A::AvailableAt, A::ExpiresAt])
             .filter(A::CustomerId.eq(customer.id))
             .filter(A::Version.gt(since_version))
-            .into_tuple::<(i64, CampaignId, AwardStatus, i64, i64)>()
+            .into_tuple::<(i64, CampaignId, AwardStatus, i64, i64, Option<i64>, Option<i64>)>()
             .stream(tx)
             .await?;
-        while let Some((number, campaign, status, points, version)) = found.try_next().await? {
+        while let Some((number, campaign, status, points, version, available_at, expires_at)) = found.try_next().await?
+        {
             self.awards.insert(number, Counted { campaign, status, points });
+            if available_at.or(expires_at).is_some() {
+                let dates = Dates { available_at: available_at.map(Instant), expires_at: expires_at.map(Instant) };
+                self.dates.insert(number, dates);
+            }
             self.version = self.version.max(version);
         }
         drop(found);
         use ledger_entry::Column as L;
         let mut found = ledger_entry::Entity::find()
-            .select_only()
-            .columns([L::Sequence, L::Points, L::AwardNumber, L::CreatedAt, L::Version])
             .filter(L::CustomerId.eq(customer.id))
             .filter(L::Sequence.gt(since_sequence))
             .order_by_asc(L::Sequence)
-            .into_tuple::<(i64, i64, Option<i64>, i64, i64)>()
             .stream(tx)
             .await?;
-        while let Some((sequence, points, award_number, created_at, version)) = found.try_next().await? {
-            self.balance += points;
-            (self.sequence, self.posted_at) = (sequence, created_at);
-            self.version = self.version.max(version);
-            if let Some(number) = award_number {
-                *self.posted.entry(number).or_default() += points;
+        while let Some(entry) = found.try_next().await? {
+            self.balance += entry.points;
+            (self.sequence, self.posted_at) = (entry.sequence, entry.created_at);
+            self.version = self.version.max(entry.version);
+            if let Some(number) = entry.award_number {
+                *self.posted.entry(number).or_default() += entry.points;
             }
+            self.replay.push(ledger::to_replay(&entry));
         }
+        self.replay.end_commit();
         let customer::Model { stamp, version, ledger_sequence, .. } = *customer;
         self.read_at = Some(ReadAt { stamp, version, sequence: ledger_sequence });
         Ok(())
@@ -185,6 +227,13 @@ impl Recount {
     pub(super) fn last_award(&self) -> i64 {
         let last = self.awards.keys().next_back().copied();
         self.posted.keys().copied().chain(last).max().unwrap_or_default()
+    }
+
+    /// Whether the ledger posted these points for the award, with the dates that the award has.
+    pub(super) fn agrees(&self, number: i64, award: Counted) -> bool {
+        let posted = self.posted.get(&number).copied().unwrap_or_default();
+        award.stands_for() == posted
+            && self.replay.dates(number) == self.dates.get(&number).copied().unwrap_or_default()
     }
 
     /// Returns the status that an award should have. A reached award is `STANDING` unless a budget declined it.

@@ -103,8 +103,7 @@ impl Repair {
     /// Loads the purchases for the entries that the ledger lacks according to the recount.
     async fn load_purchases(&mut self, tx: &DatabaseTransaction, customer: CustomerId) -> Result<(), Error> {
         let Recount { awards, posted, .. } = &self.recount;
-        let of_ledger = |number: &i64| posted.get(number).copied().unwrap_or_default();
-        let lacking = awards.iter().filter(|(number, award)| award.stands_for() != of_ledger(number));
+        let lacking = awards.iter().filter(|(number, award)| !self.recount.agrees(**number, **award));
         for row in load_awards(tx, customer, lacking.map(|(number, _)| *number)).await? {
             self.purchases.insert(row.number, Some(row.purchase_external_id));
         }

@@ -9,7 +9,7 @@ use sea_orm::{
 };
 
 use super::changed::ChangedAwards;
-use super::fact::NewAdjustment;
+use super::fact::{NewAdjustment, Refusal};
 use super::recount::Repair;
 use crate::app::campaign::set::CampaignSet;
 use crate::app::error::Error;
@@ -88,7 +88,10 @@ pub(super) struct Touched {
     /// The purchases that belong to the customer, or did before the batch, and that the batch revised.
     pub(super) revised: Vec<Arc<Revised>>,
     pub(super) refunds: Vec<refund::Model>,
+    /// In the order in which they came in. Those that are refused when they are posted leave the list.
     pub(super) adjustments: Vec<NewAdjustment>,
+    /// The refused adjustments, by idempotency key.
+    pub(super) refused: HashMap<String, Refusal>,
     /// The awards that the batch changed.
     pub(super) awards: ChangedAwards,
     /// The ledger entries that the batch posted.
@@ -103,6 +106,12 @@ pub(super) struct Touched {
     pub(super) was_deferred: bool,
     /// The customer was created by this batch.
     pub(super) new: bool,
+    /// The instant of the commit for this customer: that of the batch, or of the customer's last commit if that is later.
+    pub(super) now: Instant,
+    /// A job asked to post what is due.
+    pub(super) posts_due: bool,
+    /// The batch changes when the clock next changes the customer's points.
+    pub(super) due_changed: bool,
 }
 
 impl Touched {
@@ -118,8 +127,10 @@ impl Touched {
     }
 
     /// Creates the value for a customer that was just loaded.
-    pub(super) fn of(row: customer::Model, running: Running) -> Self {
+    pub(super) fn of(row: customer::Model, running: Running, now: Instant) -> Self {
+        let last = running.held.map_or(Instant::EPOCH, |held| held.at);
         Self {
+            now: now.max(Instant(row.posted_at)).max(last),
             was_deferred: running.has_deferred(),
             running,
             before: row.stamp,
@@ -128,19 +139,22 @@ impl Touched {
             revised: Vec::new(),
             refunds: Vec::new(),
             adjustments: Vec::new(),
+            refused: HashMap::new(),
             awards: ChangedAwards::default(),
             entries: Vec::new(),
             changed: false,
             repair: None,
             asked_for: false,
             new: false,
+            posts_due: false,
+            due_changed: false,
         }
     }
 
     /// Whether this batch evaluates the customer. Duplicates and refusals change nothing, so they do not lead to an evaluation,
     /// not even of what is deferred.
     pub(super) fn is_evaluated(&self) -> bool {
-        self.changed || self.repair.is_some() || self.asked_for
+        self.changed || !self.adjustments.is_empty() || self.repair.is_some() || self.asked_for
     }
 
     /// The version of the customer after the commit of this batch, if the batch changes the customer.

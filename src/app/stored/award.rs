@@ -3,6 +3,7 @@
 use entity::{AwardStatus, CampaignId, CustomerId, award};
 
 use crate::engine::award::{AwardName, AwardPlace, Reached};
+use crate::engine::dates::Dates;
 use crate::engine::diff::RecordedAward;
 use crate::engine::purchase::Key;
 use crate::engine::time::Instant;
@@ -38,6 +39,11 @@ pub fn window(row: &award::Model) -> Interval {
     Interval { opens: Instant(row.opens_at), closes: row.closes_at.map_or(Instant::FOREVER, Instant) }
 }
 
+/// When the points of the award become available and expire.
+pub fn dates(row: &award::Model) -> Dates {
+    Dates { available_at: row.available_at.map(Instant), expires_at: row.expires_at.map(Instant) }
+}
+
 /// The award in the form that the engine compares with reached awards.
 pub fn recorded(row: &award::Model) -> RecordedAward {
     RecordedAward {
@@ -50,6 +56,7 @@ pub fn recorded(row: &award::Model) -> RecordedAward {
             points: row.points,
             points_before_cap: points_before_cap(row),
             window: window(row),
+            dates: dates(row),
             evidence_from: evidence_key(row),
         },
     }
@@ -80,6 +87,8 @@ pub fn to_row(
         closes_at: (closes != Instant::FOREVER).then_some(closes.0),
         evidence_from_at: reached.evidence_from.at.0,
         evidence_from_external_id: reached.evidence_from.external_id.clone(),
+        available_at: reached.dates.available_at.map(|at| at.0),
+        expires_at: reached.dates.expires_at.map(|at| at.0),
         version,
     }
 }

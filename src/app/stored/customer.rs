@@ -31,6 +31,7 @@ pub fn blank(external_id: &str) -> customer::Model {
         award_number: 0,
         balance: 0,
         lifetime: 0,
+        due_at: None,
         head: Vec::new(),
     }
 }

@@ -6,6 +6,8 @@ pub mod campaign_stat;
 pub mod checkpoint;
 pub mod customer;
 pub mod history;
+pub mod ledger_entry;
+pub mod lot;
 pub mod purchase;
 pub mod purchase_revision;
 pub mod refund;

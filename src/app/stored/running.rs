@@ -11,18 +11,47 @@ use crate::engine::account::Tally;
 use crate::engine::cap::Sum;
 use crate::engine::evaluate::Tail;
 use crate::engine::purchase::Key;
+use crate::engine::purse::Sums;
 use crate::engine::state::State;
+use crate::engine::time::Instant;
 
-/// The first byte of a head. MessagePack with the names of fields follows, so that a later release can add fields.
-const MESSAGE_PACK: u8 = 1;
+/// The first byte of a head that consists of running states only. MessagePack with the names of fields follows, so that a later
+/// release can add fields.
+const STATES: u8 = 1;
+/// The first byte of a head that also contains [`Held`].
+const STATES_AND_HELD: u8 = 2;
 
-/// The running states of a customer, by campaign. A campaign that has neither counted nor deferred anything of the customer has
-/// no entry.
+/// The running states of a customer, by campaign, and its points that are not in the pool. A campaign that has neither counted nor
+/// deferred anything of the customer has no entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
 pub struct Running {
     /// Boxed, because each node of the map reserves memory for eleven values.
+    #[serde(rename = "c")]
     campaigns: BTreeMap<CampaignId, Box<CampaignState>>,
+    /// `None` if the customer never had points outside the pool.
+    #[serde(rename = "h", default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<Held>,
+}
+
+/// The sums over the points of a customer that are not in the pool, as of one instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    #[serde(rename = "p")]
+    pub pending: i64,
+    #[serde(rename = "r")]
+    pub reserved: i64,
+    /// What is left of available lots.
+    #[serde(rename = "l")]
+    pub in_lots: i64,
+    /// What is reserved of the pool.
+    #[serde(rename = "pr")]
+    pub pool_reserved: i64,
+    /// What is spent of the pool.
+    #[serde(rename = "ps")]
+    pub pool_spent: i64,
+    /// The instant of the last commit. The lots are as they were then.
+    #[serde(rename = "t")]
+    pub at: Instant,
 }
 
 /// The running state of a customer in one campaign.
@@ -55,6 +84,19 @@ pub struct CampaignState {
     /// the rest. `None` if the whole history is evaluated.
     #[serde(rename = "m", skip_serializing_if = "Option::is_none")]
     pub mark: Option<Key>,
+}
+
+impl Held {
+    /// The sums of a purse at an instant.
+    pub const fn of(sums: Sums, at: Instant) -> Self {
+        let Sums { pending, reserved, in_lots, pool_reserved, pool_spent } = sums;
+        Self { pending, reserved, in_lots, pool_reserved, pool_spent, at }
+    }
+
+    pub const fn sums(self) -> Sums {
+        let Self { pending, reserved, in_lots, pool_reserved, pool_spent, .. } = self;
+        Sums { pending, reserved, in_lots, pool_reserved, pool_spent }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form that serde calls")]
@@ -91,18 +133,28 @@ impl Running {
     pub fn parse(head: &[u8]) -> Result<Self, Error> {
         let failed = |error: &dyn std::fmt::Display| Error::Internal(format!("customer.head: {error}"));
         match head.split_first() {
-            Some((&MESSAGE_PACK, states)) => rmp_serde::from_slice(states).map_err(|error| failed(&error)),
-            Some((b'{', _)) => serde_json::from_slice(head).map_err(|error| failed(&error)),
+            Some((&STATES, states)) => {
+                rmp_serde::from_slice(states).map(Self::of_states).map_err(|error| failed(&error))
+            }
+            Some((&STATES_AND_HELD, all)) => rmp_serde::from_slice(all).map_err(|error| failed(&error)),
+            Some((b'{', _)) => serde_json::from_slice(head).map(Self::of_states).map_err(|error| failed(&error)),
             None => Ok(Self::default()),
             Some(_) => Err(failed(&"an unknown format")),
         }
     }
 
+    fn of_states(campaigns: BTreeMap<CampaignId, Box<CampaignState>>) -> Self {
+        Self { campaigns, held: None }
+    }
+
     /// Serialises the states for the row of the customer.
     pub fn to_head(&self) -> Result<Vec<u8>, Error> {
-        let mut head = vec![MESSAGE_PACK];
-        rmp_serde::encode::write_named(&mut head, self)
-            .map_err(|error| Error::Internal(format!("customer.head: {error}")))?;
+        let mut head = vec![if self.held.is_none() { STATES } else { STATES_AND_HELD }];
+        let written = match self.held {
+            None => rmp_serde::encode::write_named(&mut head, &self.campaigns),
+            Some(_) => rmp_serde::encode::write_named(&mut head, self),
+        };
+        written.map_err(|error| Error::Internal(format!("customer.head: {error}")))?;
         Ok(head)
     }
 
@@ -150,7 +202,6 @@ impl Running {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::time::Instant;
 
     fn running() -> Running {
         let last = Key { at: Instant(1_764_417_600_000_000), external_id: "order-10017".to_owned() };
@@ -168,7 +219,10 @@ mod tests {
     fn a_head_is_read_as_it_was_written() {
         let head = running().to_head().unwrap();
         assert_eq!(Running::parse(&head).unwrap(), running());
-        let json = serde_json::to_vec(&running()).unwrap();
+        let held = Held { pending: 1, reserved: 2, in_lots: 3, pool_reserved: 4, pool_spent: 5, at: Instant(6) };
+        let running_and_held = Running { held: Some(held), ..running() };
+        assert_eq!(Running::parse(&running_and_held.to_head().unwrap()).unwrap(), running_and_held);
+        let json = serde_json::to_vec(&running().campaigns).unwrap();
         assert_eq!(Running::parse(&json).unwrap(), running());
         assert!(4 * head.len() < 3 * json.len(), "{} of {} bytes", head.len(), json.len());
         assert_eq!(Running::parse(b"").unwrap(), Running::default());
@@ -177,7 +231,7 @@ mod tests {
     #[test]
     fn what_is_no_head_is_refused() {
         let head = running().to_head().unwrap();
-        let newer = [&[MESSAGE_PACK + 1], &head[1..]].concat();
+        let newer = [&[STATES_AND_HELD + 1], &head[1..]].concat();
         for wrong in [&newer, &head[..head.len() - 1], b"torn", b"{\"1\":"] {
             assert!(Running::parse(wrong).is_err(), "{}", wrong.escape_ascii());
         }

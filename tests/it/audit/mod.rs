@@ -170,7 +170,7 @@ const CASES: &[Case] = &[
     ),
     mended(
         "INSERT INTO award SELECT customer_id, 900, campaign_id, 'bob-02', 1, 9, points, 'standing', earned_at, opens_at, \
-         closes_at, evidence_from_at, evidence_from_external_id, version, points_before_cap FROM award \
+         closes_at, evidence_from_at, evidence_from_external_id, version, points_before_cap, available_at, expires_at FROM award \
          WHERE customer_id = {bob} AND number = 3",
         &[
             "customer bob: campaign",
@@ -180,7 +180,7 @@ const CASES: &[Case] = &[
     ),
     mended(
         "INSERT INTO award SELECT customer_id, 900, campaign_id, purchase_external_id, nth, ordinal, points, 'standing', \
-         earned_at, opens_at, closes_at, evidence_from_at, evidence_from_external_id, version, points_before_cap FROM award \
+         earned_at, opens_at, closes_at, evidence_from_at, evidence_from_external_id, version, points_before_cap, available_at, expires_at FROM award \
          WHERE customer_id = {bob} AND number = 3",
         &[
             "customer bob: campaign",

@@ -1,6 +1,7 @@
 //! Converts the plain types of the oracle to those of the engine.
 
 use windfall::engine::award::{AwardRule, CategoryRate, CategoryRates, Rate, Reached};
+use windfall::engine::dates::Dates;
 use windfall::engine::goal::{DistinctOf, Goal};
 use windfall::engine::money::Currency;
 use windfall::engine::progress::{Progress, Standing, Unit as CountedUnit};
@@ -177,7 +178,7 @@ pub(crate) fn subject(fact: &Fact) -> &str {
 }
 
 /// `purchases` must contain the evidence of the award.
-pub(crate) fn reached(award: &oracle::Award, purchases: &[oracle::Purchase]) -> Reached {
+pub(crate) fn reached(c: &oracle::Campaign, award: &oracle::Award, purchases: &[oracle::Purchase]) -> Reached {
     let first = purchases.iter().find(|p| p.external_id == award.evidence[0]).expect("a recorded purchase");
     let opens = award.opens_at.expect("every window opens");
     Reached {
@@ -187,6 +188,7 @@ pub(crate) fn reached(award: &oracle::Award, purchases: &[oracle::Purchase]) -> 
         points: award.points,
         points_before_cap: award.points_before_cap,
         window: interval((opens, award.closes_at)),
+        dates: Dates { available_at: award.available_at(c).map(Instant), expires_at: award.expires_at(c).map(Instant) },
         evidence_from: key(first),
     }
 }

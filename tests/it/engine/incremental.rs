@@ -8,7 +8,7 @@ use proptest::sample::select;
 use windfall::engine::account::{Account, Draft, Tally, Totals};
 use windfall::engine::award::Reached;
 use windfall::engine::budget::{Budget, DecisionKind};
-use windfall::engine::diff::{Diff, How, RecordedAward};
+use windfall::engine::diff::{Changed, Diff, RecordedAward};
 use windfall::engine::evaluate::Change;
 use windfall::engine::rule::{Campaign, Eligible};
 
@@ -112,11 +112,11 @@ impl Ledger {
 }
 
 /// The STANDING and DECLINED awards of the book, as the engine represents them.
-fn recorded_by_oracle(book: &Book, known: &[Purchase]) -> Vec<RecordedAward> {
+fn recorded_by_oracle(c: &OracleCampaign, book: &Book, known: &[Purchase]) -> Vec<RecordedAward> {
     let recorded = |recorded: book::Recorded| RecordedAward {
         number: reached::to_i64(recorded.id) + 1,
         standing: recorded.status == book::Status::Standing,
-        reached: convert::reached(&recorded.award, known),
+        reached: convert::reached(c, &recorded.award, known),
     };
     book.current().into_iter().map(recorded).collect()
 }
@@ -137,7 +137,7 @@ fn check(c: &OracleCampaign, commits: &[Vec<Fact>], limit: Option<i64>, chunks: 
 
         assert_eq!(entries, book.commit(c, &known, &mut budget), "after {facts:#?}");
         store.recorded.sort_by(|a, b| a.reached.order().cmp(&b.reached.order()));
-        assert_eq!(store.recorded, recorded_by_oracle(&book, &known), "after {facts:#?}");
+        assert_eq!(store.recorded, recorded_by_oracle(c, &book, &known), "after {facts:#?}");
         ledger.assert_sums(&store.recorded);
         assert_eq!(ledger.decisions, budget.decisions);
         assert_eq!(ledger.budget.map(|budget| budget.used), limit.map(|_| budget.used));
@@ -161,12 +161,13 @@ struct Seen {
 impl Seen {
     fn note(&self, diff: &Diff) {
         let add = |seen: &Cell<u32>, n: usize| seen.set(seen.get() + reached::to_u32(n));
-        let changed = |how: fn(&How) -> bool| diff.changed.iter().filter(|changed| how(&changed.how)).count();
-        add(&self.moved, changed(|how| *how == How::Moved));
-        add(&self.reposted, changed(|how| *how == How::Reposted));
-        add(&self.shrunk, changed(|how| matches!(how, How::Shrunk(_))));
-        add(&self.grown, changed(|how| matches!(how, How::Grown(_))));
-        add(&self.adjusted, changed(|how| *how == How::Adjusted));
+        let changed = |is: fn(&Changed) -> bool| diff.changed.iter().filter(|changed| is(changed)).count();
+        let moves = |changed: &Changed| changed.recorded.reached.name() != changed.reached.name();
+        add(&self.moved, changed(moves));
+        add(&self.reposted, changed(|changed| changed.reposted));
+        add(&self.shrunk, changed(|changed| changed.more() < 0));
+        add(&self.grown, changed(|changed| changed.more() > 0));
+        add(&self.adjusted, changed(Changed::posts_nothing));
         add(&self.reversed, diff.reversed.len());
         let trimmed = |award: &&Reached| award.points < award.points_before_cap;
         let changed = diff.changed.iter().map(|changed| &changed.reached);

@@ -7,6 +7,7 @@ mod cost;
 mod incremental;
 mod legal;
 mod progress;
+mod purse;
 mod store;
 mod whole;
 

@@ -12,6 +12,7 @@ use windfall::engine::purchase::Key;
 use windfall::engine::rule::{Campaign, Eligible};
 use windfall::engine::state::State;
 use windfall::engine::stretch::Stretch;
+use windfall::engine::time::Instant;
 
 pub(crate) struct Store<'a> {
     pub(crate) campaign: Campaign<'a>,
@@ -214,8 +215,8 @@ impl<'a> Store<'a> {
         if let Some(tail) = outcome.tail {
             self.tail = Tail { state: stored(&tail.state), ..tail };
         }
-        let rule = self.campaign.rule;
-        diff(recorded, outcome.awards, rule.hold_for.is_some() || rule.expires_after.is_some())
+        // All points are pending, so other dates are another lot.
+        diff(recorded, outcome.awards, Instant::NEVER)
     }
 
     /// Applies the cap of the customer to the stretch. Awards after the stretch may enter or leave because of it.

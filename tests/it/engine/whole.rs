@@ -65,7 +65,8 @@ fn a_whole_fold_reaches_what_the_oracle_reaches() {
         let eligible = eligible(campaign, &case.purchases);
         let awards = whole(campaign, &eligible).awards;
         let expected = oracle::reached::reached(&case.campaign, &case.purchases);
-        let as_reached: Vec<Reached> = expected.iter().map(|award| convert::reached(award, &case.purchases)).collect();
+        let as_reached: Vec<Reached> =
+            expected.iter().map(|award| convert::reached(&case.campaign, award, &case.purchases)).collect();
         assert_eq!(awards, as_reached);
         for (award, expected) in awards.iter().zip(&expected) {
             let range: Vec<Eligible> =

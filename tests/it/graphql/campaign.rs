@@ -199,8 +199,6 @@ on_both! {
     }
 
     async fn what_cannot_be_activated(app: &GraphqlApp) {
-        let held = app.draft(json!({ "holdFor": "P1D" })).await;
-        refused(&change(app, "activateCampaign", &held).await, "UNSUPPORTED_COMBINATION", &["id"]);
         let over = json!({ "startsAt": "2026-01-01T00:00:00Z", "endsAt": "2026-02-01T00:00:00Z" });
         let over = app.draft(over).await;
         refused(&change(app, "activateCampaign", &over).await, "BOUNDARY_IN_PAST", &["id"]);

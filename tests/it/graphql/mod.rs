@@ -8,6 +8,7 @@ mod hostile;
 mod http;
 mod node;
 mod page;
+mod points;
 mod purchase;
 mod refund;
 mod revisions;

@@ -88,13 +88,12 @@ impl Book {
         let mut reversals: Vec<(Award, Entry)> = Vec::new();
         let mut awards: Vec<(Award, Entry)> = Vec::new();
 
-        // "An award that moves keeps its `id`, points and status. It takes over `earnedAt`, window, ordinal and
-        // evidence of the award in N. Nothing is posted." One exception is not in `docs/semantics.md`, because
-        // campaigns with `holdFor` or `expiresAfter` cannot be activated: in these, a STANDING award whose `earnedAt`
-        // changes posts a REVERSAL and an AWARD.
+        // "A move, or another earnedAt under one name, posts nothing, unless the award is STANDING and goes to another lot (or the pool):
+        // then REVERSAL of what it had and AWARD of what it has". All points are pending here, so other dates are another lot.
+        let goes_to_another_lot =
+            |from: &Recorded, to: &Award| from.status == Status::Standing && from.award.dates(c) != to.dates(c);
         for (from, to) in moves {
-            let timed = c.hold_for.is_some() || c.expires_after.is_some();
-            if from.status == Status::Standing && from.award.earned_at != to.earned_at && timed {
+            if goes_to_another_lot(&from, &to) {
                 reversals.push((from.award.clone(), reversal(from.id, &from.award, from.award.points)));
                 awards.push((to.clone(), award(from.id, &to)));
             }
@@ -118,14 +117,14 @@ impl Book {
                 reversals.push((from.award.clone(), reversal(from.id, &from.award, fewer)));
                 budget.used -= fewer;
             }
+            // "An award shrinks before its dates change and grows after."
+            if goes_to_another_lot(&from, &to) {
+                let stays = from.award.points.min(to.points);
+                reversals.push((from.award.clone(), reversal(from.id, &from.award, stays)));
+                awards.push((to.clone(), award(from.id, &Award { points: stays, ..to.clone() })));
+            }
             if fewer < 0 && from.status == Status::Standing {
                 grown.push((from.id, to.clone(), -fewer));
-            }
-            // "another earnedAt under one name, posts nothing, unless the award is STANDING and goes to another lot"
-            let timed = c.hold_for.is_some() || c.expires_after.is_some();
-            if fewer == 0 && timed && from.status == Status::Standing && from.award.earned_at != to.earned_at {
-                reversals.push((from.award.clone(), reversal(from.id, &from.award, from.award.points)));
-                awards.push((to.clone(), award(from.id, &to)));
             }
             self.awards[from.id].award = to;
         }

@@ -7,6 +7,7 @@
 pub(crate) mod book;
 pub(crate) mod contents;
 pub(crate) mod generate;
+pub(crate) mod points;
 pub(crate) mod progress;
 pub(crate) mod reached;
 mod tests;
@@ -207,16 +208,42 @@ impl Award {
         (self.purchase.clone(), self.nth)
     }
 
-    /// The points are available `holdFor` after `earnedAt`. `docs/semantics.md` does not say so, because campaigns with
-    /// `holdFor` cannot be activated.
-    pub(crate) fn available_at(&self, campaign: &Campaign) -> Instant {
-        self.earned_at + campaign.hold_for.unwrap_or(0)
+    /// "`availableAt = earnedAt + holdFor` (without: none, available when posted)"
+    pub(crate) fn available_at(&self, campaign: &Campaign) -> Option<Instant> {
+        campaign.hold_for.map(|span| campaign.end_of(span, self.earned_at))
     }
 
-    /// The points expire `expiresAfter` after they become available. `docs/semantics.md` does not say so, because
-    /// campaigns with `expiresAfter` cannot be activated.
+    /// "`expiresAt = availableAt (or earnedAt) + expiresAfter`"
     pub(crate) fn expires_at(&self, campaign: &Campaign) -> Option<Instant> {
-        campaign.expires_after.map(|after| self.available_at(campaign) + after)
+        let begin = self.available_at(campaign).unwrap_or(self.earned_at);
+        campaign.expires_after.map(|span| campaign.end_of(span, begin))
+    }
+
+    /// What distinguishes the lot of the points while they are pending.
+    pub(crate) fn dates(&self, campaign: &Campaign) -> (Option<Instant>, Option<Instant>) {
+        (self.available_at(campaign), self.expires_at(campaign))
+    }
+}
+
+impl Campaign {
+    /// "A span that is a multiple of 24 hours is local days (the campaign's zone; `dayStartsAt`, else midnight), counted from the next
+    /// start of one, or from its begin where that is a start; any other is exact."
+    fn end_of(&self, span: Span, begin: Instant) -> Instant {
+        if span % DAY != 0 {
+            return begin + span;
+        }
+        let day_starts_at = match self.window {
+            Window::Calendar { day_starts_at, .. } => day_starts_at,
+            _ => (0, 0),
+        };
+        let start_of = |date| zone::bound(&self.zone, zone::clock(date, day_starts_at));
+        let shown = zone::date_shown(&self.zone, begin);
+        let dates = (-3..4).map(|days| zone::plus_days(shown, days));
+        let starts: Vec<_> = dates.map(|date| (start_of(date), date)).filter(|(start, _)| *start >= begin).collect();
+        let first = starts[0].0;
+        // Of days that begin at the same instant, all but the last are skipped by a clock change.
+        let (_, date) = starts.into_iter().rfind(|(start, _)| *start == first).expect("the first one");
+        start_of(zone::plus_days(date, span / DAY))
     }
 }
 

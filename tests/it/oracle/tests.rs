@@ -768,7 +768,7 @@ fn a_move_keeps_the_award_and_posts_nothing() {
 #[test]
 fn a_move_in_time_posts_anew_where_points_are_held_or_expire() {
     let mut c = campaign(Window::Campaign, purchases(2));
-    c.hold_for = Some(DAY);
+    c.hold_for = Some(HOUR);
     let day = at("2024-01-02");
     let (mut book, mut budget) = (Book::default(), unlimited());
     let mut history = vec![buy("b", day + 2, 1), buy("d", day + 4, 1)];
@@ -776,9 +776,15 @@ fn a_move_in_time_posts_anew_where_points_are_held_or_expire() {
     history.push(buy("c", day + 3, 1));
     let entries = [(EntryKind::Reversal, -10, 0, "d".to_owned()), (EntryKind::Award, 10, 0, "c".to_owned())];
     assert_eq!(posted(&mut book, &c, &history, &mut budget), entries);
-    assert_eq!(book.awards[0].award.available_at(&c), day + 3 + DAY);
-    let expiring = Campaign { expires_after: Some(HOUR), ..c.clone() };
-    assert_eq!(book.awards[0].award.expires_at(&expiring), Some(day + 3 + DAY + HOUR));
+    assert_eq!(book.awards[0].award.available_at(&c), Some(day + 3 + HOUR));
+    let expiring = Campaign { expires_after: Some(DAY), ..c.clone() };
+    assert_eq!(book.awards[0].award.expires_at(&expiring), Some(at("2024-01-04")));
+    // Spans of days end with the local day, so the award stays in its lot.
+    let by_day = Campaign { hold_for: Some(DAY), ..c.clone() };
+    let mut other = Book::default();
+    posted(&mut other, &by_day, &history[..2], &mut unlimited());
+    assert_eq!(posted(&mut other, &by_day, &history, &mut unlimited()), []);
+    assert_eq!(other.awards[0].award.available_at(&by_day), Some(at("2024-01-04")));
     // At the same instant, the reaching purchase changes and `earnedAt` does not.
     history.push(buy("bb", day + 3, 1));
     assert_eq!(posted(&mut book, &c, &history, &mut budget), []);

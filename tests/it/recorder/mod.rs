@@ -95,6 +95,8 @@ async fn refunds_and_adjustments_are_idempotent_too() {
                 points,
                 reason: "welcome".into(),
                 idempotency_key: key.into(),
+                expires_at: None,
+                allow_negative: true,
             };
             adjustment::record(&test.app, &TestApp::admin(), vec![], input).await
         };

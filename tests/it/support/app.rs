@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use entity::{AwardStatus, CampaignId, award, campaign, customer, ledger_entry};
+use entity::{AwardStatus, CampaignId, award, campaign, customer, ledger_entry, lot};
 use sea_orm::{ActiveModelTrait, ColumnTrait, EntityTrait, QueryFilter, QueryOrder, Set};
 use windfall::app::audit::difference::Difference;
 use windfall::app::campaign::input::CampaignInput;
@@ -167,6 +167,26 @@ impl TestApp {
     pub(crate) async fn send(&self, input: RecordPurchase) -> Result<Recorded, Error> {
         let mut answers = windfall::app::purchase::record(&self.app, &Self::shop(), vec![(vec![], input)]).await?;
         answers.remove(0)
+    }
+
+    /// A purchase in EUR that passed its checks.
+    pub(crate) fn buy_fact(&self, customer: &str, id: &str, at: i64, total: &str) -> Fact {
+        let checked = purchase_input(customer, id, at, total).check(&[], self.app.clock.now());
+        Fact::Purchase(checked.expect("a legal purchase"))
+    }
+
+    /// The available lots of a customer: when each expires, and what of it is left, reserved, spent and expired.
+    pub(crate) async fn lots(&self, external_id: &str) -> Vec<(String, [i64; 4])> {
+        let Some(customer) = self.customer(external_id).await else { return Vec::new() };
+        let lots = lot::Entity::find()
+            .filter(lot::Column::CustomerId.eq(customer.id))
+            .filter(lot::Column::MaturesAt.eq(0))
+            .order_by_asc(lot::Column::ExpiresAt)
+            .all(self.app.database.read())
+            .await
+            .unwrap();
+        let expiry = |at| windfall::engine::time::Instant(at).to_string();
+        lots.iter().map(|lot| (expiry(lot.expires_at), [lot.left, lot.reserved, lot.spent, lot.expired])).collect()
     }
 
     pub(crate) async fn audit(&self) -> Vec<Difference> {
