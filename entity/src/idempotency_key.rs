@@ -18,6 +18,10 @@ pub struct Model {
     pub customer_id: Option<i64>,
     /// The ledger entry that the request posted.
     pub sequence: Option<i64>,
+    /// The reward that the request created.
+    pub reward_id: Option<i64>,
+    /// The redemption of the customer that the request made.
+    pub redemption_number: Option<i64>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

@@ -34,6 +34,8 @@ pub struct Model {
     pub created_at: i64,
     /// The customer's version after the commit that posted this entry.
     pub version: i64,
+    /// The number of the customer's redemption that the entry spends points for or gives points back of.
+    pub redemption_number: Option<i64>,
 }
 
 impl ActiveModelBehavior for ActiveModel {}

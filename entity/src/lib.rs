@@ -19,11 +19,16 @@ pub mod node;
 pub mod purchase;
 pub mod purchase_revision;
 pub mod raised_revision;
+pub mod redemption;
 pub mod refund;
+pub mod reward;
+pub mod reward_code;
+pub mod stock;
+pub mod taking;
 pub mod write_probe;
 
 mod id;
 mod stored;
 
-pub use id::{CampaignId, CustomerId};
-pub use stored::{AwardStatus, BudgetDecisionKind, JobKind, JobState, LedgerEntryKind};
+pub use id::{CampaignId, CustomerId, RewardId};
+pub use stored::{AwardStatus, BudgetDecisionKind, JobKind, JobState, LedgerEntryKind, RedemptionState};

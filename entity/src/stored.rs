@@ -27,6 +27,24 @@ pub enum LedgerEntryKind {
     Adjustment,
     /// Takes what is left of a lot that expired, or gives expired points back before a reversal takes them.
     Expiry,
+    /// Spends points on a reward.
+    Redemption,
+    /// Gives spent points back.
+    Cancellation,
+}
+
+/// What became of a redemption.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum, Serialize, Deserialize)]
+#[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
+pub enum RedemptionState {
+    /// The points are set aside.
+    Reserved,
+    /// The points are spent.
+    Redeemed,
+    /// The points were given back.
+    Cancelled,
+    /// The reservation was over before it was committed.
+    Lapsed,
 }
 
 /// What a budget decision records.

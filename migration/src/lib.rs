@@ -16,6 +16,7 @@ mod m20261129_000004_compact_heads;
 mod m20261130_000001_revise_purchases;
 mod m20261130_000002_cap_points;
 mod m20261130_000003_keep_lots;
+mod m20261130_000006_redeem_rewards;
 pub mod online;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
@@ -42,6 +43,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261130_000001_revise_purchases::Migration),
             Box::new(m20261130_000002_cap_points::Migration),
             Box::new(m20261130_000003_keep_lots::Migration),
+            Box::new(m20261130_000006_redeem_rewards::Migration),
         ]
     }
 }

@@ -57,6 +57,10 @@ pub enum UserErrorCode {
     BoundaryInPast,
     /// More points are requested than are available.
     InsufficientPoints,
+    /// Fewer units of the reward are left than are requested.
+    OutOfStock,
+    /// The customer would have more units of the reward than a customer may have.
+    LimitReached,
 }
 
 /// Why a use case failed.

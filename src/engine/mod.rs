@@ -12,6 +12,7 @@
 //! - [`cap`]: which awards the cap on a customer's awards keeps.
 //! - [`diff`] and [`evidence`]: how recorded and reached awards differ, and which purchases an award is based on.
 //! - [`budget`] and [`account`]: what a budget decides, and what a difference posts.
+//! - [`reward`]: whether a customer may redeem a reward.
 //! - [`lot`], [`purse`] and [`replay`]: where a customer's points lie, how commits and the clock change that, and what a ledger says
 //!   about it.
 //! - [`lookback`] and [`progress`]: where a customer stands at an instant.
@@ -36,6 +37,7 @@ pub mod progress;
 pub mod purchase;
 pub mod purse;
 pub mod replay;
+pub mod reward;
 pub mod rule;
 pub mod state;
 pub mod stretch;

@@ -372,6 +372,26 @@ impl Purse {
         takings
     }
 
+    /// Spends what a recorded redemption took.
+    pub fn spend_again(&mut self, takings: &[Taking]) {
+        self.take_again(takings, |lot| &mut lot.spent);
+    }
+
+    /// Sets aside what a recorded reservation took.
+    pub fn reserve_again(&mut self, reservation: Reservation) {
+        self.take_again(&reservation.takings, |lot| &mut lot.reserved);
+        self.sums.reserved += sum(&reservation.takings);
+        self.add_reservation(reservation);
+    }
+
+    fn take_again(&mut self, takings: &[Taking], part: impl Fn(&mut Lot) -> &mut i64) {
+        for taking in takings {
+            let mut open = taking.points;
+            let taken = self.draw_left(taking.place, &mut open);
+            *part(self.lot_mut(taking.place)) += taken;
+        }
+    }
+
     /// Spends what a reservation set aside. Returns what it took, or `None` if no such reservation stands.
     pub fn commit_reservation(&mut self, until: Instant, number: i64) -> Option<Vec<Taking>> {
         let takings = self.reservations.remove(&(until, number))?;

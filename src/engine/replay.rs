@@ -1,12 +1,13 @@
 //! Replays the ledger of a customer: computes from its entries what the customer holds, and which `EXPIRY` entries there should be.
 //!
-//! The entries of a commit are applied together, because an award whose dates changed has two of them. The replay relies on the instant
-//! of each entry, and on the dates of the points that it adds.
+//! The entries of a commit are applied together, because an award whose dates changed has two of them. The replay relies on what is
+//! recorded as it happens: the instant of each entry, the dates of the points that it adds, and the reservations and redemptions with what
+//! they took.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use super::dates::Dates;
-use super::purse::{Expiry, Moving, Purse, Sums};
+use super::purse::{Expiry, Moving, Purse, Reservation, Sums, Taking};
 use super::time::Instant;
 
 /// Why an entry moves points.
@@ -16,6 +17,24 @@ pub enum Kind {
     Reversal,
     Adjustment,
     Expiry,
+    Redemption,
+    Cancellation,
+}
+
+/// The beginning or the end of a reservation, for which no entry is posted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// The version of the customer after the commit.
+    pub version: i64,
+    /// The sequence of the last entry before the event.
+    pub sequence: i64,
+    pub at: Instant,
+    /// The number of the redemption.
+    pub number: i64,
+    /// When the reservation ends by itself.
+    pub until: Instant,
+    /// Somebody ended the reservation. Otherwise it was made.
+    pub ends: bool,
 }
 
 /// An entry of the ledger.
@@ -26,6 +45,8 @@ pub struct Entry {
     pub points: i64,
     /// The number of the award.
     pub award: Option<i64>,
+    /// The number of the redemption.
+    pub redemption: Option<i64>,
     /// The dates that are stored with the entry.
     pub dates: Dates,
     /// When the entry was posted.
@@ -51,6 +72,14 @@ pub struct Wrong {
 #[derive(Clone, Debug)]
 pub struct Replay {
     purse: Purse,
+    /// The version of the last commit that was applied.
+    version: i64,
+    /// Those that are not applied yet, in order.
+    events: VecDeque<Event>,
+    /// What each redemption took.
+    takings: HashMap<i64, Vec<Taking>>,
+    /// When each redemption ends that is a reservation.
+    until: HashMap<i64, Instant>,
     /// The dates of each award whose points wait or expire.
     dates: HashMap<i64, Dates>,
     commit: Vec<Entry>,
@@ -59,12 +88,29 @@ pub struct Replay {
 
 impl Default for Replay {
     fn default() -> Self {
-        let purse = Purse::new(0, Sums::default(), Instant::EPOCH);
-        Self { purse, dates: HashMap::new(), commit: Vec::new(), wrong: Vec::new() }
+        Self {
+            purse: Purse::new(0, Sums::default(), Instant::EPOCH),
+            version: 0,
+            events: VecDeque::new(),
+            takings: HashMap::new(),
+            until: HashMap::new(),
+            dates: HashMap::new(),
+            commit: Vec::new(),
+            wrong: Vec::new(),
+        }
     }
 }
 
 impl Replay {
+    /// Sets all events that are recorded, and what each redemption took, before the entries that follow are added. Events of commits
+    /// that were applied already are not applied again.
+    pub fn set_redemptions(&mut self, mut events: Vec<Event>, takings: HashMap<i64, Vec<Taking>>) {
+        self.until = events.iter().map(|event| (event.number, event.until)).collect();
+        events.retain(|event| event.version > self.version);
+        events.sort_by_key(|event| (event.version, event.sequence));
+        (self.takings, self.events) = (takings, events.into());
+    }
+
     /// Adds the next entry.
     pub fn push(&mut self, entry: Entry) {
         if self.commit.last().is_some_and(|last| last.version != entry.version) {
@@ -86,12 +132,56 @@ impl Replay {
     /// Returns what the customer holds after the last entry, and the commits that are wrong.
     pub fn finish(mut self) -> (Purse, Vec<Wrong>) {
         self.apply();
+        self.pass_events(i64::MAX);
         (self.purse, self.wrong)
+    }
+
+    /// Applies the events of commits that posted nothing, before the commit with this version.
+    fn pass_events(&mut self, version: i64) {
+        while let Some(event) = self.events.pop_front_if(|event| event.version < version) {
+            self.version = event.version;
+            let mut expected = self.purse.advance(event.at).expiries;
+            expected.extend(self.apply_event(event));
+            self.compare(std::iter::empty(), expected, event.sequence);
+        }
+    }
+
+    /// Returns the `EXPIRY` entries that the event leads to.
+    fn apply_event(&mut self, event: Event) -> Vec<Expiry> {
+        if event.ends {
+            self.purse.cancel_reservation(event.until, event.number);
+            return self.purse.settle();
+        }
+        let takings = self.takings.get(&event.number).cloned().unwrap_or_default();
+        self.purse.reserve_again(Reservation { number: event.number, until: event.until, takings });
+        Vec::new()
+    }
+
+    /// Applies the entry of an adjustment, a redemption or a cancellation.
+    fn apply_act(&mut self, entry: &Entry) -> Vec<Expiry> {
+        let number = entry.redemption.unwrap_or_default();
+        match entry.kind {
+            Kind::Adjustment if entry.points > 0 => self.purse.put(entry.dates, entry.points),
+            Kind::Adjustment => self.purse.owe(-entry.points),
+            Kind::Redemption => {
+                let until = self.until.get(&number).copied();
+                if until.and_then(|until| self.purse.commit_reservation(until, number)).is_none() {
+                    self.purse.spend_again(self.takings.get(&number).map(Vec::as_slice).unwrap_or_default());
+                }
+            }
+            Kind::Cancellation => {
+                self.purse.cancel_redemption(self.takings.get(&number).map(Vec::as_slice).unwrap_or_default());
+            }
+            Kind::Award | Kind::Reversal | Kind::Expiry => {}
+        }
+        self.purse.settle()
     }
 
     fn apply(&mut self) {
         let commit = std::mem::take(&mut self.commit);
         let (Some(first), Some(last)) = (commit.first(), commit.last()) else { return };
+        self.pass_events(first.version);
+        self.version = first.version;
         let mut expected = self.purse.advance(first.at).expiries;
         let redated = redated(&commit);
         let mut moving: HashMap<i64, Moving> = HashMap::new();
@@ -123,15 +213,21 @@ impl Replay {
             }
         }
         expected.extend(self.purse.settle());
-        for entry in of_kind(Kind::Adjustment) {
-            if entry.points > 0 {
-                self.purse.put(entry.dates, entry.points);
-            } else {
-                self.purse.owe(-entry.points);
-            }
-            expected.extend(self.purse.settle());
+        let is_act = |entry: &&Entry| matches!(entry.kind, Kind::Adjustment | Kind::Redemption | Kind::Cancellation);
+        for entry in commit.iter().filter(is_act) {
+            self.apply_events_before(first.version, entry.sequence, &mut expected);
+            expected.extend(self.apply_act(entry));
         }
+        self.apply_events_before(first.version, i64::MAX, &mut expected);
         self.compare(of_kind(Kind::Expiry).filter(|entry| !entry.repairs), expected, last.sequence);
+    }
+
+    /// Applies the events of the commit that happened before the entry with this sequence. Adds the `EXPIRY` entries that they lead to.
+    fn apply_events_before(&mut self, version: i64, sequence: i64, expected: &mut Vec<Expiry>) {
+        while let Some(event) = self.events.pop_front_if(|event| event.version == version && event.sequence < sequence)
+        {
+            expected.extend(self.apply_event(event));
+        }
     }
 
     fn compare<'a>(&mut self, recorded: impl Iterator<Item = &'a Entry>, expected: Vec<Expiry>, sequence: i64) {

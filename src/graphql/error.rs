@@ -135,20 +135,23 @@ pub enum UserErrorCode {
     UnknownCurrency,
     /// An amount has more decimals than its currency, or a rate has more than 6.
     TooManyDecimals,
-    /// These parts of a campaign cannot be combined, or the campaign cannot be activated because of `holdFor` or
-    /// `expiresAfter`.
+    /// These parts of a campaign cannot be combined.
     UnsupportedCombination,
     /// The field is fixed once the campaign has been activated. Clone the campaign to change the field.
     CampaignNotEditable,
-    /// The mutation is not allowed in the campaign's status.
+    /// The mutation is not allowed in the campaign's status, or in the redemption's state.
     IllegalTransition,
     /// `ifRevision` is not the current `revision`: the campaign has changed since it was read.
     StaleRevision,
     /// The new `endsAt` could affect purchases that were already counted, the campaign has ended, or
-    /// `endsAt + lateness` has passed at activation.
+    /// `endsAt + lateness` has passed at activation. Of an adjustment: `expiresAt` does not lie ahead.
     BoundaryInPast,
-    /// More points are requested than are available. Reserved: no mutation returns this code.
+    /// More points are requested than are available.
     InsufficientPoints,
+    /// Fewer units of the reward are left than are requested.
+    OutOfStock,
+    /// The customer would have more units of the reward than `maxPerCustomer`.
+    LimitReached,
 }
 
 /// Converts an error for a response to a request that was not executed: the error has no location.

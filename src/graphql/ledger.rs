@@ -67,6 +67,8 @@ impl LedgerEntry {
             model::LedgerEntryKind::Reversal => LedgerEntryKind::Reversal,
             model::LedgerEntryKind::Adjustment => LedgerEntryKind::Adjustment,
             model::LedgerEntryKind::Expiry => LedgerEntryKind::Expiry,
+            model::LedgerEntryKind::Redemption => LedgerEntryKind::Redemption,
+            model::LedgerEntryKind::Cancellation => LedgerEntryKind::Cancellation,
         }
     }
 
@@ -132,9 +134,9 @@ pub enum LedgerEntryKind {
     Reversal,
     /// `adjustPoints` gave or took points by hand.
     Adjustment,
-    /// Points were spent. Reserved: no such entry is posted.
+    /// Points were spent on a reward.
     Redemption,
-    /// Spent points were given back. Reserved: no such entry is posted.
+    /// A redemption was cancelled, and its points were given back.
     Cancellation,
     /// Points were not spent in time. Positive points were given back because their award was reversed or its dates changed; the entry
     /// that takes them follows.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 
-use entity::{AwardStatus, CampaignId, CustomerId, LedgerEntryKind, award, customer, ledger_entry, lot};
+use entity::{
+    AwardStatus, CampaignId, CustomerId, LedgerEntryKind, award, customer, ledger_entry, lot, redemption, taking,
+};
 use sea_orm::sea_query::{Expr, Value};
 use sea_orm::{ColumnTrait, DatabaseTransaction, EntityTrait, FromQueryResult, QueryFilter, QueryOrder, QuerySelect};
 
@@ -14,6 +16,7 @@ use crate::app::error::Error;
 use crate::app::rows::Kind;
 use crate::app::stored::ledger_entry::to_replay;
 use crate::app::stored::lot as lots;
+use crate::app::stored::redemption::{self as redemptions, Takings};
 use crate::app::stored::running::{Held, Running};
 use crate::engine::lot::{Lot, LotKey};
 use crate::engine::purse::Sums;
@@ -126,6 +129,45 @@ pub(super) struct Ledger<'a> {
     snapshot: &'a DatabaseTransaction,
     entries: Pages<'a, Posted>,
     lots: Pages<'a, lot::Model>,
+    redemptions: Pages<'a, redemption::Model>,
+    takings: Pages<'a, taking::Model>,
+}
+
+impl Row for redemption::Model {
+    const SELECT: &'static str = "s.*";
+    const FROM: &'static str = "redemption AS s";
+    const ORDER: &'static [(&'static str, Kind)] = &[("customer_id", Kind::Int), ("number", Kind::Int)];
+
+    fn position(&self) -> Vec<Value> {
+        vec![self.customer_id.0.into(), self.number.into()]
+    }
+
+    fn customer(&self) -> CustomerId {
+        self.customer_id
+    }
+
+    fn bytes(&self) -> usize {
+        256 + self.reason.as_ref().map_or(0, String::len)
+    }
+}
+
+impl Row for taking::Model {
+    const SELECT: &'static str = "s.*";
+    const FROM: &'static str = "taking AS s";
+    const ORDER: &'static [(&'static str, Kind)] =
+        &[("customer_id", Kind::Int), ("redemption_number", Kind::Int), ("expires_at", Kind::Int)];
+
+    fn position(&self) -> Vec<Value> {
+        vec![self.customer_id.0.into(), self.redemption_number.into(), self.expires_at.into()]
+    }
+
+    fn customer(&self) -> CustomerId {
+        self.customer_id
+    }
+
+    fn bytes(&self) -> usize {
+        64
+    }
 }
 
 impl Row for lot::Model {
@@ -149,7 +191,13 @@ impl Row for lot::Model {
 
 impl<'a> Ledger<'a> {
     pub(super) fn of(snapshot: &'a DatabaseTransaction, customers: Customers) -> Self {
-        Self { snapshot, entries: Pages::of(snapshot, customers), lots: Pages::of(snapshot, customers) }
+        Self {
+            snapshot,
+            entries: Pages::of(snapshot, customers),
+            lots: Pages::of(snapshot, customers),
+            redemptions: Pages::of(snapshot, customers),
+            takings: Pages::of(snapshot, customers),
+        }
     }
 
     /// Compares the ledger of the next customer.
@@ -163,6 +211,10 @@ impl<'a> Ledger<'a> {
         let mut posted = Fingerprint { sum: 0, ..stands.fingerprint.clone() };
         let (mut sequence, mut balance, mut posted_at) = (0, 0, 0);
         let mut replay = Replay::default();
+        let (rows, takings) = self.read_redemptions(row.id).await?;
+        compare_takings(&rows, &takings, found);
+        rows.iter().for_each(|row| stands.see_version(row.version));
+        redemptions::tell(&mut replay, &rows, takings);
         while let Some(next) = self.entries.next_if(row.id, |_| true).await? {
             let entry = &next.entry;
             found.compare(None, "ledger sequence", entry.sequence, sequence + 1);
@@ -189,6 +241,17 @@ impl<'a> Ledger<'a> {
             found.note(None, "version".to_owned(), row.version.to_string(), format!("at least {}", stands.version));
         }
         Ok(())
+    }
+
+    async fn read_redemptions(&mut self, customer: CustomerId) -> Result<(Vec<redemption::Model>, Takings), Error> {
+        let (mut rows, mut taken) = (Vec::new(), Vec::new());
+        while let Some(row) = self.redemptions.next_if(customer, |_| true).await? {
+            rows.push(row);
+        }
+        while let Some(row) = self.takings.next_if(customer, |_| true).await? {
+            taken.push(row);
+        }
+        Ok((rows, redemptions::by_redemption(taken)))
     }
 
     /// Compares what the customer holds with what its ledger says.
@@ -299,6 +362,15 @@ impl<'a> Ledger<'a> {
     }
 }
 
+/// Compares the points of each redemption with what it took.
+fn compare_takings(rows: &[redemption::Model], takings: &Takings, found: &mut Found<'_>) {
+    for row in rows {
+        let taken = takings.get(&(row.customer_id, row.number)).map(Vec::as_slice).unwrap_or_default();
+        let taken: i64 = taken.iter().map(|taking| taking.points).sum();
+        found.compare(None, &format!("points taken by redemption {}", row.number), taken, row.points);
+    }
+}
+
 fn name_lot(key: LotKey) -> String {
     let expiry = if key.expires_at == Instant::FOREVER { String::new() } else { format!(" until {}", key.expires_at) };
     format!("lot from {}{expiry}", key.matures_at.map_or_else(|| "now".to_owned(), |at| at.to_string()))
@@ -347,7 +419,7 @@ fn compare_entry(set: &CampaignSet, posted: &Posted, found: &mut Found<'_>) {
 /// entry was posted.
 fn expected_purchase<'a>(campaign: Option<&Campaign>, posted: &'a Posted) -> Option<Option<&'a str>> {
     let Posted { entry, award_version, award_by, .. } = posted;
-    if matches!(entry.kind, LedgerEntryKind::Adjustment | LedgerEntryKind::Expiry) {
+    if !matches!(entry.kind, LedgerEntryKind::Award | LedgerEntryKind::Reversal) {
         return Some(None);
     }
     let version = (*award_version)?;

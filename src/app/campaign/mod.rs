@@ -259,7 +259,15 @@ async fn insert_draft(
         insert::<budget::Entity>(&change.tx, &[budget], OnConflict::Fail).await?;
     }
     if let Some((key, request)) = key {
-        let key = idempotency_key::Model { key, request, campaign_id: Some(id.0), customer_id: None, sequence: None };
+        let key = idempotency_key::Model {
+            key,
+            request,
+            campaign_id: Some(id.0),
+            customer_id: None,
+            sequence: None,
+            reward_id: None,
+            redemption_number: None,
+        };
         insert::<idempotency_key::Entity>(&change.tx, &[key], OnConflict::Fail).await?;
     }
     change.commit().await?;

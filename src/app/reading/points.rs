@@ -1,6 +1,7 @@
 //! The points of a customer as a function of the clock: what is in lots, as of one commit.
 //!
-//! Only customers whose points wait or expire have this part of a snapshot. It contains the lots that change next. So it serves until the
+//! Only customers whose points wait, expire or are reserved have this part of a snapshot. It contains the lots that change next, and all
+//! reservations. So it serves until the
 //! first instant at which a lot changes that it does not contain; then it is loaded again.
 
 use std::collections::HashMap;
@@ -11,8 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::app::error::Error;
 use crate::app::stored::lot::{self as lots, Search};
+use crate::app::stored::redemption as redemptions;
 use crate::app::stored::running::Held;
-use crate::engine::lot::LotKey;
+use crate::engine::lot::{LotKey, Place};
 use crate::engine::purse::Purse;
 use crate::engine::time::Instant;
 
@@ -93,12 +95,44 @@ pub async fn load(
 }
 
 /// Loads all lots of a customer.
-pub async fn load_all(tx: &DatabaseTransaction, wanted: Wanted) -> Result<Points, Error> {
-    let mut points = blank(&wanted);
+pub async fn load_all(tx: &DatabaseTransaction, wanted: Wanted) -> Result<Option<Points>, Error> {
+    let mut found = HashMap::from([(wanted.customer, blank(&wanted))]);
+    load_reservations(tx, &[wanted], &mut found).await?;
     for row in lots::load_all(tx, [wanted.customer]).await? {
-        points.purse.add_lot(lots::key(&row), lots::parts(&row));
+        if let Some(points) = found.get_mut(&row.customer_id) {
+            points.purse.add_lot(lots::key(&row), lots::parts(&row));
+        }
     }
-    Ok(points)
+    Ok(found.remove(&wanted.customer))
+}
+
+/// Loads the reservations that stand, and the lots that get something back when they end.
+async fn load_reservations(
+    tx: &DatabaseTransaction,
+    wanted: &[Wanted],
+    found: &mut HashMap<CustomerId, Points>,
+) -> Result<(), Error> {
+    let reserving = wanted.iter().filter(|one| one.held.reserved > 0).map(|one| one.customer);
+    let rows = redemptions::load_reserved(tx, reserving).await?;
+    let takings = redemptions::load_takings(tx, rows.iter().map(|row| (row.customer_id, row.number))).await?;
+    let mut keys: Vec<(CustomerId, LotKey)> = Vec::new();
+    for row in rows {
+        let Some(reservation) = redemptions::reservation(&row, &takings) else { continue };
+        for taking in &reservation.takings {
+            keys.extend(if let Place::Lot(key) = taking.place { Some((row.customer_id, key)) } else { None });
+        }
+        if let Some(points) = found.get_mut(&row.customer_id) {
+            points.purse.add_reservation(reservation);
+        }
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    for row in lots::load(tx, keys).await? {
+        if let Some(points) = found.get_mut(&row.customer_id) {
+            points.purse.add_lot(lots::key(&row), lots::parts(&row));
+        }
+    }
+    Ok(())
 }
 
 async fn load_first(
@@ -107,6 +141,7 @@ async fn load_first(
     most: usize,
 ) -> Result<HashMap<CustomerId, Points>, Error> {
     let mut found: HashMap<CustomerId, Points> = wanted.iter().map(|one| (one.customer, blank(one))).collect();
+    load_reservations(tx, wanted, &mut found).await?;
     for search in [Search::Pending, Search::Spendable] {
         let mut loaded: HashMap<CustomerId, Vec<LotKey>> = HashMap::new();
         let after = wanted.iter().map(|one| (one.customer, Instant::EPOCH));

@@ -456,7 +456,7 @@ impl Loader {
         }
         let points = points::load_all(&tx, points::Wanted { customer, balance, held }).await?;
         tx.commit().await?;
-        Ok(Some(points))
+        Ok(points)
     }
 
     /// Reads these customers. The value of each is an older snapshot, if there is one, whose lookbacks can be continued.

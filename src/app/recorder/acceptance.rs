@@ -1,4 +1,4 @@
-//! Accepts facts: purchases, then refunds, then adjustments, each kind in the order in which its facts came in. A new fact is
+//! Accepts facts: purchases, then refunds, then acts, each kind in the order in which its facts came in. A new fact is
 //! stored and added to its customer. If a fact was sent before, its whole content is compared with the stored content: it is
 //! either a duplicate or a conflict. `revising` decides about further contents of a purchase.
 //!
@@ -8,11 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use entity::{CustomerId, idempotency_key, ledger_entry, purchase, refund};
+use entity::{CustomerId, idempotency_key, ledger_entry, purchase, redemption, refund};
 use sea_orm::{EntityTrait, ExprTrait, QueryFilter};
 
+use super::act::Act;
 use super::conflict;
-use super::fact::{Fact, MAX_REFUNDS, NewAdjustment, NewPurchase, NewRefund, Refusal, Verdict};
+use super::fact::{Done, Fact, MAX_REFUNDS, NewPurchase, NewRefund, Refusal, Verdict};
 use super::insertion::{Insertion, insert_once};
 use super::revising::{Again, revise};
 use super::touched::{Batch, Customers, Touched};
@@ -20,7 +21,9 @@ use crate::app::error::{Error, UserErrorCode};
 use crate::app::rows::any;
 use crate::app::stored::customer::load_by_ids;
 use crate::app::stored::history::{self, Lines};
-use crate::app::stored::{purchase as purchases, purchase_revision as revisions, refund as refunds};
+use crate::app::stored::{
+    purchase as purchases, purchase_revision as revisions, redemption as redemptions, refund as refunds,
+};
 use crate::engine::purchase::Purchase;
 
 /// Customers that must be locked too, each with the purchases that belong to it.
@@ -47,13 +50,12 @@ pub(super) async fn accept(
     let mut verdicts: Vec<Verdict> = facts.iter().map(|_| Verdict::Accepted { superseded: false }).collect();
     let mut purchases = Vec::new();
     let mut refunds = Vec::new();
-    let mut adjustments = Vec::new();
+    let mut acts = Vec::new();
     for (index, fact) in facts.iter().enumerate() {
         match fact {
             Fact::Purchase(purchase) => purchases.push((index, purchase)),
             Fact::Refund(refund) => refunds.push((index, refund)),
-            Fact::Adjustment(adjustment) => adjustments.push((index, adjustment)),
-            Fact::Evaluation(_) | Fact::Expiry(_) | Fact::Repair(_) => {}
+            _ => acts.extend(Act::of(fact).map(|act| (index, act))),
         }
     }
     let mut owners = HashMap::new();
@@ -63,9 +65,9 @@ pub(super) async fn accept(
     if let Err(unlocked) = accept_refunds(batch, refunds, customers, &mut verdicts, &mut owners).await? {
         return Ok(Err(unlocked));
     }
-    accept_adjustments(batch, adjustments, customers, &mut verdicts).await?;
+    accept_acts(batch, acts, customers, &mut verdicts).await?;
     for customer in customers.values_mut() {
-        // Adjustments are decided when they are posted.
+        // Acts are decided when everything else is posted.
         let facts = customer.purchases.len() + customer.revised.len() + customer.refunds.len();
         customer.changed |= facts > 0;
     }
@@ -289,50 +291,94 @@ fn within_limit<'a>(sent: impl Iterator<Item = &'a NewRefund>, stored: &'a [refu
     sent.map(&mut admit).collect()
 }
 
-async fn accept_adjustments(
+async fn accept_acts(
     batch: &Batch<'_>,
-    sent: Vec<(usize, &NewAdjustment)>,
+    sent: Vec<(usize, Act)>,
     customers: &mut Customers,
     verdicts: &mut [Verdict],
 ) -> Result<(), Error> {
-    if sent.is_empty() {
-        return Ok(());
+    let mut rows = Vec::new();
+    for (_, act) in &sent {
+        if let Some((key, request)) = act.key() {
+            rows.push(blank_key(key, request, locked(customers, act.customer())?.row.id));
+        }
     }
-    let keys = sent.iter().map(|(_, adjustment)| adjustment.idempotency_key.clone());
-    let known = any(batch.backend(), idempotency_key::Column::Key, keys);
-    let stored = idempotency_key::Entity::find().filter(known).all(batch.tx).await?;
-    let posted = load_entries(batch, &stored).await?;
-    let mut rows = Vec::with_capacity(sent.len());
-    for (_, adjustment) in &sent {
-        rows.push(key_row(adjustment, locked(customers, &adjustment.customer_external_id)?));
-    }
+    let stored = if rows.is_empty() {
+        Vec::new()
+    } else {
+        let known = any(batch.backend(), idempotency_key::Column::Key, rows.iter().map(|row| row.key.clone()));
+        idempotency_key::Entity::find().filter(known).all(batch.tx).await?
+    };
+    let entries = load_entries(batch, &stored).await?;
+    let redemptions = load_redemptions(batch, &stored).await?;
     let key = idempotency_key::Column::Key;
-    let mut inserted = insert_once::<idempotency_key::Entity>(batch, key, |row| &row.key, &[], stored, &rows).await?;
-    for ((index, adjustment), row) in sent.into_iter().zip(&rows) {
-        match inserted.claim(&row.key) {
-            Some(Insertion::New) => {
-                locked(customers, &adjustment.customer_external_id)?.adjustments.push(adjustment.clone());
-            }
+    let mut inserted = if rows.is_empty() {
+        None
+    } else {
+        Some(insert_once::<idempotency_key::Entity>(batch, key, |row| &row.key, &[], stored, &rows).await?)
+    };
+    let mut firsts: HashMap<String, usize> = HashMap::new();
+    for (index, act) in sent {
+        let claimed = act.key().and_then(|(key, _)| inserted.as_mut()?.claim(key));
+        match claimed {
             Some(Insertion::Stored(stored)) => {
-                let conflict = conflict::of_adjustments(adjustment, &stored.request).into_conflict();
-                let entry = posted.get(&row.key).cloned();
-                verdicts[index] = conflict.map_or(Verdict::Replayed { superseded: false, entry }, Verdict::Refused);
+                let (key, conflict) = (stored.key.clone(), conflict_of(&act, &stored.request));
+                verdicts[index] = match conflict {
+                    Some(conflict) => Verdict::Refused(conflict),
+                    None => match firsts.get(&key) {
+                        Some(first) => Verdict::SameAs(*first),
+                        None => {
+                            let (entry, redemption) = (entries.get(&key).cloned(), redemptions.get(&key).cloned());
+                            Verdict::Replayed { superseded: false, done: Done { entry, redemption, replayed: true } }
+                        }
+                    },
+                };
             }
-            None => return Err(Error::Internal("an idempotency key was neither inserted nor found".to_owned())),
+            Some(Insertion::New) | None => {
+                firsts.extend(act.key().map(|(key, _)| (key.to_owned(), index)));
+                locked(customers, act.customer())?.acts.push((index, act));
+            }
         }
     }
     Ok(())
 }
 
-/// Returns the row of the idempotency key. Its `sequence` is set when the adjustment is posted.
-fn key_row(adjustment: &NewAdjustment, customer: &Touched) -> idempotency_key::Model {
-    idempotency_key::Model {
-        key: adjustment.idempotency_key.clone(),
-        request: adjustment.request(),
-        campaign_id: None,
-        customer_id: Some(customer.row.id.0),
-        sequence: None,
+/// Returns the refusal of an act whose key was used before with this request, unless the request is the same.
+fn conflict_of(act: &Act, request: &str) -> Option<Refusal> {
+    match act {
+        Act::Adjust(adjustment) => conflict::of_adjustments(adjustment, request).into_conflict(),
+        Act::Redeem(redemption) if redemption.request() != request => {
+            let message = "was used before for a different request: choose another key";
+            Some(Refusal::new(UserErrorCode::IdempotencyConflict, "idempotencyKey", message))
+        }
+        Act::Redeem(_) | Act::Step(_) => None,
     }
+}
+
+/// Returns the row of an idempotency key. What the act did is added when it is decided.
+fn blank_key(key: &str, request: String, customer: CustomerId) -> idempotency_key::Model {
+    idempotency_key::Model {
+        key: key.to_owned(),
+        request,
+        campaign_id: None,
+        customer_id: Some(customer.0),
+        sequence: None,
+        reward_id: None,
+        redemption_number: None,
+    }
+}
+
+/// Loads the redemptions that were made under these keys, by key.
+async fn load_redemptions(
+    batch: &Batch<'_>,
+    keys: &[idempotency_key::Model],
+) -> Result<HashMap<String, Arc<redemption::Model>>, Error> {
+    let named = |key: &idempotency_key::Model| Some((CustomerId(key.customer_id?), key.redemption_number?));
+    let found = redemptions::load(batch.tx, keys.iter().filter_map(named)).await?;
+    let mut by_name: HashMap<(CustomerId, i64), Arc<redemption::Model>> = HashMap::new();
+    by_name.extend(found.into_iter().map(|row| ((row.customer_id, row.number), Arc::new(row))));
+    let of_key = |key: &idempotency_key::Model| Some((key.key.clone(), Arc::clone(by_name.get(&named(key)?)?)));
+    Ok(keys.iter().filter_map(of_key).collect())
 }
 
 /// Loads the ledger entries that were posted under these keys, by key.

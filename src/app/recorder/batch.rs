@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use entity::{LedgerEntryKind, award, customer, ledger_entry};
+use entity::{award, customer};
 use sea_orm::{EntityTrait, FromQueryResult as _, QueryFilter};
 
 use super::acceptance::{Accepted, Unlocked};
 use super::changed::ChangedAwards;
 use super::context::{Commit, Context};
 use super::evaluation::Evaluation;
-use super::fact::{Fact, NewAdjustment, Recorded, Refusal, Verdict};
+use super::fact::{Done, Fact, Recorded, Refusal, Verdict};
 use super::locking::{self, Locked};
 use super::prepared::{Preparation, TooLong};
 use super::purses::Opening;
@@ -36,7 +36,8 @@ pub(super) enum Committed {
     TooLong(TooLong),
     /// Nothing was written, because so much of this customer is due that it must be posted first.
     TooManyDue(String),
-    /// Nothing was written, because another node created one of the customers meanwhile. The batch can be repeated.
+    /// Nothing was written, because another node created one of the customers or changed a reward meanwhile, or because a reservation ended.
+    /// The batch can be repeated.
     Overtaken,
     /// Nothing was written, because purchases of the facts belong to these customers. The batch must be repeated with them.
     Unlocked(Unlocked),
@@ -58,6 +59,7 @@ pub(super) async fn commit(
         tx: &tx,
         campaigns,
         now,
+        clock: context.clock.clone(),
         shard,
         fold_purchases: context.fold_purchases,
         most_refolded: preparation.may_be_repeated().then_some(context.fold_purchases),
@@ -86,7 +88,9 @@ pub(super) async fn commit(
         Opening::Done(purses) => purses,
         Opening::TooManyDue(customer) => return Ok(Committed::TooManyDue(customer)),
     };
-    let writes = posting::post(&batch, &mut customers, evaluated, purses).await?;
+    let Some(writes) = posting::post(&batch, &mut customers, evaluated, purses).await? else {
+        return Ok(Committed::Overtaken);
+    };
     close_customers(&batch, &mut customers).await?;
     writes.save(&batch, &customers).await?;
     let deferred = request_jobs(&batch, &customers).await?;
@@ -106,23 +110,20 @@ struct Written {
     awards: Arc<[Arc<award::Model>]>,
     awards_changed: i64,
     revised: Vec<Arc<Revised>>,
-    adjustments: Vec<NewAdjustment>,
-    refused: HashMap<String, Refusal>,
-    entries: Vec<Arc<ledger_entry::Model>>,
+    done: HashMap<usize, Result<Done, Refusal>>,
     deferred: bool,
 }
 
 /// Announces the changes of a customer to its subscribers, and returns what the results of its facts contain.
 fn written(context: &Context, customer: Touched) -> Written {
-    let Touched { row, before, running, revised, adjustments, refused, awards, entries, changed, .. } = customer;
+    let Touched { row, before, running, revised, done, awards, entries, changed, .. } = customer;
     let row = Arc::new(row);
     let commit = Commit { before, customer: Arc::clone(&row), entries };
     if changed {
         context.tell(&commit);
     }
     let (awards_changed, deferred) = (awards.count(), running.has_deferred());
-    let (awards, entries) = (awards.newest().into(), commit.entries);
-    Written { row, awards, awards_changed, revised, adjustments, refused, entries, deferred }
+    Written { row, awards: awards.newest().into(), awards_changed, revised, done, deferred }
 }
 
 /// Creates the customers that do not exist yet. Returns `None` if another node has created one of them meanwhile: locking it now
@@ -215,11 +216,12 @@ fn answer(
     // This happens only to facts that do not create their customer.
     let gone = || Refusal::new(UserErrorCode::NotFound, "customerExternalId", "no such customer");
     let Accepted { verdicts, owners } = accepted;
-    let answer = |(fact, verdict): (&&Fact, Verdict)| {
+    let answer = |(index, (fact, verdict)): (usize, (&&Fact, Verdict))| {
         let (replayed, superseded, earlier) = match verdict {
             Verdict::Refused(refusal) => return Err(refusal),
-            Verdict::Replayed { superseded, entry } => (true, superseded, entry),
+            Verdict::Replayed { superseded, done } => (true, superseded, Some(done)),
             Verdict::Accepted { superseded } => (false, superseded, None),
+            Verdict::SameAs(first) => (true, false, done(customers, first).transpose()?),
         };
         let owner = fact.purchase().and_then(|purchase| owners.get(purchase));
         let customer = match owner {
@@ -229,24 +231,22 @@ fn answer(
         let customer = customer.ok_or_else(gone)?;
         let (awards, awards_changed) =
             if replayed { (Arc::default(), 0) } else { changed_awards(fact, customer, customers) };
-        let entry = match fact {
-            Fact::Adjustment(adjustment) => match customer.refused.get(&adjustment.idempotency_key) {
-                Some(refusal) if earlier.is_none() => return Err(refusal.clone()),
-                _ => earlier.or_else(|| posted_by(customer, adjustment)),
-            },
-            _ => None,
+        let act = match earlier {
+            Some(earlier) => earlier,
+            None => done(customers, index).transpose()?.unwrap_or_default(),
         };
         Ok(Recorded {
-            replayed,
+            replayed: replayed || act.replayed,
             superseded,
             customer: Arc::clone(&customer.row),
             awards,
             awards_changed,
-            entry,
+            entry: act.entry,
+            redemption: act.redemption,
             deferred: customer.deferred,
         })
     };
-    facts.iter().zip(verdicts).map(answer).collect()
+    facts.iter().zip(verdicts).enumerate().map(answer).collect()
 }
 
 /// Returns the newest awards that the commit changed, and how many it changed: those of the customer, and of the customers that had the
@@ -272,9 +272,7 @@ fn changed_awards(
     (changed.newest().into(), count)
 }
 
-/// Returns the entry that an adjustment of this batch posted. Adjustments are posted in the order in which they were accepted.
-fn posted_by(customer: &Written, adjustment: &NewAdjustment) -> Option<Arc<ledger_entry::Model>> {
-    let same = |accepted: &NewAdjustment| accepted.idempotency_key == adjustment.idempotency_key;
-    let index = customer.adjustments.iter().position(same)?;
-    customer.entries.iter().filter(|entry| entry.kind == LedgerEntryKind::Adjustment).nth(index).cloned()
+/// Returns what became of the act of the fact with this index.
+fn done(customers: &BTreeMap<String, Written>, index: usize) -> Option<Result<Done, Refusal>> {
+    customers.values().find_map(|customer| customer.done.get(&index)).cloned()
 }

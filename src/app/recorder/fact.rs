@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use entity::{award, customer, ledger_entry};
+use entity::{RewardId, award, customer, ledger_entry, redemption};
 
 use crate::app::error::{Error, UserError, UserErrorCode};
 use crate::engine::dates::Dates;
@@ -29,6 +29,10 @@ pub enum Fact {
     Refund(NewRefund),
     /// A manual change of a customer's points.
     Adjustment(NewAdjustment),
+    /// Points that a customer spends on a reward, or sets aside for one.
+    Redemption(NewRedemption),
+    /// The end of a reservation, or of a redemption.
+    RedemptionStep(RedemptionStep),
     /// Evaluates what was deferred for this customer (an external id), as far as one commit may.
     Evaluation(String),
     /// Posts what has expired of this customer (an external id), as far as one commit may.
@@ -43,7 +47,7 @@ impl Fact {
         match self {
             Self::Purchase(new) => Some(&new.purchase.key.external_id),
             Self::Refund(refund) => Some(&refund.purchase_external_id),
-            Self::Adjustment(_) | Self::Evaluation(_) | Self::Expiry(_) | Self::Repair(_) => None,
+            _ => None,
         }
     }
 
@@ -54,6 +58,8 @@ impl Fact {
             Self::Purchase(purchase) => &purchase.customer_external_id,
             Self::Refund(refund) => &refund.customer_external_id,
             Self::Adjustment(adjustment) => &adjustment.customer_external_id,
+            Self::Redemption(redemption) => &redemption.customer_external_id,
+            Self::RedemptionStep(step) => &step.customer_external_id,
             Self::Evaluation(customer) | Self::Expiry(customer) | Self::Repair(customer) => customer,
         }
     }
@@ -62,7 +68,7 @@ impl Fact {
         match self {
             Self::Purchase(purchase) => purchase.bytes(),
             Self::Refund(refund) => refund.bytes(),
-            Self::Adjustment(_) | Self::Evaluation(_) | Self::Expiry(_) | Self::Repair(_) => 1_024,
+            _ => 1_024,
         }
     }
 }
@@ -186,6 +192,48 @@ impl NewAdjustment {
     const MUTATION: &str = "adjustPoints";
 }
 
+/// A redemption or a reservation that was checked as far as that is possible without the database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewRedemption {
+    pub customer_external_id: ExternalId,
+    pub reward: RewardId,
+    /// At least 1.
+    pub quantity: i64,
+    pub idempotency_key: String,
+    /// How long the points are set aside, in µs. `None`: they are spent at once.
+    pub reserve_for: Option<i64>,
+    /// The customer itself redeems, which the reward must allow.
+    pub by_customer: bool,
+}
+
+impl NewRedemption {
+    /// Returns the content that a duplicate must have, as text.
+    pub fn request(&self) -> String {
+        let Self { customer_external_id: customer, reward, quantity, reserve_for, .. } = self;
+        let mutation = if reserve_for.is_some() { "reserveReward" } else { "redeemReward" };
+        serde_json::json!([mutation, &**customer, reward.0, quantity, reserve_for]).to_string()
+    }
+}
+
+/// A change of a redemption.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedemptionStep {
+    pub customer_external_id: ExternalId,
+    /// The number of the redemption among those of the customer.
+    pub number: i64,
+    pub kind: StepKind,
+    /// The customer itself asks for it.
+    pub by_customer: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepKind {
+    /// Spends the points of a reservation.
+    Commit,
+    /// Gives the points back.
+    Cancel { reason: Option<String> },
+}
+
 /// The content of an adjustment that was recorded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AdjustmentRequest {
@@ -213,6 +261,8 @@ pub struct Recorded {
     pub awards_changed: i64,
     /// The ledger entry that an adjustment posted.
     pub entry: Option<Arc<ledger_entry::Model>>,
+    /// The redemption that was made or changed.
+    pub redemption: Option<Arc<redemption::Model>>,
     /// A part of the customer's history still waits for a job.
     pub deferred: bool,
 }
@@ -244,6 +294,15 @@ impl Refusal {
     }
 }
 
+/// What an adjustment or a redemption did.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Done {
+    pub(super) entry: Option<Arc<ledger_entry::Model>>,
+    pub(super) redemption: Option<Arc<redemption::Model>>,
+    /// It had been done before.
+    pub(super) replayed: bool,
+}
+
 /// The decision about one fact.
 pub(super) enum Verdict {
     Accepted {
@@ -253,15 +312,17 @@ pub(super) enum Verdict {
     Replayed {
         /// A higher revision of the purchase is recorded.
         superseded: bool,
-        /// The ledger entry that the adjustment posted originally.
-        entry: Option<Arc<ledger_entry::Model>>,
+        /// What the request did originally.
+        done: Done,
     },
+    /// Another fact of the batch has the same key and the same content: the one with this index.
+    SameAs(usize),
     Refused(Refusal),
 }
 
 impl Verdict {
     pub(super) fn replayed(superseded: bool) -> Self {
-        Self::Replayed { superseded, entry: None }
+        Self::Replayed { superseded, done: Done::default() }
     }
 }
 

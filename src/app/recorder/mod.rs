@@ -12,6 +12,7 @@
 //! Batches run in separate tasks, so a caller that goes away cancels nothing.
 
 mod acceptance;
+mod act;
 mod batch;
 mod capping;
 mod change;
@@ -35,6 +36,7 @@ mod queue;
 mod recount;
 mod repair;
 mod revising;
+mod stocks;
 mod touched;
 
 use std::pin::Pin;

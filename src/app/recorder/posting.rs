@@ -9,15 +9,16 @@ use std::sync::Arc;
 
 use entity::{
     AwardStatus, CampaignId, CustomerId, award, budget, budget_decision, campaign_stat, checkpoint, customer,
-    idempotency_key, ledger_entry, lot,
+    idempotency_key, ledger_entry, lot, redemption, reward_code, stock, taking,
 };
 use sea_orm::{EntityTrait, QueryFilter};
 
 use super::drafts::Drafts;
-use super::entries::Entries;
+use super::entries::{Closed, Entries};
 use super::evaluation::Evaluated;
+use super::fact::Done;
 use super::purses::{Opened, Purses};
-use super::recount::Repair;
+use super::stocks::{self, Stocks};
 use super::touched::{Batch, Customers, Touched, lock_in_order};
 use crate::app::campaign::set::Campaign;
 use crate::app::error::Error;
@@ -39,13 +40,13 @@ const REPAIR_REASON: &str = "audit repair";
 /// The number of awards that one statement updates before the budgets are locked. A change may move all awards of a customer.
 const UPDATED_AT_ONCE: usize = 256;
 
-/// Posts all differences and adjustments of the batch. Returns what is not written yet.
+/// Posts all differences of the batch and decides its acts. Returns what is not written yet, or `None` if the batch must be repeated.
 pub(super) async fn post(
     batch: &Batch<'_>,
     customers: &mut Customers,
     mut evaluated: Vec<Evaluated>,
     mut purses: Purses,
-) -> Result<Writes, Error> {
+) -> Result<Option<Writes>, Error> {
     move_awards(batch, customers, &mut evaluated).await?;
     let budgets = lock_budgets(batch, &evaluated).await?;
     let mut posting = Posting { budgets, writes: Writes::new(batch) };
@@ -63,16 +64,23 @@ pub(super) async fn post(
         let drafts = drafts.entry(one.customer.clone()).or_default();
         posting.give(customer, one, drafts);
     }
+    let Some(mut stocks) = stocks::lock(batch, customers, &purses).await? else { return Ok(None) };
     for (name, customer) in customers.iter_mut() {
-        let drafts = drafts.remove(name).unwrap_or_default();
-        if let Some(repair) = customer.repair.take() {
+        let Some(mut opened) = purses.remove(name) else { continue };
+        let mut drafts = drafts.remove(name).unwrap_or_default();
+        let repair = customer.repair.take();
+        let reason = repair.is_some().then_some(REPAIR_REASON);
+        if let Some(mut repair) = repair {
+            // The ledger may have been wrong before the repair. So the entries are computed from what it lacks in the end, and the lots
+            // from its entries.
+            drafts = repair.settle(&mut customer.row, posting.writes.awards(), customer.now);
             let stored = lots::load_all(batch.tx, [customer.row.id]).await?;
-            posting.close_repair(customer, repair, &stored);
-        } else if let Some(opened) = purses.remove(name) {
-            posting.close(customer, drafts, opened);
+            opened = opened.replace(repair.into_purse(), &stored);
         }
+        posting.close(customer, drafts, opened, reason, &mut stocks);
     }
-    Ok(posting.writes)
+    (posting.writes.stocks, posting.writes.codes) = stocks.into_changed();
+    Ok(Some(posting.writes))
 }
 
 /// Updates the awards that change without a ledger entry, and removes them from the differences. There may be many of them. They
@@ -128,6 +136,11 @@ pub(super) struct Writes {
     unused_keys: Vec<String>,
     lots: Vec<lot::Model>,
     gone_lots: Vec<(CustomerId, LotKey)>,
+    new_redemptions: Vec<Arc<redemption::Model>>,
+    changed_redemptions: Vec<Arc<redemption::Model>>,
+    takings: Vec<taking::Model>,
+    stocks: Vec<stock::Model>,
+    codes: Vec<reward_code::Model>,
 }
 
 struct Posting {
@@ -271,53 +284,43 @@ impl Posting {
         self.writes.changed_awards.push(row);
     }
 
-    /// Posts the ledger entries of a customer and decides its adjustments.
-    fn close(&mut self, customer: &mut Touched, drafts: Drafts, opened: Opened) {
-        let sent = std::mem::take(&mut customer.adjustments);
-        let mut entries = Entries::begin(customer, opened, None);
+    /// Posts the ledger entries of a customer and decides its acts. `reason` is that of the entries of a repair.
+    fn close(
+        &mut self,
+        customer: &mut Touched,
+        drafts: Drafts,
+        opened: Opened,
+        reason: Option<&'static str>,
+        stocks: &mut Stocks,
+    ) {
+        let acts = std::mem::take(&mut customer.acts);
+        let mut entries = Entries::begin(customer, opened, reason, stocks);
         let moving = entries.reverse(drafts.reversals);
         entries.award(drafts.awards, moving);
         entries.settle();
-        let (mut adjustments, mut refused) = (Vec::new(), HashMap::new());
-        for adjustment in sent {
-            match entries.adjust(&adjustment) {
-                Ok(()) => {
-                    self.writes.keys.push(idempotency_key::Model {
-                        key: adjustment.idempotency_key.clone(),
-                        request: adjustment.request(),
-                        campaign_id: None,
-                        customer_id: Some(customer.row.id.0),
-                        sequence: Some(entries.account.entries),
-                    });
-                    adjustments.push(adjustment);
-                }
-                Err(refusal) => {
-                    self.writes.unused_keys.push(adjustment.idempotency_key.clone());
-                    refused.insert(adjustment.idempotency_key, refusal);
+        if reason.is_some() {
+            entries.correct();
+        }
+        let mut done = HashMap::new();
+        for (index, act) in acts {
+            let decided = entries.decide(&act);
+            if let Some((key, request)) = act.key() {
+                match &decided {
+                    Ok(done) => self.writes.keys.push(key_row(key, request, customer.row.id, done)),
+                    Err(_) => self.writes.unused_keys.push(key.to_owned()),
                 }
             }
+            done.insert(index, decided);
         }
-        let Entries { opened, account, posted, .. } = entries;
-        customer.changed |= !adjustments.is_empty() || (customer.posts_due && opened.has_changed(customer));
-        (customer.adjustments, customer.refused) = (adjustments, refused);
+        let Closed { opened, account, posted, redemptions, takings, has_acted } = entries.close();
+        customer.changed |= has_acted || (customer.posts_due && opened.has_changed(customer));
+        customer.done = done;
         if customer.changed {
+            self.writes.new_redemptions.extend(redemptions.made);
+            self.writes.changed_redemptions.extend(redemptions.changed);
+            self.writes.takings.extend(takings);
             self.keep_points(customer, &opened, &account, posted);
         }
-    }
-
-    /// Posts what the ledger of a customer lacks. The ledger may have been wrong before the repair, so the entries are computed from what
-    /// it lacks in the end, and the lots from its entries.
-    fn close_repair(&mut self, customer: &mut Touched, mut repair: Repair, stored: &[lot::Model]) {
-        let written = self.writes.changed_awards.iter().chain(&self.writes.new_awards).map(Arc::as_ref);
-        let drafts = repair.settle(&mut customer.row, written, customer.now);
-        let opened = Opened::replayed(repair.into_purse(), stored, customer.now);
-        let mut entries = Entries::begin(customer, opened, Some(REPAIR_REASON));
-        let moving = entries.reverse(drafts.reversals);
-        entries.award(drafts.awards, moving);
-        entries.settle();
-        entries.correct();
-        let Entries { opened, account, posted, .. } = entries;
-        self.keep_points(customer, &opened, &account, posted);
     }
 
     fn keep_points(
@@ -337,6 +340,19 @@ impl Posting {
         self.writes.gone_lots.extend(opened.gone().into_iter().map(|key| (id, key)));
         self.writes.entries.extend(posted.iter().cloned());
         customer.entries = posted;
+    }
+}
+
+/// The row of an idempotency key with what the act did.
+fn key_row(key: &str, request: String, customer: CustomerId, done: &Done) -> idempotency_key::Model {
+    idempotency_key::Model {
+        key: key.to_owned(),
+        request,
+        campaign_id: None,
+        customer_id: Some(customer.0),
+        sequence: done.entry.as_ref().map(|entry| entry.sequence),
+        reward_id: None,
+        redemption_number: done.redemption.as_ref().map(|redemption| redemption.number),
     }
 }
 
@@ -364,7 +380,17 @@ impl Writes {
             unused_keys: Vec::new(),
             lots: Vec::new(),
             gone_lots: Vec::new(),
+            new_redemptions: Vec::new(),
+            changed_redemptions: Vec::new(),
+            takings: Vec::new(),
+            stocks: Vec::new(),
+            codes: Vec::new(),
         }
+    }
+
+    /// The awards that are new or changed so far.
+    fn awards(&self) -> impl Iterator<Item = &award::Model> {
+        self.changed_awards.iter().chain(&self.new_awards).map(Arc::as_ref)
     }
 
     /// Writes the rows, and those of the customers that changed.
@@ -380,12 +406,19 @@ impl Writes {
         let unused = unused_columns(&self.new_awards);
         group.insert_without::<award::Entity>(&self.new_awards, &unused, OnConflict::Fail);
         group.update::<award::Entity>(&self.changed_awards, &[]);
-        use ledger_entry::Column::{AvailableAt, ExpiresAt};
-        let is_dated = |entry: &Arc<ledger_entry::Model>| entry.available_at.or(entry.expires_at).is_some();
+        use ledger_entry::Column::{AvailableAt, ExpiresAt, RedemptionNumber};
+        let is_plain = |entry: &Arc<ledger_entry::Model>| {
+            entry.available_at.or(entry.expires_at).or(entry.redemption_number).is_none()
+        };
         let unused: &[ledger_entry::Column] =
-            if self.entries.iter().any(is_dated) { &[] } else { &[AvailableAt, ExpiresAt] };
+            if self.entries.iter().all(is_plain) { &[AvailableAt, ExpiresAt, RedemptionNumber] } else { &[] };
         group.insert_without::<ledger_entry::Entity>(&self.entries, unused, OnConflict::Fail);
         group.insert::<lot::Entity>(&self.lots, OnConflict::Replace);
+        group.insert::<redemption::Entity>(&self.new_redemptions, OnConflict::Fail);
+        group.update::<redemption::Entity>(&self.changed_redemptions, &[]);
+        group.insert::<taking::Entity>(&self.takings, OnConflict::Fail);
+        group.update::<stock::Entity>(&self.stocks, &[]);
+        group.update::<reward_code::Entity>(&self.codes, &[]);
         group.update::<idempotency_key::Entity>(&self.keys, &[]);
         group.insert::<budget_decision::Entity>(&self.decisions, OnConflict::Fail);
         group.update::<budget::Entity>(&self.budgets.into_values().collect::<Vec<_>>(), &[]);

@@ -47,6 +47,7 @@ pub(super) async fn prepare(context: &Context, too_long: TooLong) -> Result<Opti
         tx: &tx,
         campaigns,
         now: context.clock.now(),
+        clock: context.clock.clone(),
         shard: PREPARED_SHARD,
         fold_purchases: context.fold_purchases,
         most_refolded: None,

@@ -3,17 +3,20 @@
 //!
 //! A customer whose points are all in the pool needs no statement.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use entity::{CustomerId, LedgerEntryKind, ledger_entry, lot};
+use entity::{CustomerId, LedgerEntryKind, RedemptionState, RewardId, ledger_entry, lot, redemption, reward};
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect};
+use sea_orm::{ColumnTrait, DbErr, EntityTrait, FromQueryResult as _, QueryFilter, QueryResult, QuerySelect};
 
+use super::act::Act;
 use super::evaluation::Evaluated;
+use super::fact::NewRedemption;
 use super::touched::{Batch, Customers, Touched};
 use crate::app::error::Error;
-use crate::app::rows::any;
+use crate::app::rows::{Kind, Rows, any, join};
 use crate::app::stored::lot::{self as lots, Search};
+use crate::app::stored::redemption::{self as redemptions, Takings};
 use crate::app::stored::running::Held;
 use crate::engine::dates::Dates;
 use crate::engine::lot::{Lot, LotKey, Place};
@@ -33,8 +36,22 @@ pub(super) struct Opened {
     pub(super) passed: Passed,
     /// The lots that were loaded, as they are stored.
     stored: BTreeMap<LotKey, Lot>,
-    /// No lot that was not loaded changes before this instant.
+    /// No lot that was not loaded changes before this instant, and no reservation ends.
     unloaded_due_at: Option<Instant>,
+    /// It is known what the points of the pool were spent on.
+    is_held: bool,
+    /// The redemptions that the batch can change, by number.
+    pub(super) redemptions: BTreeMap<i64, redemption::Model>,
+    /// What they took.
+    pub(super) takings: Takings,
+    /// The numbers of those that got codes.
+    pub(super) with_codes: BTreeSet<i64>,
+    /// The number of the last redemption.
+    pub(super) last_redemption: i64,
+    /// How many units the customer has redeemed or reserved of the rewards that it redeems now.
+    pub(super) units: HashMap<RewardId, i64>,
+    /// The rewards that the customer redeems now, as they were before their stock was locked.
+    pub(super) rewards: HashMap<RewardId, reward::Model>,
     /// The instant to which the time passes. It is that of the commit, unless the commit only posts a part of what is due.
     to: Instant,
 }
@@ -57,15 +74,33 @@ impl Opened {
             Some(held) => (held.sums(), held.at),
         };
         let unloaded_due_at = customer.row.due_at.map(Instant);
+        let is_held = customer.running.held.is_some();
         let purse = Purse::new(customer.row.balance, sums, last);
-        Self { purse, passed: Passed::default(), stored: BTreeMap::new(), unloaded_due_at, to: customer.now }
+        Self { unloaded_due_at, is_held, ..Self::with(purse, customer.now) }
     }
 
-    /// A purse that was computed from the ledger, of a customer with these stored lots.
-    pub(super) fn replayed(mut purse: Purse, stored: &[lot::Model], now: Instant) -> Self {
-        let passed = purse.advance(now);
+    fn with(purse: Purse, to: Instant) -> Self {
+        Self {
+            purse,
+            passed: Passed::default(),
+            stored: BTreeMap::new(),
+            unloaded_due_at: None,
+            is_held: true,
+            redemptions: BTreeMap::new(),
+            takings: Takings::new(),
+            with_codes: BTreeSet::new(),
+            last_redemption: 0,
+            units: HashMap::new(),
+            rewards: HashMap::new(),
+            to,
+        }
+    }
+
+    /// Replaces the purse by one that was computed from the ledger, of a customer with these stored lots.
+    pub(super) fn replace(self, mut purse: Purse, stored: &[lot::Model]) -> Self {
+        let passed = purse.advance(self.to);
         let stored = stored.iter().map(|row| (lots::key(row), lots::parts(row))).collect();
-        Self { purse, passed, stored, unloaded_due_at: None, to: now }
+        Self { purse, passed, stored, unloaded_due_at: None, is_held: true, ..self }
     }
 
     fn add(&mut self, row: &lot::Model) {
@@ -89,6 +124,11 @@ impl Opened {
         [self.unloaded_due_at, self.purse.next_change()].into_iter().flatten().min().map(|at| at.0)
     }
 
+    /// Returns the rewards whose stock the batch may change.
+    pub(super) fn touched_rewards(&self) -> impl Iterator<Item = RewardId> {
+        self.rewards.keys().copied().chain(self.redemptions.values().map(|row| row.reward_id))
+    }
+
     /// Returns the lots that must be stored.
     pub(super) fn changed(&self, customer: CustomerId) -> impl Iterator<Item = lot::Model> {
         let is_new = |(key, lot): &(LotKey, Lot)| !lot.is_empty() && self.stored.get(key) != Some(lot);
@@ -106,26 +146,133 @@ impl Opened {
         let due_at = self.due_at();
         customer.due_changed = customer.row.due_at != due_at;
         customer.row.due_at = due_at;
-        if customer.running.held.is_some() || self.purse.lots().next().is_some() {
+        if self.is_held {
             customer.running.held = Some(Held::of(self.purse.sums(), self.purse.now()));
         }
     }
 }
 
-/// Opens the purses of the customers that the batch evaluates, but for those under repair.
+/// Opens the purses of the customers that the batch evaluates. Those of customers under repair have no lots: they are replaced.
 pub(super) async fn open(batch: &Batch<'_>, customers: &Customers, evaluated: &[Evaluated]) -> Result<Opening, Error> {
-    let opens = |customer: &Touched| customer.is_evaluated() || customer.posts_due;
-    let changing = customers.iter().filter(|(_, customer)| opens(customer) && customer.repair.is_none());
+    let changing = customers.iter().filter(|(_, customer)| customer.is_evaluated() || customer.posts_due);
     let mut purses: Purses = changing.map(|(name, customer)| (name.clone(), Opened::of(customer))).collect();
+    load_redemptions(batch, customers, &mut purses).await?;
     if let Some(name) = load_due(batch, customers, &mut purses).await? {
         return Ok(Opening::TooManyDue(name));
     }
     load_touched(batch, customers, evaluated, &mut purses).await?;
-    for opened in purses.values_mut() {
+    for (_, opened) in purses.iter_mut().filter(|(name, _)| is_sound(customers, name)) {
         opened.passed = opened.purse.advance(opened.to);
     }
     load_spent(batch, customers, evaluated, &mut purses).await?;
     Ok(Opening::Done(purses))
+}
+
+/// Whether the stored points of the customer can be relied on.
+fn is_sound(customers: &Customers, name: &str) -> bool {
+    customers.get(name).is_some_and(|customer| customer.repair.is_none())
+}
+
+/// Loads the redemptions that acts change, the reservations of customers of whom something is due, and what acts on rewards need.
+async fn load_redemptions(batch: &Batch<'_>, customers: &Customers, purses: &mut Purses) -> Result<(), Error> {
+    let mut names: HashMap<CustomerId, &str> = HashMap::new();
+    let (mut stepped, mut due, mut redeeming) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, customer) in customers {
+        let Some(opened) = purses.get(name) else { continue };
+        let id = customer.row.id;
+        names.insert(id, name);
+        for (_, act) in &customer.acts {
+            match act {
+                Act::Step(step) => stepped.push((id, step.number)),
+                Act::Redeem(redeem) => redeeming.push((id, redeem.reward)),
+                Act::Adjust(_) => {}
+            }
+        }
+        let has_reserved = customer.running.held.is_some_and(|held| held.reserved > 0);
+        let is_due = customer.repair.is_some() || (has_reserved && opened.is_due(customer.now));
+        due.extend(is_due.then_some(id));
+    }
+    let mut found = redemptions::load(batch.tx, stepped).await?;
+    found.extend(redemptions::load_reserved(batch.tx, due).await?);
+    let of_found = || found.iter().map(|row| (row.customer_id, row.number));
+    let takings = redemptions::load_takings(batch.tx, of_found()).await?;
+    for name in load_given(batch, &found).await? {
+        if let Some(opened) = names.get(&name.0).and_then(|of| purses.get_mut(*of)) {
+            opened.with_codes.insert(name.1);
+        }
+    }
+    for row in found {
+        let Some(opened) = names.get(&row.customer_id).and_then(|name| purses.get_mut(*name)) else { continue };
+        let name = (row.customer_id, row.number);
+        if row.state == RedemptionState::Reserved
+            && let Some(reservation) = redemptions::reservation(&row, &takings)
+        {
+            opened.purse.add_reservation(reservation);
+        }
+        opened.takings.extend(takings.get(&name).cloned().map(|taken| (name, taken)));
+        opened.redemptions.insert(row.number, row);
+    }
+    load_rewards(batch, customers, purses, redeeming).await
+}
+
+/// Returns which of these redemptions got codes.
+async fn load_given(batch: &Batch<'_>, rows: &[redemption::Model]) -> Result<Vec<(CustomerId, i64)>, Error> {
+    let redeemed = rows.iter().filter(|row| row.state == RedemptionState::Redeemed);
+    let mut named = Rows::new(batch.backend(), &[("customer_id", Kind::Int), ("number", Kind::Int)]);
+    redeemed.for_each(|row| named.push(vec![row.customer_id.0.into(), row.number.into()]));
+    if named.is_empty() {
+        return Ok(Vec::new());
+    }
+    let on = "t.customer_id = r.customer_id AND t.redemption_number = r.number";
+    let what = "DISTINCT r.customer_id, r.number";
+    let found = join(batch.tx, what, "reward_code", named, on, "").await?;
+    let name = |row: &QueryResult| Ok((CustomerId(row.try_get("", "customer_id")?), row.try_get("", "number")?));
+    Ok(found.iter().map(name).collect::<Result<_, DbErr>>()?)
+}
+
+/// Loads the rewards that customers redeem, how many units they have of them, and the numbers of their last redemptions.
+async fn load_rewards(
+    batch: &Batch<'_>,
+    customers: &Customers,
+    purses: &mut Purses,
+    redeeming: Vec<(CustomerId, RewardId)>,
+) -> Result<(), Error> {
+    if redeeming.is_empty() {
+        return Ok(());
+    }
+    let ids = redeeming.iter().map(|(_, reward)| reward.0);
+    let found = reward::Entity::find().filter(any(batch.backend(), reward::Column::Id, ids)).all(batch.tx).await?;
+    let found: HashMap<RewardId, reward::Model> = found.into_iter().map(|row| (row.id, row)).collect();
+    let who = || any(batch.backend(), redemption::Column::CustomerId, redeeming.iter().map(|(customer, _)| customer.0));
+    let last: Vec<(CustomerId, i64)> = redemption::Entity::find()
+        .select_only()
+        .column(redemption::Column::CustomerId)
+        .column_as(redemption::Column::Number.max(), "number")
+        .filter(who())
+        .group_by(redemption::Column::CustomerId)
+        .into_tuple()
+        .all(batch.tx)
+        .await?;
+    let last: HashMap<CustomerId, i64> = last.into_iter().collect();
+    let mut rows = Rows::new(batch.backend(), &[("customer_id", Kind::Int), ("reward_id", Kind::Int)]);
+    redeeming.iter().for_each(|(customer, reward)| rows.push(vec![customer.0.into(), reward.0.into()]));
+    let on = "t.customer_id = r.customer_id AND t.reward_id = r.reward_id AND t.state IN ('redeemed', 'reserved')";
+    let has = join(batch.tx, "t.*", "redemption", rows, on, "").await?;
+    let has = has.iter().map(|row| redemption::Model::from_query_result(row, "")).collect::<Result<Vec<_>, _>>()?;
+    let mut seen = HashSet::new();
+    for (name, customer) in customers {
+        let id = customer.row.id;
+        let Some(opened) = purses.get_mut(name) else { continue };
+        for (_, wanted) in redeeming.iter().filter(|(redeeming, _)| *redeeming == id) {
+            opened.rewards.extend(found.get(wanted).cloned().map(|row| (*wanted, row)));
+        }
+        opened.last_redemption = last.get(&id).copied().unwrap_or_default();
+        for row in has.iter().filter(|row| row.customer_id == id && seen.insert((row.customer_id, row.number))) {
+            let stands = redemptions::state_at(row, customer.now) == row.state;
+            *opened.units.entry(row.reward_id).or_default() += if stands { row.quantity } else { 0 };
+        }
+    }
+    Ok(())
 }
 
 /// Loads the lots that mature or expire up to the commit, and the first ones after it. Returns a customer of whom too many are due, unless
@@ -134,7 +281,8 @@ async fn load_due(batch: &Batch<'_>, customers: &Customers, purses: &mut Purses)
     let mut ids: HashMap<CustomerId, &str> = HashMap::new();
     let mut due = Vec::new();
     for (name, customer) in customers {
-        let Some(opened) = purses.get_mut(name).filter(|opened| opened.is_due(customer.now)) else { continue };
+        let is_due = |opened: &&mut Opened| opened.is_due(customer.now) && customer.repair.is_none();
+        let Some(opened) = purses.get_mut(name).filter(is_due) else { continue };
         ids.insert(customer.row.id, name.as_str());
         due.push((customer.row.id, Instant::EPOCH));
         opened.unloaded_due_at = None;
@@ -164,7 +312,7 @@ async fn load_touched(
     purses: &mut Purses,
 ) -> Result<(), Error> {
     let mut keys: Vec<(CustomerId, LotKey)> = Vec::new();
-    for (name, opened) in purses.iter() {
+    for (name, opened) in purses.iter().filter(|(name, _)| is_sound(customers, name)) {
         let Some(customer) = customers.get(name) else { continue };
         let mut add = |dates: Dates| {
             if let Place::Lot(key) = Place::of(dates, customer.now) {
@@ -175,7 +323,16 @@ async fn load_touched(
             let expires_at = Some(key.expires_at).filter(|at| *at != Instant::FOREVER);
             add(Dates { available_at: None, expires_at });
         }
-        customer.adjustments.iter().for_each(|adjustment| add(adjustment.dates()));
+        for (_, act) in &customer.acts {
+            if let Act::Adjust(adjustment) = act {
+                add(adjustment.dates());
+            }
+        }
+        for taking in opened.takings.values().flatten() {
+            if let Place::Lot(key) = taking.place {
+                add(Dates { available_at: None, expires_at: Some(key.expires_at) });
+            }
+        }
         for one in evaluated.iter().filter(|one| one.customer == *name && one.campaign.rule.dates_points()) {
             one.diff.dates().for_each(&mut add);
         }
@@ -183,12 +340,16 @@ async fn load_touched(
     keys.sort_unstable_by_key(|(customer, key)| (customer.0, *key));
     keys.dedup();
     let names: HashMap<CustomerId, &String> = customers.iter().map(|(name, one)| (one.row.id, name)).collect();
-    let of = |id: CustomerId| names.get(&id).and_then(|name| customers.get(*name));
-    let first = keys.iter().filter_map(|(id, _)| of(*id)).filter(|customer| customer.running.held.is_none());
+    // From now on, it must be known what the points of the pool were spent on.
+    let redeems = |customer: &Touched| customer.acts.iter().any(|(_, act)| !matches!(act, Act::Adjust(_)));
+    let has_lots = |id: CustomerId| keys.binary_search_by_key(&id.0, |(of, _)| of.0).is_ok();
+    let first = customers.values().filter(|customer| customer.running.held.is_none() && customer.repair.is_none());
+    let first = first.filter(|customer| has_lots(customer.row.id) || redeems(customer));
     let first: Vec<(CustomerId, i64)> = first.map(|customer| (customer.row.id, customer.row.lifetime)).collect();
     for (id, gained) in load_gained(batch, first).await? {
         if let Some(opened) = names.get(&id).and_then(|name| purses.get_mut(*name)) {
             opened.purse.set_gained(gained);
+            opened.is_held = true;
         }
     }
     for row in lots::load(batch.tx, keys).await? {
@@ -232,12 +393,15 @@ async fn load_spent(
 ) -> Result<(), Error> {
     let mut spending: HashMap<CustomerId, (&str, i64)> = HashMap::new();
     for (name, customer) in customers {
-        if purses.get(name).is_none_or(|opened| opened.purse.sums().in_lots == 0) {
+        if !is_sound(customers, name) || purses.get(name).is_none_or(|opened| opened.purse.sums().in_lots == 0) {
             continue;
         }
         let lost = evaluated.iter().filter(|one| one.customer == *name).map(|one| one.diff.points_lost());
-        let adjusted = customer.adjustments.iter().map(|adjustment| -adjustment.points.min(0));
-        let points = lost.chain(adjusted).fold(0_i64, i64::saturating_add);
+        let cost = |redeem: &NewRedemption| {
+            purses.get(name).and_then(|opened| opened.rewards.get(&redeem.reward)).map_or(0, |reward| reward.cost)
+        };
+        let taken = customer.acts.iter().map(|(_, act)| act.takes_at_most(cost));
+        let points = lost.chain(taken).fold(0_i64, i64::saturating_add);
         if points > 0 {
             spending.insert(customer.row.id, (name, points));
         }

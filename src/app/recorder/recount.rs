@@ -13,8 +13,8 @@ use super::drafts::Drafts;
 use crate::app::error::Error;
 use crate::app::stored::award::dates as stored_dates;
 use crate::app::stored::budget::decided_status;
-use crate::app::stored::ledger_entry as ledger;
 use crate::app::stored::running::Running;
+use crate::app::stored::{ledger_entry as ledger, redemption as redemptions};
 use crate::engine::account::Draft;
 use crate::engine::dates::Dates;
 use crate::engine::lot::Place;
@@ -201,6 +201,8 @@ impl Recount {
             self.version = self.version.max(version);
         }
         drop(found);
+        let (rows, takings) = redemptions::load_all(tx, customer.id).await?;
+        redemptions::tell(&mut self.replay, &rows, takings);
         use ledger_entry::Column as L;
         let mut found = ledger_entry::Entity::find()
             .filter(L::CustomerId.eq(customer.id))

@@ -8,10 +8,12 @@ use sea_orm::{
     ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryOrder, QuerySelect, QueryTrait, Select,
 };
 
+use super::act::Act;
 use super::changed::ChangedAwards;
-use super::fact::{NewAdjustment, Refusal};
+use super::fact::{Done, Refusal};
 use super::recount::Repair;
 use crate::app::campaign::set::CampaignSet;
+use crate::app::clock::Clock;
 use crate::app::error::Error;
 use crate::app::stored::running::Running;
 use crate::engine::account::Account;
@@ -24,6 +26,7 @@ pub(super) struct Batch<'a> {
     pub(super) tx: &'a DatabaseTransaction,
     pub(super) campaigns: Arc<CampaignSet>,
     pub(super) now: Instant,
+    pub(super) clock: Clock,
     pub(super) shard: i32,
     /// The maximum number of purchases of the past that the batch evaluates.
     pub(super) fold_purchases: usize,
@@ -83,15 +86,15 @@ pub(super) struct Touched {
     /// The stamp that the customer was loaded with.
     pub(super) before: i64,
     pub(super) running: Running,
-    /// The new purchases of this batch. Duplicates are not included; the same applies to refunds and adjustments.
+    /// The new purchases of this batch. Duplicates are not included; the same applies to refunds.
     pub(super) purchases: Vec<Purchase>,
     /// The purchases that belong to the customer, or did before the batch, and that the batch revised.
     pub(super) revised: Vec<Arc<Revised>>,
     pub(super) refunds: Vec<refund::Model>,
-    /// In the order in which they came in. Those that are refused when they are posted leave the list.
-    pub(super) adjustments: Vec<NewAdjustment>,
-    /// The refused adjustments, by idempotency key.
-    pub(super) refused: HashMap<String, Refusal>,
+    /// The acts that are not decided yet, in the order in which they came in, each with the index of its fact.
+    pub(super) acts: Vec<(usize, Act)>,
+    /// What became of the acts, by the index of the fact.
+    pub(super) done: HashMap<usize, Result<Done, Refusal>>,
     /// The awards that the batch changed.
     pub(super) awards: ChangedAwards,
     /// The ledger entries that the batch posted.
@@ -138,8 +141,8 @@ impl Touched {
             purchases: Vec::new(),
             revised: Vec::new(),
             refunds: Vec::new(),
-            adjustments: Vec::new(),
-            refused: HashMap::new(),
+            acts: Vec::new(),
+            done: HashMap::new(),
             awards: ChangedAwards::default(),
             entries: Vec::new(),
             changed: false,
@@ -154,7 +157,7 @@ impl Touched {
     /// Whether this batch evaluates the customer. Duplicates and refusals change nothing, so they do not lead to an evaluation,
     /// not even of what is deferred.
     pub(super) fn is_evaluated(&self) -> bool {
-        self.changed || !self.adjustments.is_empty() || self.repair.is_some() || self.asked_for
+        self.changed || !self.acts.is_empty() || self.repair.is_some() || self.asked_for
     }
 
     /// The version of the customer after the commit of this batch, if the batch changes the customer.

@@ -13,6 +13,8 @@ pub fn to_replay(row: &ledger_entry::Model) -> Entry {
         LedgerEntryKind::Reversal => Kind::Reversal,
         LedgerEntryKind::Adjustment => Kind::Adjustment,
         LedgerEntryKind::Expiry => Kind::Expiry,
+        LedgerEntryKind::Redemption => Kind::Redemption,
+        LedgerEntryKind::Cancellation => Kind::Cancellation,
     };
     Entry {
         sequence: row.sequence,
@@ -22,6 +24,7 @@ pub fn to_replay(row: &ledger_entry::Model) -> Entry {
         dates: Dates { available_at: row.available_at.map(Instant), expires_at: row.expires_at.map(Instant) },
         at: Instant(row.created_at),
         version: row.version,
-        repairs: row.reason.is_some() && kind != Kind::Adjustment,
+        redemption: row.redemption_number,
+        repairs: row.reason.is_some() && matches!(kind, Kind::Award | Kind::Reversal | Kind::Expiry),
     }
 }

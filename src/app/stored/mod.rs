@@ -10,6 +10,8 @@ pub mod ledger_entry;
 pub mod lot;
 pub mod purchase;
 pub mod purchase_revision;
+pub mod redemption;
 pub mod refund;
+pub mod reward;
 pub mod running;
 pub mod stretches;
