@@ -19,6 +19,7 @@ pub mod purchase;
 pub mod purchase_revision;
 pub mod raised_revision;
 pub mod refund;
+pub mod trail_entry;
 pub mod write_probe;
 
 mod id;

@@ -37,14 +37,14 @@ impl AdjustmentMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "The customer, the points and the reason.")] input: AdjustPointsInput,
     ) -> Result<AdjustPointsPayload, ApiError> {
-        let admin = ctx.viewer().require_admin()?;
+        let actor = ctx.actor()?;
         let adjustment = AdjustPoints {
             customer_external_id: input.customer_external_id,
             points: input.points.0,
             reason: input.reason,
             idempotency_key: input.idempotency_key,
         };
-        let recorded = app::record(ctx.app(), &admin, vec!["input".to_owned()], adjustment).await;
+        let recorded = app::record(ctx.app(), &actor, vec!["input".to_owned()], adjustment).await;
         AdjustPointsPayload::new(recorded)
     }
 }

@@ -23,6 +23,7 @@ use crate::app::jobs::request::{Wanted, request};
 use crate::app::rows::{any, insert_new};
 use crate::app::stored::customer::blank;
 use crate::app::stored::running::Running;
+use crate::app::trail;
 
 /// The turn of a batch to be evaluated, which ends at its COMMIT.
 pub(super) type Turn = Option<OwnedSemaphorePermit>;
@@ -82,6 +83,7 @@ pub(super) async fn commit(
     let writes = posting::post(&batch, &mut customers, evaluated).await?;
     close_customers(&batch, &mut customers).await?;
     writes.save(&batch, &customers).await?;
+    add_to_trail(&batch, &customers).await?;
     let deferred = request_jobs(&batch, &customers).await?;
     *turn = None;
     tx.commit().await?;
@@ -189,6 +191,17 @@ async fn close_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result
     Ok(())
 }
 
+/// Adds an entry to the trail for each adjustment that an admin sent.
+async fn add_to_trail(batch: &Batch<'_>, customers: &Customers) -> Result<(), Error> {
+    let mut entries = Vec::new();
+    for customer in customers.values() {
+        for (adjustment, posted) in customer.adjustments.iter().zip(posted_adjustments(&customer.entries)) {
+            entries.extend(adjustment.trail_entry(posted)?);
+        }
+    }
+    trail::add(batch.tx, &entries).await
+}
+
 /// Requests a job for each customer for which this batch is the first to defer something. Returns whether there are any.
 async fn request_jobs(batch: &Batch<'_>, customers: &Customers) -> Result<bool, Error> {
     let newly = customers.values().filter(|customer| customer.running.has_deferred() && !customer.was_deferred);
@@ -259,9 +272,14 @@ fn changed_awards(
     (changed.newest().into(), count)
 }
 
-/// Returns the entry that an adjustment of this batch posted. Adjustments are posted in the order in which they were accepted.
+/// Returns the entries of the adjustments of a customer. Adjustments are posted in the order in which they were accepted.
+fn posted_adjustments(entries: &[Arc<ledger_entry::Model>]) -> impl Iterator<Item = &Arc<ledger_entry::Model>> {
+    entries.iter().filter(|entry| entry.kind == LedgerEntryKind::Adjustment)
+}
+
+/// Returns the entry that an adjustment of this batch posted.
 fn posted_by(customer: &Written, adjustment: &NewAdjustment) -> Option<Arc<ledger_entry::Model>> {
     let same = |accepted: &NewAdjustment| accepted.idempotency_key == adjustment.idempotency_key;
     let index = customer.adjustments.iter().position(same)?;
-    customer.entries.iter().filter(|entry| entry.kind == LedgerEntryKind::Adjustment).nth(index).cloned()
+    posted_adjustments(&customer.entries).nth(index).cloned()
 }

@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use entity::{award, customer, ledger_entry};
+use entity::{award, customer, ledger_entry, trail_entry};
+use serde_json::json;
 
 use crate::app::error::{Error, UserError, UserErrorCode};
+use crate::app::trail::{self, Attempt, Target};
+use crate::app::viewer::Actor;
 use crate::engine::external_id::ExternalId;
 use crate::engine::purchase::{Line, Purchase, Refund};
+use crate::engine::time::Instant;
 
 /// The maximum number of lines of a purchase.
 pub const MAX_LINES: usize = 500;
@@ -129,6 +133,8 @@ pub struct NewAdjustment {
     pub points: i64,
     pub reason: String,
     pub idempotency_key: String,
+    /// Who sent the mutation. `None` for an adjustment from a file, which leaves no entry in the trail.
+    pub actor: Option<Actor>,
 }
 
 impl NewAdjustment {
@@ -141,7 +147,7 @@ impl NewAdjustment {
 
     /// Returns the content that a duplicate of the adjustment must have, as text.
     pub fn request(&self) -> String {
-        serde_json::json!([Self::MUTATION, &*self.customer_external_id, self.points, self.reason]).to_string()
+        json!([Self::MUTATION, &*self.customer_external_id, self.points, self.reason]).to_string()
     }
 
     /// Returns the customer, the points and the reason of a text that [`Self::request`] returned. `None` if another mutation wrote it.
@@ -151,7 +157,19 @@ impl NewAdjustment {
         (mutation == Self::MUTATION).then_some((customer, points, reason))
     }
 
-    const MUTATION: &str = "adjustPoints";
+    /// Returns the entry of the trail, once the adjustment is posted. `None` if nobody sent a mutation.
+    pub(super) fn trail_entry(&self, posted: &ledger_entry::Model) -> Result<Option<trail_entry::Model>, Error> {
+        let Some(actor) = &self.actor else { return Ok(None) };
+        let ledger_entry::Model { customer_id, sequence, points, balance_after, created_at, .. } = *posted;
+        let before = trail::state(json!({ "balance": balance_after.saturating_sub(points) }))?;
+        let entry = json!({ "sequence": sequence, "points": points, "reason": self.reason });
+        let after = trail::state(json!({ "balance": balance_after, "entry": entry }))?;
+        let attempt = Attempt::new(actor, Self::MUTATION).on(Target::Customer(customer_id));
+        Ok(Some(attempt.entry(Instant(created_at), Some(before), Some(after))))
+    }
+
+    /// The name of the mutation.
+    pub(in crate::app) const MUTATION: &str = "adjustPoints";
 }
 
 /// The result of a fact that was accepted.

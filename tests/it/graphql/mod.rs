@@ -14,3 +14,4 @@ mod revisions;
 mod rights;
 mod rules;
 mod statements;
+mod trail;

@@ -96,7 +96,7 @@ async fn refunds_and_adjustments_are_idempotent_too() {
                 reason: "welcome".into(),
                 idempotency_key: key.into(),
             };
-            adjustment::record(&test.app, &TestApp::admin(), vec![], input).await
+            adjustment::record(&test.app, &TestApp::actor(), vec![], input).await
         };
         let first = adjust("k", 5).await.unwrap();
         let again = adjust("k", 5).await.unwrap();
