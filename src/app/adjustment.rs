@@ -47,7 +47,7 @@ pub async fn record(app: &App, actor: &Actor, path: Vec<String>, input: AdjustPo
     let name = input.customer_external_id.clone();
     let by_actor = |new| Fact::Adjustment(NewAdjustment { actor: Some(actor.clone()), ..new });
     let fact = input.check(&path).map(by_actor);
-    let recorded = app.recorder.record_one(&actor.who(), path, fact).await;
+    let recorded = app.recorder.record_one(actor.who(), path, fact).await;
     if !matches!(recorded, Err(Error::Refused(_))) {
         return recorded;
     }

@@ -20,13 +20,14 @@ pub enum Viewer {
     Admin(String),
 }
 
-/// The right to read everything.
+/// The right of an admin, to read everything and to repair.
 #[derive(Clone, Debug)]
 pub struct Admin(());
 
 /// The right to change everything, with what the trail says of its owner: an admin with a request, or a subcommand of this program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Actor {
+    who: Who,
     role: &'static str,
     subject: Arc<str>,
     origin: Origin,
@@ -72,7 +73,8 @@ impl Viewer {
     pub fn require_actor(&self, origin: &Origin) -> Result<Actor, Error> {
         match self {
             Self::Admin(subject) => {
-                Ok(Actor { role: "admin", subject: subject.as_str().into(), origin: origin.clone() })
+                let (who, subject) = (self.who(), subject.as_str().into());
+                Ok(Actor { who, role: "admin", subject, origin: origin.clone() })
             }
             Self::Anonymous => Err(Error::Unauthenticated),
             Self::Customer(_) | Self::Storefront(_) => Err(Error::Forbidden),
@@ -102,12 +104,13 @@ impl Viewer {
 impl Actor {
     /// Returns the right of a subcommand, by its name: anyone who can write to the database may act as an admin.
     pub fn process(name: &str) -> Self {
-        Self { role: "process", subject: name.into(), origin: Origin::process() }
+        let who = Who(format!("process {name}").into());
+        Self { who, role: "process", subject: name.into(), origin: Origin::process() }
     }
 
     /// Returns the identity that limits are counted for.
-    pub fn who(&self) -> Who {
-        Who(format!("{} {}", self.role, self.subject).into())
+    pub fn who(&self) -> &Who {
+        &self.who
     }
 
     /// `admin`, or `process` for a subcommand.

@@ -42,7 +42,8 @@ fn definition(over: Value) -> Value {
         "description": null, "endsAt": null, "timeZone": "UTC", "filter": null, "maxPerCustomer": null, "maxPerWindow": null,
         "budget": null, "lateness": "P30D", "holdFor": null, "expiresAfter": null,
     }));
-    whole.as_object_mut().unwrap().extend(over.as_object().unwrap().clone());
+    let (Value::Object(fields), Value::Object(over)) = (&mut whole, over) else { panic!("a definition is an object") };
+    fields.extend(over);
     whole
 }
 
