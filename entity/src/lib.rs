@@ -25,6 +25,7 @@ pub mod reward;
 pub mod reward_code;
 pub mod stock;
 pub mod taking;
+pub mod trail_entry;
 pub mod write_probe;
 
 mod id;

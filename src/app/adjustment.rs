@@ -2,10 +2,11 @@
 
 use serde::Deserialize;
 
-use super::App;
 use super::error::{Check, Error, UserErrorCode};
 use super::recorder::fact::{Fact, NewAdjustment, Recorded};
-use super::viewer::Admin;
+use super::trail::{Attempt, Target};
+use super::viewer::Actor;
+use super::{App, customer};
 use crate::engine::account::MAX_EXACT;
 use crate::engine::time::parse_instant;
 
@@ -54,13 +55,24 @@ impl AdjustPoints {
             idempotency_key,
             expires_at,
             allow_negative: self.allow_negative,
+            actor: None,
         });
         check.finish(new)
     }
 }
 
 /// Records an adjustment of a customer's points. `path` is the path of the input; the paths of errors begin with it.
-pub async fn record(app: &App, admin: &Admin, path: Vec<String>, input: AdjustPoints) -> Result<Recorded, Error> {
-    let fact = input.check(&path).map(Fact::Adjustment);
-    app.recorder.record_one(admin.who(), path, fact).await
+pub async fn record(app: &App, actor: &Actor, path: Vec<String>, input: AdjustPoints) -> Result<Recorded, Error> {
+    let name = input.customer_external_id.clone();
+    let by_actor = |new| Fact::Adjustment(NewAdjustment { actor: Some(actor.clone()), ..new });
+    let fact = input.check(&path).map(by_actor);
+    let recorded = app.recorder.record_one(actor.who(), path, fact).await;
+    if !matches!(recorded, Err(Error::Refused(_))) {
+        return recorded;
+    }
+    // The trail names a customer by its key. If the customer is unknown, or cannot be looked up, the entry names none.
+    let customer = customer::by_external_ids(app, vec![name]).await.ok().and_then(|found| found.into_values().next());
+    let attempt = Attempt::new(actor, NewAdjustment::MUTATION);
+    let attempt = customer.map_or(attempt, |customer| attempt.on(Target::Customer(customer.id)));
+    attempt.end(app.database.write(), app.clock.now(), recorded).await
 }

@@ -1,6 +1,7 @@
 //! The errors of use cases. They know nothing of HTTP and GraphQL; `graphql::error` translates them.
 
 use sea_orm::DbErr;
+use serde::{Deserialize, Serialize};
 
 use super::failure::{is_conflict, is_transient};
 use crate::engine::external_id::{ExternalId, TextError, check_text};
@@ -16,8 +17,9 @@ pub struct UserError {
     pub message: String,
 }
 
-/// The kind of a [`UserError`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// The kind of a [`UserError`]. The trail stores the names that the API has, so they must never change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum UserErrorCode {
     /// A required value is empty, or an update sets it to null.
     Required,

@@ -5,4 +5,5 @@ pub use entity::customer::Model as Customer;
 pub use entity::ledger_entry::Model as LedgerEntry;
 pub use entity::purchase::Model as Purchase;
 pub use entity::refund::Model as Refund;
+pub use entity::trail_entry::Model as TrailEntry;
 pub use entity::{AwardStatus, CampaignId, CustomerId, LedgerEntryKind};

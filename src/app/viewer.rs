@@ -1,9 +1,11 @@
 //! Callers and their rights. Rights are values: a use case for admins takes an [`Admin`], which only
-//! [`Viewer::require_admin`] can create.
+//! [`Viewer::require_admin`] can create. A use case that changes something for an admin takes an [`Actor`], so that the trail says who
+//! it was.
 
 use std::sync::Arc;
 
 use super::error::Error;
+use super::origin::Origin;
 
 /// The caller of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,9 +20,18 @@ pub enum Viewer {
     Admin(String),
 }
 
-/// The right to do everything.
+/// The right of an admin, to read everything and to repair.
 #[derive(Clone, Debug)]
-pub struct Admin(Who);
+pub struct Admin(());
+
+/// The right to change everything, with what the trail says of its owner: an admin with a request, or a subcommand of this program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Actor {
+    who: Who,
+    role: &'static str,
+    subject: Arc<str>,
+    origin: Origin,
+}
 
 /// The right to record facts and to read all customers.
 #[derive(Clone, Debug)]
@@ -52,7 +63,19 @@ impl Viewer {
     /// Returns the right of an admin. Fails for everyone else.
     pub fn require_admin(&self) -> Result<Admin, Error> {
         match self {
-            Self::Admin(_) => Ok(Admin(self.who())),
+            Self::Admin(_) => Ok(Admin(())),
+            Self::Anonymous => Err(Error::Unauthenticated),
+            Self::Customer(_) | Self::Storefront(_) => Err(Error::Forbidden),
+        }
+    }
+
+    /// Returns the right of an admin to change something with this request. Fails for everyone else.
+    pub fn require_actor(&self, origin: &Origin) -> Result<Actor, Error> {
+        match self {
+            Self::Admin(subject) => {
+                let (who, subject) = (self.who(), subject.as_str().into());
+                Ok(Actor { who, role: "admin", subject, origin: origin.clone() })
+            }
             Self::Anonymous => Err(Error::Unauthenticated),
             Self::Customer(_) | Self::Storefront(_) => Err(Error::Forbidden),
         }
@@ -78,10 +101,30 @@ impl Viewer {
     }
 }
 
-impl Admin {
-    /// The caller that has this right.
+impl Actor {
+    /// Returns the right of a subcommand, by its name: anyone who can write to the database may act as an admin.
+    pub fn process(name: &str) -> Self {
+        let who = Who(format!("process {name}").into());
+        Self { who, role: "process", subject: name.into(), origin: Origin::process() }
+    }
+
+    /// Returns the identity that limits are counted for.
     pub fn who(&self) -> &Who {
-        &self.0
+        &self.who
+    }
+
+    /// `admin`, or `process` for a subcommand.
+    pub fn role(&self) -> &'static str {
+        self.role
+    }
+
+    /// The subject of the token, or the name of the subcommand.
+    pub fn subject(&self) -> &str {
+        &self.subject
+    }
+
+    pub fn origin(&self) -> &Origin {
+        &self.origin
     }
 }
 

@@ -44,7 +44,7 @@ impl AdjustmentMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "The customer, the points and the reason.")] input: AdjustPointsInput,
     ) -> Result<AdjustPointsPayload, ApiError> {
-        let admin = ctx.viewer().require_admin()?;
+        let actor = ctx.actor()?;
         let adjustment = AdjustPoints {
             customer_external_id: input.customer_external_id,
             points: input.points.0,
@@ -53,7 +53,7 @@ impl AdjustmentMutation {
             expires_at: input.expires_at.map(|at| at.0),
             allow_negative: input.allow_negative,
         };
-        let recorded = app::record(ctx.app(), &admin, vec!["input".to_owned()], adjustment).await;
+        let recorded = app::record(ctx.app(), &actor, vec!["input".to_owned()], adjustment).await;
         AdjustPointsPayload::new(recorded)
     }
 }

@@ -5,9 +5,12 @@
 //! kinds of codes are chosen elsewhere: that of a refusal by the gate (`gate::refusal::Code`), and that of a
 //! `userError`, which is chosen where the input is checked.
 
-use async_graphql::{Enum, ErrorExtensions, Pos, ServerError, SimpleObject};
+use std::sync::Arc;
+
+use async_graphql::{Enum, ErrorExtensions, Pos, ServerError, SimpleObject, Value};
 
 use crate::app::error as app;
+use crate::app::origin::RequestId;
 
 /// The error type of resolvers. It deliberately lacks `Display`: async-graphql sends the text of any `Display` error to
 /// the client.
@@ -37,14 +40,8 @@ impl From<ApiError> for async_graphql::Error {
             "UNAVAILABLE" if !matches!(error, app::Error::ClockInDoubt) => app::Error::Unavailable.to_string(),
             _ => error.to_string(),
         };
-        // Failed fields are logged only here: each of them is converted exactly once.
         let correlation_id = (code == "INTERNAL").then(|| format!("{:016x}", rand::random::<u64>()));
-        match (&correlation_id, &error) {
-            (Some(correlation_id), error) => tracing::error!(correlation_id, error = %error, "a request failed"),
-            (None, app::Error::Database(error)) => tracing::warn!(error = %error, "the database is unavailable"),
-            _ => {}
-        }
-        Self::new(message).extend_with(|_, extensions| {
+        let told = Self::new(message).extend_with(|_, extensions| {
             extensions.set("code", code);
             if let Some(cursor) = cursor {
                 extensions.set("cursor", cursor);
@@ -55,7 +52,21 @@ impl From<ApiError> for async_graphql::Error {
             if let Some(seconds) = retry_after_seconds {
                 extensions.set("retryAfterSeconds", seconds);
             }
-        })
+        });
+        // For `log`. Clients do not see it.
+        Self { source: Some(Arc::new(error)), ..told }
+    }
+}
+
+/// Logs a failure of the server, with the ids that the client is told. Each error of a response is logged once, and only here.
+pub fn log(error: &ServerError, request_id: &RequestId) {
+    let (Some(cause), request_id) = (error.source::<app::Error>(), request_id.as_str()) else { return };
+    match (error.extensions.as_ref().and_then(|extensions| extensions.get("correlationId")), cause) {
+        (Some(Value::String(correlation_id)), cause) => {
+            tracing::error!(request_id, correlation_id, error = %cause, "a request failed");
+        }
+        (_, app::Error::Database(cause)) => tracing::warn!(request_id, error = %cause, "the database is unavailable"),
+        _ => {}
     }
 }
 
@@ -154,7 +165,7 @@ pub enum UserErrorCode {
     LimitReached,
 }
 
-/// Converts an error for a response to a request that was not executed: the error has no location.
+/// Converts an error for a response to a request that was not executed: the error has no location, and is not logged.
 pub fn server_error(error: app::Error) -> ServerError {
     let mut error = async_graphql::Error::from(ApiError(error)).into_server_error(Pos::default());
     error.locations.clear();

@@ -19,6 +19,8 @@ pub(super) enum GlobalId {
     Award(CustomerId, i64),
     /// The customer, and the sequence of the entry in the ledger of that customer.
     LedgerEntry(CustomerId, i64),
+    /// The key of the entry of the trail.
+    TrailEntry(i64),
 }
 
 impl GlobalId {
@@ -37,6 +39,7 @@ impl GlobalId {
             "Campaign" => rest.parse().ok().map(|id| Self::Campaign(CampaignId(id))),
             "Award" => pair().map(|(customer, number)| Self::Award(customer, number)),
             "LedgerEntry" => pair().map(|(customer, sequence)| Self::LedgerEntry(customer, sequence)),
+            "TrailEntry" => rest.parse().ok().map(Self::TrailEntry),
             _ => None,
         }
     }
@@ -58,6 +61,7 @@ impl From<GlobalId> for ID {
             GlobalId::Campaign(CampaignId(id)) => format!("Campaign:{id}"),
             GlobalId::Award(CustomerId(customer), number) => format!("Award:{customer}:{number}"),
             GlobalId::LedgerEntry(CustomerId(customer), sequence) => format!("LedgerEntry:{customer}:{sequence}"),
+            GlobalId::TrailEntry(id) => format!("TrailEntry:{id}"),
         };
         Self(opaque::encode(&text))
     }
@@ -75,6 +79,7 @@ mod tests {
             GlobalId::Campaign(CampaignId(7)),
             GlobalId::Award(CustomerId(1), 2),
             GlobalId::LedgerEntry(CustomerId(3), 4),
+            GlobalId::TrailEntry(5),
         ] {
             assert_eq!(GlobalId::parse(&ID::from(id.clone())), Some(id));
         }

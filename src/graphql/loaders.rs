@@ -19,7 +19,7 @@ use crate::app::award::{AwardFilter, Reaching};
 use crate::app::campaign::set::{Campaign, CampaignSet};
 use crate::app::customer::Current;
 use crate::app::error::Error;
-use crate::app::model::{Award, CampaignId, Customer, CustomerId, LedgerEntry, Purchase, Refund};
+use crate::app::model::{Award, CampaignId, Customer, CustomerId, LedgerEntry, Purchase, Refund, TrailEntry};
 use crate::app::reading::evidence::Evidence;
 use crate::app::reading::page::{Page, Slice};
 use crate::app::reading::progress::CampaignProgress;
@@ -193,6 +193,22 @@ impl Loader<FindCampaign> for Loaders {
             None => app::campaign::list::find(&*self.app().campaigns().await?, reader, ids()),
         };
         Ok(found.into_iter().map(|(id, campaign)| (FindCampaign(id), campaign)).collect())
+    }
+}
+
+/// An entry of the trail, if the viewer may see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FindTrailEntry(pub i64);
+
+impl Loader<FindTrailEntry> for Loaders {
+    type Value = Arc<TrailEntry>;
+    type Error = Error;
+
+    async fn load(&self, keys: &[FindTrailEntry]) -> Loaded<FindTrailEntry, Arc<TrailEntry>> {
+        // To everyone but admins, no entry exists.
+        let Ok(admin) = self.viewer.require_admin() else { return Ok(HashMap::new()) };
+        let found = app::reading::trail::find(self.app(), &admin, keys.iter().map(|key| key.0).collect()).await?;
+        Ok(found.into_iter().map(|(id, row)| (FindTrailEntry(id), Arc::new(row))).collect())
     }
 }
 

@@ -24,6 +24,7 @@ pub mod recorded;
 pub mod refund;
 pub mod scalar;
 pub mod session;
+pub mod trail;
 pub mod window;
 
 use std::future::poll_fn;
@@ -37,12 +38,19 @@ use self::loaders::{Loaders, Turns};
 use self::reads::{Reads, Source};
 use crate::app::App;
 use crate::app::allowance::Allowance;
+use crate::app::origin::RequestId;
 use crate::graphql::session::{Caller, Session};
 
 /// Reads. Every field requires a token; without one the error is `UNAUTHENTICATED`. For the token of a customer, the
 /// data of other customers does not exist.
 #[derive(Default, MergedObject)]
-pub struct Query(customer::CustomerQuery, purchase::PurchaseQuery, campaign::CampaignQuery, node::NodeQuery);
+pub struct Query(
+    customer::CustomerQuery,
+    purchase::PurchaseQuery,
+    campaign::CampaignQuery,
+    trail::TrailQuery,
+    node::NodeQuery,
+);
 
 /// Writes. Faults in the input are returned in `userErrors`, and the refused write changes nothing. A request whose
 /// response was lost can be sent again unchanged: the server recognises a purchase, refund or adjustment that it has
@@ -114,7 +122,7 @@ impl Schema {
         variables: Variables,
     ) -> (Response, Option<Source>) {
         let (turns, reads) = (Turns::default(), if document.is_query() { Reads::default() } else { Reads::going_on() });
-        let tells_reads = caller.tells_reads;
+        let (tells_reads, request_id) = (caller.tells_reads, caller.origin.request_id.clone());
         let request = self.request(caller, None, document, variables, turns.clone(), reads.clone());
         let mut response = std::pin::pin!(self.executor.execute(request));
         let response = poll_fn(|cx| {
@@ -122,7 +130,7 @@ impl Schema {
             turns.end();
             polled
         });
-        let mut response = finish(response.await);
+        let mut response = finish(response.await, &request_id);
         if tells_reads {
             response.extensions.insert("reads".to_owned(), reads.tell());
         }
@@ -139,7 +147,7 @@ impl Schema {
         document: &Document,
         variables: Variables,
     ) -> impl Stream<Item = Response> + Send + use<> {
-        let turns = Turns::default();
+        let (turns, request_id) = (Turns::default(), caller.origin.request_id.clone());
         let request = self.request(caller, Some(allowance), document, variables, turns.clone(), Reads::going_on());
         let mut responses = Box::pin(self.executor.execute_stream(request));
         let responses = futures_util::stream::poll_fn(move |cx| {
@@ -147,7 +155,7 @@ impl Schema {
             turns.end();
             polled
         });
-        responses.map(finish)
+        responses.map(move |response| finish(response, &request_id))
     }
 
     fn request(
@@ -159,9 +167,9 @@ impl Schema {
         turns: Turns,
         reads: Reads,
     ) -> async_graphql::Request {
-        let Caller { viewer, expires_at, .. } = caller;
+        let Caller { viewer, origin, expires_at, .. } = caller;
         let loaders = Loaders::start(Arc::clone(&self.app), viewer.clone(), turns, reads.clone());
-        let session = Session { app: Arc::clone(&self.app), viewer, expires_at, allowance, loaders, reads };
+        let session = Session { app: Arc::clone(&self.app), viewer, origin, expires_at, allowance, loaders, reads };
         match &document.0 {
             Ok(parsed) => {
                 let mut request = async_graphql::Request::new("").variables(variables).data(session);
@@ -173,10 +181,11 @@ impl Schema {
     }
 }
 
-fn finish(mut response: Response) -> Response {
-    response.errors.truncate(error::MAX_ERRORS);
+fn finish(mut response: Response, request_id: &RequestId) -> Response {
     for error in &mut response.errors {
+        error::log(error, request_id);
         error::finish(error);
     }
+    response.errors.truncate(error::MAX_ERRORS);
     response
 }

@@ -9,9 +9,10 @@ use super::customer::{Customer, extent};
 use super::error::ApiError;
 use super::id::GlobalId;
 use super::ledger::LedgerEntry;
-use super::loaders::{FindAward, FindCampaign, FindCustomer, FindLedgerEntry, FindPurchase};
+use super::loaders::{FindAward, FindCampaign, FindCustomer, FindLedgerEntry, FindPurchase, FindTrailEntry};
 use super::purchase::Purchase;
 use super::session::ContextExt;
+use super::trail::TrailEntry;
 use crate::app::error::Error;
 
 /// The maximum number of ids in one `nodes` query.
@@ -26,6 +27,7 @@ pub(super) enum Node {
     Campaign(Campaign),
     Award(Award),
     LedgerEntry(LedgerEntry),
+    TrailEntry(TrailEntry),
 }
 
 /// The part of [`super::Query`] that reads objects by id.
@@ -38,7 +40,7 @@ impl NodeQuery {
     async fn node(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The `id` of a customer, purchase, campaign, award or ledger entry.")] id: ID,
+        #[graphql(desc = "The `id` of a customer, purchase, campaign, award, ledger entry or entry of the trail.")] id: ID,
     ) -> Option<Result<Node, ApiError>> {
         find(ctx, id).await.transpose()
     }
@@ -76,6 +78,7 @@ async fn find(ctx: &Context<'_>, id: ID) -> Result<Option<Node>, ApiError> {
             let entry = loaders.load_one(FindLedgerEntry(customer, sequence)).await?;
             entry.map(|row| LedgerEntry::from(row).into())
         }
+        Some(GlobalId::TrailEntry(id)) => loaders.load_one(FindTrailEntry(id)).await?.map(|row| TrailEntry(row).into()),
         None => None,
     })
 }

@@ -9,7 +9,9 @@ use super::loaders::Loaders;
 use super::reads::Reads;
 use crate::app::App;
 use crate::app::allowance::Allowance;
-use crate::app::viewer::Viewer;
+use crate::app::error::Error;
+use crate::app::origin::Origin;
+use crate::app::viewer::{Actor, Viewer};
 use crate::engine::time::Instant;
 
 /// Who sends a request, and until when its token is valid.
@@ -17,6 +19,8 @@ use crate::engine::time::Instant;
 pub struct Caller {
     /// The role of the token and its subject.
     pub viewer: Viewer,
+    /// The request that the caller sends. Over a WebSocket, the handshake.
+    pub origin: Origin,
     /// When the token expires. Subscriptions end then.
     pub expires_at: Instant,
     /// Whether the caller asks for `extensions.reads`, which reports where its customers were read.
@@ -27,6 +31,7 @@ pub struct Caller {
 pub(super) struct Session {
     pub(super) app: Arc<App>,
     pub(super) viewer: Viewer,
+    pub(super) origin: Origin,
     pub(super) expires_at: Instant,
     /// The allowance that the events of a subscription are charged to. `None` for a query or mutation, which is charged
     /// as a whole.
@@ -43,6 +48,8 @@ pub(super) trait ContextExt {
     fn now(&self) -> Instant;
     fn reads(&self) -> &Reads;
     fn viewer(&self) -> &Viewer;
+    /// The right of an admin to change something. Fails for everyone else.
+    fn actor(&self) -> Result<Actor, Error>;
     fn loaders(&self) -> &DataLoader<Loaders>;
 }
 
@@ -63,6 +70,11 @@ impl ContextExt for Context<'_> {
 
     fn viewer(&self) -> &Viewer {
         &session(self).viewer
+    }
+
+    fn actor(&self) -> Result<Actor, Error> {
+        let Session { viewer, origin, .. } = session(self);
+        viewer.require_actor(origin)
     }
 
     fn loaders(&self) -> &DataLoader<Loaders> {

@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod origins;
 mod pages;
 pub mod peer;
+pub mod request_id;
 pub mod router;
 pub mod sockets;
 mod trace;
@@ -119,14 +120,17 @@ async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> Option<(TcpS
     Some((stream, address.ip(), place))
 }
 
-/// Makes a service from the routes that adds the peer to the extensions of each request, and the security headers to each
-/// response.
+/// Makes a service from the routes that adds the peer and the request id to the extensions of each request, and the request id and
+/// the security headers to each response.
 fn told(routes: Routes, peer: Peer) -> impl Fn(Request<Incoming>) -> Answering {
     move |mut request| {
+        let id = request_id::choose(request.headers());
         request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(id.clone());
         let (answer, input) = (routes.clone().answer(request), peer.input.clone());
         Box::pin(async move {
-            let answer = guarded(answer.await);
+            let mut answer = guarded(answer.await);
+            request_id::tell(&id, answer.headers_mut());
             input.finished();
             Ok(answer)
         })

@@ -4,9 +4,11 @@
 //! Tokens are not cookies, so a foreign page cannot act with the rights of the user. Foreign pages are rejected
 //! nevertheless. For the allowed pages, CORS headers let browsers pass on the responses.
 
-use axum::http::header::HOST;
+use axum::http::header::{HOST, RETRY_AFTER};
 use axum::http::{HeaderMap, HeaderValue, Method};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
+
+use super::request_id::REQUEST_ID;
 
 /// How long a browser may cache the response to a CORS preflight request.
 const MAX_AGE: std::time::Duration = std::time::Duration::from_hours(2);
@@ -37,7 +39,7 @@ impl Origins {
             .allow_origin(AllowOrigin::list(self.0.clone()))
             .allow_methods([Method::GET, Method::POST])
             .allow_headers(AllowHeaders::mirror_request())
-            .expose_headers([axum::http::header::RETRY_AFTER])
+            .expose_headers([RETRY_AFTER, REQUEST_ID])
             .max_age(MAX_AGE)
     }
 }

@@ -4,9 +4,12 @@
 use axum::http::request::Parts;
 use tracing::Span;
 
+use super::request_id;
+
 /// Creates the span of the request with this head.
 pub(super) fn span(head: &Parts) -> Span {
-    let span = tracing::info_span!("request", method = %head.method);
+    let request_id = request_id::of(head);
+    let span = tracing::info_span!("request", method = %head.method, request_id = request_id.as_str());
     #[cfg(feature = "otel")]
     go_on(&span, &head.headers);
     span

@@ -182,7 +182,7 @@ async fn activate(test: &TestApp, id: entity::CampaignId, how: How) {
     if !how.deferred {
         return test.activate(id).await;
     }
-    windfall::app::campaign::activate(&test.app, &TestApp::admin(), id).await.unwrap();
+    windfall::app::campaign::activate(&test.app, &TestApp::actor(), id).await.unwrap();
     for customer in (0..CUSTOMERS).map(name) {
         // The evaluation of a customer without any facts is refused.
         let evaluation = vec![Fact::Evaluation(customer)];

@@ -100,7 +100,7 @@ async fn a_full_file_loses_nothing_that_was_acknowledged() {
         tx.execute_unprepared(TOO_LARGE).await.unwrap_err();
         drop(tx);
         limit_pages(&test.app, u32::MAX - 1).await;
-        let refused = campaign::activate(&test.app, &TestApp::admin(), id).await;
+        let refused = campaign::activate(&test.app, &TestApp::actor(), id).await;
         assert!(matches!(refused, Err(Error::Refused(_))), "{refused:?}");
         for n in 0..20 {
             let purchase = format!("room-{round}-{n}");

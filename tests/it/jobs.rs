@@ -39,7 +39,7 @@ async fn draft(test: &TestApp, over: serde_json::Value) -> entity::CampaignId {
         "goal": {"everyPurchase": "EACH"}, "award": {"points": 10}
     });
     input.as_object_mut().unwrap().extend(over.as_object().unwrap().clone());
-    campaign::create(&test.app, &TestApp::admin(), serde_json::from_value(input).unwrap(), None).await.unwrap().id()
+    campaign::create(&test.app, &TestApp::actor(), serde_json::from_value(input).unwrap(), None).await.unwrap().id()
 }
 
 async fn evaluate(test: &TestApp, customer: &str) -> Recorded {
@@ -60,7 +60,7 @@ async fn a_long_history_is_evaluated_in_bounded_commits() {
         let count = 3 * i64::try_from(FOLD).unwrap() + 7;
         buy_many(&test, "guest", count).await;
         let each = draft(&test, json!({})).await;
-        campaign::activate(&test.app, &TestApp::admin(), each).await.unwrap();
+        campaign::activate(&test.app, &TestApp::actor(), each).await.unwrap();
         let mut commits = 0;
         loop {
             let before = test.customer("guest").await.unwrap();
@@ -105,7 +105,7 @@ async fn a_write_defers_what_does_not_fit() {
         let test = start(engine).await;
         buy_many(&test, "guest", 100).await;
         let each = draft(&test, json!({})).await;
-        campaign::activate(&test.app, &TestApp::admin(), each).await.unwrap();
+        campaign::activate(&test.app, &TestApp::actor(), each).await.unwrap();
         let bought = test.buy("guest", "new", NOW, "4.00").await.unwrap();
         assert!(bought.deferred);
         assert_eq!(bought.customer.balance, 10 * i64::try_from(FOLD).unwrap(), "{engine:?}");
@@ -136,12 +136,12 @@ async fn marks_lead_to_the_same_awards() {
             buy_many(test, "guest", 150).await;
             for rule in &rules {
                 let id = draft(test, rule.clone()).await;
-                campaign::activate(&test.app, &TestApp::admin(), id).await.unwrap();
+                campaign::activate(&test.app, &TestApp::actor(), id).await.unwrap();
             }
             evaluate(test, "guest").await;
             test.audit_is_clean().await;
             let last = draft(test, json!({"goal": {"purchases": {"atLeast": 7}}})).await;
-            campaign::activate(&test.app, &TestApp::admin(), last).await.unwrap();
+            campaign::activate(&test.app, &TestApp::actor(), last).await.unwrap();
             runner::finish(&test.app).await.unwrap();
             test.audit_is_clean().await;
         }
@@ -165,7 +165,7 @@ async fn settlement_waits_for_marks() {
     buy_many(&test, "guest", 100).await;
     let over = json!({"endsAt": "2026-11-02T00:00:00Z", "lateness": "P1D"});
     let id = draft(&test, over).await;
-    campaign::activate(&test.app, &TestApp::admin(), id).await.unwrap();
+    campaign::activate(&test.app, &TestApp::actor(), id).await.unwrap();
     assert!(evaluate(&test, "guest").await.deferred);
     // Pretends that the job of the campaign itself is complete.
     let close = format!("UPDATE campaign SET backfilled_to = NULL WHERE id = {}", id.0);
@@ -187,7 +187,7 @@ async fn a_job_of_a_dead_worker_is_taken_over_and_given_up_at_last() {
         let test = start(engine).await;
         test.buy("c", "p", NOW, "1.00").await.unwrap();
         let id = draft(&test, json!({})).await;
-        campaign::activate(&test.app, &TestApp::admin(), id).await.unwrap();
+        campaign::activate(&test.app, &TestApp::actor(), id).await.unwrap();
         let lease = i64::try_from(LEASE.as_micros()).unwrap();
         let first = queue::claim(&test.app).await.unwrap().unwrap();
         assert!(queue::claim(&test.app).await.unwrap().is_none(), "{engine:?}: a leased job was claimed");
@@ -224,7 +224,7 @@ async fn a_customer_that_fails_stops_nobody() {
             UPDATE customer SET version = 9223372036854775807 WHERE external_id = 'c'";
         test.app.database.write().execute_unprepared(spoil).await.unwrap();
         let id = draft(&test, json!({})).await;
-        campaign::activate(&test.app, &TestApp::admin(), id).await.unwrap();
+        campaign::activate(&test.app, &TestApp::actor(), id).await.unwrap();
         let mut now = NOW;
         for _ in 0..4 * MAX_ATTEMPTS {
             // The queue waits after each failure, so the clock has to move on.

@@ -44,8 +44,8 @@ async fn before_the_backfill_a_first_change_evaluates_the_whole_period() {
             }
         }
         let input = serde_json::from_value(each_purchase(&json!({}))).unwrap();
-        let draft = campaign::create(&test.app, &TestApp::admin(), input, None).await.unwrap();
-        campaign::activate(&test.app, &TestApp::admin(), draft.id()).await.unwrap();
+        let draft = campaign::create(&test.app, &TestApp::actor(), input, None).await.unwrap();
+        campaign::activate(&test.app, &TestApp::actor(), draft.id()).await.unwrap();
         // A replay changes nothing. A new purchase evaluates the whole period.
         assert_eq!(test.buy("a", "a0", NOW, "1.00").await.unwrap().customer.balance, 0);
         assert_eq!(test.buy("a", "a3", NOW - 3 * HOUR, "1.00").await.unwrap().customer.balance, 40);
@@ -89,8 +89,8 @@ async fn it_does_not_settle_while_a_backfill_is_open() {
     test.buy("c", "p0", NOW - DAY, "1.00").await.unwrap();
     let over = json!({"endsAt": "2026-11-02T00:00:00Z", "lateness": "P1D"});
     let input = serde_json::from_value(each_purchase(&over)).unwrap();
-    let draft = campaign::create(&test.app, &TestApp::admin(), input, None).await.unwrap();
-    campaign::activate(&test.app, &TestApp::admin(), draft.id()).await.unwrap();
+    let draft = campaign::create(&test.app, &TestApp::actor(), input, None).await.unwrap();
+    campaign::activate(&test.app, &TestApp::actor(), draft.id()).await.unwrap();
     test.set_now(NOW + 2 * DAY);
     assert_eq!(settlement::run(&test.app).await.unwrap(), 0);
     runner::finish(&test.app).await.unwrap();
@@ -107,7 +107,7 @@ async fn a_budget_may_change_and_reverses_nothing() {
         let set_budget = async |limit: Option<i64>| {
             let revision = test.app.campaigns().await.unwrap().get(id).unwrap().row.set_revision;
             let update = CampaignUpdate { if_revision: revision, budget: Some(limit), ..CampaignUpdate::default() };
-            campaign::update(&test.app, &TestApp::admin(), id, update).await.unwrap();
+            campaign::update(&test.app, &TestApp::actor(), id, update).await.unwrap();
             test.audit_is_clean().await;
         };
         for n in 0..3 {
@@ -158,8 +158,8 @@ async fn the_number_of_servers_changes_nothing() {
         })
         .collect();
     for app in [&test.app, &other, &test.app] {
-        campaign::pause(app, &TestApp::admin(), id).await.unwrap();
-        campaign::resume(app, &TestApp::admin(), id).await.unwrap();
+        campaign::pause(app, &TestApp::actor(), id).await.unwrap();
+        campaign::resume(app, &TestApp::actor(), id).await.unwrap();
     }
     for writer in writers {
         writer.await.unwrap();
@@ -249,19 +249,19 @@ async fn limits_hold_to_the_last_unit() {
 #[tokio::test]
 async fn a_keyed_campaign_is_made_once() {
     let test = TestApp::start(Engine::Sqlite).await;
-    let (app, admin): (&App, _) = (&test.app, TestApp::admin());
+    let (app, actor): (&App, _) = (&test.app, TestApp::actor());
     let key = || Some("k".to_owned());
     let input = |over| serde_json::from_value(each_purchase(&over)).unwrap();
-    let made = campaign::create(app, &admin, input(json!({})), key()).await.unwrap();
+    let made = campaign::create(app, &actor, input(json!({})), key()).await.unwrap();
     // The input is the same after parsing.
-    let again = campaign::create(app, &admin, input(json!({"startsAt": "2026-10-01T02:00:00+02:00"})), key()).await;
+    let again = campaign::create(app, &actor, input(json!({"startsAt": "2026-10-01T02:00:00+02:00"})), key()).await;
     assert_eq!(again.unwrap().id(), made.id());
-    let other = campaign::create(app, &admin, input(json!({"name": "other"})), key()).await;
+    let other = campaign::create(app, &actor, input(json!({"name": "other"})), key()).await;
     assert!(matches!(other, Err(Error::Refused(errors)) if errors[0].code == UserErrorCode::IdempotencyConflict));
-    let copy = campaign::clone(app, &admin, made.id(), "copy".into(), Some("l".into())).await.unwrap();
-    campaign::delete(app, &admin, made.id()).await.unwrap();
-    let again = campaign::clone(app, &admin, made.id(), "copy".into(), Some("l".into())).await.unwrap();
+    let copy = campaign::clone(app, &actor, made.id(), "copy".into(), Some("l".into())).await.unwrap();
+    campaign::delete(app, &actor, made.id()).await.unwrap();
+    let again = campaign::clone(app, &actor, made.id(), "copy".into(), Some("l".into())).await.unwrap();
     assert_eq!(again.id(), copy.id(), "the copy was not found again after its original was deleted");
-    let gone = campaign::create(app, &admin, input(json!({})), key()).await;
+    let gone = campaign::create(app, &actor, input(json!({})), key()).await;
     assert!(matches!(gone, Err(Error::Refused(errors)) if errors[0].code == UserErrorCode::NotFound));
 }

@@ -47,7 +47,7 @@ async fn rounds() {
             })
         })
         .collect();
-    let admin = TestApp::admin();
+    let actor = TestApp::actor();
     for round in 0..ROUNDS {
         let input = json!({
             "name": format!("round {round}"), "startsAt": "2026-11-01T00:00:00Z", "currency": "EUR",
@@ -56,16 +56,16 @@ async fn rounds() {
             "maxPerWindow": 50
         });
         let input = serde_json::from_value(input).unwrap();
-        let draft = campaign::create(&test.app, &admin, input, None).await.unwrap();
-        campaign::activate(&test.app, &admin, draft.id()).await.unwrap();
+        let draft = campaign::create(&test.app, &actor, input, None).await.unwrap();
+        campaign::activate(&test.app, &actor, draft.id()).await.unwrap();
         // In half of the rounds, the campaign is paused before its backfill has run.
         if round % 2 == 0 {
             windfall::app::jobs::runner::finish(&test.app).await.unwrap();
         }
-        campaign::pause(&test.app, &admin, draft.id()).await.unwrap();
-        let resumed = campaign::resume(&test.app, &admin, draft.id()).await.unwrap();
+        campaign::pause(&test.app, &actor, draft.id()).await.unwrap();
+        let resumed = campaign::resume(&test.app, &actor, draft.id()).await.unwrap();
         assert_eq!(resumed.life.status(test.app.clock.now()), Status::Active);
-        let ended = campaign::end(&test.app, &admin, draft.id()).await.unwrap();
+        let ended = campaign::end(&test.app, &actor, draft.id()).await.unwrap();
         assert_eq!(ended.life.status(test.app.clock.now()), Status::Ended);
         windfall::app::jobs::runner::finish(&test.app).await.unwrap();
         test.audit_is_clean().await;

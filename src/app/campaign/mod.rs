@@ -2,6 +2,7 @@
 //!
 //! A `Change` holds the campaign lock exclusively, so that no batch runs at the same time. It commits in one transaction and
 //! gives the campaign set a new revision. So every fact is evaluated either before or after a transition, never in between.
+//! Each mutation of an admin adds an entry to the trail in the same transaction (`app::trail`); settlement adds none.
 //! Two writes do not raise the revision: `Change::raise_format`, which changes no campaign, and the progress of a backfill
 //! (`backfilled_to`), which `jobs::evaluation` stores without the lock.
 
@@ -9,6 +10,7 @@ pub mod input;
 pub mod list;
 pub mod recount;
 pub mod set;
+mod trail;
 
 use std::sync::Arc;
 
@@ -27,7 +29,8 @@ use super::campaign::set::Campaign;
 use super::error::{Check, Error, UserErrorCode};
 use super::jobs::evaluation;
 use super::rows::{OnConflict, insert};
-use super::viewer::Admin;
+use super::trail::{Attempt, Target, add};
+use super::viewer::Actor;
 use crate::engine::lifecycle::{Life, Refusal};
 use crate::engine::time::{Instant, IsoDuration};
 
@@ -139,24 +142,45 @@ impl<'a> Change<'a> {
         Ok(self.tx.commit().await?)
     }
 
-    /// Saves the row like [`Self::save`], and returns the campaign as it is then.
-    async fn finish(self, row: campaign::Model) -> Result<Arc<Campaign>, Error> {
+    /// Adds an entry to the trail.
+    async fn note(&self, attempt: &Attempt<'_>, before: Option<String>, after: Option<String>) -> Result<(), Error> {
+        add(&self.tx, &[attempt.entry(self.now, before, after)]).await
+    }
+
+    /// Saves the row like [`Self::save`], together with an entry in the trail. Returns the campaign as it is then.
+    async fn finish(
+        self,
+        row: campaign::Model,
+        attempt: &Attempt<'_>,
+        (before, after): (String, String),
+    ) -> Result<Arc<Campaign>, Error> {
         let (app, id) = (self.app, row.id);
+        self.note(attempt, Some(before), Some(after)).await?;
         self.save(row).await?;
         current(app, id).await
     }
 }
 
+/// Makes a change. If it is refused, adds the attempt to the trail.
+async fn conclude<T>(
+    app: &App,
+    attempt: &Attempt<'_>,
+    change: impl Future<Output = Result<T, Error>>,
+) -> Result<T, Error> {
+    let changed = change.await;
+    attempt.end(app.database.write(), app.clock.now(), changed).await
+}
+
+/// Returns a campaign as it is after its change. If somebody has deleted it since, the change took effect nevertheless: that is no
+/// refusal.
 async fn current(app: &App, id: CampaignId) -> Result<Arc<Campaign>, Error> {
-    let set = app.campaigns().await?;
-    set.get(id).cloned().ok_or_else(|| Error::refused(&["id"], UserErrorCode::NotFound, "no campaign has this id"))
+    app.campaigns().await?.get(id).cloned().ok_or(Error::NotFound)
 }
 
 fn refuse_transition(refusal: Refusal, path: &[&str]) -> Error {
     match refusal {
         Refusal::Illegal(status) => {
-            let message =
-                format!("the campaign is {}, which does not allow this change", format!("{status:?}").to_uppercase());
+            let message = format!("the campaign is {}, which does not allow this change", trail::status(status));
             Error::refused(path, UserErrorCode::IllegalTransition, &message)
         }
         Refusal::BoundaryInPast => Error::refused(
@@ -183,13 +207,28 @@ fn nothing_can_count(ends_at: Instant, now: Instant) -> Error {
 }
 
 /// Creates a draft. If the key was used before with the same input, returns the campaign that was created then.
-pub async fn create(app: &App, _: &Admin, input: CampaignInput, key: Option<String>) -> Result<Arc<Campaign>, Error> {
+pub async fn create(
+    app: &App,
+    actor: &Actor,
+    input: CampaignInput,
+    key: Option<String>,
+) -> Result<Arc<Campaign>, Error> {
+    let attempt = Attempt::new(actor, "createCampaign");
+    conclude(app, &attempt, create_draft(app, &attempt, input, key)).await
+}
+
+async fn create_draft(
+    app: &App,
+    attempt: &Attempt<'_>,
+    input: CampaignInput,
+    key: Option<String>,
+) -> Result<Arc<Campaign>, Error> {
     let checked = input.check(&["input".to_owned()])?;
     let key = check_key(key, checked.request()?)?;
     let change = Change::begin(app).await?;
     match change.made_by(key.as_ref()).await? {
         Some(made) => change.answer(made).await,
-        None => insert_draft(change, checked, key).await,
+        None => insert_draft(change, attempt, checked, key).await,
     }
 }
 
@@ -204,7 +243,18 @@ fn check_key(key: Option<String>, request: String) -> Result<Option<(String, Str
 /// Creates a draft with the rule, period and budget of another campaign, under a new name.
 pub async fn clone(
     app: &App,
-    _: &Admin,
+    actor: &Actor,
+    id: CampaignId,
+    name: String,
+    key: Option<String>,
+) -> Result<Arc<Campaign>, Error> {
+    let attempt = Attempt::new(actor, "cloneCampaign").on(Target::Campaign(id));
+    conclude(app, &attempt, clone_as_draft(app, &attempt, id, name, key)).await
+}
+
+async fn clone_as_draft(
+    app: &App,
+    attempt: &Attempt<'_>,
     id: CampaignId,
     name: String,
     key: Option<String>,
@@ -230,11 +280,12 @@ pub async fn clone(
         rule: original.rule.clone(),
         budget: original.budget_limit,
     };
-    insert_draft(change, checked, key).await
+    insert_draft(change, attempt, checked, key).await
 }
 
 async fn insert_draft(
     change: Change<'_>,
+    attempt: &Attempt<'_>,
     checked: Checked,
     key: Option<(String, String)>,
 ) -> Result<Arc<Campaign>, Error> {
@@ -270,19 +321,31 @@ async fn insert_draft(
         };
         insert::<idempotency_key::Entity>(&change.tx, &[key], OnConflict::Fail).await?;
     }
+    let after = trail::definition(&Campaign::from_row(row, checked.budget)?)?;
+    change.note(&attempt.on(Target::Campaign(id)), None, Some(after)).await?;
     change.commit().await?;
     current(app, id).await
 }
 
 /// Edits a campaign. Any field of a draft can change; of an activated campaign, only name, description, budget and `endsAt`.
-pub async fn update(app: &App, _: &Admin, id: CampaignId, update: CampaignUpdate) -> Result<Arc<Campaign>, Error> {
+pub async fn update(app: &App, actor: &Actor, id: CampaignId, update: CampaignUpdate) -> Result<Arc<Campaign>, Error> {
+    let attempt = Attempt::new(actor, "updateCampaign").on(Target::Campaign(id));
+    conclude(app, &attempt, edit(app, &attempt, id, update)).await
+}
+
+async fn edit(
+    app: &App,
+    attempt: &Attempt<'_>,
+    id: CampaignId,
+    update: CampaignUpdate,
+) -> Result<Arc<Campaign>, Error> {
     let change = Change::begin(app).await?;
     let campaign = change.get(id).await?;
     if update.if_revision != campaign.row.set_revision {
         let message = format!("the campaign is at revision {}: reload it and update again", campaign.row.set_revision);
         return Err(Error::refused(&["input", "ifRevision"], UserErrorCode::StaleRevision, &message));
     }
-    let before = CampaignInput::of(&campaign);
+    let (before, recorded) = (CampaignInput::of(&campaign), trail::definition(&campaign)?);
     let path = ["input".to_owned()];
     let after = update.apply(before.clone(), &path)?;
     let frozen = before.frozen_differences(&after);
@@ -317,7 +380,8 @@ pub async fn update(app: &App, _: &Admin, id: CampaignId, update: CampaignUpdate
         rule,
         ..campaign.row
     };
-    change.finish(row).await
+    let after = trail::definition(&Campaign::from_row(row.clone(), checked.budget)?)?;
+    change.finish(row, attempt, (recorded, after)).await
 }
 
 /// Sets the limit of the budget. If the campaign is activated, this is a numbered decision, which records how many points stand
@@ -369,7 +433,12 @@ async fn points_standing(tx: &DatabaseTransaction, id: CampaignId) -> Result<i64
 }
 
 /// Deletes a draft. Activated campaigns cannot be deleted.
-pub async fn delete(app: &App, _: &Admin, id: CampaignId) -> Result<(), Error> {
+pub async fn delete(app: &App, actor: &Actor, id: CampaignId) -> Result<(), Error> {
+    let attempt = Attempt::new(actor, "deleteCampaign").on(Target::Campaign(id));
+    conclude(app, &attempt, delete_draft(app, &attempt, id)).await
+}
+
+async fn delete_draft(app: &App, attempt: &Attempt<'_>, id: CampaignId) -> Result<(), Error> {
     let change = Change::begin(app).await?;
     let campaign = change.get(id).await?;
     if campaign.life.activated {
@@ -378,13 +447,20 @@ pub async fn delete(app: &App, _: &Admin, id: CampaignId) -> Result<(), Error> {
     }
     budget::Entity::delete_by_id(id).exec(&change.tx).await?;
     campaign::Entity::delete_by_id(id).exec(&change.tx).await?;
+    change.note(attempt, Some(trail::definition(&campaign)?), None).await?;
     change.commit().await
 }
 
 /// Activates a draft. If purchases are already recorded in its period, opens a backfill, which counts them.
-pub async fn activate(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campaign>, Error> {
+pub async fn activate(app: &App, actor: &Actor, id: CampaignId) -> Result<Arc<Campaign>, Error> {
+    let attempt = Attempt::new(actor, "activateCampaign").on(Target::Campaign(id));
+    conclude(app, &attempt, activate_draft(app, &attempt, id)).await
+}
+
+async fn activate_draft(app: &App, attempt: &Attempt<'_>, id: CampaignId) -> Result<Arc<Campaign>, Error> {
     let change = Change::begin(app).await?;
     let mut campaign = change.get(id).await?;
+    let before = trail::life(&campaign.life, change.now)?;
     let (lateness, ends_at) = (campaign.rule.lateness.micros(), campaign.life.period.ends_at);
     campaign.life.activate(change.now, lateness).map_err(|refusal| match (refusal, ends_at) {
         (Refusal::BoundaryInPast, Some(ends_at)) => nothing_can_count(ends_at, change.now),
@@ -399,7 +475,8 @@ pub async fn activate(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campai
         evaluation::open(&change.tx, id, change.now).await?;
     }
     let row = campaign::Model { activated_revision: Some(change.set_revision), ..campaign.row };
-    let campaign = change.finish(row).await?;
+    let after = trail::life(&campaign.life, change.now)?;
+    let campaign = change.finish(row, attempt, (before, after)).await?;
     if has_past {
         app.job_wanted.notify_one();
     }
@@ -407,30 +484,41 @@ pub async fn activate(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campai
 }
 
 /// Pauses a campaign: purchases do not count until it is resumed.
-pub async fn pause(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campaign>, Error> {
-    transition(app, id, Life::pause).await
+pub async fn pause(app: &App, actor: &Actor, id: CampaignId) -> Result<Arc<Campaign>, Error> {
+    transition(app, Attempt::new(actor, "pauseCampaign"), id, Life::pause).await
 }
 
 /// Resumes a paused campaign: purchases count again.
-pub async fn resume(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campaign>, Error> {
-    transition(app, id, Life::resume).await
+pub async fn resume(app: &App, actor: &Actor, id: CampaignId) -> Result<Arc<Campaign>, Error> {
+    transition(app, Attempt::new(actor, "resumeCampaign"), id, Life::resume).await
 }
 
 /// Ends a campaign before its `endsAt`, or one that has none.
-pub async fn end(app: &App, _: &Admin, id: CampaignId) -> Result<Arc<Campaign>, Error> {
-    transition(app, id, Life::end).await
+pub async fn end(app: &App, actor: &Actor, id: CampaignId) -> Result<Arc<Campaign>, Error> {
+    transition(app, Attempt::new(actor, "endCampaign"), id, Life::end).await
 }
 
-async fn transition(
+/// Decides about a boundary of a campaign. Changes the life of the campaign, or refuses to.
+type Decide = fn(&mut Life, Instant, Option<Instant>) -> Result<(), Refusal>;
+
+async fn transition(app: &App, attempt: Attempt<'_>, id: CampaignId, decide: Decide) -> Result<Arc<Campaign>, Error> {
+    let attempt = attempt.on(Target::Campaign(id));
+    conclude(app, &attempt, set_boundary(app, &attempt, id, decide)).await
+}
+
+async fn set_boundary(
     app: &App,
+    attempt: &Attempt<'_>,
     id: CampaignId,
-    decide: impl FnOnce(&mut Life, Instant, Option<Instant>) -> Result<(), Refusal>,
+    decide: Decide,
 ) -> Result<Arc<Campaign>, Error> {
     let change = Change::begin(app).await?;
     let mut campaign = change.get(id).await?;
+    let before = trail::life(&campaign.life, change.now)?;
     let latest = change.latest_purchase().await?;
     decide(&mut campaign.life, change.now, latest).map_err(|refusal| refuse_transition(refusal, &["id"]))?;
     let life = campaign.life;
+    let after = trail::life(&life, change.now)?;
     let pauses = serde_json::to_value(&life.period.pauses).map_err(|error| Error::Internal(error.to_string()))?;
     let row = campaign::Model {
         ends_at: life.period.ends_at.map(|end| end.0),
@@ -439,5 +527,5 @@ async fn transition(
         pauses,
         ..campaign.row
     };
-    change.finish(row).await
+    change.finish(row, attempt, (before, after)).await
 }

@@ -11,3 +11,4 @@ pub mod purchase_revision;
 pub mod recent_stats;
 pub mod snapshot;
 pub mod sweep;
+pub mod trail;

@@ -24,6 +24,7 @@ use crate::app::jobs::request::{Wanted, request};
 use crate::app::rows::{any, insert_new};
 use crate::app::stored::customer::blank;
 use crate::app::stored::running::Running;
+use crate::app::trail;
 
 /// The turn of a batch to be evaluated, which ends at its COMMIT.
 pub(super) type Turn = Option<OwnedSemaphorePermit>;
@@ -93,6 +94,7 @@ pub(super) async fn commit(
     };
     close_customers(&batch, &mut customers).await?;
     writes.save(&batch, &customers).await?;
+    add_to_trail(&batch, facts, &customers).await?;
     let deferred = request_jobs(&batch, &customers).await?;
     *turn = None;
     tx.commit().await?;
@@ -198,6 +200,20 @@ async fn close_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result
         customer::Entity::delete_many().filter(unmade).exec(batch.tx).await?;
     }
     Ok(())
+}
+
+/// Adds an entry to the trail for each adjustment that an admin sent.
+async fn add_to_trail(batch: &Batch<'_>, facts: &[&Fact], customers: &Customers) -> Result<(), Error> {
+    let mut entries = Vec::new();
+    let mut acts: Vec<_> = customers.values().flat_map(|customer| &customer.done).collect();
+    acts.sort_by_key(|(index, _)| **index);
+    for (index, done) in acts {
+        let Some(posted) = done.as_ref().ok().and_then(|done| done.entry.as_ref()) else { continue };
+        if let Some(Fact::Adjustment(adjustment)) = facts.get(*index) {
+            entries.extend(adjustment.trail_entry(posted)?);
+        }
+    }
+    trail::add(batch.tx, &entries).await
 }
 
 /// Requests a job for each customer for which this batch is the first to defer something. Returns whether there are any.

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
-use entity::{RewardId, award, customer, ledger_entry, redemption};
+use entity::{RewardId, award, customer, ledger_entry, redemption, trail_entry};
+use serde_json::json;
 
 use crate::app::error::{Error, UserError, UserErrorCode};
+use crate::app::trail::{self, Attempt, Target};
+use crate::app::viewer::Actor;
 use crate::engine::dates::Dates;
 use crate::engine::external_id::ExternalId;
 use crate::engine::purchase::{Line, Purchase, Refund};
@@ -144,6 +147,8 @@ pub struct NewAdjustment {
     pub expires_at: Option<Instant>,
     /// Whether the adjustment may take more points than are available.
     pub allow_negative: bool,
+    /// Who sent the mutation. `None` for an adjustment from a file, which leaves no entry in the trail.
+    pub actor: Option<Actor>,
 }
 
 impl NewAdjustment {
@@ -165,9 +170,9 @@ impl NewAdjustment {
         let expires_at = expires_at.map(|at| at.0);
         // Without the last two if they are the defaults, as earlier releases wrote it.
         let request = if expires_at.is_none() && *allow_negative {
-            serde_json::json!([Self::MUTATION, &**customer, points, reason])
+            json!([Self::MUTATION, &**customer, points, reason])
         } else {
-            serde_json::json!([Self::MUTATION, &**customer, points, reason, expires_at, allow_negative])
+            json!([Self::MUTATION, &**customer, points, reason, expires_at, allow_negative])
         };
         request.to_string()
     }
@@ -189,7 +194,19 @@ impl NewAdjustment {
         (mutation == Self::MUTATION).then_some(parsed)
     }
 
-    const MUTATION: &str = "adjustPoints";
+    /// Returns the entry of the trail, once the adjustment is posted. `None` if nobody sent a mutation.
+    pub(super) fn trail_entry(&self, posted: &ledger_entry::Model) -> Result<Option<trail_entry::Model>, Error> {
+        let Some(actor) = &self.actor else { return Ok(None) };
+        let ledger_entry::Model { customer_id, sequence, points, balance_after, created_at, .. } = *posted;
+        let before = trail::state(json!({ "balance": balance_after.saturating_sub(points) }))?;
+        let entry = json!({ "sequence": sequence, "points": points, "reason": self.reason });
+        let after = trail::state(json!({ "balance": balance_after, "entry": entry }))?;
+        let attempt = Attempt::new(actor, Self::MUTATION).on(Target::Customer(customer_id));
+        Ok(Some(attempt.entry(Instant(created_at), Some(before), Some(after))))
+    }
+
+    /// The name of the mutation.
+    pub(in crate::app) const MUTATION: &str = "adjustPoints";
 }
 
 /// A redemption or a reservation that was checked as far as that is possible without the database.

@@ -28,6 +28,7 @@ use crate::app::App;
 use crate::app::campaign::input::CampaignInput;
 use crate::app::clock::Clock;
 use crate::app::recorder::fact::Fact;
+use crate::app::viewer::Actor;
 use crate::config::{Config, Secret};
 use crate::engine::time::{Instant, parse_instant};
 use crate::http::auth::{Role, Verifier};
@@ -176,7 +177,7 @@ async fn open_shop(app: &App, opened: Instant) -> anyhow::Result<()> {
     for input in &mut inputs {
         input.starts_at = opened.to_string();
     }
-    campaigns::activate(app, inputs).await?;
+    campaigns::activate(app, &Actor::process("demo"), inputs).await?;
     let now = app.clock.now();
     let past = shop::past(opened, now);
     let bar = progress_bar(Some(past.len() as u64));

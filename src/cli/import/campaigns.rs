@@ -8,7 +8,7 @@ use crate::app::App;
 use crate::app::campaign::input::CampaignInput;
 use crate::app::campaign::{activate as activate_campaign, create};
 use crate::app::error::{Error, UserErrorCode};
-use crate::app::viewer::Viewer;
+use crate::app::viewer::Actor;
 
 /// Reads and checks the file. If one campaign is invalid, all are refused before any of them is created.
 pub(super) fn read(file: &Path) -> anyhow::Result<Vec<CampaignInput>> {
@@ -22,15 +22,13 @@ pub(super) fn read(file: &Path) -> anyhow::Result<Vec<CampaignInput>> {
 }
 
 /// Creates and activates the campaigns that do not exist yet. A campaign is identified by its name in the file.
-pub(in crate::cli) async fn activate(app: &App, inputs: Vec<CampaignInput>) -> anyhow::Result<()> {
-    // Anyone who can write to the database may act as an admin.
-    let admin = Viewer::Admin("import".to_owned()).require_admin()?;
+pub(in crate::cli) async fn activate(app: &App, actor: &Actor, inputs: Vec<CampaignInput>) -> anyhow::Result<()> {
     for input in inputs {
         let name = input.name.clone();
         let key = Some(format!("import: {name}"));
-        let campaign = create(app, &admin, input, key).await.map_err(|error| not_made(&name, &error))?;
+        let campaign = create(app, actor, input, key).await.map_err(|error| not_made(&name, &error))?;
         if !campaign.life.activated {
-            activate_campaign(app, &admin, campaign.id()).await.map_err(|error| refused(&name, &error))?;
+            activate_campaign(app, actor, campaign.id()).await.map_err(|error| refused(&name, &error))?;
         }
     }
     Ok(())

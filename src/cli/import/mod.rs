@@ -21,6 +21,7 @@ use super::printable::Printable;
 use super::start_app;
 use crate::app::clock::Clock;
 use crate::app::jobs::runner;
+use crate::app::viewer::Actor;
 use crate::config::Config;
 use crate::ingest::file::Source;
 use crate::ingest::rejects::Rejects;
@@ -80,7 +81,7 @@ pub(super) async fn run(args: Args, config: &Config) -> anyhow::Result<ExitCode>
     } else {
         let app = start_app(config).await?;
         let started = app.clock.now();
-        campaigns::activate(&app, campaigns.unwrap_or_default()).await?;
+        campaigns::activate(&app, &Actor::process("import"), campaigns.unwrap_or_default()).await?;
         runner::finish(&app).await?;
         let (lines, reading_ended) = source.read_ahead(app.clock.clone());
         let (end, report) = ingest(&app, lines, mode, interrupted()?, |event| terminal.show(&event)).await;

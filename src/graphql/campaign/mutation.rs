@@ -7,7 +7,7 @@ use async_graphql::{Context, ID, Object, SimpleObject};
 use super::Campaign;
 use super::input::{CampaignInput, CampaignUpdateInput};
 use crate::app::campaign::{self as app, set};
-use crate::app::error::{Error, UserErrorCode};
+use crate::app::error::Error;
 use crate::app::model::CampaignId;
 use crate::graphql::error::{ApiError, UserError, payload};
 use crate::graphql::id::GlobalId;
@@ -38,10 +38,9 @@ pub struct DeleteCampaignPayload {
     user_errors: Vec<UserError>,
 }
 
-/// Decodes the argument `id`. Any id that is not of a campaign is refused with `NOT_FOUND`.
-fn campaign_id(id: &ID) -> Result<CampaignId, Error> {
-    let unknown = || Error::refused(&["id"], UserErrorCode::NotFound, "no campaign has this id");
-    GlobalId::campaign(id).ok_or_else(unknown)
+/// Decodes the argument `id`. An id that names no campaign becomes the key 0, which no campaign has: the use case refuses it.
+fn campaign_id(id: &ID) -> CampaignId {
+    GlobalId::campaign(id).unwrap_or(CampaignId(0))
 }
 
 /// The part of [`super::super::Mutation`] that changes campaigns.
@@ -63,8 +62,8 @@ impl CampaignMutation {
         )]
         idempotency_key: Option<String>,
     ) -> Result<CampaignPayload, ApiError> {
-        let admin = ctx.viewer().require_admin()?;
-        CampaignPayload::new(app::create(ctx.app(), &admin, input.into(), idempotency_key).await)
+        let actor = ctx.actor()?;
+        CampaignPayload::new(app::create(ctx.app(), &actor, input.into(), idempotency_key).await)
     }
 
     /// Changes a campaign. A draft can be changed in every field; after the activation, only `name`, `description`,
@@ -75,8 +74,8 @@ impl CampaignMutation {
         #[graphql(desc = "The `id` of the campaign.")] id: ID,
         #[graphql(desc = "The fields to change.")] input: CampaignUpdateInput,
     ) -> Result<CampaignPayload, ApiError> {
-        let admin = ctx.viewer().require_admin()?;
-        CampaignPayload::new(async { app::update(ctx.app(), &admin, campaign_id(&id)?, input.into()).await }.await)
+        let actor = ctx.actor()?;
+        CampaignPayload::new(app::update(ctx.app(), &actor, campaign_id(&id), input.into()).await)
     }
 
     /// Creates a draft with a new name and the description, rule, period and budget of another campaign, whatever the
@@ -93,10 +92,8 @@ impl CampaignMutation {
         )]
         idempotency_key: Option<String>,
     ) -> Result<CampaignPayload, ApiError> {
-        let admin = ctx.viewer().require_admin()?;
-        CampaignPayload::new(
-            async { app::clone(ctx.app(), &admin, campaign_id(&id)?, name, idempotency_key).await }.await,
-        )
+        let actor = ctx.actor()?;
+        CampaignPayload::new(app::clone(ctx.app(), &actor, campaign_id(&id), name, idempotency_key).await)
     }
 
     /// Deletes a draft. In any other status, the error is `ILLEGAL_TRANSITION`. Requires an admin token (`FORBIDDEN`).
@@ -105,9 +102,8 @@ impl CampaignMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "The `id` of the campaign.")] id: ID,
     ) -> Result<DeleteCampaignPayload, ApiError> {
-        let admin = ctx.viewer().require_admin()?;
-        let deleted = async { app::delete(ctx.app(), &admin, campaign_id(&id)?).await };
-        let (deleted, user_errors) = payload(deleted.await)?;
+        let actor = ctx.actor()?;
+        let (deleted, user_errors) = payload(app::delete(ctx.app(), &actor, campaign_id(&id)).await)?;
         Ok(DeleteCampaignPayload { deleted_id: deleted.map(|()| id), user_errors })
     }
 
@@ -120,8 +116,8 @@ impl CampaignMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "The `id` of the campaign.")] id: ID,
     ) -> Result<CampaignPayload, ApiError> {
-        let admin = ctx.viewer().require_admin()?;
-        CampaignPayload::new(async { app::activate(ctx.app(), &admin, campaign_id(&id)?).await }.await)
+        let actor = ctx.actor()?;
+        CampaignPayload::new(app::activate(ctx.app(), &actor, campaign_id(&id)).await)
     }
 
     /// Pauses an `ACTIVE` campaign until it is resumed; in any other status, the error is `ILLEGAL_TRANSITION`.
@@ -133,8 +129,8 @@ impl CampaignMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "The `id` of the campaign.")] id: ID,
     ) -> Result<CampaignPayload, ApiError> {
-        let admin = ctx.viewer().require_admin()?;
-        CampaignPayload::new(async { app::pause(ctx.app(), &admin, campaign_id(&id)?).await }.await)
+        let actor = ctx.actor()?;
+        CampaignPayload::new(app::pause(ctx.app(), &actor, campaign_id(&id)).await)
     }
 
     /// Resumes a `PAUSED` campaign; in any other status, the error is `ILLEGAL_TRANSITION`. Purchases count again from
@@ -144,8 +140,8 @@ impl CampaignMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "The `id` of the campaign.")] id: ID,
     ) -> Result<CampaignPayload, ApiError> {
-        let admin = ctx.viewer().require_admin()?;
-        CampaignPayload::new(async { app::resume(ctx.app(), &admin, campaign_id(&id)?).await }.await)
+        let actor = ctx.actor()?;
+        CampaignPayload::new(app::resume(ctx.app(), &actor, campaign_id(&id)).await)
     }
 
     /// Ends a `SCHEDULED`, `ACTIVE` or `PAUSED` campaign; in any other status, the error is `ILLEGAL_TRANSITION`.
@@ -156,7 +152,7 @@ impl CampaignMutation {
         ctx: &Context<'_>,
         #[graphql(desc = "The `id` of the campaign.")] id: ID,
     ) -> Result<CampaignPayload, ApiError> {
-        let admin = ctx.viewer().require_admin()?;
-        CampaignPayload::new(async { app::end(ctx.app(), &admin, campaign_id(&id)?).await }.await)
+        let actor = ctx.actor()?;
+        CampaignPayload::new(app::end(ctx.app(), &actor, campaign_id(&id)).await)
     }
 }

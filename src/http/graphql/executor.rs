@@ -13,6 +13,7 @@ use super::measured::RequestMetrics;
 use crate::app::App;
 use crate::app::allowance::{Allowance, Limited};
 use crate::app::error::Error;
+use crate::app::origin::RequestId;
 use crate::gate::{self, Admitted, Gate, Limits, OperationKind, Places, Refusal, Rights, Scalar, Scalars, SchemaError};
 use crate::graphql::reads::Source;
 use crate::graphql::scalar::FORMS;
@@ -157,6 +158,13 @@ impl Reply {
     /// The reply to a request that was not executed, for this reason.
     pub fn error(error: Error) -> Self {
         Self { errors: vec![graphql::error::server_error(error)], data: None, extensions: BTreeMap::new() }
+    }
+
+    /// Logs the failures of the server among the errors.
+    pub(super) fn log(&self, request_id: &RequestId) {
+        for error in &self.errors {
+            graphql::error::log(error, request_id);
+        }
     }
 
     /// The reply to a request whose token is rejected.

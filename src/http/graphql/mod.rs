@@ -31,11 +31,13 @@ use self::accept::Format;
 use super::auth::{AuthError, Role, Token, Verifier};
 use super::limits::Limits;
 use super::origins::Origins;
+use super::peer::{self, Peer};
 use super::sockets::Sockets;
-use super::trace;
+use super::{request_id, trace};
 use crate::app::App;
 use crate::app::allowance::Limited;
 use crate::app::error::Error;
+use crate::app::origin::Origin;
 use crate::app::share::Share;
 use crate::app::viewer::Viewer;
 use crate::config;
@@ -116,15 +118,21 @@ impl Endpoint {
         }
     }
 
-    /// Returns the caller that the headers of a request identify.
-    async fn caller(&self, headers: &HeaderMap) -> Result<Caller, AuthError> {
-        let caller = caller(self.verifier.authenticate(headers, self.app.clock.now().0).await?);
-        Ok(Caller { tells_reads: headers.get(TELL).is_some_and(|what| what == "reads"), ..caller })
+    /// Returns the caller that the head of a request identifies.
+    async fn caller(&self, head: &Parts) -> Result<Caller, AuthError> {
+        let token = self.verifier.authenticate(&head.headers, self.app.clock.now().0).await?;
+        let caller = caller(token, self.origin(head));
+        Ok(Caller { tells_reads: head.headers.get(TELL).is_some_and(|what| what == "reads"), ..caller })
     }
 
-    /// Returns the caller that the value of an Authorization header identifies.
-    async fn caller_of(&self, authorization: &str) -> Result<Caller, AuthError> {
-        Ok(caller(Some(self.verifier.verify(authorization, self.app.clock.now().0).await?)))
+    /// Returns the caller that the value of an Authorization header identifies. `origin` is that of the WebSocket's handshake.
+    async fn caller_of(&self, authorization: &str, origin: Origin) -> Result<Caller, AuthError> {
+        Ok(caller(Some(self.verifier.verify(authorization, self.app.clock.now().0).await?), origin))
+    }
+
+    fn origin(&self, head: &Parts) -> Origin {
+        let address = peer::client(&self.trusted_proxies, Peer::of(head).address, &head.headers);
+        Origin { request_id: request_id::of(head), address: Some(address) }
     }
 
     /// Returns the reply to a query or mutation for which no permit is free. It is refused before it is read, because under
@@ -197,6 +205,7 @@ impl Endpoint {
         let (executor, allowance) = (Arc::clone(&self.executor), self.limits.allowance(&caller.viewer));
         let cost = admitted.cost;
         let (measured, deadline) = (Measured::begin(&admitted.plan), self.timeout);
+        let request_id = caller.origin.request_id.clone();
         let span =
             tracing::info_span!("execute", operation = admitted.operation.as_str(), fields = ?admitted.document.fields);
         let run = async move {
@@ -213,7 +222,9 @@ impl Endpoint {
             Ok(Err(panic)) => Error::Internal(format!("the task of a request failed: {panic}")),
             Err(_) => Error::Unavailable,
         };
-        (Reply::error(failed), None)
+        let reply = Reply::error(failed);
+        reply.log(&request_id);
+        (reply, None)
     }
 
     /// Executes an operation as a stream of events. A subscription gives one reply per event, any other operation one
@@ -323,16 +334,16 @@ fn held(place: Share, stream: impl Stream<Item = Reply> + Send) -> impl Stream<I
     })
 }
 
-fn caller(token: Option<Token>) -> Caller {
+fn caller(token: Option<Token>, origin: Origin) -> Caller {
     let Some(Token { role, subject, expires_at }) = token else {
-        return Caller { viewer: Viewer::Anonymous, expires_at: Instant::FOREVER, tells_reads: false };
+        return Caller { viewer: Viewer::Anonymous, origin, expires_at: Instant::FOREVER, tells_reads: false };
     };
     let viewer = match role {
         Role::Customer => Viewer::Customer(subject),
         Role::Storefront => Viewer::Storefront(subject),
         Role::Admin => Viewer::Admin(subject),
     };
-    Caller { viewer, expires_at: Instant(expires_at), tells_reads: false }
+    Caller { viewer, origin, expires_at: Instant(expires_at), tells_reads: false }
 }
 
 /// The handler of `/graphql`, for all transports.
@@ -362,7 +373,7 @@ async fn answer_to(endpoint: Arc<Endpoint>, head: Parts, body: Body) -> Response
         let message = "Accept must allow application/graphql-response+json, application/json or text/event-stream";
         return malformed(told, StatusCode::NOT_ACCEPTABLE, message.to_owned());
     };
-    let caller = match endpoint.caller(&head.headers).await {
+    let caller = match endpoint.caller(&head).await {
         Ok(caller) => caller,
         Err(error) => return unauthenticated(format, &error),
     };

@@ -74,7 +74,7 @@ pub(super) async fn upgrade(endpoint: Arc<Endpoint>, mut head: Parts, format: Fo
         }
     };
     // Clients that can set headers may send the token in the handshake instead of `connection_init`.
-    let handshake = match endpoint.caller(&head.headers).await {
+    let handshake = match endpoint.caller(&head).await {
         Ok(caller) => caller,
         Err(error) => return unauthenticated(format, &error),
     };
@@ -324,7 +324,7 @@ impl Socket {
         };
         match credentials {
             Some(authorization) => {
-                let caller = self.endpoint.caller_of(&authorization).await;
+                let caller = self.endpoint.caller_of(&authorization, handshake.origin).await;
                 Ok(caller.map_err(|error| Close::new(4403, format!("Forbidden: {error}")))?)
             }
             None if handshake.viewer == Viewer::Anonymous => Err(Close::new(4403, EXPECTED).into()),

@@ -30,7 +30,7 @@ async fn progress_is_of_the_balance_s_version_though_a_campaign_changes() {
                 let if_revision = campaign.get(id).unwrap().row.set_revision;
                 let name = Some(Some(round.to_string()));
                 let update = CampaignUpdate { if_revision, name, ..CampaignUpdate::default() };
-                windfall::app::campaign::update(&test.app, &TestApp::admin(), id, update).await.unwrap();
+                windfall::app::campaign::update(&test.app, &TestApp::actor(), id, update).await.unwrap();
             };
             let told = async {
                 let view = find(Extent::Progress).await.remove("c").expect("a view of the customer");

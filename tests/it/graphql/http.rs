@@ -231,6 +231,56 @@ async fn health_and_readiness() {
     assert_eq!((status("/healthz").await, status("/readyz").await), (StatusCode::OK, StatusCode::SERVICE_UNAVAILABLE));
 }
 
+fn request_id(response: &Response) -> String {
+    response.headers()["x-request-id"].to_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn every_response_has_the_id_of_its_request() {
+    let server = Server::start().await;
+    let asks = json!({ "query": "{ __typename }" }).to_string();
+    let get = |path: &str| server.client.get(server.url(path));
+    let put = server.client.put(server.url("/graphql"));
+    let bad_token = server.post(asks.clone()).bearer_auth("nonsense");
+    let mut chosen = Vec::new();
+    for request in
+        [server.post(asks.clone()), server.post("nonsense"), bad_token, put, get("/healthz"), get("/nowhere")]
+    {
+        let id = request_id(&request.try_clone().unwrap().send().await.unwrap());
+        assert!(id.len() == 32 && !chosen.contains(&id), "{id}");
+        chosen.push(id);
+        let sent = request.header("x-request-id", "proxy-1:7").send().await.unwrap();
+        assert_eq!(request_id(&sent), "proxy-1:7");
+    }
+    for malformed in ["", "a b", "a,b", "\u{e9}", &"x".repeat(129)] {
+        let response = server.post(asks.clone()).header("x-request-id", malformed).send().await.unwrap();
+        assert_eq!(request_id(&response).len(), 32, "{malformed}");
+    }
+    let twice = server.post(asks).header("x-request-id", "a").header("x-request-id", "b").send().await.unwrap();
+    assert_eq!(request_id(&twice).len(), 32);
+}
+
+#[tokio::test]
+async fn the_trail_has_the_request_and_the_address_of_the_client() {
+    let server = Server::start_with(|config| config.http.trusted_proxies = vec!["127.0.0.1".parse().unwrap()]).await;
+    let eve = token(Role::Admin, "eve");
+    let delete = || {
+        let query = "mutation { deleteCampaign(id: \"x\") { userErrors { code } } }";
+        server.post(json!({ "query": query }).to_string()).bearer_auth(&eve)
+    };
+    let own = request_id(&delete().send().await.unwrap());
+    let through_proxy =
+        delete().header("x-forwarded-for", "198.51.100.7, 203.0.113.9").header("x-request-id", "proxy-1");
+    assert_eq!(request_id(&through_proxy.send().await.unwrap()), "proxy-1");
+    let as_events =
+        delete().header(ACCEPT, "text/event-stream").header("x-request-id", "events-1").send().await.unwrap();
+    assert!(as_events.text().await.unwrap().contains("NOT_FOUND"));
+    let answer = server.query(&eve, "{ trail { nodes { subjectOfToken requestId address } } }").await;
+    let entry = |id: &str, address: &str| json!({ "subjectOfToken": "eve", "requestId": id, "address": address });
+    let expected = [entry("events-1", "127.0.0.1"), entry("proxy-1", "203.0.113.9"), entry(&own, "127.0.0.1")];
+    assert_eq!(answer["data"]["trail"]["nodes"], json!(expected));
+}
+
 #[tokio::test]
 async fn queries_can_be_sent_by_get_and_mutations_cannot() {
     let server = Server::start().await;

@@ -15,3 +15,4 @@ mod revisions;
 mod rights;
 mod rules;
 mod statements;
+mod trail;

@@ -15,7 +15,7 @@ struct List {
     at: &'static str,
 }
 
-const LISTS: [List; 6] = [
+const LISTS: [List; 7] = [
     List { name: "customers", before: "{ customers", after: "}", at: "/customers" },
     List { name: "campaigns", before: "{ campaigns", after: "}", at: "/campaigns" },
     List {
@@ -42,6 +42,7 @@ const LISTS: [List; 6] = [
         after: "} } } }",
         at: "/customer/awards/nodes/0/purchases",
     },
+    List { name: "trail", before: "{ trail", after: "}", at: "/trail" },
 ];
 
 impl List {
@@ -65,7 +66,8 @@ fn flag(page: &Value, name: &str) -> bool {
     page["pageInfo"][name].as_bool().unwrap()
 }
 
-/// Ada has seven purchases, an award for each, and one for all seven. There are seven customers and seven campaigns.
+/// Ada has seven purchases, an award for each, and one for all seven. There are seven customers and seven campaigns. The trail has an
+/// entry for each campaign that was created, and for each that was activated.
 async fn sevens(app: &GraphqlApp) {
     app.campaign(json!({ "name": "Each", "goal": { "everyPurchase": "EACH" } })).await;
     app.campaign(json!({ "name": "Seven", "goal": { "purchases": { "atLeast": 7 } } })).await;

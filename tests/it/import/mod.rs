@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use entity::{AwardStatus, award, campaign, customer, ledger_entry, purchase, refund};
+use entity::{AwardStatus, award, campaign, customer, ledger_entry, purchase, refund, trail_entry};
 use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -158,6 +158,34 @@ Spree                   179         40    5370
 Four in seven days       63         32    5040
 Bookworm                114         36   11400
 ";
+
+/// An import creates and activates campaigns as an admin would. What it records from the file leaves no entry.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn imported_campaigns_are_in_the_trail() {
+    let files = Files::new();
+    let campaigns = files.put("campaigns.json", campaigns());
+    let gift = json!({"customerExternalId": "ada", "points": 5, "reason": "r", "idempotencyKey": "k"});
+    let lines = format!("{}\n{}", purchase_line("ada", "p", 0), json!({ "adjustment": gift }));
+    let facts = files.put("facts.ndjson", lines);
+    for engine in ENGINES {
+        let (url, _sqlite) = scratch(engine).await;
+        for _ in 0..2 {
+            let ran = run(&mut with_campaigns(&url, &facts, &campaigns));
+            assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
+            let database = open(&url).await;
+            let rows = trail_entry::Entity::find().all(database.read()).await.unwrap();
+            database.close().await.unwrap();
+            let actions: Vec<&str> = rows.iter().map(|row| row.action.as_str()).collect();
+            let [create, activate] = ["createCampaign", "activateCampaign"];
+            assert_eq!(actions, [create, activate, create, activate], "{engine:?}");
+            for row in rows {
+                let who = (row.role.as_str(), row.subject_of_token.as_str(), row.address);
+                assert_eq!(who, ("process", "import", None), "{engine:?}");
+                assert_eq!((row.refused.as_str(), row.request_id.len()), ("[]", 32), "{engine:?}");
+            }
+        }
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_sample_gives_its_table_however_often_it_is_imported() {

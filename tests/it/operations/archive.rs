@@ -1,6 +1,10 @@
 //! The SQL about sizes and archiving in the operators' README does what the README says.
 
-use sea_orm::{ConnectionTrait as _, DatabaseBackend, Statement};
+use entity::trail_entry;
+use sea_orm::{
+    ColumnTrait as _, ConnectionTrait as _, DatabaseBackend, EntityTrait as _, QueryFilter as _, QueryOrder as _,
+    Statement,
+};
 use serde_json::json;
 
 use super::blocks;
@@ -20,6 +24,12 @@ async fn customers_can_be_archived() {
             shop.buy_many(customer, 0..40).await;
             shop.refund(customer, 3).await;
         }
+        let adjust = "mutation($input: AdjustPointsInput!) { adjustPoints(input: $input) { userErrors { code } } }";
+        for customer in ["customer-17", "customer-19"] {
+            let input =
+                json!({ "customerExternalId": customer, "points": 5, "reason": "r", "idempotencyKey": customer });
+            shop.data(&shop.admin, adjust, json!({ "input": input })).await;
+        }
         // Customers who had the same purchase are kept.
         shop.hand_over("customer-18", 39, "customer-19").await;
         let kept = [shop.ledger("customer-18").await, shop.ledger("customer-19").await];
@@ -28,6 +38,10 @@ async fn customers_can_be_archived() {
         let tx = database.begin().await.unwrap();
         tx.execute_unprepared(&archive).await.unwrap();
         tx.commit().await.unwrap();
+        let trail = trail_entry::Entity::find().filter(trail_entry::Column::CustomerId.is_not_null());
+        let trail = trail.order_by_asc(trail_entry::Column::Id).all(database.read()).await.unwrap();
+        let has_state: Vec<bool> = trail.iter().map(|entry| entry.before.is_some() || entry.after.is_some()).collect();
+        assert_eq!(has_state, [false, true], "{engine:?}");
         database.close().await.unwrap();
         // The statistics and the budget of the campaign still include the archived customer.
         let repaired = run(command(&url).args(["audit", "--repair"]));

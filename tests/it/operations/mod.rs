@@ -6,6 +6,7 @@ mod backup;
 mod container;
 pub(crate) mod programs;
 mod proxy;
+mod trail;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

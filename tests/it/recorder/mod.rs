@@ -98,7 +98,7 @@ async fn refunds_and_adjustments_are_idempotent_too() {
                 expires_at: None,
                 allow_negative: true,
             };
-            adjustment::record(&test.app, &TestApp::admin(), vec![], input).await
+            adjustment::record(&test.app, &TestApp::actor(), vec![], input).await
         };
         let first = adjust("k", 5).await.unwrap();
         let again = adjust("k", 5).await.unwrap();

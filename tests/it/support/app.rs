@@ -13,12 +13,12 @@ use windfall::app::database::Database;
 use windfall::app::error::Error;
 use windfall::app::purchase::RecordPurchase;
 use windfall::app::recorder::fact::{Fact, Recorded};
-use windfall::app::viewer::{Admin, Shop};
+use windfall::app::viewer::{Actor, Admin, Shop};
 use windfall::app::{App, audit};
 use windfall::config::Config;
 use windfall::engine::rule::{Period, Rule};
 
-use super::graphql::{admin, storefront};
+use super::graphql::{admin, origin, storefront};
 use super::postgres::Postgres;
 use super::sqlite::Sqlite;
 
@@ -116,6 +116,10 @@ impl TestApp {
         admin().require_admin().unwrap()
     }
 
+    pub(crate) fn actor() -> Actor {
+        admin().require_actor(&origin()).unwrap()
+    }
+
     pub(crate) fn shop() -> Shop {
         storefront().require_shop().unwrap()
     }
@@ -142,14 +146,14 @@ impl TestApp {
     /// Creates a campaign as a caller does, activates it, and completes its backfill.
     pub(crate) async fn campaign(&self, input: serde_json::Value) -> CampaignId {
         let input: CampaignInput = serde_json::from_value(input).unwrap();
-        let admin = Self::admin();
-        let campaign = windfall::app::campaign::create(&self.app, &admin, input, None).await.unwrap();
+        let actor = Self::actor();
+        let campaign = windfall::app::campaign::create(&self.app, &actor, input, None).await.unwrap();
         self.activate(campaign.id()).await;
         campaign.id()
     }
 
     pub(crate) async fn activate(&self, id: CampaignId) {
-        windfall::app::campaign::activate(&self.app, &Self::admin(), id).await.unwrap();
+        windfall::app::campaign::activate(&self.app, &Self::actor(), id).await.unwrap();
         windfall::app::jobs::runner::finish(&self.app).await.unwrap();
     }
 

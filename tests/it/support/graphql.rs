@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use sea_orm::ConnectionTrait as _;
 use serde_json::{Value, json};
+use windfall::app::origin::{Origin, RequestId};
 use windfall::app::viewer::Viewer;
 use windfall::config::Config;
 use windfall::engine::time::{Instant, parse_instant};
@@ -44,6 +45,11 @@ pub(crate) fn admin() -> Viewer {
     Viewer::Admin("eve".to_owned())
 }
 
+/// The origin of all requests that a [`GraphqlApp`] runs.
+pub(crate) fn origin() -> Origin {
+    Origin { request_id: RequestId::parse("request-7").unwrap(), address: Some([192, 0, 2, 7].into()) }
+}
+
 impl GraphqlApp {
     pub(crate) async fn sqlite() -> Self {
         Self::of(TestApp::start(Engine::Sqlite).await)
@@ -79,7 +85,8 @@ impl GraphqlApp {
     pub(crate) async fn run(&self, viewer: &Viewer, query: &str, variables: Value) -> Value {
         let request =
             GraphqlRequest { query: query.to_owned(), variables: variables.to_string(), ..GraphqlRequest::default() };
-        let caller = Caller { viewer: viewer.clone(), expires_at: Instant::FOREVER, tells_reads: false };
+        let viewer = viewer.clone();
+        let caller = Caller { viewer, origin: origin(), expires_at: Instant::FOREVER, tells_reads: false };
         let reply = match self.executor.admit(request, Rights { introspection: true, unlisted: true }) {
             Ok(admitted) => self.executor.execute(caller, admitted).await.0,
             Err(refused) => refused,

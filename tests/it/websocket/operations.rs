@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use windfall::http::auth::Role;
 
 use super::{is_quiet, shop};
 use crate::support::app::cases;
+use crate::support::server::token;
 use crate::support::shop::Shop;
-use crate::support::websocket::Socket;
+use crate::support::websocket::{PROTOCOL, Socket};
 
 const UPDATES: &str = "subscription { pointsUpdated(customerExternalId: \"ada\") { cursor } }";
 /// The server's limit on the concurrent operations of a socket.
@@ -126,6 +128,34 @@ async fn a_socket_has_a_largest_number_of_operations() {
     told.sort_unstable();
     assert_eq!(told, (1..MAX_OPERATIONS).collect::<Vec<_>>());
     is_quiet(&mut socket).await;
+}
+
+/// The operations of a socket have the request id and the address of its handshake, whichever token they have.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_trail_says_from_which_socket_an_action_came() {
+    let (shop, _sqlite) = shop().await;
+    let mallory = format!("Bearer {}", token(Role::Admin, "mallory"));
+    for (subject, id, header) in
+        [("eve", "handshake-1", None), ("mallory", "handshake-2", Some(("authorization", &*mallory)))]
+    {
+        let headers: Vec<_> = [PROTOCOL, ("x-request-id", id)].into_iter().chain(header).collect();
+        let mut socket = Socket::connect_with(shop.address(), &headers).await.unwrap();
+        if header.is_some() {
+            socket.send(json!({ "type": "connection_init" })).await;
+            assert_eq!(socket.message().await, json!({ "type": "connection_ack" }));
+        } else {
+            socket = socket.initialized(&shop.admin).await;
+        }
+        socket.subscribe("1", "mutation { endCampaign(id: \"x\") { userErrors { code } } }", Value::Null).await;
+        let answer = answered(&mut socket, "1").await;
+        assert_eq!(answer["data"]["endCampaign"]["userErrors"], json!([{ "code": "NOT_FOUND" }]));
+        socket
+            .subscribe("1", "{ trail(first: 1) { nodes { subjectOfToken action requestId address } } }", Value::Null)
+            .await;
+        let entry =
+            json!({ "subjectOfToken": subject, "action": "endCampaign", "requestId": id, "address": "127.0.0.1" });
+        assert_eq!(answered(&mut socket, "1").await["data"]["trail"]["nodes"], json!([entry]));
+    }
 }
 
 /// A client that receives `complete` may use the id again at once, however many other messages the socket carries.
