@@ -20,6 +20,10 @@ pub struct Model {
     pub campaign_id: Option<i64>,
     /// The customer that the action is about. The row may be gone.
     pub customer_id: Option<i64>,
+    /// The reward that the action is about.
+    pub reward_id: Option<i64>,
+    /// The job that the action is about. The row may be gone.
+    pub job_id: Option<i64>,
     /// JSON: the state before the change. `None`: there was none, or nothing changed.
     #[sea_orm(column_type = "Text", nullable)]
     pub before: Option<String>,

@@ -6,7 +6,7 @@ use sea_orm_migration::sea_orm::DbBackend;
 pub(crate) struct Migration;
 
 /// `{text}` is the type of texts that are compared as bytes, and `{int}` that of 64-bit integers.
-const UP: [&str; 12] = [
+const UP: [&str; 13] = [
     "CREATE TABLE reward (id {id}, name {text} NOT NULL, description {text}, image_url {text}, cost {int} NOT NULL, stock {int}, \
      max_per_customer {int}, starts_at {int}, ends_at {int}, active boolean NOT NULL, self_service boolean NOT NULL, \
      revision {int} NOT NULL, created_at {int} NOT NULL, CHECK (cost > 0))",
@@ -25,6 +25,7 @@ const UP: [&str; 12] = [
      created_sequence {int} NOT NULL, reserved_until {int}, redeemed_at {int}, ended_at {int}, ended_version {int}, \
      ended_sequence {int}, reason {text}, version {int} NOT NULL, PRIMARY KEY (customer_id, number), \
      CHECK (quantity > 0 AND points > 0))",
+    "CREATE INDEX redemption_order ON redemption (customer_id, created_at, number)",
     // What a customer has of a reward.
     "CREATE INDEX redemption_reward ON redemption (customer_id, reward_id)",
     // The reservations of a reward that are over, and those of a customer that stand.

@@ -41,6 +41,8 @@ impl MigrationTrait for Migration {
             .col(text("role").not_null())
             .col(number("campaign_id"))
             .col(number("customer_id"))
+            .col(number("reward_id"))
+            .col(number("job_id"))
             .col(text("before"))
             .col(text("after"))
             .col(text("refused").not_null())

@@ -15,7 +15,7 @@
 //! a customer is in no column. `before` and `after` of such an entry have the customer's balance, and the reason that the admin gave,
 //! which is free text. [`erase`] removes them. No other module writes to the table.
 
-use entity::{CampaignId, CustomerId, trail_entry};
+use entity::{CampaignId, CustomerId, RewardId, trail_entry};
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
 use serde::Serialize;
@@ -34,6 +34,7 @@ const MAX_FIELD_BYTES: usize = 16 * 1024;
 pub enum Target {
     Campaign(CampaignId),
     Customer(CustomerId),
+    Reward(RewardId),
 }
 
 /// The attempt of an actor to change something. The action is the name of the mutation.
@@ -57,11 +58,13 @@ impl<'a> Attempt<'a> {
 
     /// Returns the entry of a change. Both states are JSON texts that [`state`] returned.
     pub fn entry(&self, at: Instant, before: Option<String>, after: Option<String>) -> trail_entry::Model {
-        let (campaign_id, customer_id) = match self.target {
-            None => (None, None),
-            Some(Target::Campaign(CampaignId(id))) => (Some(id), None),
-            Some(Target::Customer(CustomerId(id))) => (None, Some(id)),
-        };
+        let (mut campaign_id, mut customer_id, mut reward_id) = (None, None, None);
+        match self.target {
+            None => {}
+            Some(Target::Campaign(CampaignId(id))) => campaign_id = Some(id),
+            Some(Target::Customer(CustomerId(id))) => customer_id = Some(id),
+            Some(Target::Reward(RewardId(id))) => reward_id = Some(id),
+        }
         let origin = self.actor.origin();
         trail_entry::Model {
             id: 0,
@@ -71,6 +74,8 @@ impl<'a> Attempt<'a> {
             role: self.actor.role().to_owned(),
             campaign_id,
             customer_id,
+            reward_id,
+            job_id: None,
             before,
             after,
             refused: "[]".to_owned(),
@@ -133,7 +138,8 @@ pub fn state(state: impl Serialize) -> Result<String, Error> {
 /// Returns the object that the entry is about.
 pub fn target(row: &trail_entry::Model) -> Option<Target> {
     let campaign = row.campaign_id.map(|id| Target::Campaign(CampaignId(id)));
-    campaign.or_else(|| row.customer_id.map(|id| Target::Customer(CustomerId(id))))
+    let customer = row.customer_id.map(|id| Target::Customer(CustomerId(id)));
+    campaign.or(customer).or_else(|| row.reward_id.map(|id| Target::Reward(RewardId(id))))
 }
 
 /// Returns the codes with which the action was refused.

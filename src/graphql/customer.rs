@@ -8,10 +8,11 @@ use super::award::{Award, AwardStatus};
 use super::error::ApiError;
 use super::id::GlobalId;
 use super::ledger::LedgerEntry;
-use super::loaders::{AwardsOf, FindCustomer, LedgerOf, PurchasesOf, ViewOf};
+use super::loaders::{AwardsOf, FindCustomer, LedgerOf, PurchasesOf, RedemptionsOf, ViewOf};
 use super::page::Connection;
 use super::progress::CampaignProgress;
 use super::purchase_revision::{PurchaseConnection, edge};
+use super::redemption::{Redemption, RedemptionState};
 use super::scalar::{AsOf, Count, DateTime, Duration, Points};
 use super::session::ContextExt;
 use crate::app::award::AwardFilter;
@@ -116,6 +117,28 @@ impl Customer {
         let slice = ctx.loaders().load_one(LedgerOf(self.row.id, self.row.ledger_sequence, page.clone())).await?;
         let slice = slice.unwrap_or_else(|| page.cut(Vec::new()));
         Ok(Connection::new(slice, Listed::cursor, |row| LedgerEntry::of(self.clone(), Arc::new(row))))
+    }
+
+    /// The customer's redemptions and reservations, the most recently made first.
+    async fn redemptions(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The first n items, 0 to 100. The default is 20 if `last` is absent.")] first: Option<i32>,
+        #[graphql(desc = "Only items that follow this cursor in the list.")] after: Option<String>,
+        #[graphql(desc = "The last n items, 0 to 100. It cannot be combined with `first`.")] last: Option<i32>,
+        #[graphql(desc = "Only items that precede this cursor in the list.")] before: Option<String>,
+        #[graphql(desc = "Only those in one of these states.")] state: Option<Vec<RedemptionState>>,
+    ) -> Result<Connection<Redemption>, ApiError> {
+        let page = model::Redemption::LIST.page(PageArgs { first, after, last, before })?;
+        let states = state.map(|states| {
+            let mut states: Vec<_> = states.into_iter().map(app::redemption::State::from).collect();
+            states.sort_unstable();
+            states.dedup();
+            states
+        });
+        let slice = ctx.loaders().load_one(RedemptionsOf(self.row.id, page.clone(), states)).await?;
+        let slice = slice.unwrap_or_else(|| page.cut(Vec::new()));
+        Ok(Connection::new(slice, Listed::cursor, |row| Redemption(Arc::new(row))))
     }
 
     /// The customer's recorded purchases, the latest `purchasedAt` first.

@@ -2,7 +2,7 @@
 
 use async_graphql::ID;
 
-use crate::app::model::{CampaignId, CustomerId};
+use crate::app::model::{CampaignId, CustomerId, RewardId};
 use crate::app::opaque;
 use crate::engine::external_id::ExternalId;
 
@@ -21,6 +21,9 @@ pub(super) enum GlobalId {
     LedgerEntry(CustomerId, i64),
     /// The key of the entry of the trail.
     TrailEntry(i64),
+    Reward(RewardId),
+    /// The customer, and the number of the redemption among those of that customer.
+    Redemption(CustomerId, i64),
 }
 
 impl GlobalId {
@@ -39,6 +42,8 @@ impl GlobalId {
             "Campaign" => rest.parse().ok().map(|id| Self::Campaign(CampaignId(id))),
             "Award" => pair().map(|(customer, number)| Self::Award(customer, number)),
             "LedgerEntry" => pair().map(|(customer, sequence)| Self::LedgerEntry(customer, sequence)),
+            "Reward" => rest.parse().ok().map(|id| Self::Reward(RewardId(id))),
+            "Redemption" => pair().map(|(customer, number)| Self::Redemption(customer, number)),
             "TrailEntry" => rest.parse().ok().map(Self::TrailEntry),
             _ => None,
         }
@@ -61,6 +66,8 @@ impl From<GlobalId> for ID {
             GlobalId::Campaign(CampaignId(id)) => format!("Campaign:{id}"),
             GlobalId::Award(CustomerId(customer), number) => format!("Award:{customer}:{number}"),
             GlobalId::LedgerEntry(CustomerId(customer), sequence) => format!("LedgerEntry:{customer}:{sequence}"),
+            GlobalId::Reward(RewardId(id)) => format!("Reward:{id}"),
+            GlobalId::Redemption(CustomerId(customer), number) => format!("Redemption:{customer}:{number}"),
             GlobalId::TrailEntry(id) => format!("TrailEntry:{id}"),
         };
         Self(opaque::encode(&text))
@@ -80,6 +87,8 @@ mod tests {
             GlobalId::Award(CustomerId(1), 2),
             GlobalId::LedgerEntry(CustomerId(3), 4),
             GlobalId::TrailEntry(5),
+            GlobalId::Reward(RewardId(6)),
+            GlobalId::Redemption(CustomerId(7), 8),
         ] {
             assert_eq!(GlobalId::parse(&ID::from(id.clone())), Some(id));
         }

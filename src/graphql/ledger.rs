@@ -8,8 +8,9 @@ use super::award::Award;
 use super::customer::Customer;
 use super::error::ApiError;
 use super::id::GlobalId;
-use super::loaders::{AwardOf, CustomerOf, PurchaseOf};
+use super::loaders::{AwardOf, CustomerOf, FindRedemption, PurchaseOf};
 use super::purchase::Purchase;
+use super::redemption::Redemption;
 use super::scalar::{Count, DateTime, Points};
 use super::session::ContextExt;
 use crate::app::error::Error;
@@ -101,6 +102,13 @@ impl LedgerEntry {
         award.map(|award| award.map(Award)).map_err(ApiError::from).transpose()
     }
 
+    /// The redemption of a `REDEMPTION` or `CANCELLATION`, as it is now. Null for other kinds.
+    async fn redemption(&self, ctx: &Context<'_>) -> Option<Result<Redemption, ApiError>> {
+        let number = self.row.redemption_number?;
+        let redemption = ctx.loaders().load_one(FindRedemption(self.row.customer_id, number)).await;
+        redemption.map(|row| row.map(Redemption)).map_err(ApiError::from).transpose()
+    }
+
     /// The purchase that reached the award of an `AWARD` or `REVERSAL` when the entry was posted, as it is now. Null for other kinds,
     /// and for a customer token if the purchase belongs to another customer now.
     async fn purchase(&self, ctx: &Context<'_>) -> Option<Result<Purchase, ApiError>> {
@@ -113,7 +121,7 @@ impl LedgerEntry {
         (is_own || ctx.viewer().require_shop().is_ok()).then_some(Ok(Purchase(purchase)))
     }
 
-    /// The reason of an `ADJUSTMENT`, as it was given. `audit repair` for an entry that `windfall audit --repair`
+    /// The reason of an `ADJUSTMENT` or a `CANCELLATION`, as it was given. `audit repair` for an entry that `windfall audit --repair`
     /// posted. Null otherwise.
     async fn reason(&self) -> Option<&str> {
         self.row.reason.as_deref()

@@ -19,16 +19,20 @@ use crate::app::award::{AwardFilter, Reaching};
 use crate::app::campaign::set::{Campaign, CampaignSet};
 use crate::app::customer::Current;
 use crate::app::error::Error;
-use crate::app::model::{Award, CampaignId, Customer, CustomerId, LedgerEntry, Purchase, Refund, TrailEntry};
+use crate::app::model::{
+    Award, CampaignId, Customer, CustomerId, LedgerEntry, Purchase, Redemption, Refund, Reward, RewardId, TrailEntry,
+};
 use crate::app::reading::evidence::Evidence;
 use crate::app::reading::page::{Page, Slice};
 use crate::app::reading::progress::CampaignProgress;
 use crate::app::reading::purchase_revision::Content;
 use crate::app::reading::snapshot::{Extent, View};
+use crate::app::redemption::State;
 use crate::app::viewer::Viewer;
 use crate::app::{self, App};
 use crate::engine::account::Totals;
 use crate::engine::budget::Budget;
+use crate::engine::reward::Units;
 
 /// The loaders of one request, with the rights of its viewer.
 pub struct Loaders {
@@ -209,6 +213,98 @@ impl Loader<FindTrailEntry> for Loaders {
         let Ok(admin) = self.viewer.require_admin() else { return Ok(HashMap::new()) };
         let found = app::reading::trail::find(self.app(), &admin, keys.iter().map(|key| key.0).collect()).await?;
         Ok(found.into_iter().map(|(id, row)| (FindTrailEntry(id), Arc::new(row))).collect())
+    }
+}
+
+/// A reward by id, if the viewer may see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FindReward(pub RewardId);
+
+impl Loader<FindReward> for Loaders {
+    type Value = Arc<Reward>;
+    type Error = Error;
+
+    async fn load(&self, keys: &[FindReward]) -> Loaded<FindReward, Arc<Reward>> {
+        let ids = keys.iter().map(|key| key.0).collect();
+        let found = app::reward::find(self.app(), self.viewer.require_reader()?, ids).await?;
+        Ok(found.into_iter().map(|(id, row)| (FindReward(id), Arc::new(row))).collect())
+    }
+}
+
+/// The reward of a redemption or an entry that the viewer has been shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RewardOf(pub RewardId);
+
+impl Loader<RewardOf> for Loaders {
+    type Value = Arc<Reward>;
+    type Error = Error;
+
+    async fn load(&self, keys: &[RewardOf]) -> Loaded<RewardOf, Arc<Reward>> {
+        let found = app::reward::by_ids(self.app(), keys.iter().map(|key| key.0).collect()).await?;
+        Ok(found.into_iter().map(|(id, row)| (RewardOf(id), Arc::new(row))).collect())
+    }
+}
+
+/// The units of a reward that the viewer has been shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct UnitsOf(pub RewardId);
+
+impl Loader<UnitsOf> for Loaders {
+    type Value = Units;
+    type Error = Error;
+
+    async fn load(&self, keys: &[UnitsOf]) -> Loaded<UnitsOf, Units> {
+        let found = app::reward::units_now(self.app(), keys.iter().map(|key| key.0).collect()).await?;
+        Ok(found.into_iter().map(|(id, units)| (UnitsOf(id), units)).collect())
+    }
+}
+
+/// A redemption by customer and number, if the viewer may see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FindRedemption(pub CustomerId, pub i64);
+
+impl Loader<FindRedemption> for Loaders {
+    type Value = Arc<Redemption>;
+    type Error = Error;
+
+    async fn load(&self, keys: &[FindRedemption]) -> Loaded<FindRedemption, Arc<Redemption>> {
+        let wanted = keys.iter().map(|key| (key.0, key.1)).collect();
+        let found = app::redemption::find(self.app(), self.viewer.require_reader()?, wanted).await?;
+        let keyed = |((customer, number), row)| (FindRedemption(customer, number), Arc::new(row));
+        Ok(found.into_iter().map(keyed).collect())
+    }
+}
+
+/// The codes of a redemption that the viewer has been shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CodesOf(pub CustomerId, pub i64);
+
+impl Loader<CodesOf> for Loaders {
+    type Value = Vec<String>;
+    type Error = Error;
+
+    async fn load(&self, keys: &[CodesOf]) -> Loaded<CodesOf, Vec<String>> {
+        let found = app::redemption::codes(self.app(), keys.iter().map(|key| (key.0, key.1)).collect()).await?;
+        Ok(found.into_iter().map(|((customer, number), codes)| (CodesOf(customer, number), codes)).collect())
+    }
+}
+
+/// A page of the redemptions of a customer, in one of these states.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct RedemptionsOf(pub CustomerId, pub Page, pub Option<Vec<State>>);
+
+impl Loader<RedemptionsOf> for Loaders {
+    type Value = Slice<Redemption>;
+    type Error = Error;
+
+    async fn load(&self, keys: &[RedemptionsOf]) -> Loaded<RedemptionsOf, Slice<Redemption>> {
+        let mut loaded = HashMap::new();
+        for ((page, states), customers) in grouped(keys, |key| ((key.1.clone(), key.2.clone()), key.0)) {
+            let slices = app::redemption::of_customers_by_page(self.app(), customers, &page, states.as_deref()).await?;
+            let keyed = |(id, slice)| (RedemptionsOf(id, page.clone(), states.clone()), slice);
+            loaded.extend(slices.into_iter().map(keyed));
+        }
+        Ok(loaded)
     }
 }
 

@@ -21,7 +21,9 @@ pub mod purchase;
 pub mod purchase_revision;
 pub mod reads;
 pub mod recorded;
+pub mod redemption;
 pub mod refund;
+pub mod reward;
 pub mod scalar;
 pub mod session;
 pub mod trail;
@@ -48,20 +50,23 @@ pub struct Query(
     customer::CustomerQuery,
     purchase::PurchaseQuery,
     campaign::CampaignQuery,
+    reward::RewardQuery,
     trail::TrailQuery,
     node::NodeQuery,
 );
 
 /// Writes. Faults in the input are returned in `userErrors`, and the refused write changes nothing. A request whose
 /// response was lost can be sent again unchanged: the server recognises a purchase, refund or adjustment that it has
-/// recorded, and `createCampaign` and `cloneCampaign` recognise their `idempotencyKey` if one was given. Any other
-/// mutation is refused if it has already taken effect.
+/// recorded, the mutations of redemptions recognise what was done, and `createCampaign`, `cloneCampaign` and `createReward` recognise
+/// their `idempotencyKey` if one was given. Any other mutation is refused if it has already taken effect.
 #[derive(Default, MergedObject)]
 pub struct Mutation(
     purchase::mutation::PurchaseMutation,
     refund::mutation::RefundMutation,
     campaign::mutation::CampaignMutation,
     adjustment::AdjustmentMutation,
+    reward::RewardMutation,
+    redemption::RedemptionMutation,
 );
 
 /// Live updates, over WebSocket (`graphql-transport-ws`) or server-sent events. A subscription ends with its first

@@ -9,8 +9,12 @@ use super::customer::{Customer, extent};
 use super::error::ApiError;
 use super::id::GlobalId;
 use super::ledger::LedgerEntry;
-use super::loaders::{FindAward, FindCampaign, FindCustomer, FindLedgerEntry, FindPurchase, FindTrailEntry};
+use super::loaders::{
+    FindAward, FindCampaign, FindCustomer, FindLedgerEntry, FindPurchase, FindRedemption, FindReward, FindTrailEntry,
+};
 use super::purchase::Purchase;
+use super::redemption::Redemption;
+use super::reward::Reward;
 use super::session::ContextExt;
 use super::trail::TrailEntry;
 use crate::app::error::Error;
@@ -28,6 +32,8 @@ pub(super) enum Node {
     Award(Award),
     LedgerEntry(LedgerEntry),
     TrailEntry(TrailEntry),
+    Reward(Reward),
+    Redemption(Redemption),
 }
 
 /// The part of [`super::Query`] that reads objects by id.
@@ -77,6 +83,10 @@ async fn find(ctx: &Context<'_>, id: ID) -> Result<Option<Node>, ApiError> {
         Some(GlobalId::LedgerEntry(customer, sequence)) => {
             let entry = loaders.load_one(FindLedgerEntry(customer, sequence)).await?;
             entry.map(|row| LedgerEntry::from(row).into())
+        }
+        Some(GlobalId::Reward(id)) => loaders.load_one(FindReward(id)).await?.map(|row| Reward(row).into()),
+        Some(GlobalId::Redemption(customer, number)) => {
+            loaders.load_one(FindRedemption(customer, number)).await?.map(|row| Redemption(row).into())
         }
         Some(GlobalId::TrailEntry(id)) => loaders.load_one(FindTrailEntry(id)).await?.map(|row| TrailEntry(row).into()),
         None => None,

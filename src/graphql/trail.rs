@@ -8,9 +8,10 @@ use super::campaign::Campaign;
 use super::customer::Customer;
 use super::error::{ApiError, UserErrorCode};
 use super::id::GlobalId;
-use super::loaders::{CustomerOf, FindCampaign};
+use super::loaders::{CustomerOf, FindCampaign, RewardOf};
 use super::node::Node;
 use super::page::Connection;
+use super::reward::Reward;
 use super::scalar::DateTime;
 use super::session::ContextExt;
 use crate::app::model;
@@ -60,6 +61,7 @@ impl TrailEntry {
             Target::Campaign(id) => {
                 loaders.load_one(FindCampaign(id)).await.map(|row| row.map(|row| Campaign(row).into()))
             }
+            Target::Reward(id) => loaders.load_one(RewardOf(id)).await.map(|row| row.map(|row| Reward(row).into())),
             Target::Customer(id) => {
                 loaders.load_one(CustomerOf(id)).await.map(|row| row.map(|row| Customer::from(row).into()))
             }

@@ -90,7 +90,12 @@ async fn entities_equal_migrations() {
         create(db, entity::purchase::Entity).await;
         create(db, entity::purchase_revision::Entity).await;
         create(db, entity::raised_revision::Entity).await;
+        create(db, entity::redemption::Entity).await;
         create(db, entity::refund::Entity).await;
+        create(db, entity::reward::Entity).await;
+        create(db, entity::reward_code::Entity).await;
+        create(db, entity::stock::Entity).await;
+        create(db, entity::taking::Entity).await;
         create(db, entity::trail_entry::Entity).await;
         create(db, entity::write_probe::Entity).await;
         let expected = columns(migrated.read()).await;

@@ -192,8 +192,12 @@ async fn load_redemptions(batch: &Batch<'_>, customers: &Customers, purses: &mut
         let is_due = customer.repair.is_some() || (has_reserved && opened.is_due(customer.now));
         due.extend(is_due.then_some(id));
     }
+    stepped.sort_unstable();
+    stepped.dedup();
     let mut found = redemptions::load(batch.tx, stepped).await?;
     found.extend(redemptions::load_reserved(batch.tx, due).await?);
+    found.sort_by_key(|row| (row.customer_id, row.number));
+    found.dedup_by_key(|row| (row.customer_id, row.number));
     let of_found = || found.iter().map(|row| (row.customer_id, row.number));
     let takings = redemptions::load_takings(batch.tx, of_found()).await?;
     for name in load_given(batch, &found).await? {

@@ -11,7 +11,7 @@ use sea_orm::{ColumnTrait, DatabaseBackend, EntityTrait, QueryFilter, QueryOrder
 
 use super::act::Act;
 use super::fact::StepKind;
-use super::purses::Purses;
+use super::purses::{Opened, Purses};
 use super::touched::{Batch, Customers, lock_in_order};
 use crate::app::error::Error;
 use crate::app::rows::any;
@@ -34,7 +34,7 @@ pub(super) struct Stocks {
 /// Locks and reads the stock. Returns `None` if the batch must be repeated, because a reward has changed since the batch read it, or a
 /// reservation that the batch commits has ended since.
 pub(super) async fn lock(batch: &Batch<'_>, customers: &Customers, purses: &Purses) -> Result<Option<Stocks>, Error> {
-    let touched: BTreeSet<RewardId> = purses.values().flat_map(|opened| opened.touched_rewards()).collect();
+    let touched: BTreeSet<RewardId> = purses.values().flat_map(Opened::touched_rewards).collect();
     if touched.is_empty() {
         return Ok(Some(Stocks::none()));
     }

@@ -12,6 +12,7 @@ mod points;
 mod purchase;
 mod refund;
 mod revisions;
+mod rewards;
 mod rights;
 mod rules;
 mod statements;

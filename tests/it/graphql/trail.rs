@@ -9,9 +9,17 @@ use windfall::app::trail;
 use super::rights::fields;
 use crate::support::graphql::{GraphqlApp, NOW, admin, campaign_input, codes, customer, on_both, storefront, text};
 
-/// The mutations that record facts of the shop. They leave no entry, not even if an admin sends them. All other mutations need a
-/// [`Scenario`].
-const OF_FACTS: [&str; 3] = ["recordPurchase", "recordPurchases", "recordRefund"];
+/// The mutations that record what happens in the shop. They leave no entry, not even if an admin sends them. All other mutations need
+/// a [`Scenario`].
+const OF_THE_SHOP: [&str; 7] = [
+    "recordPurchase",
+    "recordPurchases",
+    "recordRefund",
+    "redeemReward",
+    "reserveReward",
+    "commitRedemption",
+    "cancelRedemption",
+];
 
 /// A request, and the parts of its entry that are its own.
 struct Case {
@@ -159,10 +167,62 @@ async fn scenario(app: &GraphqlApp, mutation: &str) -> Scenario {
                 refused: refused(adjustment("l", 0), ada, &["OUT_OF_RANGE"]),
             }
         }
+        "createReward" => Scenario {
+            accepted: accepted(
+                json!({ "input": { "name": "Mug", "cost": 5 } }),
+                reward("Mug"),
+                Value::Null,
+                reward_state(json!({})),
+            ),
+            refused: refused(json!({ "input": { "name": "", "cost": 0 } }), Value::Null, &["REQUIRED", "OUT_OF_RANGE"]),
+        },
+        "updateReward" => {
+            let id = made_reward(app).await;
+            let update = |revision| json!({ "id": id, "input": { "ifRevision": revision, "cost": 7, "stock": 3 } });
+            Scenario {
+                refused: refused(update(2), reward("Mug"), &["STALE_REVISION"]),
+                accepted: accepted(
+                    update(1),
+                    reward("Mug"),
+                    reward_state(json!({})),
+                    reward_state(json!({ "cost": 7, "stock": 3 })),
+                ),
+            }
+        }
+        "addRewardCodes" => {
+            let id = made_reward(app).await;
+            let add = |codes: &[&str]| json!({ "rewardId": id, "codes": codes });
+            let state = |unused: i64| json!({ "codes": { "unused": unused, "given": 0 } });
+            Scenario {
+                refused: refused(add(&[]), reward("Mug"), &["OUT_OF_RANGE"]),
+                accepted: accepted(add(&["A", "B", "A"]), reward("Mug"), state(0), state(2)),
+            }
+        }
         other => panic!(
             "{other}: decide what the trail says of it, and add a request that takes effect and one that is refused"
         ),
     }
+}
+
+fn reward(name: &str) -> Value {
+    json!({ "__typename": "Reward", "name": name })
+}
+
+/// A reward of 5 points, in the trail.
+fn reward_state(over: Value) -> Value {
+    let mut whole = json!({
+        "name": "Mug", "description": null, "imageUrl": null, "cost": 5, "stock": null, "maxPerCustomer": null, "startsAt": null,
+        "endsAt": null, "active": true, "selfService": false,
+    });
+    let (Value::Object(fields), Value::Object(over)) = (&mut whole, over) else { panic!("a state is an object") };
+    fields.extend(over);
+    whole
+}
+
+async fn made_reward(app: &GraphqlApp) -> String {
+    let query = "mutation($input: RewardInput!) { createReward(input: $input) { reward { id } } }";
+    let answer = app.data(&admin(), query, json!({ "input": { "name": "Mug", "cost": 5 } })).await;
+    text(&answer["createReward"]["reward"]["id"])
 }
 
 fn adjustment(key: &str, points: i64) -> Value {
@@ -172,7 +232,7 @@ fn adjustment(key: &str, points: i64) -> Value {
 }
 
 const ENTRIES: &str = "{ trail(first: 100) { nodes { id at subjectOfToken role action node { __typename \
-    ... on Campaign { name } ... on Customer { externalId } } before after refused requestId address } } }";
+    ... on Campaign { name } ... on Customer { externalId } ... on Reward { name } } before after refused requestId address } } }";
 
 /// All entries, newest first, with their states parsed.
 async fn entries(app: &GraphqlApp) -> Vec<Value> {
@@ -193,7 +253,7 @@ fn without_nodes(mut entries: Vec<Value>) -> Vec<Value> {
 }
 
 fn mutations_of_admins() -> Vec<FieldDefinition> {
-    let mutations = fields("Mutation").into_iter().filter(|field| !OF_FACTS.contains(&field.name.as_str()));
+    let mutations = fields("Mutation").into_iter().filter(|field| !OF_THE_SHOP.contains(&field.name.as_str()));
     mutations.collect()
 }
 
@@ -229,6 +289,7 @@ async fn repair(app: &GraphqlApp, table: &str) {
 /// What the mutations of admins may change.
 async fn world(app: &GraphqlApp) -> Value {
     let query = "{ campaigns(first: 100) { nodes { id name status endsAt revision budget } } \
+        rewards(first: 100) { nodes { id cost stock revision codes { unused } } } \
         customer(by: { externalId: \"ada-7c1e\" }) { balance { available version } ledger { nodes { sequence } } } }";
     app.data(&admin(), query, json!({})).await
 }
@@ -287,7 +348,7 @@ on_both! {
             ("recordPurchases", json!({ "inputs": [purchase] })),
             ("recordRefund", json!({ "input": refund })),
         ] {
-            assert!(OF_FACTS.contains(&name));
+            assert!(OF_THE_SHOP.contains(&name));
             let field = fields("Mutation").into_iter().find(|field| field.name == name).unwrap();
             assert_eq!(codes(&mutate(app, &field, &variables).await), Vec::<String>::new());
             let unknown = json!({ "externalId": "s", "purchaseExternalId": "q", "refundedAt": "2026-11-02T11:00:00Z" });
@@ -349,8 +410,14 @@ on_both! {
         for field in mutations_of_admins() {
             let Scenario { accepted, refused } = scenario(app, &field.name).await;
             let before = (entries(app).await, world(app).await);
-            let changed = if field.name == "adjustPoints" { "customer" } else { "installation" };
-            for (event, table) in [("INSERT", "trail_entry"), ("UPDATE", changed)] {
+            let change = match field.name.as_str() {
+                "adjustPoints" => ("UPDATE", "customer"),
+                "createReward" => ("INSERT", "reward"),
+                "updateReward" => ("UPDATE", "reward"),
+                "addRewardCodes" => ("UPDATE", "stock"),
+                _ => ("UPDATE", "installation"),
+            };
+            for (event, table) in [("INSERT", "trail_entry"), change] {
                 sabotage(app, event, table).await;
                 let answer = mutate(app, &field, &accepted.variables).await;
                 assert_eq!(codes(&answer), ["INTERNAL"], "{}: {table}", field.name);
