@@ -1,6 +1,7 @@
 //! The write path: idempotency, budgets, late facts, the limits of the queue, and connections that callers abandon.
 
 mod cost;
+mod points;
 mod prepared;
 
 use std::sync::Arc;
