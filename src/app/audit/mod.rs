@@ -19,6 +19,7 @@ mod history;
 mod ledger;
 mod orphans;
 mod pages;
+mod stocks;
 
 use std::collections::BTreeSet;
 
@@ -60,6 +61,7 @@ pub async fn run(app: &App, repair: Option<&Admin>, mut tell: impl FnMut(&Differ
     let snapshot = snapshot(app).await?;
     audited.differences += budgets::audit(&snapshot, &mut tell).await?;
     audited.differences += orphans::audit(&snapshot, &mut tell).await?;
+    audited.differences += stocks::audit(&snapshot, &mut tell).await?;
     snapshot.commit().await?;
     let mut recounted = BTreeSet::new();
     if let Some(admin) = repair {
@@ -68,6 +70,7 @@ pub async fn run(app: &App, repair: Option<&Admin>, mut tell: impl FnMut(&Differ
     }
     audit_customers(app, repair, &mut audited, &mut tell).await?;
     if let Some(admin) = repair {
+        stocks::repair(app).await?;
         // Then again: the repair of a customer restores statuses and points of awards without changing the counters.
         recount_all(app, admin, &mut recounted).await?;
     }

@@ -7,7 +7,7 @@ use super::difference::{Difference, Tell};
 use crate::app::error::Error;
 
 /// A table, the column that refers to a row of another table, and that table with its key.
-const REFERENCES: [(&str, &str, &str, &str); 8] = [
+const REFERENCES: [(&str, &str, &str, &str); 12] = [
     ("purchase", "customer_id", "customer", "id"),
     ("purchase_revision", "customer_id", "customer", "id"),
     ("purchase_revision", "external_id", "purchase", "external_id"),
@@ -16,6 +16,10 @@ const REFERENCES: [(&str, &str, &str, &str); 8] = [
     ("award", "customer_id", "customer", "id"),
     ("ledger_entry", "customer_id", "customer", "id"),
     ("checkpoint", "customer_id", "customer", "id"),
+    ("lot", "customer_id", "customer", "id"),
+    ("redemption", "customer_id", "customer", "id"),
+    ("redemption", "reward_id", "reward", "id"),
+    ("taking", "customer_id", "customer", "id"),
 ];
 
 /// Reports the tables that have orphans. Returns their number.

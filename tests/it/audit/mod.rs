@@ -15,6 +15,7 @@ use windfall::engine::time::Instant;
 use crate::support::app::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, cases, purchase_input};
 
 mod beside;
+mod points;
 mod size;
 
 const PAIRS: &str = "pairs";
