@@ -2,6 +2,7 @@
 //! on the way, a follower that continues from its last cursor gets the customer's whole ledger, in order and once.
 
 mod backlog;
+mod clock;
 mod cursor;
 mod elsewhere;
 mod end;
