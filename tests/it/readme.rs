@@ -82,8 +82,8 @@ async fn its_lines_print_what_it_says() {
     let blocks = blocks();
     let shown =
         |kind: &str| -> Vec<&String> { blocks.iter().filter(|(of, _)| of == kind).map(|(_, text)| text).collect() };
-    let [demo, test, import, exports, serve, purchase, query, follow, campaign] = shown("sh")[..] else {
-        panic!("nine shell blocks");
+    let [demo, test, import, exports, serve, purchase, query, follow, campaign, reward] = shown("sh")[..] else {
+        panic!("ten shell blocks");
     };
     // These two are not run here: `demo` has tests of its own, and `scripts/test` runs this test.
     assert_eq!((demo.as_str(), test.as_str()), ("cargo run --release -- demo", "scripts/test"));
@@ -119,13 +119,16 @@ async fn its_lines_print_what_it_says() {
     follower.wait().unwrap();
     assert_eq!(told.join("\n"), *event);
 
-    let activated = output(directory.path(), &here(&format!("{cargo}{purchase} >/dev/null\n{campaign}")));
+    let before = format!("{cargo}{purchase} >/dev/null\n{query} >/dev/null\n");
+    let both = output(directory.path(), &here(&format!("{before}{campaign}\n{reward}")));
+    let (activated, redeemed) = both.trim().split_once('\n').unwrap_or_else(|| panic!("two answers: {both}"));
     server.kill().unwrap();
     server.wait().unwrap();
     let answers = shown("json");
     assert_eq!(purchased.trim(), answers[0]);
     assert_eq!(queried.trim(), answers[1]);
     assert_eq!(activated.trim(), answers[2]);
+    assert_eq!(redeemed.trim(), answers[3]);
 }
 
 #[test]
