@@ -15,6 +15,7 @@ mod m20261129_000003_lock_customers_at_once;
 mod m20261129_000004_compact_heads;
 mod m20261130_000001_revise_purchases;
 mod m20261130_000002_cap_points;
+mod m20261201_000001_control_jobs;
 pub mod online;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
@@ -40,6 +41,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261129_000004_compact_heads::Migration),
             Box::new(m20261130_000001_revise_purchases::Migration),
             Box::new(m20261130_000002_cap_points::Migration),
+            Box::new(m20261201_000001_control_jobs::Migration),
         ]
     }
 }

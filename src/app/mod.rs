@@ -50,7 +50,7 @@ use crate::app::reading::recent_stats::RecentStats;
 use crate::app::reading::snapshot::Snapshots;
 use crate::app::recorder::context::{Commit, Context};
 use crate::cache::redis::Redis;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::live::Hub;
 use crate::live::hints::{Hint, Hints};
 use crate::redis_servers::RedisServers;
@@ -82,6 +82,7 @@ pub struct App {
     hints: Option<Arc<Hints>>,
     /// Notified when this node requests a job.
     job_wanted: Arc<Notify>,
+    job_settings: config::Jobs,
     steadiness: Steadiness,
     node: Node,
 }
@@ -108,6 +109,7 @@ impl App {
             hints: hints.clone(),
             fold_purchases: writer.fold_purchases,
             job_wanted: Arc::clone(&job_wanted),
+            job_turns: Arc::default(),
         };
         let node = Node::default();
         let recorder = Recorder::start(&context, writer, node.id);
@@ -124,6 +126,7 @@ impl App {
             campaigns,
             snapshots,
             job_wanted,
+            job_settings: config.jobs.clone(),
             steadiness: Steadiness::default(),
             node,
             hints,

@@ -2,7 +2,8 @@
 
 pub use entity::award::Model as Award;
 pub use entity::customer::Model as Customer;
+pub use entity::job::Model as Job;
 pub use entity::ledger_entry::Model as LedgerEntry;
 pub use entity::purchase::Model as Purchase;
 pub use entity::refund::Model as Refund;
-pub use entity::{AwardStatus, CampaignId, CustomerId, LedgerEntryKind};
+pub use entity::{AwardStatus, CampaignId, CustomerId, JobKind, JobState, LedgerEntryKind};

@@ -7,7 +7,10 @@ use super::error::Error;
 
 /// The latest format of the database that this program supports. A release raises it if it writes something that the previous
 /// release cannot read. Until the database has the new format, the release writes the old one.
-pub const FORMAT: i64 = 4;
+pub const FORMAT: i64 = 5;
+/// The first format in which jobs can be CANCELLED and of further kinds than EVALUATION and SETTLEMENT. A program that does not
+/// support it cannot read such a job. One that does leaves jobs of kinds that it does not know to others.
+pub const JOBS_FORMAT: i64 = 5;
 
 /// What this program knows about itself and the other programs on the database.
 #[derive(Debug)]

@@ -50,6 +50,7 @@ pub(super) async fn commit(
     turn: &mut Turn,
 ) -> Result<Committed, Error> {
     let tx = context.database.begin().await?;
+    context.job_turns.note_batch();
     let Locked { campaigns, rows } = locking::lock(context, &tx, facts, others).await?;
     let batch = Batch {
         tx: &tx,

@@ -53,6 +53,14 @@ impl Fact {
         }
     }
 
+    /// Whether a job records the fact: no caller waits for it.
+    pub(super) fn is_of_job(&self) -> bool {
+        match self {
+            Self::Purchase(_) | Self::Refund(_) | Self::Adjustment(_) => false,
+            Self::Evaluation(_) | Self::Repair(_) => true,
+        }
+    }
+
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Purchase(purchase) => purchase.bytes(),
