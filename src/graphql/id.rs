@@ -19,6 +19,7 @@ pub(super) enum GlobalId {
     Award(CustomerId, i64),
     /// The customer, and the sequence of the entry in the ledger of that customer.
     LedgerEntry(CustomerId, i64),
+    Job(i64),
 }
 
 impl GlobalId {
@@ -35,6 +36,7 @@ impl GlobalId {
             "Customer" => name.map(Self::Customer),
             "Purchase" => name.map(Self::Purchase),
             "Campaign" => rest.parse().ok().map(|id| Self::Campaign(CampaignId(id))),
+            "Job" => rest.parse().ok().map(Self::Job),
             "Award" => pair().map(|(customer, number)| Self::Award(customer, number)),
             "LedgerEntry" => pair().map(|(customer, sequence)| Self::LedgerEntry(customer, sequence)),
             _ => None,
@@ -58,6 +60,7 @@ impl From<GlobalId> for ID {
             GlobalId::Campaign(CampaignId(id)) => format!("Campaign:{id}"),
             GlobalId::Award(CustomerId(customer), number) => format!("Award:{customer}:{number}"),
             GlobalId::LedgerEntry(CustomerId(customer), sequence) => format!("LedgerEntry:{customer}:{sequence}"),
+            GlobalId::Job(id) => format!("Job:{id}"),
         };
         Self(opaque::encode(&text))
     }
@@ -75,10 +78,11 @@ mod tests {
             GlobalId::Campaign(CampaignId(7)),
             GlobalId::Award(CustomerId(1), 2),
             GlobalId::LedgerEntry(CustomerId(3), 4),
+            GlobalId::Job(5),
         ] {
             assert_eq!(GlobalId::parse(&ID::from(id.clone())), Some(id));
         }
-        for text in ["", "Customer", "Customer:", "Nothing:1", "Campaign:x", "Award:1", "Customer:a\0"] {
+        for text in ["", "Customer", "Customer:", "Nothing:1", "Campaign:x", "Job:x", "Award:1", "Customer:a\0"] {
             assert_eq!(GlobalId::parse(&ID(opaque::encode(text))), None, "{text}");
         }
         assert_eq!(GlobalId::parse(&ID("not base64!".to_owned())), None);

@@ -19,7 +19,7 @@ use crate::app::award::{AwardFilter, Reaching};
 use crate::app::campaign::set::{Campaign, CampaignSet};
 use crate::app::customer::Current;
 use crate::app::error::Error;
-use crate::app::model::{Award, CampaignId, Customer, CustomerId, LedgerEntry, Purchase, Refund};
+use crate::app::model::{Award, CampaignId, Customer, CustomerId, Job, LedgerEntry, Purchase, Refund};
 use crate::app::reading::evidence::Evidence;
 use crate::app::reading::page::{Page, Slice};
 use crate::app::reading::progress::CampaignProgress;
@@ -178,6 +178,21 @@ impl Loader<FindCampaign> for Loaders {
             None => app::campaign::list::find(&*self.app().campaigns().await?, reader, ids()),
         };
         Ok(found.into_iter().map(|(id, campaign)| (FindCampaign(id), campaign)).collect())
+    }
+}
+
+/// A job by id, if the viewer may see it. For everyone but admins, no job exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FindJob(pub i64);
+
+impl Loader<FindJob> for Loaders {
+    type Value = Arc<Job>;
+    type Error = Error;
+
+    async fn load(&self, keys: &[FindJob]) -> Loaded<FindJob, Arc<Job>> {
+        let Ok(admin) = self.viewer.require_admin() else { return Ok(HashMap::new()) };
+        let found = app::jobs::list::find(self.app(), &admin, keys.iter().map(|key| key.0).collect()).await?;
+        Ok(found.into_iter().map(|(id, row)| (FindJob(id), Arc::new(row))).collect())
     }
 }
 

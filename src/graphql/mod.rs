@@ -10,6 +10,7 @@ pub mod campaign;
 pub mod customer;
 pub mod error;
 mod id;
+pub mod job;
 pub mod ledger;
 pub mod loaders;
 pub mod money;
@@ -42,18 +43,25 @@ use crate::graphql::session::{Caller, Session};
 /// Reads. Every field requires a token; without one the error is `UNAUTHENTICATED`. For the token of a customer, the
 /// data of other customers does not exist.
 #[derive(Default, MergedObject)]
-pub struct Query(customer::CustomerQuery, purchase::PurchaseQuery, campaign::CampaignQuery, node::NodeQuery);
+pub struct Query(
+    customer::CustomerQuery,
+    purchase::PurchaseQuery,
+    campaign::CampaignQuery,
+    node::NodeQuery,
+    job::JobQuery,
+);
 
 /// Writes. Faults in the input are returned in `userErrors`, and the refused write changes nothing. A request whose
 /// response was lost can be sent again unchanged: the server recognises a purchase, refund or adjustment that it has
-/// recorded, and `createCampaign` and `cloneCampaign` recognise their `idempotencyKey` if one was given. Any other
-/// mutation is refused if it has already taken effect.
+/// recorded, and `createCampaign` and `cloneCampaign` recognise their `idempotencyKey` if one was given. `cancelJob`
+/// changes nothing the second time. Any other mutation is refused if it has already taken effect.
 #[derive(Default, MergedObject)]
 pub struct Mutation(
     purchase::mutation::PurchaseMutation,
     refund::mutation::RefundMutation,
     campaign::mutation::CampaignMutation,
     adjustment::AdjustmentMutation,
+    job::JobMutation,
 );
 
 /// Live updates, over WebSocket (`graphql-transport-ws`) or server-sent events. A subscription ends with its first

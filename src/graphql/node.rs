@@ -8,8 +8,9 @@ use super::campaign::Campaign;
 use super::customer::{Customer, extent};
 use super::error::ApiError;
 use super::id::GlobalId;
+use super::job::Job;
 use super::ledger::LedgerEntry;
-use super::loaders::{FindAward, FindCampaign, FindCustomer, FindLedgerEntry, FindPurchase};
+use super::loaders::{FindAward, FindCampaign, FindCustomer, FindJob, FindLedgerEntry, FindPurchase};
 use super::purchase::Purchase;
 use super::session::ContextExt;
 use crate::app::error::Error;
@@ -26,6 +27,7 @@ pub(super) enum Node {
     Campaign(Campaign),
     Award(Award),
     LedgerEntry(LedgerEntry),
+    Job(Job),
 }
 
 /// The part of [`super::Query`] that reads objects by id.
@@ -38,7 +40,7 @@ impl NodeQuery {
     async fn node(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The `id` of a customer, purchase, campaign, award or ledger entry.")] id: ID,
+        #[graphql(desc = "The `id` of a customer, purchase, campaign, award, ledger entry or job.")] id: ID,
     ) -> Option<Result<Node, ApiError>> {
         find(ctx, id).await.transpose()
     }
@@ -76,6 +78,7 @@ async fn find(ctx: &Context<'_>, id: ID) -> Result<Option<Node>, ApiError> {
             let entry = loaders.load_one(FindLedgerEntry(customer, sequence)).await?;
             entry.map(|row| LedgerEntry::from(row).into())
         }
+        Some(GlobalId::Job(id)) => loaders.load_one(FindJob(id)).await?.map(|row| Job(row).into()),
         None => None,
     })
 }

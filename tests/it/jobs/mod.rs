@@ -2,6 +2,7 @@
 
 mod audit;
 mod fairness;
+mod killed;
 mod retention;
 mod ticks;
 
