@@ -23,12 +23,20 @@ pub const WRITE_QUEUE_BYTES: &str = "windfall_write_queue_bytes";
 /// Facts that were refused because the queue was full.
 pub const WRITE_REFUSED: &str = "windfall_write_refused_total";
 
-/// Unfinished jobs in the whole database, by `kind` (`evaluation`, `settlement`) and `state` (`waiting`, `running`, `dead`).
+/// Unfinished jobs in the whole database, by `kind` (`evaluation`, `settlement`, `retention`, `audit`) and `state` (`waiting`,
+/// `running`, `dead`).
 pub const JOBS: &str = "windfall_jobs";
-/// Time that the oldest due job has been waiting.
+/// Time since the oldest due job became due.
 pub const JOB_WAIT_SECONDS: &str = "windfall_job_wait_seconds";
-/// Failed attempts of this node to run a job.
+/// Attempts of this node to run a job, by `kind`.
+pub const JOB_ATTEMPTS: &str = "windfall_job_attempts_total";
+/// Failed attempts of this node to run a job, by `kind`.
 pub const JOB_FAILURES: &str = "windfall_job_failures_total";
+
+/// Customers that jobs of this node have audited.
+pub const AUDIT_CUSTOMERS: &str = "windfall_audit_customers_total";
+/// Differences that these audits have found. The value must stay 0.
+pub const AUDIT_DIFFERENCES: &str = "windfall_audit_differences_total";
 
 /// Snapshots that were read, by `tier`: `l1` (memory), `l2` (Redis) or `sql` (the database).
 pub const CACHE_READS: &str = "windfall_cache_reads_total";

@@ -11,7 +11,8 @@ pub struct Model {
     #[sea_orm(primary_key)]
     pub id: i64,
     pub kind: JobKind,
-    /// Names the work, such as `evaluation:campaign:7`. A request for the same work reuses the row.
+    /// Names the work, such as `evaluation:campaign:7`. A request for the same work reuses the row. The key of a periodic job
+    /// contains the second at which its tick began, such as `audit:1793620800`.
     #[sea_orm(unique, column_type = "Text")]
     pub unique_key: String,
     /// The campaign to evaluate, for a backfill.
@@ -23,7 +24,7 @@ pub struct Model {
     pub requests: i64,
     /// How many attempts started since the job last made progress.
     pub attempts: i64,
-    /// Why the last attempt failed.
+    /// Why the last attempt failed, as an admin may see it: no SQL, no paths, no secrets. The log has the rest.
     #[sea_orm(column_type = "Text", nullable)]
     pub error: Option<String>,
     /// The job does not start before this instant.
@@ -37,7 +38,7 @@ pub struct Model {
     pub created_at: i64,
     /// When the last attempt started.
     pub started_at: Option<i64>,
-    /// When the job was done or given up.
+    /// When the job was done, given up or cancelled.
     pub finished_at: Option<i64>,
     /// How many of the `total` items are done.
     pub done: Option<i64>,

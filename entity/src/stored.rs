@@ -63,13 +63,19 @@ pub enum BudgetDecisionKind {
     Limit,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EnumIter, DeriveActiveEnum)]
 #[sea_orm(rs_type = "String", db_type = "Text", rename_all = "snake_case")]
 pub enum JobKind {
     /// Evaluates what was deferred: the past of a campaign, or the history of one customer.
     Evaluation,
     /// Settles the campaigns that are due.
     Settlement,
+    /// Posts expiries and the ends of reservations that are due.
+    Expiry,
+    /// Deletes what nobody needs any more.
+    Retention,
+    /// Audits a sample of the customers.
+    Audit,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]
@@ -82,4 +88,6 @@ pub enum JobState {
     Done,
     /// The job was given up after too many attempts without progress.
     Dead,
+    /// An admin has cancelled the job, or a later tick has done the work of a periodic one that was given up.
+    Cancelled,
 }

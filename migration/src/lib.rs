@@ -17,6 +17,7 @@ mod m20261130_000001_revise_purchases;
 mod m20261130_000002_cap_points;
 mod m20261130_000003_keep_lots;
 mod m20261130_000006_redeem_rewards;
+mod m20261201_000001_control_jobs;
 mod m20261201_000001_create_trail_entry;
 pub mod online;
 
@@ -46,6 +47,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261130_000003_keep_lots::Migration),
             Box::new(m20261130_000006_redeem_rewards::Migration),
             Box::new(m20261201_000001_create_trail_entry::Migration),
+            Box::new(m20261201_000001_control_jobs::Migration),
         ]
     }
 }

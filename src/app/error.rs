@@ -29,7 +29,7 @@ pub enum UserErrorCode {
     TooLong,
     /// The value is outside its limits.
     OutOfRange,
-    /// The campaign does not exist, or the campaign that was created with the key was deleted.
+    /// The campaign or job does not exist, or the campaign that was created with the key was deleted.
     NotFound,
     /// The purchase of the refund is not recorded.
     PurchaseNotFound,
@@ -51,7 +51,7 @@ pub enum UserErrorCode {
     UnsupportedCombination,
     /// Only a draft can be changed in this way.
     CampaignNotEditable,
-    /// The transition is not allowed in the campaign's status.
+    /// The transition is not allowed in the status of the campaign, or for the job as it is.
     IllegalTransition,
     /// The campaign has changed since the caller read it.
     StaleRevision,

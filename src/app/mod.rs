@@ -54,7 +54,7 @@ use crate::app::reading::recent_stats::RecentStats;
 use crate::app::reading::snapshot::Snapshots;
 use crate::app::recorder::context::{Commit, Context};
 use crate::cache::redis::Redis;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::live::Hub;
 use crate::live::hints::{Hint, Hints};
 use crate::redis_servers::RedisServers;
@@ -86,6 +86,7 @@ pub struct App {
     hints: Option<Arc<Hints>>,
     /// Notified when this node requests a job.
     job_wanted: Arc<Notify>,
+    job_settings: config::Jobs,
     steadiness: Steadiness,
     node: Node,
 }
@@ -112,6 +113,7 @@ impl App {
             hints: hints.clone(),
             fold_purchases: writer.fold_purchases,
             job_wanted: Arc::clone(&job_wanted),
+            job_turns: Arc::default(),
         };
         let node = Node::default();
         let recorder = Recorder::start(&context, writer, node.id);
@@ -128,6 +130,7 @@ impl App {
             campaigns,
             snapshots,
             job_wanted,
+            job_settings: config.jobs.clone(),
             steadiness: Steadiness::default(),
             node,
             hints,

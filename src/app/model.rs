@@ -2,10 +2,11 @@
 
 pub use entity::award::Model as Award;
 pub use entity::customer::Model as Customer;
+pub use entity::job::Model as Job;
 pub use entity::ledger_entry::Model as LedgerEntry;
 pub use entity::purchase::Model as Purchase;
 pub use entity::redemption::Model as Redemption;
 pub use entity::refund::Model as Refund;
 pub use entity::reward::Model as Reward;
 pub use entity::trail_entry::Model as TrailEntry;
-pub use entity::{AwardStatus, CampaignId, CustomerId, LedgerEntryKind, RewardId};
+pub use entity::{AwardStatus, CampaignId, CustomerId, JobKind, JobState, LedgerEntryKind, RewardId};

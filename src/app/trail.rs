@@ -35,6 +35,8 @@ pub enum Target {
     Campaign(CampaignId),
     Customer(CustomerId),
     Reward(RewardId),
+    /// A job, by its id.
+    Job(i64),
 }
 
 /// The attempt of an actor to change something. The action is the name of the mutation.
@@ -58,12 +60,13 @@ impl<'a> Attempt<'a> {
 
     /// Returns the entry of a change. Both states are JSON texts that [`state`] returned.
     pub fn entry(&self, at: Instant, before: Option<String>, after: Option<String>) -> trail_entry::Model {
-        let (mut campaign_id, mut customer_id, mut reward_id) = (None, None, None);
+        let (mut campaign_id, mut customer_id, mut reward_id, mut job_id) = (None, None, None, None);
         match self.target {
             None => {}
             Some(Target::Campaign(CampaignId(id))) => campaign_id = Some(id),
             Some(Target::Customer(CustomerId(id))) => customer_id = Some(id),
             Some(Target::Reward(RewardId(id))) => reward_id = Some(id),
+            Some(Target::Job(id)) => job_id = Some(id),
         }
         let origin = self.actor.origin();
         trail_entry::Model {
@@ -75,7 +78,7 @@ impl<'a> Attempt<'a> {
             campaign_id,
             customer_id,
             reward_id,
-            job_id: None,
+            job_id,
             before,
             after,
             refused: "[]".to_owned(),
@@ -139,7 +142,8 @@ pub fn state(state: impl Serialize) -> Result<String, Error> {
 pub fn target(row: &trail_entry::Model) -> Option<Target> {
     let campaign = row.campaign_id.map(|id| Target::Campaign(CampaignId(id)));
     let customer = row.customer_id.map(|id| Target::Customer(CustomerId(id)));
-    campaign.or(customer).or_else(|| row.reward_id.map(|id| Target::Reward(RewardId(id))))
+    let reward = row.reward_id.map(|id| Target::Reward(RewardId(id)));
+    campaign.or(customer).or(reward).or(row.job_id.map(Target::Job))
 }
 
 /// Returns the codes with which the action was refused.

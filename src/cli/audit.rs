@@ -15,9 +15,9 @@ use crate::config::Config;
 /// Recompute all awards, balances and budgets; exit with 1 if anything differs.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Fix the differences: evaluate each customer that differs again and post the difference, count the statistics and
-    /// budgets of campaigns again, and rerun dead jobs. Ledger entries and recorded budget decisions are never
-    /// overwritten: if one of them is wrong, every audit reports it.
+    /// Fix the differences: evaluate each customer that differs again and post the difference, count the statistics and budgets
+    /// of campaigns again, and rerun evaluations that are dead or cancelled. Ledger entries and recorded budget decisions are
+    /// never overwritten: if one of them is wrong, every audit reports it.
     #[arg(long)]
     repair: bool,
 }
@@ -49,8 +49,7 @@ pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode
     Ok(if differences == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Makes dead jobs run again, and waits until no backfill is open and no customer is deferred. Returns the number of dead
-/// jobs.
+/// Makes evaluations that are dead or cancelled run again, and waits until none is left. Returns their number.
 async fn revive_jobs(app: &Arc<App>) -> anyhow::Result<u64> {
     let revived = queue::revive(app).await?;
     if revived > 0 {

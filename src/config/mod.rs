@@ -34,6 +34,7 @@ pub struct Config {
     pub database: Database,
     pub limits: Limits,
     pub writer: Writer,
+    pub jobs: Jobs,
     pub cache: Cache,
     pub redis: Redis,
     pub auth: Auth,
@@ -129,6 +130,17 @@ pub struct Writer {
     pub fold_purchases: usize,
     /// The key `writer.writers` is set, which has no effect any more.
     pub sets_writers: bool,
+}
+
+/// The section `jobs`: the work that recurs in the background.
+#[derive(Clone, Debug)]
+pub struct Jobs {
+    pub retention_period: Duration,
+    /// The key `finished_days`.
+    pub finished_kept_for: Duration,
+    pub audit_period: Duration,
+    /// If zero, no customers are audited.
+    pub audit_customers: usize,
 }
 
 /// The section `cache`: the cache in memory, and how stale reads may be.
@@ -241,6 +253,7 @@ impl Config {
             database: Database::read(source)?,
             limits: Limits::read(source)?,
             writer: Writer::read(source)?,
+            jobs: Jobs::read(source)?,
             cache: Cache::read(source)?,
             redis: Redis::read(source)?,
             auth: Auth::read(source)?,
@@ -382,6 +395,19 @@ impl Writer {
             batch_items: source.number("writer.batch_items", 1, 1_000)?,
             fold_purchases: source.number("writer.fold_purchases", 1, 100_000)?,
             sets_writers: source.optional_text("writer.writers")?.is_some(),
+        })
+    }
+}
+
+impl Jobs {
+    fn read(source: &Source) -> Result<Self, ConfigError> {
+        const MAX_PERIOD_SECONDS: u64 = 7 * 24 * 3_600;
+        let period = |key| Ok(Duration::from_secs(source.number(key, 1, MAX_PERIOD_SECONDS)?));
+        Ok(Self {
+            retention_period: period("jobs.retention_period_seconds")?,
+            finished_kept_for: Duration::from_hours(24 * source.number::<u64>("jobs.finished_days", 1, 3_660)?),
+            audit_period: period("jobs.audit_period_seconds")?,
+            audit_customers: source.number("jobs.audit_customers", 0, 100_000)?,
         })
     }
 }

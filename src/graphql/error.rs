@@ -126,7 +126,7 @@ pub enum UserErrorCode {
     TooLong,
     /// The value is outside its limits, or the purchase already has 100 refunds or 1 000 contents.
     OutOfRange,
-    /// The campaign does not exist, or the campaign that was created with this `idempotencyKey` has been deleted.
+    /// The campaign or job does not exist, or the campaign that was created with this `idempotencyKey` has been deleted.
     NotFound,
     /// The purchase of the refund has not been recorded. Record the purchase first, then send the refund again.
     PurchaseNotFound,
@@ -150,7 +150,7 @@ pub enum UserErrorCode {
     UnsupportedCombination,
     /// The field is fixed once the campaign has been activated. Clone the campaign to change the field.
     CampaignNotEditable,
-    /// The mutation is not allowed in the campaign's status, or in the redemption's state.
+    /// The mutation is not allowed in the status of the campaign, in the state of the redemption, or for the job as it is.
     IllegalTransition,
     /// `ifRevision` is not the current `revision`: the campaign has changed since it was read.
     StaleRevision,

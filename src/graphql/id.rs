@@ -24,6 +24,7 @@ pub(super) enum GlobalId {
     Reward(RewardId),
     /// The customer, and the number of the redemption among those of that customer.
     Redemption(CustomerId, i64),
+    Job(i64),
 }
 
 impl GlobalId {
@@ -40,6 +41,7 @@ impl GlobalId {
             "Customer" => name.map(Self::Customer),
             "Purchase" => name.map(Self::Purchase),
             "Campaign" => rest.parse().ok().map(|id| Self::Campaign(CampaignId(id))),
+            "Job" => rest.parse().ok().map(Self::Job),
             "Award" => pair().map(|(customer, number)| Self::Award(customer, number)),
             "LedgerEntry" => pair().map(|(customer, sequence)| Self::LedgerEntry(customer, sequence)),
             "Reward" => rest.parse().ok().map(|id| Self::Reward(RewardId(id))),
@@ -69,6 +71,7 @@ impl From<GlobalId> for ID {
             GlobalId::Reward(RewardId(id)) => format!("Reward:{id}"),
             GlobalId::Redemption(CustomerId(customer), number) => format!("Redemption:{customer}:{number}"),
             GlobalId::TrailEntry(id) => format!("TrailEntry:{id}"),
+            GlobalId::Job(id) => format!("Job:{id}"),
         };
         Self(opaque::encode(&text))
     }
@@ -89,10 +92,11 @@ mod tests {
             GlobalId::TrailEntry(5),
             GlobalId::Reward(RewardId(6)),
             GlobalId::Redemption(CustomerId(7), 8),
+            GlobalId::Job(5),
         ] {
             assert_eq!(GlobalId::parse(&ID::from(id.clone())), Some(id));
         }
-        for text in ["", "Customer", "Customer:", "Nothing:1", "Campaign:x", "Award:1", "Customer:a\0"] {
+        for text in ["", "Customer", "Customer:", "Nothing:1", "Campaign:x", "Job:x", "Award:1", "Customer:a\0"] {
             assert_eq!(GlobalId::parse(&ID(opaque::encode(text))), None, "{text}");
         }
         assert_eq!(GlobalId::parse(&ID("not base64!".to_owned())), None);

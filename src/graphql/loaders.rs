@@ -20,7 +20,8 @@ use crate::app::campaign::set::{Campaign, CampaignSet};
 use crate::app::customer::Current;
 use crate::app::error::Error;
 use crate::app::model::{
-    Award, CampaignId, Customer, CustomerId, LedgerEntry, Purchase, Redemption, Refund, Reward, RewardId, TrailEntry,
+    Award, CampaignId, Customer, CustomerId, Job, LedgerEntry, Purchase, Redemption, Refund, Reward, RewardId,
+    TrailEntry,
 };
 use crate::app::reading::evidence::Evidence;
 use crate::app::reading::page::{Page, Slice};
@@ -305,6 +306,21 @@ impl Loader<RedemptionsOf> for Loaders {
             loaded.extend(slices.into_iter().map(keyed));
         }
         Ok(loaded)
+    }
+}
+
+/// A job by id, if the viewer may see it. For everyone but admins, no job exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FindJob(pub i64);
+
+impl Loader<FindJob> for Loaders {
+    type Value = Arc<Job>;
+    type Error = Error;
+
+    async fn load(&self, keys: &[FindJob]) -> Loaded<FindJob, Arc<Job>> {
+        let Ok(admin) = self.viewer.require_admin() else { return Ok(HashMap::new()) };
+        let found = app::jobs::list::find(self.app(), &admin, keys.iter().map(|key| key.0).collect()).await?;
+        Ok(found.into_iter().map(|(id, row)| (FindJob(id), Arc::new(row))).collect())
     }
 }
 

@@ -10,6 +10,7 @@ pub mod campaign;
 pub mod customer;
 pub mod error;
 mod id;
+pub mod job;
 pub mod ledger;
 pub mod loaders;
 pub mod money;
@@ -26,7 +27,8 @@ pub mod refund;
 pub mod reward;
 pub mod scalar;
 pub mod session;
-pub mod trail;
+pub mod subject;
+mod trail;
 pub mod window;
 
 use std::future::poll_fn;
@@ -52,13 +54,15 @@ pub struct Query(
     campaign::CampaignQuery,
     reward::RewardQuery,
     trail::TrailQuery,
+    job::JobQuery,
     node::NodeQuery,
 );
 
 /// Writes. Faults in the input are returned in `userErrors`, and the refused write changes nothing. A request whose
 /// response was lost can be sent again unchanged: the server recognises a purchase, refund or adjustment that it has
-/// recorded, the mutations of redemptions recognise what was done, and `createCampaign`, `cloneCampaign` and `createReward` recognise
-/// their `idempotencyKey` if one was given. Any other mutation is refused if it has already taken effect.
+/// recorded, the mutations of redemptions recognise what was done, and `createCampaign`, `cloneCampaign` and
+/// `createReward` recognise their `idempotencyKey` if one was given. `cancelJob` changes nothing the second time. Any
+/// other mutation is refused if it has already taken effect.
 #[derive(Default, MergedObject)]
 pub struct Mutation(
     purchase::mutation::PurchaseMutation,
@@ -67,6 +71,7 @@ pub struct Mutation(
     adjustment::AdjustmentMutation,
     reward::RewardMutation,
     redemption::RedemptionMutation,
+    job::JobMutation,
 );
 
 /// Live updates, over WebSocket (`graphql-transport-ws`) or server-sent events. A subscription ends with its first

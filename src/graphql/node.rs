@@ -1,5 +1,7 @@
 //! Relay's `Node` interface: objects that can be read by their global id.
 
+use std::sync::Arc;
+
 use async_graphql::futures_util::future::try_join_all;
 use async_graphql::{Context, ID, Interface, Object};
 
@@ -8,9 +10,11 @@ use super::campaign::Campaign;
 use super::customer::{Customer, extent};
 use super::error::ApiError;
 use super::id::GlobalId;
+use super::job::Job;
 use super::ledger::LedgerEntry;
 use super::loaders::{
-    FindAward, FindCampaign, FindCustomer, FindLedgerEntry, FindPurchase, FindRedemption, FindReward, FindTrailEntry,
+    FindAward, FindCampaign, FindCustomer, FindJob, FindLedgerEntry, FindPurchase, FindRedemption, FindReward,
+    FindTrailEntry,
 };
 use super::purchase::Purchase;
 use super::redemption::Redemption;
@@ -34,6 +38,7 @@ pub(super) enum Node {
     TrailEntry(TrailEntry),
     Reward(Reward),
     Redemption(Redemption),
+    Job(Job),
 }
 
 /// The part of [`super::Query`] that reads objects by id.
@@ -46,7 +51,7 @@ impl NodeQuery {
     async fn node(
         &self,
         ctx: &Context<'_>,
-        #[graphql(desc = "The `id` of a customer, purchase, campaign, award, ledger entry or entry of the trail.")] id: ID,
+        #[graphql(desc = "The `id` of any object of the interface `Node`.")] id: ID,
     ) -> Option<Result<Node, ApiError>> {
         find(ctx, id).await.transpose()
     }
@@ -88,7 +93,10 @@ async fn find(ctx: &Context<'_>, id: ID) -> Result<Option<Node>, ApiError> {
         Some(GlobalId::Redemption(customer, number)) => {
             loaders.load_one(FindRedemption(customer, number)).await?.map(|row| Redemption(row).into())
         }
-        Some(GlobalId::TrailEntry(id)) => loaders.load_one(FindTrailEntry(id)).await?.map(|row| TrailEntry(row).into()),
+        Some(GlobalId::TrailEntry(id)) => {
+            loaders.load_one(FindTrailEntry(id)).await?.map(|row| TrailEntry::from(Arc::unwrap_or_clone(row)).into())
+        }
+        Some(GlobalId::Job(id)) => loaders.load_one(FindJob(id)).await?.map(|row| Job::from(row).into()),
         None => None,
     })
 }

@@ -57,6 +57,8 @@ fn begin() {
     zero(metrics::LIVE_HINTS, "direction", &["sent", "received", "dropped"]);
     for name in [
         metrics::WRITE_REFUSED,
+        metrics::AUDIT_CUSTOMERS,
+        metrics::AUDIT_DIFFERENCES,
         metrics::CACHE_EVICTIONS,
         metrics::CACHE_DRIFT_CHECKS,
         metrics::CACHE_DRIFT,

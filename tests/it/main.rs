@@ -13,7 +13,8 @@
 //! - [`convergence`]: any order of arrival leads to the awards of the oracle, on real databases.
 //! - [`transitions`]: activations, pauses and ends that race writers leave every award as it must be.
 //! - [`life`]: campaigns over time: backfill, settlement, budgets that change, several servers.
-//! - [`jobs`]: background jobs evaluate long histories in bounded commits and survive dead workers.
+//! - [`jobs`]: background jobs evaluate long histories in bounded commits, survive dead workers, run each tick once, and let
+//!   purchases pass.
 //! - [`audit`]: the audit finds each kind of tampering, and `--repair` fixes what can be recomputed.
 //!
 //! Reads:

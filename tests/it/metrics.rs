@@ -106,3 +106,31 @@ async fn followers_and_what_they_are_told_are_counted() {
     };
     tokio::time::timeout(PATIENCE, gone).await.expect("the subscription that ended is no longer counted");
 }
+
+/// The gauges show the jobs of the whole database, the counters the attempts of this node.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn jobs_are_counted_by_kind() {
+    let (url, _) = scratch(Engine::Postgres).await;
+    let shop = node(&url, None, &[]).await;
+    reaches(&shop, "windfall_job_attempts_total{kind=\"settlement\"}", 1.0).await;
+    let failures = |kind: &str| format!("windfall_job_failures_total{{kind=\"{kind}\"}}");
+    for kind in ["evaluation", "settlement", "expiry", "retention", "audit"] {
+        assert_eq!(metric(&shop, &failures(kind)).await, 0.0, "{kind}");
+        let line = format!("windfall_jobs{{kind=\"{kind}\",state=\"dead\"}} 0");
+        assert!(metrics(&shop).await.lines().any(|told| told == line), "{line}");
+    }
+    shop.buy("ada", 0).await;
+    let database = Database::connect(&url).await.unwrap();
+    let broken = "UPDATE customer SET head = 'no state'; \
+        INSERT INTO job (kind, unique_key, state, requests, attempts, run_at, created_at) \
+        VALUES ('audit', 'audit:1', 'dead', 1, 8, 0, 0); \
+        INSERT INTO job (kind, unique_key, customer_id, state, requests, attempts, run_at, created_at) \
+        SELECT 'evaluation', 'evaluation:customer:' || id, id, 'waiting', 1, 0, 0, 0 FROM customer";
+    database.execute_unprepared(broken).await.unwrap();
+    reaches(&shop, &failures("evaluation"), 1.0).await;
+    assert!(metric(&shop, "windfall_job_attempts_total{kind=\"evaluation\"}").await >= 1.0);
+    reaches(&shop, "windfall_jobs{kind=\"audit\",state=\"dead\"}", 1.0).await;
+    assert_eq!(metric(&shop, "windfall_job_failures_total{kind=\"audit\"}").await, 0.0);
+    assert!(metrics(&shop).await.contains("\nwindfall_job_wait_seconds "));
+    database.close().await.unwrap();
+}

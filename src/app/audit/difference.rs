@@ -7,7 +7,7 @@ use entity::AwardStatus;
 use crate::app::campaign::set::Campaign;
 
 /// Called with each difference.
-pub(super) type Tell<'a> = &'a mut dyn FnMut(&Difference);
+pub(super) type Tell<'a> = &'a mut (dyn FnMut(&Difference) + Send);
 
 /// A recorded value that differs from the recomputed one.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,7 +4,8 @@
 //! ledger, budgets by replaying their decisions, and statistics from awards. It reads each chunk of customers in one snapshot,
 //! so that it can run beside writers. It reads all rows in order and in pages (`pages`), folds the purchases of a customer in
 //! all campaigns at the same time (`fold`), and compares each stored row as it arrives (`customer`, `ledger`). So memory is
-//! bounded, however much is recorded of one customer.
+//! bounded, however much is recorded of one customer. A job audits a sample of the customers from time to time
+//! (`app::jobs::audit`).
 //!
 //! A repair fixes what can be recomputed. It evaluates a customer from the beginning through the write path, which corrects
 //! awards, states, checkpoints and balances and posts what the ledger lacks, as entries with a reason. It counts the awards again
@@ -25,7 +26,7 @@ use std::collections::BTreeSet;
 
 use entity::{CustomerId, customer as customers};
 use sea_orm::sea_query::Value;
-use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction};
+use sea_orm::{ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryOrder, QuerySelect};
 
 use self::customer::Records;
 use self::pages::{Customers, Pages, Row};
@@ -33,7 +34,7 @@ use super::App;
 use super::campaign::recount::recount;
 use super::campaign::set::CampaignSet;
 use super::error::Error;
-use super::rows::Kind;
+use super::rows::{Kind, Rows, first_of_each};
 use super::viewer::Admin;
 use crate::app::audit::difference::Difference;
 use crate::app::recorder::fact::Fact;
@@ -56,7 +57,11 @@ pub struct Audited {
 
 /// Recomputes everything and calls `tell` with each difference. With `repair`, evaluates each customer that has a difference
 /// again from the beginning, which posts what is missing, and recounts the counters of all activated campaigns.
-pub async fn run(app: &App, repair: Option<&Admin>, mut tell: impl FnMut(&Difference)) -> Result<Audited, Error> {
+pub async fn run(
+    app: &App,
+    repair: Option<&Admin>,
+    mut tell: impl FnMut(&Difference) + Send,
+) -> Result<Audited, Error> {
     let mut audited = Audited::default();
     let snapshot = snapshot(app).await?;
     audited.differences += budgets::audit(&snapshot, &mut tell).await?;
@@ -87,6 +92,36 @@ async fn recount_all(app: &App, admin: &Admin, recounted: &mut BTreeSet<i64>) ->
     Ok(())
 }
 
+/// Draws a random sample of at most `size` customers. A customer that follows a gap in the keys is more likely to be drawn.
+pub async fn sample(app: &App, size: usize) -> Result<BTreeSet<CustomerId>, Error> {
+    let db = app.database.read();
+    let newest: Option<i64> = customers::Entity::find()
+        .select_only()
+        .column(customers::Column::Id)
+        .order_by_desc(customers::Column::Id)
+        .into_tuple()
+        .one(db)
+        .await?;
+    let Some(newest) = newest.filter(|newest| *newest > 0) else { return Ok(BTreeSet::new()) };
+    let mut drawn = Rows::new(db.get_database_backend(), &[("drawn", Kind::Int)]);
+    for _ in 0..size {
+        drawn.push(vec![rand::random_range(1..=newest).into()]);
+    }
+    let found = first_of_each(db, "t.id", "customer", drawn, "s.id >= r.drawn", "s.id", 1).await?;
+    let ids = found.iter().map(|row| row.try_get("", "id")).collect::<Result<_, _>>()?;
+    Ok(ids)
+}
+
+/// Recomputes one customer, in a snapshot of its own. Returns the number of differences.
+pub async fn run_customer(app: &App, id: CustomerId) -> Result<u64, Error> {
+    let snapshot = snapshot(app).await?;
+    let set = CampaignSet::load(&snapshot).await?;
+    let Some(row) = customers::Entity::find_by_id(id).one(&snapshot).await? else { return Ok(0) };
+    let differences = Records::of(&snapshot, Customers { first: id, last: id }).audit(&set, &row, &mut |_| {}).await?;
+    snapshot.commit().await?;
+    Ok(differences)
+}
+
 impl Row for customers::Model {
     const SELECT: &'static str = "s.*";
     const FROM: &'static str = "customer AS s";
@@ -109,7 +144,7 @@ async fn audit_customers(
     app: &App,
     repair: Option<&Admin>,
     audited: &mut Audited,
-    mut tell: impl FnMut(&Difference),
+    mut tell: impl FnMut(&Difference) + Send,
 ) -> Result<(), Error> {
     let mut after = CustomerId(0);
     loop {

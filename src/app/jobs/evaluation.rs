@@ -6,6 +6,9 @@
 //! stop them.
 //!
 //! A backfill is complete when the job has reached every customer and no customer has a mark in the campaign.
+//!
+//! The progress of a backfill is committed under the lease of its job: a worker that has lost the lease can neither set it back
+//! nor open a backfill again that another worker has closed.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -21,7 +24,7 @@ use super::queue;
 use super::queue::End;
 use crate::app::App;
 use crate::app::error::Error;
-use crate::app::jobs::request::{Wanted, request};
+use crate::app::jobs::request::{Wanted, request, wake};
 use crate::app::recorder::fact::Fact;
 use crate::app::rows::any;
 use crate::app::stored::running::Running;
@@ -34,6 +37,7 @@ const MAX_DEFERRED: u64 = 10_000;
 /// How often the job of a campaign checks whether the jobs of its customers are done. Each of these requests it earlier when
 /// it ends.
 const WAIT: Duration = Duration::from_secs(60);
+
 /// Opens the backfill of a campaign, beginning with the first customer.
 pub(in crate::app) async fn open(tx: &DatabaseTransaction, id: CampaignId, now: Instant) -> Result<(), Error> {
     set_reached(tx, id, Some(0)).await?;
@@ -41,7 +45,7 @@ pub(in crate::app) async fn open(tx: &DatabaseTransaction, id: CampaignId, now: 
 }
 
 /// Evaluates every customer for the campaign, and closes the backfill when all are done.
-pub(super) async fn run_campaign(app: &App, job: &job::Model, id: CampaignId) -> Result<End, Error> {
+pub async fn run_campaign(app: &App, job: &job::Model, id: CampaignId) -> Result<End, Error> {
     let row = campaign::Entity::find_by_id(id).one(app.database.read()).await?;
     let open = row.and_then(|row| Some((row.backfilled_to?, row.activated_revision?)));
     let Some((mut reached, revision)) = open else { return Ok(End::Done) };
@@ -50,19 +54,17 @@ pub(super) async fn run_campaign(app: &App, job: &job::Model, id: CampaignId) ->
         _ => (0, count_behind(app, reached, revision).await?),
     };
     loop {
-        queue::renew(app, job, Some((done, total))).await?;
         let chunk = load_behind(app, reached, revision).await?;
         let Some((last, _)) = chunk.last() else { break };
         reached = *last;
         done += i64::try_from(chunk.len()).unwrap_or(i64::MAX);
         evaluate(app, chunk).await?;
-        save_reached(app, id, Some(reached)).await?;
+        save_reached(app, job, id, Some(reached), (done, total)).await?;
     }
     if !load_deferred(app.database.read(), id).await?.is_empty() {
-        let wait = i64::try_from(WAIT.as_micros()).unwrap_or(i64::MAX);
-        return Ok(End::Again(app.clock.now().plus(wait)));
+        return Ok(End::Again(app.clock.now().plus(queue::micros(WAIT))));
     }
-    save_reached(app, id, None).await?;
+    save_reached(app, job, id, None, (done, total)).await?;
     Ok(End::Done)
 }
 
@@ -108,29 +110,33 @@ async fn evaluate(app: &App, chunk: Vec<(i64, String)>) -> Result<(), Error> {
             Ok(Err(_)) | Err(_) => failed.push(Wanted::Customer(CustomerId(id))),
         }
     }
-    if !failed.is_empty() {
-        tracing::error!(customers = failed.len(), "customers could not be evaluated; each gets a job of its own");
+    if failed.is_empty() {
+        return Ok(());
     }
+    tracing::error!(customers = failed.len(), "customers could not be evaluated; each gets a job of its own");
+    let _turn = app.recorder.job_turn().await;
     request(app.database.write(), &failed, app.clock.now()).await
 }
 
-/// Continues from the marks of the customer until it has none. Then requests the jobs of all open backfills.
+/// Continues from the marks of the customer until it has none. Then wakes the jobs of all open backfills.
 pub(super) async fn run_customer(app: &App, job: &job::Model, id: CustomerId) -> Result<End, Error> {
     let Some(row) = customer::Entity::find_by_id(id).one(app.database.read()).await? else { return Ok(End::Done) };
     loop {
-        queue::renew(app, job, None).await?;
         let answer = app.recorder.record_when_free(Fact::Evaluation(row.external_id.clone())).await?;
         match answer.await.map_err(|_| Error::Unavailable)?? {
-            Ok(recorded) if recorded.deferred => {}
+            Ok(recorded) if recorded.deferred => queue::renew(app, job, None).await?,
             Ok(_) | Err(_) => break,
         }
     }
-    let waiting = open_backfills(app).await?.into_iter().map(Wanted::Campaign);
-    request(app.database.write(), &waiting.collect::<Vec<_>>(), app.clock.now()).await?;
+    let open = open_backfills(app).await?;
+    if !open.is_empty() {
+        let _turn = app.recorder.job_turn().await;
+        wake(app.database.write(), &open, app.clock.now()).await?;
+    }
     Ok(End::Done)
 }
 
-pub(super) async fn open_backfills(app: &App) -> Result<Vec<CampaignId>, Error> {
+async fn open_backfills(app: &App) -> Result<Vec<CampaignId>, Error> {
     let open = campaign::Entity::find()
         .select_only()
         .column(campaign::Column::Id)
@@ -181,8 +187,20 @@ pub async fn load_backfills(app: &App, campaigns: &[CampaignId]) -> Result<HashM
     Ok(backfills)
 }
 
-async fn save_reached(app: &App, id: CampaignId, reached: Option<i64>) -> Result<(), Error> {
-    set_reached(app.database.write(), id, reached).await
+/// Saves how far the backfill has come, and renews the lease of its job, in one transaction. `None` closes the backfill. Fails if
+/// the caller has lost the lease.
+async fn save_reached(
+    app: &App,
+    job: &job::Model,
+    id: CampaignId,
+    reached: Option<i64>,
+    progress: (i64, i64),
+) -> Result<(), Error> {
+    let _turn = app.recorder.job_turn().await;
+    let tx = app.database.begin().await?;
+    queue::renew_in(&tx, app.clock.now(), job, Some(progress)).await?;
+    set_reached(&tx, id, reached).await?;
+    Ok(tx.commit().await?)
 }
 
 async fn set_reached(db: &impl ConnectionTrait, id: CampaignId, reached: Option<i64>) -> Result<(), Error> {

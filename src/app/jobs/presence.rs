@@ -30,8 +30,6 @@ const PERIOD: Duration = Duration::from_secs(10);
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// A program counts as present for this long after an announcement, in µs.
 const PRESENT_FOR: i64 = 60 * 1_000_000;
-/// The row of a program is deleted this long after its last announcement, in µs.
-const REMEMBERED_FOR: i64 = 24 * 3_600 * 1_000_000;
 
 impl App {
     /// Whether the database has a newer format than this program supports.
@@ -88,7 +86,6 @@ pub async fn appear(app: &App) -> Result<(), Error> {
     let mut again = OnConflict::column(node::Column::Id);
     again.update_column(node::Column::LastSeen);
     node::Entity::insert(row.into_active_model().reset_all()).on_conflict(again).exec_without_returning(&tx).await?;
-    node::Entity::delete_many().filter(node::Column::LastSeen.lt(now.minus(REMEMBERED_FOR).0)).exec(&tx).await?;
     let present = present(&tx, now).await?;
     tx.commit().await?;
     let versions: BTreeSet<&str> = present.iter().map(|(_, zone_data)| zone_data.as_str()).collect();
@@ -101,7 +98,7 @@ pub async fn appear(app: &App) -> Result<(), Error> {
 }
 
 /// Reads the format of the database. Fails if this program does not support it.
-async fn format(tx: &DatabaseTransaction) -> Result<i64, Error> {
+pub(super) async fn format(tx: &DatabaseTransaction) -> Result<i64, Error> {
     let stored: Option<i64> =
         installation::Entity::find().select_only().column(installation::Column::Format).into_tuple().one(tx).await?;
     let stored = stored.ok_or_else(|| Error::Internal("the database has no installation row".to_owned()))?;

@@ -1,21 +1,22 @@
 //! The table of jobs. Claims jobs, renews their leases, ends them and counts them.
 //!
 //! A worker that claims a job gets a lease: a random number that every later statement about the job must contain. A worker
-//! that has lost its lease can no longer change the job.
+//! that has lost its lease can no longer change the job. It loses the lease if another worker claims the job, and if an admin
+//! cancels it.
+//!
+//! Each commit of a worker waits for its turn beside the batches of the write path (`Recorder::job_turn`).
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use entity::{CustomerId, JobKind, JobState, job};
-use sea_orm::sea_query::{Expr, OnConflict};
+use sea_orm::sea_query::Expr;
 use sea_orm::{
-    ActiveEnum, ColumnTrait, ConnectionTrait, DatabaseBackend, EntityTrait, ExprTrait, FromQueryResult, QueryFilter,
-    QueryOrder, QuerySelect, Statement,
+    ActiveEnum, ColumnTrait, ConnectionTrait, DatabaseBackend, EntityTrait, ExprTrait, FromQueryResult, Iterable,
+    QueryFilter, QueryOrder, QuerySelect, Statement,
 };
 
 use crate::app::App;
 use crate::app::error::Error;
-use crate::app::jobs::request::Wanted;
 use crate::engine::time::Instant;
 
 /// How long a lease lasts without being renewed. Then another worker may claim the job.
@@ -24,30 +25,30 @@ pub const LEASE: Duration = Duration::from_secs(60);
 pub const MAX_ATTEMPTS: i64 = 8;
 /// The pause after the first failure. It doubles with each further failure, up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const MAX_PAUSE: Duration = Duration::from_secs(300);
+pub(super) const MAX_PAUSE: Duration = Duration::from_secs(300);
 /// The maximum length of a stored error, in characters.
 const ERROR_CHARACTERS: usize = 500;
 
-/// Requests a periodic job, unless it exists already.
-pub async fn request_periodic(app: &App, wanted: &Wanted) -> Result<(), Error> {
-    let keep = OnConflict::column(job::Column::UniqueKey).do_nothing().to_owned();
-    let row = wanted.row(app.clock.now());
-    job::Entity::insert_many([row]).on_conflict(keep).exec_without_returning(app.database.write()).await?;
-    Ok(())
-}
-
-/// Claims the job that has been due for longest: the caller holds its lease from now on. Returns `None` if no job is due.
-pub async fn claim(app: &App) -> Result<Option<job::Model>, Error> {
+/// Claims the job of these kinds that has been due for longest: the caller holds its lease from now on. Jobs whose lease has
+/// expired come first. Returns `None` if no job is due.
+pub async fn claim(app: &App, kinds: &[JobKind]) -> Result<Option<job::Model>, Error> {
+    let _turn = app.recorder.job_turn().await;
     let now = app.clock.now();
     let lease: i64 = rand::random();
     let backend = app.database.backend();
     // On PostgreSQL, workers do not wait for each other. SQLite has only one writer.
     let skip = if backend == DatabaseBackend::Postgres { "FOR UPDATE SKIP LOCKED" } else { "" };
+    // A program does not claim jobs of kinds that it does not know.
+    let kinds: Vec<String> = kinds.iter().map(|kind| format!("'{}'", kind.to_value())).collect();
+    let kinds = kinds.join(", ");
+    // Each search reads one row of an index, however many jobs are due.
     let sql = format!(
         "UPDATE job SET state = 'running', attempts = attempts + 1, started_at = $1, lease = $2, leased_until = $3 \
-         WHERE id = (SELECT id FROM job WHERE (state = 'waiting' AND run_at <= $1) \
-         OR (state = 'running' AND leased_until <= $1) \
-         ORDER BY run_at, started_at NULLS FIRST, id LIMIT 1 {skip}) RETURNING *"
+         WHERE id = COALESCE(\
+         (SELECT id FROM job WHERE state = 'running' AND leased_until <= $1 AND kind IN ({kinds}) \
+         ORDER BY leased_until, id LIMIT 1 {skip}), \
+         (SELECT id FROM job WHERE state = 'waiting' AND run_at <= $1 AND kind IN ({kinds}) \
+         ORDER BY run_at, id LIMIT 1 {skip})) RETURNING *"
     );
     let values = [now.0.into(), lease.into(), leased_until(now).into()];
     let row = app.database.write().query_one_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
@@ -58,24 +59,37 @@ fn leased_until(now: Instant) -> i64 {
     now.plus(micros(LEASE)).0
 }
 
-fn micros(duration: Duration) -> i64 {
+pub(super) fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Renews the lease and notes that there is progress, so that the number of attempts starts again at 1. `progress` is the number
-/// of customers that are done, and the total. Fails if another worker has claimed the job.
+/// Renews the lease and notes that the job has made progress, so that the number of attempts starts again at 1. A job that renews
+/// its lease before it has made progress could kill its workers for ever. `progress` is the number of customers that are done,
+/// and the total. Fails if the caller has lost the lease.
 pub async fn renew(app: &App, job: &job::Model, progress: Option<(i64, i64)>) -> Result<(), Error> {
+    let _turn = app.recorder.job_turn().await;
+    renew_in(app.database.write(), app.clock.now(), job, progress).await
+}
+
+/// Like [`renew`], in the caller's transaction. If it succeeds, nobody else can take over the job until the transaction ends, so
+/// everything in the transaction is committed under the lease. The caller has a turn.
+pub(super) async fn renew_in(
+    db: &impl ConnectionTrait,
+    now: Instant,
+    job: &job::Model,
+    progress: Option<(i64, i64)>,
+) -> Result<(), Error> {
     let mut update = job::Entity::update_many()
-        .col_expr(job::Column::LeasedUntil, Expr::value(leased_until(app.clock.now())))
+        .col_expr(job::Column::LeasedUntil, Expr::value(leased_until(now)))
         .col_expr(job::Column::Attempts, Expr::value(1));
     if let Some((done, total)) = progress {
         update = update.col_expr(job::Column::Done, Expr::value(done)).col_expr(job::Column::Total, Expr::value(total));
     }
-    let renewed = update.filter(held(job)).exec(app.database.write()).await?;
+    let renewed = update.filter(held(job)).exec(db).await?;
     if renewed.rows_affected == 1 {
         return Ok(());
     }
-    Err(Error::Internal(format!("job {} was claimed by another worker", job.unique_key)))
+    Err(Error::Internal(format!("the lease of job {} was lost", job.unique_key)))
 }
 
 /// The condition that the job still has the lease under which the caller claimed it.
@@ -88,44 +102,41 @@ fn held(job: &job::Model) -> sea_orm::Condition {
 pub enum End {
     /// The job is done. If it was requested again meanwhile, it runs once more.
     Done,
-    /// The job runs again, not before this instant.
+    /// The job runs again, not before this instant, or as soon as it was requested meanwhile.
     Again(Instant),
-    /// The job failed. It is retried, unless it has failed too often.
-    Failed {
-        /// The reason, for operators.
-        error: String,
-        /// Retry the job however often it fails. This is for periodic jobs.
-        forever: bool,
-    },
+    /// The job failed for this reason, which admins see. It is retried, unless it has failed too often.
+    Failed(String),
 }
 
 /// Null as an instant. PostgreSQL would take a bare NULL for a text here.
 const NULL: &str = "CAST(NULL AS bigint)";
 
-/// Ends an attempt, and returns the resulting state. Changes nothing if another worker has claimed the job.
-pub async fn end(app: &App, job: &job::Model, end: End) -> Result<JobState, Error> {
+/// Ends an attempt, and returns the resulting state. Changes nothing and returns `None` if the caller has lost the lease.
+pub async fn end(app: &App, job: &job::Model, end: End) -> Result<Option<JobState>, Error> {
+    let _turn = app.recorder.job_turn().await;
     let now = app.clock.now();
     let (state, run_at, error) = match end {
-        End::Done => (JobState::Done, now, None),
-        End::Again(at) => (JobState::Waiting, at, None),
-        End::Failed { error, forever } if forever || job.attempts < MAX_ATTEMPTS => {
-            (JobState::Waiting, now.plus(pause(job.attempts)), Some(error))
+        End::Done => (JobState::Done, None, None),
+        End::Again(at) => (JobState::Waiting, Some(at), None),
+        End::Failed(error) if job.attempts < MAX_ATTEMPTS => {
+            (JobState::Waiting, Some(now.plus(pause(job.attempts))), Some(error))
         }
-        End::Failed { error, .. } => (JobState::Dead, now, Some(error)),
+        End::Failed(error) => (JobState::Dead, None, Some(error)),
     };
     let error = error.map(|error| error.chars().take(ERROR_CHARACTERS).collect::<String>());
     let finished = matches!(state, JobState::Done | JobState::Dead).then_some(now.0);
     let attempts = if error.is_some() { job.attempts } else { 0 };
-    let (waiting, ended) = (JobState::Waiting.to_value(), state.to_value());
-    // A request that came in meanwhile puts the job back.
+    // A request that came in meanwhile puts the job back: it has set `run_at`.
     let unless_requested = |ended: &str, otherwise: &str| {
         Expr::cust(format!("CASE WHEN \"requests\" = {} THEN {ended} ELSE {otherwise} END", job.requests))
     };
+    let quoted = |state: JobState| format!("'{}'", state.to_value());
+    let run_at = run_at.map_or_else(|| "\"run_at\"".to_owned(), |at| at.0.to_string());
     let finished = finished.map_or_else(|| NULL.to_owned(), |at| at.to_string());
-    job::Entity::update_many()
-        .col_expr(job::Column::State, unless_requested(&format!("'{ended}'"), &format!("'{waiting}'")))
-        .col_expr(job::Column::RunAt, Expr::value(run_at.0))
-        .col_expr(job::Column::Attempts, Expr::value(attempts))
+    let ended = job::Entity::update_many()
+        .col_expr(job::Column::State, unless_requested(&quoted(state), &quoted(JobState::Waiting)))
+        .col_expr(job::Column::RunAt, unless_requested(&run_at, "\"run_at\""))
+        .col_expr(job::Column::Attempts, unless_requested(&attempts.to_string(), "0"))
         .col_expr(job::Column::Error, Expr::value(error))
         .col_expr(job::Column::Lease, Expr::value(Option::<i64>::None))
         .col_expr(job::Column::LeasedUntil, Expr::value(Option::<i64>::None))
@@ -133,7 +144,7 @@ pub async fn end(app: &App, job: &job::Model, end: End) -> Result<JobState, Erro
         .filter(held(job))
         .exec(app.database.write())
         .await?;
-    Ok(state)
+    Ok((ended.rows_affected == 1).then_some(state))
 }
 
 fn pause(attempts: i64) -> i64 {
@@ -142,13 +153,16 @@ fn pause(attempts: i64) -> i64 {
     micros(FIRST_PAUSE.saturating_mul(doubled).min(MAX_PAUSE))
 }
 
-/// Makes all dead jobs run again. Returns their number.
+/// Makes all evaluations that are dead or cancelled run again. Returns their number. Dead ticks need nothing: the next tick does
+/// their work.
 pub async fn revive(app: &App) -> Result<u64, Error> {
     let revived = job::Entity::update_many()
         .col_expr(job::Column::State, Expr::value(JobState::Waiting.to_value()))
         .col_expr(job::Column::Attempts, Expr::value(0))
         .col_expr(job::Column::RunAt, Expr::value(app.clock.now().0))
-        .filter(job::Column::State.eq(JobState::Dead))
+        .col_expr(job::Column::FinishedAt, Expr::value(Option::<i64>::None))
+        .filter(job::Column::Kind.eq(JobKind::Evaluation))
+        .filter(job::Column::State.is_in([JobState::Dead, JobState::Cancelled]))
         .exec(app.database.write())
         .await?;
     Ok(revived.rows_affected)
@@ -164,12 +178,23 @@ pub async fn first_dead(app: &App) -> Result<Option<String>, Error> {
     Ok(dead.map(|job| job.error.unwrap_or_default()))
 }
 
-/// Returns the customers of whom something is deferred: those with a job of their own that is not done. Returns at most `limit`.
+/// Whether an evaluation waits or runs, on any node.
+pub async fn has_unfinished_evaluations(app: &App) -> Result<bool, Error> {
+    let unfinished = job::Entity::find()
+        .filter(job::Column::State.is_in([JobState::Waiting, JobState::Running]))
+        .filter(job::Column::Kind.eq(JobKind::Evaluation))
+        .one(app.database.read())
+        .await?;
+    Ok(unfinished.is_some())
+}
+
+/// Returns the customers of whom something is deferred: those with a job of their own that is not done. Returns at most `limit`. A
+/// job is cancelled only if nothing of its customer is deferred.
 pub async fn deferred_customers(db: &impl ConnectionTrait, limit: u64) -> Result<Vec<CustomerId>, Error> {
     let ids: Vec<Option<i64>> = job::Entity::find()
         .select_only()
         .column(job::Column::CustomerId)
-        .filter(job::Column::State.ne(JobState::Done))
+        .filter(job::Column::State.is_not_in([JobState::Done, JobState::Cancelled]))
         .filter(job::Column::CustomerId.is_not_null())
         .order_by_asc(job::Column::Id)
         .limit(limit)
@@ -179,52 +204,37 @@ pub async fn deferred_customers(db: &impl ConnectionTrait, limit: u64) -> Result
     Ok(ids.into_iter().flatten().map(CustomerId).collect())
 }
 
-/// Counts the jobs by kind and state. Jobs that are done are not counted.
-pub async fn counts(app: &App) -> Result<HashMap<(&'static str, &'static str), i64>, Error> {
+/// Counts the jobs that are not done or cancelled, by kind and state.
+pub async fn counts(app: &App) -> Result<Vec<(JobKind, JobState, i64)>, Error> {
     let states = [JobState::Waiting, JobState::Running, JobState::Dead];
     let rows: Vec<(JobKind, JobState, i64)> = job::Entity::find()
         .select_only()
         .column(job::Column::Kind)
         .column(job::Column::State)
         .column_as(job::Column::Id.count(), "jobs")
+        // A newer program may know further kinds.
+        .filter(job::Column::Kind.is_in(JobKind::iter()))
         .filter(job::Column::State.is_in(states))
         .group_by(job::Column::Kind)
         .group_by(job::Column::State)
         .into_tuple()
         .all(app.database.read())
         .await?;
-    let mut counts = HashMap::new();
-    for kind in [JobKind::Evaluation, JobKind::Settlement] {
-        counts.extend(states.map(|state| ((kind_name(kind), state_name(state)), 0)));
-    }
-    counts.extend(rows.into_iter().map(|(kind, state, jobs)| ((kind_name(kind), state_name(state)), jobs)));
-    Ok(counts)
+    let count = |kind, state| rows.iter().find(|row| (row.0, row.1) == (kind, state)).map_or(0, |row| row.2);
+    let all = JobKind::iter().flat_map(|kind| states.map(|state| (kind, state)));
+    Ok(all.map(|(kind, state)| (kind, state, count(kind, state))).collect())
 }
 
-fn kind_name(kind: JobKind) -> &'static str {
-    match kind {
-        JobKind::Evaluation => "evaluation",
-        JobKind::Settlement => "settlement",
-    }
-}
-
-fn state_name(state: JobState) -> &'static str {
-    match state {
-        JobState::Waiting => "waiting",
-        JobState::Running => "running",
-        JobState::Done => "done",
-        JobState::Dead => "dead",
-    }
-}
-
-/// Returns how long the oldest job that is due has been waiting, in µs. Returns 0 if no job is due.
+/// Returns how long ago the oldest job that is due became due, in µs. Returns 0 if no job is due. A job whose worker has died is
+/// due when its lease expires.
 pub async fn oldest_wait(app: &App) -> Result<i64, Error> {
-    let oldest: Option<Option<i64>> = job::Entity::find()
-        .select_only()
-        .column_as(job::Column::RunAt.min(), "oldest")
-        .filter(job::Column::State.eq(JobState::Waiting))
-        .into_tuple()
-        .one(app.database.read())
-        .await?;
-    Ok(oldest.flatten().map_or(0, |oldest| Ord::max(app.clock.now().0.saturating_sub(oldest), 0)))
+    let sql = "SELECT (SELECT MIN(run_at) FROM job WHERE state = 'waiting') AS waiting, \
+        (SELECT MIN(leased_until) FROM job WHERE state = 'running') AS running";
+    let db = app.database.read();
+    let Some(row) = db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await? else {
+        return Ok(0);
+    };
+    let due: [Option<i64>; 2] = [row.try_get("", "waiting")?, row.try_get("", "running")?];
+    let now = app.clock.now().0;
+    Ok(due.into_iter().flatten().map(|due| now.saturating_sub(due)).fold(0, Ord::max))
 }

@@ -2,9 +2,10 @@
 
 use entity::{CampaignId, CustomerId, JobKind, JobState, job};
 use sea_orm::sea_query::{Expr, OnConflict};
-use sea_orm::{ActiveEnum, ConnectionTrait, EntityTrait, NotSet, Set};
+use sea_orm::{ActiveEnum, ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, NotSet, QueryFilter, Set};
 
 use crate::app::error::Error;
+use crate::app::rows::any;
 use crate::engine::time::Instant;
 
 /// A job that can be requested.
@@ -14,15 +15,12 @@ pub enum Wanted {
     Campaign(CampaignId),
     /// Evaluates what is deferred of a customer.
     Customer(CustomerId),
-    /// Settles the campaigns that are due.
-    Settlement,
 }
 
 impl Wanted {
     fn kind(&self) -> JobKind {
         match self {
             Self::Campaign(_) | Self::Customer(_) => JobKind::Evaluation,
-            Self::Settlement => JobKind::Settlement,
         }
     }
 
@@ -30,11 +28,10 @@ impl Wanted {
         match self {
             Self::Campaign(id) => format!("evaluation:campaign:{}", id.0),
             Self::Customer(id) => format!("evaluation:customer:{}", id.0),
-            Self::Settlement => "settlement".to_owned(),
         }
     }
 
-    pub(super) fn row(&self, now: Instant) -> job::ActiveModel {
+    fn row(&self, now: Instant) -> job::ActiveModel {
         job::ActiveModel {
             id: NotSet,
             kind: Set(self.kind()),
@@ -51,7 +48,8 @@ impl Wanted {
     }
 }
 
-/// Requests jobs in the caller's transaction. A job that is running now runs once more afterwards.
+/// Requests jobs in the caller's transaction. A job that is running now runs once more afterwards. One that is dead or cancelled
+/// runs again.
 pub async fn request(db: &impl ConnectionTrait, wanted: &[Wanted], now: Instant) -> Result<(), Error> {
     if wanted.is_empty() {
         return Ok(());
@@ -61,6 +59,7 @@ pub async fn request(db: &impl ConnectionTrait, wanted: &[Wanted], now: Instant)
         .value(job::Column::Requests, Expr::cust("\"job\".\"requests\" + 1"))
         .value(job::Column::Attempts, 0)
         .value(job::Column::RunAt, now.0)
+        .value(job::Column::FinishedAt, Expr::value(Option::<i64>::None))
         .value(
             job::Column::State,
             Expr::cust(format!("CASE WHEN \"job\".\"state\" = '{running}' THEN '{running}' ELSE 'waiting' END")),
@@ -69,6 +68,23 @@ pub async fn request(db: &impl ConnectionTrait, wanted: &[Wanted], now: Instant)
     job::Entity::insert_many(wanted.iter().map(|wanted| wanted.row(now)))
         .on_conflict(again)
         .exec_without_returning(db)
+        .await?;
+    Ok(())
+}
+
+/// Makes the evaluations of these campaigns continue now if they wait, and once more if they are running. Unlike a request, this
+/// does not change evaluations that are dead or cancelled.
+pub(super) async fn wake(db: &impl ConnectionTrait, campaigns: &[CampaignId], now: Instant) -> Result<(), Error> {
+    if campaigns.is_empty() {
+        return Ok(());
+    }
+    let keys = campaigns.iter().map(|id| Wanted::Campaign(*id).unique_key());
+    job::Entity::update_many()
+        .col_expr(job::Column::Requests, Expr::col(job::Column::Requests).add(1))
+        .col_expr(job::Column::RunAt, Expr::value(now.0))
+        .filter(any(db.get_database_backend(), job::Column::UniqueKey, keys))
+        .filter(job::Column::State.is_in([JobState::Waiting, JobState::Running]))
+        .exec(db)
         .await?;
     Ok(())
 }

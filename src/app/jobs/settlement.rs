@@ -15,16 +15,16 @@ use crate::app::clock::Clock;
 use crate::app::error::Error;
 use crate::engine::time::Instant;
 
-/// How often the job checks for campaigns that are due.
-const PERIOD: Duration = Duration::from_secs(60);
+/// How often campaigns that are due are settled.
+pub(super) const PERIOD: Duration = Duration::from_secs(60);
 
-/// Settles the campaigns that are due, and schedules the next run.
-pub(super) async fn run_periodic(app: &App) -> Result<End, Error> {
+/// Settles the campaigns that are due at this tick.
+pub(super) async fn run_tick(app: &App) -> Result<End, Error> {
     let settled = run(app).await?;
     if settled > 0 {
         tracing::info!(campaigns = settled, "campaigns were settled");
     }
-    Ok(End::Again(app.clock.now().plus(i64::try_from(PERIOD.as_micros()).unwrap_or(i64::MAX))))
+    Ok(End::Done)
 }
 
 /// Settles every campaign that is due and completely evaluated for every customer. Returns the number of settled campaigns.
@@ -34,6 +34,7 @@ pub async fn run(app: &App) -> Result<u64, Error> {
     let due = |campaign: &Campaign| campaign.life.may_settle(now, campaign.rule.lateness.micros());
     let mut settled = 0;
     for campaign in set.counting().filter(|campaign| due(campaign)) {
+        let _turn = app.recorder.job_turn().await;
         let change = Change::begin(app).await?;
         let Some(row) = change.find(campaign.id()).await? else { continue };
         // Loaded again under the lock: another node may have settled the campaign, or someone may have changed its `endsAt`.
@@ -50,7 +51,7 @@ pub async fn run(app: &App) -> Result<u64, Error> {
 }
 
 /// Returns the current time for an irreversible change. Returns `None` if the clock may be wrong.
-async fn certain_now(app: &App) -> Result<Option<Instant>, Error> {
+pub(super) async fn certain_now(app: &App) -> Result<Option<Instant>, Error> {
     let now = app.clock.ask(app.database.read()).await?;
     let is_injected = matches!(app.clock, Clock::Fixed(_));
     let is_steady = is_injected || app.steadiness.observe(now, Monotonic::now());

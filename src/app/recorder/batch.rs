@@ -55,6 +55,7 @@ pub(super) async fn commit(
     turn: &mut Turn,
 ) -> Result<Committed, Error> {
     let tx = context.database.begin().await?;
+    context.job_turns.note_batch();
     let Locked { campaigns, rows, now } = locking::lock(context, &tx, facts, others).await?;
     let batch = Batch {
         tx: &tx,

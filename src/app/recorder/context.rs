@@ -6,6 +6,7 @@ use entity::{customer, ledger_entry};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 
+use super::job_turns::JobTurns;
 use crate::app::campaign::set::Campaigns;
 use crate::app::clock::Clock;
 use crate::app::database::Database;
@@ -34,6 +35,7 @@ pub(in crate::app) struct Context {
     pub(in crate::app) fold_purchases: usize,
     /// Notified when a commit has requested a job.
     pub(in crate::app) job_wanted: Arc<Notify>,
+    pub(in crate::app) job_turns: Arc<JobTurns>,
 }
 
 impl Context {

@@ -67,6 +67,18 @@ impl Fact {
         }
     }
 
+    /// Whether a job records the fact: no caller waits for it.
+    pub(super) fn is_of_job(&self) -> bool {
+        match self {
+            Self::Purchase(_)
+            | Self::Refund(_)
+            | Self::Adjustment(_)
+            | Self::Redemption(_)
+            | Self::RedemptionStep(_) => false,
+            Self::Evaluation(_) | Self::Expiry(_) | Self::Repair(_) => true,
+        }
+    }
+
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Purchase(purchase) => purchase.bytes(),

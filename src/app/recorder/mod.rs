@@ -9,6 +9,8 @@
 //! `deferred` loads a part of what earlier commits left unevaluated. `posting` writes the difference. A change that folds a long
 //! stretch of a history is folded before its transaction (`preparation`). `repair` serves `windfall audit --repair`.
 //!
+//! Facts of callers come before those of jobs, and the commits of jobs beside the write path give way to batches (`job_turns`).
+//!
 //! Batches run in separate tasks, so a caller that goes away cancels nothing.
 
 mod acceptance;
@@ -27,6 +29,7 @@ pub mod fact;
 mod folded;
 mod folding;
 mod insertion;
+pub mod job_turns;
 mod locking;
 mod posting;
 mod preparation;
@@ -52,6 +55,7 @@ use self::acceptance::Unlocked;
 use self::batch::{Committed, Turn};
 use self::context::Context;
 use self::fact::{Answer, Fact, Recorded, Refusal};
+use self::job_turns::{JobTurn, JobTurns};
 use self::prepared::{PREPARED_SHARD, Preparation, TooLong};
 use self::queue::{Item, Queue, Room, Taken};
 use super::database::MAX_OPEN_BATCHES;
@@ -83,6 +87,7 @@ pub struct Recorder {
     shares: Shares,
     bytes: Arc<Semaphore>,
     bytes_max: usize,
+    job_turns: Arc<JobTurns>,
     tasks: TaskTracker,
 }
 
@@ -112,6 +117,7 @@ impl Recorder {
             shares: Shares::new(limits.queue_items),
             bytes: Arc::new(Semaphore::new(limits.queue_bytes)),
             bytes_max: limits.queue_bytes,
+            job_turns: Arc::clone(&context.job_turns),
             tasks,
         }
     }
@@ -185,6 +191,12 @@ impl Recorder {
         let item = Arc::clone(&self.items).acquire_owned().await.map_err(|_| Error::Unavailable)?;
         let bytes = Arc::clone(&self.bytes).acquire_many_owned(self.permits(&fact)).await;
         Ok(self.send(fact, (item, bytes.map_err(|_| Error::Unavailable)?)))
+    }
+
+    /// Waits until a job may commit something of its own, beside the facts that it records. Only one job may at a time, until the
+    /// returned value is dropped. While facts of callers wait, at most one such commit comes between two batches.
+    pub async fn job_turn(&self) -> JobTurn<'_> {
+        self.job_turns.take(|| self.queue.keeps_callers_waiting()).await
     }
 
     /// Returns the number of items that wait or are being written, and their size in bytes.

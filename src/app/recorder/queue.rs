@@ -1,6 +1,9 @@
 //! The facts that wait to be recorded. A batch takes all that wait, up to a limit. Facts of a customer whose batch is not
 //! committed yet stay in the queue, so on one node a customer is in one batch at a time, and its facts keep their order.
 //!
+//! Facts of jobs have a line of their own. A batch takes the facts of callers first. Jobs fill it only if no caller waits;
+//! otherwise they add a small part to it, so that they go on under any load.
+//!
 //! The queue itself is not bounded: each item holds permits for its room.
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -10,6 +13,9 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
 use super::fact::{Answer, Fact};
+
+/// While facts of callers wait, a batch takes one fact of a job for each so many facts that a batch can have, but at least one.
+const FACTS_PER_JOB_FACT: usize = 8;
 
 /// The permits for the room that an item takes in the queue: one for the item, and one per byte. Dropping them frees the room.
 pub(super) type Room = (OwnedSemaphorePermit, OwnedSemaphorePermit);
@@ -36,7 +42,9 @@ struct Shared {
 
 #[derive(Default)]
 struct State {
+    /// The facts of callers.
     waiting: VecDeque<Item>,
+    of_jobs: VecDeque<Item>,
     /// The customers whose facts must wait, and how many batches each of them is in. A long change may be written while a batch
     /// has the same customer.
     taken: HashMap<String, usize>,
@@ -54,7 +62,8 @@ impl Queue {
     pub(super) fn push(&self, item: Item) {
         let mut state = self.0.state.lock();
         if !state.closed {
-            state.waiting.push_back(item);
+            let line = if item.fact.is_of_job() { &mut state.of_jobs } else { &mut state.waiting };
+            line.push_back(item);
             drop(state);
             self.0.changed.notify_one();
         }
@@ -73,10 +82,10 @@ impl Queue {
             let changed = self.0.changed.notified();
             {
                 let state = self.0.state.lock();
-                if state.waiting.iter().any(|item| !state.taken.contains_key(item.fact.customer())) {
+                if state.can_take_of(&state.waiting) || state.can_take_of(&state.of_jobs) {
                     return true;
                 }
-                if state.closed && state.waiting.is_empty() {
+                if state.closed && state.waiting.is_empty() && state.of_jobs.is_empty() {
                     return false;
                 }
             }
@@ -84,12 +93,19 @@ impl Queue {
         }
     }
 
-    /// The number of waiting items.
-    pub(super) fn len(&self) -> usize {
-        self.0.state.lock().waiting.len()
+    /// Whether the fact of a caller waits that a batch could take.
+    pub(super) fn keeps_callers_waiting(&self) -> bool {
+        let state = self.0.state.lock();
+        state.can_take_of(&state.waiting)
     }
 
-    /// Takes the items of a batch, at most `most`.
+    /// The number of waiting items.
+    pub(super) fn len(&self) -> usize {
+        let state = self.0.state.lock();
+        state.waiting.len() + state.of_jobs.len()
+    }
+
+    /// Takes the items of a batch: at most `most`, and a small part more of jobs.
     pub(super) fn take(&self, most: usize) -> (Vec<Item>, Taken) {
         let mut state = self.0.state.lock();
         let items = state.take(most);
@@ -118,24 +134,36 @@ impl State {
         }
     }
 
+    fn can_take_of(&self, line: &VecDeque<Item>) -> bool {
+        line.iter().any(|item| !self.taken.contains_key(item.fact.customer()))
+    }
+
     fn take(&mut self, most: usize) -> Vec<Item> {
-        let Self { waiting, taken, .. } = self;
-        let mut items = Vec::new();
-        let mut others = VecDeque::new();
-        while items.len() < most {
-            let Some(item) = waiting.pop_front() else { break };
-            if taken.contains_key(item.fact.customer()) {
-                others.push_back(item);
-            } else {
-                items.push(item);
-            }
-        }
-        // They came before the rest.
-        while let Some(item) = others.pop_back() {
-            waiting.push_front(item);
-        }
+        let Self { waiting, of_jobs, taken, .. } = self;
+        let mut items = take_of(waiting, taken, most);
+        let room = if items.is_empty() { most } else { (most / FACTS_PER_JOB_FACT).max(1) };
+        items.extend(take_of(of_jobs, taken, room));
         items
     }
+}
+
+/// Takes the first items of a line whose customers are not taken, at most `most`.
+fn take_of(line: &mut VecDeque<Item>, taken: &HashMap<String, usize>, most: usize) -> Vec<Item> {
+    let mut items = Vec::new();
+    let mut others = VecDeque::new();
+    while items.len() < most {
+        let Some(item) = line.pop_front() else { break };
+        if taken.contains_key(item.fact.customer()) {
+            others.push_back(item);
+        } else {
+            items.push(item);
+        }
+    }
+    // They came before the rest.
+    while let Some(item) = others.pop_back() {
+        line.push_front(item);
+    }
+    items
 }
 
 impl Taken {
@@ -154,5 +182,83 @@ impl Drop for Taken {
         self.customers.iter().for_each(|customer| state.release(customer));
         drop(state);
         self.queue.0.changed.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::sync::Semaphore;
+
+    use super::*;
+    use crate::app::recorder::fact::NewAdjustment;
+    use crate::engine::external_id::ExternalId;
+
+    fn item(fact: Fact) -> Item {
+        let permit = || Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        Item { fact, reply: oneshot::channel().0, room: (permit(), permit()) }
+    }
+
+    fn of_caller(customer: &str) -> Item {
+        item(Fact::Adjustment(NewAdjustment {
+            customer_external_id: ExternalId::stored(customer),
+            points: 1,
+            reason: "r".to_owned(),
+            idempotency_key: "k".to_owned(),
+            expires_at: None,
+            allow_negative: true,
+            actor: None,
+        }))
+    }
+
+    fn of_job(customer: &str) -> Item {
+        item(Fact::Evaluation(customer.to_owned()))
+    }
+
+    /// Returns how many facts of callers and of jobs a batch has.
+    fn counted(items: &[Item]) -> (usize, usize) {
+        let of_jobs = items.iter().filter(|item| item.fact.is_of_job()).count();
+        (items.len() - of_jobs, of_jobs)
+    }
+
+    #[test]
+    fn callers_do_not_wait_behind_jobs() {
+        let queue = Queue::default();
+        (0..600).for_each(|n| queue.push(of_job(&format!("j{n}"))));
+        (0..300).for_each(|n| queue.push(of_caller(&format!("c{n}"))));
+        let mut batches = Vec::new();
+        while queue.len() > 0 {
+            let (items, taken) = queue.take(256);
+            batches.push(counted(&items));
+            drop(taken);
+        }
+        assert_eq!(batches, [(256, 32), (44, 32), (0, 256), (0, 256), (0, 24)]);
+    }
+
+    #[test]
+    fn jobs_go_on_whatever_waits() {
+        let queue = Queue::default();
+        (0..2).for_each(|n| queue.push(of_job(&format!("j{n}"))));
+        (0..3).for_each(|n| queue.push(of_caller(&format!("c{n}"))));
+        let mut batches = Vec::new();
+        while queue.len() > 0 {
+            batches.push(counted(&queue.take(1).0));
+        }
+        assert_eq!(batches, [(1, 1), (1, 1), (1, 0)]);
+    }
+
+    #[test]
+    fn a_customer_in_a_batch_keeps_nobody_waiting() {
+        let queue = Queue::default();
+        assert!(!queue.keeps_callers_waiting());
+        queue.push(of_job("ada"));
+        assert!(!queue.keeps_callers_waiting(), "the fact of a job");
+        queue.push(of_caller("ada"));
+        assert!(queue.keeps_callers_waiting());
+        let held = queue.hold_back("ada");
+        assert!(!queue.keeps_callers_waiting(), "nothing can be taken");
+        drop(held);
+        assert!(queue.keeps_callers_waiting());
     }
 }

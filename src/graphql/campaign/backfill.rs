@@ -18,8 +18,12 @@ pub struct Progress {
 }
 
 impl Progress {
+    pub(in crate::graphql) fn new(done: i64, total: i64) -> Self {
+        Self { done: Count(done), total: Count(total) }
+    }
+
     pub(super) async fn of_backfill(ctx: &Context<'_>, campaign: CampaignId) -> Result<Option<Self>, ApiError> {
         let backfill = ctx.loaders().load_one(BackfillOf(campaign)).await?;
-        Ok(backfill.map(|(done, total)| Self { done: Count(done), total: Count(total) }))
+        Ok(backfill.map(|(done, total)| Self::new(done, total)))
     }
 }

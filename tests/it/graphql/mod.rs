@@ -6,6 +6,7 @@ mod customer;
 mod errors;
 mod hostile;
 mod http;
+mod job;
 mod node;
 mod page;
 mod points;

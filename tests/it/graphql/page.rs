@@ -15,7 +15,8 @@ struct List {
     at: &'static str,
 }
 
-const LISTS: [List; 7] = [
+const LISTS: [List; 8] = [
+    List { name: "jobs", before: "{ jobs", after: "}", at: "/jobs" },
     List { name: "customers", before: "{ customers", after: "}", at: "/customers" },
     List { name: "campaigns", before: "{ campaigns", after: "}", at: "/campaigns" },
     List {
@@ -66,9 +67,16 @@ fn flag(page: &Value, name: &str) -> bool {
     page["pageInfo"][name].as_bool().unwrap()
 }
 
-/// Ada has seven purchases, an award for each, and one for all seven. There are seven customers and seven campaigns. The trail has an
-/// entry for each campaign that was created, and for each that was activated.
+/// Ada has seven purchases, an award for each, and one for all seven. There are seven customers, seven campaigns and
+/// seven jobs. The trail has an entry for each campaign that was created, and for each that was activated.
 async fn sevens(app: &GraphqlApp) {
+    for n in 0..7 {
+        // Two jobs share each instant, so the id decides their order.
+        let (kind, state) = (["audit", "settlement"][n % 2], ["done", "waiting", "dead"][n % 3]);
+        let columns = "kind, unique_key, state, requests, attempts, run_at, created_at";
+        app.execute(&format!("INSERT INTO job ({columns}) VALUES ('{kind}', 'k{n}', '{state}', 1, 0, 0, {})", n / 2))
+            .await;
+    }
     app.campaign(json!({ "name": "Each", "goal": { "everyPurchase": "EACH" } })).await;
     app.campaign(json!({ "name": "Seven", "goal": { "purchases": { "atLeast": 7 } } })).await;
     for n in 2..7 {

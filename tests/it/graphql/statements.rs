@@ -68,6 +68,31 @@ on_both! {
         }
     }
 
+    async fn jobs_and_what_they_are_about_cost_as_many_statements_as_one(app: &GraphqlApp) {
+        shop_of(app, 25).await;
+        for n in 0..50 {
+            // The subjects are the customers, and the two campaigns.
+            let (campaign, customer) = if n < 25 { ("NULL".to_owned(), (n + 1).to_string()) } else { ((n % 2 + 1).to_string(), "NULL".to_owned()) };
+            let columns = "kind, unique_key, campaign_id, customer_id, state, requests, attempts, run_at, created_at";
+            let values = format!("'evaluation', 'k{n}', {campaign}, {customer}, 'done', 1, 0, 0, {}", 50 - n % 2);
+            app.execute(&format!("INSERT INTO job ({columns}) VALUES ({values})")).await;
+        }
+        let query = "query($n: Int) { jobs(first: $n, state: [DONE]) { nodes { id progress { done } subject { \
+            ... on Campaign { name } ... on Customer { externalId } } } } }";
+        // One page has a subject of each kind, the other has fifty.
+        let two = app.statements(&admin(), query, json!({ "n": 2 })).await;
+        let fifty = app.statements(&admin(), query, json!({ "n": 50 })).await;
+        assert!(fifty <= two.max(3), "{two} {fifty}");
+        let answer = app.data(&admin(), query, json!({ "n": 50 })).await;
+        let nodes = answer["jobs"]["nodes"].as_array().unwrap();
+        let subjects = |field: &str| nodes.iter().filter(|node| node["subject"][field].is_string()).count();
+        assert_eq!((subjects("externalId"), subjects("name")), (25, 25), "{answer}");
+        let ids: Vec<_> = nodes.iter().map(|node| &node["id"]).collect();
+        let query = "query($ids: [ID!]!) { nodes(ids: $ids) { ... on Job { state } } }";
+        let one = app.statements(&admin(), query, json!({ "ids": ids[..1] })).await;
+        assert_eq!(app.statements(&admin(), query, json!({ "ids": ids })).await, one);
+    }
+
     async fn several_nodes_cost_as_many_statements_as_one(app: &GraphqlApp) {
         shop_of(app, 20).await;
         let query = "query($n: Int) { customers(first: $n) { nodes { id awards(first: 1) { nodes { id } } } } }";

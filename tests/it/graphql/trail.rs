@@ -198,10 +198,45 @@ async fn scenario(app: &GraphqlApp, mutation: &str) -> Scenario {
                 accepted: accepted(add(&["A", "B", "A"]), reward("Mug"), state(0), state(2)),
             }
         }
+        "retryJob" | "cancelJob" => {
+            let (states, action) = (["WAITING", "DEAD"], mutation);
+            let waiting = made_job(app, "waiting").await;
+            let dead = made_job(app, "dead").await;
+            let done = made_job(app, "done").await;
+            let (id_of, from, to, attempts) = if action == "retryJob" {
+                (dead, states[1], states[0], 0)
+            } else {
+                (waiting, states[0], "CANCELLED", 8)
+            };
+            let state =
+                |state: &str, attempts: i64, at: &str| json!({ "state": state, "attempts": attempts, "runAt": at });
+            let later = "2027-01-01T00:00:00Z";
+            let run_at = if action == "retryJob" { NOW } else { later };
+            Scenario {
+                accepted: accepted(id(&id_of), job(to), state(from, 8, later), state(to, attempts, run_at)),
+                refused: refused(id(&done), job("DONE"), &["ILLEGAL_TRANSITION"]),
+            }
+        }
         other => panic!(
             "{other}: decide what the trail says of it, and add a request that takes effect and one that is refused"
         ),
     }
+}
+
+fn job(state: &str) -> Value {
+    json!({ "__typename": "Job", "state": state })
+}
+
+/// Makes a backfill that can be cancelled, in this state, and returns its id.
+async fn made_job(app: &GraphqlApp, state: &str) -> String {
+    let columns = "kind, unique_key, state, requests, attempts, run_at, created_at";
+    let key = format!("{state} {}", rand::random::<u64>());
+    app.execute(&format!(
+        "INSERT INTO job ({columns}) VALUES ('evaluation', '{key}', '{state}', 1, 8, 1798761600000000, 1893456000000000)"
+    ))
+    .await;
+    let query = "{ jobs(first: 1) { nodes { id } } }";
+    text(&app.data(&admin(), query, json!({})).await["jobs"]["nodes"][0]["id"])
 }
 
 fn reward(name: &str) -> Value {
@@ -232,7 +267,7 @@ fn adjustment(key: &str, points: i64) -> Value {
 }
 
 const ENTRIES: &str = "{ trail(first: 100) { nodes { id at subjectOfToken role action node { __typename \
-    ... on Campaign { name } ... on Customer { externalId } ... on Reward { name } } before after refused requestId address } } }";
+    ... on Campaign { name } ... on Customer { externalId } ... on Reward { name } ... on Job { state } } before after refused requestId address } } }";
 
 /// All entries, newest first, with their states parsed.
 async fn entries(app: &GraphqlApp) -> Vec<Value> {
@@ -290,6 +325,7 @@ async fn repair(app: &GraphqlApp, table: &str) {
 async fn world(app: &GraphqlApp) -> Value {
     let query = "{ campaigns(first: 100) { nodes { id name status endsAt revision budget } } \
         rewards(first: 100) { nodes { id cost stock revision codes { unused } } } \
+        jobs(first: 100) { nodes { id state attempts runAt } } \
         customer(by: { externalId: \"ada-7c1e\" }) { balance { available version } ledger { nodes { sequence } } } }";
     app.data(&admin(), query, json!({})).await
 }
@@ -415,6 +451,7 @@ on_both! {
                 "createReward" => ("INSERT", "reward"),
                 "updateReward" => ("UPDATE", "reward"),
                 "addRewardCodes" => ("UPDATE", "stock"),
+                "retryJob" | "cancelJob" => ("UPDATE", "job"),
                 _ => ("UPDATE", "installation"),
             };
             for (event, table) in [("INSERT", "trail_entry"), change] {

@@ -1,18 +1,28 @@
 //! Jobs: their leases and failures, and the evaluation of long histories in bounded commits.
 
+mod audit;
+mod fairness;
+mod killed;
+mod retention;
+mod ticks;
+
 use std::time::Duration;
 
-use entity::{JobState, job};
-use sea_orm::{ConnectionTrait, EntityTrait};
+use entity::{JobKind, JobState, job};
+use sea_orm::{ConnectionTrait, EntityTrait, Statement};
 use serde_json::json;
 use windfall::app::campaign;
+use windfall::app::database::Database;
 use windfall::app::error::Error;
 use windfall::app::jobs::queue::{self, LEASE, MAX_ATTEMPTS};
-use windfall::app::jobs::{evaluation, runner};
+use windfall::app::jobs::request::{Wanted, request};
+use windfall::app::jobs::{evaluation, runner, transition};
 use windfall::app::recorder::fact::{Fact, Recorded};
 use windfall::app::refund::{self, RecordRefund};
+use windfall::engine::time::Instant;
 
-use crate::support::app::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, purchase_input, settings};
+use crate::support::app::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, open, purchase_input, settings};
+use crate::support::websocket::PATIENCE;
 
 /// The most purchases that one commit may evaluate in these tests.
 const FOLD: usize = 40;
@@ -189,17 +199,22 @@ async fn a_job_of_a_dead_worker_is_taken_over_and_given_up_at_last() {
         let id = draft(&test, json!({})).await;
         campaign::activate(&test.app, &TestApp::actor(), id).await.unwrap();
         let lease = i64::try_from(LEASE.as_micros()).unwrap();
-        let first = queue::claim(&test.app).await.unwrap().unwrap();
-        assert!(queue::claim(&test.app).await.unwrap().is_none(), "{engine:?}: a leased job was claimed");
+        let first = queue::claim(&test.app, &[JobKind::Evaluation]).await.unwrap().unwrap();
+        assert!(
+            queue::claim(&test.app, &[JobKind::Evaluation]).await.unwrap().is_none(),
+            "{engine:?}: a leased job was claimed"
+        );
         test.set_now(NOW + lease);
-        let second = queue::claim(&test.app).await.unwrap().unwrap();
+        let second = queue::claim(&test.app, &[JobKind::Evaluation]).await.unwrap().unwrap();
         assert_eq!((second.id, second.attempts), (first.id, 2));
         assert!(matches!(queue::renew(&test.app, &first, None).await, Err(Error::Internal(_))), "a lost lease renewed");
-        queue::end(&test.app, &first, queue::End::Done).await.unwrap();
+        assert_eq!(queue::end(&test.app, &first, queue::End::Done).await.unwrap(), None);
         assert_eq!(job_of(&test, "evaluation").await.state, JobState::Running, "{engine:?}: ended without its lease");
         for attempt in 2..=MAX_ATTEMPTS {
             test.set_now(NOW + attempt * lease);
-            assert!(attempt == MAX_ATTEMPTS || queue::claim(&test.app).await.unwrap().is_some());
+            assert!(
+                attempt == MAX_ATTEMPTS || queue::claim(&test.app, &[JobKind::Evaluation]).await.unwrap().is_some()
+            );
         }
         runner::run_due(&test.app).await.unwrap_err();
         let dead = job_of(&test, "evaluation").await;
@@ -238,7 +253,7 @@ async fn a_customer_that_fails_stops_nobody() {
         let jobs = job::Entity::find().all(test.app.database.read()).await.unwrap();
         assert_eq!(jobs.iter().filter(|job| job.state == JobState::Dead).count(), 2, "{engine:?}: {jobs:?}");
         let counts = queue::counts(&test.app).await.unwrap();
-        assert_eq!(counts[&("evaluation", "dead")], 2);
+        assert!(counts.contains(&(JobKind::Evaluation, JobState::Dead, 2)), "{engine:?}: {counts:?}");
         let backfills = evaluation::load_backfills(&test.app, &[id]).await.unwrap();
         assert_eq!(backfills[&id], (2, 4), "{engine:?}");
         let mend = "UPDATE customer SET head = '{}' WHERE external_id = 'b'; \
@@ -274,4 +289,138 @@ async fn who_takes_too_long_is_alone_with_it() {
     assert!(answers[1].as_ref().unwrap_err().is_retryable());
     test.buy("b", "b2", NOW, "1.00").await.unwrap();
     test.audit_is_clean().await;
+}
+
+/// Waits until a session waits for a lock (PostgreSQL).
+async fn somebody_waits(database: &Database) {
+    let sql = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let waits = async {
+        while database.read().query_one_raw(Statement::from_string(database.backend(), sql)).await.unwrap().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waits).await.expect("a session that waits for a lock");
+}
+
+/// A worker is held up just before it saves the progress of a backfill. Meanwhile another worker completes the backfill. The first
+/// one must not open it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_commit_of_a_zombie_is_fenced_off() {
+    for engine in ENGINES {
+        let test = start(engine).await;
+        test.buy("c", "p", NOW, "1.00").await.unwrap();
+        let id = draft(&test, json!({})).await;
+        campaign::activate(&test.app, &TestApp::actor(), id).await.unwrap();
+        let zombie = queue::claim(&test.app, &[JobKind::Evaluation]).await.unwrap().unwrap();
+        // On SQLite, this transaction keeps everybody else from writing.
+        let database = open(&test.url).await;
+        let other = database.begin().await.unwrap();
+        if engine == Engine::Postgres {
+            other.execute_unprepared("SELECT FROM job FOR UPDATE; SELECT FROM campaign FOR UPDATE").await.unwrap();
+        }
+        let running = {
+            let (app, job) = (std::sync::Arc::clone(&test.app), zombie.clone());
+            tokio::spawn(async move { evaluation::run_campaign(&app, &job, id).await })
+        };
+        if engine == Engine::Postgres {
+            let waits =
+                "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+            let waits = Statement::from_string(database.backend(), waits);
+            let held_up = async {
+                while database.read().query_one_raw(waits.clone()).await.unwrap().is_none() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, held_up).await.expect("the zombie waits for its commit");
+        }
+        let complete = "UPDATE job SET state = 'done', lease = NULL, leased_until = NULL, done = 9, total = 9; \
+            UPDATE campaign SET backfilled_to = NULL";
+        other.execute_unprepared(complete).await.unwrap();
+        other.commit().await.unwrap();
+        assert!(matches!(running.await.unwrap(), Err(Error::Internal(_))), "{engine:?}: a lost lease was not noticed");
+        let row = entity::campaign::Entity::find_by_id(id).one(database.read()).await.unwrap().unwrap();
+        assert_eq!(row.backfilled_to, None, "{engine:?}: the backfill was opened again");
+        let job = job_of(&test, "evaluation").await;
+        assert_eq!((job.state, job.done), (JobState::Done, Some(9)), "{engine:?}");
+        assert_eq!(queue::end(&test.app, &zombie, queue::End::Done).await.unwrap(), None);
+        // What it had handed to the write path does no harm.
+        assert_eq!(test.customer("c").await.unwrap().balance, 10, "{engine:?}");
+        test.audit_is_clean().await;
+    }
+}
+
+/// A program that runs jobs before it ends does not fail because an admin cancels one of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_attempt_that_is_cancelled_is_no_failure() {
+    let test = start(Engine::Postgres).await;
+    test.buy("c", "p", NOW, "1.00").await.unwrap();
+    let id = draft(&test, json!({})).await;
+    campaign::activate(&test.app, &TestApp::actor(), id).await.unwrap();
+    let database = open(&test.url).await;
+    let lock = database.begin().await.unwrap();
+    lock.execute_unprepared("SELECT FROM customer FOR UPDATE").await.unwrap();
+    let finishing = {
+        let app = std::sync::Arc::clone(&test.app);
+        tokio::spawn(async move { runner::finish(&app).await })
+    };
+    somebody_waits(&database).await;
+    let running = job_of(&test, "evaluation").await;
+    assert_eq!(running.state, JobState::Running);
+    transition::cancel(&test.app, &TestApp::actor(), running.id).await.unwrap();
+    lock.rollback().await.unwrap();
+    finishing.await.unwrap().unwrap();
+    let cancelled = job_of(&test, "evaluation").await;
+    assert_eq!((cancelled.state, cancelled.error, cancelled.done), (JobState::Cancelled, None, None));
+    transition::retry(&test.app, &TestApp::actor(), running.id).await.unwrap();
+    runner::finish(&test.app).await.unwrap();
+    assert_eq!(
+        (job_of(&test, "evaluation").await.state, test.customer("c").await.unwrap().balance),
+        (JobState::Done, 10)
+    );
+}
+
+/// A request that comes in while the job runs makes it run again at once, whatever the running attempt plans.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_during_an_attempt_is_not_forgotten() {
+    for engine in ENGINES {
+        let test = start(engine).await;
+        test.buy("c", "p", NOW, "1.00").await.unwrap();
+        let wanted = [Wanted::Customer(test.customer("c").await.unwrap().id)];
+        for end in [queue::End::Done, queue::End::Again(Instant(NOW + DAY)), queue::End::Failed("no".into())] {
+            request(test.app.database.write(), &wanted, Instant(NOW)).await.unwrap();
+            let job = queue::claim(&test.app, &[JobKind::Evaluation]).await.unwrap().unwrap();
+            request(test.app.database.write(), &wanted, Instant(NOW)).await.unwrap();
+            queue::end(&test.app, &job, end.clone()).await.unwrap();
+            let job = job_of(&test, "evaluation").await;
+            let seen = (job.state, job.run_at, job.attempts, job.finished_at);
+            assert_eq!(seen, (JobState::Waiting, NOW, 0, None), "{engine:?} {end:?}");
+        }
+    }
+}
+
+/// The age of the queue is that of the job that became due first, be it that it waits or that its worker has died.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_queue_is_as_old_as_its_oldest_due_job() {
+    const SECOND: i64 = 1_000_000;
+    for engine in ENGINES {
+        let test = start(engine).await;
+        let age = async || queue::oldest_wait(&test.app).await.unwrap() / SECOND;
+        assert_eq!(age().await, 0, "{engine:?}: no job");
+        for (key, state, run_at, leased_until, expected) in [
+            ("later", "waiting", NOW + HOUR, None, 0),
+            ("running", "running", NOW - HOUR, Some(NOW + SECOND), 0),
+            ("done", "done", NOW - HOUR, None, 0),
+            ("dead", "dead", NOW - HOUR, None, 0),
+            ("waiting", "waiting", NOW - 5 * SECOND, None, 5),
+            ("abandoned", "running", NOW - HOUR, Some(NOW - 7 * SECOND), 7),
+        ] {
+            let leased_until = leased_until.map_or_else(|| "NULL".to_owned(), |at| at.to_string());
+            let sql = format!(
+                "INSERT INTO job (kind, unique_key, state, requests, attempts, run_at, created_at, leased_until) \
+                 VALUES ('audit', '{key}', '{state}', 1, 0, {run_at}, 0, {leased_until})"
+            );
+            test.app.database.write().execute_unprepared(&sql).await.unwrap();
+            assert_eq!(age().await, expected, "{engine:?}: {key}");
+        }
+    }
 }

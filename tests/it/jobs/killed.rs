@@ -1,0 +1,228 @@
+//! The process of a worker is killed at each step of a job. The job completes once.
+
+use std::time::Duration;
+
+use entity::{JobState, job};
+use sea_orm::{ConnectionTrait, DatabaseBackend, EntityTrait, Statement};
+use serde_json::json;
+use windfall::app::App;
+use windfall::app::audit;
+use windfall::app::clock::Clock;
+use windfall::app::database::Database;
+use windfall::app::jobs::queue::MAX_ATTEMPTS;
+
+use crate::support::app::{ENGINES, Engine, open, scratch, settings};
+use crate::support::server::Server;
+use crate::support::shop::Shop;
+use crate::support::websocket::PATIENCE;
+
+const CUSTOMERS: [&str; 3] = ["ada", "bob", "eve"];
+
+/// The step of a job at which its worker stalls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// In the statement that claims the job.
+    Claim,
+    /// In the transaction that does the work.
+    Work,
+    /// After the work, in the statement that ends the job.
+    End,
+}
+
+impl Step {
+    /// The event of the database at which the worker stalls.
+    fn event(self) -> (&'static str, &'static str, &'static str) {
+        match self {
+            Self::Claim => {
+                ("UPDATE", "job", "NEW.kind = 'evaluation' AND NEW.state = 'running' AND OLD.state = 'waiting'")
+            }
+            Self::Work => ("INSERT", "ledger_entry", "true"),
+            Self::End => ("UPDATE", "job", "NEW.kind = 'evaluation' AND NEW.state = 'done'"),
+        }
+    }
+}
+
+/// A database in which workers stall.
+struct Stall {
+    engine: Engine,
+    database: Database,
+}
+
+impl Stall {
+    async fn at(engine: Engine, url: &str, step: Step) -> Self {
+        let database = open(url).await;
+        let (event, table, condition) = step.event();
+        let steps = match engine {
+            Engine::Postgres => [
+                "CREATE FUNCTION stall() RETURNS trigger LANGUAGE plpgsql AS \
+                 $$ BEGIN PERFORM pg_sleep(3600); RETURN NEW; END $$"
+                    .to_owned(),
+                format!("CREATE TRIGGER stall BEFORE {event} ON {table} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION stall()"),
+            ],
+            // SQLite cannot sleep, but it can count.
+            Engine::Sqlite => [
+                "CREATE VIEW stall_for_long AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000000) \
+                 SELECT COUNT(*) AS counted FROM n"
+                    .to_owned(),
+                format!("CREATE TRIGGER stall BEFORE {event} ON {table} WHEN {condition} BEGIN SELECT counted FROM stall_for_long; END"),
+            ],
+        };
+        for sql in steps {
+            database.write().execute_unprepared(&sql).await.unwrap();
+        }
+        Self { engine, database }
+    }
+
+    /// Waits until a worker stalls.
+    async fn is_reached(&self) {
+        let stalls = async {
+            match self.engine {
+                Engine::Postgres => {
+                    while self.sleepers().await.is_empty() {
+                        tokio::time::sleep(Duration::from_millis(5)).await;
+                    }
+                }
+                // The worker holds the write lock for longer than any other transaction.
+                Engine::Sqlite => {
+                    let mut refused = 0;
+                    self.database.write().execute_unprepared("PRAGMA busy_timeout = 0").await.unwrap();
+                    while refused < 50 {
+                        let locked =
+                            self.database.write().execute_unprepared("BEGIN IMMEDIATE; ROLLBACK").await.is_err();
+                        refused = if locked { refused + 1 } else { 0 };
+                        tokio::time::sleep(Duration::from_millis(10)).await;
+                    }
+                    self.database.write().execute_unprepared("PRAGMA busy_timeout = 30000").await.unwrap();
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, stalls).await.expect("a worker stalls");
+    }
+
+    async fn sleepers(&self) -> Vec<i32> {
+        let sql = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
+        let rows =
+            self.database.read().query_all_raw(Statement::from_string(DatabaseBackend::Postgres, sql)).await.unwrap();
+        rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
+    }
+
+    /// Ends the statements of a process that was killed, which PostgreSQL would go on with, and lets the lease expire.
+    async fn bury(&self) {
+        if self.engine == Engine::Postgres {
+            for pid in self.sleepers().await {
+                self.execute(&format!("SELECT pg_terminate_backend({pid})")).await;
+            }
+        }
+        self.execute("UPDATE job SET leased_until = 0 WHERE state = 'running'").await;
+    }
+
+    async fn end(&self) {
+        let table = match self.engine {
+            Engine::Postgres => " ON job",
+            Engine::Sqlite => "",
+        };
+        let dropped = self.database.write().execute_unprepared(&format!("DROP TRIGGER stall{table}")).await;
+        if dropped.is_err() {
+            self.execute("DROP TRIGGER stall ON ledger_entry").await;
+        }
+    }
+
+    async fn execute(&self, sql: &str) {
+        self.database.write().execute_unprepared(sql).await.unwrap();
+    }
+
+    /// Returns the job of the backfill.
+    async fn job(&self) -> job::Model {
+        let jobs = job::Entity::find().all(self.database.read()).await.unwrap();
+        jobs.into_iter().find(|job| job.campaign_id.is_some()).expect("the job of the backfill")
+    }
+
+    async fn job_becomes(&self, state: JobState) -> job::Model {
+        let became = async {
+            loop {
+                let job = self.job().await;
+                if job.state == state {
+                    return job;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, became).await.unwrap_or_else(|_| panic!("the job becomes {state:?}"))
+    }
+}
+
+/// Records a purchase of each customer and activates a campaign that counts them. A worker stalls in its backfill.
+async fn stalled(engine: Engine, url: &str, step: Step) -> (Shop, Stall) {
+    let shop = Shop::open(url).await;
+    for customer in CUSTOMERS {
+        shop.buy(customer, 0).await;
+    }
+    let stall = Stall::at(engine, url, step).await;
+    shop.campaign(json!({})).await;
+    stall.is_reached().await;
+    (shop, stall)
+}
+
+async fn is_complete(url: &str, shop: Shop) {
+    for customer in CUSTOMERS {
+        let ledger = shop.ledger(customer).await;
+        assert_eq!(ledger.len(), 1, "{customer}: {ledger:?}");
+        assert_eq!(ledger[0].1["points"], 10);
+    }
+    assert!(shop.server.terminate().success());
+    let app = App::start(open(url).await, Clock::System, &settings(url)).await.unwrap();
+    let mut differences = Vec::new();
+    audit::run(&app, None, |difference| differences.push(difference.to_string())).await.unwrap();
+    assert_eq!(differences, Vec::<String>::new());
+    app.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_whose_worker_is_killed_completes_once() {
+    for engine in ENGINES {
+        for step in [Step::Claim, Step::Work, Step::End] {
+            let (url, _kept) = scratch(engine).await;
+            let (shop, stall) = stalled(engine, &url, step).await;
+            let expected = if step == Step::Claim { JobState::Waiting } else { JobState::Running };
+            assert_eq!(stall.job().await.state, expected, "{engine:?} {step:?}");
+            shop.server.kill9();
+            stall.bury().await;
+            stall.end().await;
+            let shop = Shop::open(&url).await;
+            let job = stall.job_becomes(JobState::Done).await;
+            assert_eq!((job.done, job.total), (Some(3), Some(3)), "{engine:?} {step:?}");
+            is_complete(&url, shop).await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_that_kills_its_process_each_time_is_given_up() {
+    for engine in ENGINES {
+        let (url, _kept) = scratch(engine).await;
+        let (shop, stall) = stalled(engine, &url, Step::Work).await;
+        let mut server = shop.server;
+        for attempt in 1..=MAX_ATTEMPTS {
+            let job = stall.job().await;
+            assert_eq!((job.state, job.attempts), (JobState::Running, attempt), "{engine:?}");
+            server.kill9();
+            stall.bury().await;
+            server = Server::start(&url).await;
+            if attempt < MAX_ATTEMPTS {
+                stall.is_reached().await;
+            }
+        }
+        let dead = stall.job_becomes(JobState::Dead).await;
+        assert_eq!(dead.error.as_deref(), Some("the process that ran this job ended 8 times"), "{engine:?}");
+        stall.end().await;
+        // An admin sees it and lets it run again.
+        let shop = Shop::of(server);
+        let dead = shop.data(&shop.admin, "{ jobs(state: [DEAD]) { nodes { id error } } }", json!({})).await;
+        let retry = "mutation($id: ID!) { retryJob(id: $id) { job { state attempts } userErrors { code } } }";
+        let retried = shop.data(&shop.admin, retry, json!({ "id": dead["jobs"]["nodes"][0]["id"] })).await;
+        let expected = json!({ "job": { "state": "WAITING", "attempts": 0 }, "userErrors": [] });
+        assert_eq!(retried["retryJob"], expected, "{engine:?}: {dead}");
+        stall.job_becomes(JobState::Done).await;
+        is_complete(&url, shop).await;
+    }
+}
