@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use serde_json::json;
@@ -77,6 +77,16 @@ fn the_lines_of_the_import_page_print_what_it_says() {
     windfall::ingest::map::Map::read(&file).unwrap();
 }
 
+/// A process that is killed when the test ends, also if it fails.
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        self.0.kill().unwrap();
+        self.0.wait().unwrap();
+    }
+}
+
 #[tokio::test]
 async fn its_lines_print_what_it_says() {
     let blocks = blocks();
@@ -100,7 +110,8 @@ async fn its_lines_print_what_it_says() {
     let program = format!("exec '{}' serve", env!("CARGO_BIN_EXE_windfall"));
     let serve = serve.replace("cargo run --release -- serve", &program);
     assert!(serve.contains(&program));
-    let mut server = shell(directory.path(), &format!("{listen}{serve}")).stdout(Stdio::null()).spawn().unwrap();
+    let server = shell(directory.path(), &format!("{listen}{serve}")).stdout(Stdio::null()).spawn().unwrap();
+    let _server = Killed(server);
     while reqwest::get(format!("http://127.0.0.1:{port}/readyz")).await.is_err() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
@@ -120,10 +131,8 @@ async fn its_lines_print_what_it_says() {
     assert_eq!(told.join("\n"), *event);
 
     let before = format!("{cargo}{purchase} >/dev/null\n{query} >/dev/null\n");
-    let both = output(directory.path(), &here(&format!("{before}{campaign}\n{reward}")));
+    let both = output(directory.path(), &here(&format!("{before}{campaign}\necho\n{reward}")));
     let (activated, redeemed) = both.trim().split_once('\n').unwrap_or_else(|| panic!("two answers: {both}"));
-    server.kill().unwrap();
-    server.wait().unwrap();
     let answers = shown("json");
     assert_eq!(purchased.trim(), answers[0]);
     assert_eq!(queried.trim(), answers[1]);

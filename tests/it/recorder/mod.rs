@@ -3,6 +3,7 @@
 mod cost;
 mod points;
 mod prepared;
+mod redemptions;
 
 use std::sync::Arc;
 
