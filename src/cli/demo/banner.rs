@@ -17,7 +17,7 @@ pub(super) fn print(address: SocketAddr, folder: &Path, tokens: &Tokens) -> anyh
     write!(
         out,
         "
-{title}Windfall demo{plain}: a shop for coffee and books, with six weeks of purchases and four campaigns. It is open.
+{title}Windfall demo{plain}: a shop for coffee and books, with six weeks of purchases, five campaigns and a reward. It is open.
 
   {title}GraphQL{plain}      {url}/graphql
   {title}Data{plain}         {folder} (kept between runs; --fresh starts from scratch)
@@ -41,7 +41,7 @@ pub(super) fn print(address: SocketAddr, folder: &Path, tokens: &Tokens) -> anyh
   Follow Ada's points live:
   curl -sN {url}/graphql {as_customer} {json} -H 'Accept: text/event-stream' -d '{{\"query\":\"subscription {{ pointsUpdated {{ change balance {{ available }} entries {{ points award {{ campaign {{ name }} }} }} }} }}\"}}'
 
-{title}Points as they are awarded{plain} (Ctrl-C stops)
+{title}Points as they come and go{plain} (Ctrl-C stops)
 ",
         folder = folder.display(),
     )?;

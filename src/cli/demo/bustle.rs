@@ -1,4 +1,4 @@
-//! Customers who keep buying: sends purchases, and a refund now and then, to the same endpoint that any client uses.
+//! Customers who keep buying: sends purchases, and a refund or a redemption now and then, to the same endpoint that any client uses.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,16 +18,24 @@ const PAUSE_MS: std::ops::Range<u64> = 300..1_600;
 const MAX_RETURNABLE: usize = 50;
 /// The probability that a purchase is refunded instead of a new one being made.
 const RETURNS: f64 = 0.05;
+/// The probability that a customer redeems a reward instead of buying something.
+const REDEMPTIONS: f64 = 0.15;
 
 const PURCHASE: &str =
     "mutation($input: RecordPurchaseInput!) { recordPurchase(input: $input) { userErrors { message } } }";
 const REFUND: &str = "mutation($input: RecordRefundInput!) { recordRefund(input: $input) { userErrors { message } } }";
+const REDEMPTION: &str =
+    "mutation($input: RedeemRewardInput!) { redeemReward(input: $input) { userErrors { message } } }";
+const REWARD: &str = "{ rewards(first: 1) { nodes { id } } }";
 
-/// Sends purchases and refunds until `stop` is cancelled.
+/// Sends purchases, refunds and redemptions until `stop` is cancelled.
 pub(super) async fn run(url: String, token: String, clock: Clock, stop: CancellationToken) -> anyhow::Result<()> {
     let client = reqwest::Client::builder().no_proxy().build()?;
     let mut chance: StdRng = StdRng::from_rng(&mut rand::rng());
     let mut returnable: VecDeque<String> = VecDeque::new();
+    let found = client.post(&url).bearer_auth(&token).json(&json!({ "query": REWARD })).send().await?;
+    let found: Value = serde_json::from_slice(&found.bytes().await?)?;
+    let reward = &found["data"]["rewards"]["nodes"][0]["id"];
     loop {
         let pause = Duration::from_millis(chance.random_range(PAUSE_MS));
         tokio::select! {
@@ -42,6 +50,11 @@ pub(super) async fn run(url: String, token: String, clock: Clock, stop: Cancella
                     "externalId": id, "purchaseExternalId": purchase, "refundedAt": now.to_string(),
                 });
                 json!({ "query": REFUND, "variables": { "input": input } })
+            }
+            None if chance.random_bool(REDEMPTIONS) => {
+                let visitor = shop::visitor(&mut chance);
+                let input = json!({ "rewardId": reward, "customerExternalId": visitor, "idempotencyKey": id });
+                json!({ "query": REDEMPTION, "variables": { "input": input } })
             }
             None => {
                 let visitor = shop::visitor(&mut chance);

@@ -28,6 +28,7 @@ use crate::app::App;
 use crate::app::campaign::input::CampaignInput;
 use crate::app::clock::Clock;
 use crate::app::recorder::fact::Fact;
+use crate::app::reward::{self, RewardInput};
 use crate::app::viewer::Actor;
 use crate::config::{Config, Secret};
 use crate::engine::time::{Instant, parse_instant};
@@ -51,7 +52,7 @@ const FILES: [&str; 9] = [
 ];
 const TOKENS_HOLD: Duration = Duration::from_hours(24 * 30);
 
-/// Try Windfall with a made-up shop: six weeks of purchases, four campaigns, and customers who keep buying.
+/// Try Windfall with a made-up shop: six weeks of purchases, five campaigns, a reward, and customers who keep buying.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// The folder that keeps the database and the tokens between runs.
@@ -170,14 +171,34 @@ async fn listen(config: &Config) -> anyhow::Result<TcpListener> {
     }
 }
 
-/// Activates the campaigns and records all past purchases up to now. Recording a purchase again changes nothing, so a later
+/// The reward of the shop.
+fn mug() -> RewardInput {
+    RewardInput {
+        name: "A mug".to_owned(),
+        description: Some("Of stoneware, as in the shop.".to_owned()),
+        image_url: None,
+        cost: 150,
+        stock: Some(1_000),
+        max_per_customer: None,
+        starts_at: None,
+        ends_at: None,
+        active: true,
+        self_service: false,
+    }
+}
+
+/// Activates the campaigns, offers a reward, and records all past purchases up to now. Recording a purchase again changes nothing, so a later
 /// run adds only what is new.
 async fn open_shop(app: &App, opened: Instant) -> anyhow::Result<()> {
     let mut inputs: Vec<CampaignInput> = serde_json::from_str(CAMPAIGNS)?;
     for input in &mut inputs {
-        input.starts_at = opened.to_string();
+        // Points that are gone after seconds say nothing of the past.
+        let counts_the_past = input.expires_after.is_none();
+        input.starts_at = if counts_the_past { opened } else { opened.plus(PAST) }.to_string();
     }
-    campaigns::activate(app, &Actor::process("demo"), inputs).await?;
+    let actor = Actor::process("demo");
+    campaigns::activate(app, &actor, inputs).await?;
+    reward::create(app, &actor, mug(), Some("demo".to_owned())).await?;
     let now = app.clock.now();
     let past = shop::past(opened, now);
     let bar = progress_bar(Some(past.len() as u64));

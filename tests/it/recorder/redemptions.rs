@@ -3,13 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sea_orm::{ConnectionTrait, DatabaseBackend, Statement};
 use serde_json::json;
 use windfall::app::App;
 use windfall::app::recorder::fact::{Fact, NewAdjustment, NewRedemption, Recorded, RedemptionStep, Refusal, StepKind};
 use windfall::app::reward::{self, RewardInput};
 use windfall::engine::external_id::ExternalId;
 
-use crate::support::app::{ENGINES, HOUR, NOW, TestApp, cases};
+use crate::support::app::{ENGINES, Engine, HOUR, NOW, TestApp, cases};
+use crate::support::websocket::PATIENCE;
 
 async fn reward(test: &TestApp, cost: i64, stock: Option<i64>) -> entity::RewardId {
     let input = RewardInput {
@@ -154,5 +156,96 @@ async fn a_reservation_ends_while_it_commits() {
         println!("{engine:?}: {committed} were committed, {lapsed} ended first");
         test.audit_is_clean().await;
         other.stop().await.unwrap();
+    }
+}
+
+/// Waits until as many statements wait for this kind of lock.
+async fn waiting(test: &TestApp, what: &str, count: i64) {
+    let sql = format!(
+        "SELECT COUNT(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' \
+         AND wait_event {what} 'advisory'"
+    );
+    let db = test.app.database.read();
+    let reached = async {
+        loop {
+            let statement = Statement::from_string(DatabaseBackend::Postgres, sql.as_str());
+            let row = db.query_one_raw(statement).await.unwrap().unwrap();
+            if row.try_get_by_index::<i64>(0).unwrap() == count {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, reached).await.expect("statements wait");
+}
+
+/// A commit takes its instant before it waits for the stock. Meanwhile the reservation ends, and another node gives its unit away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reservation_ends_while_its_commit_waits_for_the_stock() {
+    const MINUTE: i64 = 60_000_000;
+    let test = TestApp::start(Engine::Postgres).await;
+    let other = test.another().await;
+    let mug = reward(&test, 10, Some(1)).await;
+    give(&test, "ada", 15).await;
+    give(&test, "bob", 15).await;
+    let reserved = record(&test.app, redemption("ada", mug, "r", Some(MINUTE))).await.unwrap();
+    let step = RedemptionStep {
+        customer_external_id: ExternalId::stored("ada"),
+        number: reserved.redemption.unwrap().number,
+        kind: StepKind::Commit,
+        by_customer: false,
+    };
+    // Whoever inserts a redemption waits for the test, with the stock locked.
+    for sql in [
+        "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS \
+         $$ BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NEW; END $$",
+        "CREATE TRIGGER wait BEFORE INSERT ON redemption FOR EACH ROW EXECUTE FUNCTION wait()",
+    ] {
+        test.app.database.write().execute_unprepared(sql).await.unwrap();
+    }
+    let gate = test.app.database.begin().await.unwrap();
+    gate.execute_unprepared("SELECT pg_advisory_xact_lock(7)").await.unwrap();
+    let race = async {
+        test.set_now(NOW + MINUTE);
+        let his = record(&other, redemption("bob", mug, "b", None));
+        let hers = async {
+            waiting(&test, "=", 1).await;
+            test.set_now(NOW + MINUTE - 1);
+            record(&test.app, Fact::RedemptionStep(step)).await
+        };
+        let open = async {
+            waiting(&test, "<>", 1).await;
+            test.set_now(NOW + MINUTE);
+            gate.commit().await.unwrap();
+        };
+        let (his, hers, ()) = tokio::join!(his, hers, open);
+        (his, hers)
+    };
+    let (his, hers) = race.await;
+    his.expect("the unit is free");
+    hers.expect_err("the reservation is over");
+    assert!(rest(&test, "ada").await.is_empty());
+    test.audit_is_clean().await;
+    other.stop().await.unwrap();
+}
+
+/// The units of a reservation that is over are free once, also in the commit that ends it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_end_of_a_reservation_frees_its_unit_once() {
+    for engine in ENGINES {
+        let test = TestApp::start(engine).await;
+        let mug = reward(&test, 10, Some(1)).await;
+        for name in ["ada", "bob", "eve"] {
+            give(&test, name, 15).await;
+        }
+        record(&test.app, redemption("ada", mug, "r", Some(60_000_000))).await.unwrap();
+        test.set_now(NOW + 60_000_000);
+        // One batch: customers come in the order of their ids, so Ada's reservation is ended before the others redeem.
+        let facts =
+            vec![Fact::Expiry("ada".to_owned()), redemption("bob", mug, "b", None), redemption("eve", mug, "e", None)];
+        let answers = test.app.recorder.record(TestApp::shop().who(), facts).await.unwrap();
+        let given: Vec<bool> = answers.into_iter().map(|answer| answer.unwrap().is_ok()).collect();
+        assert_eq!(given, [true, true, false], "{engine:?}");
+        test.audit_is_clean().await;
     }
 }
