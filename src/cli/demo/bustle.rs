@@ -33,9 +33,6 @@ pub(super) async fn run(url: String, token: String, clock: Clock, stop: Cancella
     let client = reqwest::Client::builder().no_proxy().build()?;
     let mut chance: StdRng = StdRng::from_rng(&mut rand::rng());
     let mut returnable: VecDeque<String> = VecDeque::new();
-    let found = client.post(&url).bearer_auth(&token).json(&json!({ "query": REWARD })).send().await?;
-    let found: Value = serde_json::from_slice(&found.bytes().await?)?;
-    let reward = &found["data"]["rewards"]["nodes"][0]["id"];
     loop {
         let pause = Duration::from_millis(chance.random_range(PAUSE_MS));
         tokio::select! {
@@ -52,6 +49,7 @@ pub(super) async fn run(url: String, token: String, clock: Clock, stop: Cancella
                 json!({ "query": REFUND, "variables": { "input": input } })
             }
             None if chance.random_bool(REDEMPTIONS) => {
+                let Ok(reward) = find_reward(&client, &url, &token).await else { continue };
                 let visitor = shop::visitor(&mut chance);
                 let input = json!({ "rewardId": reward, "customerExternalId": visitor, "idempotencyKey": id });
                 json!({ "query": REDEMPTION, "variables": { "input": input } })
@@ -69,6 +67,13 @@ pub(super) async fn run(url: String, token: String, clock: Clock, stop: Cancella
         // A request that fails, for example because the server is stopping, is ignored: the next customer comes anyway.
         let _ = client.post(&url).bearer_auth(&token).json(&body).send().await;
     }
+}
+
+/// Returns the id of the shop's reward.
+async fn find_reward(client: &reqwest::Client, url: &str, token: &str) -> anyhow::Result<Value> {
+    let found = client.post(url).bearer_auth(token).json(&json!({ "query": REWARD })).send().await?;
+    let mut found: Value = serde_json::from_slice(&found.bytes().await?)?;
+    Ok(found["data"]["rewards"]["nodes"][0]["id"].take())
 }
 
 /// Converts a purchase to the API's `RecordPurchaseInput`.
