@@ -1,6 +1,7 @@
 //! Jobs: their leases and failures, and the evaluation of long histories in bounded commits.
 
 mod audit;
+mod export;
 mod fairness;
 mod killed;
 mod retention;
