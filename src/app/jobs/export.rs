@@ -187,7 +187,7 @@ impl Export<'_> {
         &mut self,
         list: &List,
         key: fn(&M) -> Vec<Value>,
-        line: fn(&M, Option<String>) -> Result<Json, Error>,
+        line: fn(&M, Option<&str>) -> Result<Json, Error>,
     ) -> Result<(), Error> {
         let mut after = Vec::new();
         loop {
@@ -197,7 +197,7 @@ impl Export<'_> {
                 after = key(last);
             }
             for (row, name) in rows {
-                self.write_line(line(&row, name)?).await?;
+                self.write_line(line(&row, name.as_deref())?).await?;
             }
             if is_last {
                 return Ok(());
@@ -270,7 +270,7 @@ fn instant_unless_never(at: i64) -> Option<String> {
 }
 
 /// The name that the API has for a value.
-fn api_name(value: impl ActiveEnum<Value = String>) -> String {
+fn api_name(value: &impl ActiveEnum<Value = String>) -> String {
     value.to_value().to_uppercase()
 }
 
@@ -321,7 +321,7 @@ fn purchase_line(row: &purchase::Model) -> Result<Json, Error> {
     }))
 }
 
-fn revision_line(row: &purchase_revision::Model, _: Option<String>) -> Result<Json, Error> {
+fn revision_line(row: &purchase_revision::Model, _: Option<&str>) -> Result<Json, Error> {
     let currency = currency(&row.currency)?;
     Ok(json!({
         "type": "purchaseRevision",
@@ -339,7 +339,7 @@ fn revision_line(row: &purchase_revision::Model, _: Option<String>) -> Result<Js
     }))
 }
 
-fn raised_line(row: &raised_revision::Model, _: Option<String>) -> Result<Json, Error> {
+fn raised_line(row: &raised_revision::Model, _: Option<&str>) -> Result<Json, Error> {
     Ok(json!({
         "type": "raisedRevision",
         "externalId": row.external_id,
@@ -348,7 +348,7 @@ fn raised_line(row: &raised_revision::Model, _: Option<String>) -> Result<Json, 
     }))
 }
 
-fn refund_line(row: &refund::Model, _: Option<String>) -> Result<Json, Error> {
+fn refund_line(row: &refund::Model, _: Option<&str>) -> Result<Json, Error> {
     let currency = row.currency.as_deref().map(currency).transpose()?;
     let lines: Vec<RefundLine> =
         serde_json::from_str(&row.lines).map_err(|error| broken("the lines of a refund", error))?;
@@ -366,12 +366,12 @@ fn refund_line(row: &refund::Model, _: Option<String>) -> Result<Json, Error> {
     }))
 }
 
-fn award_line(row: &award::Model, campaign: Option<String>) -> Result<Json, Error> {
+fn award_line(row: &award::Model, campaign: Option<&str>) -> Result<Json, Error> {
     Ok(json!({
         "type": "award",
         "number": row.number,
         "campaign": campaign,
-        "status": api_name(row.status),
+        "status": api_name(&row.status),
         "points": row.points,
         "pointsBeforeCap": points_before_cap(row),
         "ordinal": row.ordinal,
@@ -386,11 +386,11 @@ fn award_line(row: &award::Model, campaign: Option<String>) -> Result<Json, Erro
     }))
 }
 
-fn entry_line(row: &ledger_entry::Model, _: Option<String>) -> Result<Json, Error> {
+fn entry_line(row: &ledger_entry::Model, _: Option<&str>) -> Result<Json, Error> {
     Ok(json!({
         "type": "ledgerEntry",
         "sequence": row.sequence,
-        "kind": api_name(row.kind),
+        "kind": api_name(&row.kind),
         "points": row.points,
         "balanceAfter": row.balance_after,
         "awardNumber": row.award_number,
@@ -403,7 +403,7 @@ fn entry_line(row: &ledger_entry::Model, _: Option<String>) -> Result<Json, Erro
     }))
 }
 
-fn lot_line(row: &lot::Model, _: Option<String>) -> Result<Json, Error> {
+fn lot_line(row: &lot::Model, _: Option<&str>) -> Result<Json, Error> {
     Ok(json!({
         "type": "lot",
         "availableAt": (row.matures_at != 0).then(|| instant(row.matures_at)),
@@ -415,14 +415,14 @@ fn lot_line(row: &lot::Model, _: Option<String>) -> Result<Json, Error> {
     }))
 }
 
-fn redemption_line(row: &redemption::Model, reward: Option<String>) -> Result<Json, Error> {
+fn redemption_line(row: &redemption::Model, reward: Option<&str>) -> Result<Json, Error> {
     Ok(json!({
         "type": "redemption",
         "number": row.number,
         "reward": reward,
         "quantity": row.quantity,
         "points": row.points,
-        "state": api_name(row.state),
+        "state": api_name(&row.state),
         "createdAt": instant(row.created_at),
         "reservedUntil": row.reserved_until.map(instant),
         "redeemedAt": row.redeemed_at.map(instant),
@@ -431,7 +431,7 @@ fn redemption_line(row: &redemption::Model, reward: Option<String>) -> Result<Js
     }))
 }
 
-fn taking_line(row: &taking::Model, _: Option<String>) -> Result<Json, Error> {
+fn taking_line(row: &taking::Model, _: Option<&str>) -> Result<Json, Error> {
     Ok(json!({
         "type": "taking",
         "redemptionNumber": row.redemption_number,
@@ -440,11 +440,11 @@ fn taking_line(row: &taking::Model, _: Option<String>) -> Result<Json, Error> {
     }))
 }
 
-fn code_line(row: &reward_code::Model, _: Option<String>) -> Result<Json, Error> {
+fn code_line(row: &reward_code::Model, _: Option<&str>) -> Result<Json, Error> {
     Ok(json!({ "type": "rewardCode", "redemptionNumber": row.redemption_number, "code": row.code }))
 }
 
-fn key_line(row: &idempotency_key::Model, _: Option<String>) -> Result<Json, Error> {
+fn key_line(row: &idempotency_key::Model, _: Option<&str>) -> Result<Json, Error> {
     Ok(json!({
         "type": "idempotencyKey",
         "key": row.key,
@@ -455,7 +455,7 @@ fn key_line(row: &idempotency_key::Model, _: Option<String>) -> Result<Json, Err
 }
 
 /// The admin's subject and address are data of the admin, so they are left out.
-fn trail_line(row: &trail_entry::Model, _: Option<String>) -> Result<Json, Error> {
+fn trail_line(row: &trail_entry::Model, _: Option<&str>) -> Result<Json, Error> {
     let state = |text: &Option<String>| -> Result<Json, Error> {
         let Some(text) = text else { return Ok(Json::Null) };
         serde_json::from_str(text).map_err(|error| broken("a state of the trail", error))
