@@ -23,7 +23,7 @@ pub const WRITE_QUEUE_BYTES: &str = "windfall_write_queue_bytes";
 /// Facts that were refused because the queue was full.
 pub const WRITE_REFUSED: &str = "windfall_write_refused_total";
 
-/// Unfinished jobs in the whole database, by `kind` (`evaluation`, `settlement`, `retention`, `audit`) and `state` (`waiting`,
+/// Unfinished jobs in the whole database, by `kind` (`evaluation`, `settlement`, `retention`, `audit`, `export`) and `state` (`waiting`,
 /// `running`, `dead`).
 pub const JOBS: &str = "windfall_jobs";
 /// Time since the oldest due job became due.

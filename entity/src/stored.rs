@@ -76,6 +76,8 @@ pub enum JobKind {
     Retention,
     /// Audits a sample of the customers.
     Audit,
+    /// Writes down everything that is recorded of a customer.
+    Export,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]

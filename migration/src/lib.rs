@@ -19,6 +19,8 @@ mod m20261130_000003_keep_lots;
 mod m20261130_000006_redeem_rewards;
 mod m20261201_000001_control_jobs;
 mod m20261201_000001_create_trail_entry;
+mod m20261202_000001_export_customers;
+mod m20261202_000002_find_rows_of_customers;
 pub mod online;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
@@ -48,6 +50,8 @@ impl MigratorTrait for Migrator {
             Box::new(m20261130_000006_redeem_rewards::Migration),
             Box::new(m20261201_000001_create_trail_entry::Migration),
             Box::new(m20261201_000001_control_jobs::Migration),
+            Box::new(m20261202_000001_export_customers::Migration),
+            Box::new(m20261202_000002_find_rows_of_customers::Migration),
         ]
     }
 }

@@ -29,7 +29,7 @@ pub enum UserErrorCode {
     TooLong,
     /// The value is outside its limits.
     OutOfRange,
-    /// The campaign or job does not exist, or the campaign that was created with the key was deleted.
+    /// The campaign, customer or job does not exist, or the campaign that was created with the key was deleted.
     NotFound,
     /// The purchase of the refund is not recorded.
     PurchaseNotFound,

@@ -14,6 +14,7 @@ pub mod connections;
 pub mod customer;
 pub mod database;
 pub mod error;
+pub mod export;
 pub mod failure;
 pub mod jobs;
 pub mod ledger;

@@ -13,7 +13,8 @@
 //!
 //! `subject_of_token` and `address` are those of the admin. An entry refers to a customer by `customer_id` alone, so the external id of
 //! a customer is in no column. `before` and `after` of such an entry have the customer's balance, and the reason that the admin gave,
-//! which is free text. [`erase`] removes them. No other module writes to the table.
+//! which is free text. [`erase`] removes them. Only retention
+//! (`app::jobs::retention`) writes to the table too: it deletes old entries.
 
 use entity::{CampaignId, CustomerId, RewardId, trail_entry};
 use sea_orm::sea_query::Expr;

@@ -138,6 +138,8 @@ pub struct Jobs {
     pub retention_period: Duration,
     /// The key `finished_days`.
     pub finished_kept_for: Duration,
+    /// The key `trail_days`.
+    pub trail_kept_for: Duration,
     pub audit_period: Duration,
     /// If zero, no customers are audited.
     pub audit_customers: usize,
@@ -403,9 +405,11 @@ impl Jobs {
     fn read(source: &Source) -> Result<Self, ConfigError> {
         const MAX_PERIOD_SECONDS: u64 = 7 * 24 * 3_600;
         let period = |key| Ok(Duration::from_secs(source.number(key, 1, MAX_PERIOD_SECONDS)?));
+        let days = |key| Ok(Duration::from_hours(24 * source.number::<u64>(key, 1, 3_660)?));
         Ok(Self {
             retention_period: period("jobs.retention_period_seconds")?,
-            finished_kept_for: Duration::from_hours(24 * source.number::<u64>("jobs.finished_days", 1, 3_660)?),
+            finished_kept_for: days("jobs.finished_days")?,
+            trail_kept_for: days("jobs.trail_days")?,
             audit_period: period("jobs.audit_period_seconds")?,
             audit_customers: source.number("jobs.audit_customers", 0, 100_000)?,
         })

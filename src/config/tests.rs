@@ -186,6 +186,7 @@ fn wrong_values_are_refused_by_name_without_the_value() {
         ("DATABASE__POOLER", "maybe", "true or false"),
         ("JOBS__RETENTION_PERIOD_SECONDS", "0", "from 1 to 604800"),
         ("JOBS__FINISHED_DAYS", "0", "from 1 to 3660"),
+        ("JOBS__TRAIL_DAYS", "4000", "from 1 to 3660"),
         ("JOBS__AUDIT_PERIOD_SECONDS", "1h", "from 1 to 604800"),
         ("JOBS__AUDIT_CUSTOMERS", "-1", "from 0 to 100000"),
         ("REDIS__URL", "http://hidden@host", "redis://USER:PASSWORD@HOST:PORT"),

@@ -126,7 +126,7 @@ pub enum UserErrorCode {
     TooLong,
     /// The value is outside its limits, or the purchase already has 100 refunds or 1 000 contents.
     OutOfRange,
-    /// The campaign or job does not exist, or the campaign that was created with this `idempotencyKey` has been deleted.
+    /// The campaign, customer or job does not exist, or the campaign that was created with this `idempotencyKey` has been deleted.
     NotFound,
     /// The purchase of the refund has not been recorded. Record the purchase first, then send the refund again.
     PurchaseNotFound,

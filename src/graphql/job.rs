@@ -12,6 +12,7 @@ use super::page::Connection;
 use super::scalar::DateTime;
 use super::session::ContextExt;
 use crate::app::error::{Error, UserErrorCode};
+use crate::app::export::{self, has_result};
 use crate::app::jobs::list::list;
 use crate::app::jobs::transition;
 use crate::app::model;
@@ -41,7 +42,8 @@ pub struct Job {
     started_at: Option<DateTime>,
     /// When the job became `DONE`, `DEAD` or `CANCELLED`. Null in other states.
     finished_at: Option<DateTime>,
-    /// Where the result can be read with the same token. It is always null, because no kind of job has a result.
+    /// Where the result of an `EXPORT` can be read with the same token: a path of this server, for a GET request. Null until
+    /// the job is `DONE`, and for other kinds.
     result_url: Option<String>,
     #[graphql(skip)]
     pub(super) row: Arc<model::Job>,
@@ -60,7 +62,7 @@ impl From<Arc<model::Job>> for Job {
             run_at: instant(row.run_at),
             started_at: row.started_at.map(instant),
             finished_at: row.finished_at.map(instant),
-            result_url: None,
+            result_url: has_result(&row).then(|| format!("/exports/{}", row.id)),
             row,
         }
     }
@@ -80,6 +82,8 @@ pub enum JobKind {
     Retention,
     /// Audits a random sample of the customers. It recurs.
     Audit,
+    /// Exports everything that is recorded of a customer.
+    Export,
 }
 
 /// The state of a job. A job goes from `WAITING` through `RUNNING` to `DONE`. It goes back to `WAITING` if an attempt fails.
@@ -98,7 +102,7 @@ pub enum JobState {
     Cancelled,
 }
 
-/// The result of `retryJob` and `cancelJob`.
+/// The result of `retryJob`, `cancelJob` and `exportCustomer`.
 #[derive(SimpleObject)]
 pub struct JobPayload {
     /// The job after the mutation. Null if the mutation was refused.
@@ -193,5 +197,18 @@ impl JobMutation {
     ) -> Result<JobPayload, ApiError> {
         let actor = ctx.actor()?;
         JobPayload::new(async { transition::cancel(ctx.app(), &actor, job_id(&id)?).await }.await)
+    }
+
+    /// Exports everything that is recorded of a customer. The `resultUrl` of the job has it once the job is `DONE`, until
+    /// the job is deleted. The export replaces an earlier one of the same customer. While that one is `WAITING` or
+    /// `RUNNING`, it is returned, and nothing changes. The error is `NOT_FOUND` if nothing is recorded of the customer.
+    /// Requires an admin token (`FORBIDDEN`).
+    async fn export_customer(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The shop's id of the customer.")] external_id: String,
+    ) -> Result<JobPayload, ApiError> {
+        let actor = ctx.actor()?;
+        JobPayload::new(export::request(ctx.app(), &actor, &external_id).await)
     }
 }

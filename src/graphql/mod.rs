@@ -61,8 +61,8 @@ pub struct Query(
 /// Writes. Faults in the input are returned in `userErrors`, and the refused write changes nothing. A request whose
 /// response was lost can be sent again unchanged: the server recognises a purchase, refund or adjustment that it has
 /// recorded, the mutations of redemptions recognise what was done, and `createCampaign`, `cloneCampaign` and
-/// `createReward` recognise their `idempotencyKey` if one was given. `cancelJob` changes nothing the second time. Any
-/// other mutation is refused if it has already taken effect.
+/// `createReward` recognise their `idempotencyKey` if one was given. `cancelJob` changes nothing the second time, nor does
+/// `exportCustomer` while its job waits or runs. Any other mutation is refused if it has already taken effect.
 #[derive(Default, MergedObject)]
 pub struct Mutation(
     purchase::mutation::PurchaseMutation,

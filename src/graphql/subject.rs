@@ -19,7 +19,7 @@ use crate::app::trail::Target;
 #[ComplexObject]
 impl Job {
     /// What an `EVALUATION` is about: a campaign, whose past is evaluated for every customer, or a customer, whose
-    /// history is evaluated. Null for other kinds, and if the customer no longer exists.
+    /// history is evaluated. What an `EXPORT` is about: the customer. Null for other kinds, and if the customer no longer exists.
     async fn subject(&self, ctx: &Context<'_>) -> Option<Result<Node, ApiError>> {
         let campaign = self.row.campaign_id.map(|id| Target::Campaign(CampaignId(id)));
         let customer = self.row.customer_id.map(|id| Target::Customer(CustomerId(id)));

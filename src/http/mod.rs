@@ -1,6 +1,7 @@
-//! The HTTP layer: connections, authentication, limits per caller, and the GraphQL endpoint.
+//! The HTTP layer: connections, authentication, limits per caller, the GraphQL endpoint, and downloads of exports.
 
 pub mod auth;
+mod exports;
 pub mod graphql;
 pub mod input;
 pub mod limits;

@@ -1,4 +1,4 @@
-//! All routes of the server: the GraphQL endpoint, the index, GraphiQL, health and metrics.
+//! All routes of the server: the GraphQL endpoint, downloads of exports, the index, GraphiQL, health and metrics.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use tokio_util::task::TaskTracker;
 use super::auth::Verifier;
 use super::graphql::{Endpoint, Executor, answer};
 use super::origins::Origins;
-use super::pages;
+use super::{exports, pages};
 use crate::app::{App, probe};
 use crate::config;
 use crate::gate::SchemaError;
@@ -80,13 +80,15 @@ pub fn router(
     }
     let endpoint = Arc::new(Endpoint::new(Arc::clone(&app), executor, verifier, config, sockets));
     tokio::spawn(Arc::clone(&endpoint).forget_idle_callers());
-    let graphql =
-        any(answer).layer(Origins::new(&config.http.allowed_origins).cors()).with_state(Arc::clone(&endpoint));
+    let origins = Origins::new(&config.http.allowed_origins);
+    let graphql = any(answer).layer(origins.cors()).with_state(Arc::clone(&endpoint));
+    let exports = get(exports::answer).layer(origins.cors()).with_state(Arc::clone(&endpoint));
     let graphiql = config.http.graphiql;
     let mut router = internal(app)
         .route("/", get(async move || pages::index(graphiql)))
         .route("/graphql", graphql.clone())
-        .route("/graphql/", graphql);
+        .route("/graphql/", graphql)
+        .route("/exports/{job}", exports);
     if graphiql {
         router = router.merge(pages::graphiql());
     }

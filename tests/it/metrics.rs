@@ -114,7 +114,7 @@ async fn jobs_are_counted_by_kind() {
     let shop = node(&url, None, &[]).await;
     reaches(&shop, "windfall_job_attempts_total{kind=\"settlement\"}", 1.0).await;
     let failures = |kind: &str| format!("windfall_job_failures_total{{kind=\"{kind}\"}}");
-    for kind in ["evaluation", "settlement", "expiry", "retention", "audit"] {
+    for kind in ["evaluation", "settlement", "expiry", "retention", "audit", "export"] {
         assert_eq!(metric(&shop, &failures(kind)).await, 0.0, "{kind}");
         let line = format!("windfall_jobs{{kind=\"{kind}\",state=\"dead\"}} 0");
         assert!(metrics(&shop).await.lines().any(|told| told == line), "{line}");

@@ -92,8 +92,9 @@ async fn its_lines_print_what_it_says() {
     let blocks = blocks();
     let shown =
         |kind: &str| -> Vec<&String> { blocks.iter().filter(|(of, _)| of == kind).map(|(_, text)| text).collect() };
-    let [demo, test, import, exports, serve, purchase, query, follow, campaign, reward] = shown("sh")[..] else {
-        panic!("ten shell blocks");
+    let [demo, test, import, exports, serve, purchase, query, follow, campaign, reward, export] = shown("sh")[..]
+    else {
+        panic!("eleven shell blocks");
     };
     // These two are not run here: `demo` has tests of its own, and `scripts/test` runs this test.
     assert_eq!((demo.as_str(), test.as_str()), ("cargo run --release -- demo", "scripts/test"));
@@ -133,6 +134,12 @@ async fn its_lines_print_what_it_says() {
     let before = format!("{cargo}{purchase} >/dev/null\n{query} >/dev/null\n");
     let both = output(directory.path(), &here(&format!("{before}{campaign}\necho\n{reward}")));
     let (activated, redeemed) = both.trim().split_once('\n').unwrap_or_else(|| panic!("two answers: {both}"));
+    let admin = campaign.lines().next().unwrap();
+    output(directory.path(), &here(&format!("{cargo}{before}{admin}\n{export}")));
+    let exported = fs::read_to_string(directory.path().join("customer-9001.ndjson")).unwrap();
+    let exported: Vec<serde_json::Value> = exported.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(exported[0]["externalId"], "customer-9001", "{exported:?}");
+    assert_eq!(exported.iter().filter(|line| line["type"] == "purchase").count(), 2, "{exported:?}");
     let answers = shown("json");
     assert_eq!(purchased.trim(), answers[0]);
     assert_eq!(queried.trim(), answers[1]);

@@ -3,7 +3,7 @@
 //! - [`request`] requests jobs, in the caller's transaction. [`periodic`] requests those that recur.
 //! - [`queue`] claims a job under a lease, and ends it under the same lease.
 //! - [`runner`] runs the jobs that are due: as long as a server runs, or before another program ends.
-//! - [`evaluation`], [`settlement`], [`expiry`], [`retention`] and [`audit`] contain the work of the jobs.
+//! - [`evaluation`], [`settlement`], [`expiry`], [`retention`], [`audit`] and [`export`] contain the work of the jobs.
 //! - [`list`] and [`transition`] are what admins see of jobs and may do with them.
 //! - [`presence`] is not a job. Each program announces itself to the others.
 //!
@@ -22,6 +22,7 @@
 pub mod audit;
 pub mod evaluation;
 pub mod expiry;
+pub mod export;
 pub mod list;
 pub mod periodic;
 pub mod presence;

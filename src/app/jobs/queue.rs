@@ -12,7 +12,7 @@ use entity::{CustomerId, JobKind, JobState, job};
 use sea_orm::sea_query::Expr;
 use sea_orm::{
     ActiveEnum, ColumnTrait, ConnectionTrait, DatabaseBackend, EntityTrait, ExprTrait, FromQueryResult, Iterable,
-    QueryFilter, QueryOrder, QuerySelect, Statement,
+    QueryFilter, QueryOrder, QuerySelect, Statement, UpdateMany,
 };
 
 use crate::app::App;
@@ -79,12 +79,24 @@ pub(super) async fn renew_in(
     job: &job::Model,
     progress: Option<(i64, i64)>,
 ) -> Result<(), Error> {
-    let mut update = job::Entity::update_many()
-        .col_expr(job::Column::LeasedUntil, Expr::value(leased_until(now)))
-        .col_expr(job::Column::Attempts, Expr::value(1));
+    let mut update = extension(now).col_expr(job::Column::Attempts, Expr::value(1));
     if let Some((done, total)) = progress {
         update = update.col_expr(job::Column::Done, Expr::value(done)).col_expr(job::Column::Total, Expr::value(total));
     }
+    extend(db, job, update).await
+}
+
+/// Like [`renew_in`], for a job that begins again with each attempt. What it has done so far is no progress, so the number of
+/// attempts stays.
+pub(super) async fn hold_in(db: &impl ConnectionTrait, now: Instant, job: &job::Model) -> Result<(), Error> {
+    extend(db, job, extension(now)).await
+}
+
+fn extension(now: Instant) -> UpdateMany<job::Entity> {
+    job::Entity::update_many().col_expr(job::Column::LeasedUntil, Expr::value(leased_until(now)))
+}
+
+async fn extend(db: &impl ConnectionTrait, job: &job::Model, update: UpdateMany<job::Entity>) -> Result<(), Error> {
     let renewed = update.filter(held(job)).exec(db).await?;
     if renewed.rows_affected == 1 {
         return Ok(());
@@ -188,12 +200,13 @@ pub async fn has_unfinished_evaluations(app: &App) -> Result<bool, Error> {
     Ok(unfinished.is_some())
 }
 
-/// Returns the customers of whom something is deferred: those with a job of their own that is not done. Returns at most `limit`. A
+/// Returns the customers of whom something is deferred: those with an evaluation of their own that is not done. Returns at most `limit`. A
 /// job is cancelled only if nothing of its customer is deferred.
 pub async fn deferred_customers(db: &impl ConnectionTrait, limit: u64) -> Result<Vec<CustomerId>, Error> {
     let ids: Vec<Option<i64>> = job::Entity::find()
         .select_only()
         .column(job::Column::CustomerId)
+        .filter(job::Column::Kind.eq(JobKind::Evaluation))
         .filter(job::Column::State.is_not_in([JobState::Done, JobState::Cancelled]))
         .filter(job::Column::CustomerId.is_not_null())
         .order_by_asc(job::Column::Id)

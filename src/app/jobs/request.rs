@@ -15,19 +15,23 @@ pub enum Wanted {
     Campaign(CampaignId),
     /// Evaluates what is deferred of a customer.
     Customer(CustomerId),
+    /// Exports everything that is recorded of a customer.
+    Export(CustomerId),
 }
 
 impl Wanted {
     fn kind(&self) -> JobKind {
         match self {
             Self::Campaign(_) | Self::Customer(_) => JobKind::Evaluation,
+            Self::Export(_) => JobKind::Export,
         }
     }
 
-    fn unique_key(&self) -> String {
+    pub(in crate::app) fn unique_key(&self) -> String {
         match self {
             Self::Campaign(id) => format!("evaluation:campaign:{}", id.0),
             Self::Customer(id) => format!("evaluation:customer:{}", id.0),
+            Self::Export(id) => format!("export:customer:{}", id.0),
         }
     }
 
@@ -37,7 +41,7 @@ impl Wanted {
             kind: Set(self.kind()),
             unique_key: Set(self.unique_key()),
             campaign_id: Set(if let Self::Campaign(id) = self { Some(id.0) } else { None }),
-            customer_id: Set(if let Self::Customer(id) = self { Some(id.0) } else { None }),
+            customer_id: Set(if let Self::Customer(id) | Self::Export(id) = self { Some(id.0) } else { None }),
             state: Set(JobState::Waiting),
             requests: Set(1),
             attempts: Set(0),

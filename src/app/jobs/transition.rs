@@ -146,6 +146,8 @@ fn decide_cancel(job: &job::Model, is_owed: bool, now: Instant) -> Result<Option
 
 #[cfg(test)]
 mod tests {
+    use sea_orm::Iterable as _;
+
     use super::*;
 
     const NOW: Instant = Instant(1_000);
@@ -194,7 +196,7 @@ mod tests {
 
     #[test]
     fn a_cancellation_in_each_state() {
-        for kind in [JobKind::Evaluation, JobKind::Settlement, JobKind::Expiry, JobKind::Retention, JobKind::Audit] {
+        for kind in JobKind::iter() {
             for is_owed in [false, true] {
                 for state in STATES {
                     let cancelled = decide_cancel(&job(kind, state), is_owed, NOW);
@@ -204,7 +206,7 @@ mod tests {
                         Ok(None) => assert_eq!(state, JobState::Cancelled, "{what}"),
                         Ok(Some(job)) => {
                             assert!(!is_owed && (ends || state == JobState::Dead), "{what}");
-                            assert!(kind == JobKind::Evaluation || !ends, "{what}");
+                            assert!(!is_periodic(kind) || !ends, "{what}");
                             assert_eq!(
                                 (job.state, job.lease, job.finished_at),
                                 (JobState::Cancelled, None, Some(NOW.0))

@@ -39,7 +39,7 @@ use crate::app::allowance::Limited;
 use crate::app::error::Error;
 use crate::app::origin::Origin;
 use crate::app::share::Share;
-use crate::app::viewer::Viewer;
+use crate::app::viewer::{Admin, Viewer};
 use crate::config;
 use crate::engine::time::Instant;
 use crate::gate::{Admitted, OperationKind, Plan, Rights};
@@ -123,6 +123,20 @@ impl Endpoint {
         let token = self.verifier.authenticate(&head.headers, self.app.clock.now().0).await?;
         let caller = caller(token, self.origin(head));
         Ok(Caller { tells_reads: head.headers.get(TELL).is_some_and(|what| what == "reads"), ..caller })
+    }
+
+    /// Admits a download by an admin, which takes a permit of a stream and a point. Returns the response to send if the request is
+    /// refused.
+    pub(super) async fn admit_admin(&self, head: &Parts) -> Result<(Admin, Share), Response> {
+        let caller = self.caller(head).await.map_err(|error| unauthenticated(Format::Json, &error))?;
+        let admin = caller.viewer.require_admin().map_err(|error| failed(head, error))?;
+        self.limits.allowance(&caller.viewer).charge(1).map_err(|limited| failed(head, limited.into()))?;
+        let place = self.limits.stream(&caller.viewer.who()).ok_or_else(|| failed(head, Error::Overloaded))?;
+        Ok((admin, place))
+    }
+
+    pub(super) fn app(&self) -> &Arc<App> {
+        &self.app
     }
 
     /// Returns the caller that the value of an Authorization header identifies. `origin` is that of the WebSocket's handshake.
@@ -421,6 +435,23 @@ fn too_many_sockets() -> Response {
     count_refused();
     let limited = Limited { retry_after_seconds: SOCKET_RETRY_SECONDS };
     Format::Json.respond(StatusCode::TOO_MANY_REQUESTS, &Reply::limited(limited))
+}
+
+/// The response to a failed request of another route: a GraphQL error as JSON, with the status of the error.
+pub(super) fn failed(head: &Parts, error: Error) -> Response {
+    let special = match &error {
+        Error::Forbidden => Some(StatusCode::FORBIDDEN),
+        Error::NotFound => Some(StatusCode::NOT_FOUND),
+        _ => None,
+    };
+    let reply = Reply::error(error);
+    reply.log(&request_id::of(head));
+    let status = special.unwrap_or_else(|| single::status(&reply, Format::GraphqlResponse));
+    let mut response = Format::Json.respond(status, &reply);
+    if status == StatusCode::UNAUTHORIZED {
+        response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
 }
 
 fn unauthenticated(format: Format, error: &AuthError) -> Response {

@@ -62,7 +62,7 @@ pub(super) fn use_post(format: Format) -> Response {
 /// The status of a reply. A request that was executed has status 200, even with errors. A request that was not executed
 /// has the status of its error. Under `application/json`, errors that the client can fix in its document have status 200
 /// too.
-fn status(reply: &Reply, format: Format) -> StatusCode {
+pub(super) fn status(reply: &Reply, format: Format) -> StatusCode {
     match reply.code() {
         _ if reply.was_run() => StatusCode::OK,
         Some("UNAUTHENTICATED") => StatusCode::UNAUTHORIZED,

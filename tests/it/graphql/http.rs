@@ -15,6 +15,7 @@ use windfall::http::auth::{Role, Verifier};
 use windfall::http::router::router;
 use windfall::http::serve;
 
+use crate::support::app::TestApp;
 use crate::support::graphql::{GraphqlApp, NOW};
 
 struct Server {
@@ -114,6 +115,76 @@ async fn a_bad_token_is_refused_whatever_is_asked() {
         refused(server.post(asks).bearer_auth("nonsense")).await,
         (StatusCode::UNAUTHORIZED, "UNAUTHENTICATED".into())
     );
+}
+
+#[tokio::test]
+async fn only_admins_download_exports() {
+    let server = Server::start().await;
+    let job = windfall::app::export::request;
+    let get = async |path: &str, token: Option<&str>| {
+        let request = server.client.get(server.url(path));
+        token.map_or(request.try_clone().unwrap(), |token| request.bearer_auth(token))
+    };
+    server.app.purchase("p", "ada", "2026-11-02T10:00:00Z", "5").await;
+    let job = job(&server.app.app, &TestApp::actor(), "ada").await.unwrap();
+    let path = format!("/exports/{}", job.id);
+    let [eve, shop, ada] = [(Role::Admin, "eve"), (Role::Storefront, "shop"), (Role::Customer, "ada")]
+        .map(|(role, subject)| token(role, subject));
+    let unauthenticated = (StatusCode::UNAUTHORIZED, "UNAUTHENTICATED".to_owned());
+    let not_found = (StatusCode::NOT_FOUND, "NOT_FOUND".to_owned());
+    assert_eq!(refused(get(&path, Some(&eve)).await).await, not_found, "the job is not done");
+    windfall::app::jobs::runner::run_due(&server.app.app).await.unwrap();
+    assert_eq!(refused(get(&path, None).await).await, unauthenticated);
+    assert_eq!(get(&path, None).await.send().await.unwrap().headers()[WWW_AUTHENTICATE], "Bearer");
+    assert_eq!(refused(get(&path, Some("nonsense")).await).await, unauthenticated);
+    for token in [&shop, &ada] {
+        assert_eq!(refused(get(&path, Some(token)).await).await, (StatusCode::FORBIDDEN, "FORBIDDEN".into()));
+    }
+    for path in ["/exports/0", "/exports/999", "/exports/nonsense", "/exports/99999999999999999999", "/exports/-1"] {
+        assert_eq!(refused(get(path, Some(&eve)).await).await, not_found, "{path}");
+        assert_eq!(refused(get(path, None).await).await, unauthenticated, "{path}");
+    }
+    let posted = server.client.post(server.url(&path)).bearer_auth(&eve).send().await.unwrap();
+    assert_eq!(posted.status(), StatusCode::METHOD_NOT_ALLOWED);
+    let response = get(&path, Some(&eve)).await.send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    for (name, value) in [
+        ("content-type", "application/x-ndjson"),
+        ("content-disposition", "attachment; filename=\"export.ndjson\""),
+        ("cache-control", "no-store"),
+        ("x-content-type-options", "nosniff"),
+    ] {
+        assert_eq!(response.headers()[name], value);
+    }
+    let body = response.text().await.unwrap();
+    assert!(body.ends_with("}\n") && body.lines().any(|line| line.contains("\"externalId\":\"p\"")), "{body}");
+}
+
+/// A result that is replaced while it is sent must not look like a whole one.
+#[tokio::test]
+async fn a_download_whose_export_is_replaced_breaks_off() {
+    let server = Server::start().await;
+    server.app.purchase("p", "ada", "2026-11-02T10:00:00Z", "5").await;
+    let job = windfall::app::export::request(&server.app.app, &TestApp::actor(), "ada").await.unwrap();
+    windfall::app::jobs::runner::run_due(&server.app.app).await.unwrap();
+    // More than the buffers of the sockets between the server and its client.
+    let parts = "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 200) \
+        INSERT INTO export_chunk (job_id, number, content) SELECT job_id, i, zeroblob(262144) FROM export_chunk, n";
+    server.app.execute(parts).await;
+    let request = server.client.get(server.url(&format!("/exports/{}", job.id)));
+    let mut response = request.bearer_auth(token(Role::Admin, "eve")).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(response.chunk().await.unwrap().is_some());
+    windfall::app::export::request(&server.app.app, &TestApp::actor(), "ada").await.unwrap();
+    let mut bytes = 0;
+    let broken = loop {
+        match response.chunk().await {
+            Ok(Some(part)) => bytes += part.len(),
+            Ok(None) => break false,
+            Err(_) => break true,
+        }
+    };
+    assert!(broken, "{bytes} bytes look like the whole result");
 }
 
 /// Under overload, most of the server's time would go into requests that it refuses. So the text of such a request is not read.

@@ -103,7 +103,7 @@ on_both! {
     }
 
     async fn jobs_are_found_by_kind_and_state(app: &GraphqlApp) {
-        let kinds = ["evaluation", "settlement", "expiry", "retention", "audit"];
+        let kinds = ["evaluation", "settlement", "expiry", "retention", "audit", "export"];
         let states = ["waiting", "running", "done", "dead", "cancelled"];
         for (n, kind) in kinds.iter().enumerate() {
             for state in states {

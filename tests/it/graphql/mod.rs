@@ -4,6 +4,7 @@ mod adjustment;
 mod campaign;
 mod customer;
 mod errors;
+mod export;
 mod hostile;
 mod http;
 mod job;

@@ -198,6 +198,15 @@ async fn scenario(app: &GraphqlApp, mutation: &str) -> Scenario {
                 accepted: accepted(add(&["A", "B", "A"]), reward("Mug"), state(0), state(2)),
             }
         }
+        "exportCustomer" => {
+            assert_eq!(mutate_by_name(app, "adjustPoints", &adjustment("export", 50)).await, json!([]));
+            let ada = json!({ "__typename": "Customer", "externalId": "ada-7c1e" });
+            let after = json!({ "kind": "EXPORT", "state": "WAITING" });
+            Scenario {
+                accepted: accepted(json!({ "externalId": "ada-7c1e" }), ada, Value::Null, after),
+                refused: refused(json!({ "externalId": "nobody" }), Value::Null, &["NOT_FOUND"]),
+            }
+        }
         "retryJob" | "cancelJob" => {
             let (states, action) = (["WAITING", "DEAD"], mutation);
             let waiting = made_job(app, "waiting").await;
@@ -452,6 +461,7 @@ on_both! {
                 "updateReward" => ("UPDATE", "reward"),
                 "addRewardCodes" => ("UPDATE", "stock"),
                 "retryJob" | "cancelJob" => ("UPDATE", "job"),
+                "exportCustomer" => ("INSERT", "job"),
                 _ => ("UPDATE", "installation"),
             };
             for (event, table) in [("INSERT", "trail_entry"), change] {

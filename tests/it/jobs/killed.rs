@@ -27,6 +27,8 @@ enum Step {
     Work,
     /// After the work, in the statement that ends the job.
     End,
+    /// After a part of the work of an export.
+    Chunk,
 }
 
 impl Step {
@@ -38,6 +40,7 @@ impl Step {
             }
             Self::Work => ("INSERT", "ledger_entry", "true"),
             Self::End => ("UPDATE", "job", "NEW.kind = 'evaluation' AND NEW.state = 'done'"),
+            Self::Chunk => ("INSERT", "export_chunk", "NEW.number = 2"),
         }
     }
 }
@@ -45,6 +48,7 @@ impl Step {
 /// A database in which workers stall.
 struct Stall {
     engine: Engine,
+    step: Step,
     database: Database,
 }
 
@@ -70,7 +74,7 @@ impl Stall {
         for sql in steps {
             database.write().execute_unprepared(&sql).await.unwrap();
         }
-        Self { engine, database }
+        Self { engine, step, database }
     }
 
     /// Waits until a worker stalls.
@@ -117,14 +121,11 @@ impl Stall {
     }
 
     async fn end(&self) {
-        let table = match self.engine {
-            Engine::Postgres => " ON job",
-            Engine::Sqlite => "",
+        let on = match self.engine {
+            Engine::Postgres => format!(" ON {}", self.step.event().1),
+            Engine::Sqlite => String::new(),
         };
-        let dropped = self.database.write().execute_unprepared(&format!("DROP TRIGGER stall{table}")).await;
-        if dropped.is_err() {
-            self.execute("DROP TRIGGER stall ON ledger_entry").await;
-        }
+        self.execute(&format!("DROP TRIGGER stall{on}")).await;
     }
 
     async fn execute(&self, sql: &str) {
@@ -224,5 +225,47 @@ async fn a_job_that_kills_its_process_each_time_is_given_up() {
         assert_eq!(retried["retryJob"], expected, "{engine:?}: {dead}");
         stall.job_becomes(JobState::Done).await;
         is_complete(&url, shop).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_export_whose_worker_is_killed_is_complete_after_all() {
+    for engine in ENGINES {
+        let (url, _kept) = scratch(engine).await;
+        let shop = Shop::open(&url).await;
+        shop.campaign(json!({})).await;
+        let purchases = 600;
+        shop.buy_many("ada", 0..purchases).await;
+        let stall = Stall::at(engine, &url, Step::Chunk).await;
+        let request = "mutation { exportCustomer(externalId: \"ada\") { job { id } userErrors { code } } }";
+        let requested = shop.data(&shop.admin, request, json!({})).await;
+        let id = requested["exportCustomer"]["job"]["id"].clone();
+        stall.is_reached().await;
+        shop.server.kill9();
+        stall.bury().await;
+        stall.end().await;
+        let chunks = entity::export_chunk::Entity::find().all(stall.database.read()).await.unwrap();
+        assert_eq!(chunks.len(), 1, "{engine:?}: what the first worker has written");
+        // The worker that takes over begins again.
+        stall.execute("UPDATE export_chunk SET number = 7").await;
+        let shop = Shop::open(&url).await;
+        let query = "query($id: ID!) { job(id: $id) { resultUrl } }";
+        let done = async {
+            loop {
+                let mut job = shop.data(&shop.admin, query, json!({ "id": id })).await["job"].take();
+                if let serde_json::Value::String(url) = job["resultUrl"].take() {
+                    return url;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let result = tokio::time::timeout(PATIENCE, done).await.expect("the export is done");
+        let response = shop.client.get(format!("{}{result}", shop.address())).bearer_auth(&shop.admin);
+        let text = response.send().await.unwrap().error_for_status().unwrap().text().await.unwrap();
+        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        for name in ["purchase", "award", "ledgerEntry"] {
+            assert_eq!(lines.iter().filter(|line| line["type"] == name).count(), purchases, "{engine:?}: {name}");
+        }
+        assert!(shop.server.terminate().success());
     }
 }

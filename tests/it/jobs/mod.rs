@@ -2,6 +2,7 @@
 
 mod audit;
 mod expiry;
+mod export;
 mod fairness;
 mod killed;
 mod retention;

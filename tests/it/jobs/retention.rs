@@ -127,7 +127,65 @@ async fn a_commit_deletes_a_bounded_number_of_rows() {
             let left = job::Entity::find().count(test.app.database.read()).await.unwrap();
             assert!(left < 10, "{engine:?}: {left} jobs are left");
         }
-        // Two more deletes, each followed by the renewal of the lease.
+        // Two more deletes of jobs, each followed by the renewal of the lease.
         assert_eq!(sent[1], sent[0] + 4, "{engine:?}");
+    }
+}
+
+/// The result of an export goes with its job. What cancelled and dead jobs have written goes at once, that of jobs that run stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn results_of_exports_are_deleted_with_their_jobs() {
+    for engine in ENGINES {
+        let test = TestApp::start(engine).await;
+        let states = [
+            ("old", "done", Some(8)),
+            ("new", "done", Some(6)),
+            ("cancelled", "cancelled", Some(1)),
+            ("dead", "dead", Some(1)),
+            ("running", "running", None),
+            ("waiting", "waiting", None),
+        ];
+        for (key, state, finished) in states {
+            put(&test, "export", key, state, finished).await;
+        }
+        // More parts than one commit deletes.
+        let numbers: Vec<String> = (1..=150).map(|number| format!("({number})")).collect();
+        let sql = format!(
+            "INSERT INTO export_chunk (job_id, number, content) SELECT j.id, n.column1, {} FROM job AS j, (VALUES {}) AS n",
+            if engine == crate::support::app::Engine::Postgres { "'x'::bytea" } else { "x'78'" },
+            numbers.join(", ")
+        );
+        execute(&test, &sql).await;
+        execute(&test, "UPDATE job SET leased_until = 9000000000000000000 WHERE state = 'running'").await;
+        tick(&test.app).await;
+        assert_eq!(keys(&test).await, ["cancelled", "dead", "new", "running", "waiting"].map(str::to_owned).into());
+        let jobs = job::Entity::find().all(test.app.database.read()).await.unwrap();
+        let chunks = entity::export_chunk::Entity::find().all(test.app.database.read()).await.unwrap();
+        let named = |id| jobs.iter().find(|job| job.id == id).map(|job| job.unique_key.as_str());
+        for (key, ..) in states {
+            let kept = ["new", "running", "waiting"].contains(&key);
+            let left = chunks.iter().filter(|chunk| named(chunk.job_id) == Some(key)).count();
+            assert_eq!(left, if kept { 150 } else { 0 }, "{engine:?} {key}");
+        }
+        assert_eq!(chunks.len(), 3 * 150, "{engine:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn old_entries_of_the_trail_are_deleted() {
+    for engine in ENGINES {
+        let test = TestApp::start_with(engine, |config| {
+            config.jobs.trail_kept_for = std::time::Duration::from_hours(24 * 30);
+        })
+        .await;
+        let columns = "at, action, subject_of_token, role, refused, request_id";
+        let ages = (0..1_200).map(|_| 31).chain([29, 0]);
+        let entries: Vec<String> =
+            ages.map(|days| format!("({}, 'a {days}', 'eve', 'admin', '[]', 'r')", NOW - days * DAY)).collect();
+        execute(&test, &format!("INSERT INTO trail_entry ({columns}) VALUES {}", entries.join(", "))).await;
+        tick(&test.app).await;
+        let left = entity::trail_entry::Entity::find().all(test.app.database.read()).await.unwrap();
+        let left: Vec<&str> = left.iter().map(|entry| entry.action.as_str()).collect();
+        assert_eq!(left, ["a 29", "a 0"], "{engine:?}");
     }
 }

@@ -1,0 +1,102 @@
+//! Exports: everything that is recorded of a customer, as an admin requests and downloads it. `jobs::export` writes it.
+//!
+//! A customer has at most one export. A new request replaces it, and a download that is under way then breaks off. So a download
+//! that ends well is one export as a whole.
+
+use entity::{JobKind, JobState, customer, job};
+use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, QuerySelect, Statement};
+use serde_json::json;
+
+use super::App;
+use super::error::{Error, UserErrorCode};
+use super::jobs::request::{self, Wanted};
+use super::trail::{self, Attempt, Target};
+use super::viewer::{Actor, Admin};
+use crate::engine::external_id::ExternalId;
+
+/// The part `$3 + 1` of the result of the job `$1`, or a row of nulls after the last one. No row if the result was replaced or is gone.
+const NEXT: &str = "SELECT c.number, c.content FROM job AS j LEFT JOIN export_chunk AS c \
+    ON c.job_id = j.id AND c.number = CAST($3 AS bigint) + 1 \
+    WHERE j.id = $1 AND j.requests = $2 AND j.kind = 'export' AND j.state = 'done'";
+
+/// Requests an export of a customer. If one waits or runs, returns it and changes nothing.
+pub async fn request(app: &App, actor: &Actor, external_id: &str) -> Result<job::Model, Error> {
+    let tx = app.database.begin().await?;
+    let attempt = Attempt::new(actor, "exportCustomer");
+    let Some(customer) = lock(&tx, external_id).await? else {
+        tx.rollback().await?;
+        let unknown = Error::refused(&["externalId"], UserErrorCode::NotFound, "no customer has this external id");
+        return attempt.end(app.database.write(), app.clock.now(), Err(unknown)).await;
+    };
+    let wanted = Wanted::Export(customer.id);
+    if let Some(job) = find_job(&tx, &wanted).await?.filter(is_unfinished) {
+        tx.rollback().await?;
+        return Ok(job);
+    }
+    let now = app.clock.ask(&tx).await?;
+    request::request(&tx, std::slice::from_ref(&wanted), now).await?;
+    let job = find_job(&tx, &wanted).await?;
+    let job = job.ok_or_else(|| Error::Internal("a job that was just requested is gone".to_owned()))?;
+    let after = trail::state(json!({ "kind": "EXPORT", "state": "WAITING" }))?;
+    let entry = attempt.on(Target::Customer(customer.id)).entry(now, None, Some(after));
+    trail::add(&tx, &[entry]).await?;
+    tx.commit().await?;
+    app.job_wanted.notify_one();
+    Ok(job)
+}
+
+/// Loads a customer and locks its row, so that of two requests at a time the second one sees the job of the first.
+async fn lock(tx: &DatabaseTransaction, external_id: &str) -> Result<Option<customer::Model>, Error> {
+    let Ok(name) = ExternalId::parse(external_id) else { return Ok(None) };
+    let named = customer::Column::ExternalId.eq(String::from(name));
+    Ok(customer::Entity::find().filter(named).lock_exclusive().one(tx).await?)
+}
+
+async fn find_job(tx: &DatabaseTransaction, wanted: &Wanted) -> Result<Option<job::Model>, Error> {
+    let named = job::Column::UniqueKey.eq(wanted.unique_key());
+    Ok(job::Entity::find().filter(named).lock_exclusive().one(tx).await?)
+}
+
+fn is_unfinished(job: &job::Model) -> bool {
+    matches!(job.state, JobState::Waiting | JobState::Running)
+}
+
+/// Whether the job is an export that can be downloaded.
+pub fn has_result(job: &job::Model) -> bool {
+    job.kind == JobKind::Export && job.state == JobState::Done
+}
+
+/// The result of an export, from its beginning to its end.
+#[derive(Debug)]
+pub struct Download {
+    job: i64,
+    /// Distinguishes the results of one job.
+    requests: i64,
+    /// The number of the last part that was read.
+    read: i64,
+}
+
+/// Opens the result of a job. Fails with [`Error::NotFound`] if the job is no export, is not done or does not exist.
+pub async fn open(app: &App, _: &Admin, job: i64) -> Result<Download, Error> {
+    let row = job::Entity::find_by_id(job)
+        .filter(job::Column::Kind.eq(JobKind::Export))
+        .one(app.database.read())
+        .await?
+        .filter(has_result)
+        .ok_or(Error::NotFound)?;
+    Ok(Download { job, requests: row.requests, read: 0 })
+}
+
+impl Download {
+    /// Reads the next part. Returns `None` after the last one. Fails with [`Error::NotFound`] if the result was replaced or deleted
+    /// meanwhile.
+    pub async fn next(&mut self, app: &App) -> Result<Option<Vec<u8>>, Error> {
+        let db = app.database.read();
+        let values = [self.job.into(), self.requests.into(), self.read.into()];
+        let row = db.query_one_raw(Statement::from_sql_and_values(db.get_database_backend(), NEXT, values)).await?;
+        let row = row.ok_or(Error::NotFound)?;
+        let Some(number) = row.try_get::<Option<i64>>("", "number")? else { return Ok(None) };
+        self.read = number;
+        Ok(Some(row.try_get("", "content")?))
+    }
+}
