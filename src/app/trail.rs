@@ -124,7 +124,7 @@ pub(super) async fn add(db: &impl ConnectionTrait, entries: &[trail_entry::Model
     Ok(group.run(db).await?)
 }
 
-/// Writes the state of an object as JSON text. A field of more than [`MAX_FIELD_BYTES`] is replaced by its size and its SHA-256, so that
+/// Writes the state of an object as JSON text. A field of more than 16 KiB is replaced by its size and its SHA-256, so that
 /// the text is bounded and a change of the field still shows.
 pub fn state(state: impl Serialize) -> Result<String, Error> {
     let state = serde_json::to_value(state);

@@ -1,6 +1,6 @@
-//! What a job or an entry of the trail is about. It can be of several types, so these fields return the interface [`Node`].
+//! What a job or an entry of the trail is about. It can be of several types, so these fields return the interface `Node`.
 //!
-//! They are apart from the other fields of their types because [`Node`] knows these types.
+//! They are apart from the other fields of their types because `Node` knows these types.
 
 use async_graphql::{ComplexObject, Context};
 
