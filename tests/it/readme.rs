@@ -92,7 +92,7 @@ async fn its_lines_print_what_it_says() {
     let blocks = blocks();
     let shown =
         |kind: &str| -> Vec<&String> { blocks.iter().filter(|(of, _)| of == kind).map(|(_, text)| text).collect() };
-    let [demo, test, import, exports, serve, purchase, query, follow, campaign, reward, export] = shown("sh")[..]
+    let [demo, test, import, exports, serve, purchase, query, follow, campaign, export, reward] = shown("sh")[..]
     else {
         panic!("eleven shell blocks");
     };
