@@ -1,5 +1,7 @@
 //! Adjusts points by hand, for example as a welcome, an apology or a correction.
 
+use std::future::ready;
+
 use serde::Deserialize;
 
 use super::error::{Check, Error, UserErrorCode};
@@ -74,5 +76,5 @@ pub async fn record(app: &App, actor: &Actor, path: Vec<String>, input: AdjustPo
     let customer = customer::by_external_ids(app, vec![name]).await.ok().and_then(|found| found.into_values().next());
     let attempt = Attempt::new(actor, NewAdjustment::MUTATION);
     let attempt = customer.map_or(attempt, |customer| attempt.on(Target::Customer(customer.id)));
-    attempt.end(app.database.write(), app.clock.now(), recorded).await
+    app.conclude(&attempt, ready(recorded)).await
 }

@@ -21,12 +21,14 @@ const NEXT: &str = "SELECT c.number, c.content FROM job AS j LEFT JOIN export_ch
 
 /// Requests an export of a customer. If one waits or runs, returns it and changes nothing.
 pub async fn request(app: &App, actor: &Actor, external_id: &str) -> Result<job::Model, Error> {
-    let tx = app.database.begin().await?;
     let attempt = Attempt::new(actor, "exportCustomer");
+    app.conclude(&attempt, find_or_request(app, &attempt, external_id)).await
+}
+
+async fn find_or_request(app: &App, attempt: &Attempt<'_>, external_id: &str) -> Result<job::Model, Error> {
+    let tx = app.database.begin().await?;
     let Some(customer) = lock(&tx, external_id).await? else {
-        tx.rollback().await?;
-        let unknown = Error::refused(&["externalId"], UserErrorCode::NotFound, "no customer has this external id");
-        return attempt.end(app.database.write(), app.clock.now(), Err(unknown)).await;
+        return Err(Error::refused(&["externalId"], UserErrorCode::NotFound, "no customer has this external id"));
     };
     let wanted = Wanted::Export(customer.id);
     if let Some(job) = find_job(&tx, &wanted).await?.filter(is_unfinished) {

@@ -51,6 +51,7 @@ use self::database::Database;
 use self::error::Error;
 use self::node::Node;
 use self::recorder::Recorder;
+use self::trail::Attempt;
 use crate::app::reading::recent_stats::RecentStats;
 use crate::app::reading::snapshot::Snapshots;
 use crate::app::recorder::context::{Commit, Context};
@@ -149,6 +150,16 @@ impl App {
     /// Returns the current campaigns. They include everything that was committed before the call.
     pub async fn campaigns(&self) -> Result<Arc<CampaignSet>, Error> {
         self.campaigns.current(self.database.read()).await
+    }
+
+    /// Makes a change. If it is refused, adds the attempt to the trail.
+    async fn conclude<T>(
+        &self,
+        attempt: &Attempt<'_>,
+        change: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        let changed = change.await;
+        attempt.end(self.database.write(), self.clock.now(), changed).await
     }
 
     /// The cache of customers. It returns current snapshots only.

@@ -169,20 +169,10 @@ impl RewardUpdate {
     }
 }
 
-/// Makes a change. If it is refused, adds the attempt to the trail.
-async fn conclude<T>(
-    app: &App,
-    attempt: &Attempt<'_>,
-    change: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    let changed = change.await;
-    attempt.end(app.database.write(), app.clock.now(), changed).await
-}
-
 /// Creates a reward. If the key was used before with the same input, returns the reward that was created then.
 pub async fn create(app: &App, actor: &Actor, input: RewardInput, key: Option<String>) -> Result<reward::Model, Error> {
     let attempt = Attempt::new(actor, "createReward");
-    conclude(app, &attempt, insert(app, &attempt, input, key)).await
+    app.conclude(&attempt, insert(app, &attempt, input, key)).await
 }
 
 async fn insert(
@@ -283,7 +273,7 @@ pub async fn update(
 ) -> Result<reward::Model, Error> {
     let attempt = Attempt::new(actor, "updateReward");
     let attempt = id.map_or(attempt, |id| attempt.on(Target::Reward(id)));
-    conclude(app, &attempt, edit(app, &attempt, id, update)).await
+    app.conclude(&attempt, edit(app, &attempt, id, update)).await
 }
 
 async fn edit(
@@ -346,7 +336,7 @@ pub async fn add_codes(
 ) -> Result<CodesAdded, Error> {
     let attempt = Attempt::new(actor, "addRewardCodes");
     let attempt = id.map_or(attempt, |id| attempt.on(Target::Reward(id)));
-    conclude(app, &attempt, insert_codes(app, &attempt, id, codes)).await
+    app.conclude(&attempt, insert_codes(app, &attempt, id, codes)).await
 }
 
 async fn insert_codes(

@@ -27,8 +27,8 @@ pub mod refund;
 pub mod reward;
 pub mod scalar;
 pub mod session;
-pub mod subject;
-mod trail;
+mod subject;
+pub mod trail;
 pub mod window;
 
 use std::future::poll_fn;

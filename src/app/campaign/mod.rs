@@ -161,16 +161,6 @@ impl<'a> Change<'a> {
     }
 }
 
-/// Makes a change. If it is refused, adds the attempt to the trail.
-async fn conclude<T>(
-    app: &App,
-    attempt: &Attempt<'_>,
-    change: impl Future<Output = Result<T, Error>>,
-) -> Result<T, Error> {
-    let changed = change.await;
-    attempt.end(app.database.write(), app.clock.now(), changed).await
-}
-
 /// Returns a campaign as it is after its change. If somebody has deleted it since, the change took effect nevertheless: that is no
 /// refusal.
 async fn current(app: &App, id: CampaignId) -> Result<Arc<Campaign>, Error> {
@@ -214,7 +204,7 @@ pub async fn create(
     key: Option<String>,
 ) -> Result<Arc<Campaign>, Error> {
     let attempt = Attempt::new(actor, "createCampaign");
-    conclude(app, &attempt, create_draft(app, &attempt, input, key)).await
+    app.conclude(&attempt, create_draft(app, &attempt, input, key)).await
 }
 
 async fn create_draft(
@@ -249,7 +239,7 @@ pub async fn clone(
     key: Option<String>,
 ) -> Result<Arc<Campaign>, Error> {
     let attempt = Attempt::new(actor, "cloneCampaign").on(Target::Campaign(id));
-    conclude(app, &attempt, clone_as_draft(app, &attempt, id, name, key)).await
+    app.conclude(&attempt, clone_as_draft(app, &attempt, id, name, key)).await
 }
 
 async fn clone_as_draft(
@@ -330,7 +320,7 @@ async fn insert_draft(
 /// Edits a campaign. Any field of a draft can change; of an activated campaign, only name, description, budget and `endsAt`.
 pub async fn update(app: &App, actor: &Actor, id: CampaignId, update: CampaignUpdate) -> Result<Arc<Campaign>, Error> {
     let attempt = Attempt::new(actor, "updateCampaign").on(Target::Campaign(id));
-    conclude(app, &attempt, edit(app, &attempt, id, update)).await
+    app.conclude(&attempt, edit(app, &attempt, id, update)).await
 }
 
 async fn edit(
@@ -435,7 +425,7 @@ async fn points_standing(tx: &DatabaseTransaction, id: CampaignId) -> Result<i64
 /// Deletes a draft. Activated campaigns cannot be deleted.
 pub async fn delete(app: &App, actor: &Actor, id: CampaignId) -> Result<(), Error> {
     let attempt = Attempt::new(actor, "deleteCampaign").on(Target::Campaign(id));
-    conclude(app, &attempt, delete_draft(app, &attempt, id)).await
+    app.conclude(&attempt, delete_draft(app, &attempt, id)).await
 }
 
 async fn delete_draft(app: &App, attempt: &Attempt<'_>, id: CampaignId) -> Result<(), Error> {
@@ -454,7 +444,7 @@ async fn delete_draft(app: &App, attempt: &Attempt<'_>, id: CampaignId) -> Resul
 /// Activates a draft. If purchases are already recorded in its period, opens a backfill, which counts them.
 pub async fn activate(app: &App, actor: &Actor, id: CampaignId) -> Result<Arc<Campaign>, Error> {
     let attempt = Attempt::new(actor, "activateCampaign").on(Target::Campaign(id));
-    conclude(app, &attempt, activate_draft(app, &attempt, id)).await
+    app.conclude(&attempt, activate_draft(app, &attempt, id)).await
 }
 
 async fn activate_draft(app: &App, attempt: &Attempt<'_>, id: CampaignId) -> Result<Arc<Campaign>, Error> {
@@ -503,7 +493,7 @@ type Decide = fn(&mut Life, Instant, Option<Instant>) -> Result<(), Refusal>;
 
 async fn transition(app: &App, attempt: Attempt<'_>, id: CampaignId, decide: Decide) -> Result<Arc<Campaign>, Error> {
     let attempt = attempt.on(Target::Campaign(id));
-    conclude(app, &attempt, set_boundary(app, &attempt, id, decide)).await
+    app.conclude(&attempt, set_boundary(app, &attempt, id, decide)).await
 }
 
 async fn set_boundary(

@@ -61,12 +61,17 @@ async fn load_due(app: &App, now: Instant, after: (i64, CustomerId)) -> Result<V
 
 /// Posts what is due of this customer.
 async fn post(app: &App, customer: &str, now: Instant) -> Result<(), Error> {
+    let mut due_at = i64::MIN;
     for _ in 0..MAX_COMMITS {
         let answer = app.recorder.record_when_free(Fact::Expiry(customer.to_owned())).await?;
         match answer.await.map_err(|_| Error::Unavailable)?? {
-            Ok(recorded) if recorded.customer.due_at.is_some_and(|at| at <= now.0) => {}
+            // A commit that posts nothing would post nothing the next time.
+            Ok(recorded) => match recorded.customer.due_at.filter(|at| due_at < *at && *at <= now.0) {
+                Some(next) => due_at = next,
+                None => break,
+            },
             // The fact is refused if the customer is gone.
-            Ok(_) | Err(_) => break,
+            Err(_) => break,
         }
     }
     Ok(())

@@ -22,8 +22,7 @@ use crate::engine::time::Instant;
 /// is due.
 pub async fn retry(app: &App, actor: &Actor, id: i64) -> Result<job::Model, Error> {
     let attempt = Attempt::new(actor, "retryJob").on(Target::Job(id));
-    let retried = decide_and_retry(app, &attempt, id).await;
-    attempt.end(app.database.write(), app.clock.now(), retried).await
+    app.conclude(&attempt, decide_and_retry(app, &attempt, id)).await
 }
 
 async fn decide_and_retry(app: &App, attempt: &Attempt<'_>, id: i64) -> Result<job::Model, Error> {
@@ -39,8 +38,7 @@ async fn decide_and_retry(app: &App, attempt: &Attempt<'_>, id: i64) -> Result<j
 /// Cancels a job, unless its work would be missing then. Changes nothing if the job is cancelled.
 pub async fn cancel(app: &App, actor: &Actor, id: i64) -> Result<job::Model, Error> {
     let attempt = Attempt::new(actor, "cancelJob").on(Target::Job(id));
-    let cancelled = decide_and_cancel(app, &attempt, id).await;
-    attempt.end(app.database.write(), app.clock.now(), cancelled).await
+    app.conclude(&attempt, decide_and_cancel(app, &attempt, id)).await
 }
 
 async fn decide_and_cancel(app: &App, attempt: &Attempt<'_>, id: i64) -> Result<job::Model, Error> {

@@ -292,9 +292,20 @@ async fn load_due(batch: &Batch<'_>, customers: &Customers, purses: &mut Purses)
         opened.unloaded_due_at = None;
     }
     for search in [Search::Pending, Search::Spendable] {
+        // How many lots of a customer were loaded, and when the last of them changes.
+        let mut loaded: HashMap<CustomerId, (usize, Instant)> = HashMap::new();
         for row in lots::load_first(batch.tx, search, due.iter().copied(), MAX_DUE + 1).await? {
             if let Some(opened) = ids.get(&row.customer_id).and_then(|name| purses.get_mut(*name)) {
                 opened.add(&row);
+                let key = lots::key(&row);
+                let (count, last) = loaded.entry(row.customer_id).or_insert((0, Instant::EPOCH));
+                (*count, *last) = (*count + 1, key.matures_at.unwrap_or(key.expires_at).max(*last));
+            }
+        }
+        // There may be further lots, also of that instant.
+        for (id, (_, last)) in loaded.into_iter().filter(|(_, (count, _))| *count > MAX_DUE) {
+            if let Some(opened) = ids.get(&id).and_then(|name| purses.get_mut(*name)) {
+                opened.unloaded_due_at = [opened.unloaded_due_at, Some(last)].into_iter().flatten().min();
             }
         }
     }

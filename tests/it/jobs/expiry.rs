@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use entity::{JobKind, JobState, LedgerEntryKind, customer, job, ledger_entry};
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter};
+use entity::{JobKind, JobState, LedgerEntryKind, campaign, customer, job, ledger_entry, lot};
+use sea_orm::{
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, EntityTrait, IntoActiveModel, NotSet, PaginatorTrait, QueryFilter,
+};
 use serde_json::json;
 use windfall::app::App;
 use windfall::app::customer::Balance;
@@ -13,7 +15,7 @@ use windfall::app::reading::snapshot::Extent;
 use windfall::app::recorder::fact::Fact;
 use windfall::engine::time::Instant;
 
-use crate::support::app::{ENGINES, Engine, HOUR, NOW, TestApp, cases};
+use crate::support::app::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, cases};
 
 const MINUTE: i64 = 60_000_000;
 
@@ -158,5 +160,45 @@ async fn a_customer_that_fails_keeps_no_other_one_waiting() {
         let [tick] = &jobs.unwrap()[..] else { panic!("one tick") };
         assert_eq!((tick.state, tick.attempts), (JobState::Waiting, 1), "{engine:?}");
         assert!(tick.error.as_deref().is_some_and(|error| error.starts_with("internal error")), "{:?}", tick.error);
+    }
+}
+
+/// More lots mature at one instant than one commit processes. No commit forgets the rest.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_lots_of_one_instant_mature() {
+    const CAMPAIGNS: i64 = 600;
+    for engine in ENGINES {
+        let test = start(engine).await;
+        // Campaigns that differ in `expiresAfter` alone.
+        let db = test.app.database.write();
+        let first = campaign::Entity::find().one(db).await.unwrap().unwrap();
+        let copies = (2..=CAMPAIGNS).map(|minutes| {
+            let mut rule = first.rule.clone();
+            rule["expires_after"] = json!(format!("PT{}M", 60 + minutes));
+            campaign::ActiveModel {
+                id: NotSet,
+                ..campaign::Model { rule, ..first.clone() }.into_active_model().reset_all()
+            }
+        });
+        campaign::Entity::insert_many(copies).exec_without_returning(db).await.unwrap();
+        // A change of any campaign makes the program read all of them.
+        test.campaign(json!({
+            "name": "none", "startsAt": "2026-01-01T00:00:00Z", "currency": "USD", "window": { "campaign": "WHOLE" },
+            "goal": { "everyPurchase": "EACH" }, "award": { "points": 10 },
+        }))
+        .await;
+        test.buy("ada", "p", NOW, "5.00").await.unwrap();
+        assert_eq!(balance(&test.app, "ada", NOW).await, (0, 10 * CAMPAIGNS, None), "{engine:?}");
+        test.set_now(NOW + HOUR);
+        run(&test.app).await;
+        let pending = lot::Entity::find().filter(lot::Column::MaturesAt.gt(0)).count(db).await.unwrap();
+        assert_eq!(pending, 0, "{engine:?}");
+        let (available, pending, _) = balance(&test.app, "ada", NOW + HOUR).await;
+        assert_eq!((available, pending), (10 * CAMPAIGNS, 0), "{engine:?}");
+        test.audit_is_clean().await;
+        test.set_now(NOW + DAY);
+        run(&test.app).await;
+        assert_eq!(expiries(&test, "ada").await, vec![-10; 600], "{engine:?}");
+        test.audit_is_clean().await;
     }
 }
