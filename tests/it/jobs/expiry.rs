@@ -190,6 +190,8 @@ async fn many_lots_of_one_instant_mature() {
         test.buy("ada", "p", NOW, "5.00").await.unwrap();
         assert_eq!(balance(&test.app, "ada", NOW).await, (0, 10 * CAMPAIGNS, None), "{engine:?}");
         test.set_now(NOW + HOUR);
+        let read = balance(&test.app, "ada", NOW + HOUR).await;
+        assert_eq!((read.0, read.1), (10 * CAMPAIGNS, 0), "{engine:?}: before anything is posted");
         run(&test.app).await;
         let pending = lot::Entity::find().filter(lot::Column::MaturesAt.gt(0)).count(db).await.unwrap();
         assert_eq!(pending, 0, "{engine:?}");
