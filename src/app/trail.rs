@@ -13,12 +13,11 @@
 //!
 //! `subject_of_token` and `address` are those of the admin. An entry refers to a customer by `customer_id` alone, so the external id of
 //! a customer is in no column. `before` and `after` of such an entry have the customer's balance, and the reason that the admin gave,
-//! which is free text. [`erase`] removes them. Only retention
+//! which is free text. Whoever deletes a customer sets both to null: see "Archiving" in `docs/operations/README.md`. Only retention
 //! (`app::jobs::retention`) writes to the table too: it deletes old entries.
 
 use entity::{CampaignId, CustomerId, RewardId, trail_entry};
-use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
+use sea_orm::ConnectionTrait;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
@@ -150,17 +149,6 @@ pub fn target(row: &trail_entry::Model) -> Option<Target> {
 /// Returns the codes with which the action was refused.
 pub fn refused(row: &trail_entry::Model) -> Result<Vec<UserErrorCode>, Error> {
     serde_json::from_str(&row.refused).map_err(|error| Error::Internal(format!("trail entry {}: {error}", row.id)))
-}
-
-/// Removes from the trail what it says of a customer. That the admin acted, and when, stays.
-pub async fn erase(tx: &impl ConnectionTrait, customer: CustomerId) -> Result<(), Error> {
-    trail_entry::Entity::update_many()
-        .col_expr(trail_entry::Column::Before, Expr::value(None::<String>))
-        .col_expr(trail_entry::Column::After, Expr::value(None::<String>))
-        .filter(trail_entry::Column::CustomerId.eq(customer.0))
-        .exec(tx)
-        .await?;
-    Ok(())
 }
 
 #[cfg(test)]

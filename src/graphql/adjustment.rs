@@ -13,9 +13,8 @@ use crate::app::adjustment::{self as app, AdjustPoints};
 pub struct AdjustPointsInput {
     /// The shop's id of the customer, 1 to 200 bytes. A customer that does not exist is created.
     customer_external_id: String,
-    /// The number of points; negative to take points. Not 0. A
-    /// positive adjustment must not raise `available` above 10¹⁵, and a negative one must not lower it below −10¹⁵
-    /// (`OUT_OF_RANGE`).
+    /// The number of points; negative to take points. Not 0. A positive adjustment must not raise `available` above
+    /// 10¹⁵, and a negative one must not lower it below −10¹⁵ (`OUT_OF_RANGE`).
     points: Points,
     /// The reason, which the ledger entry shows; 1 to 200 bytes.
     reason: String,

@@ -1,8 +1,7 @@
 //! The points of a customer as a function of the clock: what is in lots, as of one commit.
 //!
 //! Only customers whose points wait, expire or are reserved have this part of a snapshot. It contains the lots that change next, and all
-//! reservations. So it serves until the
-//! first instant at which a lot changes that it does not contain; then it is loaded again.
+//! reservations. So it serves until the first instant at which a lot changes that it does not contain; then it is loaded again.
 
 use std::collections::HashMap;
 

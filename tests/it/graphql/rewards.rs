@@ -247,6 +247,22 @@ on_both! {
         assert_eq!(ledger(app, "ada").await, [("Adjustment".to_owned(), 25), ("Redemption".to_owned(), -10)]);
     }
 
+    async fn what_is_over_or_cancelled_leaves_the_limit(app: &GraphqlApp) {
+        let mug = reward(app, json!({ "maxPerCustomer": 1 })).await;
+        give(app, "ada", 100).await;
+        let none = Vec::<&str>::new();
+        assert_eq!(codes(&reserve(app, &mug, json!({})).await), none);
+        app.set_clock("2026-11-02T12:14:59.999999Z");
+        assert_eq!(codes(&redeem(app, &mug, json!({ "idempotencyKey": "k2" })).await), ["LIMIT_REACHED"]);
+        app.set_clock("2026-11-02T12:15:00Z");
+        let redeemed = redeem(app, &mug, json!({ "idempotencyKey": "k3" })).await;
+        assert_eq!(codes(&redeemed), none);
+        assert_eq!(codes(&redeem(app, &mug, json!({ "idempotencyKey": "k4" })).await), ["LIMIT_REACHED"]);
+        step(app, &storefront(), "cancelRedemption", &redeemed["redemption"]["id"]).await;
+        assert_eq!(codes(&redeem(app, &mug, json!({ "idempotencyKey": "k5" })).await), none);
+        app.audit_is_clean().await;
+    }
+
     async fn codes_are_given_once_and_bound_the_stock(app: &GraphqlApp) {
         let voucher = reward(app, json!({})).await;
         assert_eq!(left(app, &voucher).await, Value::Null);

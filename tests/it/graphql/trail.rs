@@ -4,7 +4,6 @@ use apollo_compiler::ast::FieldDefinition;
 use entity::trail_entry;
 use sea_orm::{DatabaseBackend, EntityTrait};
 use serde_json::{Value, json};
-use windfall::app::trail;
 
 use super::rights::fields;
 use crate::support::graphql::{GraphqlApp, NOW, admin, campaign_input, codes, customer, on_both, storefront, text};
@@ -525,18 +524,5 @@ on_both! {
         for viewer in [storefront(), customer("ada")] {
             assert_eq!(seen(viewer).await, json!({ "node": null, "nodes": [null] }));
         }
-    }
-
-    async fn what_an_erasure_removes_is_gone(app: &GraphqlApp) {
-        app.draft(json!({})).await;
-        mutate_by_name(app, "adjustPoints", &adjustment("k", 5)).await;
-        let other = json!({ "customerExternalId": "bob", "points": 5, "reason": "r", "idempotencyKey": "l" });
-        mutate_by_name(app, "adjustPoints", &json!({ "input": other })).await;
-        let ada = app.customer("ada-7c1e").await.unwrap();
-        let tx = app.app.database.begin().await.unwrap();
-        trail::erase(&tx, ada.id).await.unwrap();
-        tx.commit().await.unwrap();
-        let has_state: Vec<bool> = entries(app).await.iter().map(|entry| !entry["after"].is_null()).collect();
-        assert_eq!(has_state, [true, false, true]);
     }
 }
