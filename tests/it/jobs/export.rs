@@ -7,7 +7,7 @@ use windfall::app::export;
 use windfall::app::jobs::queue::{self, LEASE, MAX_ATTEMPTS};
 use windfall::app::jobs::{export as work, runner};
 
-use crate::support::app::{DAY, ENGINES, NOW, TestApp};
+use crate::support::app::{DAY, ENGINES, Engine, NOW, TestApp, purchase_input};
 
 /// Requests an export of a customer with one purchase.
 async fn requested(test: &TestApp) -> job::Model {
@@ -32,6 +32,32 @@ async fn a_worker_that_has_lost_its_lease_changes_no_result() {
         test.buy("ada", "q", NOW - DAY, "1.00").await.unwrap();
         assert!(matches!(work::run(&test.app, &zombie, id).await, Err(Error::Internal(_))), "{engine:?}");
         assert_eq!(chunks(&test).await, result, "{engine:?}");
+    }
+}
+
+/// A worker loses its lease right after its first chunk, as if another one had taken over while it was frozen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_loses_its_lease_midway_adds_nothing_more() {
+    for engine in ENGINES {
+        let test = TestApp::start(engine).await;
+        let id = entity::CustomerId(requested(&test).await.customer_id.unwrap());
+        // Larger than one chunk.
+        let inputs = (0..1_000).map(|n| (vec![], purchase_input("ada", &format!("{n:0>200}"), NOW - DAY, "1.00")));
+        for answer in windfall::app::purchase::record(&test.app, &TestApp::shop(), inputs.collect()).await.unwrap() {
+            answer.unwrap();
+        }
+        let losing = match engine {
+            Engine::Postgres => {
+                "CREATE FUNCTION lose() RETURNS trigger LANGUAGE plpgsql AS \
+                 $$ BEGIN UPDATE job SET lease = 1; RETURN NULL; END $$; \
+                 CREATE TRIGGER lose AFTER INSERT ON export_chunk FOR EACH ROW EXECUTE FUNCTION lose()"
+            }
+            Engine::Sqlite => "CREATE TRIGGER lose AFTER INSERT ON export_chunk BEGIN UPDATE job SET lease = 1; END",
+        };
+        test.app.database.write().execute_unprepared(losing).await.unwrap();
+        let claimed = queue::claim(&test.app, &[JobKind::Export]).await.unwrap().unwrap();
+        assert!(matches!(work::run(&test.app, &claimed, id).await, Err(Error::Internal(_))), "{engine:?}");
+        assert_eq!(chunks(&test).await.len(), 1, "{engine:?}");
     }
 }
 
