@@ -16,6 +16,9 @@ pub struct Model {
     pub set_revision: i64,
     /// Random for each revision. Distinguishes two revisions with the same number, which can occur after a restore.
     pub revision_stamp: i64,
+    /// Random, chosen when the first customer is erased: the key of the hashes in `erased_name`. `None`: that table is empty.
+    #[sea_orm(column_type = "Text", nullable)]
+    pub erasure_key: Option<String>,
     /// The format of the stored data. A program that does not know this format must not use the database.
     pub format: i64,
 }

@@ -17,7 +17,7 @@ pub struct Model {
     pub unique_key: String,
     /// The campaign to evaluate, for a backfill.
     pub campaign_id: Option<i64>,
-    /// The customer to evaluate or to export.
+    /// The customer to evaluate, to export or to erase.
     pub customer_id: Option<i64>,
     pub state: JobState,
     /// How often the job was requested. A request that arrives while the job runs makes it run once more.

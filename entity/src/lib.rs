@@ -10,6 +10,7 @@ pub mod campaign;
 pub mod campaign_stat;
 pub mod checkpoint;
 pub mod customer;
+pub mod erased_name;
 pub mod export_chunk;
 pub mod idempotency_key;
 pub mod installation;

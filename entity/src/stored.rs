@@ -78,6 +78,8 @@ pub enum JobKind {
     Audit,
     /// Writes down everything that is recorded of a customer.
     Export,
+    /// Removes what names a customer, and its purchases.
+    Erasure,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumIter, DeriveActiveEnum)]

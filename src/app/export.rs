@@ -3,16 +3,15 @@
 //! A customer has at most one export. A new request replaces it, and a download that is under way then breaks off. So a download
 //! that ends well is one export as a whole.
 
-use entity::{JobKind, JobState, customer, job};
-use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, QuerySelect, Statement};
-use serde_json::json;
+use entity::{JobKind, JobState, job};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter, Statement};
 
 use super::App;
-use super::error::{Error, UserErrorCode};
-use super::jobs::request::{self, Wanted};
-use super::trail::{self, Attempt, Target};
+use super::error::Error;
+use super::jobs::of_customer::find_or_request;
+use super::jobs::request::Wanted;
+use super::trail::Attempt;
 use super::viewer::{Actor, Admin};
-use crate::engine::external_id::ExternalId;
 
 /// The part `$3 + 1` of the result of the job `$1`, or a row of nulls after the last one. No row if the result was replaced or is gone.
 const NEXT: &str = "SELECT c.number, c.content FROM job AS j LEFT JOIN export_chunk AS c \
@@ -22,45 +21,7 @@ const NEXT: &str = "SELECT c.number, c.content FROM job AS j LEFT JOIN export_ch
 /// Requests an export of a customer. If one waits or runs, returns it and changes nothing.
 pub async fn request(app: &App, actor: &Actor, external_id: &str) -> Result<job::Model, Error> {
     let attempt = Attempt::new(actor, "exportCustomer");
-    app.conclude(&attempt, find_or_request(app, &attempt, external_id)).await
-}
-
-async fn find_or_request(app: &App, attempt: &Attempt<'_>, external_id: &str) -> Result<job::Model, Error> {
-    let tx = app.database.begin().await?;
-    let Some(customer) = lock(&tx, external_id).await? else {
-        return Err(Error::refused(&["externalId"], UserErrorCode::NotFound, "no customer has this external id"));
-    };
-    let wanted = Wanted::Export(customer.id);
-    if let Some(job) = find_job(&tx, &wanted).await?.filter(is_unfinished) {
-        tx.rollback().await?;
-        return Ok(job);
-    }
-    let now = app.clock.ask(&tx).await?;
-    request::request(&tx, std::slice::from_ref(&wanted), now).await?;
-    let job = find_job(&tx, &wanted).await?;
-    let job = job.ok_or_else(|| Error::Internal("a job that was just requested is gone".to_owned()))?;
-    let after = trail::state(json!({ "kind": "EXPORT", "state": "WAITING" }))?;
-    let entry = attempt.on(Target::Customer(customer.id)).entry(now, None, Some(after));
-    trail::add(&tx, &[entry]).await?;
-    tx.commit().await?;
-    app.job_wanted.notify_one();
-    Ok(job)
-}
-
-/// Loads a customer and locks its row, so that of two requests at a time the second one sees the job of the first.
-async fn lock(tx: &DatabaseTransaction, external_id: &str) -> Result<Option<customer::Model>, Error> {
-    let Ok(name) = ExternalId::parse(external_id) else { return Ok(None) };
-    let named = customer::Column::ExternalId.eq(String::from(name));
-    Ok(customer::Entity::find().filter(named).lock_exclusive().one(tx).await?)
-}
-
-async fn find_job(tx: &DatabaseTransaction, wanted: &Wanted) -> Result<Option<job::Model>, Error> {
-    let named = job::Column::UniqueKey.eq(wanted.unique_key());
-    Ok(job::Entity::find().filter(named).lock_exclusive().one(tx).await?)
-}
-
-fn is_unfinished(job: &job::Model) -> bool {
-    matches!(job.state, JobState::Waiting | JobState::Running)
+    app.conclude(&attempt, find_or_request(app, &attempt, external_id, Wanted::Export)).await
 }
 
 /// Whether the job is an export that can be downloaded.

@@ -13,6 +13,7 @@ pub mod clock;
 pub mod connections;
 pub mod customer;
 pub mod database;
+pub mod erasure;
 pub mod error;
 pub mod export;
 pub mod failure;

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use entity::{customer, purchase, purchase_revision};
+use entity::{CustomerId, purchase, purchase_revision};
 use futures_util::TryStreamExt as _;
 use sea_orm::{ColumnTrait as _, EntityTrait, QueryFilter, QueryOrder as _};
 use serde::Deserialize;
@@ -15,9 +15,11 @@ use super::error::{Check, Error, UserError, UserErrorCode};
 use super::purchase::{AHEAD, MAX_AHEAD};
 use super::recorder::fact::{Fact, MAX_LINES, NewRefund, Recorded};
 use super::rows::any;
+use super::stored::customer::load_by_ids;
+use super::stored::erased_name::{self, ErasureKey, Named};
 use super::stored::{purchase as purchases, purchase_revision as revisions};
 use super::viewer::Shop;
-use crate::engine::external_id::ExternalId;
+use crate::engine::external_id::{ExternalId, is_erased};
 use crate::engine::money::Currency;
 use crate::engine::purchase::{Line, Refund, RefundLine, RefundRefusal, Refundable, check_refund};
 use crate::engine::time::{Instant, parse_instant};
@@ -46,29 +48,38 @@ pub struct RecordRefundLine {
 /// The recorded purchase of a refund, and its customer.
 #[derive(Clone, Debug)]
 pub struct RefundedPurchase {
-    row: purchase::Model,
+    /// `None` if the customer was erased, and the purchase with it.
+    row: Option<purchase::Model>,
     customer_external_id: ExternalId,
 }
 
-/// Finds the purchases of refunds by external id. A purchase that is not recorded is missing.
-pub async fn find_purchases(
-    database: &Database,
-    external_ids: Vec<String>,
-) -> Result<HashMap<String, RefundedPurchase>, Error> {
-    let backend = database.backend();
-    let purchases = purchase::Entity::find()
-        .filter(any(backend, purchase::Column::ExternalId, external_ids))
-        .all(database.read())
-        .await?;
-    let ids: Vec<i64> = purchases.iter().map(|purchase| purchase.customer_id.0).collect();
-    let customers =
-        customer::Entity::find().filter(any(backend, customer::Column::Id, ids)).all(database.read()).await?;
-    let names: HashMap<_, _> = customers.into_iter().map(|customer| (customer.id, customer.external_id)).collect();
-    let with_customer = |row: purchase::Model| {
-        let customer_external_id = ExternalId::stored(names.get(&row.customer_id)?);
-        Some((row.external_id.clone(), RefundedPurchase { row, customer_external_id }))
+/// Finds the purchases of refunds by external id. A purchase that was never recorded is missing.
+pub async fn find_purchases(app: &App, external_ids: Vec<String>) -> Result<HashMap<String, RefundedPurchase>, Error> {
+    let db = app.database.read();
+    let recorded = any(app.database.backend(), purchase::Column::ExternalId, external_ids.iter().cloned());
+    let recorded = purchase::Entity::find().filter(recorded).all(db).await?;
+    let mut found: HashMap<String, (CustomerId, Option<purchase::Model>)> =
+        recorded.into_iter().map(|row| (row.external_id.clone(), (row.customer_id, Some(row)))).collect();
+    if found.len() < external_ids.len() {
+        let key = app.campaigns().await?.erasure_key.clone();
+        let hashed = |key: &ErasureKey| -> HashMap<String, String> {
+            let missing = external_ids.into_iter().filter(|id| !found.contains_key(id));
+            missing.map(|id| (key.stored_hash(Named::Purchase, &id), id)).collect()
+        };
+        let mut missing = key.as_ref().map(hashed).unwrap_or_default();
+        let erased =
+            if missing.is_empty() { HashMap::new() } else { erased_name::load(db, missing.keys().cloned()).await? };
+        found
+            .extend(erased.into_iter().filter_map(|(hash, customer)| Some((missing.remove(&hash)?, (customer, None)))));
+    }
+    let customers = load_by_ids(db, found.values().map(|(customer, _)| *customer).collect()).await?;
+    let with_customer = |(id, (customer, row)): (String, (CustomerId, Option<purchase::Model>))| {
+        let name = &customers.get(&customer)?.external_id;
+        // The purchase of an erased customer may be there for a while.
+        let row = row.filter(|_| !is_erased(name));
+        Some((id, RefundedPurchase { row, customer_external_id: ExternalId::stored(name) }))
     };
-    Ok(purchases.into_iter().filter_map(with_customer).collect())
+    Ok(found.into_iter().filter_map(with_customer).collect())
 }
 
 /// A content of the purchase, against which a refund is checked.
@@ -112,10 +123,15 @@ impl RecordRefund {
         let now = clock.now();
         let new = match purchase {
             None => self.check(path, now, None)?,
-            Some(purchase) => {
-                match self.clone().check(path, now, Some((purchase, Content::that_counts(&purchase.row)?))) {
+            Some(RefundedPurchase { row: None, customer_external_id }) => {
+                self.check(path, now, Some((customer_external_id, None)))?
+            }
+            Some(RefundedPurchase { row: Some(row), customer_external_id }) => {
+                let counting = Content::that_counts(row)?;
+                match self.clone().check(path, now, Some((customer_external_id, Some(counting)))) {
                     Err(error) if may_be_allowed_by_another(&error) => {
-                        self.check_by_others(database, path, now, purchase).await?.ok_or(error)?
+                        let others = self.check_by_others(database, path, now, row, customer_external_id).await?;
+                        others.ok_or(error)?
                     }
                     checked => checked?,
                 }
@@ -131,17 +147,19 @@ impl RecordRefund {
         database: &Database,
         path: &[String],
         now: Instant,
-        purchase: &RefundedPurchase,
+        purchase: &purchase::Model,
+        customer: &ExternalId,
     ) -> Result<Option<NewRefund>, Error> {
         use purchase_revision::Column;
         let snapshot = database.snapshot().await?;
         let mut others = purchase_revision::Entity::find()
-            .filter(Column::ExternalId.eq(&purchase.row.external_id))
+            .filter(Column::ExternalId.eq(&purchase.external_id))
             .order_by_asc(Column::Revision)
             .stream(&snapshot)
             .await?;
         while let Some(other) = others.try_next().await? {
-            match self.clone().check(path, now, Some((purchase, Content::that_does_not_count(&other)?))) {
+            let content = Content::that_does_not_count(&other)?;
+            match self.clone().check(path, now, Some((customer, Some(content)))) {
                 Err(error) if may_be_allowed_by_another(&error) => {}
                 checked => return checked.map(Some),
             }
@@ -149,12 +167,13 @@ impl RecordRefund {
         Ok(None)
     }
 
-    /// Checks the refund against one content of its purchase.
+    /// Checks the refund against one content of its purchase. Without a content, the purchase is erased: whatever the refund takes
+    /// back, it changes nothing.
     fn check(
         self,
         path: &[String],
         now: Instant,
-        purchase: Option<(&RefundedPurchase, Content<'_>)>,
+        purchase: Option<(&ExternalId, Option<Content<'_>>)>,
     ) -> Result<NewRefund, Error> {
         let (mut check, mut ahead) = (Check::at(path), Check::default());
         let external_id = check.external_id(&["externalId"], self.external_id);
@@ -172,7 +191,7 @@ impl RecordRefund {
         for (index, line) in lines.iter().enumerate() {
             check.text(&["lines", &index.to_string(), "sku"], &line.sku);
         }
-        let Some((purchase, content)) = purchase else {
+        let Some((customer, content)) = purchase else {
             if check.is_clean() {
                 let message = "no such purchase has been recorded: record the purchase, then send the refund again";
                 check.fail(&["purchaseExternalId"], UserErrorCode::PurchaseNotFound, message);
@@ -184,8 +203,17 @@ impl RecordRefund {
         else {
             return check.finish(None);
         };
-        let refund = settle(&mut check, &content, self.amount.as_deref(), &lines)?;
-        let customer_external_id = purchase.customer_external_id.clone();
+        let refund = match content {
+            Some(content) => settle(&mut check, &content, self.amount.as_deref(), &lines)?,
+            None => Some(Refund {
+                amount: None,
+                lines: Vec::new(),
+                currency: any_currency()?,
+                refunded_at,
+                set_revision: 0,
+            }),
+        };
+        let customer_external_id = customer.clone();
         let ahead = ahead.into_faults(&mut check);
         let new = |refund| NewRefund {
             external_id,
@@ -196,6 +224,11 @@ impl RecordRefund {
         };
         check.finish(refund.map(new))
     }
+}
+
+/// The currency of a refund that nobody looks at.
+fn any_currency() -> Result<Currency, Error> {
+    Currency::recorded("EUR").map_err(|error| Error::Internal(error.to_string()))
 }
 
 /// Returns the refund if the content allows it. Otherwise, adds its faults to `check`.
@@ -248,7 +281,7 @@ fn refuse(check: &mut Check, refusal: &RefundRefusal) {
 
 /// Records a refund. `path` is the path of the input; the paths of errors begin with it.
 pub async fn record(app: &App, shop: &Shop, path: Vec<String>, input: RecordRefund) -> Result<Recorded, Error> {
-    let purchases = find_purchases(&app.database, vec![input.purchase_external_id.clone()]).await?;
+    let purchases = find_purchases(app, vec![input.purchase_external_id.clone()]).await?;
     let purchase = purchases.get(&input.purchase_external_id);
     let fact = input.check_by(&app.database, &app.clock, &path, purchase).await.map(Fact::Refund);
     app.recorder.record_one(shop.who(), path, fact).await

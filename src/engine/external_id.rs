@@ -31,6 +31,21 @@ pub fn check_text(text: &str) -> Result<(), TextError> {
     }
 }
 
+/// The beginning of the name that replaces an erased one. The rest is [`ERASED_DIGITS`] lower-case hexadecimal digits.
+const ERASED: &str = "erased:";
+const ERASED_DIGITS: usize = 32;
+
+/// Returns the name that replaces one of an erased customer.
+pub fn erased(hash: u128) -> String {
+    format!("{ERASED}{hash:0ERASED_DIGITS$x}")
+}
+
+/// Whether a name was replaced because its customer was erased. Nothing new is recorded of a customer with such a name.
+pub fn is_erased(name: &str) -> bool {
+    let is_digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+    name.strip_prefix(ERASED).is_some_and(|rest| rest.len() == ERASED_DIGITS && rest.bytes().all(is_digit))
+}
+
 /// The shop's name for a customer, a purchase or a refund: a text that [`check_text`] accepts. Ids are compared as bytes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ExternalId(String);
@@ -82,5 +97,17 @@ mod tests {
         assert_eq!(parse(&"é".repeat(100)), Ok("é".repeat(100)));
         assert_eq!(parse(&"é".repeat(101)), Err(TextError::TooLong));
         assert_eq!(parse(" a "), Ok(" a ".to_owned()));
+    }
+
+    #[test]
+    fn an_erased_name_is_told_from_others() {
+        for hash in [0, 1, u128::MAX] {
+            assert!(is_erased(&erased(hash)), "{}", erased(hash));
+        }
+        let name = erased(0xabc);
+        for other in [&name[1..], &name[..name.len() - 1], &format!("{name}0"), &name.to_uppercase(), "erased:", "ada"]
+        {
+            assert!(!is_erased(other), "{other}");
+        }
     }
 }

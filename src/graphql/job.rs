@@ -11,6 +11,7 @@ use super::loaders::FindJob;
 use super::page::Connection;
 use super::scalar::DateTime;
 use super::session::ContextExt;
+use crate::app::erasure;
 use crate::app::error::{Error, UserErrorCode};
 use crate::app::export::{self, has_result};
 use crate::app::jobs::list::list;
@@ -84,6 +85,8 @@ pub enum JobKind {
     Audit,
     /// Exports everything that is recorded of a customer.
     Export,
+    /// Removes what names a customer, and what it bought.
+    Erasure,
 }
 
 /// The state of a job. A job goes from `WAITING` through `RUNNING` to `DONE`. It goes back to `WAITING` if an attempt fails.
@@ -102,7 +105,7 @@ pub enum JobState {
     Cancelled,
 }
 
-/// The result of `retryJob`, `cancelJob` and `exportCustomer`.
+/// The result of `retryJob`, `cancelJob`, `exportCustomer` and `eraseCustomer`.
 #[derive(SimpleObject)]
 pub struct JobPayload {
     /// The job after the mutation. Null if the mutation was refused.
@@ -188,8 +191,8 @@ impl JobMutation {
     /// Cancels a `WAITING`, `RUNNING` or `DEAD` job. A running one commits nothing more, except what it has handed over
     /// already. If the job is `CANCELLED` already, nothing changes. The evaluation of a campaign stays open, and the
     /// campaign does not settle, until `retryJob` continues it. The error is `ILLEGAL_TRANSITION` if the job is `DONE`,
-    /// if a part of a customer's history would never be evaluated without it, and for a periodic job that is not
-    /// `DEAD`. Requires an admin token (`FORBIDDEN`).
+    /// if a part of a customer's history would never be evaluated without it, for an `ERASURE` that has begun, and for a
+    /// periodic job that is not `DEAD`. Requires an admin token (`FORBIDDEN`).
     async fn cancel_job(
         &self,
         ctx: &Context<'_>,
@@ -210,5 +213,21 @@ impl JobMutation {
     ) -> Result<JobPayload, ApiError> {
         let actor = ctx.actor()?;
         JobPayload::new(export::request(ctx.app(), &actor, &external_id).await)
+    }
+
+    /// Erases a customer: replaces its external id, ends its reservations, and deletes its purchases, refunds and exports.
+    /// Its ledger, awards and redemptions stay under the new id, without the purchases and the reasons, so that all sums
+    /// stay. An order that is sent again, revised or refunded counts as recorded and changes nothing. Later purchases under
+    /// the same `externalId` are those of a new customer. It cannot be undone once the job is `RUNNING`. If it waits or
+    /// runs already, that job is returned. The error is `NOT_FOUND` if nothing is recorded of the customer. Requires an
+    /// admin token (`FORBIDDEN`).
+    async fn erase_customer(
+        &self,
+        ctx: &Context<'_>,
+        #[graphql(desc = "The shop's id of the customer.")] external_id: String,
+        #[graphql(desc = "The same id again (`INVALID`).")] confirm_external_id: String,
+    ) -> Result<JobPayload, ApiError> {
+        let actor = ctx.actor()?;
+        JobPayload::new(erasure::request(ctx.app(), &actor, &external_id, &confirm_external_id).await)
     }
 }

@@ -16,6 +16,7 @@ use crate::app::rows::Kind;
 use crate::app::stored::running::Running;
 use crate::app::stored::{award as awards, checkpoint as checkpoints};
 use crate::engine::award::Reached;
+use crate::engine::external_id::is_erased;
 use crate::engine::purchase::Key;
 use crate::engine::state::State;
 use crate::engine::time::Instant;
@@ -115,8 +116,12 @@ impl<'a> Records<'a> {
             has_checkpoints: false,
         });
         let mut audit = Audit { records: self, row, found, campaigns: campaigns.collect(), stands: Stands::new() };
-        audit.walk().await?;
-        audit.compare_running();
+        if is_erased(&row.external_id) {
+            audit.read_what_stays().await?;
+        } else {
+            audit.walk().await?;
+            audit.compare_running();
+        }
         let Audit { mut found, stands, .. } = audit;
         self.ledger.compare(set, row, stands, &mut found).await?;
         Ok(found.count)
@@ -156,6 +161,16 @@ struct Audit<'a, 'b, 't> {
 }
 
 impl Audit<'_, '_, '_> {
+    /// Reads the awards of an erased customer. What they come from is gone, or about to go.
+    async fn read_what_stays(&mut self) -> Result<(), Error> {
+        while self.records.history.next(self.row.id, None).await?.is_some() {}
+        while self.records.checkpoints.next_if(self.row.id, |_| true).await?.is_some() {}
+        while let Some(row) = self.records.awards.next_if(self.row.id, |_| true).await? {
+            self.see_award(&row);
+        }
+        Ok(())
+    }
+
     /// Audits the purchases of the customer in order.
     async fn walk(&mut self) -> Result<(), Error> {
         let mut next = self.records.history.next(self.row.id, None).await?;

@@ -18,6 +18,7 @@ use crate::app::stored::ledger_entry::to_replay;
 use crate::app::stored::lot as lots;
 use crate::app::stored::redemption::{self as redemptions, Takings};
 use crate::app::stored::running::{Held, Running};
+use crate::engine::external_id::is_erased;
 use crate::engine::lot::{Lot, LotKey};
 use crate::engine::purse::Sums;
 use crate::engine::replay::{Replay, Wrong};
@@ -227,6 +228,9 @@ impl<'a> Ledger<'a> {
             }
             replay.push(to_replay(entry));
             compare_entry(set, &next, found);
+            if !is_erased(&row.external_id) {
+                compare_purchase(set, &next, found);
+            }
         }
         self.compare_lots(row, replay, found).await?;
         found.compare(None, "last sequence", row.ledger_sequence, sequence);
@@ -397,6 +401,17 @@ fn compare_entry(set: &CampaignSet, posted: &Posted, found: &mut Found<'_>) {
     let of_an_award = matches!(entry.kind, LedgerEntryKind::Award | LedgerEntryKind::Reversal);
     let what = format!("award of ledger entry {sequence}");
     found.compare(None, &what, entry.award_number.is_some(), of_an_award);
+    if let (Some(number), Some(points)) = (entry.award_number, points_reversed(posted)) {
+        let recorded = posted.award_points.unwrap_or_default();
+        found.compare(campaign, &format!("points of award {number}, which is REVERSED"), recorded, points);
+    }
+}
+
+/// Compares the purchase that an entry names with that of its award.
+fn compare_purchase(set: &CampaignSet, posted: &Posted, found: &mut Found<'_>) {
+    let Posted { entry, award_campaign, .. } = posted;
+    let campaign = award_campaign.and_then(|id| set.get(id)).map(AsRef::as_ref);
+    let sequence = entry.sequence;
     if let Some(expected) = expected_purchase(campaign, posted) {
         let show = |purchase: Option<&str>| purchase.unwrap_or("none").to_owned();
         let recorded = entry.purchase_external_id.as_deref();
@@ -408,10 +423,6 @@ fn compare_entry(set: &CampaignSet, posted: &Posted, found: &mut Found<'_>) {
         let what = format!("purchase of ledger entry {sequence}");
         let recorded = entry.purchase_external_id.clone().unwrap_or_else(|| "none".to_owned());
         found.note(campaign, what, recorded, "one of this customer's".to_owned());
-    }
-    if let (Some(number), Some(points)) = (entry.award_number, points_reversed(posted)) {
-        let recorded = posted.award_points.unwrap_or_default();
-        found.compare(campaign, &format!("points of award {number}, which is REVERSED"), recorded, points);
     }
 }
 

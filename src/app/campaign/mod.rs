@@ -3,6 +3,7 @@
 //! A `Change` holds the campaign lock exclusively, so that no batch runs at the same time. It commits in one transaction and
 //! gives the campaign set a new revision. So every fact is evaluated either before or after a transition, never in between.
 //! Each mutation of an admin adds an entry to the trail in the same transaction (`app::trail`); settlement adds none.
+//! [`choose_erasure_key`] is a change of the set too, because every batch must know at once that there are names of erased customers.
 //! Two writes do not raise the revision: `Change::raise_format`, which changes no campaign, and the progress of a backfill
 //! (`backfilled_to`), which `jobs::evaluation` stores without the lock.
 
@@ -20,7 +21,7 @@ use entity::{
 };
 use sea_orm::{
     ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, NotSet,
-    QueryFilter, QuerySelect, Set,
+    QueryFilter, QuerySelect, Set, Statement,
 };
 
 use self::input::{CampaignInput, CampaignUpdate, Checked};
@@ -29,6 +30,7 @@ use super::campaign::set::Campaign;
 use super::error::{Check, Error, UserErrorCode};
 use super::jobs::evaluation;
 use super::rows::{OnConflict, insert};
+use super::stored::erased_name::ErasureKey;
 use super::trail::{Attempt, Target, add};
 use super::viewer::Actor;
 use crate::engine::lifecycle::{Life, Refusal};
@@ -159,6 +161,25 @@ impl<'a> Change<'a> {
         self.save(row).await?;
         current(app, id).await
     }
+}
+
+/// Chooses the key of the names of erased customers, unless there is one.
+pub(super) async fn choose_erasure_key(app: &App) -> Result<ErasureKey, Error> {
+    if let Some(key) = &app.campaigns().await?.erasure_key {
+        return Ok(key.clone());
+    }
+    let change = Change::begin(app).await?;
+    let sql = "UPDATE installation SET erasure_key = $1 WHERE erasure_key IS NULL";
+    let values = [ErasureKey::random().as_str().into()];
+    change.tx.execute_raw(Statement::from_sql_and_values(app.database.backend(), sql, values)).await?;
+    change.commit().await?;
+    let key = app.campaigns().await?.erasure_key.clone();
+    key.ok_or_else(|| Error::Internal("the key of the names of erased customers is missing".to_owned()))
+}
+
+/// Returns once all batches that run now have ended. Everything that was committed before the call is known to all later ones.
+pub(super) async fn wait_for_batches(app: &App) -> Result<(), Error> {
+    Ok(app.database.begin_alone().await?.rollback().await?)
 }
 
 /// Returns a campaign as it is after its change. If somebody has deleted it since, the change took effect nevertheless: that is no

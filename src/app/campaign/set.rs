@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::app::error::Error;
 use crate::app::node;
+use crate::app::stored::erased_name::ErasureKey;
 use crate::engine::lifecycle::{Life, Status};
 use crate::engine::rule::{self, Period, Rule};
 use crate::engine::time::Instant;
@@ -89,6 +90,9 @@ impl Revision {
 pub struct CampaignSet {
     /// The revision of the set.
     pub revision: Revision,
+    /// The key of the names of erased customers. `None` if no customer was ever erased. Part of the set, so that every batch knows
+    /// it without a statement.
+    pub erasure_key: Option<ErasureKey>,
     campaigns: Vec<Arc<Campaign>>,
     by_id: HashMap<CampaignId, usize>,
 }
@@ -96,13 +100,15 @@ pub struct CampaignSet {
 impl CampaignSet {
     /// Loads the set. A single statement reads the revision and the rows, so that they belong together.
     pub async fn load(db: &impl ConnectionTrait) -> Result<Self, Error> {
-        let sql = "SELECT i.set_revision AS current_set_revision, i.revision_stamp, i.format, b.points_limit, c.* FROM installation i \
+        let sql = "SELECT i.set_revision AS current_set_revision, i.revision_stamp, i.format, i.erasure_key, \
+            b.points_limit, c.* FROM installation i \
             LEFT JOIN campaign c ON c.id = c.id LEFT JOIN budget b ON b.campaign_id = c.id \
             ORDER BY c.activated_revision IS NULL, c.activated_revision, c.id";
         let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await?;
         let mut set = Self::default();
         for row in rows {
             set.revision = Revision::from_row(&row)?;
+            set.erasure_key = row.try_get::<Option<String>>("", "erasure_key")?.map(ErasureKey::stored);
             if row.try_get::<Option<i64>>("", "id")?.is_some() {
                 let limit = row.try_get("", "points_limit")?;
                 let campaign = Campaign::from_row(campaign::Model::from_query_result(&row, "")?, limit)?;

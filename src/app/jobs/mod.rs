@@ -1,9 +1,10 @@
 //! Jobs: work that waits for the clock or takes long. Each job is a row, and any node on the database can run it.
 //!
-//! - [`request`] requests jobs, in the caller's transaction. [`periodic`] requests those that recur.
+//! - [`request`] requests jobs, in the caller's transaction. [`periodic`] requests those that recur, [`of_customer`] those that an
+//!   admin wants.
 //! - [`queue`] claims a job under a lease, and ends it under the same lease.
 //! - [`runner`] runs the jobs that are due: as long as a server runs, or before another program ends.
-//! - [`evaluation`], [`settlement`], [`expiry`], [`retention`], [`audit`] and [`export`] contain the work of the jobs.
+//! - [`evaluation`], [`settlement`], [`expiry`], [`retention`], [`audit`], [`export`] and [`erasure`] contain the work of the jobs.
 //! - [`list`] and [`transition`] are what admins see of jobs and may do with them.
 //! - [`presence`] is not a job. Each program announces itself to the others.
 //!
@@ -20,10 +21,12 @@
 //! job comes between two batches (`Recorder::job_turn`).
 
 pub mod audit;
+pub mod erasure;
 pub mod evaluation;
 pub mod expiry;
 pub mod export;
 pub mod list;
+pub mod of_customer;
 pub mod periodic;
 pub mod presence;
 pub mod queue;

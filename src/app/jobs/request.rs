@@ -17,6 +17,8 @@ pub enum Wanted {
     Customer(CustomerId),
     /// Exports everything that is recorded of a customer.
     Export(CustomerId),
+    /// Erases a customer.
+    Erasure(CustomerId),
 }
 
 impl Wanted {
@@ -24,6 +26,7 @@ impl Wanted {
         match self {
             Self::Campaign(_) | Self::Customer(_) => JobKind::Evaluation,
             Self::Export(_) => JobKind::Export,
+            Self::Erasure(_) => JobKind::Erasure,
         }
     }
 
@@ -32,6 +35,14 @@ impl Wanted {
             Self::Campaign(id) => format!("evaluation:campaign:{}", id.0),
             Self::Customer(id) => format!("evaluation:customer:{}", id.0),
             Self::Export(id) => format!("export:customer:{}", id.0),
+            Self::Erasure(id) => format!("erasure:customer:{}", id.0),
+        }
+    }
+
+    fn customer(&self) -> Option<CustomerId> {
+        match self {
+            Self::Campaign(_) => None,
+            Self::Customer(id) | Self::Export(id) | Self::Erasure(id) => Some(*id),
         }
     }
 
@@ -41,7 +52,7 @@ impl Wanted {
             kind: Set(self.kind()),
             unique_key: Set(self.unique_key()),
             campaign_id: Set(if let Self::Campaign(id) = self { Some(id.0) } else { None }),
-            customer_id: Set(if let Self::Customer(id) | Self::Export(id) = self { Some(id.0) } else { None }),
+            customer_id: Set(self.customer().map(|id| id.0)),
             state: Set(JobState::Waiting),
             requests: Set(1),
             attempts: Set(0),

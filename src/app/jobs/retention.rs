@@ -27,7 +27,7 @@ const PROGRAMS_KEPT_FOR: Duration = Duration::from_hours(24);
 const FINISHED_JOBS: &str = "DELETE FROM job WHERE state IN ('done', 'cancelled') AND finished_at < $1 AND id IN (\
     SELECT j.id FROM job AS j WHERE j.state IN ('done', 'cancelled') AND j.finished_at < $1 \
     AND NOT EXISTS (SELECT 1 FROM campaign AS c WHERE c.id = j.campaign_id AND c.backfilled_to IS NOT NULL) \
-    AND (j.kind IN ('evaluation', 'export') OR EXISTS (SELECT 1 FROM job AS later WHERE later.kind = j.kind AND later.id > j.id)) \
+    AND (j.kind IN ('evaluation', 'export', 'erasure') OR EXISTS (SELECT 1 FROM job AS later WHERE later.kind = j.kind AND later.id > j.id)) \
     ORDER BY j.id LIMIT $2)";
 /// Results of jobs that will not be read any more, at most `$1` parts of them: of deleted jobs, and of those that have failed or were
 /// cancelled. Such a job begins again if it is retried.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::periodic::{Requested, is_periodic};
 use super::queue::{End, MAX_ATTEMPTS};
-use super::{audit, evaluation, expiry, export, periodic, queue, retention, settlement};
+use super::{audit, erasure, evaluation, expiry, export, periodic, queue, retention, settlement};
 use crate::app::App;
 use crate::app::error::Error;
 use crate::app::failure::code;
@@ -179,7 +179,8 @@ async fn perform(app: &App, job: &job::Model) -> Result<End, Error> {
         (JobKind::Evaluation, None, Some(id)) => evaluation::run_customer(app, job, CustomerId(id)).await,
         (JobKind::Evaluation, None, None) => Err(Error::Internal("a job without campaign and customer".to_owned())),
         (JobKind::Export, _, Some(id)) => export::run(app, job, CustomerId(id)).await,
-        (JobKind::Export, _, None) => Err(Error::Internal("an export without a customer".to_owned())),
+        (JobKind::Erasure, _, Some(id)) => erasure::run(app, job, CustomerId(id)).await,
+        (JobKind::Export | JobKind::Erasure, _, None) => Err(Error::Internal("a job without a customer".to_owned())),
         (JobKind::Settlement, ..) => settlement::run_tick(app).await,
         (JobKind::Expiry, ..) => expiry::run_tick(app, job).await,
         (JobKind::Retention, ..) => retention::run_tick(app, job).await,

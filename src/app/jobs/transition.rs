@@ -119,7 +119,7 @@ fn decide_retry(job: &job::Model, now: Instant) -> Result<Option<job::Model>, St
 ///
 /// A backfill can be cancelled, because nothing is lost: it stays open, the campaign does not settle, and a retry continues where
 /// it stopped. Meanwhile a customer who buys is evaluated by that purchase. A customer with a deferred part is not: everything
-/// later waits for the job. A tick cannot be cancelled, because the next one would do the same work; a dead one can, which ends
+/// later waits for the job. An erasure that has begun cannot be undone, so it must come to its end. A tick cannot be cancelled, because the next one would do the same work; a dead one can, which ends
 /// the alarm.
 fn decide_cancel(job: &job::Model, is_owed: bool, now: Instant) -> Result<Option<job::Model>, String> {
     match job.state {
@@ -127,6 +127,11 @@ fn decide_cancel(job: &job::Model, is_owed: bool, now: Instant) -> Result<Option
         JobState::Done => Err("the job is DONE: there is nothing to cancel".to_owned()),
         JobState::Waiting | JobState::Running if is_periodic(job.kind) => {
             Err("the job is periodic: its next tick would do the same work".to_owned())
+        }
+        JobState::Waiting | JobState::Running | JobState::Dead
+            if job.kind == JobKind::Erasure && job.started_at.is_some() =>
+        {
+            Err("the erasure has begun and cannot be undone: retry the job if it is DEAD".to_owned())
         }
         JobState::Waiting | JobState::Running | JobState::Dead if is_owed => Err(
             "a part of the customer's history is not evaluated yet, and later purchases wait for it: retry the job instead"

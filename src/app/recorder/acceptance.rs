@@ -5,7 +5,7 @@
 //! The customer of a recorded purchase is known only once the purchase is read. If it is not locked, nothing can be accepted: the
 //! batch must be repeated with that customer locked too.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use entity::{CustomerId, idempotency_key, ledger_entry, purchase, redemption, refund};
@@ -13,8 +13,10 @@ use sea_orm::{EntityTrait, ExprTrait, QueryFilter};
 
 use super::act::Act;
 use super::conflict;
+use super::erased;
 use super::fact::{Done, Fact, MAX_REFUNDS, NewPurchase, NewRefund, Refusal, Verdict};
 use super::insertion::{Insertion, insert_once};
+use super::locking::Unlocked;
 use super::revising::{Again, revise};
 use super::touched::{Batch, Customers, Touched};
 use crate::app::error::{Error, UserErrorCode};
@@ -24,10 +26,8 @@ use crate::app::stored::history::{self, Lines};
 use crate::app::stored::{
     purchase as purchases, purchase_revision as revisions, redemption as redemptions, refund as refunds,
 };
+use crate::engine::external_id::is_erased;
 use crate::engine::purchase::Purchase;
-
-/// Customers that must be locked too, each with the purchases that belong to it.
-pub(super) type Unlocked = BTreeMap<String, BTreeSet<String>>;
 
 /// The decisions about the facts of a batch.
 pub(super) struct Accepted {
@@ -47,18 +47,27 @@ pub(super) async fn accept(
     facts: &[&Fact],
     customers: &mut Customers,
 ) -> Result<Result<Accepted, Unlocked>, Error> {
+    let erased = erased::find(batch, facts).await?;
+    let unlocked = erased.unlocked(batch, customers).await?;
+    if !unlocked.is_empty() {
+        return Ok(Err(unlocked));
+    }
     let mut verdicts: Vec<Verdict> = facts.iter().map(|_| Verdict::Accepted { superseded: false }).collect();
     let mut purchases = Vec::new();
     let mut refunds = Vec::new();
     let mut acts = Vec::new();
     for (index, fact) in facts.iter().enumerate() {
+        if let Some(verdict) = erased.decide(fact) {
+            verdicts[index] = verdict;
+            continue;
+        }
         match fact {
             Fact::Purchase(purchase) => purchases.push((index, purchase)),
             Fact::Refund(refund) => refunds.push((index, refund)),
             _ => acts.extend(Act::of(fact).map(|act| (index, act))),
         }
     }
-    let mut owners = HashMap::new();
+    let mut owners = erased.purchases;
     if let Err(unlocked) = accept_purchases(batch, purchases, customers, &mut verdicts, &mut owners).await? {
         return Ok(Err(unlocked));
     }
@@ -190,6 +199,17 @@ async fn accept_refunds(
         let owner = refunded.get(&*new.purchase_external_id).and_then(|row| names.get(&row.customer_id));
         owner.ok_or_else(|| Error::Internal("a refund's purchase was not found".to_owned()))
     };
+    let mut kept = Vec::with_capacity(sent.len());
+    for (index, new) in sent {
+        let owner = owner_of(new)?;
+        if is_erased(owner) {
+            owners.insert(new.purchase_external_id.to_string(), locked(customers, owner)?.row.id);
+            verdicts[index] = Verdict::replayed(false);
+        } else {
+            kept.push((index, new));
+        }
+    }
+    let sent = kept;
     let stored = load_refunds(batch, &sent).await?;
     let totals = load_totals(batch, &sent, &stored, &refunded).await?;
     let (ahead, sent): (Vec<_>, Vec<_>) = sent.into_iter().partition(|(_, new)| {

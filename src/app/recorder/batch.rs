@@ -6,12 +6,13 @@ use std::sync::Arc;
 use entity::{award, customer};
 use sea_orm::{EntityTrait, FromQueryResult as _, QueryFilter};
 
-use super::acceptance::{Accepted, Unlocked};
+use super::acceptance::Accepted;
 use super::changed::ChangedAwards;
 use super::context::{Commit, Context};
+use super::erased;
 use super::evaluation::Evaluation;
 use super::fact::{Done, Fact, Recorded, Refusal, Verdict};
-use super::locking::{self, Locked};
+use super::locking::{self, Locked, Unlocked};
 use super::prepared::{Preparation, TooLong};
 use super::purses::Opening;
 use super::recount::Repair;
@@ -95,6 +96,7 @@ pub(super) async fn commit(
     };
     close_customers(&batch, &mut customers).await?;
     writes.save(&batch, &customers).await?;
+    erased::rename_contents(&batch, &customers).await?;
     add_to_trail(&batch, facts, &customers).await?;
     let deferred = request_jobs(&batch, &customers).await?;
     *turn = None;
@@ -138,7 +140,7 @@ async fn customers(
 ) -> Result<Option<Customers>, Error> {
     let known: HashSet<&str> = rows.iter().map(|row| row.external_id.as_str()).collect();
     // These do not create their customer.
-    let making = facts.iter().filter(|fact| !matches!(fact, Fact::Evaluation(_) | Fact::Expiry(_) | Fact::Repair(_)));
+    let making = facts.iter().filter(|fact| !fact.is_of_job());
     let making: BTreeSet<&str> = making.map(|fact| fact.customer()).filter(|name| !known.contains(name)).collect();
     let blanks = making.iter().map(|name| customer::Model {
         recorded_at: batch.now.0,
@@ -157,8 +159,9 @@ async fn customers(
         facts.iter().filter(|fact| kind(fact)).map(|fact| fact.customer()).collect()
     };
     let repaired = named_by(|fact| matches!(fact, Fact::Repair(_)));
-    let evaluated = named_by(|fact| matches!(fact, Fact::Evaluation(_)));
+    let evaluated = named_by(|fact| matches!(fact, Fact::Evaluation(_) | Fact::Erasure { .. }));
     let expiring = named_by(|fact| matches!(fact, Fact::Expiry(_)));
+    let erased_as: HashMap<&str, &str> = facts.iter().filter_map(|fact| fact.erasure()).collect();
     rows.into_iter()
         .map(|row| {
             let repair = repaired.contains(row.external_id.as_str());
@@ -170,6 +173,7 @@ async fn customers(
                 repair: repair.then(|| Repair::of(running.clone())),
                 asked_for: evaluated.contains(row.external_id.as_str()),
                 posts_due: expiring.contains(row.external_id.as_str()),
+                erased_as: erased_as.get(row.external_id.as_str()).map(|name| (*name).to_owned()),
                 ..Touched::of(row, running, batch.now)
             };
             Ok((touched.row.external_id.clone(), touched))
@@ -187,13 +191,22 @@ async fn close_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result
             unmade.push(customer.row.id.0);
             continue;
         }
+        // Nothing more is evaluated of an erased customer.
+        customer.changed |= customer.asked_for && customer.is_erased();
         if !customer.changed {
             continue;
         }
         customer.row.evaluated_revision = batch.campaigns.revision.number;
         customer.row.version = customer.next_version();
         customer.row.stamp = rand::random();
-        customer.running.retain_counting(&batch.campaigns);
+        if let Some(erased_as) = &customer.erased_as {
+            customer.row.external_id.clone_from(erased_as);
+        }
+        if customer.is_erased() {
+            customer.running.settle_all();
+        } else {
+            customer.running.retain_counting(&batch.campaigns);
+        }
         customer.row.head = customer.running.to_head()?;
     }
     if !unmade.is_empty() {

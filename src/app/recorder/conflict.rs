@@ -8,6 +8,7 @@ use entity::{purchase_revision, refund};
 use super::fact::{AdjustmentRequest, NewAdjustment, Refusal};
 use crate::app::error::{Error, UserError, UserErrorCode};
 use crate::app::stored::{purchase_revision as revisions, refund as refunds};
+use crate::engine::external_id::is_erased;
 use crate::engine::money::Currency;
 use crate::engine::purchase::{Line, Refund};
 use crate::engine::time::Instant;
@@ -55,7 +56,10 @@ pub(super) fn of_purchases(
     recorded: &purchase_revision::Model,
 ) -> Result<Differences, Error> {
     let mut differences = Differences::default();
-    differences.compare("customerExternalId", &sent.customer_external_id, &recorded.customer_external_id);
+    // The recorded content may name a customer that was erased, whose name is unknown.
+    if !is_erased(&recorded.customer_external_id) {
+        differences.compare("customerExternalId", &sent.customer_external_id, &recorded.customer_external_id);
+    }
     differences.compare("purchasedAt", &instant(sent.purchased_at), &instant(recorded.purchased_at));
     let (currency, recorded_currency) = (revisions::currency(sent)?, revisions::currency(recorded)?);
     let total = Some((sent.total, currency));

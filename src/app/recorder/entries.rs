@@ -104,6 +104,19 @@ impl<'a> Entries<'a> {
         Ok(done)
     }
 
+    /// Cancels all reservations, because the customer is erased.
+    pub(super) fn end_reservations(&mut self) {
+        let is_reserved = |row: &&redemption::Model| row.state == RedemptionState::Reserved;
+        let reserved = self.opened.redemptions.values().filter(is_reserved);
+        let reserved: Vec<(i64, i64)> =
+            reserved.map(|row| (row.number, row.reserved_until.unwrap_or_default())).collect();
+        for (number, until) in reserved {
+            self.opened.purse.cancel_reservation(Instant(until), number);
+            self.end(number, None);
+            self.settle();
+        }
+    }
+
     /// Ends the commit.
     pub(super) fn close(self) -> Closed {
         let Self { opened, account, posted, made, changed, takings, has_acted, .. } = self;

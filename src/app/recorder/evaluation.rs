@@ -151,9 +151,10 @@ impl<'a> Planned<'a> {
     }
 }
 
-/// Whether the customer is evaluated in the campaign. A repair also evaluates settled campaigns.
+/// Whether the customer is evaluated in the campaign. A repair also evaluates settled campaigns. The purchases of an erased customer
+/// are gone, and its awards stay.
 pub(super) fn is_evaluated_in(customer: &Touched, campaign: &Campaign) -> bool {
-    campaign.counts() || (customer.repair.is_some() && campaign.life.activated)
+    !customer.is_erased() && (campaign.counts() || (customer.repair.is_some() && campaign.life.activated))
 }
 
 /// Returns the changes of the customer as the campaign sees them. A repair also looks beyond the mark.

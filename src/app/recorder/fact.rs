@@ -23,8 +23,8 @@ pub const MAX_CONTENTS: usize = 1_000;
 /// balances stay below [`MAX_EXACT`](crate::engine::account::MAX_EXACT).
 const MAX_ADJUSTED_BALANCE: i64 = 1_000_000_000_000_000;
 
-/// An item to be recorded. The variants `Evaluation`, `Expiry` and `Repair` contain no new fact; they let the recorder do what is due for a
-/// customer.
+/// An item to be recorded. The variants `Evaluation`, `Expiry`, `Repair` and `Erasure` contain no new fact; they let the recorder do what
+/// is due for a customer.
 #[derive(Clone, Debug)]
 pub enum Fact {
     Purchase(NewPurchase),
@@ -42,6 +42,11 @@ pub enum Fact {
     Expiry(String),
     /// Evaluates everything that is recorded for this customer (an external id) from the beginning, and posts the difference.
     Repair(String),
+    /// Evaluates what was deferred. If nothing is deferred then, ends the reservations, and replaces the name of the customer.
+    Erasure {
+        customer: String,
+        erased_as: String,
+    },
 }
 
 impl Fact {
@@ -63,7 +68,18 @@ impl Fact {
             Self::Adjustment(adjustment) => &adjustment.customer_external_id,
             Self::Redemption(redemption) => &redemption.customer_external_id,
             Self::RedemptionStep(step) => &step.customer_external_id,
-            Self::Evaluation(customer) | Self::Expiry(customer) | Self::Repair(customer) => customer,
+            Self::Evaluation(customer)
+            | Self::Expiry(customer)
+            | Self::Repair(customer)
+            | Self::Erasure { customer, .. } => customer,
+        }
+    }
+
+    /// Returns the customer that the fact erases, and the name that it gets.
+    pub(super) fn erasure(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Erasure { customer, erased_as } => Some((customer, erased_as)),
+            _ => None,
         }
     }
 
@@ -75,7 +91,7 @@ impl Fact {
             | Self::Adjustment(_)
             | Self::Redemption(_)
             | Self::RedemptionStep(_) => false,
-            Self::Evaluation(_) | Self::Expiry(_) | Self::Repair(_) => true,
+            Self::Evaluation(_) | Self::Expiry(_) | Self::Repair(_) | Self::Erasure { .. } => true,
         }
     }
 

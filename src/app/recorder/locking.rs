@@ -3,7 +3,7 @@
 //! While a batch holds the campaign lock shared, the campaign set cannot change. The customers are locked in the byte order of
 //! their external ids, so that batches cannot deadlock.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use entity::customer;
@@ -13,7 +13,6 @@ use sea_orm::{
     Statement,
 };
 
-use super::acceptance::Unlocked;
 use super::context::Context;
 use super::fact::Fact;
 use crate::app::campaign::set::{CampaignSet, Revision};
@@ -21,6 +20,9 @@ use crate::app::database::CAMPAIGNS_LOCK;
 use crate::app::error::Error;
 use crate::app::rows::any;
 use crate::engine::time::Instant;
+
+/// Customers that must be locked too, each with the purchases that belong to it.
+pub(super) type Unlocked = BTreeMap<String, BTreeSet<String>>;
 
 /// What a batch has locked.
 pub(super) struct Locked {

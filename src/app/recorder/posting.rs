@@ -293,6 +293,11 @@ impl Posting {
         reason: Option<&'static str>,
         stocks: &mut Stocks,
     ) {
+        if customer.running.has_deferred() {
+            // The job asks again.
+            customer.erased_as = None;
+        }
+        let erases = customer.erased_as.is_some();
         let acts = std::mem::take(&mut customer.acts);
         let mut entries = Entries::begin(customer, opened, reason, stocks);
         let moving = entries.reverse(drafts.reversals);
@@ -312,8 +317,11 @@ impl Posting {
             }
             done.insert(index, decided);
         }
+        if erases {
+            entries.end_reservations();
+        }
         let Closed { opened, account, posted, redemptions, takings, has_acted } = entries.close();
-        customer.changed |= has_acted || (customer.posts_due && opened.has_changed(customer));
+        customer.changed |= has_acted || erases || (customer.posts_due && opened.has_changed(customer));
         customer.done = done;
         if customer.changed {
             self.writes.new_redemptions.extend(redemptions.made);
@@ -431,9 +439,14 @@ impl Writes {
         let changed: Vec<&customer::Model> = changed.collect();
         use customer::Column::{DueAt, ExternalId, RecordedAt};
         let due_changed = customers.values().any(|customer| customer.due_changed);
-        let unchanged: &[customer::Column] =
-            if due_changed { &[ExternalId, RecordedAt] } else { &[ExternalId, RecordedAt, DueAt] };
-        group.update::<customer::Entity>(&changed, unchanged);
+        let mut unchanged = vec![RecordedAt];
+        if !due_changed {
+            unchanged.push(DueAt);
+        }
+        if customers.values().all(|customer| customer.erased_as.is_none()) {
+            unchanged.push(ExternalId);
+        }
+        group.update::<customer::Entity>(&changed, &unchanged);
         Ok(group.run(batch.tx).await?)
     }
 }

@@ -189,7 +189,8 @@ async fn load_redemptions(batch: &Batch<'_>, customers: &Customers, purses: &mut
             }
         }
         let has_reserved = customer.running.held.is_some_and(|held| held.reserved > 0);
-        let is_due = customer.repair.is_some() || (has_reserved && opened.is_due(customer.now));
+        let needs_all = customer.repair.is_some() || customer.erased_as.is_some();
+        let is_due = needs_all || (has_reserved && opened.is_due(customer.now));
         due.extend(is_due.then_some(id));
     }
     stepped.sort_unstable();

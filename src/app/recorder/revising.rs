@@ -17,6 +17,7 @@ use crate::app::error::{Error, UserErrorCode};
 use crate::app::rows::{self, OnConflict};
 use crate::app::stored::history::{self, Lines};
 use crate::app::stored::{purchase as purchases, purchase_revision as revisions};
+use crate::engine::external_id::is_erased;
 use crate::engine::purchase::{Line, Purchase};
 
 /// The maximum number of raised numbers that are kept of a purchase.
@@ -73,11 +74,15 @@ pub(super) async fn revise(
     let mut orders = load(batch, &sent, stored).await?;
     for Again { index, new, row } in sent {
         let Some(order) = orders.get_mut(&row.external_id) else { continue };
+        let name = |id: CustomerId| names.get(&id).cloned().unwrap_or_default();
+        if is_erased(&name(order.row.customer_id)) {
+            verdicts[index] = Verdict::replayed(false);
+            continue;
+        }
         if !new.ahead.is_empty() && !order.has(row.revision) {
             verdicts[index] = Verdict::Refused(Refusal::of(new.ahead.clone()));
             continue;
         }
-        let name = |id: CustomerId| names.get(&id).cloned().unwrap_or_default();
         if new.kept.customer && order.row.customer_id != row.customer_id && !order.has(row.revision) {
             verdicts[index] = Verdict::Refused(belongs_to(name(order.row.customer_id)));
             continue;

@@ -17,6 +17,7 @@ use crate::app::clock::Clock;
 use crate::app::error::Error;
 use crate::app::stored::running::Running;
 use crate::engine::account::Account;
+use crate::engine::external_id::is_erased;
 use crate::engine::purchase::{Key, Purchase};
 use crate::engine::stretch::Stretch;
 use crate::engine::time::Instant;
@@ -105,6 +106,8 @@ pub(super) struct Touched {
     pub(super) repair: Option<Repair>,
     /// A job asked for the evaluation of what is deferred.
     pub(super) asked_for: bool,
+    /// The name that the customer gets, if the batch erases it.
+    pub(super) erased_as: Option<String>,
     /// A part of the history was deferred before this batch.
     pub(super) was_deferred: bool,
     /// The customer was created by this batch.
@@ -148,10 +151,16 @@ impl Touched {
             changed: false,
             repair: None,
             asked_for: false,
+            erased_as: None,
             new: false,
             posts_due: false,
             due_changed: false,
         }
+    }
+
+    /// Whether the customer was erased, or is by this batch. Nothing of it is evaluated any more.
+    pub(super) fn is_erased(&self) -> bool {
+        is_erased(&self.row.external_id)
     }
 
     /// Whether this batch evaluates the customer. Duplicates and refusals change nothing, so they do not lead to an evaluation,

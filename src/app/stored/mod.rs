@@ -5,6 +5,7 @@ pub mod budget;
 pub mod campaign_stat;
 pub mod checkpoint;
 pub mod customer;
+pub mod erased_name;
 pub mod history;
 pub mod ledger_entry;
 pub mod lot;

@@ -191,6 +191,11 @@ impl Running {
         self.campaigns.values().any(|standing| standing.mark.is_some())
     }
 
+    /// Removes all campaigns: no new fact of the customer counts in any.
+    pub fn settle_all(&mut self) {
+        self.campaigns.clear();
+    }
+
     /// Removes the campaigns for which new facts no longer count. Returns whether there were any.
     pub fn retain_counting(&mut self, set: &CampaignSet) -> bool {
         let before = self.campaigns.len();

@@ -3,6 +3,7 @@
 mod adjustment;
 mod campaign;
 mod customer;
+mod erasure;
 mod errors;
 mod export;
 mod hostile;

@@ -206,6 +206,16 @@ async fn scenario(app: &GraphqlApp, mutation: &str) -> Scenario {
                 refused: refused(json!({ "externalId": "nobody" }), Value::Null, &["NOT_FOUND"]),
             }
         }
+        "eraseCustomer" => {
+            assert_eq!(mutate_by_name(app, "adjustPoints", &adjustment("erase", 50)).await, json!([]));
+            let ada = json!({ "__typename": "Customer", "externalId": "ada-7c1e" });
+            let after = json!({ "kind": "ERASURE", "state": "WAITING" });
+            let erase = |confirmed: &str| json!({ "externalId": "ada-7c1e", "confirmExternalId": confirmed });
+            Scenario {
+                accepted: accepted(erase("ada-7c1e"), ada, Value::Null, after),
+                refused: refused(erase("ada"), Value::Null, &["INVALID"]),
+            }
+        }
         "retryJob" | "cancelJob" => {
             let (states, action) = (["WAITING", "DEAD"], mutation);
             let waiting = made_job(app, "waiting").await;
@@ -312,7 +322,7 @@ fn only_mutations_of_admins_have_entries() {
 }
 
 /// Makes the database refuse what a statement does to a table.
-async fn sabotage(app: &GraphqlApp, event: &str, table: &str) {
+pub(super) async fn sabotage(app: &GraphqlApp, event: &str, table: &str) {
     let sql = match app.app.database.backend() {
         DatabaseBackend::Postgres => format!(
             "CREATE OR REPLACE FUNCTION sabotage() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'no'; END $$; \
@@ -323,7 +333,7 @@ async fn sabotage(app: &GraphqlApp, event: &str, table: &str) {
     app.execute(&sql).await;
 }
 
-async fn repair(app: &GraphqlApp, table: &str) {
+pub(super) async fn repair(app: &GraphqlApp, table: &str) {
     let on =
         if app.app.database.backend() == DatabaseBackend::Postgres { format!(" ON {table}") } else { String::new() };
     app.execute(&format!("DROP TRIGGER sabotage{on}")).await;
@@ -460,7 +470,7 @@ on_both! {
                 "updateReward" => ("UPDATE", "reward"),
                 "addRewardCodes" => ("UPDATE", "stock"),
                 "retryJob" | "cancelJob" => ("UPDATE", "job"),
-                "exportCustomer" => ("INSERT", "job"),
+                "exportCustomer" | "eraseCustomer" => ("INSERT", "job"),
                 _ => ("UPDATE", "installation"),
             };
             for (event, table) in [("INSERT", "trail_entry"), change] {

@@ -324,17 +324,19 @@ async fn a_late_commit_of_a_zombie_is_fenced_off() {
             let (app, job) = (std::sync::Arc::clone(&test.app), zombie.clone());
             tokio::spawn(async move { evaluation::run_campaign(&app, &job, id).await })
         };
-        if engine == Engine::Postgres {
-            let waits =
-                "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-            let waits = Statement::from_string(database.backend(), waits);
-            let held_up = async {
-                while database.read().query_one_raw(waits.clone()).await.unwrap().is_none() {
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-            };
-            tokio::time::timeout(PATIENCE, held_up).await.expect("the zombie waits for its commit");
-        }
+        let waits = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let waits = Statement::from_string(database.backend(), waits);
+        let is_held_up = async || match engine {
+            Engine::Postgres => database.read().query_one_raw(waits.clone()).await.unwrap().is_some(),
+            // The evaluation of the customer cannot be written.
+            Engine::Sqlite => test.app.recorder.queued().0 > 0,
+        };
+        let held_up = async {
+            while !is_held_up().await {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, held_up).await.expect("the zombie waits for its commit");
         let complete = "UPDATE job SET state = 'done', lease = NULL, leased_until = NULL, done = 9, total = 9; \
             UPDATE campaign SET backfilled_to = NULL";
         other.execute_unprepared(complete).await.unwrap();
