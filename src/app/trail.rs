@@ -13,8 +13,8 @@
 //!
 //! `subject_of_token` and `address` are those of the admin. An entry refers to a customer by `customer_id` alone, so the external id of
 //! a customer is in no column. `before` and `after` of such an entry have the customer's balance, and the reason that the admin gave,
-//! which is free text. Whoever deletes a customer sets both to null: see "Archiving" in `docs/operations/README.md`. Only retention
-//! (`app::jobs::retention`) writes to the table too: it deletes old entries.
+//! which is free text. The erasure of a customer (`app::jobs::erasure`) sets both to null. Retention (`app::jobs::retention`) deletes old
+//! entries. Nothing else changes the table.
 
 use entity::{CampaignId, CustomerId, RewardId, trail_entry};
 use sea_orm::ConnectionTrait;

@@ -296,7 +296,7 @@ impl<O: FnMut(Event<'_>)> Ingestion<'_, O> {
         while !refunds.is_empty() && go_on && !self.stop.is_cancelled() {
             let rest = refunds.split_off(refunds.len().min(REFUND_CHUNK));
             let ids = refunds.iter().map(|(_, refund)| refund.purchase_external_id.clone()).collect();
-            let purchases = find_purchases(&self.app, ids).await?;
+            let purchases = find_purchases(self.app, ids).await?;
             for (span, refund) in std::mem::replace(&mut refunds, rest) {
                 let purchase = purchases.get(&refund.purchase_external_id);
                 let has_room = self.kept.len() < MAX_KEPT_REFUNDS;

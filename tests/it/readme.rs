@@ -92,13 +92,14 @@ async fn its_lines_print_what_it_says() {
     let blocks = blocks();
     let shown =
         |kind: &str| -> Vec<&String> { blocks.iter().filter(|(of, _)| of == kind).map(|(_, text)| text).collect() };
-    let [demo, test, import, exports, serve, purchase, query, follow, campaign, export, reward] = shown("sh")[..]
+    let [demo, test, import, exports, serve, purchase, query, follow, campaign, reward, export, erase] =
+        shown("sh")[..]
     else {
-        panic!("eleven shell blocks");
+        panic!("twelve shell blocks");
     };
     // These two are not run here: `demo` has tests of its own, and `scripts/test` runs this test.
     assert_eq!((demo.as_str(), test.as_str()), ("cargo run --release -- demo", "scripts/test"));
-    let [summary, event] = shown("text")[..] else { panic!("two blocks of text") };
+    let [summary, event, erased] = shown("text")[..] else { panic!("three blocks of text") };
     let (directory, cargo) = scratch();
     let imported = output(directory.path(), &format!("{cargo}{import}"));
     assert!(imported.contains(summary.as_str()), "{imported}");
@@ -140,6 +141,8 @@ async fn its_lines_print_what_it_says() {
     let exported: Vec<serde_json::Value> = exported.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(exported[0]["externalId"], "customer-9001", "{exported:?}");
     assert_eq!(exported.iter().filter(|line| line["type"] == "purchase").count(), 2, "{exported:?}");
+    let printed = output(directory.path(), &here(&format!("{cargo}{before}{admin}\n{erase}")));
+    assert_eq!(printed.trim(), *erased);
     let answers = shown("json");
     assert_eq!(purchased.trim(), answers[0]);
     assert_eq!(queried.trim(), answers[1]);

@@ -33,7 +33,7 @@ const MAX_PURCHASES: i64 = 100;
 const MAX_CHUNKS: i64 = 64;
 
 /// Erases a customer.
-pub(super) async fn run(app: &App, job: &job::Model, id: CustomerId) -> Result<End, Error> {
+pub async fn run(app: &App, job: &job::Model, id: CustomerId) -> Result<End, Error> {
     let key = choose_erasure_key(app).await?;
     let Some(row) = customer::Entity::find_by_id(id).one(app.database.write()).await? else { return Ok(End::Done) };
     let name = erased(key.hash(Named::Customer, &id.0.to_string()));

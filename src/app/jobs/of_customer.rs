@@ -1,15 +1,17 @@
 //! Requests a job about one customer for an admin.
 
-use entity::{JobState, customer, job};
+use entity::{CustomerId, JobState, customer, job, purchase_revision};
 use sea_orm::{ActiveEnum, ColumnTrait, DatabaseTransaction, EntityTrait, QueryFilter, QuerySelect};
 use serde_json::json;
 
 use super::request::{self, Wanted};
 use crate::app::App;
 use crate::app::error::{Error, UserErrorCode};
+use crate::app::rows::{any, insert_new};
+use crate::app::stored::customer::blank;
 use crate::app::trail::{self, Attempt, Target};
 use crate::engine::external_id::ExternalId;
-use entity::CustomerId;
+use crate::engine::time::Instant;
 
 /// Requests the job `wanted` about the customer, and adds the attempt to the trail. If that job waits or runs, returns it and changes
 /// nothing.
@@ -20,31 +22,55 @@ pub(in crate::app) async fn find_or_request(
     wanted: fn(CustomerId) -> Wanted,
 ) -> Result<job::Model, Error> {
     let tx = app.database.begin().await?;
-    let Some(customer) = lock(&tx, external_id).await? else {
-        return Err(Error::refused(&["externalId"], UserErrorCode::NotFound, "no customer has this external id"));
+    let now = app.clock.ask(&tx).await?;
+    let customer = match lock(&tx, external_id).await? {
+        Some(customer) => Some(customer),
+        None => make_named(app, &tx, external_id, now).await?,
     };
-    let wanted = wanted(customer.id);
+    let Some(customer) = customer else {
+        return Err(Error::refused(&["externalId"], UserErrorCode::NotFound, "nothing is recorded of this customer"));
+    };
+    let wanted = wanted(customer);
     if let Some(job) = find_job(&tx, &wanted).await?.filter(is_unfinished) {
         tx.rollback().await?;
         return Ok(job);
     }
-    let now = app.clock.ask(&tx).await?;
     request::request(&tx, std::slice::from_ref(&wanted), now).await?;
     let job = find_job(&tx, &wanted).await?;
     let job = job.ok_or_else(|| Error::Internal("a job that was just requested is gone".to_owned()))?;
     let after = trail::state(json!({ "kind": job.kind.to_value().to_uppercase(), "state": "WAITING" }))?;
-    let entry = attempt.on(Target::Customer(customer.id)).entry(now, None, Some(after));
+    let entry = attempt.on(Target::Customer(customer)).entry(now, None, Some(after));
     trail::add(&tx, &[entry]).await?;
     tx.commit().await?;
     app.job_wanted.notify_one();
     Ok(job)
 }
 
-/// Loads a customer and locks its row, so that of two requests at a time the second one sees the job of the first.
-async fn lock(tx: &DatabaseTransaction, external_id: &str) -> Result<Option<customer::Model>, Error> {
+/// Finds a customer and locks its row, so that of two requests at a time the second one sees the job of the first.
+async fn lock(tx: &DatabaseTransaction, external_id: &str) -> Result<Option<CustomerId>, Error> {
     let Ok(name) = ExternalId::parse(external_id) else { return Ok(None) };
     let named = customer::Column::ExternalId.eq(String::from(name));
-    Ok(customer::Entity::find().filter(named).lock_exclusive().one(tx).await?)
+    let row = customer::Entity::find().filter(named).lock_exclusive().one(tx).await?;
+    Ok(row.map(|row| row.id))
+}
+
+/// Makes a row for a customer that is only named by contents of purchases that never counted, so that a job can be about it. Returns `None`
+/// if no content names it.
+async fn make_named(
+    app: &App,
+    tx: &DatabaseTransaction,
+    external_id: &str,
+    now: Instant,
+) -> Result<Option<CustomerId>, Error> {
+    let named = any(app.database.backend(), purchase_revision::Column::CustomerExternalId, [external_id.to_owned()]);
+    if purchase_revision::Entity::find().filter(named).one(tx).await?.is_none() {
+        return Ok(None);
+    }
+    let evaluated_revision = app.campaigns.current(tx).await?.revision.number;
+    let row = customer::Model { recorded_at: now.0, evaluated_revision, ..blank(external_id) };
+    // Not returned if another request has just made it. That one has the customer then.
+    let made = insert_new::<customer::Entity>(tx, &[row], &[customer::Column::Id], "id").await?;
+    Ok(made.first().map(|row| row.try_get("", "id")).transpose()?)
 }
 
 async fn find_job(tx: &DatabaseTransaction, wanted: &Wanted) -> Result<Option<job::Model>, Error> {

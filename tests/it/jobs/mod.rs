@@ -1,6 +1,7 @@
 //! Jobs: their leases and failures, and the evaluation of long histories in bounded commits.
 
 mod audit;
+mod erasure;
 mod expiry;
 mod export;
 mod fairness;

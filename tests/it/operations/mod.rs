@@ -1,11 +1,11 @@
 //! Compares the files for operators (docs/operations, compose.yaml, Dockerfile) with the metrics, configuration keys and files
 //! that exist, and runs the programs that they name.
 
-mod archive;
 mod backup;
 mod container;
 pub(crate) mod programs;
 mod proxy;
+mod sizes;
 mod trail;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -275,8 +275,15 @@ fn links_lead_somewhere() {
     let readme = read(README);
     let mut checked = 0;
     for link in readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-        let path = root().join("docs/operations").join(link);
+        let (path, heading) = link.split_once('#').map_or((link, None), |(path, heading)| (path, Some(heading)));
+        let path = root().join("docs/operations").join(if path.is_empty() { "README.md" } else { path });
         assert!(path.exists(), "{}", path.display());
+        if let Some(heading) = heading {
+            let text = fs::read_to_string(&path).unwrap();
+            let headings = text.lines().filter(|line| line.starts_with('#'));
+            let mut anchors = headings.map(|line| line.trim_start_matches(['#', ' ']).to_lowercase().replace(' ', "-"));
+            assert!(anchors.any(|anchor| anchor == heading), "{link}");
+        }
         checked += 1;
     }
     assert!(checked >= 6, "{checked}");
