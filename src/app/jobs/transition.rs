@@ -208,6 +208,7 @@ mod tests {
                     match cancelled {
                         Ok(None) => assert_eq!(state, JobState::Cancelled, "{what}"),
                         Ok(Some(job)) => {
+                            assert_ne!(kind, JobKind::Erasure, "{what}");
                             assert!(!is_owed && (ends || state == JobState::Dead), "{what}");
                             assert!(!is_periodic(kind) || !ends, "{what}");
                             assert_eq!(
@@ -217,12 +218,15 @@ mod tests {
                         }
                         Err(_) => {
                             let periodic = is_periodic(kind) && ends;
-                            assert!(state == JobState::Done || is_owed || periodic, "{what}");
+                            let begun = kind == JobKind::Erasure;
+                            assert!(state == JobState::Done || is_owed || periodic || begun, "{what}");
                             assert_ne!(state, JobState::Cancelled, "{what}");
                         }
                     }
                 }
             }
         }
+        let unbegun = job::Model { started_at: None, ..job(JobKind::Erasure, JobState::Waiting) };
+        assert_eq!(decide_cancel(&unbegun, false, NOW).unwrap().unwrap().state, JobState::Cancelled);
     }
 }
