@@ -3,7 +3,7 @@
 //! A `Change` holds the campaign lock exclusively, so that no batch runs at the same time. It commits in one transaction and
 //! gives the campaign set a new revision. So every fact is evaluated either before or after a transition, never in between.
 //! Each mutation of an admin adds an entry to the trail in the same transaction (`app::trail`); settlement adds none.
-//! [`choose_erasure_key`] is a change of the set too, because every batch must know at once that there are names of erased customers.
+//! `choose_erasure_key` is a change of the set too, because every batch must know at once that there are names of erased customers.
 //! Two writes do not raise the revision: `Change::raise_format`, which changes no campaign, and the progress of a backfill
 //! (`backfilled_to`), which `jobs::evaluation` stores without the lock.
 

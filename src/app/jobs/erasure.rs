@@ -22,6 +22,7 @@ use crate::app::App;
 use crate::app::campaign::{choose_erasure_key, wait_for_batches};
 use crate::app::error::Error;
 use crate::app::recorder::fact::Fact;
+use crate::app::recorder::job_turns::JobTurn;
 use crate::app::stored::erased_name::{self, ErasureKey, Named};
 use crate::engine::external_id::{erased, is_erased};
 
@@ -45,7 +46,7 @@ pub async fn run(app: &App, job: &job::Model, id: CustomerId) -> Result<End, Err
     erasure.delete_exports().await?;
     erasure.hash_names().await?;
     wait_for_batches(app).await?;
-    erasure.strip_points(row.ledger_sequence).await?;
+    erasure.strip_points().await?;
     erasure.repeat(DELETE_CHECKPOINTS, vec![id.0.into()], MAX_ROWS).await?;
     erasure.repeat(STRIP_TRAIL, vec![id.0.into()], MAX_ROWS).await?;
     erasure.repeat(DELETE_KEYS, vec![id.0.into()], MAX_ROWS).await?;
@@ -100,8 +101,10 @@ const RENAME_PURCHASE: [&str; 7] = [
     "UPDATE checkpoint SET external_id = $3 WHERE external_id = $1 AND customer_id IN ({others})",
     "UPDATE purchase SET external_id = $3, lines = '[]', channel = NULL WHERE external_id = $1 AND customer_id = $2",
 ];
-/// Replaces the text `$3` by `$4` in the states of the customers that had the purchase.
-const RENAME_IN_STATES: &str = "UPDATE checkpoint SET state = REPLACE(state, $3, $4) WHERE customer_id IN ({others})";
+/// Replaces the text `$3` by `$4` in the states of settled campaigns of the customers that had the purchase. A campaign that is not
+/// settled no longer counts the purchase for them.
+const RENAME_IN_STATES: &str = "UPDATE checkpoint SET state = REPLACE(state, $3, $4) WHERE customer_id IN ({others}) \
+    AND state <> REPLACE(state, $3, $4) AND campaign_id IN (SELECT c.id FROM campaign AS c WHERE c.settled_revision IS NOT NULL)";
 /// Like [`RENAME_PURCHASE`]. Of the contents of the customer itself, no more than their sums stay.
 const RENAME_CONTENTS_OF: &str = "UPDATE purchase_revision SET external_id = $3, \
     lines = CASE WHEN customer_id = $2 THEN '[]' ELSE lines END, \
@@ -140,13 +143,14 @@ impl Erasure<'_> {
     /// Deletes the exports of the customer. One that is running fails, because its job is gone.
     async fn delete_exports(&self) -> Result<(), Error> {
         let key = Wanted::Export(self.id).unique_key();
-        let tx = self.begin().await?;
+        let (turn, tx) = self.begin().await?;
         let found = self.query(&tx, "SELECT id FROM job WHERE unique_key = $1", vec![key.into()]).await?;
         let ids = found.iter().map(|row| row.try_get("", "id")).collect::<Result<Vec<i64>, _>>()?;
         for id in &ids {
             self.execute(&tx, "DELETE FROM job WHERE id = $1", vec![(*id).into()]).await?;
         }
         tx.commit().await?;
+        drop(turn);
         for id in ids {
             self.repeat(DELETE_CHUNKS, vec![id.into()], MAX_CHUNKS).await?;
         }
@@ -158,14 +162,13 @@ impl Erasure<'_> {
         let orders = "SELECT external_id AS name FROM purchase WHERE customer_id = $1 AND external_id > $2 ORDER BY external_id LIMIT $3";
         self.hash(Named::Purchase, orders).await?;
         let keys = "SELECT key AS name FROM idempotency_key WHERE customer_id = $1 AND key > $2 ORDER BY key LIMIT $3";
-        self.hash(Named::Request, keys).await
+        self.hash(Named::IdempotencyKey, keys).await
     }
 
     async fn hash(&self, named: Named, sql: &str) -> Result<(), Error> {
         let mut after = String::new();
         loop {
-            let _turn = self.app.recorder.job_turn().await;
-            let tx = self.begin().await?;
+            let (_turn, tx) = self.begin().await?;
             let found = self.query(&tx, sql, vec![self.id.0.into(), after.into(), MAX_ROWS.into()]).await?;
             let names = found.iter().map(|row| row.try_get("", "name")).collect::<Result<Vec<String>, _>>()?;
             let Some(last) = names.last().cloned() else { return Ok(tx.commit().await?) };
@@ -177,26 +180,23 @@ impl Erasure<'_> {
     }
 
     /// Removes from awards, ledger entries and redemptions what they were for.
-    async fn strip_points(&self, ledger_sequence: i64) -> Result<(), Error> {
-        // Entries that came in since have no purchase and no reason.
-        let ends = "SELECT award_number, (SELECT MAX(number) FROM redemption AS r WHERE r.customer_id = c.id) AS redemption_number, \
-            ledger_sequence FROM customer AS c WHERE id = $1";
-        let tx = self.begin().await?;
+    async fn strip_points(&self) -> Result<(), Error> {
+        let ends = "SELECT award_number, \
+            COALESCE((SELECT MAX(r.number) FROM redemption AS r WHERE r.customer_id = c.id), 0) AS redemption_number, ledger_sequence FROM customer AS c WHERE id = $1";
+        let (turn, tx) = self.begin().await?;
         let found = self.query(&tx, ends, vec![self.id.0.into()]).await?;
         tx.commit().await?;
+        drop(turn);
         let Some(row) = found.first() else { return Ok(()) };
-        let redemptions = row.try_get::<Option<i64>>("", "redemption_number")?.unwrap_or(0);
-        let entries = row.try_get::<i64>("", "ledger_sequence")?.max(ledger_sequence);
         for (sql, last) in [
-            (STRIP_ENTRIES, entries),
+            (STRIP_ENTRIES, row.try_get("", "ledger_sequence")?),
             (STRIP_AWARDS, row.try_get("", "award_number")?),
-            (STRIP_REDEMPTIONS, redemptions),
+            (STRIP_REDEMPTIONS, row.try_get("", "redemption_number")?),
         ] {
             let mut done = 0;
             while done < last {
                 let to = done + MAX_ROWS;
-                let _turn = self.app.recorder.job_turn().await;
-                let tx = self.begin().await?;
+                let (_turn, tx) = self.begin().await?;
                 self.execute(&tx, sql, vec![self.id.0.into(), done.into(), to.into()]).await?;
                 tx.commit().await?;
                 done = to;
@@ -209,12 +209,12 @@ impl Erasure<'_> {
     async fn delete_purchases(&self) -> Result<(), Error> {
         let (mut at, mut after) = (i64::MIN, String::new());
         loop {
-            let _turn = self.app.recorder.job_turn().await;
-            let tx = self.begin().await?;
+            let (_turn, tx) = self.begin().await?;
             let values = vec![self.id.0.into(), at.into(), after.clone().into(), MAX_PURCHASES.into()];
             let found = self.query(&tx, NEXT_PURCHASES, values).await?;
             let Some(last) = found.last() else { return Ok(tx.commit().await?) };
             (at, after) = (last.try_get("", "purchased_at")?, last.try_get("", "external_id")?);
+            queue::renew_in(&tx, self.app.clock.now(), self.job, None).await?;
             for row in &found {
                 let (id, is_shared) = (row.try_get("", "external_id")?, row.try_get("", "is_shared")?);
                 self.delete_purchase(&tx, id, is_shared).await?;
@@ -253,8 +253,7 @@ impl Erasure<'_> {
 
     /// Gives the customer another version, so that no cache returns what it had before.
     async fn end(&self) -> Result<(), Error> {
-        let _turn = self.app.recorder.job_turn().await;
-        let tx = self.begin().await?;
+        let (_turn, tx) = self.begin().await?;
         let stamp: i64 = rand::random();
         let sql = "UPDATE customer SET version = version + 1, stamp = $2 WHERE id = $1";
         self.execute(&tx, sql, vec![self.id.0.into(), stamp.into()]).await?;
@@ -265,8 +264,7 @@ impl Erasure<'_> {
     async fn repeat(&self, sql: &str, mut values: Vec<Value>, most: i64) -> Result<(), Error> {
         values.push(most.into());
         loop {
-            let _turn = self.app.recorder.job_turn().await;
-            let tx = self.begin().await?;
+            let (_turn, tx) = self.begin().await?;
             let changed = self.execute(&tx, sql, values.clone()).await?;
             tx.commit().await?;
             if changed < most.unsigned_abs() {
@@ -275,11 +273,12 @@ impl Erasure<'_> {
         }
     }
 
-    /// Begins a commit that holds the lease of the job.
-    async fn begin(&self) -> Result<DatabaseTransaction, Error> {
+    /// Begins a commit that holds the lease of the job. It is no progress: the next attempt does most of it again.
+    async fn begin(&self) -> Result<(JobTurn<'_>, DatabaseTransaction), Error> {
+        let turn = self.app.recorder.job_turn().await;
         let tx = self.app.database.begin().await?;
-        queue::renew_in(&tx, self.app.clock.now(), self.job, None).await?;
-        Ok(tx)
+        queue::hold_in(&tx, self.app.clock.now(), self.job).await?;
+        Ok((turn, tx))
     }
 
     async fn execute(&self, tx: &DatabaseTransaction, sql: &str, values: Vec<Value>) -> Result<u64, Error> {

@@ -342,7 +342,10 @@ async fn accept_acts(
         let claimed = act.key().and_then(|(key, _)| inserted.as_mut()?.claim(key));
         match claimed {
             Some(Insertion::Stored(stored)) => {
-                let (key, conflict) = (stored.key.clone(), conflict_of(&act, &stored.request));
+                // Until the erasure of a customer is done, its keys are here.
+                let of_erased = stored.customer_id != Some(locked(customers, act.customer())?.row.id.0);
+                let conflict = conflict_of(&act, &stored.request).or_else(|| of_erased.then(erased::used_key));
+                let key = stored.key.clone();
                 verdicts[index] = match conflict {
                     Some(conflict) => Verdict::Refused(conflict),
                     None => match firsts.get(&key) {

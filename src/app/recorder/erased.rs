@@ -32,7 +32,7 @@ pub(super) async fn find(batch: &Batch<'_>, facts: &[&Fact]) -> Result<Erased, E
     let Some(key) = &batch.campaigns.erasure_key else { return Ok(Erased::default()) };
     let acts: Vec<Act> = facts.iter().filter_map(|fact| Act::of(fact)).collect();
     let purchases = facts.iter().filter_map(|fact| fact.purchase()).map(|name| hashed(key, Named::Purchase, name));
-    let keys = acts.iter().filter_map(|act| act.key()).map(|(name, _)| hashed(key, Named::Request, name));
+    let keys = acts.iter().filter_map(|act| act.key()).map(|(name, _)| hashed(key, Named::IdempotencyKey, name));
     let (purchases, keys): (HashMap<String, &str>, HashMap<String, &str>) = (purchases.collect(), keys.collect());
     let found = erased_name::load(batch.tx, purchases.keys().chain(keys.keys()).cloned()).await?;
     let customer = |(hash, name): (String, &str)| Some((name.to_owned(), *found.get(&hash)?));
@@ -52,8 +52,8 @@ impl Erased {
         if fact.purchase().is_some_and(|id| self.purchases.contains_key(id)) {
             return Some(Verdict::replayed(false));
         }
-        let refuse = |code, field, message| Some(Verdict::Refused(Refusal::new(code, field, message)));
-        let gone = |field| refuse(UserErrorCode::NotFound, field, "the customer was erased");
+        let gone =
+            |field| Some(Verdict::Refused(Refusal::new(UserErrorCode::NotFound, field, "the customer was erased")));
         let named = is_erased(fact.customer());
         match fact {
             Fact::RedemptionStep(_) if named => return gone("id"),
@@ -65,9 +65,7 @@ impl Erased {
         }
         let act = Act::of(fact)?;
         let (key, _) = act.key()?;
-        let message = "was used before for a customer that was erased: choose another key";
-        let conflict = || refuse(UserErrorCode::IdempotencyConflict, "idempotencyKey", message);
-        self.keys.contains(key).then(conflict).flatten()
+        self.keys.contains(key).then(|| Verdict::Refused(used_key()))
     }
 
     /// Returns the erased customers that are not locked.
@@ -85,6 +83,12 @@ impl Erased {
         }
         Ok(unlocked)
     }
+}
+
+/// Returns the refusal of an act whose key was used for an erased customer.
+pub(super) fn used_key() -> Refusal {
+    let message = "was used before for a customer that was erased: choose another key";
+    Refusal::new(UserErrorCode::IdempotencyConflict, "idempotencyKey", message)
 }
 
 /// Replaces the names of the customers that the batch erases in the contents of purchases. The job has replaced most of them before.

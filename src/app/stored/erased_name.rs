@@ -23,8 +23,8 @@ pub enum Named {
     Customer,
     /// A purchase, by the id of the shop.
     Purchase,
-    /// A request, by its idempotency key.
-    Request,
+    /// The request of an adjustment or a redemption.
+    IdempotencyKey,
 }
 
 /// The key of the hashes of an installation.
@@ -58,7 +58,7 @@ impl ErasureKey {
         let what = match named {
             Named::Customer => "customer:",
             Named::Purchase => "purchase:",
-            Named::Request => "request:",
+            Named::IdempotencyKey => "idempotency key:",
         };
         // All keys have the same length, so this needs no HMAC.
         let digest = Sha256::new().chain_update(&self.0).chain_update(what).chain_update(name).finalize();
@@ -104,7 +104,7 @@ mod tests {
         let hash = one.hash(Named::Purchase, "1001");
         assert_eq!(hash, ErasureKey::stored(one.as_str().to_owned()).hash(Named::Purchase, "1001"));
         assert_ne!(hash, other.hash(Named::Purchase, "1001"));
-        assert_ne!(hash, one.hash(Named::Request, "1001"));
+        assert_ne!(hash, one.hash(Named::IdempotencyKey, "1001"));
         assert_ne!(hash, one.hash(Named::Purchase, "1002"));
         assert_eq!(one.stored_hash(Named::Purchase, "1001"), format!("{hash:032x}"));
     }

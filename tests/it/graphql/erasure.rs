@@ -166,6 +166,21 @@ async fn send_again(app: &GraphqlApp) {
     }
 }
 
+const ADJUST: &str =
+    "mutation($input: AdjustPointsInput!) { adjustPoints(input: $input) { replayed userErrors { path code } } }";
+
+/// Sends an adjustment of hers again, and another one with the same key. Neither is done, nor taken for done.
+async fn use_a_key_again(app: &GraphqlApp) {
+    for customer in [ADA, "bob-41d9"] {
+        let key = "ada-7c1e 100";
+        let input = json!({ "customerExternalId": customer, "points": 100, "reason": "gift to ada-7c1e", "idempotencyKey": key });
+        let refused = app.data(&admin(), ADJUST, json!({ "input": input })).await["adjustPoints"].take();
+        let codes: Vec<&Value> = refused["userErrors"].as_array().unwrap().iter().map(|error| &error["code"]).collect();
+        assert_eq!(codes, ["IDEMPOTENCY_CONFLICT"], "{customer}: {refused}");
+        assert_eq!(refused["replayed"], false);
+    }
+}
+
 on_both! {
     async fn an_erased_customer_is_found_nowhere(app: &GraphqlApp) {
         everything(app).await;
@@ -221,20 +236,13 @@ on_both! {
         send_again(app).await;
         let done = send(app, "recordPurchase", order("ada-7c1e-lines", ADA, json!({}))).await;
         assert_eq!(done["purchase"], Value::Null);
-        // An idempotency key of hers is used up, for whatever it is used.
-        let adjust = "mutation($input: AdjustPointsInput!) { adjustPoints(input: $input) { userErrors { path code } } }";
-        for customer in [ADA, "bob-41d9"] {
-            let input = json!({ "customerExternalId": customer, "points": 100, "reason": "gift", "idempotencyKey": "ada-7c1e 100" });
-            let refused = app.data(&admin(), adjust, json!({ "input": input })).await;
-            let expected = json!([{ "path": ["input", "idempotencyKey"], "code": "IDEMPOTENCY_CONFLICT" }]);
-            assert_eq!(refused["adjustPoints"]["userErrors"], expected);
-        }
+        use_a_key_again(app).await;
         let name: String = rows(app, &format!("SELECT external_id AS name FROM customer WHERE id = {}", id.0)).await[0].try_get("", "name").unwrap();
         let not_found = |field: &str| json!([{ "path": ["input", field], "code": "NOT_FOUND" }]);
         let done = send(app, "recordPurchase", order("another", &name, json!({}))).await;
         assert_eq!(done["userErrors"], not_found("customerExternalId"));
         let input = json!({ "customerExternalId": name, "points": 5, "reason": "gift", "idempotencyKey": "fresh" });
-        let refused = app.data(&admin(), adjust, json!({ "input": input })).await;
+        let refused = app.data(&admin(), ADJUST, json!({ "input": input })).await;
         assert_eq!(refused["adjustPoints"]["userErrors"], not_found("customerExternalId"));
         let (kind, query) = ("RedeemRewardInput", "{ rewards(first: 1) { nodes { id } } }");
         let reward = app.data(&admin(), query, json!({})).await["rewards"]["nodes"][0]["id"].take();
@@ -358,6 +366,7 @@ on_both! {
             app.audit_is_clean().await;
             if app.customer(ADA).await.is_none() {
                 send_again(app).await;
+                use_a_key_again(app).await;
                 assert_eq!(sums(app, id).await, before, "{event} {table}");
             }
             let cancel = "mutation($id: ID!) { cancelJob(id: $id) { userErrors { code } } }";
@@ -372,6 +381,26 @@ on_both! {
         assert_eq!(traces(app).await, Vec::<String>::new());
         assert_eq!(sums(app, id).await, before);
         app.audit_is_clean().await;
+    }
+
+    async fn an_erasure_that_keeps_failing_is_given_up(app: &GraphqlApp) {
+        everything(app).await;
+        request(app, ADA).await;
+        sabotage(app, "DELETE", "purchase").await;
+        for attempt in 1..=8 {
+            runner::run_due(&app.app).await.unwrap_err();
+            let job = erasure(app).await;
+            let expected = if attempt < 8 { JobState::Waiting } else { JobState::Dead };
+            assert_eq!((job.state, job.attempts), (expected, attempt));
+            app.execute("UPDATE job SET run_at = 0").await;
+        }
+        repair(app, "purchase").await;
+        let retry = "mutation($id: ID!) { retryJob(id: $id) { job { state } } }";
+        let jobs = "{ jobs(kind: [ERASURE]) { nodes { id } } }";
+        let job = app.data(&admin(), jobs, json!({})).await["jobs"]["nodes"][0]["id"].take();
+        app.data(&admin(), retry, json!({ "id": job })).await;
+        runner::run_due(&app.app).await.unwrap();
+        assert_eq!(traces(app).await, Vec::<String>::new());
     }
 
     async fn an_erasure_must_be_confirmed(app: &GraphqlApp) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use entity::{CustomerId, JobKind, JobState, award, customer, erased_name, job, purchase, purchase_revision};
 use futures_util::StreamExt as _;
-use sea_orm::{ColumnTrait as _, EntityTrait as _, QueryFilter as _};
+use sea_orm::{ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _, Statement};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use windfall::app::erasure;
@@ -21,7 +21,7 @@ use windfall::app::refund::{self, RecordRefund};
 use windfall::engine::external_id::is_erased;
 use windfall::engine::time::Instant;
 
-use crate::support::app::{DAY, ENGINES, HOUR, NOW, TestApp, purchase_input};
+use crate::support::app::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, open, purchase_input};
 use crate::support::graphql::customer as token_of;
 use crate::support::websocket::PATIENCE;
 
@@ -129,14 +129,61 @@ async fn no_order_slips_through_while_it_runs() {
             assert!(is_new || is_carls, "{engine:?}: {purchase:?}");
             assert_ne!(purchase.customer_id, id, "{engine:?}");
         }
-        let lost = ORDERS - names.iter().filter(|name| name.customer_id == id).count().min(ORDERS);
         let of_carl = stored.iter().filter(|purchase| Some(purchase.customer_id) == carl).count();
         let of_ada = stored.iter().filter(|purchase| new.contains(&purchase.external_id)).count();
         // Each order is either hashed or carl's, and each new one is hers, old or new.
-        assert_eq!(names.len() + of_carl + of_ada, ORDERS + new.len(), "{engine:?}: {lost}");
+        assert_eq!(names.len() + of_carl + of_ada, ORDERS + new.len(), "{engine:?}");
         assert!(of_ada > 0, "{engine:?}: she came back");
         test.audit_is_clean().await;
     }
+}
+
+/// A batch is held up after it has looked for erased orders, and before it inserts its own. Its order must not go meanwhile, or it
+/// would be recorded again. SQLite has one writer, so nothing can come in between there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_order_that_is_in_a_batch_is_not_deleted() {
+    let test = TestApp::start(Engine::Postgres).await;
+    test.buy("ada", "p", NOW - DAY, "1.00").await.unwrap();
+    let database = open(&test.url).await;
+    let holding = database.begin().await.unwrap();
+    holding.execute_unprepared("SELECT pg_advisory_xact_lock(77)").await.unwrap();
+    let stall = "CREATE FUNCTION stall() RETURNS trigger LANGUAGE plpgsql AS \
+        $$ BEGIN PERFORM pg_advisory_xact_lock(77); RETURN NEW; END $$; \
+        CREATE TRIGGER stall BEFORE INSERT ON purchase FOR EACH ROW EXECUTE FUNCTION stall()";
+    test.app.database.write().execute_unprepared(stall).await.unwrap();
+    request(&test, "ada").await;
+    let again = {
+        let app = Arc::clone(&test.app);
+        tokio::spawn(async move {
+            let input = purchase_input("carl", "p", NOW - DAY, "1.00");
+            purchases::record(&app, &TestApp::shop(), vec![(vec![], input)]).await.unwrap().remove(0).unwrap()
+        })
+    };
+    let until = async |sql: &str| {
+        let ask = Statement::from_string(database.backend(), sql.to_owned());
+        let found = async {
+            while database.read().query_one_raw(ask.clone()).await.unwrap().is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.expect(sql);
+    };
+    until("SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").await;
+    let erasing = {
+        let app = Arc::clone(&test.app);
+        tokio::spawn(async move { runner::run_due(&app).await.unwrap() })
+    };
+    until("SELECT 1 FROM erased_name").await;
+    // Time enough to go on, if nothing held it back.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!is_done(&test).await);
+    holding.rollback().await.unwrap();
+    assert!(again.await.unwrap().replayed);
+    erasing.await.unwrap();
+    assert!(is_done(&test).await && test.customer("carl").await.is_none());
+    let left = purchase::Entity::find().all(test.app.database.read()).await.unwrap();
+    assert!(left.is_empty(), "{left:?}");
+    test.audit_is_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
