@@ -10,6 +10,7 @@ use futures_util::StreamExt as _;
 use sea_orm::{ColumnTrait as _, ConnectionTrait as _, EntityTrait as _, QueryFilter as _, Statement};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
+use windfall::app::campaign;
 use windfall::app::erasure;
 use windfall::app::error::Error;
 use windfall::app::jobs::queue::{self, End};
@@ -21,6 +22,7 @@ use windfall::app::refund::{self, RecordRefund};
 use windfall::engine::external_id::is_erased;
 use windfall::engine::time::Instant;
 
+use super::draft;
 use crate::support::app::{DAY, ENGINES, Engine, HOUR, NOW, TestApp, open, purchase_input};
 use crate::support::graphql::customer as token_of;
 use crate::support::websocket::PATIENCE;
@@ -219,7 +221,9 @@ async fn what_is_deferred_is_evaluated_before() {
         for n in 0..100 {
             test.buy("ada", &format!("p{n:03}"), NOW - DAY + n, "1.00").await.unwrap();
         }
-        test.campaign(each()).await;
+        let campaign = draft(&test, json!({})).await;
+        campaign::activate(&test.app, &TestApp::actor(), campaign).await.unwrap();
+        assert_eq!(test.customer("ada").await.unwrap().balance, 0);
         let id = request(&test, "ada").await;
         let claimed = queue::claim(&test.app, &[JobKind::Erasure]).await.unwrap().unwrap();
         work::run(&test.app, &claimed, id).await.unwrap();
