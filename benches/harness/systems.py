@@ -260,6 +260,18 @@ def fill(file: pathlib.Path, purchases_each: int, customers: int = CUSTOMERS) ->
     return file
 
 
+# The customer of a purchase that counts nowhere.
+NOBODY = "nobody"
+
+
+def uncounted(directory: pathlib.Path) -> pathlib.Path:
+    """Writes a file with one purchase that counts nowhere: an import of nothing but campaigns needs a file that is not empty."""
+    file = directory / "uncounted.ndjson"
+    order = {"externalId": NOBODY, "customerExternalId": NOBODY, "purchasedAt": "2026-01-01T00:00:00Z", "total": "0", "currency": "EUR"}
+    file.write_text(json.dumps(order) + "\n")
+    return file
+
+
 def filled(bench: Bench, binary: pathlib.Path, kind: str, name: str, lines: pathlib.Path) -> str:
     """Creates a database with the campaigns and these purchases. Returns its URL."""
     url = bench.database(kind, name)
