@@ -22,7 +22,7 @@ use super::stocks::{self, Stocks};
 use super::touched::{Batch, Customers, Touched, lock_in_order};
 use crate::app::campaign::set::Campaign;
 use crate::app::error::Error;
-use crate::app::rows::{OnConflict, WriteGroup, any, delete, update};
+use crate::app::rows::{OnConflict, WriteGroup, any, delete};
 use crate::app::stored::stretches::{Ends, Stored, Stretches, lies_in};
 use crate::app::stored::{
     award as awards, budget as budgets, campaign_stat as stats, checkpoint as checkpoints, lot as lots,
@@ -50,6 +50,7 @@ pub(super) async fn post(
     move_awards(batch, customers, &mut evaluated).await?;
     let budgets = lock_budgets(batch, &evaluated).await?;
     let mut posting = Posting { budgets, writes: Writes::new(batch) };
+    posting.writes.repairs = customers.values().any(|customer| customer.repair.is_some());
     let mut drafts: HashMap<String, Drafts> = HashMap::new();
     // All customers give back before any gets something, so that a budget has what it gets back before it decides.
     for one in &mut evaluated {
@@ -100,13 +101,18 @@ async fn move_awards(batch: &Batch<'_>, customers: &mut Customers, evaluated: &m
             customer.awards.push(Arc::clone(&row));
             updated.push(row);
             if updated.len() >= UPDATED_AT_ONCE {
-                update::<award::Entity>(batch.tx, &updated).await?;
+                update_awards(batch, &updated).await?;
                 updated.clear();
             }
         }
     }
-    update::<award::Entity>(batch.tx, &updated).await?;
-    Ok(())
+    update_awards(batch, &updated).await
+}
+
+async fn update_awards(batch: &Batch<'_>, awards: &[Arc<award::Model>]) -> Result<(), Error> {
+    let mut group = WriteGroup::new(batch.backend());
+    group.update::<award::Entity>(awards, dates_unless_used(awards));
+    Ok(group.run(batch.tx).await?)
 }
 
 /// Locks the budgets of the campaigns that have a difference, then reads them.
@@ -123,6 +129,8 @@ async fn lock_budgets(batch: &Batch<'_>, evaluated: &[Evaluated]) -> Result<Hash
 
 /// The rows to write, except for those of the customers.
 pub(super) struct Writes {
+    /// A customer is under repair.
+    repairs: bool,
     new_awards: Vec<Arc<award::Model>>,
     changed_awards: Vec<Arc<award::Model>>,
     entries: Vec<Arc<ledger_entry::Model>>,
@@ -376,6 +384,7 @@ fn keep_mark(customer: &mut Touched, campaign: CampaignId, mark: Option<Key>) ->
 impl Writes {
     fn new(batch: &Batch<'_>) -> Self {
         Self {
+            repairs: false,
             new_awards: Vec::new(),
             changed_awards: Vec::new(),
             entries: Vec::new(),
@@ -413,7 +422,9 @@ impl Writes {
         let mut group = WriteGroup::new(batch.backend());
         let unused = unused_columns(&self.new_awards);
         group.insert_without::<award::Entity>(&self.new_awards, &unused, OnConflict::Fail);
-        group.update::<award::Entity>(&self.changed_awards, &[]);
+        // A repair may correct dates that should not be there.
+        let unchanged = if self.repairs { &[] } else { dates_unless_used(&self.changed_awards) };
+        group.update::<award::Entity>(&self.changed_awards, unchanged);
         use ledger_entry::Column::{AvailableAt, ExpiresAt, RedemptionNumber};
         let is_plain = |entry: &Arc<ledger_entry::Model>| {
             entry.available_at.or(entry.expires_at).or(entry.redemption_number).is_none()
@@ -454,15 +465,20 @@ impl Writes {
 /// Returns the columns in which none of the awards has a value: those of campaigns with caps in points, and with points that wait or
 /// expire.
 fn unused_columns(awards: &[Arc<award::Model>]) -> Vec<award::Column> {
-    use award::Column::{AvailableAt, ExpiresAt, PointsBeforeCap};
+    use award::Column::PointsBeforeCap;
     let mut unused = Vec::new();
     if awards.iter().all(|award| award.points_before_cap.is_none()) {
         unused.push(PointsBeforeCap);
     }
-    if awards.iter().all(|award| award.available_at.or(award.expires_at).is_none()) {
-        unused.extend([AvailableAt, ExpiresAt]);
-    }
+    unused.extend_from_slice(dates_unless_used(awards));
     unused
+}
+
+/// Returns the columns of the dates of points if none of the awards has a date. The rule of a campaign is fixed, so its awards all have
+/// dates or none has.
+fn dates_unless_used(awards: &[Arc<award::Model>]) -> &'static [award::Column] {
+    let is_plain = |award: &Arc<award::Model>| award.available_at.or(award.expires_at).is_none();
+    if awards.iter().all(is_plain) { &[award::Column::AvailableAt, award::Column::ExpiresAt] } else { &[] }
 }
 
 /// Deletes the checkpoints that are strictly inside the stretches.
