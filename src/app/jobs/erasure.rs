@@ -13,8 +13,10 @@
 //! need the old name, so the name is replaced after them, in one commit with the end of all reservations, through the write path. No
 //! batch may miss that an order is erased. So the names are hashed first, then all batches are waited for, and only then the rows go.
 
-use entity::{CustomerId, customer, job};
-use sea_orm::{ConnectionTrait, DatabaseTransaction, EntityTrait, QueryResult, Statement, Value};
+use entity::{CustomerId, customer, job, purchase, purchase_revision, raised_revision, refund};
+use sea_orm::{
+    ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, QueryFilter, QueryResult, Statement, Value,
+};
 
 use super::queue::{self, End};
 use super::request::Wanted;
@@ -23,6 +25,7 @@ use crate::app::campaign::{choose_erasure_key, wait_for_batches};
 use crate::app::error::Error;
 use crate::app::recorder::fact::Fact;
 use crate::app::recorder::job_turns::JobTurn;
+use crate::app::rows::any;
 use crate::app::stored::erased_name::{self, ErasureKey, Named};
 use crate::engine::external_id::{erased, is_erased};
 
@@ -79,13 +82,6 @@ const NEXT_PURCHASES: &str = "SELECT p.purchased_at, p.external_id, EXISTS (\
     SELECT 1 FROM purchase_revision AS r WHERE r.external_id = p.external_id AND r.customer_id <> p.customer_id) AS is_shared \
     FROM purchase AS p WHERE p.customer_id = $1 AND (p.purchased_at, p.external_id) > ($2, $3) \
     ORDER BY p.purchased_at, p.external_id LIMIT $4";
-/// What goes with a purchase, and at last the purchase.
-const DELETE_PURCHASE: [&str; 4] = [
-    "DELETE FROM raised_revision WHERE external_id = $1",
-    "DELETE FROM refund WHERE purchase_external_id = $1",
-    "DELETE FROM purchase_revision WHERE external_id = $1",
-    "DELETE FROM purchase WHERE external_id = $1",
-];
 /// The customers that had the purchase `$1` of the customer `$2` before.
 const OTHERS: &str =
     "SELECT r.customer_id FROM purchase_revision AS r WHERE r.external_id = $1 AND r.customer_id <> $2";
@@ -182,7 +178,8 @@ impl Erasure<'_> {
     /// Removes from awards, ledger entries and redemptions what they were for.
     async fn strip_points(&self) -> Result<(), Error> {
         let ends = "SELECT award_number, \
-            COALESCE((SELECT MAX(r.number) FROM redemption AS r WHERE r.customer_id = c.id), 0) AS redemption_number, ledger_sequence FROM customer AS c WHERE id = $1";
+            COALESCE((SELECT MAX(r.number) FROM redemption AS r WHERE r.customer_id = c.id), 0) AS redemption_number, \
+            ledger_sequence FROM customer AS c WHERE id = $1";
         let (turn, tx) = self.begin().await?;
         let found = self.query(&tx, ends, vec![self.id.0.into()]).await?;
         tx.commit().await?;
@@ -215,25 +212,18 @@ impl Erasure<'_> {
             let Some(last) = found.last() else { return Ok(tx.commit().await?) };
             (at, after) = (last.try_get("", "purchased_at")?, last.try_get("", "external_id")?);
             queue::renew_in(&tx, self.app.clock.now(), self.job, None).await?;
+            let mut own: Vec<String> = Vec::new();
             for row in &found {
-                let (id, is_shared) = (row.try_get("", "external_id")?, row.try_get("", "is_shared")?);
-                self.delete_purchase(&tx, id, is_shared).await?;
+                let id: String = row.try_get("", "external_id")?;
+                if !row.try_get("", "is_shared")? {
+                    own.push(id);
+                } else if !is_erased(&id) {
+                    self.rename_purchase(&tx, &id).await?;
+                }
             }
+            delete_whole(&tx, &own).await?;
             tx.commit().await?;
         }
-    }
-
-    async fn delete_purchase(&self, tx: &DatabaseTransaction, id: String, is_shared: bool) -> Result<(), Error> {
-        if is_erased(&id) {
-            return Ok(());
-        }
-        if !is_shared {
-            for sql in DELETE_PURCHASE {
-                self.execute(tx, sql, vec![id.clone().into()]).await?;
-            }
-            return Ok(());
-        }
-        self.rename_purchase(tx, &id).await
     }
 
     async fn rename_purchase(&self, tx: &DatabaseTransaction, id: &str) -> Result<(), Error> {
@@ -290,4 +280,21 @@ impl Erasure<'_> {
         let statement = Statement::from_sql_and_values(tx.get_database_backend(), sql, values);
         Ok(tx.query_all_raw(statement).await?)
     }
+}
+
+/// Deletes purchases with everything that belongs to them.
+async fn delete_whole(tx: &DatabaseTransaction, ids: &[String]) -> Result<(), Error> {
+    async fn delete<C>(tx: &DatabaseTransaction, of: C, ids: &[String]) -> Result<(), Error>
+    where
+        C: ColumnTrait,
+        C::EntityName: EntityTrait,
+    {
+        let named = any(tx.get_database_backend(), of, ids.iter().cloned());
+        C::EntityName::delete_many().filter(named).exec(tx).await?;
+        Ok(())
+    }
+    delete(tx, raised_revision::Column::ExternalId, ids).await?;
+    delete(tx, refund::Column::PurchaseExternalId, ids).await?;
+    delete(tx, purchase_revision::Column::ExternalId, ids).await?;
+    delete(tx, purchase::Column::ExternalId, ids).await
 }

@@ -7,14 +7,13 @@ use serde_json::json;
 use super::request::{self, Wanted};
 use crate::app::App;
 use crate::app::error::{Error, UserErrorCode};
-use crate::app::rows::{any, insert_new};
+use crate::app::rows::insert_new;
 use crate::app::stored::customer::blank;
 use crate::app::trail::{self, Attempt, Target};
 use crate::engine::external_id::ExternalId;
-use crate::engine::time::Instant;
 
 /// Requests the job `wanted` about the customer, and adds the attempt to the trail. If that job waits or runs, returns it and changes
-/// nothing.
+/// nothing. A customer that only contents of purchases name gets a row, so that the job can be about it.
 pub(in crate::app) async fn find_or_request(
     app: &App,
     attempt: &Attempt<'_>,
@@ -23,10 +22,13 @@ pub(in crate::app) async fn find_or_request(
 ) -> Result<job::Model, Error> {
     let tx = app.database.begin().await?;
     let now = app.clock.ask(&tx).await?;
-    let customer = match lock(&tx, external_id).await? {
-        Some(customer) => Some(customer),
-        None => make_named(app, &tx, external_id, now).await?,
-    };
+    let mut customer = lock(&tx, external_id).await?;
+    if customer.is_none() && is_named(&tx, external_id).await? {
+        let evaluated_revision = app.campaigns.current(&tx).await?.revision.number;
+        let row = customer::Model { recorded_at: now.0, evaluated_revision, ..blank(external_id) };
+        insert_new::<customer::Entity>(&tx, &[row], &[customer::Column::Id], "id").await?;
+        customer = lock(&tx, external_id).await?;
+    }
     let Some(customer) = customer else {
         return Err(Error::refused(&["externalId"], UserErrorCode::NotFound, "nothing is recorded of this customer"));
     };
@@ -54,23 +56,11 @@ async fn lock(tx: &DatabaseTransaction, external_id: &str) -> Result<Option<Cust
     Ok(row.map(|row| row.id))
 }
 
-/// Makes a row for a customer that is only named by contents of purchases that never counted, so that a job can be about it. Returns `None`
-/// if no content names it.
-async fn make_named(
-    app: &App,
-    tx: &DatabaseTransaction,
-    external_id: &str,
-    now: Instant,
-) -> Result<Option<CustomerId>, Error> {
-    let named = any(app.database.backend(), purchase_revision::Column::CustomerExternalId, [external_id.to_owned()]);
-    if purchase_revision::Entity::find().filter(named).one(tx).await?.is_none() {
-        return Ok(None);
-    }
-    let evaluated_revision = app.campaigns.current(tx).await?.revision.number;
-    let row = customer::Model { recorded_at: now.0, evaluated_revision, ..blank(external_id) };
-    // Not returned if another request has just made it. That one has the customer then.
-    let made = insert_new::<customer::Entity>(tx, &[row], &[customer::Column::Id], "id").await?;
-    Ok(made.first().map(|row| row.try_get("", "id")).transpose()?)
+/// Whether a content of a purchase names the customer. If none of these contents ever counted, the customer has no row.
+async fn is_named(tx: &DatabaseTransaction, external_id: &str) -> Result<bool, Error> {
+    let Ok(name) = ExternalId::parse(external_id) else { return Ok(false) };
+    let named = purchase_revision::Column::CustomerExternalId.eq(String::from(name));
+    Ok(purchase_revision::Entity::find().filter(named).one(tx).await?.is_some())
 }
 
 async fn find_job(tx: &DatabaseTransaction, wanted: &Wanted) -> Result<Option<job::Model>, Error> {

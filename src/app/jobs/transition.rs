@@ -119,8 +119,8 @@ fn decide_retry(job: &job::Model, now: Instant) -> Result<Option<job::Model>, St
 ///
 /// A backfill can be cancelled, because nothing is lost: it stays open, the campaign does not settle, and a retry continues where
 /// it stopped. Meanwhile a customer who buys is evaluated by that purchase. A customer with a deferred part is not: everything
-/// later waits for the job. An erasure that has begun cannot be undone, so it must come to its end. A tick cannot be cancelled, because the next one would do the same work; a dead one can, which ends
-/// the alarm.
+/// later waits for the job. An erasure that has begun cannot be undone, so it must come to its end. A tick cannot be cancelled, because
+/// the next one would do the same work; a dead one can, which ends the alarm.
 fn decide_cancel(job: &job::Model, is_owed: bool, now: Instant) -> Result<Option<job::Model>, String> {
     match job.state {
         JobState::Cancelled => Ok(None),

@@ -191,7 +191,7 @@ async fn close_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result
             unmade.push(customer.row.id.0);
             continue;
         }
-        // Nothing more is evaluated of an erased customer.
+        // Nothing of an erased customer waits for an evaluation, so this revision of the campaign set is done with it.
         customer.changed |= customer.asked_for && customer.is_erased();
         if !customer.changed {
             continue;

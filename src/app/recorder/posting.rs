@@ -49,8 +49,8 @@ pub(super) async fn post(
 ) -> Result<Option<Writes>, Error> {
     move_awards(batch, customers, &mut evaluated).await?;
     let budgets = lock_budgets(batch, &evaluated).await?;
-    let mut posting = Posting { budgets, writes: Writes::new(batch) };
-    posting.writes.repairs = customers.values().any(|customer| customer.repair.is_some());
+    let repairs = customers.values().any(|customer| customer.repair.is_some());
+    let mut posting = Posting { budgets, writes: Writes::new(batch, repairs) };
     let mut drafts: HashMap<String, Drafts> = HashMap::new();
     // All customers give back before any gets something, so that a budget has what it gets back before it decides.
     for one in &mut evaluated {
@@ -302,7 +302,7 @@ impl Posting {
         stocks: &mut Stocks,
     ) {
         if customer.running.has_deferred() {
-            // The job asks again.
+            // Not yet: the job asks again.
             customer.erased_as = None;
         }
         let erases = customer.erased_as.is_some();
@@ -382,9 +382,9 @@ fn keep_mark(customer: &mut Touched, campaign: CampaignId, mark: Option<Key>) ->
 }
 
 impl Writes {
-    fn new(batch: &Batch<'_>) -> Self {
+    fn new(batch: &Batch<'_>, repairs: bool) -> Self {
         Self {
-            repairs: false,
+            repairs,
             new_awards: Vec::new(),
             changed_awards: Vec::new(),
             entries: Vec::new(),
