@@ -78,3 +78,18 @@ async fn points_that_were_tampered_with_are_told_and_mended() {
         }
     }
 }
+
+/// Awards of this campaign have no dates. One that somebody gave a date loses it again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_date_that_should_not_be_there_goes() {
+    for engine in ENGINES {
+        let app = GraphqlApp::of(TestApp::start(engine).await);
+        app.campaign(json!({ "goal": { "everyPurchase": "EACH" } })).await;
+        app.purchase("p", "ada", "2026-11-02T09:00:00Z", "5").await;
+        tamper(&app, "UPDATE award SET expires_at = 1893456000000000").await;
+        assert!(!app.audit().await.is_empty(), "{engine:?}");
+        repair(&app).await;
+        app.audit_is_clean().await;
+        assert_eq!(app.awards("ada").await[0].expires_at, None, "{engine:?}");
+    }
+}
