@@ -5,6 +5,7 @@
 //! empty rows to a power of two, so that few texts serve all sizes. No other module depends on this difference.
 
 use std::borrow::Borrow;
+use std::fmt::Write as _;
 
 use futures_util::TryStreamExt as _;
 use sea_orm::sea_query::{ArrayType, SimpleExpr, Value};
@@ -84,24 +85,30 @@ impl Rows {
     }
 
     fn select_from_arrays(self, taken: usize) -> (String, Vec<Value>) {
-        let mut selected = Vec::new();
-        let mut arrays = Vec::new();
-        let mut aliases = Vec::new();
-        let mut values = Vec::new();
+        // Every statement of a batch has such a text, so it is written piece by piece, without texts of its parts.
+        let mut sql = String::with_capacity(128 + 64 * self.columns.len());
+        let mut arrays = String::with_capacity(16 * self.columns.len());
+        let mut aliases = String::with_capacity(8 * self.columns.len());
+        let mut values = Vec::with_capacity(self.columns.len());
+        sql.push_str("SELECT ");
         for (index, Column { name, kind, values: column }) in self.columns.into_iter().enumerate() {
-            let (array_type, sql_type, expression) = match kind {
-                Kind::Int => (ArrayType::BigInt, "bigint", format!("NULLIF(u.c{index}, {NULL_INT})")),
-                Kind::Text => (ArrayType::String, "text", format!("NULLIF(u.c{index}, '')")),
-                Kind::Bytes => (ArrayType::Bytes, "bytea", format!("u.c{index}")),
+            let (comma, parameter) = (if index == 0 { "" } else { ", " }, taken + index + 1);
+            let (array_type, sql_type) = match kind {
+                Kind::Int => (ArrayType::BigInt, "bigint"),
+                Kind::Text => (ArrayType::String, "text"),
+                Kind::Bytes => (ArrayType::Bytes, "bytea"),
             };
-            selected.push(format!("{expression} AS \"{name}\""));
-            arrays.push(format!("${}::{sql_type}[]", taken + index + 1));
-            aliases.push(format!("c{index}"));
+            match kind {
+                Kind::Int => push(&mut sql, format_args!("{comma}NULLIF(u.c{index}, {NULL_INT}) AS \"{name}\"")),
+                Kind::Text => push(&mut sql, format_args!("{comma}NULLIF(u.c{index}, '') AS \"{name}\"")),
+                Kind::Bytes => push(&mut sql, format_args!("{comma}u.c{index} AS \"{name}\"")),
+            }
+            push(&mut arrays, format_args!("{comma}${parameter}::{sql_type}[]"));
+            push(&mut aliases, format_args!("{comma}c{index}"));
             let column = column.into_iter().map(|value| array_value(value, kind)).collect();
             values.push(Value::Array(array_type, Some(Box::new(column))));
         }
-        let sql =
-            format!("SELECT {} FROM UNNEST({}) AS u({})", selected.join(", "), arrays.join(", "), aliases.join(", "));
+        push(&mut sql, format_args!(" FROM UNNEST({arrays}) AS u({aliases})"));
         (sql, values)
     }
 
@@ -151,6 +158,11 @@ impl Rows {
         parts.push(self);
         parts
     }
+}
+
+fn push(text: &mut String, part: std::fmt::Arguments<'_>) {
+    // Writing to a text never fails.
+    let _ = text.write_fmt(part);
 }
 
 /// Widens an integer to 64 bits.
@@ -257,7 +269,7 @@ pub async fn insert_new<E: EntityTrait>(
 fn insert_sql<E: EntityTrait>(names: &[&str], select: &str, on_conflict: OnConflict) -> String {
     let table = E::default().table_name().to_owned();
     let key: Vec<&'static str> = key_columns::<E>();
-    let quoted = |names: &[&str]| names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+    let quoted = |names: &[&str]| format!("\"{}\"", names.join("\", \""));
     let conflict = match on_conflict {
         OnConflict::Fail => String::new(),
         OnConflict::Keep => " ON CONFLICT DO NOTHING".to_owned(),
@@ -316,10 +328,15 @@ impl WriteGroup {
         let table = E::default().table_name().to_owned();
         let (names, rows) = of_models::<E>(self.backend, models, left_out);
         let key = key_columns::<E>();
-        let set: Vec<String> =
-            names.iter().filter(|name| !key.contains(name)).map(|name| format!("\"{name}\" = s.\"{name}\"")).collect();
-        let same: Vec<String> = key.iter().map(|name| format!("\"{table}\".\"{name}\" = s.\"{name}\"")).collect();
-        let (set, same) = (set.join(", "), same.join(" AND "));
+        let (mut set, mut same) = (String::with_capacity(32 * names.len()), String::new());
+        for name in names.iter().filter(|name| !key.contains(name)) {
+            let comma = if set.is_empty() { "" } else { ", " };
+            push(&mut set, format_args!("{comma}\"{name}\" = s.\"{name}\""));
+        }
+        for name in &key {
+            let and = if same.is_empty() { "" } else { " AND " };
+            push(&mut same, format_args!("{and}\"{table}\".\"{name}\" = s.\"{name}\""));
+        }
         self.add(rows, |select| format!("UPDATE \"{table}\" SET {set} FROM ({select}) AS s WHERE {same}"));
     }
 

@@ -209,7 +209,9 @@ impl Balance {
         // The clock changes this from one instant to the next.
         ctx.reads().note_other();
         let as_of = self.balance.as_of;
-        let expiring = app::customer::expiring(ctx.app(), snapshot, as_of, as_of.plus(span.micros())).await?;
+        // Boxed, so that the futures of the other fields stay small.
+        let expiring = app::customer::expiring(ctx.app(), snapshot, as_of, as_of.plus(span.micros()));
+        let expiring = Box::pin(expiring).await?;
         Ok(Points(expiring.ok_or(Error::Unavailable)?))
     }
 
@@ -249,7 +251,7 @@ impl Balance {
             let balance = app::customer::Balance::of_pool(row, ctx.now());
             return Ok(Self { balance, cursor: Cursor::of(row).to_text(), snapshot: None });
         }
-        let view = ctx.loaders().load_one(ViewOf(row.external_id.clone(), row.version)).await?;
+        let view = Box::pin(ctx.loaders().load_one(ViewOf(row.external_id.clone(), row.version))).await?;
         let view = view.ok_or(Error::Unavailable)?;
         Ok(Self::of_snapshot(ctx, &view.snapshot))
     }

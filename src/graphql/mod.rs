@@ -5,6 +5,7 @@
 //! has checked its cost, its validity and its right to introspection, and has merged fields with the same response key.
 
 pub mod adjustment;
+mod apart;
 pub mod award;
 pub mod campaign;
 pub mod customer;
@@ -38,6 +39,7 @@ use async_graphql::parser::types::{ExecutableDocument, OperationType};
 use async_graphql::{MergedObject, MergedSubscription, Response, SDLExportOptions, ValidationMode, Variables};
 use futures_util::{Stream, StreamExt};
 
+use self::apart::Apart;
 use self::loaders::{Loaders, Turns};
 use self::reads::{Reads, Source};
 use crate::app::App;
@@ -48,8 +50,19 @@ use crate::graphql::session::{Caller, Session};
 /// Reads. Every field requires a token; without one the error is `UNAUTHENTICATED`. For the token of a customer, the
 /// data of other customers does not exist.
 #[derive(Default, MergedObject)]
-pub struct Query(
-    customer::CustomerQuery,
+pub struct Query(customer::CustomerQuery, Apart<RareQuery>);
+
+/// Writes. Faults in the input are returned in `userErrors`, and the refused write changes nothing. A request whose
+/// response was lost can be sent again unchanged: the server recognises a purchase, refund or adjustment that it has
+/// recorded, the mutations of redemptions recognise what was done, and `createCampaign`, `cloneCampaign` and
+/// `createReward` recognise their `idempotencyKey` if one was given. `cancelJob` changes nothing the second time, nor does
+/// `exportCustomer` while its job waits or runs. Any other mutation is refused if it has already taken effect.
+#[derive(Default, MergedObject)]
+pub struct Mutation(purchase::mutation::PurchaseMutation, Apart<RareMutation>);
+
+/// The part of [`Query`] that is asked for less often.
+#[derive(Default, MergedObject)]
+pub struct RareQuery(
     purchase::PurchaseQuery,
     campaign::CampaignQuery,
     reward::RewardQuery,
@@ -58,14 +71,9 @@ pub struct Query(
     node::NodeQuery,
 );
 
-/// Writes. Faults in the input are returned in `userErrors`, and the refused write changes nothing. A request whose
-/// response was lost can be sent again unchanged: the server recognises a purchase, refund or adjustment that it has
-/// recorded, the mutations of redemptions recognise what was done, and `createCampaign`, `cloneCampaign` and
-/// `createReward` recognise their `idempotencyKey` if one was given. `cancelJob` changes nothing the second time, nor does
-/// `exportCustomer` while its job waits or runs. Any other mutation is refused if it has already taken effect.
+/// The part of [`Mutation`] that is used less often.
 #[derive(Default, MergedObject)]
-pub struct Mutation(
-    purchase::mutation::PurchaseMutation,
+pub struct RareMutation(
     refund::mutation::RefundMutation,
     campaign::mutation::CampaignMutation,
     adjustment::AdjustmentMutation,

@@ -128,9 +128,9 @@ fn told(routes: Routes, peer: Peer) -> impl Fn(Request<Incoming>) -> Answering {
         let id = request_id::choose(request.headers());
         request.extensions_mut().insert(peer.clone());
         request.extensions_mut().insert(id.clone());
-        let (answer, input) = (routes.clone().answer(request), peer.input.clone());
+        let (routes, input) = (routes.clone(), peer.input.clone());
         Box::pin(async move {
-            let mut answer = guarded(answer.await);
+            let mut answer = guarded(routes.answer(request).await);
             request_id::tell(&id, answer.headers_mut());
             input.finished();
             Ok(answer)
@@ -149,6 +149,8 @@ const GUARDS: [(HeaderName, &str); 4] = [
 
 /// Adds the security headers. A layer of the router would cost each request more.
 fn guarded(mut response: Response) -> Response {
+    // With the id of the request and those that hyper adds. Otherwise the map would grow while they are added.
+    response.headers_mut().reserve(GUARDS.len() + 3);
     for (name, value) in GUARDS {
         response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
     }

@@ -64,8 +64,10 @@ impl Cursor {
     /// Encodes the cursor as a text, which is opaque to clients.
     pub fn to_text(self) -> String {
         let Self { sequence, version, posted_at, stamp } = self;
-        let stamp = stamp.map(|stamp| format!(":{stamp}")).unwrap_or_default();
-        opaque::encode(&format!("points:{sequence}:{version}:{posted_at}{stamp}"))
+        opaque::encode(&match stamp {
+            Some(stamp) => format!("points:{sequence}:{version}:{posted_at}:{stamp}"),
+            None => format!("points:{sequence}:{version}:{posted_at}"),
+        })
     }
 
     /// Decodes a text that [`Self::to_text`] returned. A text of an earlier release may result in [`Error::CursorUnknown`].

@@ -230,7 +230,8 @@ impl Endpoint {
             drop(turn);
             (reply, source)
         };
-        let task = tokio::spawn(run.instrument(span));
+        // Boxed, because a task is moved several times before it runs.
+        let task = tokio::spawn(Box::pin(run.instrument(span)));
         let failed = match tokio::time::timeout(self.timeout, task).await {
             Ok(Ok(replied)) => return replied,
             Ok(Err(panic)) => Error::Internal(format!("the task of a request failed: {panic}")),
