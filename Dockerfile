@@ -2,6 +2,10 @@
 
 # The builder and the runtime use the same Debian release, because the binary is linked to its C library.
 FROM rust:1.95-slim-trixie AS builder
+# What the Kafka client is built with.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libssl-dev make pkg-config \
+    && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY Cargo.toml Cargo.lock ./
 COPY benches benches
@@ -15,12 +19,13 @@ COPY src src
 # The profile `dist` optimises across all crates. The build takes longer.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/source/target \
-    cargo build --profile dist --locked --bin windfall && cp target/dist/windfall /usr/local/bin/windfall
+    cargo build --profile dist --locked --features kafka --bin windfall && cp target/dist/windfall /usr/local/bin/windfall
 
 FROM debian:trixie-slim
-# The certificates are for `auth.jwks` with an https URL. Everything else is in the binary: SQLite, TLS and time zones.
+# The certificates are for `auth.jwks` with an https URL, and OpenSSL for the Kafka client. Everything else is in the binary: SQLite, the
+# other TLS, and time zones.
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends ca-certificates \
+    && apt-get install --yes --no-install-recommends ca-certificates libssl3t64 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --user-group --home-dir /var/lib/windfall --create-home --shell /usr/sbin/nologin windfall
 COPY --from=builder /usr/local/bin/windfall /usr/local/bin/windfall

@@ -88,3 +88,24 @@ need_without_service() {
     [[ -z $failed ]] || die "$* could not be installed"
     [[ ! -d /run/systemd/system ]] || as_root systemctl disable --quiet "$service"
 }
+
+# need_kafka: installs Java, and fetches the jars of Kafka for the test brokers into a folder that the tests read. The folder
+# appears only when it is whole.
+need_kafka() {
+    local version folder part
+    need java default-jre-headless
+    version=$(sed -n 's:.*<kafka\.version>\(.*\)</kafka\.version>.*:\1:p' tests/kafka/pom.xml)
+    folder=${WINDFALL_TEST_KAFKA:-$HOME/.cache/windfall-kafka/$version}
+    [[ ! -d $folder ]] || return 0
+    need mvn maven
+    mkdir -p "$(dirname "$folder")"
+    part=$(mktemp -d "$(realpath "$folder").XXXXXX")
+    if ! mvn -B -q -C -f tests/kafka/pom.xml org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
+        -DincludeScope=runtime -DoutputDirectory="$part"; then
+        rm -rf "$part"
+        die "Kafka could not be fetched"
+    fi
+    chmod 755 "$part"
+    # Another run may have been faster.
+    mv -T "$part" "$folder" 2>/dev/null || rm -rf "$part"
+}

@@ -33,6 +33,29 @@ pub const JOB_ATTEMPTS: &str = "windfall_job_attempts_total";
 /// Failed attempts of this node to run a job, by `kind`.
 pub const JOB_FAILURES: &str = "windfall_job_failures_total";
 
+/// Messages of topics that this node has processed, by `topic` and `outcome`: `recorded`, `replayed`, `left_out`, `waiting` or `dead`.
+pub const INGEST_MESSAGES: &str = "windfall_ingest_messages_total";
+/// Messages that were recorded together.
+pub const INGEST_BATCH_MESSAGES: &str = "windfall_ingest_batch_messages";
+/// Fields of messages without a meaning, by `topic`. They are ignored.
+pub const INGEST_UNKNOWN_FIELDS: &str = "windfall_ingest_unknown_fields_total";
+/// Attempts to record messages that failed because of the database. They are tried again.
+pub const INGEST_RETRIES: &str = "windfall_ingest_retries_total";
+/// Number of times that a partition was paused because its messages took too much memory.
+pub const INGEST_PAUSES: &str = "windfall_ingest_pauses_total";
+/// Number of times that the consumer group assigned partitions to this node, or took some away.
+pub const INGEST_REBALANCES: &str = "windfall_ingest_rebalances_total";
+/// Messages of a partition that are not done yet, by `topic` and `partition`, on the node that reads it.
+pub const INGEST_LAG_MESSAGES: &str = "windfall_ingest_lag_messages";
+/// Time since the message was sent that was taken last, by `topic` and `partition`. 0 if no message is behind it.
+pub const INGEST_LAG_SECONDS: &str = "windfall_ingest_lag_seconds";
+/// 1 if the partition is not read until `windfall ingest resume`, by `topic` and `partition`. The value must stay 0.
+pub const INGEST_STOPPED: &str = "windfall_ingest_stopped";
+/// Dead letters of all nodes, by `topic`.
+pub const DEAD_LETTERS: &str = "windfall_dead_letters";
+/// Refunds from topics that wait for their purchase.
+pub const WAITING_FACTS: &str = "windfall_waiting_facts";
+
 /// Customers that jobs of this node have audited.
 pub const AUDIT_CUSTOMERS: &str = "windfall_audit_customers_total";
 /// Differences that these audits have found. The value must stay 0.

@@ -19,6 +19,8 @@ pub struct Model {
     /// Random, chosen when the first customer is erased: the key of the hashes in `erased_name`. `None`: that table is empty.
     #[sea_orm(column_type = "Text", nullable)]
     pub erasure_key: Option<String>,
+    /// 1 once a refund has waited for its purchase: then `waiting_fact` may contain rows. 0 before.
+    pub keeps_facts: i64,
     /// The format of the stored data. A program that does not know this format must not use the database.
     pub format: i64,
 }

@@ -24,6 +24,8 @@ pub struct Model {
     pub reward_id: Option<i64>,
     /// The job that the action is about. The row may be gone.
     pub job_id: Option<i64>,
+    /// The dead letter that the action is about. The row may be gone.
+    pub dead_letter_id: Option<i64>,
     /// JSON: the state before the change. `None`: there was none, or nothing changed.
     #[sea_orm(column_type = "Text", nullable)]
     pub before: Option<String>,

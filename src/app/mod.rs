@@ -13,13 +13,17 @@ pub mod clock;
 pub mod connections;
 pub mod customer;
 pub mod database;
+pub mod dead_letter;
 pub mod erasure;
 pub mod error;
 pub mod export;
 pub mod failure;
+pub mod ingest_position;
+pub mod ingest_status;
 pub mod jobs;
 pub mod ledger;
 mod login;
+pub mod message;
 mod migrating;
 pub mod model;
 pub mod node;
@@ -31,6 +35,7 @@ pub mod reading;
 pub mod recorder;
 pub mod redemption;
 pub mod refund;
+pub mod replay;
 pub mod reward;
 pub mod rows;
 pub mod share;
@@ -38,10 +43,13 @@ pub mod stats;
 pub mod stored;
 pub mod trail;
 pub mod viewer;
+pub mod waiting_fact;
+mod woken;
 mod write_ahead_log;
 pub mod writes;
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -50,9 +58,12 @@ use self::campaign::set::{CampaignSet, Campaigns};
 use self::clock::{Clock, Steadiness};
 use self::database::Database;
 use self::error::Error;
+use self::ingest_status::IngestStatus;
 use self::node::Node;
 use self::recorder::Recorder;
+use self::replay::Replay;
 use self::trail::Attempt;
+use self::woken::Woken;
 use crate::app::reading::recent_stats::RecentStats;
 use crate::app::reading::snapshot::Snapshots;
 use crate::app::recorder::context::{Commit, Context};
@@ -90,6 +101,13 @@ pub struct App {
     /// Notified when this node requests a job.
     job_wanted: Arc<Notify>,
     job_settings: config::Jobs,
+    /// The purchases whose waiting refunds are to be tried.
+    woken: Arc<Woken>,
+    waiting_facts: AtomicU64,
+    /// What hinders the ingestion of topics.
+    pub ingestion: IngestStatus,
+    /// How dead letters are replayed. Set once, when the program starts.
+    pub replay: OnceLock<Replay>,
     steadiness: Steadiness,
     node: Node,
 }
@@ -101,6 +119,7 @@ impl App {
         let campaigns = Arc::new(Campaigns::default());
         let live = Hub::default();
         let job_wanted = Arc::new(Notify::new());
+        let woken = Arc::new(Woken::default());
         let (shared, hints) = match &redis.servers {
             Some(servers) => {
                 let hints = hints(servers.clone(), &database.identity().await?, live.clone());
@@ -117,6 +136,7 @@ impl App {
             fold_purchases: writer.fold_purchases,
             job_wanted: Arc::clone(&job_wanted),
             job_turns: Arc::default(),
+            woken: Arc::clone(&woken),
         };
         let node = Node::default();
         let recorder = Recorder::start(&context, writer, node.id);
@@ -134,6 +154,10 @@ impl App {
             snapshots,
             job_wanted,
             job_settings: config.jobs.clone(),
+            woken,
+            waiting_facts: AtomicU64::new(0),
+            ingestion: IngestStatus::default(),
+            replay: OnceLock::new(),
             steadiness: Steadiness::default(),
             node,
             hints,
@@ -151,6 +175,16 @@ impl App {
     /// Returns the current campaigns. They include everything that was committed before the call.
     pub async fn campaigns(&self) -> Result<Arc<CampaignSet>, Error> {
         self.campaigns.current(self.database.read()).await
+    }
+
+    /// Makes refunds that wait for these purchases be tried.
+    pub fn woken(&self, purchases: impl Iterator<Item = String>) {
+        self.woken.wake(purchases);
+    }
+
+    /// Returns the number of refunds that wait, as it was counted last.
+    pub fn waiting_facts(&self) -> u64 {
+        self.waiting_facts.load(Ordering::Relaxed)
     }
 
     /// Makes a change. If it is refused, adds the attempt to the trail.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use entity::{CustomerId, purchase, purchase_revision};
 use futures_util::TryStreamExt as _;
 use sea_orm::{ColumnTrait as _, EntityTrait, QueryFilter, QueryOrder as _};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::App;
 use super::clock::Clock;
@@ -25,7 +25,7 @@ use crate::engine::purchase::{Line, Refund, RefundLine, RefundRefusal, Refundabl
 use crate::engine::time::{Instant, parse_instant};
 
 /// A refund as the shop sent it, by GraphQL or in a file.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RecordRefund {
     pub external_id: String,
@@ -38,7 +38,7 @@ pub struct RecordRefund {
 }
 
 /// A line of a refund as the shop sent it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RecordRefundLine {
     pub sku: String,

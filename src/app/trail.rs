@@ -37,6 +37,8 @@ pub enum Target {
     Reward(RewardId),
     /// A job, by its id.
     Job(i64),
+    /// A dead letter, by its id.
+    DeadLetter(i64),
 }
 
 /// The attempt of an actor to change something. The action is the name of the mutation.
@@ -60,13 +62,15 @@ impl<'a> Attempt<'a> {
 
     /// Returns the entry of a change. Both states are JSON texts that [`state`] returned.
     pub fn entry(&self, at: Instant, before: Option<String>, after: Option<String>) -> trail_entry::Model {
-        let (mut campaign_id, mut customer_id, mut reward_id, mut job_id) = (None, None, None, None);
+        let (mut campaign_id, mut customer_id, mut reward_id, mut job_id, mut dead_letter_id) =
+            (None, None, None, None, None);
         match self.target {
             None => {}
             Some(Target::Campaign(CampaignId(id))) => campaign_id = Some(id),
             Some(Target::Customer(CustomerId(id))) => customer_id = Some(id),
             Some(Target::Reward(RewardId(id))) => reward_id = Some(id),
             Some(Target::Job(id)) => job_id = Some(id),
+            Some(Target::DeadLetter(id)) => dead_letter_id = Some(id),
         }
         let origin = self.actor.origin();
         trail_entry::Model {
@@ -79,6 +83,7 @@ impl<'a> Attempt<'a> {
             customer_id,
             reward_id,
             job_id,
+            dead_letter_id,
             before,
             after,
             refused: "[]".to_owned(),
@@ -143,7 +148,8 @@ pub fn target(row: &trail_entry::Model) -> Option<Target> {
     let campaign = row.campaign_id.map(|id| Target::Campaign(CampaignId(id)));
     let customer = row.customer_id.map(|id| Target::Customer(CustomerId(id)));
     let reward = row.reward_id.map(|id| Target::Reward(RewardId(id)));
-    campaign.or(customer).or(reward).or(row.job_id.map(Target::Job))
+    let job = row.job_id.map(Target::Job);
+    campaign.or(customer).or(reward).or(job).or(row.dead_letter_id.map(Target::DeadLetter))
 }
 
 /// Returns the codes with which the action was refused.

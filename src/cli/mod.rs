@@ -4,6 +4,7 @@ mod audit;
 mod backup;
 mod demo;
 mod import;
+mod ingest;
 mod migrate;
 mod printable;
 mod schema;
@@ -47,6 +48,7 @@ enum Command {
     Serve(serve::Args),
     Migrate(migrate::Args),
     Import(import::Args),
+    Ingest(ingest::Args),
     Audit(audit::Args),
     Backup(backup::Args),
     Schema(schema::Args),
@@ -79,6 +81,7 @@ impl Command {
             Self::Serve(args) => serve::run(&args, &config).await,
             Self::Migrate(args) => migrate::run(&args, &config).await,
             Self::Import(args) => import::run(args, &config).await,
+            Self::Ingest(args) => ingest::run(&args, &config).await,
             Self::Audit(args) => audit::run(&args, &config).await,
             Self::Backup(args) => backup::run(&args, &config).await,
             Self::Schema(args) => schema::run(&args),

@@ -17,10 +17,12 @@ use crate::app::App;
 use crate::app::clock::Clock;
 use crate::app::jobs::runner;
 use crate::app::reading::sweep;
+use crate::app::waiting_fact;
 use crate::config::{self, Config};
 use crate::http;
 use crate::http::auth::Verifier;
 use crate::http::router::{Routes, router};
+use crate::ingest::topics;
 
 /// The length of a SHA-256 hash, and of the shortest HS256 key that RFC 7518, 3.2 allows.
 const HS256_KEY_BYTES: usize = 32;
@@ -42,6 +44,7 @@ pub(super) async fn run(_: &Args, config: &Config) -> anyhow::Result<ExitCode> {
             "the configuration key `writer.writers` (WINDFALL__WRITER__WRITERS) has no effect any more: remove it"
         );
     }
+    topics::check_build(config.kafka.as_ref(), topics::HAS_CLIENT)?;
     let _lock = lock_file(config)?;
     let verifier = Verifier::new(&config.auth, Clock::System.now().0).await?;
     http::metrics::record();
@@ -115,6 +118,8 @@ impl Server {
         let stop = app.stopping.clone();
         let jobs = tokio::spawn(runner::run(Arc::clone(&app), stop.clone()));
         let sweep = tokio::spawn(sweep::run(Arc::clone(&app), stop.clone()));
+        let waiting = tokio::spawn(waiting_fact::run(Arc::clone(&app), stop.clone()));
+        let topics = topics::start(&app, config.kafka.as_ref())?;
         let watched = internal.map(|listener| {
             let (app, http, stop) = (Arc::clone(&app), config.http.clone(), stop.clone());
             tokio::spawn(async move { http::serve_internal(http::router::internal(app), listener, &http, stop).await })
@@ -123,12 +128,17 @@ impl Server {
         if let Some(watched) = watched {
             watched.await?;
         }
-        let (jobs, sweep) = (jobs.await, sweep.await);
+        let (jobs, sweep, waiting) = (jobs.await, sweep.await, waiting.await);
+        // What is in a commit is finished, so this precedes the end of the write path.
+        if let Some(topics) = topics {
+            let _ = tokio::task::spawn_blocking(|| topics.join()).await?;
+        }
         let format = if app.is_outdated() { app.check_format().await } else { Ok(()) };
         // The application is stopped even if one of these tasks panicked.
         app.stop().await?;
         jobs?;
         sweep?;
+        waiting?;
         Ok(format?)
     }
 }

@@ -21,6 +21,7 @@ impl Telemetry {
     /// Starts to log what `filter` selects. Sends traces to `log.otlp_endpoint` if it is set; fails if it is set and this
     /// program was built without the feature `otel`.
     pub(super) fn start(filter: &str, config: &config::Log) -> anyhow::Result<Self> {
+        check_build(config, cfg!(feature = "otel"))?;
         let styled = stderr().is_terminal();
         let lines = tracing_subscriber::fmt::layer().with_writer(move || Lines { styled }).with_ansi(styled);
         // Only traces need spans. Without a collector, none is created.
@@ -37,15 +38,19 @@ impl Telemetry {
         }
         #[cfg(not(feature = "otel"))]
         {
-            if config.otlp_endpoint.is_some() {
-                anyhow::bail!(
-                    "`log.otlp_endpoint` (WINDFALL__LOG__OTLP_ENDPOINT): this program was built without the feature `otel`"
-                );
-            }
             subscriber.init();
             Ok(Self {})
         }
     }
+}
+
+/// Fails if a collector is configured and the program was built without the feature `otel`.
+fn check_build(config: &config::Log, sends_traces: bool) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        config.otlp_endpoint.is_none() || sends_traces,
+        "`log.otlp_endpoint` (WINDFALL__LOG__OTLP_ENDPOINT): this program was built without the feature `otel`"
+    );
+    Ok(())
 }
 
 /// Returns a provider that sends spans to the collector in batches, from a thread of its own. Also makes requests continue the
@@ -110,12 +115,22 @@ impl Drop for Telemetry {
 
 #[cfg(test)]
 mod tests {
-    use super::line;
+    use super::{check_build, line};
 
     #[test]
     fn an_event_is_one_line() {
         let quoted = "\u{1b}[31mWARN\u{1b}[0m a\nb\u{202e}\n";
         assert_eq!(line(quoted, false), "\\u{1b}[31mWARN\\u{1b}[0m a\\nb\\u{202e}\n");
         assert_eq!(line(quoted, true), "\u{1b}[31mWARN\u{1b}[0m a\\nb\\u{202e}\n");
+    }
+
+    #[test]
+    fn a_build_without_the_feature_refuses_a_collector() {
+        let mut log = crate::config::Config::defaults().unwrap().log;
+        assert!(check_build(&log, false).is_ok());
+        log.otlp_endpoint = Some("http://127.0.0.1:4318/v1/traces".to_owned());
+        assert!(check_build(&log, true).is_ok());
+        let told = check_build(&log, false).unwrap_err().to_string();
+        assert!(told.contains("WINDFALL__LOG__OTLP_ENDPOINT") && told.contains("`otel`"), "{told}");
     }
 }

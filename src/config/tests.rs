@@ -90,6 +90,12 @@ fn every_key_can_come_from_the_environment() {
         "writer.fold_purchases" => "501",
         "writer.queue_bytes" => "1048577",
         "http.unfinished_bytes" => "1048579",
+        "kafka.brokers" => "one.example:9092,other.example:9092",
+        "kafka.facts_topics" => "orders, returns",
+        "kafka.group_protocol" => "consumer",
+        "kafka.buffer_bytes" => "1048580",
+        "kafka.tls" => "true",
+        "kafka.sasl_mechanism" => "SCRAM-SHA-256",
         _ => "2048",
     };
     let variables: Vec<_> = documented().into_keys().map(|key| (variable(&key), value(&key))).collect();
@@ -127,6 +133,16 @@ fn every_key_can_come_from_the_environment() {
     assert_eq!((config.cache.l1_bytes, config.cache.max_staleness), (1_048_578, Duration::from_millis(250)));
     assert!(config.redis.servers.is_some());
     assert_eq!(config.redis.timeout, Duration::from_millis(2048));
+    let kafka = config.kafka.unwrap();
+    assert_eq!(kafka.brokers, "one.example:9092,other.example:9092");
+    assert_eq!(kafka.facts_topics, ["orders", "returns"]);
+    assert_eq!(kafka.facts_map.as_deref(), Some(Path::new("2048")));
+    assert_eq!((&*kafka.group, kafka.instance_id.as_deref()), ("2048", Some("2048")));
+    assert_eq!((kafka.group_protocol, kafka.buffer_bytes), (GroupProtocol::Consumer, 1_048_580));
+    assert_eq!(kafka.session_timeout, Duration::from_millis(2048));
+    assert!(kafka.security.tls.is_some());
+    let sasl = kafka.security.sasl.unwrap();
+    assert_eq!((sasl.mechanism, &*sasl.username, sasl.password.expose()), (SaslMechanism::ScramSha256, "2048", "2048"));
     assert_eq!(config.log.otlp_endpoint.as_deref(), Some("http://collector.example:4318/v1/traces"));
     // A text of digits keeps its leading zeros.
     assert_eq!(config.auth.hs256_secret.unwrap().expose(), "01234567890123456789012345678901");
@@ -228,13 +244,14 @@ fn debug_output_holds_no_secrets() {
 }
 
 /// The keys of texts that a file may contain, and a text for each.
-const IN_FILES: [(&str, &str); 6] = [
+const IN_FILES: [(&str, &str); 7] = [
     ("database.url", "postgres://user:hidden@db.example/shop"),
     ("redis.url", "redis://user:hidden@cache.example"),
     ("auth.hs256_secret", "hidden-hidden-hidden-hidden-hidden"),
     ("auth.hs256_secret_previous", "hidden-hidden-hidden-hidden-previous"),
     ("auth.jwks", "https://user:hidden@issuer.example"),
     ("log.otlp_endpoint", "https://user:hidden@collector.example"),
+    ("kafka.password", "hidden password"),
 ];
 
 fn file(content: &[u8]) -> tempfile::NamedTempFile {
@@ -257,6 +274,10 @@ fn secrets_can_be_files() {
         let files =
             IN_FILES.map(|(key, text)| (format!("{}_FILE", variable(key)), file(format!("{text}{end}").as_bytes())));
         let environment = files.each_ref().map(|(name, file)| (name.as_str(), file.path().to_str().unwrap()));
+        let kafka = [("BROKERS", "b:9092"), ("FACTS_TOPICS", "orders"), ("USERNAME", "app")];
+        let kafka = kafka.map(|(name, value)| (format!("WINDFALL__KAFKA__{name}"), value));
+        let mut environment = environment.to_vec();
+        environment.extend(kafka.iter().map(|(name, value)| (name.as_str(), *value)));
         let config = load("", &environment).unwrap();
         assert_eq!(config.database.url.expose(), IN_FILES[0].1);
         assert!(matches!(config.database.login, Some(Login::Url(_))));
@@ -265,6 +286,7 @@ fn secrets_can_be_files() {
         assert_eq!(config.auth.hs256_secret_previous.unwrap().expose(), IN_FILES[3].1);
         assert_eq!(config.auth.public_keys, Some(PublicKeys::JwksUrl(IN_FILES[4].1.to_owned())));
         assert_eq!(config.log.otlp_endpoint.as_deref(), Some(IN_FILES[5].1));
+        assert_eq!(config.kafka.unwrap().security.sasl.unwrap().password.expose(), IN_FILES[6].1);
     }
 }
 
@@ -351,4 +373,27 @@ fn a_jwks_file_contains_a_url() {
     let file = file(br#"{"keys": []}"#);
     let message = refusal("", &[("WINDFALL__AUTH__JWKS_FILE", file.path().to_str().unwrap())]);
     assert!(message.contains("`auth.jwks_file`") && message.contains("`auth.jwks`"), "{message}");
+}
+
+#[test]
+fn a_broker_without_a_topic_and_half_a_login_are_refused() {
+    let kafka = |values: &[(&str, &str)]| {
+        let values: Vec<_> = values.iter().map(|(name, value)| (format!("WINDFALL__KAFKA__{name}"), *value)).collect();
+        let environment: Vec<_> = values.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+        load("", &environment).map(|config| config.kafka.is_some()).map_err(|error| error.to_string())
+    };
+    assert_eq!(kafka(&[]), Ok(false));
+    assert_eq!(kafka(&[("BROKERS", "b:9092"), ("FACTS_TOPICS", "orders")]), Ok(true));
+    for (values, key) in [
+        (&[("BROKERS", "b:9092")][..], "kafka.facts_topics"),
+        (&[("FACTS_TOPICS", "orders")], "kafka.brokers"),
+        (&[("USERNAME", "app")], "kafka.password"),
+        (&[("PASSWORD", "hidden")], "kafka.username"),
+        (&[("CA_FILE", "ca.pem")], "kafka.ca_file"),
+        (&[("TLS", "true"), ("CLIENT_CERT_FILE", "client.pem")], "kafka.client_key_file"),
+        (&[("SASL_MECHANISM", "GSSAPI")], "kafka.sasl_mechanism"),
+    ] {
+        let told = kafka(values).unwrap_err();
+        assert!(told.contains(&format!("`{key}`")) && !told.contains("hidden"), "{told}");
+    }
 }

@@ -25,6 +25,7 @@ pub(super) enum GlobalId {
     /// The customer, and the number of the redemption among those of that customer.
     Redemption(CustomerId, i64),
     Job(i64),
+    DeadLetter(i64),
 }
 
 impl GlobalId {
@@ -42,6 +43,7 @@ impl GlobalId {
             "Purchase" => name.map(Self::Purchase),
             "Campaign" => rest.parse().ok().map(|id| Self::Campaign(CampaignId(id))),
             "Job" => rest.parse().ok().map(Self::Job),
+            "DeadLetter" => rest.parse().ok().map(Self::DeadLetter),
             "Award" => pair().map(|(customer, number)| Self::Award(customer, number)),
             "LedgerEntry" => pair().map(|(customer, sequence)| Self::LedgerEntry(customer, sequence)),
             "Reward" => rest.parse().ok().map(|id| Self::Reward(RewardId(id))),
@@ -72,6 +74,7 @@ impl From<GlobalId> for ID {
             GlobalId::Redemption(CustomerId(customer), number) => format!("Redemption:{customer}:{number}"),
             GlobalId::TrailEntry(id) => format!("TrailEntry:{id}"),
             GlobalId::Job(id) => format!("Job:{id}"),
+            GlobalId::DeadLetter(id) => format!("DeadLetter:{id}"),
         };
         Self(opaque::encode(&text))
     }
@@ -93,6 +96,7 @@ mod tests {
             GlobalId::Reward(RewardId(6)),
             GlobalId::Redemption(CustomerId(7), 8),
             GlobalId::Job(5),
+            GlobalId::DeadLetter(6),
         ] {
             assert_eq!(GlobalId::parse(&ID::from(id.clone())), Some(id));
         }

@@ -20,8 +20,8 @@ use crate::app::campaign::set::{Campaign, CampaignSet};
 use crate::app::customer::Current;
 use crate::app::error::Error;
 use crate::app::model::{
-    Award, CampaignId, Customer, CustomerId, Job, LedgerEntry, Purchase, Redemption, Refund, Reward, RewardId,
-    TrailEntry,
+    Award, CampaignId, Customer, CustomerId, DeadLetter, Job, LedgerEntry, Purchase, Redemption, Refund, Reward,
+    RewardId, TrailEntry,
 };
 use crate::app::reading::evidence::Evidence;
 use crate::app::reading::page::{Page, Slice};
@@ -321,6 +321,21 @@ impl Loader<FindJob> for Loaders {
         let Ok(admin) = self.viewer.require_admin() else { return Ok(HashMap::new()) };
         let found = app::jobs::list::find(self.app(), &admin, keys.iter().map(|key| key.0).collect()).await?;
         Ok(found.into_iter().map(|(id, row)| (FindJob(id), Arc::new(row))).collect())
+    }
+}
+
+/// A dead letter by id, if the viewer may see it. For everyone but admins, no dead letter exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FindDeadLetter(pub i64);
+
+impl Loader<FindDeadLetter> for Loaders {
+    type Value = Arc<DeadLetter>;
+    type Error = Error;
+
+    async fn load(&self, keys: &[FindDeadLetter]) -> Loaded<FindDeadLetter, Arc<DeadLetter>> {
+        let Ok(admin) = self.viewer.require_admin() else { return Ok(HashMap::new()) };
+        let found = app::dead_letter::find(self.app(), &admin, keys.iter().map(|key| key.0).collect()).await?;
+        Ok(found.into_iter().map(|(id, row)| (FindDeadLetter(id), Arc::new(row))).collect())
     }
 }
 

@@ -9,6 +9,7 @@ mod apart;
 pub mod award;
 pub mod campaign;
 pub mod customer;
+pub mod dead_letter;
 pub mod error;
 mod id;
 pub mod job;
@@ -68,6 +69,7 @@ pub struct RareQuery(
     reward::RewardQuery,
     trail::TrailQuery,
     job::JobQuery,
+    dead_letter::DeadLetterQuery,
     node::NodeQuery,
 );
 
@@ -80,6 +82,7 @@ pub struct RareMutation(
     reward::RewardMutation,
     redemption::RedemptionMutation,
     job::JobMutation,
+    dead_letter::DeadLetterMutation,
 );
 
 /// Live updates, over WebSocket (`graphql-transport-ws`) or server-sent events. A subscription ends with its first

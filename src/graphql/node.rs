@@ -8,13 +8,14 @@ use async_graphql::{Context, ID, Interface, Object};
 use super::award::Award;
 use super::campaign::Campaign;
 use super::customer::{Customer, extent};
+use super::dead_letter::DeadLetter;
 use super::error::ApiError;
 use super::id::GlobalId;
 use super::job::Job;
 use super::ledger::LedgerEntry;
 use super::loaders::{
-    FindAward, FindCampaign, FindCustomer, FindJob, FindLedgerEntry, FindPurchase, FindRedemption, FindReward,
-    FindTrailEntry,
+    FindAward, FindCampaign, FindCustomer, FindDeadLetter, FindJob, FindLedgerEntry, FindPurchase, FindRedemption,
+    FindReward, FindTrailEntry,
 };
 use super::purchase::Purchase;
 use super::redemption::Redemption;
@@ -39,6 +40,7 @@ pub(super) enum Node {
     Reward(Reward),
     Redemption(Redemption),
     Job(Job),
+    DeadLetter(DeadLetter),
 }
 
 /// The part of [`super::Query`] that reads objects by id.
@@ -97,6 +99,9 @@ async fn find(ctx: &Context<'_>, id: ID) -> Result<Option<Node>, ApiError> {
             loaders.load_one(FindTrailEntry(id)).await?.map(|row| TrailEntry::from(Arc::unwrap_or_clone(row)).into())
         }
         Some(GlobalId::Job(id)) => loaders.load_one(FindJob(id)).await?.map(|row| Job::from(row).into()),
+        Some(GlobalId::DeadLetter(id)) => {
+            loaders.load_one(FindDeadLetter(id)).await?.map(|row| DeadLetter::from(row).into())
+        }
         None => None,
     })
 }

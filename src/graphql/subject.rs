@@ -6,9 +6,10 @@ use async_graphql::{ComplexObject, Context};
 
 use super::campaign::Campaign;
 use super::customer::Customer;
+use super::dead_letter::DeadLetter;
 use super::error::ApiError;
 use super::job::Job;
-use super::loaders::{CustomerOf, FindCampaign, FindJob, RewardOf};
+use super::loaders::{CustomerOf, FindCampaign, FindDeadLetter, FindJob, RewardOf};
 use super::node::Node;
 use super::reward::Reward;
 use super::session::ContextExt;
@@ -29,7 +30,7 @@ impl Job {
 
 #[ComplexObject]
 impl TrailEntry {
-    /// The campaign, customer, reward or job that the action is about. For `createCampaign`, `cloneCampaign` and
+    /// The campaign, customer, reward, job or dead letter that the action is about. For `createCampaign`, `cloneCampaign` and
     /// `createReward`, the new object; for a refused `cloneCampaign`, the campaign to clone. Null if the object does not
     /// exist or was deleted.
     async fn node(&self, ctx: &Context<'_>) -> Option<Result<Node, ApiError>> {
@@ -43,6 +44,7 @@ async fn find(ctx: &Context<'_>, target: Target) -> Result<Option<Node>, ApiErro
         Target::Campaign(id) => loaders.load_one(FindCampaign(id)).await?.map(|row| Campaign(row).into()),
         Target::Customer(id) => loaders.load_one(CustomerOf(id)).await?.map(|row| Customer::from(row).into()),
         Target::Reward(id) => loaders.load_one(RewardOf(id)).await?.map(|row| Reward(row).into()),
+        Target::DeadLetter(id) => loaders.load_one(FindDeadLetter(id)).await?.map(|row| DeadLetter::from(row).into()),
         Target::Job(id) => loaders.load_one(FindJob(id)).await?.map(|row| Job::from(row).into()),
     })
 }

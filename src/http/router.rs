@@ -149,5 +149,8 @@ fn degraded(app: &App) -> Vec<String> {
     if versions > 1 {
         degraded.push(format!("nodes with {versions} versions of the time zone database share this database"));
     }
+    if let Some(problem) = app.ingestion.problem() {
+        degraded.push(format!("topics are not read: {problem}"));
+    }
     degraded
 }

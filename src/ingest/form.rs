@@ -79,14 +79,46 @@ const ADJUSTMENT_RECORD: &[Field] = &[required("adjustment", Form::Object(ADJUST
 
 /// Returns an error that names each value of a line with a wrong form, ten at most. Whether a value is allowed is checked elsewhere.
 pub(super) fn check(line: &Value) -> Result<(), String> {
-    let record = match line {
+    let mut faults = Vec::new();
+    walk("", line, Form::Object(record(line)), &mut faults);
+    told(&faults)
+}
+
+/// Returns the fields of what the line records.
+fn record(line: &Value) -> &'static [Field] {
+    match line {
         Value::Object(fields) if fields.contains_key("refund") => REFUND_RECORD,
         Value::Object(fields) if fields.contains_key("adjustment") => ADJUSTMENT_RECORD,
         _ => PURCHASE,
-    };
-    let mut faults = Vec::new();
-    walk("", line, Form::Object(record), &mut faults);
-    told(&faults)
+    }
+}
+
+/// Removes the fields that have no meaning, with all that is in them. Returns their number.
+pub(super) fn remove_unknown(message: &mut Value) -> u64 {
+    let mut removed = 0;
+    remove_in(message, Form::Object(record(message)), &mut removed);
+    removed
+}
+
+fn remove_in(value: &mut Value, form: Form, removed: &mut u64) {
+    match (form, value) {
+        (Form::Object(fields), Value::Object(values)) => {
+            let all = values.len();
+            values.retain(|name, _| fields.iter().any(|field| field.name == name));
+            *removed += (all - values.len()) as u64;
+            for (name, value) in values {
+                if let Some(field) = fields.iter().find(|field| field.name == name) {
+                    remove_in(value, field.form, removed);
+                }
+            }
+        }
+        (Form::List(fields), Value::Array(items)) => {
+            for item in items {
+                remove_in(item, Form::Object(fields), removed);
+            }
+        }
+        _ => {}
+    }
 }
 
 /// Like [`check`], for a list of lines of a purchase that stands by itself.

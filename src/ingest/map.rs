@@ -197,6 +197,11 @@ impl Map {
         Ok(())
     }
 
+    /// Returns the names of the columns.
+    pub(super) fn columns(&self) -> impl Iterator<Item = &str> {
+        self.columns.keys().map(String::as_str)
+    }
+
     /// Returns the value of a field that is the same for all rows.
     fn constant(&self, field: Field) -> Option<&str> {
         let currency = self.currency.as_deref().filter(|_| field == Field::Currency);

@@ -1,15 +1,21 @@
-//! Ingestion: records facts that come from outside the API, at present the lines of a file, through the write path.
+//! Ingestion: records facts that come from outside the API, through the write path: the lines of a file, and the messages of topics.
 //!
 //! An ingestion is idempotent and can therefore be resumed: if it is stopped at any point and run again, no fact is lost and
 //! none is recorded twice. The caller passes an observer that shows the progress. This module does not know about terminals.
 
+mod batch;
 mod cell;
 pub mod file;
 mod form;
 mod format;
+pub mod json;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod kind;
 pub mod map;
+mod message;
 pub mod order;
+pub mod partition;
 mod purchases;
 pub mod record;
 pub mod rejects;
@@ -17,6 +23,7 @@ mod rows;
 mod shopify;
 mod table;
 pub mod tally;
+pub mod topics;
 mod unpack;
 mod woocommerce;
 

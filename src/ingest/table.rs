@@ -27,6 +27,10 @@ pub(super) struct Header {
 }
 
 impl Header {
+    pub(super) fn named(names: Vec<String>) -> Self {
+        Self { names }
+    }
+
     /// Reads the names from a row. Spaces around them do not count.
     pub(super) fn of(row: &Row) -> Result<Self, String> {
         let name = |index| Ok(row.cell(index)?.unwrap_or_default().trim_start_matches('\u{feff}').trim().to_owned());

@@ -16,6 +16,8 @@
 //! - [`jobs`]: background jobs evaluate long histories in bounded commits, survive dead workers, run each tick once, and let
 //!   purchases pass.
 //! - [`audit`]: the audit finds each kind of tampering, and `--repair` fixes what can be recomputed.
+//! - [`ingest`]: messages of topics are recorded once, wait or become dead letters, on real databases and without a broker.
+//! - [`kafka`]: the same with real brokers, and everything that can happen to brokers, topics and consumers.
 //!
 //! Reads:
 //! - [`cache`]: no read is stale, and each costs what was promised.
@@ -57,7 +59,8 @@
 //!   [`support::server`] starts a real `windfall serve` process on a free port. [`support::shop`] is a client of such a
 //!   server. The environment variable `WINDFALL_BINARY` names another build of the program to start.
 //! - Brokers: [`support::redis`] starts a throwaway Redis, cluster or Sentinel, [`support::pgbouncer`] a PgBouncer. The
-//!   environment variable `WINDFALL_REDIS_SERVER` names a program to start in place of `redis-server`. [`support::proxy`] stands
+//!   environment variable `WINDFALL_REDIS_SERVER` names a program to start in place of `redis-server`. [`support::kafka`] starts real
+//!   brokers of Kafka. [`support::proxy`] stands
 //!   in front of Redis or PostgreSQL and breaks connections on demand.
 //! - Clocks: the clock of an application in the test process stands still until the test moves it. [`support::faketime`]
 //!   shifts the clock of a server process.
@@ -72,6 +75,7 @@
 //! cargo test --test it cache::          # one module
 //! cargo test --test it frozen::sessions_of_nodes_that_are_gone_are_ended -- --exact --nocapture   # one test
 //! cargo test --features otel --test it telemetry                                                  # traces
+//! cargo test --features kafka --test it kafka::                                                   # topics
 //! ```
 //!
 //! `WINDFALL_TEST_SIZE=full` raises the number of cases, rounds or rows. [`engine`] runs fifty times as many random cases;
@@ -95,7 +99,10 @@ mod failover;
 mod frozen;
 mod graphql;
 mod import;
+mod ingest;
 mod jobs;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod life;
 mod live;
 mod metrics;
@@ -108,6 +115,7 @@ mod recorder;
 mod schema;
 mod source;
 mod support;
+#[cfg(feature = "otel")]
 mod telemetry;
 mod transitions;
 mod upgrade;

@@ -80,7 +80,10 @@ async fn entities_equal_migrations() {
         create(db, entity::campaign_stat::Entity).await;
         create(db, entity::checkpoint::Entity).await;
         create(db, entity::customer::Entity).await;
+        create(db, entity::dead_letter::Entity).await;
         create(db, entity::erased_name::Entity).await;
+        create(db, entity::ingest_position::Entity).await;
+        create(db, entity::waiting_fact::Entity).await;
         create(db, entity::export_chunk::Entity).await;
         create(db, entity::idempotency_key::Entity).await;
         create(db, entity::installation::Entity).await;

@@ -1,24 +1,9 @@
-//! Traces. A program with the feature `otel` sends them to a collector; without it, the configuration key is refused.
+//! Traces. A program with the feature `otel` sends them to a collector.
 
 use crate::support::server::command;
 use crate::support::sqlite::Sqlite;
 
-#[cfg(not(feature = "otel"))]
-#[test]
-fn without_the_feature_an_endpoint_is_refused() {
-    use crate::support::server::run;
-
-    let sqlite = Sqlite::new();
-    let endpoint = "http://127.0.0.1:4318/v1/traces";
-    let ran = run(command(&sqlite.url()).arg("migrate").env("WINDFALL__LOG__OTLP_ENDPOINT", endpoint));
-    assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(ran.stderr.contains("WINDFALL__LOG__OTLP_ENDPOINT") && ran.stderr.contains("`otel`"), "{ran:?}");
-    let ran = run(command(&sqlite.url()).arg("migrate").env("WINDFALL__LOG__OTLP_ENDPOINT", "collector"));
-    assert!(ran.code != Some(0) && ran.stderr.contains("http://HOST:PORT/v1/traces"), "{ran:?}");
-}
-
 /// The test is a collector: it accepts one connection and reads it to its end.
-#[cfg(feature = "otel")]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn spans_reach_a_collector_and_go_on_with_the_caller_s_trace() {
     use std::io::{Read as _, Write as _};

@@ -3,7 +3,8 @@
 //! A `Change` holds the campaign lock exclusively, so that no batch runs at the same time. It commits in one transaction and
 //! gives the campaign set a new revision. So every fact is evaluated either before or after a transition, never in between.
 //! Each mutation of an admin adds an entry to the trail in the same transaction (`app::trail`); settlement adds none.
-//! `choose_erasure_key` is a change of the set too, because every batch must know at once that there are names of erased customers.
+//! `choose_erasure_key` and `keep_facts` are changes of the set too, because every batch must know at once that there are names of
+//! erased customers, or refunds that wait.
 //! Two writes do not raise the revision: `Change::raise_format`, which changes no campaign, and the progress of a backfill
 //! (`backfilled_to`), which `jobs::evaluation` stores without the lock.
 
@@ -175,6 +176,17 @@ pub(super) async fn choose_erasure_key(app: &App) -> Result<ErasureKey, Error> {
     change.commit().await?;
     let key = app.campaigns().await?.erasure_key.clone();
     key.ok_or_else(|| Error::Internal("the key of the names of erased customers is missing".to_owned()))
+}
+
+/// Makes batches look for refunds that wait for their purchase, unless they do so already. No batch that begins later misses it.
+pub(super) async fn keep_facts(app: &App) -> Result<(), Error> {
+    if app.campaigns().await?.keeps_facts {
+        return Ok(());
+    }
+    let change = Change::begin(app).await?;
+    let sql = "UPDATE installation SET keeps_facts = 1";
+    change.tx.execute_raw(Statement::from_string(app.database.backend(), sql)).await?;
+    change.commit().await
 }
 
 /// Returns once all batches that run now have ended. Everything that was committed before the call is known to all later ones.

@@ -7,6 +7,7 @@
 //!   that is sent again is recognised. The same applies to its idempotency keys.
 //! - If another customer had a purchase before, what that one got for it stays explained: the purchase stays, under another id and
 //!   without its lines. A content that names the customer, of a purchase that another one has now, names its new name.
+//! - Messages of topics that wait or could not be recorded go if they name it, or refund one of its purchases.
 //! - The trail says what an admin did to it, but not with which points and why. Its exports go.
 //!
 //! The steps are commits that are bounded in rows. Each can be repeated, so another worker can continue anywhere. The first ones
@@ -23,6 +24,7 @@ use super::request::Wanted;
 use crate::app::App;
 use crate::app::campaign::{choose_erasure_key, wait_for_batches};
 use crate::app::error::Error;
+use crate::app::message;
 use crate::app::recorder::fact::Fact;
 use crate::app::recorder::job_turns::JobTurn;
 use crate::app::rows::any;
@@ -33,6 +35,8 @@ use crate::engine::external_id::{erased, is_erased};
 const MAX_ROWS: i64 = 500;
 /// The maximum number of purchases that one commit deletes. Each has at most 100 refunds and 1 000 contents, but most have none.
 const MAX_PURCHASES: i64 = 100;
+/// The maximum number of messages of topics that are read at a time. Each has at most 64 KiB, and some more of headers.
+const MAX_MESSAGES: i64 = 100;
 /// The maximum number of parts of an export that one commit deletes. Together they are at most 16 MiB.
 const MAX_CHUNKS: i64 = 64;
 
@@ -44,6 +48,7 @@ pub async fn run(app: &App, job: &job::Model, id: CustomerId) -> Result<End, Err
     let erasure = Erasure { app, job, id, key, name };
     if !is_erased(&row.external_id) {
         erasure.rename_contents(&row.external_id).await?;
+        erasure.delete_messages(&row.external_id).await?;
         erasure.close(row.external_id).await?;
     }
     erasure.delete_exports().await?;
@@ -66,6 +71,8 @@ const STRIP_TRAIL: &str = "UPDATE trail_entry SET \"before\" = NULL, \"after\" =
     SELECT e.id FROM trail_entry AS e WHERE e.customer_id = $1 AND (e.\"before\" IS NOT NULL OR e.\"after\" IS NOT NULL) LIMIT $2)";
 const DELETE_KEYS: &str = "DELETE FROM idempotency_key WHERE key IN (\
     SELECT k.key FROM idempotency_key AS k WHERE k.customer_id = $1 LIMIT $2)";
+const DELETE_WAITING: &str = "DELETE FROM waiting_fact WHERE id IN (\
+    SELECT w.id FROM waiting_fact AS w JOIN purchase AS p ON p.external_id = w.purchase_external_id WHERE p.customer_id = $1 LIMIT $2)";
 const DELETE_CHUNKS: &str = "DELETE FROM export_chunk WHERE (job_id, number) IN (\
     SELECT c.job_id, c.number FROM export_chunk AS c WHERE c.job_id = $1 LIMIT $2)";
 /// What points were for, from one number to another. The reason of a repair is not of the customer.
@@ -121,6 +128,33 @@ impl Erasure<'_> {
     async fn rename_contents(&self, old: &str) -> Result<(), Error> {
         let values = vec![old.to_owned().into(), self.name.clone().into()];
         self.repeat(RENAME_CONTENTS, values, MAX_ROWS).await
+    }
+
+    /// Deletes the messages of topics that are kept and name the customer, or are about a purchase of it.
+    async fn delete_messages(&self, old: &str) -> Result<(), Error> {
+        self.repeat(DELETE_WAITING, vec![self.id.0.into()], MAX_ROWS).await?;
+        for table in ["waiting_fact", "dead_letter"] {
+            let mut after: i64 = 0;
+            loop {
+                let (_turn, tx) = self.begin().await?;
+                let next = format!("SELECT id, key, headers, payload FROM {table} WHERE id > $1 ORDER BY id LIMIT $2");
+                let found = self.query(&tx, &next, vec![after.into(), MAX_MESSAGES.into()]).await?;
+                for row in &found {
+                    after = row.try_get("", "id")?;
+                    let key: Option<Vec<u8>> = row.try_get("", "key")?;
+                    let (headers, payload): (String, Vec<u8>) =
+                        (row.try_get("", "headers")?, row.try_get("", "payload")?);
+                    if message::names(old, key.as_deref(), &headers, &payload) {
+                        self.execute(&tx, &format!("DELETE FROM {table} WHERE id = $1"), vec![after.into()]).await?;
+                    }
+                }
+                tx.commit().await?;
+                if found.is_empty() {
+                    break;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Evaluates what is deferred. Then ends the reservations and replaces the name of the customer, in one commit.

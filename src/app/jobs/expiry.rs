@@ -1,4 +1,5 @@
-//! Posts what the clock has done to points: expiries and the ends of reservations that are due.
+//! Posts what the clock has done to points: expiries and the ends of reservations that are due. It also tries refunds that wait for
+//! their purchase, and ends those that have waited too long.
 //!
 //! Balances, lots and progress are right without this job, because each read applies the clock itself. The job makes the ledger
 //! and the subscribers follow within a minute, also for a customer who buys nothing more. A tick that comes late, comes twice or
@@ -15,6 +16,7 @@ use super::settlement::certain_now;
 use crate::app::App;
 use crate::app::error::Error;
 use crate::app::recorder::fact::Fact;
+use crate::app::waiting_fact;
 use crate::engine::time::Instant;
 
 /// How often due points are posted.
@@ -37,6 +39,7 @@ pub(super) async fn run_tick(app: &App, job: &job::Model) -> Result<End, Error> 
         failed = posted.into_iter().find_map(Result::err).or(failed);
         queue::renew(app, job, None).await?;
     }
+    waiting_fact::sweep(app).await?;
     failed.map_or(Ok(End::Done), Err)
 }
 

@@ -12,7 +12,7 @@ use std::mem;
 
 use entity::{
     CustomerId, award, customer, export_chunk, idempotency_key, job, ledger_entry, lot, purchase, purchase_revision,
-    raised_revision, redemption, refund, reward_code, taking, trail_entry,
+    raised_revision, redemption, refund, reward_code, taking, trail_entry, waiting_fact,
 };
 use sea_orm::{
     ActiveEnum, ActiveModelTrait as _, ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait,
@@ -104,6 +104,8 @@ const OF_PURCHASES: [&str; 2] = [
     "t.external_id IN (SELECT p.external_id FROM purchase AS p WHERE p.customer_id = $1 \
      AND (p.purchased_at, p.external_id) >= ($2, $3) AND (p.purchased_at, p.external_id) <= ($4, $5))",
 ];
+const OF_OWN_PURCHASES: &str =
+    "t.purchase_external_id IN (SELECT p.external_id FROM purchase AS p WHERE p.customer_id = $1)";
 /// The refunds that were recorded while a purchase was that of the customer, which is now that of another one.
 const OF_LOST_PURCHASES: &str = "t.customer_id = $1 AND t.purchase_external_id IN (\
     SELECT r.external_id FROM purchase_revision AS r JOIN purchase AS p ON p.external_id = r.external_id \
@@ -125,6 +127,8 @@ impl Export<'_> {
         };
         let key = |row: &purchase_revision::Model| vec![row.external_id.clone().into(), row.revision.into()];
         self.write_list(&list, key, revision_line).await?;
+        let list = List { of: OF_OWN_PURCHASES, ..self.own("waiting_fact", &["id"]) };
+        self.write_list(&list, |row: &waiting_fact::Model| vec![row.id.into()], waiting_line).await?;
         let list = List { of: OF_LOST_PURCHASES, values: vec![id, name], ..REFUNDS };
         self.write_list(&list, refund_key, refund_line).await?;
 
@@ -363,6 +367,18 @@ fn refund_line(row: &refund::Model, _: Option<&str>) -> Result<Json, Error> {
         "amount": row.amount.and_then(formatted),
         "currency": row.currency,
         "lines": lines.into_iter().map(line).collect::<Vec<_>>(),
+    }))
+}
+
+/// A refund from a topic that no content of its purchase allows yet.
+fn waiting_line(row: &waiting_fact::Model, _: Option<&str>) -> Result<Json, Error> {
+    let refund: Json = serde_json::from_str(&row.content).map_err(|error| broken("a waiting refund", error))?;
+    Ok(json!({
+        "type": "waitingRefund",
+        "refund": refund,
+        "reason": row.reason,
+        "recordedAt": instant(row.recorded_at),
+        "waitsUntil": instant(row.expires_at),
     }))
 }
 

@@ -14,6 +14,7 @@ use super::{audit, erasure, evaluation, expiry, export, periodic, queue, retenti
 use crate::app::App;
 use crate::app::error::Error;
 use crate::app::failure::code;
+use crate::app::{dead_letter, waiting_fact};
 use crate::metrics;
 
 /// The number of jobs that run at a time on this node.
@@ -195,5 +196,10 @@ async fn observe(app: &App) -> Result<(), Error> {
         gauge!(metrics::JOBS, "kind" => kind.to_value(), "state" => state.to_value()).set(jobs as f64);
     }
     gauge!(metrics::JOB_WAIT_SECONDS).set(queue::oldest_wait(app).await? as f64 / 1e6);
+    // Without a topic, these tables are empty, and cost nothing.
+    for (topic, letters) in dead_letter::counts(app).await? {
+        gauge!(metrics::DEAD_LETTERS, "topic" => topic).set(letters as f64);
+    }
+    gauge!(metrics::WAITING_FACTS).set(waiting_fact::count(app).await? as f64);
     Ok(())
 }

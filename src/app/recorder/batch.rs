@@ -99,14 +99,28 @@ pub(super) async fn commit(
     erased::rename_contents(&batch, &customers).await?;
     add_to_trail(&batch, facts, &customers).await?;
     let deferred = request_jobs(&batch, &customers).await?;
+    let keeps_facts = batch.campaigns.keeps_facts;
     *turn = None;
     tx.commit().await?;
+    if keeps_facts {
+        context.woken.wake(contents(facts, &accepted));
+    }
     if deferred {
         context.job_wanted.notify_one();
     }
     let written: BTreeMap<String, Written> =
         customers.into_iter().map(|(name, customer)| (name, written(context, customer))).collect();
     Ok(Committed::Answers(answer(facts, accepted, &written)))
+}
+
+/// Returns the external ids of the purchases of which the batch has recorded a content.
+fn contents(facts: &[&Fact], accepted: &Accepted) -> impl Iterator<Item = String> {
+    let recorded =
+        facts.iter().zip(&accepted.verdicts).filter(|(_, verdict)| matches!(verdict, Verdict::Accepted { .. }));
+    recorded.filter_map(|(fact, _)| match fact {
+        Fact::Purchase(new) => Some(new.purchase.key.external_id.clone()),
+        _ => None,
+    })
 }
 
 /// A customer after the commit. A batch may contain many facts of one customer, so what their results contain is shared.

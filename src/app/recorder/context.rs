@@ -10,6 +10,7 @@ use super::job_turns::JobTurns;
 use crate::app::campaign::set::Campaigns;
 use crate::app::clock::Clock;
 use crate::app::database::Database;
+use crate::app::woken::Woken;
 use crate::live::Hub;
 use crate::live::hints::Hints;
 
@@ -36,6 +37,7 @@ pub(in crate::app) struct Context {
     /// Notified when a commit has requested a job.
     pub(in crate::app) job_wanted: Arc<Notify>,
     pub(in crate::app) job_turns: Arc<JobTurns>,
+    pub(in crate::app) woken: Arc<Woken>,
 }
 
 impl Context {

@@ -170,6 +170,8 @@ const EXPORTED: [(&str, &str); 11] = [
     ("taking", "taking"),
     ("trail_entry", "trailEntry"),
 ];
+/// A table that names purchases and no customer: `ingest` tests its part of the export.
+const OF_PURCHASES: &str = "waiting_fact";
 /// Tables that only repeat others in a form of the server, or have nothing that an export may show. `docs/data-rights.md` says why.
 const LEFT_OUT: [&str; 4] = ["budget_decision", "checkpoint", "erased_name", "job"];
 
@@ -235,7 +237,8 @@ on_both! {
         expected.sort();
         assert_eq!(with_key, expected, "decide what the export has of each table");
         for column in ["purchase_external_id", "customer_external_id"] {
-            assert!(tables_with(app, column).await.iter().all(|table| known.contains(table)), "{column}");
+            let is_known = |table: &String| known.contains(table) || table == OF_PURCHASES;
+            assert!(tables_with(app, column).await.iter().all(is_known), "{column}");
         }
         for (table, name) in EXPORTED {
             let condition = match table {

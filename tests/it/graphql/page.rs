@@ -15,7 +15,8 @@ struct List {
     at: &'static str,
 }
 
-const LISTS: [List; 8] = [
+const LISTS: [List; 9] = [
+    List { name: "deadLetters", before: "{ deadLetters", after: "}", at: "/deadLetters" },
     List { name: "jobs", before: "{ jobs", after: "}", at: "/jobs" },
     List { name: "customers", before: "{ customers", after: "}", at: "/customers" },
     List { name: "campaigns", before: "{ campaigns", after: "}", at: "/campaigns" },
@@ -68,7 +69,7 @@ fn flag(page: &Value, name: &str) -> bool {
 }
 
 /// Ada has seven purchases, an award for each, and one for all seven. There are seven customers, seven campaigns and
-/// seven jobs. The trail has an entry for each campaign that was created, and for each that was activated.
+/// seven jobs and seven dead letters. The trail has an entry for each campaign that was created, and for each that was activated.
 async fn sevens(app: &GraphqlApp) {
     for n in 0..7 {
         // Two jobs share each instant, so the id decides their order.
@@ -76,6 +77,12 @@ async fn sevens(app: &GraphqlApp) {
         let columns = "kind, unique_key, state, requests, attempts, run_at, created_at";
         app.execute(&format!("INSERT INTO job ({columns}) VALUES ('{kind}', 'k{n}', '{state}', 1, 0, 0, {})", n / 2))
             .await;
+        let columns = "topic, \"partition\", message_offset, hash, reason, recorded_at, headers, payload";
+        app.execute(&format!(
+            "INSERT INTO dead_letter ({columns}) VALUES ('t', 0, {n}, 'h', 'r', {}, '[]', '')",
+            n / 2
+        ))
+        .await;
     }
     app.campaign(json!({ "name": "Each", "goal": { "everyPurchase": "EACH" } })).await;
     app.campaign(json!({ "name": "Seven", "goal": { "purchases": { "atLeast": 7 } } })).await;

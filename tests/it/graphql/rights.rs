@@ -10,7 +10,7 @@ use super::node::ids;
 use crate::support::graphql::{GraphqlApp, admin, campaign_input, customer, on_both, storefront, text};
 
 /// The queries that only admins may use, and those that storefronts may use too. All others are for everyone with a token.
-const QUERIES_OF_ADMINS: [&str; 3] = ["trail", "jobs", "job"];
+const QUERIES_OF_ADMINS: [&str; 4] = ["trail", "jobs", "job", "deadLetters"];
 const QUERIES_OF_STOREFRONTS: [&str; 1] = ["customers"];
 /// The mutations that storefronts may use. All others are for admins.
 const OF_STOREFRONTS: [&str; 3] = ["recordPurchase", "recordPurchases", "recordRefund"];

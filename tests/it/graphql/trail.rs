@@ -5,6 +5,9 @@ use entity::trail_entry;
 use sea_orm::{DatabaseBackend, EntityTrait};
 use serde_json::{Value, json};
 
+use windfall::app::ingest_position::{self, Kept, Last, Place};
+use windfall::app::message::Message;
+
 use super::rights::fields;
 use crate::support::graphql::{GraphqlApp, NOW, admin, campaign_input, codes, customer, on_both, storefront, text};
 
@@ -235,6 +238,28 @@ async fn scenario(app: &GraphqlApp, mutation: &str) -> Scenario {
                 refused: refused(id(&done), job("DONE"), &["ILLEGAL_TRANSITION"]),
             }
         }
+        "replayDeadLetter" | "discardDeadLetter" => {
+            // It was recorded otherwise in the meantime, so its replay changes nothing else.
+            app.purchase("lost", "ada-7c1e", "2026-11-02T10:00:00Z", "5").await;
+            let whole = r#"{"externalId":"lost","customerExternalId":"ada-7c1e","purchasedAt":"2026-11-02T10:00:00Z","total":"5","currency":"EUR"}"#;
+            let size = whole.len();
+            let (whole, broken) = (dead_letter(app, 0, whole).await, dead_letter(app, 1, "{").await);
+            let before = json!({ "topic": "orders", "partition": 0, "offset": 0, "size": size });
+            if mutation == "replayDeadLetter" {
+                let node = json!({ "__typename": "DeadLetter", "topic": "orders" });
+                return Scenario {
+                    accepted: accepted(id(&whole), Value::Null, before, Value::Null),
+                    refused: refused(id(&broken), node, &["INVALID"]),
+                };
+            }
+            let discard = |id: &str, reason: &str| json!({ "id": id, "reason": reason });
+            let after = json!({ "discardedBecause": "a test" });
+            let node = json!({ "__typename": "DeadLetter", "topic": "orders" });
+            Scenario {
+                accepted: accepted(discard(&whole, "a test"), Value::Null, before, after),
+                refused: refused(discard(&broken, ""), node, &["REQUIRED"]),
+            }
+        }
         other => panic!(
             "{other}: decide what the trail says of it, and add a request that takes effect and one that is refused"
         ),
@@ -243,6 +268,26 @@ async fn scenario(app: &GraphqlApp, mutation: &str) -> Scenario {
 
 fn job(state: &str) -> Value {
     json!({ "__typename": "Job", "state": state })
+}
+
+/// Makes a dead letter with this offset and payload, and returns its id.
+async fn dead_letter(app: &GraphqlApp, offset: i64, payload: &str) -> String {
+    let message = Message {
+        topic: "orders".into(),
+        partition: 0,
+        offset,
+        key: None,
+        headers: Vec::new(),
+        value: Some(payload.as_bytes().to_vec()),
+        sent_at: None,
+    };
+    let place = Place { group: rand::random::<u64>().to_string(), topic: "orders".to_owned(), partition: 0 };
+    let dead = vec![message.dead("a reason", app.app.clock.now())];
+    let last = Last { offset, hash: message.hash() };
+    ingest_position::advance(&app.app, &place, 0, &last, &Kept { dead, waiting: Vec::new() }).await.unwrap();
+    let answer = app.data(&admin(), "{ deadLetters(first: 100) { nodes { id offset } } }", json!({})).await;
+    let nodes = answer["deadLetters"]["nodes"].as_array().unwrap();
+    text(&nodes.iter().find(|node| node["offset"] == offset).unwrap()["id"])
 }
 
 /// Makes a backfill that can be cancelled, in this state, and returns its id.
@@ -285,7 +330,7 @@ fn adjustment(key: &str, points: i64) -> Value {
 }
 
 const ENTRIES: &str = "{ trail(first: 100) { nodes { id at subjectOfToken role action node { __typename \
-    ... on Campaign { name } ... on Customer { externalId } ... on Reward { name } ... on Job { state } } before after refused requestId address } } }";
+    ... on Campaign { name } ... on Customer { externalId } ... on Reward { name } ... on Job { state } ... on DeadLetter { topic } } before after refused requestId address } } }";
 
 /// All entries, newest first, with their states parsed.
 async fn entries(app: &GraphqlApp) -> Vec<Value> {
@@ -471,6 +516,7 @@ on_both! {
                 "addRewardCodes" => ("UPDATE", "stock"),
                 "retryJob" | "cancelJob" => ("UPDATE", "job"),
                 "exportCustomer" | "eraseCustomer" => ("INSERT", "job"),
+                "replayDeadLetter" | "discardDeadLetter" => ("DELETE", "dead_letter"),
                 _ => ("UPDATE", "installation"),
             };
             for (event, table) in [("INSERT", "trail_entry"), change] {

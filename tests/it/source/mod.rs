@@ -90,8 +90,8 @@ const LAYERS: [Layer; 13] = [
     Layer { name: "live", modules: &["metrics", "redis_servers"], crates: &["redis", "rmp_serde", "serde_bytes"] },
     Layer {
         name: "ingest",
-        modules: &["app", "engine"],
-        crates: &["anyhow", "flate2", "rust_decimal", "ruzstd", "tempfile", "toml"],
+        modules: &["app", "config", "engine", "metrics"],
+        crates: &["anyhow", "flate2", "rdkafka", "rust_decimal", "ruzstd", "tempfile", "toml"],
     },
     Layer { name: "graphql", modules: &["app", "engine"], crates: &["async_graphql"] },
     Layer { name: "gate", modules: &[], crates: &["apollo_compiler", "quick_cache", "strsim"] },

@@ -17,6 +17,7 @@ use windfall::app::viewer::{Actor, Admin, Shop};
 use windfall::app::{App, audit};
 use windfall::config::Config;
 use windfall::engine::rule::{Period, Rule};
+use windfall::ingest::topics;
 
 use super::graphql::{admin, origin, storefront};
 use super::postgres::Postgres;
@@ -89,6 +90,8 @@ impl TestApp {
         database.migrate().await.unwrap();
         let now = Arc::new(AtomicI64::new(NOW));
         let app = App::start(database, Clock::Fixed(Arc::clone(&now)), &config).await.unwrap();
+        // Dead letters can be replayed. No topic is read.
+        topics::start(&app, None).unwrap();
         Self { app, now, url: config.database.url.expose().to_owned(), _sqlite: None }
     }
 

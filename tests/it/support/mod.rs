@@ -7,6 +7,8 @@ pub(crate) mod daemon;
 pub(crate) mod events;
 pub(crate) mod faketime;
 pub(crate) mod graphql;
+#[cfg(feature = "kafka")]
+pub(crate) mod kafka;
 pub(crate) mod keeper;
 pub(crate) mod node;
 pub(crate) mod pgbouncer;

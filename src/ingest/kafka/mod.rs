@@ -1,0 +1,37 @@
+//! Facts from topics of Kafka.
+//!
+//! The modules: `settings` configures the client, `listener` hears what it reports, `start` decides where a partition begins,
+//! `consumer` reads, and `again` reads one message.
+
+mod again;
+mod consumer;
+mod listener;
+mod settings;
+mod start;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+
+pub use self::again::read_again;
+use self::consumer::Consumer;
+use self::listener::Listener;
+use super::json::JsonMap;
+use crate::app::App;
+use crate::config;
+
+/// Begins to read the topics of facts. Returns a handle of the thread, which ends after the server was told to stop.
+pub fn start(
+    app: &Arc<App>,
+    config: &config::Kafka,
+    map: Option<Arc<JsonMap>>,
+) -> anyhow::Result<std::thread::JoinHandle<()>> {
+    let client: BaseConsumer<Listener> = settings::consumer(config)
+        .create_with_context(Listener::default())
+        .context("the section `kafka` of the configuration cannot be used")?;
+    let topics: Vec<&str> = config.facts_topics.iter().map(String::as_str).collect();
+    client.subscribe(&topics).context("`kafka.facts_topics`")?;
+    let consumer = Consumer::new(Arc::clone(app), config.clone(), map, client, tokio::runtime::Handle::current());
+    Ok(std::thread::Builder::new().name("kafka".to_owned()).spawn(move || consumer.run())?)
+}

@@ -1,0 +1,84 @@
+//! The settings of the Kafka client: each default that is changed, and why. The others are left to the client, which has good ones.
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+
+use crate::config::{GroupProtocol, Kafka, KafkaSecurity, Sasl};
+
+/// The settings of the consumer of facts.
+const CONSUMER: [(&str, &str); 10] = [
+    // An offset is committed only after its effects are.
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    // By default, a new group skips everything that was sent before, and messages that retention has taken are skipped silently.
+    ("auto.offset.reset", "error"),
+    // How long this program may take between two polls. It does nothing else in between that could take long.
+    ("max.poll.interval.ms", "60000"),
+    // New partitions are noticed within this time. The default is five minutes.
+    ("topic.metadata.refresh.interval.ms", "5000"),
+    // What the client fetches ahead, beside what this program keeps. The default is 64 MiB.
+    ("queued.max.messages.kbytes", "8192"),
+    ("queued.min.messages", "1000"),
+    // How soon the client fetches again if its queue was full. With the default of one second, a small queue is a hundred times slower.
+    ("fetch.queue.backoff.ms", "10"),
+    // How often the client reports lag and the state of its connections.
+    ("statistics.interval.ms", "5000"),
+    // A damaged message is not recorded.
+    ("check.crcs", "true"),
+];
+
+/// Returns the settings of the consumer of facts.
+pub(super) fn consumer(config: &Kafka) -> ClientConfig {
+    let mut settings = base(config);
+    for (key, value) in CONSUMER {
+        settings.set(key, value);
+    }
+    settings.set("group.id", &config.group);
+    if let Some(instance) = &config.instance_id {
+        settings.set("group.instance.id", instance);
+    }
+    match config.group_protocol {
+        // Only partitions that move are revoked.
+        GroupProtocol::Classic => {
+            let session = config.session_timeout.as_millis();
+            settings.set("session.timeout.ms", session.to_string());
+            settings.set("heartbeat.interval.ms", (session / 3).min(3_000).to_string());
+            settings.set("partition.assignment.strategy", "cooperative-sticky")
+        }
+        // The broker decides about sessions, heartbeats and the assignment.
+        GroupProtocol::Consumer => settings.set("group.protocol", "consumer"),
+    };
+    settings
+}
+
+/// Returns the settings of every client: the brokers, and how to prove who it is.
+pub(super) fn base(config: &Kafka) -> ClientConfig {
+    let mut settings = ClientConfig::new();
+    settings.set_log_level(RDKafkaLogLevel::Warning);
+    settings.set("bootstrap.servers", &config.brokers).set("client.id", "windfall");
+    let KafkaSecurity { tls, sasl } = &config.security;
+    let protocol = match (tls, sasl) {
+        (None, None) => "plaintext",
+        (Some(_), None) => "ssl",
+        (None, Some(_)) => "sasl_plaintext",
+        (Some(_), Some(_)) => "sasl_ssl",
+    };
+    settings.set("security.protocol", protocol);
+    if let Some(Sasl { mechanism, username, password }) = sasl {
+        settings.set("sasl.mechanism", mechanism.name());
+        settings.set("sasl.username", username).set("sasl.password", password.expose());
+    }
+    if let Some(tls) = tls {
+        let files = [
+            ("ssl.ca.location", &tls.ca_file),
+            ("ssl.certificate.location", &tls.client_cert_file),
+            ("ssl.key.location", &tls.client_key_file),
+        ];
+        for (key, file) in files {
+            if let Some(file) = file {
+                settings.set(key, file.to_string_lossy());
+            }
+        }
+    }
+    settings
+}
