@@ -201,9 +201,16 @@ async fn try_all(app: &App, rows: Vec<waiting_fact::Model>) -> Result<(), Error>
         }
     }
     for (row, answer) in answers {
-        match answer.await.map_err(|_| Error::Unavailable)?? {
-            Ok(_) => recorded.push(row.id),
-            Err(refusal) => dead.push((row, refusal.at(&[]).to_string())),
+        match answer.await.map_err(|_| Error::Unavailable)? {
+            Ok(Ok(_)) => recorded.push(row.id),
+            Ok(Err(refusal)) => dead.push((row, refusal.at(&[]).to_string())),
+            Err(error) if error.is_retryable() => return Err(error),
+            // It must not hold up the others for ever.
+            Err(error) => {
+                let number = format!("{:016x}", rand::random::<u64>());
+                tracing::error!(number, id = row.id, error = %error, "a refund that waited could not be recorded");
+                dead.push((row, format!("internal error: see {number} in the log")));
+            }
         }
     }
     let tx = app.database.begin().await?;

@@ -38,7 +38,7 @@ use crate::metrics;
 const POLL: Duration = Duration::from_millis(25);
 /// How often offsets are committed to Kafka, and metrics are published.
 const COMMIT_PERIOD: Duration = Duration::from_secs(1);
-/// How often partitions that are stopped are looked up: somebody may have resumed them.
+/// How often the positions in the database are read: somebody may have set one by hand.
 const RESUME_PERIOD: Duration = Duration::from_secs(2);
 /// How long the brokers may take to say what a topic has.
 const WATERMARKS_TIMEOUT: Duration = Duration::from_secs(5);
@@ -51,6 +51,8 @@ const MAX_MESSAGES: usize = 4_096;
 enum Event {
     /// The positions of these partitions were looked up.
     Begin(Vec<Beginning>),
+    /// How often each of these positions has been set by hand.
+    Resumes(Vec<(TopicPartition, i64)>),
     Partition(TopicPartition, Report),
 }
 
@@ -92,6 +94,8 @@ pub(super) struct Consumer {
     assigned: HashMap<TopicPartition, Assigned>,
     /// Whether positions are being looked up.
     looks_up: bool,
+    /// Partitions of this consumer whose positions are to be looked up again.
+    pending: Vec<TopicPartition>,
 }
 
 impl Consumer {
@@ -104,13 +108,23 @@ impl Consumer {
     ) -> Self {
         let (sender, events) = channel();
         let client = Arc::new(client);
-        Self { app, config, map, client, tasks, events, sender, assigned: HashMap::new(), looks_up: false }
+        Self {
+            app,
+            config,
+            map,
+            client,
+            tasks,
+            events,
+            sender,
+            assigned: HashMap::new(),
+            looks_up: false,
+            pending: Vec::new(),
+        }
     }
 
     /// Reads until the server stops or the client fails for good.
     pub(super) fn run(mut self) {
         let (mut committed_at, mut resumed_at) = (Monotonic::now(), Monotonic::now());
-        let mut pending: Vec<TopicPartition> = Vec::new();
         while !self.app.stopping.is_cancelled() {
             let client = Arc::clone(&self.client);
             match client.poll(POLL) {
@@ -122,7 +136,8 @@ impl Consumer {
                 }
                 // The client does not say which partition it is, so all are compared with their topics.
                 Some(Err(KafkaError::MessageConsumption(rdkafka::error::RDKafkaErrorCode::AutoOffsetReset))) => {
-                    pending.extend(self.assigned.iter().filter(|(_, it)| !it.is_stopped).map(|(at, _)| at.clone()));
+                    let read = self.assigned.iter().filter(|(_, it)| !it.is_stopped);
+                    self.pending.extend(read.map(|(at, _)| at.clone()));
                 }
                 Some(Err(error)) => tracing::debug!(error = %error, "the Kafka client reports an error"),
                 None => {}
@@ -130,7 +145,7 @@ impl Consumer {
             let revoked = std::mem::take(&mut *client.context().revoked.lock());
             counter!(metrics::INGEST_REBALANCES).increment(u64::from(!revoked.is_empty()));
             for at in &revoked {
-                pending.retain(|pending| pending != at);
+                self.pending.retain(|pending| pending != at);
                 self.give_up(at);
             }
             if let Some(assigned) = client.context().assigned.lock().clone()
@@ -144,16 +159,18 @@ impl Consumer {
             }
             if resumed_at.elapsed() >= RESUME_PERIOD {
                 resumed_at = Monotonic::now();
-                pending.extend(self.assigned.iter().filter(|(_, it)| it.is_stopped).map(|(at, _)| at.clone()));
+                self.watch_resumes();
             }
-            if !pending.is_empty() && !self.looks_up && client.context().assigned.lock().is_none() {
-                self.look_up(std::mem::take(&mut pending));
+            if !self.pending.is_empty() && !self.looks_up && client.context().assigned.lock().is_none() {
+                let pending = std::mem::take(&mut self.pending);
+                self.look_up(pending);
             }
             if committed_at.elapsed() >= COMMIT_PERIOD {
                 committed_at = Monotonic::now();
                 self.commit(CommitMode::Async);
                 self.observe();
-                self.app.ingestion.note(client.context().problem.lock().clone());
+                let problem = client.context().problem.lock().clone();
+                self.app.ingestion.note(problem.or_else(|| self.stopped_partitions()));
             }
         }
         self.end();
@@ -219,6 +236,24 @@ impl Consumer {
         });
     }
 
+    /// Reads how often each position has been set by hand, in a task of its own.
+    fn watch_resumes(&self) {
+        let (app, group, sender) = (Arc::clone(&self.app), self.config.group.clone(), self.sender.clone());
+        self.tasks.spawn(async move {
+            // After a failure, the next one reads it.
+            if let Ok(positions) = position::load(&app, &group).await {
+                let resumes = positions.into_iter().map(|(at, position)| (at, position.resumes)).collect();
+                let _ = sender.send(Event::Resumes(resumes));
+            }
+        });
+    }
+
+    /// Says that partitions are not read any more, for `/readyz`.
+    fn stopped_partitions(&self) -> Option<String> {
+        let stopped = self.assigned.values().filter(|assigned| assigned.is_stopped).count();
+        (stopped > 0).then(|| format!("{stopped} partitions have stopped: see `windfall ingest resume`"))
+    }
+
     fn handle(&mut self, event: Event) {
         match event {
             Event::Begin(beginnings) => {
@@ -227,6 +262,7 @@ impl Consumer {
                 match wanted {
                     // The group has changed its mind in the meantime.
                     Some(wanted) if !wanted.iter().all(|at| beginnings.iter().any(|it| it.at == *at)) => {
+                        self.pending.extend(beginnings.into_iter().map(|it| it.at));
                         *self.client.context().assigned.lock() = Some(wanted);
                     }
                     Some(wanted) => {
@@ -234,6 +270,13 @@ impl Consumer {
                     }
                     None => self.begin_again(beginnings),
                 }
+            }
+            Event::Resumes(known) => {
+                let is_newer = |(at, resumes): &(TopicPartition, i64)| {
+                    self.assigned.get(at).is_some_and(|assigned| assigned.resumes < *resumes)
+                };
+                let resumed: Vec<_> = known.into_iter().filter(is_newer).map(|(at, _)| at).collect();
+                self.pending.extend(resumed);
             }
             Event::Partition(at, report) => self.note(&at, report),
         }
@@ -256,9 +299,9 @@ impl Consumer {
     fn begin_again(&mut self, beginnings: Vec<Beginning>) {
         for Beginning { at, start, resumes } in beginnings {
             let Some(assigned) = self.assigned.get(&at) else { continue };
-            let was_resumed = assigned.is_stopped && assigned.resumes < resumes && start != Start::Stopped;
+            let was_resumed = assigned.resumes < resumes && start != Start::Stopped;
             match start {
-                Start::Stop(stop) if !assigned.is_stopped => self.stop(&at, stop),
+                Start::Stop(stop) if !assigned.is_stopped && !was_resumed => self.stop(&at, stop),
                 start if was_resumed => {
                     self.give_up(&at);
                     told(self.client.incremental_unassign(&list([(&at, Offset::Invalid)])), "given up");

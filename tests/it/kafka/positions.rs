@@ -84,6 +84,22 @@ async fn messages_that_retention_has_taken_stop_the_partition() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_partition_is_read_again_from_an_offset_while_it_is_read() {
+    let topic = Topic::shared(1).await;
+    topic.send(purchases(0, 30));
+    let (database, _kept) = scratch(Engine::Sqlite).await;
+    let shop = topic.read(&database).await;
+    shop.campaign(json!({})).await;
+    have_points(&shop, 30).await;
+    wait(async || metric(&shop, "windfall_ingest_messages_total").await == 30.0, "all are read").await;
+    assert_eq!(resume(&topic, &database, &["--from", "10"]).code, Some(0));
+    wait(async || metric(&shop, "windfall_ingest_messages_total").await == 50.0, "twenty are read again").await;
+    topic.send(purchases(30, 40));
+    have_points(&shop, 40).await;
+    wait(async || metric(&shop, "windfall_ingest_lag_messages").await == 0.0, "the position follows").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn new_partitions_are_noticed_and_read_from_their_beginning() {
     let topic = Topic::shared(1).await;
     let (database, _kept) = scratch(Engine::Sqlite).await;

@@ -237,7 +237,7 @@ fn the_dashboard_can_be_imported_and_read() {
             assert_eq!(of["datasource"]["uid"], "${datasource}", "{title}");
         }
     }
-    assert_eq!(rows, ["Requests", "Write path", "Jobs", "Cache", "Redis", "Live updates", "Database"]);
+    assert_eq!(rows, ["Requests", "Write path", "Jobs", "Cache", "Redis", "Live updates", "Database", "Topics"]);
 }
 
 #[test]
