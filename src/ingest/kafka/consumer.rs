@@ -6,8 +6,9 @@
 //! A partition is read in these steps: the group assigns it; its position is looked up in the database, and what the topic has is asked
 //! of the brokers; [`start`] decides where to begin; the client is told to read. Until then the client waits, and goes on to be a member.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::Instant as Monotonic;
 use tokio_util::sync::CancellationToken;
 
-use super::listener::{Listener, TopicPartition};
+use super::listener::{Listener, TopicPartition, told};
 use super::start::{Start, start};
 use crate::app::App;
 use crate::app::error::Error;
@@ -51,6 +52,8 @@ const MAX_MESSAGES: usize = 4_096;
 enum Event {
     /// The positions of these partitions were looked up.
     Begin(Vec<Beginning>),
+    /// The positions of these partitions could not be looked up.
+    Failed(Vec<TopicPartition>, String),
     /// How often each of these positions has been set by hand.
     Resumes(Vec<(TopicPartition, i64)>),
     Partition(TopicPartition, Report),
@@ -75,6 +78,8 @@ struct Assigned {
     is_paused: bool,
     /// Whether messages are dropped, because the partition has stopped.
     is_stopped: bool,
+    /// Whether it is known where the partition begins. Until then, messages are dropped.
+    is_known: bool,
     /// The first offset that is not done yet.
     next: Option<i64>,
     is_committed: bool,
@@ -96,6 +101,12 @@ pub(super) struct Consumer {
     looks_up: bool,
     /// Partitions of this consumer whose positions are to be looked up again.
     pending: Vec<TopicPartition>,
+    /// Those of them that must begin again, because the client does not read them any more.
+    stalled: HashSet<TopicPartition>,
+    /// Not before this instant are positions looked up again.
+    retry_at: Monotonic,
+    /// Why positions could not be looked up.
+    problem: Option<String>,
 }
 
 impl Consumer {
@@ -119,6 +130,9 @@ impl Consumer {
             assigned: HashMap::new(),
             looks_up: false,
             pending: Vec::new(),
+            stalled: HashSet::new(),
+            retry_at: Monotonic::now(),
+            problem: None,
         }
     }
 
@@ -137,7 +151,9 @@ impl Consumer {
                 // The client does not say which partition it is, so all are compared with their topics.
                 Some(Err(KafkaError::MessageConsumption(rdkafka::error::RDKafkaErrorCode::AutoOffsetReset))) => {
                     let read = self.assigned.iter().filter(|(_, it)| !it.is_stopped);
-                    self.pending.extend(read.map(|(at, _)| at.clone()));
+                    let read: Vec<TopicPartition> = read.map(|(at, _)| at.clone()).collect();
+                    self.stalled.extend(read.iter().cloned());
+                    self.pending.extend(read);
                 }
                 Some(Err(error)) => tracing::debug!(error = %error, "the Kafka client reports an error"),
                 None => {}
@@ -146,13 +162,8 @@ impl Consumer {
             counter!(metrics::INGEST_REBALANCES).increment(u64::from(!revoked.is_empty()));
             for at in &revoked {
                 self.pending.retain(|pending| pending != at);
+                self.stalled.remove(at);
                 self.give_up(at);
-            }
-            if let Some(assigned) = client.context().assigned.lock().clone()
-                && !self.looks_up
-            {
-                counter!(metrics::INGEST_REBALANCES).increment(1);
-                self.look_up(assigned);
             }
             while let Ok(event) = self.events.try_recv() {
                 self.handle(event);
@@ -161,16 +172,24 @@ impl Consumer {
                 resumed_at = Monotonic::now();
                 self.watch_resumes();
             }
-            if !self.pending.is_empty() && !self.looks_up && client.context().assigned.lock().is_none() {
-                let pending = std::mem::take(&mut self.pending);
-                self.look_up(pending);
+            if !self.looks_up && Monotonic::now() >= self.retry_at {
+                let assigned = client.context().assigned.lock().clone();
+                match assigned {
+                    Some(assigned) => self.look_up(assigned),
+                    None if !self.pending.is_empty() => {
+                        let pending = std::mem::take(&mut self.pending);
+                        self.look_up(pending);
+                    }
+                    None => {}
+                }
             }
             if committed_at.elapsed() >= COMMIT_PERIOD {
                 committed_at = Monotonic::now();
                 self.commit(CommitMode::Async);
                 self.observe();
                 let problem = client.context().problem.lock().clone();
-                self.app.ingestion.note(problem.or_else(|| self.stopped_partitions()));
+                let problem = problem.or_else(|| self.problem.clone()).or_else(|| self.stopped_partitions());
+                self.app.ingestion.note(problem);
             }
         }
         self.end();
@@ -180,7 +199,8 @@ impl Consumer {
     fn take(&mut self, message: &BorrowedMessage<'_>) {
         let at = (message.topic().to_owned(), message.partition());
         // Messages that were fetched before their partition was revoked or stopped are dropped.
-        let Some(assigned) = self.assigned.get_mut(&at).filter(|assigned| !assigned.is_stopped) else { return };
+        let is_read = |assigned: &&mut Assigned| !assigned.is_stopped && assigned.is_known;
+        let Some(assigned) = self.assigned.get_mut(&at).filter(is_read) else { return };
         let message = owned(message);
         assigned.sent_at = message.sent_at;
         if let Some((offset, hash)) = assigned.compare.take()
@@ -193,8 +213,10 @@ impl Consumer {
         }
         assigned.waiting += 1;
         assigned.waiting_bytes += message.bytes();
-        // The task ends only when the partition is given up or has stopped.
-        let _ = assigned.messages.send(message);
+        // Usually, the task ends only when the partition is given up or has stopped.
+        if assigned.messages.send(message).is_err() && self.stalled.insert(at.clone()) {
+            self.pending.push(at.clone());
+        }
         self.pause_if_full(&at);
     }
 
@@ -213,27 +235,30 @@ impl Consumer {
         }
     }
 
-    /// Looks up where the partitions begin, in a task of its own. Tries until it works.
-    fn look_up(&mut self, partitions: Vec<TopicPartition>) {
+    /// Looks up where the partitions begin, in a task of its own.
+    fn look_up(&mut self, mut partitions: Vec<TopicPartition>) {
         self.looks_up = true;
+        partitions.sort_unstable();
+        partitions.dedup();
         let (app, client, group) = (Arc::clone(&self.app), Arc::clone(&self.client), self.config.group.clone());
         let sender = self.sender.clone();
         self.tasks.spawn(async move {
-            loop {
-                match beginnings(&app, &client, &group, &partitions).await {
-                    Ok(found) => {
-                        // The thread has ended if it does not listen any more.
-                        let _ = sender.send(Event::Begin(found));
-                        return;
-                    }
-                    Err(reason) => tracing::warn!(reason, "the positions of partitions could not be looked up"),
-                }
-                tokio::select! {
-                    () = app.stopping.cancelled() => return,
-                    () = tokio::time::sleep(LOOK_UP_PAUSE) => {}
-                }
-            }
+            let event = match beginnings(&app, &client, &group, &partitions).await {
+                Ok(found) => Event::Begin(found),
+                Err(reason) => Event::Failed(partitions, reason),
+            };
+            drop(client);
+            // The thread has ended if it does not listen any more.
+            let _ = sender.send(event);
         });
+    }
+
+    /// Notes that positions could not be looked up. Those of an assignment are looked up again as long as it stands.
+    fn retry(&mut self, partitions: impl IntoIterator<Item = TopicPartition>, reason: &str) {
+        tracing::warn!(reason, "the positions of partitions could not be looked up: this is tried again");
+        self.pending.extend(partitions);
+        self.retry_at = Monotonic::now() + LOOK_UP_PAUSE;
+        self.problem = Some(format!("the positions of partitions cannot be looked up: {reason}"));
     }
 
     /// Reads how often each position has been set by hand, in a task of its own.
@@ -256,21 +281,12 @@ impl Consumer {
 
     fn handle(&mut self, event: Event) {
         match event {
-            Event::Begin(beginnings) => {
+            Event::Failed(partitions, reason) => {
                 self.looks_up = false;
-                let wanted = self.client.context().assigned.lock().take();
-                match wanted {
-                    // The group has changed its mind in the meantime.
-                    Some(wanted) if !wanted.iter().all(|at| beginnings.iter().any(|it| it.at == *at)) => {
-                        self.pending.extend(beginnings.into_iter().map(|it| it.at));
-                        *self.client.context().assigned.lock() = Some(wanted);
-                    }
-                    Some(wanted) => {
-                        self.begin(beginnings.into_iter().filter(|it| wanted.contains(&it.at)).collect());
-                    }
-                    None => self.begin_again(beginnings),
-                }
+                let is_assignment = self.client.context().assigned.lock().is_some();
+                self.retry(if is_assignment { Vec::new() } else { partitions }, &reason);
             }
+            Event::Begin(beginnings) => self.found(beginnings),
             Event::Resumes(known) => {
                 let is_newer = |(at, resumes): &(TopicPartition, i64)| {
                     self.assigned.get(at).is_some_and(|assigned| assigned.resumes < *resumes)
@@ -282,32 +298,64 @@ impl Consumer {
         }
     }
 
+    /// Reads the partitions whose positions were looked up.
+    fn found(&mut self, beginnings: Vec<Beginning>) {
+        self.looks_up = false;
+        self.problem = None;
+        let unknown = beginnings.iter().filter(|it| it.start == Start::Unknown).map(|it| it.at.clone());
+        let unknown: Vec<TopicPartition> = unknown.collect();
+        if let Some((topic, partition)) = unknown.first() {
+            let reason = format!("the brokers do not say what partition {partition} of {topic} has");
+            self.retry(unknown, &reason);
+        }
+        let wanted = self.client.context().assigned.lock().take();
+        let Some(wanted) = wanted else { return self.begin_again(beginnings) };
+        if wanted.iter().all(|at| beginnings.iter().any(|it| it.at == *at)) {
+            let (new, others) = beginnings.into_iter().partition(|it: &Beginning| wanted.contains(&it.at));
+            self.begin(new);
+            self.begin_again(others);
+        } else {
+            // The group has assigned more in the meantime.
+            *self.client.context().assigned.lock() = Some(wanted);
+            self.pending.extend(beginnings.into_iter().map(|it| it.at));
+        }
+    }
+
     /// Reads partitions that the group has just assigned.
     fn begin(&mut self, beginnings: Vec<Beginning>) {
         let offsets = beginnings.iter().map(|it| (&it.at, first(&it.start)));
-        let assigned = self.client.incremental_assign(&list(offsets));
-        if let Err(error) = assigned {
-            tracing::error!(error = %error, "the client does not read what the group has assigned");
+        if let Err(error) = self.client.incremental_assign(&list(offsets)) {
+            // The client still waits to be told.
+            let partitions = beginnings.into_iter().map(|it| it.at);
+            self.client.context().assigned.lock().get_or_insert_default().extend(partitions);
+            self.retry([], &format!("the client does not read what the group has assigned: {error}"));
             return;
         }
+        counter!(metrics::INGEST_REBALANCES).increment(u64::from(!beginnings.is_empty()));
         for Beginning { at, start, resumes } in beginnings {
             self.spawn(at, &start, resumes);
         }
     }
 
-    /// Reads partitions that this consumer has already, from where they begin now. Those that stay stopped are left alone.
+    /// Reads partitions again that this consumer has already: those that were resumed, and those that stand still. The others go on,
+    /// unless something in their topic stops them.
     fn begin_again(&mut self, beginnings: Vec<Beginning>) {
         for Beginning { at, start, resumes } in beginnings {
+            let stands_still = self.stalled.remove(&at);
             let Some(assigned) = self.assigned.get(&at) else { continue };
             let was_resumed = assigned.resumes < resumes && start != Start::Stopped;
-            match start {
-                Start::Stop(stop) if !assigned.is_stopped && !was_resumed => self.stop(&at, stop),
-                start if was_resumed => {
-                    self.give_up(&at);
-                    told(self.client.incremental_unassign(&list([(&at, Offset::Invalid)])), "given up");
-                    self.begin(vec![Beginning { at, start, resumes }]);
+            let is_stopped = assigned.is_stopped && !was_resumed;
+            if start == Start::Unknown {
+                // It is pending again.
+                if stands_still {
+                    self.stalled.insert(at);
                 }
-                _ => {}
+            } else if was_resumed || (!is_stopped && (stands_still || !assigned.is_known)) {
+                self.give_up(&at);
+                told(self.client.incremental_unassign(&list([(&at, Offset::Invalid)])), "given up");
+                self.begin(vec![Beginning { at, start, resumes }]);
+            } else if let (Start::Stop(stop), false) = (start, is_stopped) {
+                self.stop(&at, stop);
             }
         }
     }
@@ -333,6 +381,7 @@ impl Consumer {
             waiting_bytes: 0,
             is_paused: false,
             is_stopped: false,
+            is_known: *start != Start::Unknown,
             next,
             is_committed: false,
             sent_at: None,
@@ -347,6 +396,7 @@ impl Consumer {
         match start {
             Start::Stop(stop) => self.stop(&at, *stop),
             Start::Stopped => self.silence(&at, "stopped"),
+            Start::Unknown => told(self.client.pause(&list([(&at, Offset::Invalid)])), "paused"),
             Start::At(_) | Start::Compare { .. } => {
                 // It may have been paused when this consumer had it before.
                 told(self.client.resume(&list([(&at, Offset::Invalid)])), "resumed");
@@ -449,6 +499,8 @@ impl Consumer {
 
     /// Finishes what is in a commit, and leaves the group.
     fn end(mut self) {
+        // From now on, the client answers itself what the group assigns.
+        self.client.context().closing.store(true, Ordering::SeqCst);
         for assigned in self.assigned.values() {
             assigned.revoked.cancel();
         }
@@ -472,7 +524,7 @@ impl Consumer {
 fn first(start: &Start) -> Offset {
     match start {
         Start::At(offset) | Start::Compare { offset, .. } => Offset::Offset(*offset),
-        Start::Stop(_) | Start::Stopped => Offset::End,
+        Start::Stop(_) | Start::Stopped | Start::Unknown => Offset::End,
     }
 }
 
@@ -485,12 +537,6 @@ fn list<'a>(partitions: impl IntoIterator<Item = (&'a TopicPartition, Offset)>) 
     list
 }
 
-fn told(result: Result<(), KafkaError>, what: &str) {
-    if let Err(error) = result {
-        tracing::warn!(error = %error, "a partition could not be {what}");
-    }
-}
-
 /// Looks up the positions of partitions, and asks the brokers what their topics have.
 async fn beginnings(
     app: &App,
@@ -500,17 +546,19 @@ async fn beginnings(
 ) -> Result<Vec<Beginning>, String> {
     let mut positions = position::load(app, group).await.map_err(|error: Error| error.to_string())?;
     let (asked, client) = (partitions.to_vec(), Arc::clone(client));
-    let ask = move || {
-        let watermarks =
-            |(topic, partition): &TopicPartition| client.fetch_watermarks(topic, *partition, WATERMARKS_TIMEOUT);
-        asked.iter().map(watermarks).collect::<Result<Vec<_>, KafkaError>>()
+    let ask = move || -> Vec<Option<(i64, i64)>> {
+        let watermarks = |(topic, partition): &TopicPartition| {
+            let told = client.fetch_watermarks(topic, *partition, WATERMARKS_TIMEOUT);
+            told.inspect_err(|error| tracing::debug!(topic, partition, error = %error, "no watermarks")).ok()
+        };
+        asked.iter().map(watermarks).collect()
     };
     let watermarks = tokio::task::spawn_blocking(ask).await.map_err(|panic| panic.to_string())?;
-    let watermarks = watermarks.map_err(|error| error.to_string())?;
-    let beginning = |(at, (low, high)): (&TopicPartition, (i64, i64))| {
+    let beginning = |(at, watermarks): (&TopicPartition, Option<(i64, i64)>)| {
         let position: Option<IngestPosition> = positions.remove(at);
         let resumes = position.as_ref().map_or(0, |position| position.resumes);
-        Beginning { at: at.clone(), start: start(position.as_ref(), low, high), resumes }
+        let start = watermarks.map_or(Start::Unknown, |(low, high)| start(position.as_ref(), low, high));
+        Beginning { at: at.clone(), start, resumes }
     };
     Ok(partitions.iter().zip(watermarks).map(beginning).collect())
 }

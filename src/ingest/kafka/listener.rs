@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
@@ -25,8 +26,17 @@ pub(super) struct Listener {
     pub(super) revoked: Mutex<Vec<TopicPartition>>,
     /// The offset after the last message of each partition.
     pub(super) ends: Mutex<HashMap<TopicPartition, i64>>,
+    /// Whether the client is being closed, so that nobody looks up positions any more.
+    pub(super) closing: AtomicBool,
     /// Why no broker can be used. `None`: one can, or nothing is known.
     pub(super) problem: Arc<Mutex<Option<String>>>,
+}
+
+/// Logs that the client refuses what it was told.
+pub(super) fn told(result: Result<(), KafkaError>, what: &str) {
+    if let Err(error) = result {
+        tracing::warn!(error = %error, "a partition could not be {what}");
+    }
 }
 
 pub(super) fn partitions(list: &TopicPartitionList) -> Vec<TopicPartition> {
@@ -36,20 +46,31 @@ pub(super) fn partitions(list: &TopicPartitionList) -> Vec<TopicPartition> {
 impl ConsumerContext for Listener {
     /// Notes what the group has assigned: the positions must be looked up before the client may read. Gives up at once what the group has
     /// revoked: what is under way is idempotent, and only the database decides where the next consumer begins.
+    ///
+    /// The client waits for an answer to each event, in which it must be told to read, or to give up, exactly what it reads or does not
+    /// read. An answer that it refuses, or that never comes, would keep this consumer out of the group for ever.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let partitions = partitions(list);
         if event == Code::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS {
-            self.assigned.lock().get_or_insert_default().extend(partitions);
+            if self.closing.load(Ordering::SeqCst) {
+                // A client that is being closed gives them up itself.
+                told(consumer.incremental_assign(list), "assigned");
+            } else {
+                self.assigned.lock().get_or_insert_default().extend(partitions(list));
+            }
             return;
         }
-        // While the assignment is looked up, the client has none of these.
-        if let Some(assigned) = &mut *self.assigned.lock() {
-            assigned.retain(|assigned| !partitions.contains(assigned));
+        // The client does not read yet what is being looked up.
+        let mut read = TopicPartitionList::new();
+        let mut assigned = self.assigned.lock();
+        for at in partitions(list) {
+            match assigned.as_mut().and_then(|assigned| assigned.iter().position(|waiting| *waiting == at)) {
+                Some(waiting) => drop(assigned.as_mut().map(|assigned| assigned.swap_remove(waiting))),
+                None => drop(read.add_partition(&at.0, at.1)),
+            }
+            self.revoked.lock().push(at);
         }
-        self.revoked.lock().extend(partitions);
-        if let Err(error) = consumer.incremental_unassign(list) {
-            tracing::warn!(error = %error, "revoked partitions could not be given up");
-        }
+        drop(assigned);
+        told(consumer.incremental_unassign(&read), "given up");
     }
 
     fn commit_callback(&self, result: Result<(), KafkaError>, _: &TopicPartitionList) {

@@ -14,6 +14,8 @@ pub(super) enum Start {
     Stop(Stop),
     /// Nowhere: the partition was stopped before.
     Stopped,
+    /// Nowhere yet: the brokers have not said what the partition has.
+    Unknown,
 }
 
 /// Decides where to begin. The topic has the offsets from `low`, up to but without `high`.

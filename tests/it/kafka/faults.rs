@@ -100,6 +100,46 @@ async fn partitions_move_while_nodes_come_and_go() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nodes_that_stop_together_all_stop() {
+    let topic = Topic::shared(6).await;
+    let (database, _kept) = scratch(Engine::Postgres).await;
+    let mut nodes = vec![topic.read(&database).await, topic.read(&database).await, topic.read(&database).await];
+    for node in &nodes {
+        wait(async || metric(node, "windfall_ingest_rebalances_total").await > 0.0, "all have partitions").await;
+    }
+    topic.send(purchases(0, 500));
+    // One after the other, so that the group assigns partitions to nodes that are about to leave it.
+    for node in &nodes {
+        node.server.ask_to_stop();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    for node in nodes.drain(..) {
+        assert_eq!(node.server.stops().await.code(), Some(0));
+    }
+    let shop = topic.read(&database).await;
+    shop.campaign(json!({})).await;
+    have_points(&shop, 500).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_is_deleted_holds_up_no_other_one() {
+    let (gone, topic) = (Topic::shared(2).await, Topic::shared(2).await);
+    let (database, _kept) = scratch(Engine::Postgres).await;
+    let mut command = topic.command(&database);
+    command.env("WINDFALL__KAFKA__FACTS_TOPICS", format!("{},{}", topic.name, gone.name));
+    let shop = Shop::open_with(&mut command).await;
+    shop.campaign(json!({})).await;
+    gone.send(purchases(0, 50));
+    topic.send(purchases(50, 100));
+    have_points(&shop, 100).await;
+    admin_of(&gone.brokers).delete_topics(&[&gone.name], &AdminOptions::new()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(7)).await;
+    topic.send(purchases(100, 150));
+    have_points(&shop, 150).await;
+    assert_eq!(shop.server.terminate().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_was_frozen_for_longer_than_its_session_does_no_harm() {
     let topic = Topic::shared(4).await;
     let (database, _kept) = scratch(Engine::Postgres).await;

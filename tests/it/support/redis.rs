@@ -244,7 +244,9 @@ pub(crate) fn start_cluster(masters: usize, tls: Option<&[&str]>) -> Vec<(Redis,
             let port = node.port;
             return (node, port);
         };
-        let port = next_port();
+        // The nodes talk to each other over another port, 10 000 above it. There it must not meet those of outgoing connections.
+        let port =
+            std::iter::repeat_with(next_port).find(|port| *port < FIRST_OUTGOING - 10_000).expect("an endless list");
         let own_port = port.to_string();
         arguments.extend(["--tls-cluster", "yes", "--tls-port", &own_port].into_iter().chain(tls.iter().copied()));
         (Redis::start_with(&arguments), port)
@@ -284,6 +286,9 @@ pub(crate) fn replica_in_cluster(master: &Redis) -> Redis {
 
 /// The arguments of a server in a cluster. Another one that does not respond for a second counts as gone.
 const CLUSTER: [&str; 4] = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1000"];
+
+/// The first port that the kernel gives to outgoing connections.
+const FIRST_OUTGOING: u16 = 32_768;
 
 /// The number of slots of every cluster.
 const SLOTS: usize = 16_384;
