@@ -3,7 +3,7 @@
 //! [`MAX_WAIT`] it becomes a dead letter.
 //!
 //! No refund is missed: it is stored first and then tried once more, and a commit looks for refunds only afterwards. So at least one of
-//! the two sees the other. If the node dies in between, [`sweep`] finds the refund.
+//! the two sees the other. If the node dies in between, a sweep finds the refund.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
