@@ -34,7 +34,7 @@ pub enum Stop {
 }
 
 impl Stop {
-    /// The stored name, which is also the value of the label `reason` of a metric.
+    /// The stored name, which the log has too.
     pub fn name(self) -> &'static str {
         match self {
             Self::Lost { .. } => "lost",

@@ -26,7 +26,7 @@ use super::rows::any;
 use super::{campaign, dead_letter as letters};
 use crate::engine::time::Instant;
 
-/// How long a refund waits. `semantics.md` states it.
+/// How long a refund waits. `docs/events.md` states it.
 pub const MAX_WAIT: Duration = Duration::from_hours(7 * 24);
 /// The maximum number of refunds that wait. Those beyond it are dead letters.
 pub const MAX_ROWS: u64 = 1_000_000;

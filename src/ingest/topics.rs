@@ -15,7 +15,6 @@ use crate::app::model::DeadLetter;
 use crate::app::replay::Failed;
 use crate::app::waiting_fact;
 use crate::config;
-use crate::engine::time::Instant;
 
 /// Whether this program was built with the Kafka client.
 pub const HAS_CLIENT: bool = cfg!(feature = "kafka");
@@ -81,7 +80,7 @@ fn of_letter(letter: DeadLetter) -> Message {
         key: letter.key,
         headers: message::headers(&letter.headers),
         value: letter.size.map(|_| letter.payload),
-        sent_at: None::<Instant>,
+        sent_at: None,
     }
 }
 

@@ -312,6 +312,7 @@ impl Consumer {
         let Some(wanted) = wanted else { return self.begin_again(beginnings) };
         if wanted.iter().all(|at| beginnings.iter().any(|it| it.at == *at)) {
             let (new, others) = beginnings.into_iter().partition(|it: &Beginning| wanted.contains(&it.at));
+            counter!(metrics::INGEST_REBALANCES).increment(u64::from(!wanted.is_empty()));
             self.begin(new);
             self.begin_again(others);
         } else {
@@ -331,7 +332,6 @@ impl Consumer {
             self.retry([], &format!("the client does not read what the group has assigned: {error}"));
             return;
         }
-        counter!(metrics::INGEST_REBALANCES).increment(u64::from(!beginnings.is_empty()));
         for Beginning { at, start, resumes } in beginnings {
             self.spawn(at, &start, resumes);
         }

@@ -1,7 +1,6 @@
 //! What the Kafka client reports to this program: assignments, statistics, and the causes of failures.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
@@ -29,7 +28,7 @@ pub(super) struct Listener {
     /// Whether the client is being closed, so that nobody looks up positions any more.
     pub(super) closing: AtomicBool,
     /// Why no broker can be used. `None`: one can, or nothing is known.
-    pub(super) problem: Arc<Mutex<Option<String>>>,
+    pub(super) problem: Mutex<Option<String>>,
 }
 
 /// Logs that the client refuses what it was told.
@@ -39,7 +38,7 @@ pub(super) fn told(result: Result<(), KafkaError>, what: &str) {
     }
 }
 
-pub(super) fn partitions(list: &TopicPartitionList) -> Vec<TopicPartition> {
+fn partitions(list: &TopicPartitionList) -> Vec<TopicPartition> {
     list.elements().iter().map(|element| (element.topic().to_owned(), element.partition())).collect()
 }
 
@@ -128,7 +127,7 @@ impl ClientContext for Listener {
 }
 
 impl Listener {
-    pub(super) fn works(&self) {
+    fn works(&self) {
         if self.problem.lock().take().is_some() {
             tracing::info!("Kafka can be used again");
         }
@@ -136,7 +135,7 @@ impl Listener {
 }
 
 /// Says what is wrong, so that an operator knows what to change. The client itself says only that it cannot connect.
-pub(super) fn problem(code: RDKafkaErrorCode, reason: &str) -> Option<String> {
+fn problem(code: RDKafkaErrorCode, reason: &str) -> Option<String> {
     let says = |what: &str| reason.to_ascii_lowercase().contains(what);
     Some(match code {
         Cause::Authentication | Cause::SaslAuthenticationFailed => {

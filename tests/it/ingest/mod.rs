@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use entity::{dead_letter, export_chunk, ingest_position, refund, waiting_fact};
 use parking_lot::Mutex;
@@ -20,6 +21,7 @@ use windfall::ingest::partition::{MAX_FAILURES, Partition, Report};
 
 use crate::support::app::TestApp;
 use crate::support::graphql::{GraphqlApp, admin, codes, on_both, text};
+use crate::support::websocket::PATIENCE;
 
 mod letters;
 
@@ -159,12 +161,8 @@ on_both! {
         let stop = CancellationToken::new();
         let waking = tokio::spawn(waiting::run(Arc::clone(&app.app), stop.clone()));
         app.purchase("late", "ada", "2026-11-02T10:00:00Z", "10").await;
-        while refunds(app).await == 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
-        while waits(app).await.len() > 1 {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
+        until(async || refunds(app).await > 0).await;
+        until(async || waits(app).await.len() == 1).await;
         stop.cancel();
         waking.await.unwrap();
 
@@ -209,10 +207,7 @@ on_both! {
             reading.send(refund_of(&id, &refund));
             let (_, _) = tokio::join!(reading.end(), app.purchase(&id, "ada", "2026-11-02T10:00:00Z", "10"));
         }
-        let late = tokio::time::Instant::now() + crate::support::websocket::PATIENCE;
-        while refunds(app).await < 20 && tokio::time::Instant::now() < late {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        }
+        until(async || refunds(app).await == 20).await;
         stop.cancel();
         waking.await.unwrap();
         assert_eq!((refunds(app).await, waits(app).await.len()), (20, 0));
@@ -301,9 +296,7 @@ on_both! {
         for n in 0..5_000 {
             reading.send(purchase(&format!("p{n}"), "ada"));
         }
-        while balance(app, "ada").await == 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
+        until(async || balance(app, "ada").await > 0).await;
         reading.revoke().await;
         let (done, last) = (balance(app, "ada").await / 10, position(app).await.unwrap().last_offset.unwrap());
         assert!(done < 5_000 && last < done, "{done} are recorded, and {last} is the last one that is done");
@@ -322,9 +315,7 @@ on_both! {
         app.execute("ALTER TABLE dead_letter RENAME TO away").await;
         reading.send("{");
         reading.send(purchase("p", "ada"));
-        while balance(app, "ada").await == 0 {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-        }
+        until(async || balance(app, "ada").await > 0).await;
         assert_eq!(position(app).await, None, "the dead letter cannot be kept");
         app.execute("ALTER TABLE away RENAME TO dead_letter").await;
         reading.end().await;
@@ -360,6 +351,16 @@ on_both! {
         let left: Vec<_> = waits(app).await.into_iter().map(|row| row.purchase_external_id).collect();
         assert_eq!(left, ["q", "unknown"]);
     }
+}
+
+/// Waits until the condition holds.
+async fn until(holds: impl AsyncFn() -> bool) {
+    let waiting = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting).await.expect("it happens in time");
 }
 
 /// Runs the tick of the job that tries refunds again.
