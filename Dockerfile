@@ -12,6 +12,7 @@ COPY benches benches
 COPY entity entity
 COPY migration migration
 # The binary embeds these files.
+COPY asyncapi.json ./
 COPY assets assets
 COPY config config
 COPY src src

@@ -23,7 +23,7 @@ pub const WRITE_QUEUE_BYTES: &str = "windfall_write_queue_bytes";
 /// Facts that were refused because the queue was full.
 pub const WRITE_REFUSED: &str = "windfall_write_refused_total";
 
-/// Unfinished jobs in the whole database, by `kind` (`evaluation`, `settlement`, `retention`, `audit`, `export`) and `state` (`waiting`,
+/// Unfinished jobs in the whole database, by `kind` (`evaluation`, `settlement`, `outbox`, `retention`, `audit`, `export`) and `state` (`waiting`,
 /// `running`, `dead`).
 pub const JOBS: &str = "windfall_jobs";
 /// Time since the oldest due job became due.
@@ -55,6 +55,13 @@ pub const INGEST_STOPPED: &str = "windfall_ingest_stopped";
 pub const DEAD_LETTERS: &str = "windfall_dead_letters";
 /// Refunds from topics that wait for their purchase.
 pub const WAITING_FACTS: &str = "windfall_waiting_facts";
+
+/// Events that this node has published.
+pub const EVENTS_PUBLISHED: &str = "windfall_events_published_total";
+/// Number of times that this node could not read, publish or mark events. They are tried again.
+pub const EVENT_FAILURES: &str = "windfall_event_failures_total";
+/// Time since the commit of the oldest event that is not published.
+pub const EVENT_WAIT_SECONDS: &str = "windfall_event_wait_seconds";
 
 /// Customers that jobs of this node have audited.
 pub const AUDIT_CUSTOMERS: &str = "windfall_audit_customers_total";

@@ -21,6 +21,8 @@ pub struct Model {
     pub erasure_key: Option<String>,
     /// 1 once a refund has waited for its purchase: then `waiting_fact` may contain rows. 0 before.
     pub keeps_facts: i64,
+    /// 1 while commits write events to `outbox`. 0 otherwise.
+    pub keeps_events: i64,
     /// The format of the stored data. A program that does not know this format must not use the database.
     pub format: i64,
 }

@@ -20,6 +20,7 @@ pub mod job;
 pub mod ledger_entry;
 pub mod lot;
 pub mod node;
+pub mod outbox;
 pub mod purchase;
 pub mod purchase_revision;
 pub mod raised_revision;

@@ -72,6 +72,8 @@ pub enum JobKind {
     Settlement,
     /// Posts expiries and the ends of reservations that are due.
     Expiry,
+    /// Publishes the events of one bucket, as long as a server runs.
+    Outbox,
     /// Deletes what nobody needs any more.
     Retention,
     /// Audits a sample of the customers.

@@ -23,6 +23,7 @@ mod m20261202_000001_export_customers;
 mod m20261202_000002_find_rows_of_customers;
 mod m20261203_000001_erase_customers;
 mod m20261204_000001_ingest_topics;
+mod m20261205_000001_outbox;
 pub mod online;
 
 pub use sea_orm_migration::prelude::{MigrationName, MigrationTrait, MigratorTrait, SchemaManager};
@@ -56,6 +57,7 @@ impl MigratorTrait for Migrator {
             Box::new(m20261202_000002_find_rows_of_customers::Migration),
             Box::new(m20261203_000001_erase_customers::Migration),
             Box::new(m20261204_000001_ingest_topics::Migration),
+            Box::new(m20261205_000001_outbox::Migration),
         ]
     }
 }

@@ -2,6 +2,7 @@
 
 use std::future::ready;
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::error::{Check, Error, UserErrorCode};
@@ -12,8 +13,8 @@ use super::{App, customer};
 use crate::engine::account::MAX_EXACT;
 use crate::engine::time::parse_instant;
 
-/// An adjustment as the caller sent it, by GraphQL or in a file.
-#[derive(Clone, Debug, Deserialize)]
+/// An adjustment as the caller sent it, by GraphQL, in a file or in a message.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AdjustPoints {
     pub customer_external_id: String,

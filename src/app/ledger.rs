@@ -6,10 +6,10 @@ use entity::{CustomerId, ledger_entry};
 use sea_orm::FromQueryResult;
 
 use super::App;
+use super::cursor::Cursor;
 use super::customer::scope;
 use super::error::Error;
 use super::reading::page::{Filter, List, Listed, Page, PageArgs, Part, Position, Slice, of_customers_each};
-use super::reading::points_update::Cursor;
 use super::rows::{Kind, Rows, join};
 use super::viewer::Reader;
 

@@ -11,15 +11,18 @@ pub mod award;
 pub mod campaign;
 pub mod clock;
 pub mod connections;
+pub mod cursor;
 pub mod customer;
 pub mod database;
 pub mod dead_letter;
 pub mod erasure;
 pub mod error;
+pub mod event;
 pub mod export;
 pub mod failure;
+pub mod global_id;
+pub mod hindrance;
 pub mod ingest_position;
-pub mod ingest_status;
 pub mod jobs;
 pub mod ledger;
 mod login;
@@ -29,6 +32,7 @@ pub mod model;
 pub mod node;
 pub mod opaque;
 pub mod origin;
+pub mod outbox;
 pub mod probe;
 pub mod purchase;
 pub mod reading;
@@ -39,6 +43,7 @@ pub mod replay;
 pub mod reward;
 pub mod rows;
 pub mod share;
+pub mod sink;
 pub mod stats;
 pub mod stored;
 pub mod trail;
@@ -58,10 +63,11 @@ use self::campaign::set::{CampaignSet, Campaigns};
 use self::clock::{Clock, Steadiness};
 use self::database::Database;
 use self::error::Error;
-use self::ingest_status::IngestStatus;
+use self::hindrance::Hindrance;
 use self::node::Node;
 use self::recorder::Recorder;
 use self::replay::Replay;
+use self::sink::Sink;
 use self::trail::Attempt;
 use self::woken::Woken;
 use crate::app::reading::recent_stats::RecentStats;
@@ -103,9 +109,15 @@ pub struct App {
     job_settings: config::Jobs,
     /// The purchases whose waiting refunds are to be tried.
     woken: Arc<Woken>,
+    /// Notified when this node has written events to the outbox.
+    events_kept: Arc<Notify>,
     waiting_facts: AtomicU64,
     /// What hinders the ingestion of topics.
-    pub ingestion: IngestStatus,
+    pub ingestion: Hindrance,
+    /// What hinders the publication of events.
+    pub publishing: Hindrance,
+    /// Where events go. Set once, when the program starts, if they go anywhere.
+    pub sink: OnceLock<Sink>,
     /// How dead letters are replayed. Set once, when the program starts.
     pub replay: OnceLock<Replay>,
     steadiness: Steadiness,
@@ -119,7 +131,7 @@ impl App {
         let campaigns = Arc::new(Campaigns::default());
         let live = Hub::default();
         let job_wanted = Arc::new(Notify::new());
-        let woken = Arc::new(Woken::default());
+        let (woken, events_kept) = (Arc::new(Woken::default()), Arc::new(Notify::new()));
         let (shared, hints) = match &redis.servers {
             Some(servers) => {
                 let hints = hints(servers.clone(), &database.identity().await?, live.clone());
@@ -135,6 +147,7 @@ impl App {
             hints: hints.clone(),
             fold_purchases: writer.fold_purchases,
             job_wanted: Arc::clone(&job_wanted),
+            events_kept: Arc::clone(&events_kept),
             job_turns: Arc::default(),
             woken: Arc::clone(&woken),
         };
@@ -155,8 +168,11 @@ impl App {
             job_wanted,
             job_settings: config.jobs.clone(),
             woken,
+            events_kept,
             waiting_facts: AtomicU64::new(0),
-            ingestion: IngestStatus::default(),
+            ingestion: Hindrance::default(),
+            publishing: Hindrance::default(),
+            sink: OnceLock::new(),
             replay: OnceLock::new(),
             steadiness: Steadiness::default(),
             node,

@@ -6,6 +6,7 @@ pub use entity::dead_letter::Model as DeadLetter;
 pub use entity::ingest_position::Model as IngestPosition;
 pub use entity::job::Model as Job;
 pub use entity::ledger_entry::Model as LedgerEntry;
+pub use entity::outbox::Model as OutboxRow;
 pub use entity::purchase::Model as Purchase;
 pub use entity::redemption::Model as Redemption;
 pub use entity::refund::Model as Refund;

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use entity::{CustomerId, purchase, refund};
+use schemars::JsonSchema;
 use sea_orm::{EntityTrait, QueryFilter};
 use serde::Deserialize;
 
@@ -28,29 +29,39 @@ pub const MAX_AHEAD: i64 = 5 * 60 * 1_000_000;
 pub(super) const AHEAD: &str =
     "must not be more than 5 minutes ahead of the server's clock: check your clock and the UTC offset";
 
-/// A purchase as the shop sent it, by GraphQL or in a file.
-#[derive(Clone, Debug, Hash, Deserialize)]
+/// A purchase as the shop sent it, by GraphQL, in a file or in a message.
+#[derive(Clone, Debug, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(rename = "PurchaseFact")]
 pub struct RecordPurchase {
+    /// The shop's id of the order.
     pub external_id: String,
+    /// The shop's id of the customer.
     pub customer_external_id: String,
+    /// RFC 3339 with an offset.
     pub purchased_at: String,
+    /// What the customer paid in all, as a decimal such as 19.99.
     pub total: String,
+    /// ISO 4217.
     pub currency: String,
+    /// The sum of all refunds so far, if the shop states it with the purchase.
     #[serde(default)]
     pub refunded: Option<String>,
+    /// Until when that sum includes the refunds.
     #[serde(default)]
     pub refunded_until: Option<String>,
+    /// Where the purchase was made.
     #[serde(default)]
     pub channel: Option<String>,
     #[serde(default)]
     pub lines: Option<Vec<PurchaseLine>>,
+    /// Grows with each edit of the order. Of several contents, the one with the greatest counts.
     #[serde(default)]
     pub revision: i64,
 }
 
 /// A line as the shop sent it.
-#[derive(Clone, Debug, Hash, Deserialize)]
+#[derive(Clone, Debug, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PurchaseLine {
     pub sku: String,

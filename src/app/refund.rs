@@ -5,6 +5,7 @@ use std::collections::HashMap;
 
 use entity::{CustomerId, purchase, purchase_revision};
 use futures_util::TryStreamExt as _;
+use schemars::JsonSchema;
 use sea_orm::{ColumnTrait as _, EntityTrait, QueryFilter, QueryOrder as _};
 use serde::{Deserialize, Serialize};
 
@@ -24,8 +25,8 @@ use crate::engine::money::Currency;
 use crate::engine::purchase::{Line, Refund, RefundLine, RefundRefusal, Refundable, check_refund};
 use crate::engine::time::{Instant, parse_instant};
 
-/// A refund as the shop sent it, by GraphQL or in a file.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+/// A refund as the shop sent it, by GraphQL, in a file or in a message.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RecordRefund {
     pub external_id: String,
@@ -38,7 +39,7 @@ pub struct RecordRefund {
 }
 
 /// A line of a refund as the shop sent it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RecordRefundLine {
     pub sku: String,

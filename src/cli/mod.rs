@@ -3,6 +3,7 @@
 mod audit;
 mod backup;
 mod demo;
+mod events;
 mod import;
 mod ingest;
 mod migrate;
@@ -49,6 +50,7 @@ enum Command {
     Migrate(migrate::Args),
     Import(import::Args),
     Ingest(ingest::Args),
+    Events(events::Args),
     Audit(audit::Args),
     Backup(backup::Args),
     Schema(schema::Args),
@@ -82,6 +84,7 @@ impl Command {
             Self::Migrate(args) => migrate::run(&args, &config).await,
             Self::Import(args) => import::run(args, &config).await,
             Self::Ingest(args) => ingest::run(&args, &config).await,
+            Self::Events(args) => events::run(&args, &config).await,
             Self::Audit(args) => audit::run(&args, &config).await,
             Self::Backup(args) => backup::run(&args, &config).await,
             Self::Schema(args) => schema::run(&args),

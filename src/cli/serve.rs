@@ -15,14 +15,14 @@ use tokio_util::task::TaskTracker;
 use super::{sqlite_file, start_app};
 use crate::app::App;
 use crate::app::clock::Clock;
-use crate::app::jobs::runner;
+use crate::app::jobs::{relay, runner};
 use crate::app::reading::sweep;
 use crate::app::waiting_fact;
 use crate::config::{self, Config};
 use crate::http;
 use crate::http::auth::Verifier;
 use crate::http::router::{Routes, router};
-use crate::ingest::topics;
+use crate::ingest::{events, topics};
 
 /// The length of a SHA-256 hash, and of the shortest HS256 key that RFC 7518, 3.2 allows.
 const HS256_KEY_BYTES: usize = 32;
@@ -116,7 +116,9 @@ impl Server {
     async fn serve(self, config: &Config) -> anyhow::Result<()> {
         let Self { app, listener, internal, routes, sockets } = self;
         let stop = app.stopping.clone();
+        events::prepare(&app, config.kafka.as_ref()).await?;
         let jobs = tokio::spawn(runner::run(Arc::clone(&app), stop.clone()));
+        let relay = tokio::spawn(relay::run(Arc::clone(&app), stop.clone()));
         let sweep = tokio::spawn(sweep::run(Arc::clone(&app), stop.clone()));
         let waiting = tokio::spawn(waiting_fact::run(Arc::clone(&app), stop.clone()));
         let topics = topics::start(&app, config.kafka.as_ref())?;
@@ -128,7 +130,7 @@ impl Server {
         if let Some(watched) = watched {
             watched.await?;
         }
-        let (jobs, sweep, waiting) = (jobs.await, sweep.await, waiting.await);
+        let (jobs, relay, sweep, waiting) = (jobs.await, relay.await, sweep.await, waiting.await);
         // What is in a commit is finished, so this precedes the end of the write path.
         if let Some(topics) = topics {
             let _ = tokio::task::spawn_blocking(|| topics.join()).await?;
@@ -137,6 +139,7 @@ impl Server {
         // The application is stopped even if one of these tasks panicked.
         app.stop().await?;
         jobs?;
+        relay?;
         sweep?;
         waiting?;
         Ok(format?)

@@ -163,12 +163,13 @@ pub struct Redis {
     pub timeout: Duration,
 }
 
-/// The section `kafka`: the topics from which facts are read.
+/// The section `kafka`: the topics from which facts are read, and those to which events are published.
 #[derive(Clone, Debug)]
 pub struct Kafka {
     /// The addresses of brokers, separated by commas.
     pub brokers: String,
     pub security: KafkaSecurity,
+    /// Empty: no facts are read.
     pub facts_topics: Vec<String>,
     pub facts_map: Option<PathBuf>,
     pub group: String,
@@ -177,6 +178,10 @@ pub struct Kafka {
     /// Not used with [`GroupProtocol::Consumer`].
     pub session_timeout: Duration,
     pub buffer_bytes: usize,
+    /// `None`: no events are published.
+    pub events_topic: Option<String>,
+    /// `None`: no balances are published.
+    pub balances_topic: Option<String>,
 }
 
 /// How a client and the brokers prove who they are.
@@ -555,11 +560,15 @@ impl Kafka {
             group_protocol: GroupProtocol::Classic,
             session_timeout: Duration::from_secs(45),
             buffer_bytes: 1 << 20,
+            events_topic: None,
+            balances_topic: None,
         }
     }
 
     fn read(source: &Source) -> Result<Option<Self>, ConfigError> {
         const TOPICS: &str = "kafka.facts_topics";
+        const EVENTS: &str = "kafka.events_topic";
+        const BALANCES: &str = "kafka.balances_topic";
         const PROTOCOL: &str = "kafka.group_protocol";
         let brokers = source.optional_text("kafka.brokers")?;
         let topics = source.optional_text(TOPICS)?.unwrap_or_default();
@@ -578,15 +587,26 @@ impl Kafka {
             group_protocol,
             session_timeout: Duration::from_millis(source.number("kafka.session_timeout_ms", 1_000, 1_800_000)?),
             buffer_bytes: source.number("kafka.buffer_bytes", 1 << 20, 4 << 30)?,
+            events_topic: source.optional_text(EVENTS)?,
+            balances_topic: source.optional_text(BALANCES)?,
             facts_topics,
         };
-        match (brokers, kafka.facts_topics.is_empty()) {
-            (None, true) => Ok(None),
-            (None, false) => Err(invalid("kafka.brokers", "set if `kafka.facts_topics` is set")),
-            (Some(_), true) => {
-                Err(invalid(TOPICS, "the names of topics, separated by commas, if `kafka.brokers` is set"))
-            }
-            (Some(_), false) => Ok(Some(kafka)),
+        if kafka.events_topic.is_some() && kafka.events_topic == kafka.balances_topic {
+            return Err(invalid(BALANCES, "another topic than `kafka.events_topic`"));
+        }
+        let published = [&kafka.events_topic, &kafka.balances_topic];
+        if let Some(topic) = published.into_iter().flatten().find(|topic| kafka.facts_topics.contains(topic)) {
+            return Err(invalid(TOPICS, &format!("without `{topic}`, to which events are published")));
+        }
+        let has_topic = !kafka.facts_topics.is_empty() || published.into_iter().any(Option::is_some);
+        match (brokers, has_topic) {
+            (None, false) => Ok(None),
+            (None, true) => Err(invalid("kafka.brokers", "set if a topic of the section `kafka` is set")),
+            (Some(_), false) => Err(invalid(
+                TOPICS,
+                "the names of topics, separated by commas, if `kafka.brokers` is set and no topic for events is",
+            )),
+            (Some(_), true) => Ok(Some(kafka)),
         }
     }
 }

@@ -93,6 +93,8 @@ fn every_key_can_come_from_the_environment() {
         "kafka.brokers" => "one.example:9092,other.example:9092",
         "kafka.facts_topics" => "orders, returns",
         "kafka.group_protocol" => "consumer",
+        "kafka.events_topic" => "points",
+        "kafka.balances_topic" => "balances",
         "kafka.buffer_bytes" => "1048580",
         "kafka.tls" => "true",
         "kafka.sasl_mechanism" => "SCRAM-SHA-256",
@@ -139,6 +141,7 @@ fn every_key_can_come_from_the_environment() {
     assert_eq!(kafka.facts_map.as_deref(), Some(Path::new("2048")));
     assert_eq!((&*kafka.group, kafka.instance_id.as_deref()), ("2048", Some("2048")));
     assert_eq!((kafka.group_protocol, kafka.buffer_bytes), (GroupProtocol::Consumer, 1_048_580));
+    assert_eq!((kafka.events_topic.as_deref(), kafka.balances_topic.as_deref()), (Some("points"), Some("balances")));
     assert_eq!(kafka.session_timeout, Duration::from_millis(2048));
     assert!(kafka.security.tls.is_some());
     let sasl = kafka.security.sasl.unwrap();
@@ -383,10 +386,16 @@ fn a_broker_without_a_topic_and_half_a_login_are_refused() {
         load("", &environment).map(|config| config.kafka.is_some()).map_err(|error| error.to_string())
     };
     assert_eq!(kafka(&[]), Ok(false));
-    assert_eq!(kafka(&[("BROKERS", "b:9092"), ("FACTS_TOPICS", "orders")]), Ok(true));
+    for topic in ["FACTS_TOPICS", "EVENTS_TOPIC", "BALANCES_TOPIC"] {
+        assert_eq!(kafka(&[("BROKERS", "b:9092"), (topic, "orders")]), Ok(true));
+    }
     for (values, key) in [
         (&[("BROKERS", "b:9092")][..], "kafka.facts_topics"),
         (&[("FACTS_TOPICS", "orders")], "kafka.brokers"),
+        (&[("BALANCES_TOPIC", "b")], "kafka.brokers"),
+        (&[("BROKERS", "b:9092"), ("EVENTS_TOPIC", "a"), ("BALANCES_TOPIC", "a")], "kafka.balances_topic"),
+        // Events are not facts: this would never end.
+        (&[("BROKERS", "b:9092"), ("FACTS_TOPICS", "a,b"), ("EVENTS_TOPIC", "b")], "kafka.facts_topics"),
         (&[("USERNAME", "app")], "kafka.password"),
         (&[("PASSWORD", "hidden")], "kafka.username"),
         (&[("CA_FILE", "ca.pem")], "kafka.ca_file"),

@@ -6,7 +6,6 @@ use async_graphql::{Context, Description, ID, Object, OneofObject, SimpleObject}
 
 use super::award::{Award, AwardStatus};
 use super::error::ApiError;
-use super::id::GlobalId;
 use super::ledger::LedgerEntry;
 use super::loaders::{AwardsOf, FindCustomer, LedgerOf, PurchasesOf, RedemptionsOf, ViewOf};
 use super::page::Connection;
@@ -16,10 +15,11 @@ use super::redemption::{Redemption, RedemptionState};
 use super::scalar::{AsOf, Count, DateTime, Duration, Points};
 use super::session::ContextExt;
 use crate::app::award::AwardFilter;
+use crate::app::cursor::Cursor;
 use crate::app::customer::{Current, list, require_version};
 use crate::app::error::Error;
+use crate::app::global_id::GlobalId;
 use crate::app::reading::page::{Listed, PageArgs};
-use crate::app::reading::points_update::Cursor;
 use crate::app::reading::snapshot::{Extent, Snapshot, View};
 use crate::app::{self, model};
 use crate::engine::external_id::ExternalId;

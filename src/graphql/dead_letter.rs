@@ -7,13 +7,13 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 
 use super::error::{ApiError, UserError, payload};
-use super::id::GlobalId;
 
 use super::page::Connection;
 use super::scalar::{Count, DateTime};
 use super::session::ContextExt;
 use crate::app::dead_letter::{self, list};
 use crate::app::error::{Error, UserErrorCode};
+use crate::app::global_id::GlobalId;
 use crate::app::message;
 use crate::app::model;
 use crate::app::reading::page::{Listed, PageArgs};

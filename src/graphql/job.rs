@@ -6,7 +6,6 @@ use async_graphql::{Context, Enum, ID, Object, SimpleObject};
 
 use super::campaign::backfill::Progress;
 use super::error::{ApiError, UserError, payload};
-use super::id::GlobalId;
 use super::loaders::FindJob;
 use super::page::Connection;
 use super::scalar::DateTime;
@@ -14,6 +13,7 @@ use super::session::ContextExt;
 use crate::app::erasure;
 use crate::app::error::{Error, UserErrorCode};
 use crate::app::export::{self, has_result};
+use crate::app::global_id::GlobalId;
 use crate::app::jobs::list::list;
 use crate::app::jobs::transition;
 use crate::app::model;
@@ -79,6 +79,8 @@ pub enum JobKind {
     Settlement,
     /// Posts the expiries and the ends of reservations that are due. It recurs every minute.
     Expiry,
+    /// Publishes the events of one bucket of customers. It runs as long as a server that publishes events runs.
+    Outbox,
     /// Deletes what nobody needs any more, such as finished jobs. It recurs.
     Retention,
     /// Audits a random sample of the customers. It recurs.

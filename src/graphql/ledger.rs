@@ -7,13 +7,13 @@ use async_graphql::{Context, Description, Enum, ID, Object};
 use super::award::Award;
 use super::customer::Customer;
 use super::error::ApiError;
-use super::id::GlobalId;
 use super::loaders::{AwardOf, CustomerOf, FindRedemption, PurchaseOf};
 use super::purchase::Purchase;
 use super::redemption::Redemption;
 use super::scalar::{Count, DateTime, Points};
 use super::session::ContextExt;
 use crate::app::error::Error;
+use crate::app::global_id::GlobalId;
 use crate::app::model;
 use crate::engine::time::Instant;
 

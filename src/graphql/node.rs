@@ -10,7 +10,6 @@ use super::campaign::Campaign;
 use super::customer::{Customer, extent};
 use super::dead_letter::DeadLetter;
 use super::error::ApiError;
-use super::id::GlobalId;
 use super::job::Job;
 use super::ledger::LedgerEntry;
 use super::loaders::{
@@ -23,6 +22,7 @@ use super::reward::Reward;
 use super::session::ContextExt;
 use super::trail::TrailEntry;
 use crate::app::error::Error;
+use crate::app::global_id::GlobalId;
 
 /// The maximum number of ids in one `nodes` query.
 const MAX_IDS: usize = 100;

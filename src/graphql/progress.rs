@@ -6,11 +6,11 @@ use async_graphql::{Context, Enum, ID, SimpleObject};
 
 use super::campaign::Campaign;
 use super::error::ApiError;
-use super::id::GlobalId;
 use super::loaders::ProgressOf;
 use super::scalar::{Count, Decimal};
 use super::session::ContextExt;
 use super::window::Window;
+use crate::app::global_id::GlobalId;
 use crate::app::model;
 use crate::app::reading::progress as app;
 use crate::app::reading::snapshot::View;

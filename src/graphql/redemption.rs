@@ -6,12 +6,12 @@ use async_graphql::{Context, Description, Enum, ID, InputObject, Object};
 
 use super::customer::{Balance, Customer};
 use super::error::{ApiError, UserError, payload};
-use super::id::GlobalId;
 use super::loaders::{CodesOf, CustomerOf, RewardOf};
 use super::reward::Reward;
 use super::scalar::{DateTime, Duration, Points};
 use super::session::ContextExt;
 use crate::app::error::Error;
+use crate::app::global_id::GlobalId;
 use crate::app::model::{self, CustomerId};
 use crate::app::recorder::fact::Recorded;
 use crate::app::redemption::{self as app, RedeemReward, State};

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use async_graphql::{Context, Description, ID, InputObject, MaybeUndefined, Object, SimpleObject};
 
 use super::error::{ApiError, UserError, payload};
-use super::id::GlobalId;
 use super::loaders::{FindReward, UnitsOf};
 use super::page::Connection;
 use super::scalar::{Count, DateTime, Points};
 use super::session::ContextExt;
+use crate::app::global_id::GlobalId;
 use crate::app::model::{self, RewardId};
 use crate::app::reading::page::{Listed, PageArgs};
 use crate::app::reward as app;

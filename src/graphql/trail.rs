@@ -3,10 +3,10 @@
 use async_graphql::{Context, ID, Object, SimpleObject};
 
 use super::error::{ApiError, UserErrorCode};
-use super::id::GlobalId;
 use super::page::Connection;
 use super::scalar::DateTime;
 use super::session::ContextExt;
+use crate::app::global_id::GlobalId;
 use crate::app::model;
 use crate::app::reading::page::{Listed, PageArgs};
 use crate::app::reading::trail::list;

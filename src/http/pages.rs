@@ -1,4 +1,4 @@
-//! What the server serves as files: the index at `/`, and GraphiQL, the GraphQL explorer for browsers. The binary contains
+//! What the server serves as files: the index at `/`, the AsyncAPI document, and GraphiQL, the GraphQL explorer for browsers. The binary contains
 //! the files, so a page needs no other server, and its content security policy forbids connections to any.
 //! `scripts/update-graphiql` generates the files of third parties.
 
@@ -34,11 +34,17 @@ pub fn index(graphiql: bool) -> Response {
         "health": "/healthz",
         "readiness": "/readyz",
         "metrics": "/metrics",
+        "asyncapi": "/asyncapi.json",
     });
     if graphiql {
         addresses["graphiql"] = json!("/graphiql");
     }
     ([(CONTENT_TYPE, JSON)], format!("{addresses:#}\n")).into_response()
+}
+
+/// Responds with the AsyncAPI document: what messages of topics contain.
+pub async fn asyncapi() -> Response {
+    ([(CONTENT_TYPE, JSON)], include_str!("../../asyncapi.json")).into_response()
 }
 
 /// The routes of `/graphiql` and of the files that the page loads.

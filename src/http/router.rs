@@ -86,6 +86,7 @@ pub fn router(
     let graphiql = config.http.graphiql;
     let mut router = internal(app)
         .route("/", get(async move || pages::index(graphiql)))
+        .route("/asyncapi.json", get(pages::asyncapi))
         .route("/graphql", graphql.clone())
         .route("/graphql/", graphql)
         .route("/exports/{job}", exports);
@@ -151,6 +152,9 @@ fn degraded(app: &App) -> Vec<String> {
     }
     if let Some(problem) = app.ingestion.problem() {
         degraded.push(format!("topics are not read: {problem}"));
+    }
+    if let Some(problem) = app.publishing.problem() {
+        degraded.push(format!("events are not published: {problem}"));
     }
     degraded
 }

@@ -3,8 +3,10 @@
 //! An ingestion is idempotent and can therefore be resumed: if it is stopped at any point and run again, no fact is lost and
 //! none is recorded twice. The caller passes an observer that shows the progress. This module does not know about terminals.
 
+pub mod asyncapi;
 mod batch;
 mod cell;
+pub mod events;
 pub mod file;
 mod form;
 mod format;

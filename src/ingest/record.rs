@@ -1,5 +1,6 @@
 //! What a line of a file records, checked as far as that is possible without the database. Parses lines of JSON.
 
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -59,16 +60,18 @@ pub(super) fn check(purchase: RecordPurchase, kept: Kept, clock: &Clock) -> Resu
 }
 
 /// A line with a refund: `{"refund": {…}}`.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct RefundLine {
+#[schemars(rename = "RefundFact")]
+pub(super) struct RefundLine {
     refund: RecordRefund,
 }
 
 /// A line with an adjustment: `{"adjustment": {…}}`.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct AdjustmentLine {
+#[schemars(rename = "AdjustmentFact")]
+pub(super) struct AdjustmentLine {
     adjustment: AdjustPoints,
 }
 

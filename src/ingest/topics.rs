@@ -40,6 +40,7 @@ pub fn start(app: &Arc<App>, config: Option<&config::Kafka>) -> anyhow::Result<O
     let replay = move |letter| replay(weak.clone(), again.clone(), replayed_by.clone(), letter).boxed();
     // Set for the first time here.
     let _ = app.replay.set(Box::new(replay));
+    let config = config.filter(|config| !config.facts_topics.is_empty());
     config.map(|config| read(app, config, map)).transpose()
 }
 

@@ -17,6 +17,7 @@
 //!   purchases pass.
 //! - [`audit`]: the audit finds each kind of tampering, and `--repair` fixes what can be recomputed.
 //! - [`ingest`]: messages of topics are recorded once, wait or become dead letters, on real databases and without a broker.
+//! - [`outbox`]: commits write events, and relays publish each of them, whatever dies or freezes, without a broker.
 //! - [`kafka`]: the same with real brokers, and everything that can happen to brokers, topics and consumers.
 //!
 //! Reads:
@@ -109,6 +110,7 @@ mod metrics;
 mod migration;
 mod operations;
 mod oracle;
+mod outbox;
 mod parts;
 mod readme;
 mod recorder;

@@ -48,7 +48,10 @@ async fn columns(db: &impl ConnectionTrait) -> Vec<String> {
     };
     let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await.unwrap();
     let lines = rows.iter().map(|row| row.try_get::<String>("", "line").unwrap());
-    lines.filter(|line| !line.starts_with("seaql_migrations") && !line.starts_with("sqlite_")).collect()
+    let lines = lines.filter(|line| !line.starts_with("seaql_migrations") && !line.starts_with("sqlite_"));
+    // The segments of the outbox are tables on PostgreSQL, which have keys of their own.
+    let lines = lines.filter(|line| !line.starts_with("outbox_"));
+    lines.map(|line| line.replace("outbox id bigint NO 1", "outbox id bigint NO")).collect()
 }
 
 async fn create<E: EntityTrait>(db: &impl ConnectionTrait, entity: E) {
@@ -91,6 +94,7 @@ async fn entities_equal_migrations() {
         create(db, entity::ledger_entry::Entity).await;
         create(db, entity::lot::Entity).await;
         create(db, entity::node::Entity).await;
+        create(db, entity::outbox::Entity).await;
         create(db, entity::purchase::Entity).await;
         create(db, entity::purchase_revision::Entity).await;
         create(db, entity::raised_revision::Entity).await;

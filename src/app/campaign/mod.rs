@@ -3,8 +3,8 @@
 //! A `Change` holds the campaign lock exclusively, so that no batch runs at the same time. It commits in one transaction and
 //! gives the campaign set a new revision. So every fact is evaluated either before or after a transition, never in between.
 //! Each mutation of an admin adds an entry to the trail in the same transaction (`app::trail`); settlement adds none.
-//! `choose_erasure_key` and `keep_facts` are changes of the set too, because every batch must know at once that there are names of
-//! erased customers, or refunds that wait.
+//! `choose_erasure_key`, `keep_facts` and `keep_events` are changes of the set too, because every batch must know at once that there are
+//! names of erased customers, refunds that wait, or events to write.
 //! Two writes do not raise the revision: `Change::raise_format`, which changes no campaign, and the progress of a backfill
 //! (`backfilled_to`), which `jobs::evaluation` stores without the lock.
 
@@ -186,6 +186,17 @@ pub(super) async fn keep_facts(app: &App) -> Result<(), Error> {
     let change = Change::begin(app).await?;
     let sql = "UPDATE installation SET keeps_facts = 1";
     change.tx.execute_raw(Statement::from_string(app.database.backend(), sql)).await?;
+    change.commit().await
+}
+
+/// Makes batches write events to the outbox, or stops them, unless they do so already. No batch that begins later misses it.
+pub(super) async fn keep_events(app: &App, keep: bool) -> Result<(), Error> {
+    if app.campaigns().await?.keeps_events == keep {
+        return Ok(());
+    }
+    let change = Change::begin(app).await?;
+    let sql = format!("UPDATE installation SET keeps_events = {}", i64::from(keep));
+    change.tx.execute_unprepared(&sql).await?;
     change.commit().await
 }
 

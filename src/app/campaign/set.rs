@@ -95,6 +95,8 @@ pub struct CampaignSet {
     pub erasure_key: Option<ErasureKey>,
     /// Whether refunds may wait for their purchase. Part of the set for the same reason.
     pub keeps_facts: bool,
+    /// Whether commits write events to the outbox. Part of the set for the same reason.
+    pub keeps_events: bool,
     campaigns: Vec<Arc<Campaign>>,
     by_id: HashMap<CampaignId, usize>,
 }
@@ -103,7 +105,7 @@ impl CampaignSet {
     /// Loads the set. A single statement reads the revision and the rows, so that they belong together.
     pub async fn load(db: &impl ConnectionTrait) -> Result<Self, Error> {
         let sql = "SELECT i.set_revision AS current_set_revision, i.revision_stamp, i.format, i.erasure_key, i.keeps_facts, \
-            b.points_limit, c.* FROM installation i \
+            i.keeps_events, b.points_limit, c.* FROM installation i \
             LEFT JOIN campaign c ON c.id = c.id LEFT JOIN budget b ON b.campaign_id = c.id \
             ORDER BY c.activated_revision IS NULL, c.activated_revision, c.id";
         let rows = db.query_all_raw(Statement::from_string(db.get_database_backend(), sql)).await?;
@@ -112,6 +114,7 @@ impl CampaignSet {
             set.revision = Revision::from_row(&row)?;
             set.erasure_key = row.try_get::<Option<String>>("", "erasure_key")?.map(ErasureKey::stored);
             set.keeps_facts = row.try_get::<i64>("", "keeps_facts")? > 0;
+            set.keeps_events = row.try_get::<i64>("", "keeps_events")? > 0;
             if row.try_get::<Option<i64>>("", "id")?.is_some() {
                 let limit = row.try_get("", "points_limit")?;
                 let campaign = Campaign::from_row(campaign::Model::from_query_result(&row, "")?, limit)?;

@@ -8,6 +8,7 @@
 //! - If another customer had a purchase before, what that one got for it stays explained: the purchase stays, under another id and
 //!   without its lines. A content that names the customer, of a purchase that another one has now, names its new name.
 //! - Messages of topics that wait or could not be recorded go if they name it, or refund one of its purchases.
+//! - Events of it that are kept go. One tells consumers that it was erased.
 //! - The trail says what an admin did to it, but not with which points and why. Its exports go.
 //!
 //! The steps are commits that are bounded in rows. Each can be repeated, so another worker can continue anywhere. The first ones
@@ -25,6 +26,7 @@ use crate::app::App;
 use crate::app::campaign::{choose_erasure_key, wait_for_batches};
 use crate::app::error::Error;
 use crate::app::message;
+use crate::app::outbox;
 use crate::app::recorder::fact::Fact;
 use crate::app::recorder::job_turns::JobTurn;
 use crate::app::rows::any;
@@ -51,6 +53,7 @@ pub async fn run(app: &App, job: &job::Model, id: CustomerId) -> Result<End, Err
         erasure.delete_messages(&row.external_id).await?;
         erasure.close(row.external_id).await?;
     }
+    erasure.forget_events().await?;
     erasure.delete_exports().await?;
     erasure.hash_names().await?;
     wait_for_batches(app).await?;
@@ -168,6 +171,13 @@ impl Erasure<'_> {
                 Ok(_) | Err(_) => return Ok(()),
             }
         }
+    }
+
+    /// Deletes the events of the customer that are not published, or not gone yet.
+    async fn forget_events(&self) -> Result<(), Error> {
+        let (_turn, tx) = self.begin().await?;
+        outbox::forget(&tx, self.id, &self.name).await?;
+        Ok(tx.commit().await?)
     }
 
     /// Deletes the exports of the customer. One that is running fails, because its job is gone.

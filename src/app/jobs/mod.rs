@@ -5,6 +5,7 @@
 //! - [`queue`] claims a job under a lease, and ends it under the same lease.
 //! - [`runner`] runs the jobs that are due: as long as a server runs, or before another program ends.
 //! - [`evaluation`], [`settlement`], [`expiry`], [`retention`], [`audit`], [`export`] and [`erasure`] contain the work of the jobs.
+//! - [`relay`] runs the jobs of the kind `OUTBOX`, which have no end.
 //! - [`list`] and [`transition`] are what admins see of jobs and may do with them.
 //! - [`presence`] is not a job. Each program announces itself to the others.
 //!
@@ -30,6 +31,7 @@ pub mod of_customer;
 pub mod periodic;
 pub mod presence;
 pub mod queue;
+pub mod relay;
 pub mod request;
 pub mod retention;
 pub mod runner;

@@ -27,7 +27,7 @@ const SECOND: i64 = 1_000_000;
 /// Whether jobs of this kind are ticks.
 pub fn is_periodic(kind: JobKind) -> bool {
     match kind {
-        JobKind::Evaluation | JobKind::Export | JobKind::Erasure => false,
+        JobKind::Evaluation | JobKind::Outbox | JobKind::Export | JobKind::Erasure => false,
         JobKind::Settlement | JobKind::Expiry | JobKind::Retention | JobKind::Audit => true,
     }
 }
@@ -36,7 +36,7 @@ pub fn is_periodic(kind: JobKind) -> bool {
 fn period(app: &App, kind: JobKind) -> Option<Duration> {
     let settings = &app.job_settings;
     match kind {
-        JobKind::Evaluation | JobKind::Export | JobKind::Erasure => None,
+        JobKind::Evaluation | JobKind::Outbox | JobKind::Export | JobKind::Erasure => None,
         JobKind::Settlement => Some(settlement::PERIOD),
         JobKind::Expiry => Some(expiry::PERIOD),
         JobKind::Retention => Some(settings.retention_period),

@@ -21,6 +21,8 @@ use crate::engine::time::Instant;
 
 /// How long a lease lasts without being renewed. Then another worker may claim the job.
 pub const LEASE: Duration = Duration::from_secs(60);
+/// The lease of a relay, which renews it all the time. If its node dies, events wait for so long.
+pub(super) const RELAY_LEASE: Duration = Duration::from_secs(15);
 /// How many attempts without progress a job has before it becomes dead.
 pub const MAX_ATTEMPTS: i64 = 8;
 /// The pause after the first failure. It doubles with each further failure, up to [`MAX_PAUSE`].
@@ -32,6 +34,11 @@ const ERROR_CHARACTERS: usize = 500;
 /// Claims the job of these kinds that has been due for longest: the caller holds its lease from now on. Jobs whose lease has
 /// expired come first. Returns `None` if no job is due.
 pub async fn claim(app: &App, kinds: &[JobKind]) -> Result<Option<job::Model>, Error> {
+    claim_for(app, kinds, LEASE).await
+}
+
+/// Like [`claim`], with a lease of this length.
+pub(super) async fn claim_for(app: &App, kinds: &[JobKind], lasting: Duration) -> Result<Option<job::Model>, Error> {
     let _turn = app.recorder.job_turn().await;
     let now = app.clock.now();
     let lease: i64 = rand::random();
@@ -50,13 +57,13 @@ pub async fn claim(app: &App, kinds: &[JobKind]) -> Result<Option<job::Model>, E
          (SELECT id FROM job WHERE state = 'waiting' AND run_at <= $1 AND kind IN ({kinds}) \
          ORDER BY run_at, id LIMIT 1 {skip})) RETURNING *"
     );
-    let values = [now.0.into(), lease.into(), leased_until(now).into()];
+    let values = [now.0.into(), lease.into(), leased_until(now, lasting).into()];
     let row = app.database.write().query_one_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
     Ok(row.map(|row| job::Model::from_query_result(&row, "")).transpose()?)
 }
 
-fn leased_until(now: Instant) -> i64 {
-    now.plus(micros(LEASE)).0
+fn leased_until(now: Instant, lasting: Duration) -> i64 {
+    now.plus(micros(lasting)).0
 }
 
 pub(super) fn micros(duration: Duration) -> i64 {
@@ -93,7 +100,7 @@ pub(super) async fn hold_in(db: &impl ConnectionTrait, now: Instant, job: &job::
 }
 
 fn extension(now: Instant) -> UpdateMany<job::Entity> {
-    job::Entity::update_many().col_expr(job::Column::LeasedUntil, Expr::value(leased_until(now)))
+    job::Entity::update_many().col_expr(job::Column::LeasedUntil, Expr::value(leased_until(now, LEASE)))
 }
 
 async fn extend(db: &impl ConnectionTrait, job: &job::Model, update: UpdateMany<job::Entity>) -> Result<(), Error> {
@@ -107,6 +114,25 @@ async fn extend(db: &impl ConnectionTrait, job: &job::Model, update: UpdateMany<
 /// The condition that the job still has the lease under which the caller claimed it.
 fn held(job: &job::Model) -> sea_orm::Condition {
     sea_orm::Condition::all().add(job::Column::Id.eq(job.id)).add(job::Column::Lease.eq(job.lease))
+}
+
+/// Renews the leases of relays. Returns the ids of the jobs whose leases were not lost.
+pub(super) async fn renew_relays(app: &App, jobs: &[job::Model]) -> Result<Vec<i64>, Error> {
+    let _turn = app.recorder.job_turn().await;
+    let mut renewed = Vec::new();
+    for job in jobs {
+        let until = leased_until(app.clock.now(), RELAY_LEASE);
+        let update = job::Entity::update_many()
+            .col_expr(job::Column::LeasedUntil, Expr::value(until))
+            .col_expr(job::Column::Attempts, Expr::value(1))
+            .filter(held(job))
+            .exec(app.database.write())
+            .await?;
+        if update.rows_affected == 1 {
+            renewed.push(job.id);
+        }
+    }
+    Ok(renewed)
 }
 
 /// The result of an attempt to run a job.
@@ -239,10 +265,10 @@ pub async fn counts(app: &App) -> Result<Vec<(JobKind, JobState, i64)>, Error> {
 }
 
 /// Returns how long ago the oldest job that is due became due, in µs. Returns 0 if no job is due. A job whose worker has died is
-/// due when its lease expires.
+/// due when its lease expires. Relays do not count: they are due while no server publishes events, and their events have a metric.
 pub async fn oldest_wait(app: &App) -> Result<i64, Error> {
-    let sql = "SELECT (SELECT MIN(run_at) FROM job WHERE state = 'waiting') AS waiting, \
-        (SELECT MIN(leased_until) FROM job WHERE state = 'running') AS running";
+    let sql = "SELECT (SELECT MIN(run_at) FROM job WHERE state = 'waiting' AND kind <> 'outbox') AS waiting, \
+        (SELECT MIN(leased_until) FROM job WHERE state = 'running' AND kind <> 'outbox') AS running";
     let db = app.database.read();
     let Some(row) = db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await? else {
         return Ok(0);

@@ -14,7 +14,7 @@ use super::{audit, erasure, evaluation, expiry, export, periodic, queue, retenti
 use crate::app::App;
 use crate::app::error::Error;
 use crate::app::failure::code;
-use crate::app::{dead_letter, waiting_fact};
+use crate::app::{dead_letter, outbox, waiting_fact};
 use crate::metrics;
 
 /// The number of jobs that run at a time on this node.
@@ -54,9 +54,14 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
     }
 }
 
+/// Returns the kinds of jobs that have an end. The others have a runner of their own, the relay.
+fn kinds() -> Vec<JobKind> {
+    JobKind::iter().filter(|kind| *kind != JobKind::Outbox).collect()
+}
+
 /// Runs one job after the other until `stop` is cancelled.
 async fn work(app: Arc<App>, stop: CancellationToken) {
-    let kinds: Vec<JobKind> = JobKind::iter().collect();
+    let kinds = kinds();
     loop {
         let ran = match run_next(&app, &kinds, &stop).await {
             Ok(ran) => ran.is_some(),
@@ -81,7 +86,7 @@ async fn work(app: Arc<App>, stop: CancellationToken) {
 /// Runs all jobs that are due, one after the other. Returns the number of attempts. If attempts failed, returns the error of the
 /// first one, after all jobs have been tried.
 pub async fn run_due(app: &Arc<App>) -> Result<u64, Error> {
-    run_due_of(app, &JobKind::iter().collect::<Vec<_>>()).await
+    run_due_of(app, &kinds()).await
 }
 
 async fn run_due_of(app: &Arc<App>, kinds: &[JobKind]) -> Result<u64, Error> {
@@ -182,6 +187,7 @@ async fn perform(app: &App, job: &job::Model) -> Result<End, Error> {
         (JobKind::Export, _, Some(id)) => export::run(app, job, CustomerId(id)).await,
         (JobKind::Erasure, _, Some(id)) => erasure::run(app, job, CustomerId(id)).await,
         (JobKind::Export | JobKind::Erasure, _, None) => Err(Error::Internal("a job without a customer".to_owned())),
+        (JobKind::Outbox, ..) => Err(Error::Internal("a relay has no end".to_owned())),
         (JobKind::Settlement, ..) => settlement::run_tick(app).await,
         (JobKind::Expiry, ..) => expiry::run_tick(app, job).await,
         (JobKind::Retention, ..) => retention::run_tick(app, job).await,
@@ -201,5 +207,9 @@ async fn observe(app: &App) -> Result<(), Error> {
         gauge!(metrics::DEAD_LETTERS, "topic" => topic).set(letters as f64);
     }
     gauge!(metrics::WAITING_FACTS).set(waiting_fact::count(app).await? as f64);
+    if app.campaigns().await?.keeps_events {
+        let waits = outbox::oldest(&app.database).await?.map_or(0, |since| (app.clock.now().0 - since.0).max(0));
+        gauge!(metrics::EVENT_WAIT_SECONDS).set(waits as f64 / 1e6);
+    }
     Ok(())
 }

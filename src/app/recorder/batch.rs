@@ -17,7 +17,7 @@ use super::prepared::{Preparation, TooLong};
 use super::purses::Opening;
 use super::recount::Repair;
 use super::touched::{Batch, Customers, Revised, Touched};
-use super::{acceptance, evaluation, posting, purses, repair};
+use super::{acceptance, evaluation, posting, purses, repair, telling};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::error::{Error, UserErrorCode};
@@ -69,6 +69,7 @@ pub(super) async fn commit(
         unrecorded: HashMap::new(),
     };
     let Some(mut customers) = customers(&batch, facts, rows).await? else { return Ok(Committed::Overtaken) };
+    telling::begin(&batch, &mut customers);
     let mut prepared = preparation.prepared.take();
     let unprepared = customers.iter().find(|(_, customer)| customer.repair.is_some() && prepared.is_none());
     if let Some((name, _)) = unprepared.filter(|_| batch.most_refolded.is_some()) {
@@ -95,7 +96,8 @@ pub(super) async fn commit(
         return Ok(Committed::Overtaken);
     };
     close_customers(&batch, &mut customers).await?;
-    writes.save(&batch, &customers).await?;
+    let events = telling::close(&mut customers)?;
+    writes.save(&batch, &customers, &events).await?;
     erased::rename_contents(&batch, &customers).await?;
     add_to_trail(&batch, facts, &customers).await?;
     let deferred = request_jobs(&batch, &customers).await?;
@@ -107,6 +109,9 @@ pub(super) async fn commit(
     }
     if deferred {
         context.job_wanted.notify_one();
+    }
+    if !events.is_empty() {
+        context.events_kept.notify_one();
     }
     let written: BTreeMap<String, Written> =
         customers.into_iter().map(|(name, customer)| (name, written(context, customer))).collect();
@@ -212,7 +217,7 @@ async fn close_customers(batch: &Batch<'_>, customers: &mut Customers) -> Result
         }
         customer.row.evaluated_revision = batch.campaigns.revision.number;
         customer.row.version = customer.next_version();
-        customer.row.stamp = rand::random();
+        customer.row.stamp = telling::stamp(customer);
         if let Some(erased_as) = &customer.erased_as {
             customer.row.external_id.clone_from(erased_as);
         }

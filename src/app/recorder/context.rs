@@ -36,6 +36,8 @@ pub(in crate::app) struct Context {
     pub(in crate::app) fold_purchases: usize,
     /// Notified when a commit has requested a job.
     pub(in crate::app) job_wanted: Arc<Notify>,
+    /// Notified when a commit has written events.
+    pub(in crate::app) events_kept: Arc<Notify>,
     pub(in crate::app) job_turns: Arc<JobTurns>,
     pub(in crate::app) woken: Arc<Woken>,
 }

@@ -32,6 +32,7 @@ mod folding;
 mod insertion;
 pub mod job_turns;
 mod locking;
+mod news;
 mod posting;
 mod preparation;
 mod prepared;
@@ -41,6 +42,7 @@ mod recount;
 mod repair;
 mod revising;
 mod stocks;
+mod telling;
 mod touched;
 
 use std::pin::Pin;

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use entity::{
     AwardStatus, CampaignId, CustomerId, award, budget, budget_decision, campaign_stat, checkpoint, customer,
-    idempotency_key, ledger_entry, lot, redemption, reward_code, stock, taking,
+    idempotency_key, ledger_entry, lot, outbox, redemption, reward_code, stock, taking,
 };
 use sea_orm::{EntityTrait, QueryFilter};
 
@@ -19,6 +19,7 @@ use super::evaluation::Evaluated;
 use super::fact::Done;
 use super::purses::{Opened, Purses};
 use super::stocks::{self, Stocks};
+use super::telling;
 use super::touched::{Batch, Customers, Touched, lock_in_order};
 use crate::app::campaign::set::Campaign;
 use crate::app::error::Error;
@@ -98,11 +99,12 @@ async fn move_awards(batch: &Batch<'_>, customers: &mut Customers, evaluated: &m
         for changed in stay {
             let Some(row) = recorded.remove(&changed.recorded.number) else { continue };
             let row = Arc::new(awards::moved_to(&row, &changed.reached, customer.next_version()));
-            customer.awards.push(Arc::clone(&row));
+            customer.changed_award(Arc::clone(&row));
             updated.push(row);
             if updated.len() >= UPDATED_AT_ONCE {
                 update_awards(batch, &updated).await?;
                 updated.clear();
+                telling::write_many(batch, customer).await?;
             }
         }
     }
@@ -169,8 +171,13 @@ impl Posting {
             changed.chain(&diff.reversed).any(|recorded| recorded.number == number)
         };
         let restored = std::mem::take(&mut evaluated.restored).into_iter().filter(|row| !changes(row.number));
-        let restored = restored.map(|row| Arc::new(award::Model { version: customer.next_version(), ..row }));
-        self.writes.changed_awards.extend(restored);
+        let version = customer.next_version();
+        for row in restored.map(|row| Arc::new(award::Model { version, ..row })) {
+            if let Some(news) = &mut customer.news {
+                news.award(&row);
+            }
+            self.writes.changed_awards.push(row);
+        }
         if evaluated.campaign.rule.caps_points() {
             let points = match customer.repair {
                 Some(_) => evaluated.reached.points,
@@ -212,7 +219,7 @@ impl Posting {
             let status = if standing { AwardStatus::Standing } else { AwardStatus::Declined };
             let row = awards::to_row(&reached, customer.row.id, number, id, status, customer.next_version());
             let row = Arc::new(row);
-            customer.awards.push(Arc::clone(&row));
+            customer.changed_award(Arc::clone(&row));
             self.writes.new_awards.push(row);
         }
     }
@@ -288,7 +295,7 @@ impl Posting {
 
     fn changed(&mut self, customer: &mut Touched, row: award::Model) {
         let row = Arc::new(row);
-        customer.awards.push(Arc::clone(&row));
+        customer.changed_award(Arc::clone(&row));
         self.writes.changed_awards.push(row);
     }
 
@@ -410,8 +417,13 @@ impl Writes {
         self.changed_awards.iter().chain(&self.new_awards).map(Arc::as_ref)
     }
 
-    /// Writes the rows, and those of the customers that changed.
-    pub(super) async fn save(self, batch: &Batch<'_>, customers: &Customers) -> Result<(), Error> {
+    /// Writes the rows, those of the customers that changed, and those of their events.
+    pub(super) async fn save(
+        self,
+        batch: &Batch<'_>,
+        customers: &Customers,
+        events: &[outbox::Model],
+    ) -> Result<(), Error> {
         // A separate statement: a checkpoint may be deleted and inserted again.
         delete_checkpoints(batch, self.void_checkpoints).await?;
         lots::delete_keyed(batch.tx, self.gone_lots).await?;
@@ -458,6 +470,7 @@ impl Writes {
             unchanged.push(ExternalId);
         }
         group.update::<customer::Entity>(&changed, &unchanged);
+        telling::insert(&mut group, events);
         Ok(group.run(batch.tx).await?)
     }
 }

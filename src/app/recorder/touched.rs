@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use entity::{CustomerId, customer, ledger_entry, purchase, refund};
+use entity::{CustomerId, award, customer, ledger_entry, purchase, refund};
 use sea_orm::{
     ConnectionTrait, DatabaseBackend, DatabaseTransaction, EntityTrait, QueryOrder, QuerySelect, QueryTrait, Select,
 };
@@ -11,6 +11,7 @@ use sea_orm::{
 use super::act::Act;
 use super::changed::ChangedAwards;
 use super::fact::{Done, Refusal};
+use super::news::News;
 use super::recount::Repair;
 use crate::app::campaign::set::CampaignSet;
 use crate::app::clock::Clock;
@@ -118,6 +119,8 @@ pub(super) struct Touched {
     pub(super) posts_due: bool,
     /// The batch changes when the clock next changes the customer's points.
     pub(super) due_changed: bool,
+    /// What other systems are told of the batch. `None`: nothing.
+    pub(super) news: Option<Box<News>>,
 }
 
 impl Touched {
@@ -155,6 +158,7 @@ impl Touched {
             new: false,
             posts_due: false,
             due_changed: false,
+            news: None,
         }
     }
 
@@ -167,6 +171,14 @@ impl Touched {
     /// not even of what is deferred.
     pub(super) fn is_evaluated(&self) -> bool {
         self.changed || !self.acts.is_empty() || self.repair.is_some() || self.asked_for
+    }
+
+    /// Notes an award that is new or changed.
+    pub(super) fn changed_award(&mut self, row: Arc<award::Model>) {
+        if let Some(news) = &mut self.news {
+            news.award(&row);
+        }
+        self.awards.push(row);
     }
 
     /// The version of the customer after the commit of this batch, if the batch changes the customer.

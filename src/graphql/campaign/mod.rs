@@ -21,10 +21,10 @@ use super::page::Connection;
 use super::scalar::{Count, CurrencyCode, DateTime, Duration, Points, TimeZone};
 use crate::app::campaign::list::{LIST, cursor, list};
 use crate::app::campaign::set;
+use crate::app::global_id::GlobalId;
 use crate::app::reading::page::PageArgs;
 use crate::app::stats::is_exhausted;
 use crate::engine::lifecycle::Status;
-use crate::graphql::id::GlobalId;
 use crate::graphql::page::{Edge, PageInfo};
 use crate::graphql::session::ContextExt;
 

@@ -8,9 +8,9 @@ use super::Campaign;
 use super::input::{CampaignInput, CampaignUpdateInput};
 use crate::app::campaign::{self as app, set};
 use crate::app::error::Error;
+use crate::app::global_id::GlobalId;
 use crate::app::model::CampaignId;
 use crate::graphql::error::{ApiError, UserError, payload};
-use crate::graphql::id::GlobalId;
 use crate::graphql::session::ContextExt;
 
 /// The result of a mutation of a campaign.

@@ -8,6 +8,7 @@ use async_graphql::{Context, Description, ID, Object, OneofObject, SimpleObject}
 
 use crate::app::award::Reaching;
 use crate::app::error::Error;
+use crate::app::global_id::GlobalId;
 use crate::app::model;
 use crate::app::purchase::{Net, net};
 use crate::app::reading::page::PageArgs;
@@ -20,7 +21,6 @@ use crate::engine::time::Instant;
 use crate::graphql::award::Award;
 use crate::graphql::customer::Customer;
 use crate::graphql::error::ApiError;
-use crate::graphql::id::GlobalId;
 use crate::graphql::loaders::{AwardsReachedBy, CustomerOf, FindPurchase, RefundsOf, RevisionsOf};
 use crate::graphql::money::Money;
 use crate::graphql::page::Connection;

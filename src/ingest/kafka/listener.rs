@@ -82,12 +82,7 @@ impl ConsumerContext for Listener {
 
 impl ClientContext for Listener {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
-                tracing::warn!(facility, "{message}");
-            }
-            _ => tracing::debug!(facility, "{message}"),
-        }
+        log(level, facility, message);
     }
 
     fn stats(&self, statistics: Statistics) {
@@ -115,7 +110,7 @@ impl ClientContext for Listener {
         };
         let mut known = self.problem.lock();
         // That no broker is left follows from the cause that was reported before.
-        if code == Cause::AllBrokersDown && known.is_some() {
+        if is_consequence(&error) && known.is_some() {
             return;
         }
         // The client tries again for ever, and reports each try.
@@ -134,8 +129,23 @@ impl Listener {
     }
 }
 
+/// Logs what the client writes. Its warnings are about what it mends itself.
+pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level {
+        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+            tracing::warn!(facility, "{message}");
+        }
+        _ => tracing::debug!(facility, "{message}"),
+    }
+}
+
+/// Whether the error says no more than that no broker is left.
+pub(super) fn is_consequence(error: &KafkaError) -> bool {
+    error.rdkafka_error_code() == Some(Cause::AllBrokersDown)
+}
+
 /// Says what is wrong, so that an operator knows what to change. The client itself says only that it cannot connect.
-fn problem(code: RDKafkaErrorCode, reason: &str) -> Option<String> {
+pub(super) fn problem(code: RDKafkaErrorCode, reason: &str) -> Option<String> {
     let says = |what: &str| reason.to_ascii_lowercase().contains(what);
     Some(match code {
         Cause::Authentication | Cause::SaslAuthenticationFailed => {
@@ -151,10 +161,10 @@ fn problem(code: RDKafkaErrorCode, reason: &str) -> Option<String> {
         Cause::Resolve => "the host name of a broker is not known: check `kafka.brokers` and the broker's advertised address".to_owned(),
         Cause::AllBrokersDown => "no broker can be reached: check `kafka.brokers`, and whether they expect `kafka.tls` or a login".to_owned(),
         Cause::TopicAuthorizationFailed | Cause::GroupAuthorizationFailed | Cause::ClusterAuthorizationFailed => {
-            "the user may not read a topic, or may not join the group: check the access rules of the brokers".to_owned()
+            "the user may not use a topic, or may not join the group: check the access rules of the brokers".to_owned()
         }
         Cause::UnknownTopicOrPartition | Cause::UnknownTopic => {
-            "a topic of `kafka.facts_topics` does not exist".to_owned()
+            "a topic of the section `kafka` does not exist".to_owned()
         }
         _ => return None,
     })

@@ -1,11 +1,14 @@
-//! Facts from topics of Kafka.
+//! Facts from topics of Kafka, and events to topics.
 //!
 //! The modules: `settings` configures the client, `listener` hears what it reports, `start` decides where a partition begins,
-//! `consumer` reads, and `again` reads one message.
+//! `consumer` reads, and `again` reads one message. `publisher` publishes events, which `outgoing` makes
+//! messages of.
 
 mod again;
 mod consumer;
 mod listener;
+mod outgoing;
+mod publisher;
 mod settings;
 mod start;
 
@@ -17,6 +20,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 pub use self::again::read_again;
 use self::consumer::Consumer;
 use self::listener::Listener;
+pub(super) use self::publisher::sink;
 use super::json::JsonMap;
 use crate::app::App;
 use crate::config;

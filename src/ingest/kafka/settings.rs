@@ -27,6 +27,34 @@ const CONSUMER: [(&str, &str); 10] = [
     ("check.crcs", "true"),
 ];
 
+/// The settings of the producer of events.
+const PRODUCER: [(&str, &str); 9] = [
+    // A message that is sent again after a broken connection is not stored twice, and none overtakes another.
+    ("enable.idempotence", "true"),
+    // If a message fails for good, no later one is stored. So the events of a customer have no gap.
+    ("enable.gapless.guarantee", "true"),
+    // No limit. With the default of five minutes, a message could be dropped, and a later one of the same customer be stored.
+    ("message.timeout.ms", "0"),
+    // How long the client waits for more messages to send together.
+    ("linger.ms", "5"),
+    ("batch.size", "262144"),
+    ("compression.type", "lz4"),
+    // The default is 1 GiB. The relay keeps far fewer events at a time.
+    ("queue.buffering.max.kbytes", "65536"),
+    // Customers are in the same partitions as with producers that are based on Java.
+    ("partitioner", "murmur2_random"),
+    ("statistics.interval.ms", "5000"),
+];
+
+/// Returns the settings of the producer of events.
+pub(super) fn producer(config: &Kafka) -> ClientConfig {
+    let mut settings = base(config);
+    for (key, value) in PRODUCER {
+        settings.set(key, value);
+    }
+    settings
+}
+
 /// Returns the settings of the consumer of facts.
 pub(super) fn consumer(config: &Kafka) -> ClientConfig {
     let mut settings = base(config);

@@ -19,6 +19,7 @@ use crate::support::server::command;
 use crate::support::shop::Shop;
 use crate::support::websocket::PATIENCE;
 
+mod events;
 mod facts;
 mod faults;
 mod positions;

@@ -49,7 +49,7 @@ async fn subscribers_are_told_when_points_mature_and_expire() {
             };
             let after = if after {
                 let row = app.customer("ada").await.unwrap();
-                Some(windfall::app::reading::points_update::Cursor::of(&row).to_text())
+                Some(windfall::app::cursor::Cursor::of(&row).to_text())
             } else {
                 None
             };

@@ -306,7 +306,7 @@ fn prometheus_is_told_where_the_nodes_are() {
 
 /// Returns the path of an installed program, which is in the `PATH` or in a directory that Debian does not put into the `PATH`
 /// of every user.
-fn program(name: &str) -> PathBuf {
+pub(crate) fn program(name: &str) -> PathBuf {
     let in_path = std::env::var_os("PATH").unwrap_or_default();
     let mut postgres: Vec<_> = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().collect();
     // The newest version comes first, because it can read from older servers.

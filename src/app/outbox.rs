@@ -1,0 +1,171 @@
+//! The outbox: events that are to be published. Each commit writes its events in its own transaction ([`super::recorder`]), and the relay
+//! publishes them ([`super::jobs::relay`]).
+//!
+//! Events are in buckets by customer. One node publishes a bucket at a time, so the events of a customer stay in order. Within a bucket,
+//! events are read by id. A transaction that is open for long may commit an event with a low id after events with higher ids were
+//! published. It is never skipped: what tells an event that is to be published is not its place, but that nobody has marked it. The
+//! events of one customer cannot overtake each other, because its row is locked from the number to the commit.
+//!
+//! On PostgreSQL, published events are marked, and a segment without others is truncated: deletes would leave rows that must be
+//! vacuumed. SQLite has no such rows, so there they are deleted.
+
+use std::time::Duration;
+
+use entity::{CustomerId, outbox};
+use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseBackend, EntityTrait, FromQueryResult, QueryFilter, Statement};
+
+use super::database::Database;
+use super::error::Error;
+use super::failure::is_lock_timeout;
+use super::rows::any;
+use crate::engine::time::Instant;
+
+/// The number of buckets.
+pub const BUCKETS: i32 = 8;
+/// The maximum number of events of a bucket that are read at a time. Each has at most [`super::event::MAX_EVENT_BYTES`].
+pub const MAX_READ: i64 = 32;
+/// The number of segments. They are tables of the schema.
+const SEGMENTS: i32 = 4;
+/// For how long events are written to a segment before it is the turn of the next one.
+const SEGMENT_PERIOD: Duration = Duration::from_secs(600);
+
+/// The bucket of a customer's events.
+pub fn bucket(customer: CustomerId) -> i32 {
+    i32::try_from(customer.0.rem_euclid(i64::from(BUCKETS))).unwrap_or(0)
+}
+
+/// The segment to which events are written at this instant.
+pub fn segment(now: Instant) -> i32 {
+    let period = i64::try_from(SEGMENT_PERIOD.as_micros()).unwrap_or(i64::MAX);
+    i32::try_from(now.0.div_euclid(period).rem_euclid(i64::from(SEGMENTS))).unwrap_or(0)
+}
+
+/// A bucket, and the id after which its events are searched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Search {
+    pub bucket: i32,
+    pub after: i64,
+}
+
+/// Reads the next events of buckets that are not published, each bucket in order.
+pub async fn next(database: &Database, searches: &[Search]) -> Result<Vec<outbox::Model>, Error> {
+    if searches.is_empty() {
+        return Ok(Vec::new());
+    }
+    // The condition on `published` must be the text of the index.
+    let one = |Search { bucket, after }: &Search| {
+        format!(
+            "SELECT * FROM (SELECT * FROM outbox WHERE bucket = {bucket} AND published = 0 AND id > {after} \
+             ORDER BY bucket, id LIMIT {MAX_READ}) AS bucket_{bucket}"
+        )
+    };
+    let sql = searches.iter().map(one).collect::<Vec<_>>().join(" UNION ALL ");
+    let rows = database.read().query_all_raw(Statement::from_string(database.backend(), sql)).await?;
+    Ok(rows.iter().map(|row| outbox::Model::from_query_result(row, "")).collect::<Result<_, _>>()?)
+}
+
+/// Notes that these events were published.
+pub async fn mark(database: &Database, ids: &[i64]) -> Result<(), Error> {
+    if ids.is_empty() {
+        return Ok(());
+    }
+    let db = database.write();
+    let published = any(database.backend(), outbox::Column::Id, ids.iter().copied());
+    if database.backend() == DatabaseBackend::Postgres {
+        // What names an erased customer does not wait for the end of the segment.
+        let marked = outbox::Entity::update_many()
+            .col_expr(outbox::Column::Published, 1.into())
+            .filter(published.clone())
+            .filter(outbox::Column::Erases.eq(0));
+        marked.exec(db).await?;
+        outbox::Entity::delete_many().filter(published).filter(outbox::Column::Erases.eq(1)).exec(db).await?;
+    } else {
+        outbox::Entity::delete_many().filter(published).exec(db).await?;
+    }
+    Ok(())
+}
+
+/// Deletes all events of a customer that name it otherwise than by this name, except for the one that tells of its erasure.
+pub async fn forget(db: &impl ConnectionTrait, customer: CustomerId, name: &str) -> Result<(), Error> {
+    let sql = "DELETE FROM outbox WHERE customer_id = $1 AND key <> $2 AND erases = 0";
+    let values = [customer.0.into(), name.into()];
+    db.execute_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).await?;
+    Ok(())
+}
+
+/// Deletes all events.
+pub async fn clear(database: &Database) -> Result<u64, Error> {
+    Ok(outbox::Entity::delete_many().exec(database.write()).await?.rows_affected)
+}
+
+/// Empties the segments whose events are all published, except for the one to which events are written. One that another transaction
+/// uses, such as a backup, is left for later. Returns the number of segments that were emptied.
+pub async fn trim(database: &Database, now: Instant) -> Result<usize, Error> {
+    if database.backend() != DatabaseBackend::Postgres {
+        return Ok(0);
+    }
+    let mut trimmed = 0;
+    for number in (0..SEGMENTS).filter(|number| *number != segment(now)) {
+        trimmed += usize::from(truncate(database, number).await?);
+    }
+    Ok(trimmed)
+}
+
+/// Truncates a segment whose events are all published.
+async fn truncate(database: &Database, number: i32) -> Result<bool, Error> {
+    let table = format!("outbox_{number}");
+    let exists = async |db: &sea_orm::DatabaseTransaction, condition: &str| -> Result<bool, Error> {
+        let sql = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE {condition}) AS found");
+        let row = db.query_one_raw(Statement::from_string(DatabaseBackend::Postgres, sql)).await?;
+        Ok(row.is_some_and(|row| row.try_get("", "found").unwrap_or(true)))
+    };
+    let tx = database.begin().await?;
+    // Without the lock, this may be out of date at once. It only saves the lock.
+    if !exists(&tx, "published = 1").await? || exists(&tx, "published = 0").await? {
+        return Ok(false);
+    }
+    // No statement waits behind a lock that waits. Under the lock, no transaction has events in the segment that are not committed.
+    if let Err(error) = tx.execute_unprepared(&format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE NOWAIT")).await {
+        return if is_lock_timeout(&error) { Ok(false) } else { Err(error.into()) };
+    }
+    if exists(&tx, "published = 0").await? {
+        return Ok(false);
+    }
+    tx.execute_unprepared(&format!("TRUNCATE {table}")).await?;
+    tx.commit().await?;
+    Ok(true)
+}
+
+/// Returns since when the oldest event that is not published has waited. `None`: there is none.
+pub async fn oldest(database: &Database) -> Result<Option<Instant>, Error> {
+    let one = |bucket: i32| {
+        format!(
+            "SELECT committed_at FROM (SELECT committed_at FROM outbox WHERE bucket = {bucket} AND published = 0 \
+             ORDER BY bucket, id LIMIT 1) AS bucket_{bucket}"
+        )
+    };
+    let each = (0..BUCKETS).map(one).collect::<Vec<_>>().join(" UNION ALL ");
+    let sql = format!("SELECT MIN(committed_at) AS oldest FROM ({each}) AS oldest_of_each");
+    let row = database.read().query_one_raw(Statement::from_string(database.backend(), sql)).await?;
+    let oldest: Option<i64> = row.map(|row| row.try_get("", "oldest")).transpose()?.flatten();
+    Ok(oldest.map(Instant))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn segments_take_turns() {
+        let minutes = |minutes: i64| Instant(minutes * 60_000_000);
+        for (at, number) in [(0, 0), (9, 0), (10, 1), (39, 3), (40, 0), (-1, 3)] {
+            assert_eq!(segment(minutes(at)), number, "{at}");
+        }
+    }
+
+    #[test]
+    fn each_customer_has_one_bucket() {
+        let buckets: std::collections::BTreeSet<i32> = (0..100).map(|id| bucket(CustomerId(id))).collect();
+        assert_eq!(buckets, (0..BUCKETS).collect());
+    }
+}

@@ -1,0 +1,226 @@
+//! Publishes events to topics, in order.
+//!
+//! The client tries for ever: with a time limit, a later event of a customer could overtake one that failed. If one fails for good, the
+//! client gives up all that it has (`enable.gapless.guarantee`), and the events are read again from the first one that is missing.
+//!
+//! Before the first event, the topics are examined: one that does not exist is not created with the brokers' defaults, and one that does
+//! not accept the largest event is not used.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use parking_lot::Mutex;
+use rdkafka::ClientContext;
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::future_producer::DeliveryFuture;
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _, PurgeConfig};
+use rdkafka::statistics::Statistics;
+
+use super::listener;
+use super::outgoing::{Outgoing, Topics};
+use super::settings;
+use crate::app::App;
+use crate::app::event::MAX_EVENT_BYTES;
+use crate::app::model::OutboxRow;
+use crate::app::sink::{Published, Sink};
+use crate::config;
+
+/// How long the brokers may take to describe the topics.
+const TOPICS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a publication that waits for the brokers tells why.
+const REPORT_PERIOD: Duration = Duration::from_secs(1);
+/// The setting of a topic for the size of its largest message.
+const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
+
+/// Returns where events go. Fails if the configuration cannot be used.
+pub(in crate::ingest) fn sink(app: &Arc<App>, config: &config::Kafka, installation: &str) -> anyhow::Result<Sink> {
+    let topics = Topics::of(config, installation);
+    let publisher = Publisher { app: Arc::downgrade(app), config: config.clone(), topics, client: Mutex::new(None) };
+    // Fails here, and not with the first event, if a file is missing.
+    publisher.connect()?;
+    let publisher = Arc::new(publisher);
+    Ok(Box::new(move |rows| {
+        let publisher = Arc::clone(&publisher);
+        async move { publisher.publish(rows).await }.boxed()
+    }))
+}
+
+/// Knows why no broker can be used.
+#[derive(Clone, Default)]
+struct Trouble {
+    problem: Arc<Mutex<Option<String>>>,
+}
+
+/// A producer, and what it reports.
+#[derive(Clone)]
+struct Client {
+    producer: FutureProducer<Trouble>,
+    trouble: Trouble,
+}
+
+impl ClientContext for Trouble {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        listener::log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        let problem = error.rdkafka_error_code().and_then(|code| listener::problem(code, reason));
+        let mut known = self.problem.lock();
+        // That no broker is left follows from the cause that was reported before.
+        if problem.is_some() && (known.is_none() || !listener::is_consequence(&error)) {
+            *known = problem;
+        }
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        if statistics.brokers.values().any(|broker| broker.state == "UP") {
+            *self.problem.lock() = None;
+        }
+    }
+}
+
+struct Publisher {
+    app: Weak<App>,
+    config: config::Kafka,
+    topics: Topics,
+    /// `None` before the first event and after a failure.
+    client: Mutex<Option<Client>>,
+}
+
+/// Makes the client forget what it has not sent, unless all of it was delivered. Otherwise, another node could be overtaken.
+struct ForgetUnlessDone<'a> {
+    client: &'a Client,
+    is_done: bool,
+}
+
+impl Drop for ForgetUnlessDone<'_> {
+    fn drop(&mut self) {
+        if !self.is_done {
+            self.client.producer.purge(PurgeConfig::default().queue().inflight());
+        }
+    }
+}
+
+impl Publisher {
+    fn connect(&self) -> Result<Client, KafkaError> {
+        let trouble = Trouble::default();
+        Ok(Client { producer: settings::producer(&self.config).create_with_context(trouble.clone())?, trouble })
+    }
+
+    async fn publish(&self, rows: Vec<OutboxRow>) -> Published {
+        let client = match self.client().await {
+            Ok(client) => client,
+            Err(problem) => return Published { ids: Vec::new(), problem: Some(problem) },
+        };
+        let mut guard = ForgetUnlessDone { client: &client, is_done: false };
+        let published = self.send(&client, &rows).await;
+        guard.is_done = true;
+        drop(guard);
+        if published.problem.is_some() {
+            *self.client.lock() = None;
+        }
+        published
+    }
+
+    /// Returns the client. Examines the topics before the first event, and after a failure.
+    async fn client(&self) -> Result<Client, String> {
+        if let Some(client) = &*self.client.lock() {
+            return Ok(client.clone());
+        }
+        let client = self.connect().map_err(|error| error.to_string())?;
+        self.examine(&client).await?;
+        *self.client.lock() = Some(client.clone());
+        Ok(client)
+    }
+
+    async fn examine(&self, client: &Client) -> Result<(), String> {
+        let asked = client.producer.clone();
+        // Asking for all topics creates none.
+        let found = tokio::task::spawn_blocking(move || asked.client().fetch_metadata(None, TOPICS_TIMEOUT)).await;
+        let metadata = match found.map_err(|panic| panic.to_string())? {
+            Ok(metadata) => metadata,
+            Err(error) => return Err(client.trouble.problem.lock().clone().unwrap_or_else(|| error.to_string())),
+        };
+        let exists = |name: &str| metadata.topics().iter().any(|topic| topic.name() == name);
+        if let Some(missing) = self.topics.names().find(|name| !exists(name)) {
+            return Err(format!("the topic `{missing}` does not exist"));
+        }
+        let admin: AdminClient<DefaultClientContext> =
+            settings::base(&self.config).create().map_err(|error: KafkaError| error.to_string())?;
+        let resources: Vec<ResourceSpecifier<'_>> = self.topics.names().map(ResourceSpecifier::Topic).collect();
+        let options = AdminOptions::new().request_timeout(Some(TOPICS_TIMEOUT));
+        let described = admin.describe_configs(&resources, &options).await;
+        // A user may be allowed to write and not to read settings.
+        let Ok(described) = described else { return Ok(()) };
+        for (topic, settings) in self.topics.names().zip(described) {
+            let limit = settings.ok().and_then(|settings| settings.get(MAX_MESSAGE_BYTES)?.value.clone());
+            let limit: Option<usize> = limit.and_then(|limit| limit.parse().ok());
+            if limit.is_some_and(|limit| limit < MAX_EVENT_BYTES) {
+                return Err(format!(
+                    "the topic `{topic}` must accept messages of {MAX_EVENT_BYTES} bytes: raise {MAX_MESSAGE_BYTES}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends the messages of all events and waits until the brokers have them.
+    async fn send(&self, client: &Client, rows: &[OutboxRow]) -> Published {
+        let mut problem = None;
+        let mut sent: Vec<Vec<DeliveryFuture>> = Vec::with_capacity(rows.len());
+        for row in rows {
+            match self.topics.messages(row).iter().map(|message| queue(client, message)).collect() {
+                Ok(deliveries) => sent.push(deliveries),
+                Err(error) => {
+                    problem = Some(error.to_string());
+                    break;
+                }
+            }
+        }
+        let mut published = Published::default();
+        let mut failed = HashSet::new();
+        for (row, deliveries) in rows.iter().zip(sent) {
+            for delivery in deliveries {
+                if let Err(error) = self.delivered(client, delivery).await {
+                    failed.insert(row.customer_id);
+                    problem.get_or_insert(error);
+                }
+            }
+            if !failed.contains(&row.customer_id) {
+                published.ids.push(row.id);
+            }
+        }
+        Published { problem, ..published }
+    }
+
+    /// Waits for the result of a message. Says meanwhile what hinders it.
+    async fn delivered(&self, client: &Client, mut delivery: DeliveryFuture) -> Result<(), String> {
+        loop {
+            tokio::select! {
+                delivered = &mut delivery => return match delivered {
+                    Ok(Ok(_)) => Ok(()),
+                    Ok(Err((error, _))) => Err(error.to_string()),
+                    Err(_) => Err("the client was closed".to_owned()),
+                },
+                () = tokio::time::sleep(REPORT_PERIOD) => {
+                    if let Some(app) = self.app.upgrade() {
+                        app.publishing.note(client.trouble.problem.lock().clone());
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn queue(client: &Client, message: &Outgoing<'_>) -> Result<DeliveryFuture, KafkaError> {
+    let add = |headers: OwnedHeaders, (key, value): &(&str, String)| headers.insert(Header { key, value: Some(value) });
+    let headers = message.headers.iter().fold(OwnedHeaders::new(), add);
+    let record = FutureRecord { payload: message.value, ..FutureRecord::<str, str>::to(message.topic) };
+    client.producer.send_result(record.key(message.key).headers(headers)).map_err(|(error, _)| error)
+}

@@ -1,0 +1,283 @@
+//! Events that are published to topics of real brokers: their form, their order, and what happens if brokers or servers die.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rdkafka::admin::{AlterConfig, ResourceSpecifier};
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+
+use super::*;
+use crate::outbox::Consumer;
+
+/// The topics that a server publishes to.
+struct Topics {
+    brokers: String,
+    events: String,
+    balances: String,
+}
+
+/// A message of a topic.
+#[derive(Clone, Debug)]
+struct Published {
+    key: String,
+    value: Option<String>,
+    headers: BTreeMap<String, String>,
+}
+
+impl Topics {
+    async fn make(brokers: String, replicas: i32) -> Self {
+        let number = rand::random::<u32>();
+        let topics = Self { brokers, events: format!("events-{number}"), balances: format!("balances-{number}") };
+        make_topic(&topics.brokers, &topics.events, 3, replicas).await;
+        make_topic(&topics.brokers, &topics.balances, 3, replicas).await;
+        topics
+    }
+
+    /// A command that runs the program on a database and lets it publish to these topics.
+    fn command(&self, database: &str) -> Command {
+        let mut command = command(database);
+        command
+            .env("WINDFALL__KAFKA__BROKERS", &self.brokers)
+            .env("WINDFALL__KAFKA__EVENTS_TOPIC", &self.events)
+            .env("WINDFALL__KAFKA__BALANCES_TOPIC", &self.balances);
+        command
+    }
+
+    async fn publish(&self, database: &str) -> Shop {
+        Shop::open_with(&mut self.command(database)).await
+    }
+
+    /// Everything that is in a topic now, in the order of each partition.
+    fn all(&self, topic: &str) -> Vec<Published> {
+        let consumer: BaseConsumer = ClientConfig::new()
+            .set("bootstrap.servers", &self.brokers)
+            .set("group.id", "reader")
+            .set("enable.auto.commit", "false")
+            .create()
+            .unwrap();
+        let (mut list, mut left) = (TopicPartitionList::new(), 0);
+        for partition in 0..3 {
+            let (low, high) = consumer.fetch_watermarks(topic, partition, PATIENCE).unwrap();
+            left += high - low;
+            list.add_partition_offset(topic, partition, Offset::Beginning).unwrap();
+        }
+        consumer.assign(&list).unwrap();
+        let mut found = Vec::new();
+        while left > 0 {
+            let message = consumer.poll(PATIENCE).expect("a message").unwrap();
+            let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+            let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+            found.push(Published {
+                key: text(message.key().unwrap()),
+                value: message.payload().map(text),
+                headers: headers.map(|header| (header.key.to_owned(), text(header.value.unwrap()))).collect(),
+            });
+            left -= 1;
+        }
+        found
+    }
+
+    /// Follows the events as `docs/events.md` says.
+    fn consumer(&self) -> Consumer {
+        let mut consumer = Consumer::default();
+        for event in self.all(&self.events) {
+            consumer.take(event.value.as_deref().unwrap(), None);
+        }
+        consumer
+    }
+}
+
+async fn all_are_published(shop: &Shop, events: f64) {
+    wait(async || metric(shop, "windfall_events_published_total").await >= events, "events are published").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_and_balances_are_published_in_order() {
+    for engine in ENGINES {
+        let topics = Topics::make(shared().await.brokers(), 1).await;
+        let (database, _kept) = scratch(engine).await;
+        let shop = topics.publish(&database).await;
+        shop.campaign(json!({})).await;
+        for customer in ["ada", "bob"] {
+            shop.buy_many(customer, 0..30).await;
+        }
+        all_are_published(&shop, 2.0).await;
+        wait(async || metric(&shop, "windfall_event_wait_seconds").await == 0.0, "nothing waits").await;
+        wait(
+            async || topics.consumer().points("ada") == 300 && topics.consumer().points("bob") == 300,
+            "all events are there",
+        )
+        .await;
+        let event = topics.all(&topics.events).into_iter().find(|event| event.key == "ada").unwrap();
+        for (name, value) in
+            [("ce_type", "windfall.points.changed.v1"), ("ce_subject", "ada"), ("content-type", "application/json")]
+        {
+            assert_eq!(event.headers[name], value);
+        }
+        // The last balance of each customer is its current one.
+        let balances = topics.all(&topics.balances);
+        let last = |name: &str| balances.iter().rfind(|balance| balance.key == name).unwrap();
+        let balance: Value = serde_json::from_str(last("ada").value.as_deref().unwrap()).unwrap();
+        assert_eq!((&balance["available"], &balance["lifetime"]), (&json!(300), &json!(300)), "{engine:?}");
+        // A cursor of an event is one of the API.
+        let cursor =
+            &topics.all(&topics.events).iter().rfind(|event| event.key == "ada").unwrap().headers["ce_id"].clone();
+        let query = "query($id: String!) { customer(by: { externalId: $id }) { balance { cursor } } }";
+        let answer = shop.data(&shop.admin, query, json!({ "id": "ada" })).await;
+        assert_eq!(answer["customer"]["balance"]["cursor"], json!(cursor));
+
+        let erase = "mutation($id: String!) { eraseCustomer(externalId: $id, confirmExternalId: $id) { userErrors { message } } }";
+        shop.data(&shop.admin, erase, json!({ "id": "ada" })).await;
+        wait(
+            async || topics.all(&topics.balances).iter().any(|it| it.key == "ada" && it.value.is_none()),
+            "the tombstone",
+        )
+        .await;
+        let told = topics.all(&topics.events).into_iter().rfind(|event| event.key == "ada").unwrap();
+        assert_eq!(told.headers["ce_type"], "windfall.customer.erased.v1");
+        assert_eq!(shop.server.terminate().code(), Some(0));
+        audit_is_clean(&database);
+    }
+}
+
+/// Runs a Python program with the packages that the tests install.
+fn python(arguments: &[&str]) -> crate::support::server::Ran {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new(root.join("tests/clients/.venv/bin/python"));
+    crate::support::server::run(command.current_dir(root).args(arguments))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_consumer_of_the_documentation_has_the_ledgers() {
+    let topics = Topics::make(shared().await.brokers(), 1).await;
+    let (database, _kept) = scratch(Engine::Postgres).await;
+    let shop = topics.publish(&database).await;
+    shop.campaign(json!({})).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ledgers.db").display().to_string();
+    let ledgers = async || {
+        let expected = shop.balance("ada").await["available"].as_i64().unwrap();
+        wait(async || topics.consumer().points("ada") == expected, "all events are published").await;
+        let ran = python(&["docs/examples/consume_events.py", &topics.brokers, &topics.events, &file, "--once"]);
+        assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{}", ran.stdout);
+        let read = "import sqlite3,sys; print(*sqlite3.connect(sys.argv[1]).execute('SELECT name, points, must_be_loaded FROM customer'))";
+        assert_eq!(python(&["-c", read, &file]).stdout, format!("('ada', {expected}, 0)\n"));
+    };
+    shop.buy_many("ada", 0..30).await;
+    shop.refund("ada", 3).await;
+    ledgers().await;
+    // It goes on where it stopped.
+    shop.buy_many("ada", 30..40).await;
+    ledgers().await;
+
+    // Every message is as asyncapi.json describes it.
+    let lines = folder.path().join("lines");
+    let line = |name: &str, message: &Published| {
+        let value: Value = message.value.as_deref().map_or(Value::Null, |value| serde_json::from_str(value).unwrap());
+        format!("{}\n", json!([name, value]))
+    };
+    let (events, balances) = (topics.all(&topics.events), topics.all(&topics.balances));
+    let mut text: String = events.iter().map(|event| line("pointsChanged", event)).collect();
+    text.extend(balances.iter().map(|balance| line("balance", balance)));
+    let facts = [("purchase", purchase("p", "ada")), ("refund", refund_of("p", "r"))];
+    text.extend(facts.map(|(name, fact)| format!("[\"{name}\",{fact}]\n")));
+    std::fs::write(&lines, &text).unwrap();
+    let ran = python(&["tests/clients/validate.py", "asyncapi.json", &lines.display().to_string()]);
+    assert_eq!((ran.code, ran.stdout), (Some(0), format!("{}\n", text.lines().count())), "{}", ran.stderr);
+}
+
+/// The only broker is killed twice, and the server as well, while purchases come in.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_event_is_lost_if_the_broker_and_the_server_are_killed() {
+    let mut kafka = Kafka::start().await;
+    let topics = Topics::make(kafka.brokers(), 1).await;
+    let (database, _kept) = scratch(Engine::Postgres).await;
+    let shop = topics.publish(&database).await;
+    shop.campaign(json!({})).await;
+    for round in 0..2 {
+        shop.buy_many("ada", round * 40..round * 40 + 20).await;
+        kafka.kill(0).await;
+        shop.buy_many("ada", round * 40 + 20..round * 40 + 40).await;
+        kafka.restart(0).await;
+    }
+    shop.server.kill9();
+    let shop = topics.publish(&database).await;
+    shop.buy_many("ada", 80..100).await;
+    wait(async || topics.consumer().points("ada") == 1_000, "all events are published").await;
+    drop(shop);
+    audit_is_clean(&database);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_cannot_be_used_is_named() {
+    let brokers = shared().await.brokers();
+    let topics = Topics::make(brokers.clone(), 1).await;
+    let (database, _kept) = scratch(Engine::Sqlite).await;
+    let missing = Topics {
+        events: format!("{}-missing", topics.events),
+        ..Topics { brokers: brokers.clone(), events: topics.events.clone(), balances: topics.balances.clone() }
+    };
+    let shop = missing.publish(&database).await;
+    shop.campaign(json!({})).await;
+    shop.buy("ada", 0).await;
+    let told = format!("the topic `{}` does not exist", missing.events);
+    wait(async || fetched(&shop, "/readyz").await.contains(&told), "the topic is named").await;
+    make_topic(&brokers, &missing.events, 3, 1).await;
+    wait(async || fetched(&shop, "/readyz").await == "ok", "it is used once it exists").await;
+    assert_eq!(missing.consumer().points("ada"), 10);
+    drop(shop);
+
+    let limit = AlterConfig::new(ResourceSpecifier::Topic(&topics.events)).set("max.message.bytes", "2000");
+    admin_of(&brokers).alter_configs([&limit], &AdminOptions::new()).await.unwrap();
+    let shop = topics.publish(&database).await;
+    shop.buy("ada", 1).await;
+    wait(async || fetched(&shop, "/readyz").await.contains("raise max.message.bytes"), "the limit is named").await;
+    assert!(topics.all(&topics.events).is_empty());
+}
+
+/// A message that the broker refuses for good is followed by none of the later ones: no consumer sees a gap.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_refused_is_not_overtaken() {
+    let brokers = shared().await.brokers();
+    let topics = Topics::make(brokers.clone(), 1).await;
+    let (database, _kept) = scratch(Engine::Sqlite).await;
+    let shop = topics.publish(&database).await;
+    shop.campaign(json!({})).await;
+    shop.buy("ada", 0).await;
+    wait(async || topics.consumer().points("ada") == 10, "the first event is published").await;
+    // Compressed, a small event fits, and a large one does not.
+    let set = async |bytes: &str| {
+        let limit = AlterConfig::new(ResourceSpecifier::Topic(&topics.events)).set("max.message.bytes", bytes);
+        admin_of(&brokers).alter_configs([&limit], &AdminOptions::new()).await.unwrap();
+    };
+    set("1300").await;
+    let stop = AtomicBool::new(false);
+    let buying = async {
+        for n in 1..60 {
+            // Many facts of one customer in one commit are one large event.
+            if n % 7 == 0 {
+                shop.buy_many("ada", n * 10..n * 10 + 10).await;
+            } else {
+                shop.buy("ada", n * 10).await;
+            }
+        }
+        stop.store(true, Ordering::SeqCst);
+    };
+    let watching = async {
+        while !stop.load(Ordering::SeqCst) {
+            // Fails if an event is missing.
+            topics.consumer();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::join!(buying, watching);
+    assert_ne!(fetched(&shop, "/readyz").await, "ok");
+    set("1000000").await;
+    wait(
+        async || shop.balance("ada").await["available"] == topics.consumer().points("ada"),
+        "all events are published",
+    )
+    .await;
+}
