@@ -27,6 +27,8 @@ use crate::config;
 
 /// The number of connections that read an SQLite file, in addition to the one that writes.
 const SQLITE_READERS: u32 = 4;
+/// The number of connections of a program that only reads for a moment.
+const CONNECTIONS_TO_READ: u32 = 2;
 /// How long an SQLite transaction waits for a transaction of another process.
 const SQLITE_BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 /// The maximum number of attempts to open an SQLite file that another process creates, and the pause between them.
@@ -36,6 +38,10 @@ const SQLITE_PAUSE: Duration = Duration::from_millis(20);
 const SQLITE_STATEMENTS: usize = 400;
 /// The size of the page caches of all connections of an SQLite pool together, in KiB.
 const SQLITE_PAGES_KIB: u32 = 64 << 10;
+/// The size of the page caches of SQLite, in bytes. There are three pools: one writes, one reads, and one copies the log.
+pub const SQLITE_PAGES_BYTES: u64 = 3 * SQLITE_PAGES_KIB as u64 * 1024;
+/// The size up to which the write-ahead log of SQLite grows if no long read holds it up, in bytes. A page has 4 KiB.
+pub const SQLITE_LOG_BYTES: u64 = MAX_PAGES as u64 * 4096;
 /// The maximum number of batches that are not committed yet on PostgreSQL: one is evaluated, the others are in their COMMIT.
 /// SQLite has one connection that writes, so a batch that began earlier would only be smaller.
 pub const MAX_OPEN_BATCHES: usize = 3;
@@ -84,7 +90,7 @@ pub struct Database {
     write: Connections,
     read: Connections,
     statements: Arc<AtomicU64>,
-    /// `None` on PostgreSQL.
+    /// `None` on PostgreSQL, and if the database is only read.
     log: Option<WriteAheadLog>,
     writes: Writes,
     /// Each transaction is READ COMMITTED by itself, or needs no isolation level (SQLite).
@@ -121,9 +127,9 @@ impl Database {
         }
         // SQLite allows only one writer anyway, and waiting in the pool's queue is fairer than waiting for SQLite's lock.
         let mut write = create_sqlite(url).await?;
-        let mut read = sea_orm::Database::connect(sqlite_options(url, SQLITE_READERS, false)).await?;
+        let mut read = sea_orm::Database::connect(sqlite_options(url, SQLITE_READERS, Opening::Write)).await?;
         let statements = count_statements([&mut write, &mut read]);
-        let log = WriteAheadLog::start(sqlite_options(url, 1, false), Arc::clone(&statements)).await?;
+        let log = WriteAheadLog::start(sqlite_options(url, 1, Opening::Write), Arc::clone(&statements)).await?;
         let max_connections = 1 + SQLITE_READERS;
         Ok(Self {
             write: Connections::new(write, begins.clone(), None),
@@ -134,6 +140,27 @@ impl Database {
             is_isolated: true,
             is_pooled: false,
             max_connections,
+        })
+    }
+
+    /// Connects with few connections, only to read: creates no SQLite file and changes none.
+    pub async fn connect_to_read(options: &config::Database) -> Result<Self, DbErr> {
+        let url = options.url.expose();
+        if !url.starts_with("sqlite:") {
+            return Self::connect(&config::Database { connections: CONNECTIONS_TO_READ, ..options.clone() }).await;
+        }
+        let mut read = sea_orm::Database::connect(sqlite_options(url, CONNECTIONS_TO_READ, Opening::Read)).await?;
+        let statements = count_statements([&mut read]);
+        let connections = Connections::new(read, Begins::default(), None);
+        Ok(Self {
+            write: connections.clone(),
+            read: connections,
+            statements,
+            log: None,
+            writes: Writes::default(),
+            is_isolated: true,
+            is_pooled: false,
+            max_connections: CONNECTIONS_TO_READ,
         })
     }
 
@@ -401,7 +428,7 @@ fn count_statements<const N: usize>(connections: [&mut DatabaseConnection; N]) -
 async fn create_sqlite(url: &str) -> Result<DatabaseConnection, DbErr> {
     let mut attempts = 1;
     loop {
-        match sea_orm::Database::connect(sqlite_options(url, 1, true)).await {
+        match sea_orm::Database::connect(sqlite_options(url, 1, Opening::Create)).await {
             Err(error) if is_conflict(&error) && attempts < MAX_SQLITE_ATTEMPTS => {
                 attempts += 1;
                 sleep(SQLITE_PAUSE).await;
@@ -411,7 +438,17 @@ async fn create_sqlite(url: &str) -> Result<DatabaseConnection, DbErr> {
     }
 }
 
-fn sqlite_options(url: &str, connections: u32, create: bool) -> ConnectOptions {
+/// How an SQLite file is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Opening {
+    /// To write. Creates the file if it does not exist, and sets its journal mode.
+    Create,
+    Write,
+    /// Only to read.
+    Read,
+}
+
+fn sqlite_options(url: &str, connections: u32, opening: Opening) -> ConnectOptions {
     let mut connect = ConnectOptions::new(url);
     // SQLite interprets a negative number as KiB.
     let cache_size = format!("-{}", SQLITE_PAGES_KIB / connections.max(1));
@@ -423,9 +460,11 @@ fn sqlite_options(url: &str, connections: u32, create: bool) -> ConnectOptions {
         .record_stmt_in_spans(false)
         .map_sqlx_sqlite_opts(move |options| {
             // The first connection sets the mode, which the file keeps. To set it again could fail while another process opens the file.
+            let create = opening == Opening::Create;
             let options = if create { options.journal_mode(SqliteJournalMode::Wal) } else { options };
             options
                 .create_if_missing(create)
+                .read_only(opening == Opening::Read)
                 // Acknowledged facts survive a power failure. Batching makes up for the cost.
                 .synchronous(SqliteSynchronous::Full)
                 .foreign_keys(false)

@@ -53,8 +53,16 @@ pub struct Last {
 
 /// Loads the positions of a group, by topic and partition.
 pub async fn load(app: &App, group: &str) -> Result<HashMap<(String, i32), ingest_position::Model>, Error> {
+    of_group(app.database.write(), group).await
+}
+
+/// Like [`load`], without an application.
+pub async fn of_group(
+    db: &impl ConnectionTrait,
+    group: &str,
+) -> Result<HashMap<(String, i32), ingest_position::Model>, Error> {
     let of_group = ingest_position::Column::GroupName.eq(group);
-    let rows = ingest_position::Entity::find().filter(of_group).all(app.database.write()).await?;
+    let rows = ingest_position::Entity::find().filter(of_group).all(db).await?;
     let by_partition =
         |row: ingest_position::Model| Some(((row.topic.clone(), i32::try_from(row.partition).ok()?), row));
     Ok(rows.into_iter().filter_map(by_partition).collect())

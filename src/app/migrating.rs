@@ -129,6 +129,28 @@ impl Database {
         Ok(SqlxPostgresConnector::from_sqlx_postgres_pool(pool))
     }
 
+    /// Returns the names of the migrations that the database lacks. Unlike all other queries about migrations, it does not create
+    /// the table of migrations.
+    pub async fn pending_migrations(&self) -> Result<Vec<String>, DbErr> {
+        let table = Migrator::migration_table_name().to_string();
+        let (backend, db) = (self.backend(), self.read());
+        let exists = match backend {
+            DatabaseBackend::Postgres => format!(
+                "SELECT 1 FROM pg_tables WHERE tablename = '{table}' AND schemaname = ANY (current_schemas(false))"
+            ),
+            _ => format!("SELECT 1 FROM sqlite_master WHERE name = '{table}'"),
+        };
+        let mut applied: Vec<String> = Vec::new();
+        if db.query_one_raw(Statement::from_string(backend, exists)).await?.is_some() {
+            let versions = Statement::from_string(backend, format!("SELECT version FROM {table}"));
+            for row in db.query_all_raw(versions).await? {
+                applied.push(row.try_get_by_index(0)?);
+            }
+        }
+        let names = Migrator::migrations().into_iter().map(|migration| migration.name().to_owned());
+        Ok(names.filter(|name| !applied.contains(name)).collect())
+    }
+
     /// Whether the schema is older than this program.
     pub async fn is_behind(&self) -> Result<bool, DbErr> {
         Ok(!pending::<Migrator>(self.write()).await?.is_empty())

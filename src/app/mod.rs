@@ -15,6 +15,7 @@ pub mod cursor;
 pub mod customer;
 pub mod database;
 pub mod dead_letter;
+pub mod doctor;
 pub mod erasure;
 pub mod error;
 pub mod event;

@@ -27,7 +27,7 @@ const MAX_PAUSE: Duration = Duration::from_secs(2);
 /// How long Redis keeps an entry. After this time, a customer that nobody reads takes no memory.
 const TIME_TO_LIVE: Duration = Duration::from_hours(1);
 /// The largest number of bytes that are being sent to Redis at a time. An entry that exceeds this bound is not sent.
-const MAX_SENDING_BYTES: usize = 4 << 20;
+pub const MAX_SENDING_BYTES: usize = 4 << 20;
 
 /// A handle on one Redis; clones share it.
 #[derive(Clone)]
@@ -191,13 +191,9 @@ impl Inner {
         self.lock().clone()
     }
 
-    /// Connects, and checks that Redis responds to a PING. Of a cluster, all masters must respond.
+    /// Connects, and checks the memory settings once.
     async fn dial(&self) -> Result<Connection, RedisError> {
-        let mut connection = self.servers.connect(self.deadline).await?;
-        let pong: String = redis::cmd("PING").query_async(&mut connection).await?;
-        if pong != "PONG" {
-            return Err((ErrorKind::UnexpectedReturnType, "the response to PING is not PONG").into());
-        }
+        let mut connection = dial(&self.servers, self.deadline).await?;
         if !self.inspected.load(Ordering::Relaxed) {
             self.inspected.store(inspect(&mut connection).await, Ordering::Relaxed);
         }
@@ -205,26 +201,85 @@ impl Inner {
     }
 }
 
-/// Warns if a server has no memory limit, or would reject entries once it is full. Returns whether the settings could be
-/// read.
-async fn inspect(connection: &mut Connection) -> bool {
+/// Connects, and checks that Redis responds to a PING. Of a cluster, all masters must respond.
+async fn dial(servers: &RedisServers, deadline: Duration) -> Result<Connection, RedisError> {
+    let mut connection = servers.connect(deadline).await?;
+    let pong: String = redis::cmd("PING").query_async(&mut connection).await?;
+    if pong != "PONG" {
+        return Err((ErrorKind::UnexpectedReturnType, "the response to PING is not PONG").into());
+    }
+    Ok(connection)
+}
+
+/// How a server limits its memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemorySettings {
+    /// The setting `maxmemory`. 0: there is no limit.
+    pub max_bytes: u64,
+    /// The setting `maxmemory-policy`: what is evicted when the limit is reached.
+    pub policy: String,
+}
+
+impl MemorySettings {
+    /// Reads the settings from the response to `INFO memory`.
+    fn parse(text: &str) -> Option<Self> {
+        let of = |name: &str| {
+            let value = |line: &'_ str| line.trim_end().strip_prefix(name)?.strip_prefix(':').map(str::to_owned);
+            text.lines().find_map(value)
+        };
+        Some(Self { max_bytes: of("maxmemory")?.parse().ok()?, policy: of("maxmemory_policy")? })
+    }
+
+    /// Whether the server grows until the machine runs out of memory.
+    pub fn is_unlimited(&self) -> bool {
+        self.max_bytes == 0
+    }
+
+    /// Whether the server rejects entries once it is full.
+    pub fn evicts_nothing(&self) -> bool {
+        self.policy == "noeviction"
+    }
+
+    /// Whether the server keeps the entries that are used most.
+    pub fn keeps_what_is_used(&self) -> bool {
+        ["allkeys-lru", "allkeys-lfu"].contains(&self.policy.as_str())
+    }
+}
+
+/// Connects, and reads the memory settings of the servers. They are `None` if the user may not read them.
+pub async fn memory_settings(
+    servers: &RedisServers,
+    deadline: Duration,
+) -> Result<Option<Vec<MemorySettings>>, String> {
+    let read = async {
+        let mut connection = dial(servers, deadline).await?;
+        Ok::<_, RedisError>(settings(&mut connection).await)
+    };
+    match timeout(CONNECT_TIMEOUT + FIRST_RESPONSE_TIMEOUT, read).await {
+        Ok(read) => read.map_err(|error| error.to_string()),
+        Err(late) => Err(late.to_string()),
+    }
+}
+
+async fn settings(connection: &mut Connection) -> Option<Vec<MemorySettings>> {
     let memory: Result<Value, _> = redis::cmd("INFO").arg("memory").query_async(connection).await;
     // A cluster responds with a text for each node.
     let texts: Result<Vec<String>, _> = match memory {
         Ok(Value::Map(nodes)) => nodes.into_iter().map(|(_, text)| redis::from_redis_value(text)).collect(),
         Ok(text) => redis::from_redis_value(text).map(|text| vec![text]),
-        Err(_) => return false,
+        Err(_) => return None,
     };
-    let Ok(texts) = texts else { return false };
-    let any_has = |name: &str, value: &str| {
-        let has =
-            |line: &str| line.trim_end().strip_prefix(name).and_then(|line| line.strip_prefix(':')) == Some(value);
-        texts.iter().any(|text| text.lines().any(has))
-    };
-    if any_has("maxmemory", "0") {
+    texts.ok()?.iter().map(|text| MemorySettings::parse(text)).collect()
+}
+
+/// Warns if a server has no memory limit, or would reject entries once it is full. Returns whether the settings could be
+/// read.
+async fn inspect(connection: &mut Connection) -> bool {
+    let Some(servers) = settings(connection).await else { return false };
+    if servers.iter().any(MemorySettings::is_unlimited) {
         tracing::warn!("Redis has no memory limit: set `maxmemory`, or it grows until the machine runs out of memory");
     }
-    if any_has("maxmemory_policy", "noeviction") {
+    if servers.iter().any(MemorySettings::evicts_nothing) {
         tracing::warn!(
             "Redis evicts nothing: set `maxmemory-policy` to allkeys-lru, or it rejects entries once it is full"
         );

@@ -4,6 +4,7 @@ mod audit;
 mod backup;
 mod demo;
 mod events;
+mod doctor;
 mod import;
 mod ingest;
 mod migrate;
@@ -53,17 +54,29 @@ enum Command {
     Events(events::Args),
     Audit(audit::Args),
     Backup(backup::Args),
+    Doctor(doctor::Args),
     Schema(schema::Args),
     Token(token::Args),
 }
 
 impl Cli {
-    /// Runs the subcommand and returns its exit code: 1 if it found something wrong, 2 if an import found faulty lines, 3 if this
-    /// program is outdated.
+    /// Runs the subcommand and returns its exit code: 1 if it found something wrong, 2 if an import found faulty lines or `doctor` a
+    /// configuration that is not valid, 3 if this program is outdated.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
-        let config = Config::load(self.config.as_deref())?;
-        // The demo prints its own messages for people, so its log shows warnings only.
-        let filter = if matches!(self.command, Command::Demo(_)) { "warn" } else { &config.log.filter };
+        let config = match Config::load(self.config.as_deref()) {
+            Err(error) if matches!(self.command, Command::Doctor(_)) => {
+                writeln!(stderr(), "Error: {error}")?;
+                return Ok(ExitCode::from(doctor::INVALID));
+            }
+            loaded => loaded?,
+        };
+        let filter = match self.command {
+            // The demo prints its own messages for people, so its log shows warnings only.
+            Command::Demo(_) => "warn",
+            // What doctor meets is a finding.
+            Command::Doctor(_) => "off",
+            _ => &config.log.filter,
+        };
         let _telemetry = Telemetry::start(filter, &config.log)?;
         let result = self.command.run(config).await;
         match result.as_ref().err().and_then(|error| error.downcast_ref()) {
@@ -87,6 +100,7 @@ impl Command {
             Self::Events(args) => events::run(&args, &config).await,
             Self::Audit(args) => audit::run(&args, &config).await,
             Self::Backup(args) => backup::run(&args, &config).await,
+            Self::Doctor(args) => doctor::run(&args, &config).await,
             Self::Schema(args) => schema::run(&args),
             Self::Token(args) => {
                 token::run(&args, &config.auth, Clock::System.now().0)?;

@@ -1,5 +1,6 @@
 //! `windfall serve`: runs the server until SIGINT or SIGTERM. `windfall demo` runs the same server.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{Write as _, stdout};
 use std::path::PathBuf;
@@ -25,20 +26,17 @@ use crate::http::router::{Routes, router};
 use crate::ingest::{events, topics};
 
 /// The length of a SHA-256 hash, and of the shortest HS256 key that RFC 7518, 3.2 allows.
-const HS256_KEY_BYTES: usize = 32;
+pub(super) const HS256_KEY_BYTES: usize = 32;
 
 /// Run the server until it is interrupted. It then finishes the requests that it has accepted, and stops.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {}
 
 pub(super) async fn run(_: &Args, config: &Config) -> anyhow::Result<ExitCode> {
-    if config.auth.hs256_secret.is_none() && config.auth.public_keys.is_none() {
-        anyhow::bail!(
-            "no token could be verified: set `auth.hs256_secret` (WINDFALL__AUTH__HS256_SECRET) or \
-             `auth.jwks` (WINDFALL__AUTH__JWKS)"
-        );
+    check_keys(&config.auth)?;
+    for key in short_secrets(&config.auth) {
+        tracing::warn!("the configuration key {key}");
     }
-    warn_of_short_secrets(&config.auth);
     if config.writer.sets_writers {
         tracing::warn!(
             "the configuration key `writer.writers` (WINDFALL__WRITER__WRITERS) has no effect any more: remove it"
@@ -166,18 +164,40 @@ async fn stop_on_signal(mut signals: Signals, stop: CancellationToken) {
     stop.cancel();
 }
 
-/// Warns about keys that are shorter than RFC 7518, 3.2 allows. They are used nevertheless.
-fn warn_of_short_secrets(auth: &config::Auth) {
-    for (name, secret) in [("hs256_secret", &auth.hs256_secret), ("hs256_secret_previous", &auth.hs256_secret_previous)]
-    {
-        if secret.as_ref().is_some_and(|secret| secret.expose().len() < HS256_KEY_BYTES) {
-            tracing::warn!(
-                "the configuration key `auth.{name}` (WINDFALL__AUTH__{}) has fewer than {HS256_KEY_BYTES} bytes: \
-                 whoever guesses it can forge tokens",
-                name.to_uppercase()
-            );
-        }
+/// Fails if no key is configured that could verify a token.
+pub(super) fn check_keys(auth: &config::Auth) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        auth.hs256_secret.is_some() || auth.public_keys.is_some(),
+        "no token could be verified: set `auth.hs256_secret` (WINDFALL__AUTH__HS256_SECRET) or \
+         `auth.jwks` (WINDFALL__AUTH__JWKS)"
+    );
+    Ok(())
+}
+
+/// A secret that is shorter than RFC 7518, 3.2 allows. It is used nevertheless.
+pub(super) struct ShortSecret {
+    /// The name of the key in the section `auth`.
+    pub(super) name: &'static str,
+    pub(super) bytes: usize,
+}
+
+impl fmt::Display for ShortSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "`auth.{}` (WINDFALL__AUTH__{}) has fewer than {HS256_KEY_BYTES} bytes: whoever guesses it can forge tokens",
+            self.name,
+            self.name.to_uppercase()
+        )
     }
+}
+
+/// Returns the secrets that are too short.
+pub(super) fn short_secrets(auth: &config::Auth) -> Vec<ShortSecret> {
+    let secrets = [("hs256_secret", &auth.hs256_secret), ("hs256_secret_previous", &auth.hs256_secret_previous)];
+    let sizes = secrets.into_iter().filter_map(|(name, secret)| Some((name, secret.as_ref()?.expose().len())));
+    let short = sizes.filter(|(_, bytes)| *bytes < HS256_KEY_BYTES);
+    short.map(|(name, bytes)| ShortSecret { name, bytes }).collect()
 }
 
 /// Locks an SQLite file so that only one server runs on it. The writes of two servers would compete for SQLite's one write lock

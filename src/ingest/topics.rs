@@ -16,6 +16,9 @@ use crate::app::replay::Failed;
 use crate::app::waiting_fact;
 use crate::config;
 
+/// What the Kafka client fetches ahead, in bytes, beside `kafka.buffer_bytes`.
+pub const CLIENT_BUFFER_BYTES: u64 = 8 << 20;
+
 /// Whether this program was built with the Kafka client.
 pub const HAS_CLIENT: bool = cfg!(feature = "kafka");
 

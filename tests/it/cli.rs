@@ -294,6 +294,7 @@ fn help_says_what_each_subcommand_does() {
         ("import", "Import purchases, refunds and adjustments"),
         ("audit", "Recompute all awards, balances and budgets"),
         ("backup", "Copy an SQLite database into a new file"),
+        ("doctor", "Examine the configuration and everything that it names"),
         ("schema", "Print the GraphQL schema"),
         ("token", "Mint a token"),
     ] {

@@ -12,13 +12,13 @@ use serde_json::Value;
 use crate::support::app::open;
 use crate::support::server::{command, run, signal};
 
-struct Demo {
+pub(crate) struct Demo {
     child: Child,
     lines: std::io::Lines<BufReader<ChildStdout>>,
 }
 
 impl Demo {
-    fn start(folder: &Path, more: &[&str]) -> Self {
+    pub(crate) fn start(folder: &Path, more: &[&str]) -> Self {
         let mut command = command("sqlite://never-used.db");
         command.arg("demo").arg("--folder").arg(folder).args(more);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
@@ -27,7 +27,7 @@ impl Demo {
     }
 
     /// Reads and returns the lines up to the one that begins with `beginning`.
-    fn until(&mut self, beginning: &str) -> Vec<String> {
+    pub(crate) fn until(&mut self, beginning: &str) -> Vec<String> {
         let mut read = Vec::new();
         for line in self.lines.by_ref().map(|line| line.unwrap()) {
             read.push(line);
@@ -38,7 +38,7 @@ impl Demo {
         panic!("no line begins with `{beginning}`: {read:#?}");
     }
 
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         signal(&self.child, "INT");
         self.until("The shop is closed.");
         assert!(self.child.wait().unwrap().success());

@@ -45,6 +45,7 @@
 //!
 //! Operation:
 //! - [`cli`], [`import`], [`demo`]: the subcommands, run as users run them.
+//! - [`doctor`]: each finding on a bad configuration, and none on the configurations of the demo and of compose.yaml.
 //! - [`readme`]: the commands of the README print what it shows, and paths in the documents exist.
 //! - [`operations`]: the files for operators work and match the server.
 //! - [`metrics`], [`telemetry`]: each request is counted once; traces reach a collector.
@@ -95,6 +96,7 @@ mod convergence;
 mod crash;
 mod demo;
 mod disk;
+mod doctor;
 mod engine;
 mod failover;
 mod frozen;

@@ -13,7 +13,8 @@ use std::time::Duration;
 use entity::{installation, node};
 use sea_orm::sea_query::OnConflict;
 use sea_orm::{
-    ActiveModelTrait, ColumnTrait, DatabaseTransaction, EntityTrait, IntoActiveModel, QueryFilter, QuerySelect,
+    ActiveModelTrait, ColumnTrait, ConnectionTrait, DatabaseTransaction, EntityTrait, FromQueryResult, IntoActiveModel,
+    QueryFilter, QuerySelect,
 };
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
@@ -88,9 +89,9 @@ pub async fn appear(app: &App) -> Result<(), Error> {
     node::Entity::insert(row.into_active_model().reset_all()).on_conflict(again).exec_without_returning(&tx).await?;
     let present = present(&tx, now).await?;
     tx.commit().await?;
-    let versions: BTreeSet<&str> = present.iter().map(|(_, zone_data)| zone_data.as_str()).collect();
+    let versions: BTreeSet<&str> = present.iter().map(|present| present.zone_data.as_str()).collect();
     app.node.zone_data_versions.store(versions.len(), Ordering::Relaxed);
-    if stored < FORMAT && present.iter().all(|(known, _)| *known >= FORMAT) {
+    if stored < FORMAT && present.iter().all(|present| present.format >= FORMAT) {
         Change::begin(app).await?.raise_format(FORMAT).await?;
         tracing::info!(format = FORMAT, "raised the format of the database: all programs on it support the new one");
     }
@@ -105,9 +106,17 @@ pub(super) async fn format(tx: &DatabaseTransaction) -> Result<i64, Error> {
     check_format(stored).map(|()| stored)
 }
 
-/// Returns the latest format and the zone data of each present program. Ignores announcements that are far in the future.
-async fn present(tx: &DatabaseTransaction, now: Instant) -> Result<Vec<(i64, String)>, Error> {
+/// A program that runs on the database.
+#[derive(Clone, Debug, PartialEq, Eq, FromQueryResult)]
+pub struct Present {
+    /// The latest format that it supports.
+    pub format: i64,
+    pub zone_data: String,
+}
+
+/// Returns the present programs. Ignores announcements that are far in the future.
+pub async fn present(db: &impl ConnectionTrait, now: Instant) -> Result<Vec<Present>, Error> {
     let lately = node::Column::LastSeen.between(now.minus(PRESENT_FOR).0, now.plus(PRESENT_FOR).0);
     let select = node::Entity::find().select_only().columns([node::Column::Format, node::Column::ZoneData]);
-    Ok(select.filter(lately).into_tuple().all(tx).await?)
+    Ok(select.filter(lately).into_model().all(db).await?)
 }

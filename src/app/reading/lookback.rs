@@ -21,6 +21,8 @@ use crate::engine::time::Instant;
 /// The maximum number of bytes of purchases that this process holds for all looks at a time, measured as stored. In memory,
 /// purchases take about four times as much.
 const LOADED_BYTES: u32 = 16 << 20;
+/// The memory that these purchases take, in bytes.
+pub const LOADED_MEMORY_BYTES: u64 = 4 * LOADED_BYTES as u64;
 /// The maximum number of bytes of purchases that one statement reads. A larger purchase is read alone.
 const PAGE_BYTES: u32 = 4 << 20;
 /// An upper bound of the size of a purchase without its lines, in bytes.

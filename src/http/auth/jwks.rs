@@ -129,7 +129,7 @@ impl Jwks {
         Ok(())
     }
 
-    fn current(&self) -> Arc<KeySet> {
+    pub(super) fn current(&self) -> Arc<KeySet> {
         Arc::clone(&self.keys.read())
     }
 }

@@ -126,6 +126,8 @@ pub(super) struct KeySet {
     named: HashMap<String, Arc<Key>>,
     /// If the set has exactly one key, that key. Tokens without `kid` use it.
     only: Option<Arc<Key>>,
+    /// The number of keys for signatures that cannot be used.
+    left_out: usize,
 }
 
 impl KeySet {
@@ -147,6 +149,7 @@ impl KeySet {
                 keys.push((jwk.common.key_id, Arc::new(key)));
             }
         }
+        let used = keys.len();
         let only = match keys.as_slice() {
             [] => return None,
             [(_, key)] => Some(Arc::clone(key)),
@@ -158,7 +161,13 @@ impl KeySet {
                 named.entry(kid).or_insert(key);
             }
         }
-        Some(Self { named, only })
+        let not_for_signatures = entries.iter().filter(|entry| entry.get("use").is_some_and(|of| of == "enc")).count();
+        Some(Self { named, only, left_out: entries.len() - not_for_signatures - used })
+    }
+
+    /// Returns the number of keys for signatures that cannot be used: of another kind, or too short.
+    pub(super) fn left_out(&self) -> usize {
+        self.left_out
     }
 
     /// Returns `Ok(None)` if no key of this set may verify the token and a reload would not help, and an error if a newer

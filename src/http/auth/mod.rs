@@ -177,6 +177,14 @@ impl Verifier {
         })
     }
 
+    /// Returns how many keys for signatures the key set has that cannot be used.
+    pub fn left_out_keys(&self) -> usize {
+        match &self.public {
+            Some(Public::Set(set)) => set.current().left_out(),
+            Some(Public::One(_)) | None => 0,
+        }
+    }
+
     /// Returns the token of a request, or `None` for an anonymous caller. An invalid token is an error even if the
     /// request needs no token.
     pub async fn authenticate(&self, headers: &HeaderMap, now: i64) -> Result<Option<Token>, AuthError> {

@@ -4,9 +4,10 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
 use crate::config::{GroupProtocol, Kafka, KafkaSecurity, Sasl};
+use crate::ingest::topics::CLIENT_BUFFER_BYTES;
 
 /// The settings of the consumer of facts.
-const CONSUMER: [(&str, &str); 10] = [
+const CONSUMER: [(&str, &str); 9] = [
     // An offset is committed only after its effects are.
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
@@ -16,8 +17,6 @@ const CONSUMER: [(&str, &str); 10] = [
     ("max.poll.interval.ms", "60000"),
     // New partitions are noticed within this time. The default is five minutes.
     ("topic.metadata.refresh.interval.ms", "5000"),
-    // What the client fetches ahead, beside what this program keeps. The default is 64 MiB.
-    ("queued.max.messages.kbytes", "8192"),
     ("queued.min.messages", "1000"),
     // How soon the client fetches again if its queue was full. With the default of one second, a small queue is a hundred times slower.
     ("fetch.queue.backoff.ms", "10"),
@@ -61,6 +60,8 @@ pub(super) fn consumer(config: &Kafka) -> ClientConfig {
     for (key, value) in CONSUMER {
         settings.set(key, value);
     }
+    // What the client fetches ahead, beside what this program keeps. The default is 64 MiB.
+    settings.set("queued.max.messages.kbytes", (CLIENT_BUFFER_BYTES / 1024).to_string());
     settings.set("group.id", &config.group);
     if let Some(instance) = &config.instance_id {
         settings.set("group.instance.id", instance);

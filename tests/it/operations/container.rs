@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use super::{COMPOSE, DOCKERFILE, read, root, text, texts, yaml};
 use crate::support::server::{command, run};
 
-pub(super) fn services() -> Value {
+pub(crate) fn services() -> Value {
     yaml(&read(COMPOSE))["services"].take()
 }
 
 /// Returns the words of a command in compose.yaml, as the container gets them.
-pub(super) fn words_of(command: &Value) -> Vec<String> {
+pub(crate) fn words_of(command: &Value) -> Vec<String> {
     let words = texts(command).into_iter().skip_while(|word| word == "CMD");
     words.map(|word| word.replace("$$", "$")).collect()
 }
@@ -55,7 +55,7 @@ fn environment() -> Vec<(String, String)> {
 }
 
 /// Replaces each `${NAME:?…}` in a text. Returns the text, and whether there was any.
-fn filled(value: &str, with: &str) -> (String, bool) {
+pub(crate) fn filled(value: &str, with: &str) -> (String, bool) {
     let Some((before, rest)) = value.split_once("${") else { return (value.to_owned(), false) };
     let (variable, after) = rest.split_once('}').expect("a closed variable");
     let (name, message) = variable.split_once(":?").expect("a variable that must be set");
@@ -63,7 +63,7 @@ fn filled(value: &str, with: &str) -> (String, bool) {
     (format!("{before}{with}{}", filled(after, with).0), true)
 }
 
-fn pairs(environment: &Value) -> Vec<(String, String)> {
+pub(crate) fn pairs(environment: &Value) -> Vec<(String, String)> {
     let pairs = environment.as_object().into_iter().flatten();
     pairs.map(|(name, value)| (name.clone(), text(value).to_owned())).collect()
 }

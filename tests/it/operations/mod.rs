@@ -2,7 +2,7 @@
 //! that exist, and runs the programs that they name.
 
 mod backup;
-mod container;
+pub(crate) mod container;
 pub(crate) mod programs;
 mod proxy;
 mod sizes;

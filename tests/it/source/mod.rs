@@ -116,7 +116,7 @@ const LAYERS: [Layer; 13] = [
     },
     Layer {
         name: "cli",
-        modules: &["engine", "app", "config", "graphql", "http", "ingest"],
+        modules: &["engine", "app", "cache", "config", "gate", "graphql", "http", "ingest"],
         crates: &[
             "anyhow",
             "axum",
@@ -127,6 +127,7 @@ const LAYERS: [Layer; 13] = [
             "opentelemetry_otlp",
             "opentelemetry_sdk",
             "reqwest",
+            "rustix",
             "tracing_opentelemetry",
             "tracing_subscriber",
         ],

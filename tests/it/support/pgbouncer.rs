@@ -20,13 +20,22 @@ pub(crate) struct PgBouncer {
 impl PgBouncer {
     /// Starts a pooler that gives each transaction the next free session. It accepts only what PgBouncer accepts by default.
     pub(crate) fn start(postgres: &Postgres) -> Self {
+        Self::start_with(postgres, "pool_mode = transaction\n")
+    }
+
+    /// Starts a pooler that gives each client a session, and that ignores the settings that a client asks for.
+    pub(crate) fn of_sessions(postgres: &Postgres) -> Self {
+        Self::start_with(postgres, "pool_mode = session\nignore_startup_parameters = extra_float_digits,options\n")
+    }
+
+    fn start_with(postgres: &Postgres, mode: &str) -> Self {
         // Another process may listen on the port.
         for _ in 0..20 {
             let port = next_port();
             let directory = tempfile::tempdir().expect("a temporary directory").keep();
             let settings = format!(
                 "[databases]\n* = host=127.0.0.1 port={}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
-                 auth_type = trust\nauth_file = users\nunix_socket_dir =\npool_mode = transaction\n\
+                 auth_type = trust\nauth_file = users\nunix_socket_dir =\n{mode}\
                  default_pool_size = {SESSIONS}\nmax_client_conn = 200\n",
                 postgres.port()
             );
