@@ -6,6 +6,7 @@
 pub mod asyncapi;
 mod batch;
 mod cell;
+pub mod cluster;
 pub mod events;
 pub mod file;
 mod form;

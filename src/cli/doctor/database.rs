@@ -12,7 +12,7 @@ use crate::app::clock::Clock;
 use crate::app::database::Database;
 use crate::app::doctor::{Schema, postgres::server, schema, sqlite::journal_mode};
 use crate::app::error::Error;
-use crate::app::jobs::presence::present;
+use crate::app::jobs::presence::{Present, present};
 use crate::app::node::{FORMAT, check_format};
 use crate::cli::sqlite_file;
 use crate::config::{self, Config};
@@ -22,26 +22,35 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long all queries about the database may take together.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Examines the database.
-pub(super) async fn examine(config: &Config, findings: &mut Vec<Finding>) {
+/// A database that can be read and has all tables.
+pub(super) struct Examined {
+    pub(super) database: Database,
+    pub(super) clock: Clock,
+    /// The programs that run on it.
+    pub(super) present: Vec<Present>,
+}
+
+/// Examines the database, and returns it if it can be read and has all tables.
+pub(super) async fn examine(config: &Config, findings: &mut Vec<Finding>) -> Option<Examined> {
     let file = sqlite_file(&config.database).map(Path::new);
     // `serve` creates the file, so there is nothing to find yet.
     if let Some(file) = file
         && !file.exists()
         && directory_of(file).is_dir()
     {
-        return;
+        return None;
     }
     let examined = match open(&config.database).await {
-        Ok(database) => match timeout(QUERY_TIMEOUT, read(&database, config, findings)).await {
+        Ok(database) => match timeout(QUERY_TIMEOUT, read(database, config, findings)).await {
             Ok(examined) => examined.map_err(|error| error.to_string()),
             Err(_) => Err(format!("the queries took longer than {}", duration(QUERY_TIMEOUT))),
         },
         Err(reason) => Err(reason),
     };
-    if let Err(reason) = examined {
+    examined.unwrap_or_else(|reason| {
         findings.push(unreachable(&reason));
-    }
+        None
+    })
 }
 
 fn directory_of(file: &Path) -> &Path {
@@ -65,10 +74,10 @@ fn unreachable(reason: &str) -> Finding {
 }
 
 /// Reads everything about the database. Without all tables, only what needs none of them.
-async fn read(database: &Database, config: &Config, findings: &mut Vec<Finding>) -> Result<(), Error> {
-    let clock = Clock::of_database(database).await?;
+async fn read(database: Database, config: &Config, findings: &mut Vec<Finding>) -> Result<Option<Examined>, Error> {
+    let clock = Clock::of_database(&database).await?;
     findings.extend(clock.skew().and_then(postgres::clocks));
-    let schema = schema(database).await?;
+    let schema = schema(&database).await?;
     findings.extend(format(schema.format));
     findings.extend(migrations(&schema, config.database.migrate));
     let is_whole = schema.pending.is_empty();
@@ -87,13 +96,14 @@ async fn read(database: &Database, config: &Config, findings: &mut Vec<Finding>)
             }
         }
     }
-    if is_whole {
-        findings.extend(topics::unrecorded(database, clock.now()).await?);
+    if !is_whole {
+        return Ok(None);
     }
-    if let Some(kafka) = config.kafka.as_ref().filter(|_| is_whole) {
-        findings.extend(topics::stopped(database, kafka).await?);
+    findings.extend(topics::unrecorded(&database, clock.now()).await?);
+    if let Some(kafka) = &config.kafka {
+        findings.extend(topics::stopped(&database, kafka).await?);
     }
-    Ok(())
+    Ok(Some(Examined { database, clock, present }))
 }
 
 fn format(stored: Option<i64>) -> Option<Finding> {

@@ -58,6 +58,20 @@ pub(super) enum Code {
     PartitionStopped,
     DeadLetters,
     WaitingFacts,
+    KafkaClientMissing,
+    KafkaUnreachable,
+    KafkaSettingsUnknown,
+    KafkaTopicMissing,
+    KafkaPartitionOffline,
+    KafkaPartitions,
+    KafkaReplication,
+    KafkaMinInsyncReplicas,
+    KafkaUncleanLeaderElection,
+    KafkaAutoCreateTopics,
+    KafkaCompaction,
+    KafkaRetention,
+    KafkaCatchUp,
+    KafkaLag,
 }
 
 impl Code {
@@ -94,6 +108,20 @@ impl Code {
             Self::PartitionStopped => "partition-stopped",
             Self::DeadLetters => "dead-letters",
             Self::WaitingFacts => "waiting-facts",
+            Self::KafkaClientMissing => "kafka-client-missing",
+            Self::KafkaUnreachable => "kafka-unreachable",
+            Self::KafkaSettingsUnknown => "kafka-settings-unknown",
+            Self::KafkaTopicMissing => "kafka-topic-missing",
+            Self::KafkaPartitionOffline => "kafka-partition-offline",
+            Self::KafkaPartitions => "kafka-partitions",
+            Self::KafkaReplication => "kafka-replication",
+            Self::KafkaMinInsyncReplicas => "kafka-min-insync-replicas",
+            Self::KafkaUncleanLeaderElection => "kafka-unclean-leader-election",
+            Self::KafkaAutoCreateTopics => "kafka-auto-create-topics",
+            Self::KafkaCompaction => "kafka-compaction",
+            Self::KafkaRetention => "kafka-retention",
+            Self::KafkaCatchUp => "kafka-catch-up",
+            Self::KafkaLag => "kafka-lag",
         }
     }
 }

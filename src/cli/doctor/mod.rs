@@ -5,6 +5,7 @@
 
 mod database;
 mod finding;
+mod kafka;
 mod memory;
 mod nodes;
 mod postgres;
@@ -22,6 +23,8 @@ use crate::config::Config;
 
 /// The exit code if the configuration is not valid, as for a command line that is not.
 pub(super) const INVALID: u8 = 2;
+/// How many messages a second the nodes are assumed to record: an eighth of the slowest import in docs/performance.md.
+const RATE: u32 = 1_000;
 
 /// Examine the configuration and everything that it names, and say what to change. Changes nothing.
 ///
@@ -31,10 +34,14 @@ pub(super) struct Args {
     /// Print one JSON document: a list of findings, each with its code, severity, subject, measured figure and advice.
     #[arg(long)]
     json: bool,
+    /// How many messages of topics all nodes record together in a second. It is used if it cannot be measured, because no message
+    /// waits.
+    #[arg(long, value_name = "MESSAGES", default_value_t = RATE, value_parser = clap::value_parser!(u32).range(1..))]
+    rate: u32,
 }
 
 pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
-    let mut findings = examine(config).await;
+    let mut findings = examine(args, config).await;
     findings.sort_by_key(|finding| finding.severity);
     let mut out = stdout().lock();
     if args.json {
@@ -46,10 +53,11 @@ pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode
     Ok(if has_problem { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn examine(config: &Config) -> Vec<Finding> {
+async fn examine(args: &Args, config: &Config) -> Vec<Finding> {
     let mut findings = memory::examine(config);
     findings.extend(tokens::examine(&config.auth).await);
     findings.extend(redis::examine(&config.redis).await);
-    database::examine(config, &mut findings).await;
+    let examined = database::examine(config, &mut findings).await;
+    findings.extend(kafka::examine(config, examined.as_ref(), f64::from(args.rate)).await);
     findings
 }

@@ -1,11 +1,12 @@
 //! Facts from topics of Kafka, and events to topics.
 //!
 //! The modules: `settings` configures the client, `listener` hears what it reports, `start` decides where a partition begins,
-//! `consumer` reads, and `again` reads one message. `publisher` publishes events, which `outgoing` makes
+//! `consumer` reads, `again` reads one message, and `examine` asks about topics. `publisher` publishes events, which `outgoing` makes
 //! messages of.
 
 mod again;
 mod consumer;
+mod examine;
 mod listener;
 mod outgoing;
 mod publisher;
@@ -19,6 +20,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 
 pub use self::again::read_again;
 use self::consumer::Consumer;
+pub use self::examine::examine;
 use self::listener::Listener;
 pub(super) use self::publisher::sink;
 use super::json::JsonMap;

@@ -12,10 +12,14 @@ use crate::support::server::{Ran, command, run};
 
 mod common;
 mod databases;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod well;
 
 /// Codes whose cause the tests cannot make. Unit tests decide about them.
-const NOT_MADE: [(&str, &str); 2] = [
+const NOT_MADE: [(&str, &str); 4] = [
+    ("kafka-client-missing", "these tests are built with the client"),
+    ("kafka-settings-unknown", "the test brokers have no access rules"),
     ("postgres-version", "an old PostgreSQL is not installed"),
     ("sqlite-network-filesystem", "a network file system cannot be mounted without another machine"),
 ];
@@ -28,7 +32,10 @@ struct Report {
 
 impl Report {
     fn of(command: &mut Command) -> Self {
-        let ran = run(command.args(["doctor", "--json"]));
+        Self::read(run(command.args(["doctor", "--json"])))
+    }
+
+    fn read(ran: Ran) -> Self {
         let document = serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {ran:?}"));
         Self { ran, document }
     }
@@ -86,7 +93,7 @@ fn sources() -> Vec<PathBuf> {
 #[test]
 fn every_code_has_a_test() {
     let codes = codes();
-    assert!(codes.len() > 30, "{codes:?}");
+    assert!(codes.len() > 40, "{codes:?}");
     let tests: String = sources().iter().map(|path| fs::read_to_string(path).unwrap()).collect();
     for code in &codes {
         let is_made =
