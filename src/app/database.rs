@@ -149,7 +149,8 @@ impl Database {
         if !url.starts_with("sqlite:") {
             return Self::connect(&config::Database { connections: CONNECTIONS_TO_READ, ..options.clone() }).await;
         }
-        let mut read = sea_orm::Database::connect(sqlite_options(url, CONNECTIONS_TO_READ, Opening::Read)).await?;
+        let opening = if has_log(url) { Opening::Read } else { Opening::ReadAlone };
+        let mut read = sea_orm::Database::connect(sqlite_options(url, CONNECTIONS_TO_READ, opening)).await?;
         let statements = count_statements([&mut read]);
         let connections = Connections::new(read, Begins::default(), None);
         Ok(Self {
@@ -438,14 +439,23 @@ async fn create_sqlite(url: &str) -> Result<DatabaseConnection, DbErr> {
     }
 }
 
+/// Whether a file has a write-ahead log. Each program that has the file open, or had it open when it was killed, has made one.
+fn has_log(url: &str) -> bool {
+    let file = url.strip_prefix("sqlite://").unwrap_or(url);
+    let file = file.split('?').next().unwrap_or(file);
+    Path::new(&format!("{file}-wal")).exists()
+}
+
 /// How an SQLite file is opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Opening {
     /// To write. Creates the file if it does not exist, and sets its journal mode.
     Create,
     Write,
-    /// Only to read.
+    /// Only to read, while others may write.
     Read,
+    /// Only to read a file that nobody else has open. Otherwise SQLite would make the files of a log, and leave them.
+    ReadAlone,
 }
 
 fn sqlite_options(url: &str, connections: u32, opening: Opening) -> ConnectOptions {
@@ -464,7 +474,8 @@ fn sqlite_options(url: &str, connections: u32, opening: Opening) -> ConnectOptio
             let options = if create { options.journal_mode(SqliteJournalMode::Wal) } else { options };
             options
                 .create_if_missing(create)
-                .read_only(opening == Opening::Read)
+                .read_only(matches!(opening, Opening::Read | Opening::ReadAlone))
+                .immutable(opening == Opening::ReadAlone)
                 // Acknowledged facts survive a power failure. Batching makes up for the cost.
                 .synchronous(SqliteSynchronous::Full)
                 .foreign_keys(false)

@@ -1,7 +1,6 @@
 //! What a database says about itself, for `windfall doctor`. Nothing here writes, and nothing takes a lock.
 
 pub mod postgres;
-pub mod sqlite;
 
 use entity::{dead_letter, installation, waiting_fact};
 use sea_orm::{ConnectionTrait, DbErr, EntityTrait, PaginatorTrait as _, QuerySelect as _};

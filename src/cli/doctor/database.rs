@@ -10,7 +10,8 @@ use super::units::{count, duration};
 use super::{nodes, postgres, sqlite, topics};
 use crate::app::clock::Clock;
 use crate::app::database::Database;
-use crate::app::doctor::{Schema, postgres::server, schema, sqlite::journal_mode};
+use crate::app::doctor::postgres::server;
+use crate::app::doctor::{Schema, schema};
 use crate::app::error::Error;
 use crate::app::jobs::presence::{Present, present};
 use crate::app::node::{FORMAT, check_format};
@@ -88,13 +89,10 @@ async fn read(database: Database, config: &Config, findings: &mut Vec<Finding>) 
             let server = server(database.read(), config.database.idle_transaction_timeout).await?;
             findings.extend(postgres::decide(&server, &config.database, present.len()));
         }
-        Some(file) => {
-            let mode = journal_mode(database.read()).await?;
-            match sqlite::measure(Path::new(file), mode, !present.is_empty()) {
-                Ok(facts) => findings.extend(sqlite::decide(&facts)),
-                Err(error) => findings.push(unreachable(&error.to_string())),
-            }
-        }
+        Some(file) => match sqlite::measure(Path::new(file), !present.is_empty()) {
+            Ok(facts) => findings.extend(sqlite::decide(&facts)),
+            Err(error) => findings.push(unreachable(&error.to_string())),
+        },
     }
     if !is_whole {
         return Ok(None);

@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::time::Instant as Monotonic;
 
 use super::listener::{Listener, TopicPartition};
-use super::settings;
+use super::{UNUSABLE, settings};
 use crate::config;
 use crate::engine::time::Instant;
 use crate::ingest::cluster::{Cluster, Content, Layout, Partition, Positions, Role, Settings, Topic};
@@ -47,7 +47,7 @@ pub fn examine(
     positions: Option<&Positions>,
     now: Instant,
 ) -> Result<Cluster, String> {
-    let examiner = Examiner::new(config).map_err(|error| error.to_string())?;
+    let examiner = Examiner::new(config).map_err(|error| format!("{UNUSABLE}: {error}"))?;
     let metadata = examiner.reach()?;
     let cluster = examiner.cluster(&metadata, topics, positions, now);
     cluster.map_err(|error| examiner.problem().unwrap_or_else(|| error.to_string()))

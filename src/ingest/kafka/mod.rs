@@ -27,15 +27,17 @@ use super::json::JsonMap;
 use crate::app::App;
 use crate::config;
 
+/// Why a client cannot be made, for example because a file is missing.
+const UNUSABLE: &str = "the section `kafka` of the configuration cannot be used";
+
 /// Begins to read the topics of facts. Returns a handle of the thread, which ends after the server was told to stop.
 pub fn start(
     app: &Arc<App>,
     config: &config::Kafka,
     map: Option<Arc<JsonMap>>,
 ) -> anyhow::Result<std::thread::JoinHandle<()>> {
-    let client: BaseConsumer<Listener> = settings::consumer(config)
-        .create_with_context(Listener::default())
-        .context("the section `kafka` of the configuration cannot be used")?;
+    let client: BaseConsumer<Listener> =
+        settings::consumer(config).create_with_context(Listener::default()).context(UNUSABLE)?;
     let topics: Vec<&str> = config.facts_topics.iter().map(String::as_str).collect();
     client.subscribe(&topics).context("`kafka.facts_topics`")?;
     let consumer = Consumer::new(Arc::clone(app), config.clone(), map, client, tokio::runtime::Handle::current());

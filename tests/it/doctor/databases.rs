@@ -295,7 +295,7 @@ async fn an_sqlite_file_is_judged_by_its_journal_and_its_disk() {
     let copy = directory.path().join("copy.db");
     assert_eq!(run(command(&url).arg("backup").arg(&copy)).code, Some(0));
     let backup = Report::of(&mut command(&format!("sqlite://{}", copy.display())));
-    assert_eq!(backup.has("advice", "sqlite-journal-mode"), "the journal mode of the file is delete");
+    assert_eq!(backup.has("advice", "sqlite-journal-mode"), "the journal mode of the file is not `wal`");
     // Pretends that a server runs on it.
     let database = open(&format!("sqlite://{}", copy.display())).await;
     let row = program::Model { id: 1, format: FORMAT, zone_data: "2026a".to_owned(), last_seen: Clock::System.now().0 };

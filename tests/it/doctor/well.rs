@@ -1,5 +1,7 @@
 //! Configurations in which all is well: the demo's and that of compose.yaml.
 
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::demo::Demo;
 use crate::operations::container::{filled, pairs, services, words_of};
@@ -22,9 +24,13 @@ fn the_demo_has_no_finding() {
     };
     doctor().is_empty();
     demo.stop();
-    let before = fs::read(folder.path().join("windfall.db")).unwrap();
+    let files = || {
+        let names = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+        names.map(|path| (path.clone(), fs::read(path).unwrap())).collect::<BTreeMap<_, _>>()
+    };
+    let before = files();
     doctor().is_empty();
-    assert!(fs::read(folder.path().join("windfall.db")).unwrap() == before, "the file is as it was");
+    assert!(files() == before, "all files are as they were, and there is no other");
 }
 
 /// The variables of a node in compose.yaml, with a database and a Redis of this test.
