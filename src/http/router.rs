@@ -17,12 +17,12 @@ use hyper_util::service::TowerToHyperService;
 use tokio_util::task::TaskTracker;
 
 use super::auth::Verifier;
-use super::graphql::{Endpoint, Executor, answer};
+use super::graphql::{Endpoint, Executor, answer, gate};
 use super::origins::Origins;
 use super::{exports, pages};
 use crate::app::{App, probe};
 use crate::config;
-use crate::gate::SchemaError;
+use crate::gate::{Refusal, SchemaError};
 
 /// How long the database may take to respond to the ping of `/readyz`.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -76,7 +76,7 @@ pub fn router(
 ) -> Result<Routes, RouterError> {
     let mut executor = Executor::new(Arc::clone(&app), &config.limits)?;
     if let Some(folder) = &config.http.documents {
-        executor.list(&documents(folder)?).map_err(|refusal| RouterError::Documents(refusal.message))?;
+        executor.list(&documents(folder)?).map_err(unusable)?;
     }
     let endpoint = Arc::new(Endpoint::new(Arc::clone(&app), executor, verifier, config, sockets));
     tokio::spawn(Arc::clone(&endpoint).forget_idle_callers());
@@ -94,6 +94,16 @@ pub fn router(
         router = router.merge(pages::graphiql());
     }
     Ok(Routes { graphql: Some(endpoint), ..Routes::from(router) })
+}
+
+/// Checks the documents of `http.documents`. Fails if the router could not be built with them.
+pub fn check_documents(config: &config::Config) -> Result<(), RouterError> {
+    let Some(folder) = &config.http.documents else { return Ok(()) };
+    gate(&config.limits)?.list(&documents(folder)?).map_err(unusable)
+}
+
+fn unusable(refusal: Refusal) -> RouterError {
+    RouterError::Documents(refusal.message)
 }
 
 /// Builds the routes for operators: `/healthz`, `/readyz` and `/metrics`.

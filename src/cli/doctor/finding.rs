@@ -28,6 +28,8 @@ impl Severity {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Code {
     MemoryBudgets,
+    DocumentsUnusable,
+    FactsMapUnusable,
     TokenKeyMissing,
     TokenSecretShort,
     TokenKeysUnusable,
@@ -78,6 +80,8 @@ impl Code {
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::MemoryBudgets => "memory-budgets",
+            Self::DocumentsUnusable => "documents-unusable",
+            Self::FactsMapUnusable => "facts-map-unusable",
             Self::TokenKeyMissing => "token-key-missing",
             Self::TokenSecretShort => "token-secret-short",
             Self::TokenKeysUnusable => "token-keys-unusable",

@@ -4,6 +4,7 @@
 //! subject has a module: one function measures, and a pure one decides.
 
 mod database;
+mod files;
 mod finding;
 mod kafka;
 mod memory;
@@ -55,6 +56,7 @@ pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode
 
 async fn examine(args: &Args, config: &Config) -> Vec<Finding> {
     let mut findings = memory::examine(config);
+    findings.extend(files::examine(config));
     findings.extend(tokens::examine(&config.auth).await);
     findings.extend(redis::examine(&config.redis).await);
     let examined = database::examine(config, &mut findings).await;

@@ -57,8 +57,7 @@ pub struct Reply {
 impl Executor {
     /// Builds the gate and the schema. Fails if the schema is not valid, which is a bug.
     pub fn new(app: Arc<App>, config: &config::Limits) -> Result<Self, SchemaError> {
-        let gate = Gate::new(&graphql::sdl(), scalars(), limits(config), Prepared::new)?;
-        Ok(Self { gate, schema: graphql::schema(app) })
+        Ok(Self { gate: gate(config)?, schema: graphql::schema(app) })
     }
 
     /// Restricts all callers but admins to these documents.
@@ -113,6 +112,11 @@ impl Executor {
         let responses = self.schema.subscribe(caller, allowance, &plan.document.document, variables(&values));
         responses.map(move |response| Reply::ran(response, &plan.places))
     }
+}
+
+/// Builds the gate in front of the executor. Fails if the schema is not valid, which is a bug.
+pub fn gate(config: &config::Limits) -> Result<Gate<Prepared>, SchemaError> {
+    Gate::new(&graphql::sdl(), scalars(), limits(config), Prepared::new)
 }
 
 fn scalars() -> Scalars {

@@ -48,6 +48,7 @@ use crate::graphql::session::Caller;
 
 use self::answers::{Answer, Answers, Question};
 use self::executor::Prepared;
+pub(super) use self::executor::gate;
 pub use self::executor::{Executor, Reply};
 use self::measured::count_refused;
 pub use self::request::GraphqlRequest;

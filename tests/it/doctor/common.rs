@@ -59,6 +59,28 @@ fn budgets_above_the_memory_are_told() {
 }
 
 #[test]
+fn files_that_serve_refuses_are_told() {
+    let directory = tempfile::tempdir().unwrap();
+    let folder = directory.path().to_str().unwrap();
+    let documents = || with(&[("WINDFALL__HTTP__DOCUMENTS", folder)]);
+    assert!(documents().has("problem", "documents-unusable").contains("has no .graphql file"));
+    let document = directory.path().join("me.graphql");
+    fs::write(&document, "{ me { nonsense } }").unwrap();
+    assert!(documents().has("problem", "documents-unusable").contains("nonsense"));
+    fs::write(&document, "{ me { externalId } }").unwrap();
+    documents().is_empty();
+    let map = directory.path().join("map.toml");
+    fs::write(&map, "currency = \"EUR\"").unwrap();
+    let brokers = nobody();
+    let kafka = [
+        ("WINDFALL__KAFKA__BROKERS", brokers.as_str()),
+        ("WINDFALL__KAFKA__FACTS_TOPICS", "orders"),
+        ("WINDFALL__KAFKA__FACTS_MAP", map.to_str().unwrap()),
+    ];
+    assert!(with(&kafka).has("problem", "facts-map-unusable").contains("map.toml"));
+}
+
+#[test]
 fn keys_are_judged_as_by_serve() {
     let none = with(&[("WINDFALL__AUTH__HS256_SECRET", "")]);
     none.has("problem", "token-key-missing");
