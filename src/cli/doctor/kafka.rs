@@ -310,8 +310,8 @@ fn kept_for(layout: &Layout, settings: &Settings, now: Instant) -> Option<Durati
     by_age.into_iter().chain(by_size).min()
 }
 
-/// What the nodes cannot read in time is lost. The last message of an outage is the oldest when its turn comes if the nodes are slow, and
-/// the first one if they are fast.
+/// What is deleted before it is read is lost. The nodes have read everything of an outage when they have caught up, so nothing is lost
+/// that is kept for the outage and that time.
 fn retention(topic: &Topic, layout: &Layout, catch_up: Option<Duration>, now: Instant) -> Option<Finding> {
     let kept_for = kept_for(layout, layout.settings.as_ref()?, now)?;
     let needed = OUTAGE + catch_up.unwrap_or(Duration::ZERO);
