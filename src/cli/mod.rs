@@ -3,8 +3,8 @@
 mod audit;
 mod backup;
 mod demo;
-mod events;
 mod doctor;
+mod events;
 mod import;
 mod ingest;
 mod migrate;

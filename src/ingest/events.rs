@@ -5,11 +5,17 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::config;
 
+/// What the Kafka client keeps of events that it has not sent yet, in bytes.
+pub const CLIENT_BUFFER_BYTES: u64 = 32 << 20;
+
+/// Whether events are published.
+pub fn are_published(config: &config::Kafka) -> bool {
+    config.events_topic.is_some() || config.balances_topic.is_some()
+}
+
 /// Says where events go, if the configuration names a topic for them. Must be called before the relay begins.
 pub async fn prepare(app: &Arc<App>, config: Option<&config::Kafka>) -> anyhow::Result<()> {
-    let Some(config) = config.filter(|config| config.events_topic.is_some() || config.balances_topic.is_some()) else {
-        return Ok(());
-    };
+    let Some(config) = config.filter(|config| are_published(config)) else { return Ok(()) };
     let installation = app.database.identity().await?;
     publish(app, config, &installation)
 }

@@ -92,14 +92,14 @@ async fn its_lines_print_what_it_says() {
     let blocks = blocks();
     let shown =
         |kind: &str| -> Vec<&String> { blocks.iter().filter(|(of, _)| of == kind).map(|(_, text)| text).collect() };
-    let [demo, test, import, exports, serve, purchase, query, follow, campaign, reward, export, erase] =
+    let [demo, test, import, exports, serve, purchase, query, follow, campaign, _, _, reward, export, erase] =
         shown("sh")[..]
     else {
-        panic!("twelve shell blocks");
+        panic!("fourteen shell blocks");
     };
     // These two are not run here: `demo` has tests of its own, and `scripts/test` runs this test.
     assert_eq!((demo.as_str(), test.as_str()), ("cargo run --release -- demo", "scripts/test"));
-    let [summary, event, erased] = shown("text")[..] else { panic!("three blocks of text") };
+    let [summary, event, _, erased] = shown("text")[..] else { panic!("four blocks of text") };
     let (directory, cargo) = scratch();
     let imported = output(directory.path(), &format!("{cargo}{import}"));
     assert!(imported.contains(summary.as_str()), "{imported}");
@@ -148,6 +148,37 @@ async fn its_lines_print_what_it_says() {
     assert_eq!(queried.trim(), answers[1]);
     assert_eq!(activated.trim(), answers[2]);
     assert_eq!(redeemed.trim(), answers[3]);
+}
+
+/// The recipe with Kafka, on a real broker in place of `localhost:9092`.
+#[cfg(feature = "kafka")]
+#[tokio::test(flavor = "multi_thread")]
+async fn its_recipe_with_kafka_prints_what_it_says() {
+    let blocks = blocks();
+    let shown =
+        |kind: &str| -> Vec<&String> { blocks.iter().filter(|(of, _)| of == kind).map(|(_, text)| text).collect() };
+    let (import, serve, send, printed) = (shown("sh")[2], shown("sh")[9], shown("sh")[10], shown("text")[2]);
+    let kafka = crate::support::kafka::Kafka::start().await;
+    for topic in ["orders", "points"] {
+        crate::kafka::make_topic(&kafka.brokers(), topic, 2, 1).await;
+    }
+    let (directory, cargo) = scratch();
+    // The campaigns of the section before.
+    output(directory.path(), &format!("{cargo}{import}"));
+    let here = |lines: &str| lines.replace("localhost:9092", &kafka.brokers());
+    let program = format!("export WINDFALL__HTTP__LISTEN=127.0.0.1:0\nexec '{}' serve", env!("CARGO_BIN_EXE_windfall"));
+    let serve = serve.replace("cargo run --release --features kafka -- serve", &program);
+    assert!(serve.contains(&program) && serve.contains("localhost:9092"));
+    let server = shell(directory.path(), &here(&serve)).stdout(Stdio::piped()).spawn().unwrap();
+    let mut server = Killed(server);
+    let first = BufReader::new(server.0.stdout.take().unwrap()).lines().next().unwrap().unwrap();
+    assert!(first.starts_with("listening on"), "{first}");
+    let read = tokio::task::spawn_blocking({
+        let (folder, send) = (directory.path().to_owned(), here(send));
+        move || output(&folder, &send)
+    });
+    let read = tokio::time::timeout(Duration::from_secs(60), read).await.expect("an event").unwrap();
+    assert_eq!(read.trim(), *printed);
 }
 
 #[test]

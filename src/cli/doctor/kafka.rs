@@ -53,9 +53,12 @@ pub(super) async fn examine(config: &Config, examined: Option<&Examined>, rate: 
     decide(&cluster, examined.map_or(0, |examined| examined.present.len()), rate, now)
 }
 
-/// The topics of the configuration. Those to which something is sent belong here too.
+/// The topics of the configuration.
 fn topics(config: &Kafka) -> Vec<(String, Role)> {
-    config.facts_topics.iter().map(|topic| (topic.clone(), Role::Facts)).collect()
+    let facts = config.facts_topics.iter().map(|topic| (topic.clone(), Role::Facts));
+    let events = config.events_topic.iter().map(|topic| (topic.clone(), Role::Events));
+    let balances = config.balances_topic.iter().map(|topic| (topic.clone(), Role::Balances));
+    facts.chain(events).chain(balances).collect()
 }
 
 async fn positions(examined: Option<&Examined>, config: &Kafka) -> Option<Positions> {

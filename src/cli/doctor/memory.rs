@@ -10,6 +10,7 @@ use crate::app::reading::lookback::LOADED_MEMORY_BYTES;
 use crate::cache::redis::MAX_SENDING_BYTES;
 use crate::config::Config;
 use crate::gate::Limits;
+use crate::ingest::events;
 use crate::ingest::topics::CLIENT_BUFFER_BYTES;
 
 /// What a node takes when it is idle.
@@ -41,7 +42,15 @@ fn budgets(config: &Config) -> Vec<Budget> {
     add("`http.unfinished_bytes`", of(config.http.unfinished_bytes));
     add("`http.connections` with 16 KiB each", of(config.http.connections).saturating_mul(CONNECTION_BYTES));
     if let Some(kafka) = &config.kafka {
-        add("`kafka.buffer_bytes` and the buffers of the Kafka client", of(kafka.buffer_bytes) + CLIENT_BUFFER_BYTES);
+        if !kafka.facts_topics.is_empty() {
+            add(
+                "`kafka.buffer_bytes` and the buffers of the Kafka client",
+                of(kafka.buffer_bytes) + CLIENT_BUFFER_BYTES,
+            );
+        }
+        if events::are_published(kafka) {
+            add("events on their way to Kafka", events::CLIENT_BUFFER_BYTES);
+        }
     }
     if config.redis.servers.is_some() {
         add("entries on their way to Redis", of(MAX_SENDING_BYTES));

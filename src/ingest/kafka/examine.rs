@@ -161,6 +161,10 @@ impl Examiner {
         positions: Option<&Positions>,
         now: Instant,
     ) -> Result<HashMap<TopicPartition, Content>, KafkaError> {
+        if partitions.is_empty() {
+            // The client refuses questions about nothing.
+            return Ok(HashMap::new());
+        }
         let counted_from = now.minus(COUNTED);
         let starts = self.first_since(partitions, counted_from)?;
         let mut contents = HashMap::new();

@@ -4,6 +4,7 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
 use crate::config::{GroupProtocol, Kafka, KafkaSecurity, Sasl};
+use crate::ingest::events;
 use crate::ingest::topics::CLIENT_BUFFER_BYTES;
 
 /// The settings of the consumer of facts.
@@ -27,7 +28,7 @@ const CONSUMER: [(&str, &str); 9] = [
 ];
 
 /// The settings of the producer of events.
-const PRODUCER: [(&str, &str); 9] = [
+const PRODUCER: [(&str, &str); 8] = [
     // A message that is sent again after a broken connection is not stored twice, and none overtakes another.
     ("enable.idempotence", "true"),
     // If a message fails for good, no later one is stored. So the events of a customer have no gap.
@@ -38,8 +39,6 @@ const PRODUCER: [(&str, &str); 9] = [
     ("linger.ms", "5"),
     ("batch.size", "262144"),
     ("compression.type", "lz4"),
-    // The default is 1 GiB. The relay keeps far fewer events at a time.
-    ("queue.buffering.max.kbytes", "65536"),
     // Customers are in the same partitions as with producers that are based on Java.
     ("partitioner", "murmur2_random"),
     ("statistics.interval.ms", "5000"),
@@ -51,6 +50,8 @@ pub(super) fn producer(config: &Kafka) -> ClientConfig {
     for (key, value) in PRODUCER {
         settings.set(key, value);
     }
+    // The default is 1 GiB.
+    settings.set("queue.buffering.max.kbytes", (events::CLIENT_BUFFER_BYTES / 1024).to_string());
     settings
 }
 

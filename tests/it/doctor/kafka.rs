@@ -24,7 +24,7 @@ const SECOND_MS: i64 = 1_000;
 const HOUR_MS: i64 = 3_600 * SECOND_MS;
 
 /// A topic with settings of its own.
-async fn make(kafka: &Kafka, name: &str, partitions: i32, replicas: i32, settings: &[(&str, &str)]) {
+pub(super) async fn make(kafka: &Kafka, name: &str, partitions: i32, replicas: i32, settings: &[(&str, &str)]) {
     let admin: AdminClient<DefaultClientContext> =
         ClientConfig::new().set("bootstrap.servers", kafka.brokers()).create().unwrap();
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));

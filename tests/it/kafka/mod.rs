@@ -83,7 +83,7 @@ impl Topic {
     }
 }
 
-async fn make_topic(brokers: &str, name: &str, partitions: i32, replicas: i32) {
+pub(crate) async fn make_topic(brokers: &str, name: &str, partitions: i32, replicas: i32) {
     let topic = NewTopic::new(name, partitions, TopicReplication::Fixed(replicas));
     // A topic that was just deleted takes a moment to be gone.
     let made = async {

@@ -54,8 +54,24 @@ fn environment() -> Vec<(String, String)> {
     set.split(' ').map(|pair| pair.split_once('=').expect("NAME=VALUE")).map(|(k, v)| (k.into(), v.into())).collect()
 }
 
+/// The variable that switches Kafka on.
+const BROKERS: &str = "${WINDFALL_KAFKA_BROKERS:";
+
+/// Replaces `${WINDFALL_KAFKA_BROKERS:-}`, and `${WINDFALL_KAFKA_BROKERS:+…}`.
+pub(crate) fn with_kafka(value: &str, brokers: Option<&str>) -> String {
+    let Some(rest) = value.strip_prefix(BROKERS) else { return value.to_owned() };
+    let (otherwise, topic) = (rest == "-}", rest.strip_prefix('+').and_then(|rest| rest.strip_suffix('}')));
+    match (brokers, topic) {
+        (None, _) => String::new(),
+        (Some(_), Some(topic)) => topic.to_owned(),
+        (Some(brokers), None) if otherwise => brokers.to_owned(),
+        (Some(_), None) => panic!("{value}"),
+    }
+}
+
 /// Replaces each `${NAME:?…}` in a text. Returns the text, and whether there was any.
 pub(crate) fn filled(value: &str, with: &str) -> (String, bool) {
+    let value = &with_kafka(value, None);
     let Some((before, rest)) = value.split_once("${") else { return (value.to_owned(), false) };
     let (variable, after) = rest.split_once('}').expect("a closed variable");
     let (name, message) = variable.split_once(":?").expect("a variable that must be set");
@@ -68,15 +84,29 @@ pub(crate) fn pairs(environment: &Value) -> Vec<(String, String)> {
     pairs.map(|(name, value)| (name.clone(), text(value).to_owned())).collect()
 }
 
+/// The service that makes topics and ends.
+pub(crate) const KAFKA_TOPICS: &str = "kafka-topics";
+
 #[test]
 fn services_wait_for_what_they_need() {
     let services = services();
     let names: BTreeSet<&str> = services.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(names, BTreeSet::from(["postgres", "proxy", "redis", "windfall-1", "windfall-2"]));
+    let kafka = ["kafka-1", "kafka-2", "kafka-3", KAFKA_TOPICS];
+    let always = ["postgres", "proxy", "redis", "windfall-1", "windfall-2"];
+    assert_eq!(names, always.into_iter().chain(kafka).collect());
+    for name in names {
+        let profiles = services[name].get("profiles").map(texts).unwrap_or_default();
+        let expected: &[&str] = if kafka.contains(&name) { &["kafka"] } else { &[] };
+        assert_eq!(profiles, expected, "{name}");
+    }
     assert_eq!(services["windfall-1"], services["windfall-2"]);
     for (name, service) in services.as_object().unwrap() {
-        assert!(words_of(&service["healthcheck"]["test"]).len() > 1, "{name}");
-        assert_eq!(service["restart"], "unless-stopped", "{name}");
+        if name == KAFKA_TOPICS {
+            assert_eq!(service["restart"], "on-failure", "it ends when it is done");
+        } else {
+            assert!(words_of(&service["healthcheck"]["test"]).len() > 1, "{name}");
+            assert_eq!(service["restart"], "unless-stopped", "{name}");
+        }
         let (_, tag) = text(&service["image"]).split_once(':').expect("a version");
         assert_ne!(tag, "latest", "{name}");
         // Only the proxy can be reached from outside the containers, and only from this machine, because it does not speak TLS.
@@ -125,7 +155,10 @@ fn the_program_takes_its_containers_configuration() {
     let image = environment();
     let mut node = image.clone();
     node.extend(pairs(&services()["windfall-1"]["environment"]).into_iter().map(|(k, v)| (k, filled(&v, "s3cret").0)));
-    for environment in [image, node.clone()] {
+    let mut with_brokers = node.clone();
+    let of_kafka = pairs(&services()["windfall-1"]["environment"]).into_iter().filter(|(_, v)| v.starts_with(BROKERS));
+    with_brokers.extend(of_kafka.map(|(k, v)| (k, with_kafka(&v, Some("kafka-1:9092")))));
+    for environment in [image, node.clone(), with_brokers] {
         let ran = run(command("sqlite://unused.db").envs(environment).arg("schema"));
         assert_eq!((ran.code, ran.stderr.as_str()), (Some(0), ""), "{ran:?}");
     }
