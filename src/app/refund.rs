@@ -141,6 +141,14 @@ impl RecordRefund {
         if !new.ahead.is_empty() && clock.is_in_doubt() { Err(Error::ClockInDoubt) } else { Ok(new) }
     }
 
+    /// Checks what can be checked without the purchase, of which nothing is known. Amounts are not: their form depends on its currency.
+    pub fn check_alone(&self, now: Instant) -> Result<(), Error> {
+        match self.clone().check(&[], now, None) {
+            Err(error) if !may_be_allowed_by_another(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Checks the refund against the contents of its purchase that do not count. Returns `None` if none of them allows it. Loads one
     /// content at a time, because they may have many lines.
     async fn check_by_others(

@@ -13,7 +13,7 @@ use crate::app::App;
 use crate::app::error::Error;
 use crate::app::message::Message;
 use crate::app::model::WaitingFact;
-use crate::app::recorder::fact::{Answer, Fact, MAX_REFUNDS};
+use crate::app::recorder::fact::{Answer, Fact};
 use crate::app::refund::{RecordRefund, find_purchases, may_be_allowed_by_another};
 use crate::app::waiting_fact::{self as waiting, MAX_ROWS};
 
@@ -46,12 +46,8 @@ pub(super) async fn record(app: &App, map: Option<&JsonMap>, messages: &[Message
                 continue;
             }
         };
-        batch.outcomes[index].unknown_fields = fact.unknown_fields;
+        batch.outcomes[index].unknown_fields = fact.unknown_fields.len() as u64;
         let Parsed { record, refunds: more, .. } = fact.parsed;
-        if more.len() > MAX_REFUNDS {
-            batch.outcomes[index].fault = Some(format!("has more than {MAX_REFUNDS} refunds"));
-            continue;
-        }
         match record {
             Record::Purchase(purchase) => batch.queue(index, Fact::Purchase(*purchase)).await?,
             Record::Adjustment(adjustment) => batch.queue(index, Fact::Adjustment(*adjustment)).await?,

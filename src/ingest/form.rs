@@ -93,32 +93,44 @@ fn record(line: &Value) -> &'static [Field] {
     }
 }
 
-/// Removes the fields that have no meaning, with all that is in them. Returns their number.
-pub(super) fn remove_unknown(message: &mut Value) -> u64 {
-    let mut removed = 0;
-    remove_in(message, Form::Object(record(message)), &mut removed);
+/// Removes the fields that have no meaning, with all that is in them. Returns their paths, such as `lines[].weight`.
+pub(super) fn remove_unknown(message: &mut Value) -> Vec<String> {
+    let mut removed = Vec::new();
+    remove_in("", message, Form::Object(record(message)), &mut removed);
     removed
 }
 
-fn remove_in(value: &mut Value, form: Form, removed: &mut u64) {
+fn remove_in(path: &str, value: &mut Value, form: Form, removed: &mut Vec<String>) {
     match (form, value) {
         (Form::Object(fields), Value::Object(values)) => {
-            let all = values.len();
-            values.retain(|name, _| fields.iter().any(|field| field.name == name));
-            *removed += (all - values.len()) as u64;
+            values.retain(|name, _| {
+                let is_known = fields.iter().any(|field| field.name == name);
+                if !is_known {
+                    removed.push(inside(path, name));
+                }
+                is_known
+            });
             for (name, value) in values {
-                if let Some(field) = fields.iter().find(|field| field.name == name) {
-                    remove_in(value, field.form, removed);
+                if let Some(field) = fields.iter().find(|field| field.name == name)
+                    && matches!(field.form, Form::Object(_) | Form::List(_))
+                {
+                    remove_in(&inside(path, name), value, field.form, removed);
                 }
             }
         }
         (Form::List(fields), Value::Array(items)) => {
+            let path = format!("{path}[]");
             for item in items {
-                remove_in(item, Form::Object(fields), removed);
+                remove_in(&path, item, Form::Object(fields), removed);
             }
         }
         _ => {}
     }
+}
+
+/// Returns the path of a field of the object at `path`.
+fn inside(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
 }
 
 /// Like [`check`], for a list of lines of a purchase that stands by itself.
@@ -160,19 +172,19 @@ fn walk(path: &str, value: &Value, form: Form, faults: &mut Vec<String>) {
 
 fn walk_fields(path: &str, value: &Value, fields: &[Field], faults: &mut Vec<String>) {
     let Value::Object(values) = value else { return };
-    let at = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
     for (name, value) in values {
         match fields.iter().find(|field| field.name == name) {
             Some(field) if value.is_null() && !field.is_required => {}
-            Some(field) => walk(&at(name), value, field.form, faults),
+            Some(field) => walk(&inside(path, name), value, field.form, faults),
             None => {
                 let known: Vec<&str> = fields.iter().map(|field| field.name).collect();
-                faults.push(format!("{}: there is no such field: the fields are {}", at(name), known.join(", ")));
+                let at = inside(path, name);
+                faults.push(format!("{at}: there is no such field: the fields are {}", known.join(", ")));
             }
         }
     }
     for field in fields.iter().filter(|field| field.is_required && !values.contains_key(field.name)) {
-        faults.push(format!("{}: is missing", at(field.name)));
+        faults.push(format!("{}: is missing", inside(path, field.name)));
     }
 }
 

@@ -11,6 +11,7 @@ use super::record::{Parsed, parse_json};
 use super::rows::MAX_ROW_BYTES;
 use crate::app::clock::Clock;
 use crate::app::message::Message;
+use crate::app::recorder::fact::MAX_REFUNDS;
 
 /// The first byte of a value whose producer uses a schema registry. Four bytes with the number of the schema follow.
 const REGISTRY_MARK: u8 = 0;
@@ -20,31 +21,49 @@ const REGISTRY_BYTES: usize = 5;
 #[derive(Debug)]
 pub(super) struct Fact {
     pub(super) parsed: Parsed,
-    /// The number of fields that have no meaning.
-    pub(super) unknown_fields: u64,
+    /// The paths of the fields that have no meaning.
+    pub(super) unknown_fields: Vec<String>,
+}
+
+/// Whether the value has the mark of a schema registry.
+pub(super) fn has_registry_mark(value: &[u8]) -> bool {
+    value.first() == Some(&REGISTRY_MARK)
+}
+
+/// Whether the value is longer than any fact.
+pub(super) fn is_too_large(value: &[u8]) -> bool {
+    value.len() > MAX_ROW_BYTES
 }
 
 /// Parses a message. `clock` is used to refuse purchases from the future.
 pub(super) fn parse(message: &Message, map: Option<&JsonMap>, clock: &Clock) -> Result<Fact, String> {
+    let fact = parse_value(message, map, clock)?;
+    if fact.parsed.refunds.len() > MAX_REFUNDS {
+        return Err(format!("has more than {MAX_REFUNDS} refunds"));
+    }
+    Ok(fact)
+}
+
+fn parse_value(message: &Message, map: Option<&JsonMap>, clock: &Clock) -> Result<Fact, String> {
     let Some(value) = &message.value else { return Err("has no value: it is a tombstone".to_owned()) };
-    if value.len() > MAX_ROW_BYTES {
+    if is_too_large(value) {
         return Err(format!("has {} bytes: the limit is {MAX_ROW_BYTES}", value.len()));
     }
-    let json = if value.first() == Some(&REGISTRY_MARK) { value.get(REGISTRY_BYTES..).unwrap_or(&[]) } else { value };
+    let json = if has_registry_mark(value) { value.get(REGISTRY_BYTES..).unwrap_or(&[]) } else { value };
     if json.trim_ascii().is_empty() {
         return Err("is empty".to_owned());
     }
     if let Some(map) = map {
-        return Ok(Fact { parsed: map.parse(json, clock)?, unknown_fields: 0 });
+        return Ok(Fact { parsed: map.parse(json, clock)?, unknown_fields: Vec::new() });
     }
     let fault = match parse_json(json, clock) {
-        Ok(parsed) => return Ok(Fact { parsed, unknown_fields: 0 }),
+        Ok(parsed) => return Ok(Fact { parsed, unknown_fields: Vec::new() }),
         Err(fault) => fault,
     };
     // This is slower, but such messages may be all that a producer sends.
     let Ok(mut known) = serde_json::from_slice::<Value>(json) else { return Err(fault) };
     let unknown_fields = form::remove_unknown(&mut known);
-    if unknown_fields == 0 {
+    if unknown_fields.is_empty() {
         return Err(fault);
     }
     Ok(Fact { parsed: parse_json(known.to_string().as_bytes(), clock)?, unknown_fields })
@@ -70,16 +89,16 @@ mod tests {
 
     #[test]
     fn unknown_fields_are_ignored_and_counted() {
-        assert_eq!(parsed(PURCHASE).unwrap().unknown_fields, 0);
+        assert!(parsed(PURCHASE).unwrap().unknown_fields.is_empty());
         let mut value: Value = serde_json::from_str(PURCHASE).unwrap();
         value["colour"] = json!({ "deep": [1] });
         value["lines"] = json!([{ "sku": "a", "amount": "1", "weight": 2, "size": "L" }]);
         let fact = parsed(value.to_string()).unwrap();
-        assert_eq!(fact.unknown_fields, 3);
+        assert_eq!(fact.unknown_fields, ["colour", "lines[].size", "lines[].weight"]);
         assert!(matches!(fact.parsed.record, Record::Purchase(purchase) if purchase.purchase.lines.len() == 1));
         let refund =
             json!({ "refund": { "externalId": "r", "purchaseExternalId": "p", "refundedAt": "x", "by": 1 }, "v": 2 });
-        assert_eq!(parsed(refund.to_string()).unwrap().unknown_fields, 2);
+        assert_eq!(parsed(refund.to_string()).unwrap().unknown_fields, ["v", "refund.by"]);
     }
 
     #[test]

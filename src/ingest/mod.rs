@@ -8,6 +8,8 @@ mod batch;
 mod cell;
 pub mod cluster;
 pub mod events;
+pub mod check;
+pub mod excerpt;
 pub mod file;
 mod form;
 mod format;

@@ -1,12 +1,13 @@
 //! Facts from topics of Kafka, and events to topics.
 //!
 //! The modules: `settings` configures the client, `listener` hears what it reports, `start` decides where a partition begins,
-//! `consumer` reads, `again` reads one message, and `examine` asks about topics. `publisher` publishes events, which `outgoing` makes
-//! messages of.
+//! `consumer` reads, `again` reads one message, `excerpt` reads a part of a topic without joining the group, and `examine` asks about
+//! topics. `publisher` publishes events, which `outgoing` makes messages of.
 
 mod again;
 mod consumer;
 mod examine;
+mod excerpt;
 mod listener;
 mod outgoing;
 mod publisher;
@@ -21,6 +22,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 pub use self::again::read_again;
 use self::consumer::Consumer;
 pub use self::examine::examine;
+pub(super) use self::excerpt::Reader;
 use self::listener::Listener;
 pub(super) use self::publisher::sink;
 use super::json::JsonMap;

@@ -55,6 +55,19 @@ pub(super) fn producer(config: &Kafka) -> ClientConfig {
     settings
 }
 
+/// The settings of a client that reads a part of a topic.
+const EXCERPT: [(&str, &str); 6] = [
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    // Retention may take the beginning of what is read. Then what is left is read.
+    ("auto.offset.reset", "earliest"),
+    // The last offsets of a partition may have no message. Only this event tells that its end is reached.
+    ("enable.partition.eof", "true"),
+    // What the client fetches ahead, and how soon it fetches again if its queue was full.
+    ("queued.max.messages.kbytes", "8192"),
+    ("fetch.queue.backoff.ms", "10"),
+];
+
 /// Returns the settings of the consumer of facts.
 pub(super) fn consumer(config: &Kafka) -> ClientConfig {
     let mut settings = base(config);
@@ -78,6 +91,17 @@ pub(super) fn consumer(config: &Kafka) -> ClientConfig {
         // The broker decides about sessions, heartbeats and the assignment.
         GroupProtocol::Consumer => settings.set("group.protocol", "consumer"),
     };
+    settings
+}
+
+/// Returns the settings of a client that reads a part of a topic without joining the group.
+pub(super) fn excerpt(config: &Kafka) -> ClientConfig {
+    let mut settings = base(config);
+    for (key, value) in EXCERPT {
+        settings.set(key, value);
+    }
+    // The client wants a group, and access rules may allow only this one. Nothing joins it.
+    settings.set("group.id", &config.group);
     settings
 }
 

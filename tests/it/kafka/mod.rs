@@ -19,6 +19,7 @@ use crate::support::server::command;
 use crate::support::shop::Shop;
 use crate::support::websocket::PATIENCE;
 
+mod check;
 mod events;
 mod facts;
 mod faults;
@@ -63,6 +64,24 @@ impl Topic {
                 self.producer.poll(Duration::from_millis(10));
             }
         }
+        self.producer.flush(PATIENCE).unwrap();
+    }
+
+    /// Sends a message that is larger than producers may send by default.
+    fn send_large(&self, value: &str) {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", &self.brokers)
+            .set("message.max.bytes", "4000000")
+            .set("compression.type", "lz4");
+        let producer: BaseProducer = config.create().unwrap();
+        producer.send(BaseRecord::to(&self.name).key("ada").payload(value)).map_err(|(error, _)| error).unwrap();
+        producer.flush(PATIENCE).unwrap();
+    }
+
+    /// Sends a message without a key and a value.
+    fn send_tombstone(&self) {
+        self.producer.send(BaseRecord::<(), ()>::to(&self.name)).map_err(|(error, _)| error).unwrap();
         self.producer.flush(PATIENCE).unwrap();
     }
 

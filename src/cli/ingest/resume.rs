@@ -1,30 +1,16 @@
-//! `windfall ingest`: what operators do about the ingestion of topics.
+//! `windfall ingest resume`: lets a partition be read again that has stopped.
 
 use std::io::{Write as _, stdout};
 use std::process::ExitCode;
 
-use anyhow::Context as _;
-use clap::Subcommand;
-
-use super::start_app;
+use super::configured;
 use crate::app::ingest_position::{From, Place, resume};
+use crate::cli::start_app;
 use crate::config::Config;
-
-/// Look after the ingestion of topics.
-#[derive(Debug, clap::Args)]
-pub(super) struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    Resume(Resume),
-}
 
 /// Let a partition be read again that has stopped. Messages that were recorded before change nothing.
 #[derive(Debug, clap::Args)]
-struct Resume {
+pub(super) struct Args {
     topic: String,
     partition: i32,
     /// The offset to go on at. Default: where the partition stopped if too many messages in a row failed, otherwise its beginning.
@@ -33,9 +19,7 @@ struct Resume {
 }
 
 pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
-    let Command::Resume(args) = &args.command;
-    let kafka = config.kafka.as_ref();
-    let kafka = kafka.context("`kafka.brokers` (WINDFALL__KAFKA__BROKERS) is not set: no topic is read")?;
+    let kafka = configured(config)?;
     anyhow::ensure!(
         kafka.facts_topics.contains(&args.topic),
         "`{}` is not one of `kafka.facts_topics` (WINDFALL__KAFKA__FACTS_TOPICS)",
