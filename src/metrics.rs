@@ -13,6 +13,12 @@ pub const REQUEST_SECONDS: &str = "windfall_request_seconds";
 pub const WRITE_BATCH_ITEMS: &str = "windfall_write_batch_items";
 /// Time that a committed batch took.
 pub const WRITE_BATCH_SECONDS: &str = "windfall_write_batch_seconds";
+/// The sum of the squares of the facts in each committed batch. With the next two, the time of a batch follows from its size.
+pub const WRITE_BATCH_ITEMS_SQUARED: &str = "windfall_write_batch_items_squared_total";
+/// The time in which at least one batch was being written that was committed, in microseconds.
+pub const WRITE_BUSY_MICROSECONDS: &str = "windfall_write_busy_microseconds_total";
+/// The part of each committed batch in [`WRITE_BUSY_MICROSECONDS`], times its facts.
+pub const WRITE_BUSY_ITEM_MICROSECONDS: &str = "windfall_write_busy_item_microseconds_total";
 /// Batches by `outcome`: `committed`, `repeated`, `split`, `prepared` (a long change is folded first, nothing was written) or
 /// `failed`.
 pub const WRITE_BATCHES: &str = "windfall_write_batches_total";

@@ -56,6 +56,9 @@ fn begin() {
     zero(metrics::LIVE_UPDATES, "source", &["hub", "sql"]);
     zero(metrics::LIVE_HINTS, "direction", &["sent", "received", "dropped"]);
     for name in [
+        metrics::WRITE_BATCH_ITEMS_SQUARED,
+        metrics::WRITE_BUSY_MICROSECONDS,
+        metrics::WRITE_BUSY_ITEM_MICROSECONDS,
         metrics::WRITE_REFUSED,
         metrics::AUDIT_CUSTOMERS,
         metrics::AUDIT_DIFFERENCES,

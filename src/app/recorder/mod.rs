@@ -11,6 +11,8 @@
 //!
 //! Facts of callers come before those of jobs, and the commits of jobs beside the write path give way to batches (`job_turns`).
 //!
+//! `pace` notes how long batches of which size take, for `windfall simulate ingest`.
+//!
 //! Batches run in separate tasks, so a caller that goes away cancels nothing.
 
 mod acceptance;
@@ -33,6 +35,7 @@ mod insertion;
 pub mod job_turns;
 mod locking;
 mod news;
+pub mod pace;
 mod posting;
 mod preparation;
 mod prepared;
@@ -59,6 +62,7 @@ use self::context::Context;
 use self::fact::{Answer, Fact, Recorded, Refusal};
 use self::job_turns::{JobTurn, JobTurns};
 use self::locking::Unlocked;
+use self::pace::{Pace, Sums};
 use self::prepared::{PREPARED_SHARD, Preparation, TooLong};
 use self::queue::{Item, Queue, Room, Taken};
 use super::database::MAX_OPEN_BATCHES;
@@ -91,6 +95,7 @@ pub struct Recorder {
     bytes: Arc<Semaphore>,
     bytes_max: usize,
     job_turns: Arc<JobTurns>,
+    pace: Arc<Pace>,
     tasks: TaskTracker,
 }
 
@@ -105,7 +110,9 @@ impl Recorder {
             turns: Arc::new(Semaphore::new(TURNS as usize)),
             tasks: tasks.clone(),
             preparations: Arc::new(Semaphore::new(MAX_PREPARATIONS_AT_ONCE)),
+            pace: Arc::default(),
         };
+        let pace = Arc::clone(&writer.pace);
         let sqlite = context.database.backend() == sea_orm::DatabaseBackend::Sqlite;
         // Half of a small pool is left to reads.
         let connections = context.database.max_connections() / 2;
@@ -121,6 +128,7 @@ impl Recorder {
             bytes: Arc::new(Semaphore::new(limits.queue_bytes)),
             bytes_max: limits.queue_bytes,
             job_turns: Arc::clone(&context.job_turns),
+            pace,
             tasks,
         }
     }
@@ -208,6 +216,11 @@ impl Recorder {
         (items, self.bytes_max - self.bytes.available_permits().min(self.bytes_max))
     }
 
+    /// Returns how long batches have kept the writer busy since the start.
+    pub fn pace(&self) -> Sums {
+        self.pace.sums()
+    }
+
     /// Waits until all queued facts are processed. Facts that are recorded after the call fail with [`Error::Unavailable`].
     pub async fn drain(&self) {
         self.queue.close();
@@ -236,6 +249,7 @@ struct Writer {
     /// The tasks that write batches, and those that prepare and write long changes.
     tasks: TaskTracker,
     preparations: Arc<Semaphore>,
+    pace: Arc<Pace>,
 }
 
 impl Writer {
@@ -338,6 +352,7 @@ async fn write(writer: &Writer, shard: i32, unwritten: Unwritten, mut taken: Opt
                 ended("committed");
                 histogram!(metrics::WRITE_BATCH_ITEMS).record(facts.len() as f64);
                 histogram!(metrics::WRITE_BATCH_SECONDS).record(began.elapsed().as_secs_f64());
+                writer.pace.note(facts.len(), began, tokio::time::Instant::now());
                 for (item, answer) in items.into_iter().zip(answers) {
                     let _ = item.reply.send(Ok(answer));
                 }
