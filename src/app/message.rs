@@ -12,6 +12,8 @@ use crate::engine::time::Instant;
 
 /// The number of bytes of a value that are stored. `api.graphql` states it.
 pub const MAX_STORED_BYTES: usize = 64 << 10;
+/// The approximate memory of a message beside its key, its value and its headers, in bytes.
+pub const OVERHEAD_BYTES: usize = 256;
 /// The number of bytes of a key that are stored. Keys are ids, which have at most 200 bytes.
 const MAX_KEY_BYTES: usize = 1_024;
 /// The number of headers that are stored, and of the bytes of their names and values together.
@@ -44,7 +46,7 @@ impl Message {
     /// Returns the approximate memory of the message, in bytes.
     pub fn bytes(&self) -> usize {
         let headers: usize = self.headers.iter().map(|(name, value)| name.len() + len(value.as_ref())).sum();
-        256 + len(self.key.as_ref()) + len(self.value.as_ref()) + headers
+        OVERHEAD_BYTES + len(self.key.as_ref()) + len(self.value.as_ref()) + headers
     }
 
     /// Computes the hash of the key and the value.

@@ -26,6 +26,7 @@ pub mod record;
 pub mod rejects;
 mod rows;
 mod shopify;
+pub mod simulation;
 mod table;
 pub mod tally;
 pub mod topics;

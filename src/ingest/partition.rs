@@ -21,11 +21,13 @@ use crate::app::message::Message;
 use crate::metrics;
 
 /// The maximum number of messages of a batch.
-const MAX_BATCH: usize = 1_024;
+pub(super) const MAX_BATCH: usize = 1_024;
+/// The maximum number of messages of a partition in memory.
+pub(super) const MAX_IN_MEMORY: usize = 4_096;
 /// How many messages in a row may become dead letters. With one more, the partition stops.
 pub const MAX_FAILURES: usize = 100;
 /// While messages come in, the position is stored no more often than this. After a crash, at most the messages of this time are read again.
-const SAVE_PERIOD: Duration = Duration::from_millis(200);
+pub(super) const SAVE_PERIOD: Duration = Duration::from_millis(200);
 /// The pause after the first failure of the database. It doubles with each further failure, up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(10);

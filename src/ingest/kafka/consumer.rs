@@ -32,7 +32,7 @@ use crate::app::model::IngestPosition;
 use crate::config;
 use crate::engine::time::Instant;
 use crate::ingest::json::JsonMap;
-use crate::ingest::partition::{Partition, Report};
+use crate::ingest::partition::{MAX_IN_MEMORY, Partition, Report};
 use crate::metrics;
 
 /// The longest wait for a message. Reports of partitions are handled at least this often.
@@ -45,8 +45,6 @@ const RESUME_PERIOD: Duration = Duration::from_secs(2);
 const WATERMARKS_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause before positions are looked up again after a failure.
 const LOOK_UP_PAUSE: Duration = Duration::from_secs(1);
-/// The maximum number of messages of a partition in memory.
-const MAX_MESSAGES: usize = 4_096;
 
 /// What reaches the thread from tasks.
 enum Event {
@@ -223,8 +221,8 @@ impl Consumer {
     fn pause_if_full(&mut self, at: &TopicPartition) {
         let share = self.config.buffer_bytes / self.assigned.len().max(1);
         let Some(assigned) = self.assigned.get_mut(at) else { return };
-        let is_full = assigned.waiting_bytes > share || assigned.waiting > MAX_MESSAGES;
-        let is_low = assigned.waiting_bytes <= share / 2 && assigned.waiting <= MAX_MESSAGES / 2;
+        let is_full = assigned.waiting_bytes > share || assigned.waiting > MAX_IN_MEMORY;
+        let is_low = assigned.waiting_bytes <= share / 2 && assigned.waiting <= MAX_IN_MEMORY / 2;
         if is_full && !assigned.is_paused {
             assigned.is_paused = true;
             counter!(metrics::INGEST_PAUSES).increment(1);
