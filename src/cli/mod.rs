@@ -11,6 +11,8 @@ mod migrate;
 mod printable;
 mod schema;
 mod serve;
+mod simulate;
+mod span;
 mod telemetry;
 pub mod token;
 
@@ -52,6 +54,7 @@ enum Command {
     Import(import::Args),
     Ingest(ingest::Args),
     Events(events::Args),
+    Simulate(simulate::Args),
     Audit(audit::Args),
     Backup(backup::Args),
     Doctor(doctor::Args),
@@ -98,6 +101,7 @@ impl Command {
             Self::Import(args) => import::run(args, &config).await,
             Self::Events(args) => events::run(&args, &config).await,
             Self::Ingest(args) => ingest::run(args, &config).await,
+            Self::Simulate(args) => simulate::run(args, &config).await,
             Self::Audit(args) => audit::run(&args, &config).await,
             Self::Backup(args) => backup::run(&args, &config).await,
             Self::Doctor(args) => doctor::run(&args, &config).await,

@@ -293,6 +293,7 @@ fn help_says_what_each_subcommand_does() {
         ("migrate", "Bring the database's schema up to date"),
         ("import", "Import purchases, refunds and adjustments"),
         ("ingest", "Look after the ingestion of topics"),
+        ("simulate", "Predict what a configuration will do"),
         ("audit", "Recompute all awards, balances and budgets"),
         ("backup", "Copy an SQLite database into a new file"),
         ("doctor", "Examine the configuration and everything that it names"),

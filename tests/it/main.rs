@@ -19,6 +19,7 @@
 //! - [`ingest`]: messages of topics are recorded once, wait or become dead letters, on real databases and without a broker.
 //! - [`outbox`]: commits write events, and relays publish each of them, whatever dies or freezes, without a broker.
 //! - [`kafka`]: the same with real brokers, and everything that can happen to brokers, topics and consumers.
+//! - [`simulation`]: `windfall simulate ingest` predicts what a real run did, and refuses what it cannot predict.
 //!
 //! Reads:
 //! - [`cache`]: no read is stale, and each costs what was promised.
@@ -117,6 +118,7 @@ mod parts;
 mod readme;
 mod recorder;
 mod schema;
+mod simulation;
 mod source;
 mod support;
 #[cfg(feature = "otel")]

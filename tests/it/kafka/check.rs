@@ -177,3 +177,26 @@ async fn brokers_that_do_not_answer_are_told() {
         run(crate::support::server::command("sqlite:///nowhere/windfall.db").args(["ingest", "check", "orders"]));
     assert!(unset.stderr.contains("`kafka.brokers`") && unset.code == Some(1), "{unset:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_simulation_takes_its_trace_from_a_topic() {
+    let topic = Topic::shared(3).await;
+    topic.send(purchases(0, 500));
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let simulate = |topic_name: &str, last: &str| {
+        let mut command = topic.command("sqlite:///nowhere/windfall.db");
+        command.args(["simulate", "ingest", "--topic", topic_name, "--last", last, "--cost-batch-ms", "2"]);
+        run(command.args(["--cost-message-ms", "0.1", "--save-trace"]).arg(file.path()))
+    };
+    let ran = simulate(&topic.name, "1h");
+    assert!(ran.code == Some(0) && ran.stdout.starts_with("trace   500 messages in "), "{ran:?}");
+    let saved = std::fs::read_to_string(file.path()).unwrap();
+    assert!(saved.lines().count() == 500 && !saved.contains("ada"), "{saved}");
+    let missing = simulate("no-such-topic", "1h");
+    assert!(missing.code == Some(1) && missing.stderr.contains("there is no topic `no-such-topic`"), "{missing:?}");
+    // All of it is older than that.
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let old = simulate(&topic.name, "1s");
+    assert!(old.code == Some(1) && old.stderr.contains("there are no messages"), "{old:?}");
+    assert_eq!(committed(&topic), Some(0));
+}

@@ -128,6 +128,7 @@ const LAYERS: [Layer; 13] = [
             "opentelemetry_sdk",
             "reqwest",
             "rustix",
+            "tempfile",
             "tracing_opentelemetry",
             "tracing_subscriber",
         ],
