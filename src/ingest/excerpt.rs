@@ -10,7 +10,7 @@ use crate::engine::time::Instant;
 #[cfg(feature = "kafka")]
 use crate::ingest::kafka::Reader;
 
-/// How long the brokers may take to say what a topic has.
+/// How long the brokers may take to say what a topic has, all questions together.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the messages of an excerpt may take.
 pub const READ_TIMEOUT: Duration = Duration::from_secs(60);

@@ -25,6 +25,8 @@ pub(in crate::ingest) struct Reader {
     client: BaseConsumer<Listener>,
     topic: String,
     partitions: Vec<i32>,
+    /// Until then, questions must be answered.
+    late: Monotonic,
 }
 
 impl Reader {
@@ -32,7 +34,8 @@ impl Reader {
     pub(in crate::ingest) fn open(config: &config::Kafka, topic: &str) -> Result<Self, Unread> {
         let client: BaseConsumer<Listener> =
             settings::excerpt(config).create_with_context(Listener::default()).map_err(|error| client_error(&error))?;
-        let metadata = until_answered(&client, |timeout| client.fetch_metadata(Some(topic), timeout))?;
+        let late = Monotonic::now() + ANSWER_TIMEOUT;
+        let metadata = until_answered(&client, late, |timeout| client.fetch_metadata(Some(topic), timeout))?;
         let found = metadata.topics().first();
         if let Some(code) = found.and_then(MetadataTopic::error) {
             return Err(match Cause::from(code) {
@@ -45,7 +48,7 @@ impl Reader {
         if partitions.is_empty() {
             return Err(Unread::NoTopic(topic.to_owned()));
         }
-        Ok(Self { client, topic: topic.to_owned(), partitions })
+        Ok(Self { client, topic: topic.to_owned(), partitions, late })
     }
 
     /// Asks what each partition has.
@@ -53,7 +56,7 @@ impl Reader {
         let extent = |partition: &i32| {
             let partition = *partition;
             let ask = |timeout| self.client.fetch_watermarks(&self.topic, partition, timeout);
-            let (low, high) = until_answered(&self.client, ask)?;
+            let (low, high) = until_answered(&self.client, self.late, ask)?;
             Ok(Extent { partition, low, high })
         };
         self.partitions.iter().map(extent).collect()
@@ -66,7 +69,8 @@ impl Reader {
             let millis = Offset::Offset(since.0.div_euclid(1_000).max(0));
             times.add_partition_offset(&self.topic, extent.partition, millis).map_err(|error| client_error(&error))?;
         }
-        let found = until_answered(&self.client, |timeout| self.client.offsets_for_times(times.clone(), timeout))?;
+        let found =
+            until_answered(&self.client, self.late, |timeout| self.client.offsets_for_times(times.clone(), timeout))?;
         let range = |extent: &Extent| match found.find_partition(&self.topic, extent.partition)?.offset() {
             Offset::Offset(offset) => Some(Extent { low: offset.max(extent.low), ..*extent }),
             // All of its messages are older.
@@ -131,9 +135,9 @@ fn client_error(error: &KafkaError) -> Unread {
 /// Asks until the brokers answer. The client itself says only that it cannot connect, so the cause is taken from what it reports.
 fn until_answered<T>(
     client: &BaseConsumer<Listener>,
+    late: Monotonic,
     ask: impl Fn(Duration) -> Result<T, KafkaError>,
 ) -> Result<T, Unread> {
-    let late = Monotonic::now() + ANSWER_TIMEOUT;
     loop {
         let error = match ask(STEP) {
             Ok(answer) => return Ok(answer),

@@ -4,8 +4,8 @@
 //!
 //! - A message is fetched as soon as it arrives, unless its partition is paused. A partition is paused when its messages in memory take
 //!   more than its share, and goes on when half of the share is free.
-//! - A partition takes what waits, up to [`MAX_TAKEN`] messages, and takes more when all of them are recorded. It stores its position every
-//!   [`SAVE_PERIOD`] at most, and at once with dead letters.
+//! - A partition takes what waits, up to `MAX_TAKEN` messages, and takes more when all of them are recorded. It stores its position every
+//!   `SAVE_PERIOD` at most, and at once with dead letters.
 //! - Each node has one writer, which takes what waits of all its partitions, in order, and writes one batch at a time. A writer that has
 //!   nothing to do begins with the first message, while those after it are still parsed.
 //! - The database works on a limited number of transactions at a time, in the order in which they come. Batches take what [`Costs`](super::costs::Costs) say.

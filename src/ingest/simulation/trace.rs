@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{SECOND, chance, seconds};
 use crate::engine::time::{Instant, parse_instant};
 
-/// The maximum number of messages of a trace. They take 24 MB.
+/// The maximum number of messages of a trace. They take 16 MB.
 pub const MAX_ARRIVALS: usize = 1_000_000;
 /// The longest trace, in microseconds: 35 days.
 const MAX_LENGTH: u64 = 35 * 24 * 3_600 * SECOND;
