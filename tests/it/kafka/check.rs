@@ -172,7 +172,7 @@ async fn brokers_that_do_not_answer_are_told() {
     command.env("WINDFALL__KAFKA__BROKERS", "127.0.0.1:1").env("WINDFALL__KAFKA__FACTS_TOPICS", "orders");
     let ran = run(command.args(["ingest", "check", "orders"]));
     assert_eq!((ran.code, ran.stdout.as_str()), (Some(1), ""));
-    assert!(ran.stderr.contains("no broker can be reached"), "{ran:?}");
+    assert!(ran.stderr.contains("have not answered within 15 s: no broker can be reached"), "{ran:?}");
     let unset =
         run(crate::support::server::command("sqlite:///nowhere/windfall.db").args(["ingest", "check", "orders"]));
     assert!(unset.stderr.contains("`kafka.brokers`") && unset.code == Some(1), "{unset:?}");
