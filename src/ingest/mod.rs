@@ -6,9 +6,9 @@
 pub mod asyncapi;
 mod batch;
 mod cell;
+pub mod check;
 pub mod cluster;
 pub mod events;
-pub mod check;
 pub mod excerpt;
 pub mod file;
 mod form;
