@@ -66,7 +66,7 @@ pub const WAITING_FACTS: &str = "windfall_waiting_facts";
 pub const EVENTS_PUBLISHED: &str = "windfall_events_published_total";
 /// Number of times that this node could not read, publish or mark events. They are tried again.
 pub const EVENT_FAILURES: &str = "windfall_event_failures_total";
-/// Time since the commit of the oldest event that is not published.
+/// Time since the commit of the oldest event of the buckets of this node that is not published.
 pub const EVENT_WAIT_SECONDS: &str = "windfall_event_wait_seconds";
 
 /// Customers that jobs of this node have audited.

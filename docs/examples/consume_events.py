@@ -14,16 +14,21 @@ With --once, it ends at the end of the topic.
 import json
 import sqlite3
 import sys
+from datetime import datetime
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, TopicPartition
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS place (partition INTEGER PRIMARY KEY, next_offset INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS customer (
-    name TEXT PRIMARY KEY, version INTEGER NOT NULL, part INTEGER NOT NULL, sequence INTEGER NOT NULL, points INTEGER NOT NULL,
-    cursor TEXT NOT NULL, must_be_loaded INTEGER NOT NULL DEFAULT 0
+    name TEXT PRIMARY KEY, version INTEGER NOT NULL, part INTEGER NOT NULL, committed_at TEXT NOT NULL, sequence INTEGER NOT NULL,
+    points INTEGER NOT NULL, cursor TEXT NOT NULL, must_be_loaded INTEGER NOT NULL DEFAULT 0
 );
 """
+
+
+def instant(text: str) -> datetime:
+    return datetime.fromisoformat(text)
 
 
 def record(db: sqlite3.Connection, headers: dict[str, str], event: dict) -> None:
@@ -33,11 +38,11 @@ def record(db: sqlite3.Connection, headers: dict[str, str], event: dict) -> None
         return
     if headers["ce_type"] != "windfall.points.changed.v1":
         return  # Later versions of Windfall may have further types.
-    found = db.execute("SELECT version, part, sequence, points, cursor FROM customer WHERE name = ?", [name]).fetchone()
-    known_version, known_part, sequence, points, cursor = found or (0, 0, 0, 0, "")
+    found = db.execute("SELECT version, part, committed_at, sequence, points FROM customer WHERE name = ?", [name]).fetchone()
+    known_version, known_part, known_at, sequence, points = found or (0, 0, "", 0, 0)
     if (version, event["part"]) <= (known_version, known_part):
-        if (version, event["part"]) == (known_version, known_part) and headers["ce_id"] != cursor:
-            # Another event has the same place: the database was restored.
+        if instant(event["committedAt"]) > instant(known_at):
+            # A later commit has an earlier version: the database was restored.
             db.execute("UPDATE customer SET must_be_loaded = 1 WHERE name = ?", [name])
         return
     must_be_loaded = False
@@ -45,10 +50,10 @@ def record(db: sqlite3.Connection, headers: dict[str, str], event: dict) -> None
         must_be_loaded |= entry["sequence"] != sequence + 1
         sequence, points = entry["sequence"], points + entry["points"]
     db.execute(
-        "INSERT INTO customer VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET version = excluded.version, "
-        "part = excluded.part, sequence = excluded.sequence, points = excluded.points, cursor = excluded.cursor, "
+        "INSERT INTO customer VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET version = excluded.version, "
+        "part = excluded.part, committed_at = excluded.committed_at, sequence = excluded.sequence, points = excluded.points, cursor = excluded.cursor, "
         "must_be_loaded = max(must_be_loaded, excluded.must_be_loaded)",
-        [name, version, event["part"], sequence, points, headers["ce_id"], must_be_loaded],
+        [name, version, event["part"], event["committedAt"], sequence, points, headers["ce_id"], must_be_loaded],
     )
 
 
@@ -56,16 +61,27 @@ def main(brokers: str, topic: str, file: str, once: bool) -> None:
     db = sqlite3.connect(file, isolation_level=None)
     db.executescript(TABLES)
     # The file knows where to go on, so no group and no commit is needed.
-    consumer = Consumer({"bootstrap.servers": brokers, "group.id": "ledger-copy", "enable.auto.commit": False})
+    consumer = Consumer(
+        {
+            "bootstrap.servers": brokers,
+            "group.id": "ledger-copy",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+        }
+    )
     partitions = sorted(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
     places = dict(db.execute("SELECT partition, next_offset FROM place"))
     begin = lambda partition: TopicPartition(topic, partition, places.get(partition, OFFSET_BEGINNING))
     consumer.assign([begin(partition) for partition in partitions])
-    ends = {partition: consumer.get_watermark_offsets(TopicPartition(topic, partition))[1] for partition in partitions}
-    while not once or any(places.get(partition, 0) < end for partition, end in ends.items()):
+    ended: set[int] = set()
+    while not once or len(ended) < len(partitions):
         messages = consumer.consume(500, timeout=1)
         db.execute("BEGIN")
         for message in messages:
+            if message.error() and message.error().code() == KafkaError._PARTITION_EOF:
+                ended.add(message.partition())
+                continue
             if message.error():
                 raise SystemExit(f"the topic cannot be read: {message.error()}")
             headers = {name: value.decode() for name, value in message.headers()}

@@ -57,6 +57,11 @@ fn unpublished(table: &str) -> String {
     format!("CREATE INDEX {table}_unpublished ON {table} (bucket, id) WHERE published = 0")
 }
 
+/// The index of the events of a customer, for its erasure.
+fn of_customer(table: &str) -> String {
+    format!("CREATE INDEX {table}_customer ON {table} (customer_id)")
+}
+
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
@@ -69,10 +74,12 @@ impl MigrationTrait for Migration {
                     format!("CREATE TABLE {table} PARTITION OF outbox (PRIMARY KEY (id)) FOR VALUES IN ({number})");
                 db.execute_unprepared(&segment).await?;
                 db.execute_unprepared(&unpublished(&table)).await?;
+                db.execute_unprepared(&of_customer(&table)).await?;
             }
         } else {
             db.execute_unprepared(SQLITE).await?;
             db.execute_unprepared(&unpublished("outbox")).await?;
+            db.execute_unprepared(&of_customer("outbox")).await?;
         }
         let keeps_events = ColumnDef::new("keeps_events").big_integer().not_null().default(0).take();
         manager.alter_table(Table::alter().table("installation").add_column(keeps_events).take()).await

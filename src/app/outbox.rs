@@ -4,14 +4,15 @@
 //! Events are in buckets by customer. One node publishes a bucket at a time, so the events of a customer stay in order. Within a bucket,
 //! events are read by id. A transaction that is open for long may commit an event with a low id after events with higher ids were
 //! published. It is never skipped: what tells an event that is to be published is not its place, but that nobody has marked it. The
-//! events of one customer cannot overtake each other, because its row is locked from the number to the commit.
+//! events of one customer cannot overtake each other: its row is locked from the number to the commit, and a search leaves out only ids
+//! below which no transaction can commit any more ([`transactions`]).
 //!
 //! On PostgreSQL, published events are marked, and a segment without others is truncated: deletes would leave rows that must be
 //! vacuumed. SQLite has no such rows, so there they are deleted.
 
 use std::time::Duration;
 
-use entity::{CustomerId, outbox};
+use entity::outbox;
 use sea_orm::{ColumnTrait, ConnectionTrait, DatabaseBackend, EntityTrait, FromQueryResult, QueryFilter, Statement};
 
 use super::database::Database;
@@ -24,14 +25,19 @@ use crate::engine::time::Instant;
 pub const BUCKETS: i32 = 8;
 /// The maximum number of events of a bucket that are read at a time. Each has at most [`super::event::MAX_EVENT_BYTES`].
 pub const MAX_READ: i64 = 32;
+/// The number of events that one commit deletes, of those that nobody wants any more.
+const MAX_CLEARED: i64 = 5_000;
 /// The number of segments. They are tables of the schema.
 const SEGMENTS: i32 = 4;
 /// For how long events are written to a segment before it is the turn of the next one.
 const SEGMENT_PERIOD: Duration = Duration::from_secs(600);
 
-/// The bucket of a customer's events.
-pub fn bucket(customer: CustomerId) -> i32 {
-    i32::try_from(customer.0.rem_euclid(i64::from(BUCKETS))).unwrap_or(0)
+/// The bucket of the events of the customer with this external id. All messages with a key must stay in order, also those of a new customer
+/// who comes back under the name of an erased one.
+pub fn bucket(name: &str) -> i32 {
+    // FNV-1a: nodes of all releases must agree about it.
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    i32::try_from(hash % BUCKETS.unsigned_abs()).unwrap_or(0)
 }
 
 /// The segment to which events are written at this instant.
@@ -53,15 +59,38 @@ pub async fn next(database: &Database, searches: &[Search]) -> Result<Vec<outbox
         return Ok(Vec::new());
     }
     // The condition on `published` must be the text of the index.
-    let one = |Search { bucket, after }: &Search| {
+    let one = |(index, Search { bucket, .. }): (usize, &Search)| {
         format!(
-            "SELECT * FROM (SELECT * FROM outbox WHERE bucket = {bucket} AND published = 0 AND id > {after} \
-             ORDER BY bucket, id LIMIT {MAX_READ}) AS bucket_{bucket}"
+            "SELECT * FROM (SELECT * FROM outbox WHERE bucket = {bucket} AND published = 0 AND id > ${} \
+             ORDER BY bucket, id LIMIT {MAX_READ}) AS bucket_{bucket}",
+            index + 1
         )
     };
-    let sql = searches.iter().map(one).collect::<Vec<_>>().join(" UNION ALL ");
-    let rows = database.read().query_all_raw(Statement::from_string(database.backend(), sql)).await?;
+    let sql = searches.iter().enumerate().map(one).collect::<Vec<_>>().join(" UNION ALL ");
+    let values = searches.iter().map(|search| search.after.into());
+    let rows = database.read().query_all_raw(Statement::from_sql_and_values(database.backend(), sql, values)).await?;
     Ok(rows.iter().map(|row| outbox::Model::from_query_result(row, "")).collect::<Result<_, _>>()?)
+}
+
+/// The transactions of PostgreSQL at an instant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transactions {
+    /// All transactions before this one have ended.
+    pub oldest: i64,
+    /// No transaction from this one on had begun to write.
+    pub next: i64,
+}
+
+/// Asks which transactions are open. Returns `None` on SQLite, where transactions commit in the order in which they write.
+pub async fn transactions(database: &Database) -> Result<Option<Transactions>, Error> {
+    if database.backend() != DatabaseBackend::Postgres {
+        return Ok(None);
+    }
+    let sql = "SELECT pg_snapshot_xmin(now.snapshot)::text::bigint AS oldest, pg_snapshot_xmax(now.snapshot)::text::bigint AS next \
+        FROM (SELECT pg_current_snapshot() AS snapshot) AS now";
+    let row = database.read().query_one_raw(Statement::from_string(DatabaseBackend::Postgres, sql)).await?;
+    let row = row.ok_or_else(|| Error::Internal("a question about transactions has no answer".to_owned()))?;
+    Ok(Some(Transactions { oldest: row.try_get("", "oldest")?, next: row.try_get("", "next")? }))
 }
 
 /// Notes that these events were published.
@@ -85,17 +114,26 @@ pub async fn mark(database: &Database, ids: &[i64]) -> Result<(), Error> {
     Ok(())
 }
 
-/// Deletes all events of a customer that name it otherwise than by this name, except for the one that tells of its erasure.
-pub async fn forget(db: &impl ConnectionTrait, customer: CustomerId, name: &str) -> Result<(), Error> {
-    let sql = "DELETE FROM outbox WHERE customer_id = $1 AND key <> $2 AND erases = 0";
-    let values = [customer.0.into(), name.into()];
-    db.execute_raw(Statement::from_sql_and_values(db.get_database_backend(), sql, values)).await?;
-    Ok(())
+/// Deletes events of the customer `$1` that name it otherwise than `$2`, except for the one that tells of its erasure: at most `$3`.
+pub const FORGET: &str = "DELETE FROM outbox WHERE id IN (SELECT o.id FROM outbox AS o \
+    WHERE o.customer_id = $1 AND o.key <> $2 AND o.erases = 0 LIMIT $3)";
+
+/// Whether an event waits that tells of an erasure.
+pub async fn has_erasures(database: &Database) -> Result<bool, Error> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM outbox WHERE erases = 1 AND published = 0) AS found";
+    let row = database.read().query_one_raw(Statement::from_string(database.backend(), sql)).await?;
+    Ok(row.is_some_and(|row| row.try_get("", "found").unwrap_or(true)))
 }
 
 /// Deletes all events.
-pub async fn clear(database: &Database) -> Result<u64, Error> {
-    Ok(outbox::Entity::delete_many().exec(database.write()).await?.rows_affected)
+pub async fn clear(database: &Database) -> Result<(), Error> {
+    if database.backend() == DatabaseBackend::Postgres {
+        database.write().execute_unprepared("TRUNCATE outbox").await?;
+        return Ok(());
+    }
+    let sql = format!("DELETE FROM outbox WHERE id IN (SELECT id FROM outbox LIMIT {MAX_CLEARED})");
+    while database.write().execute_unprepared(&sql).await?.rows_affected() > 0 {}
+    Ok(())
 }
 
 /// Empties the segments whose events are all published, except for the one to which events are written. One that another transaction
@@ -121,7 +159,7 @@ async fn truncate(database: &Database, number: i32) -> Result<bool, Error> {
     };
     let tx = database.begin().await?;
     // Without the lock, this may be out of date at once. It only saves the lock.
-    if !exists(&tx, "published = 1").await? || exists(&tx, "published = 0").await? {
+    if exists(&tx, "published = 0").await? || !exists(&tx, "true").await? {
         return Ok(false);
     }
     // No statement waits behind a lock that waits. Under the lock, no transaction has events in the segment that are not committed.
@@ -134,21 +172,6 @@ async fn truncate(database: &Database, number: i32) -> Result<bool, Error> {
     tx.execute_unprepared(&format!("TRUNCATE {table}")).await?;
     tx.commit().await?;
     Ok(true)
-}
-
-/// Returns since when the oldest event that is not published has waited. `None`: there is none.
-pub async fn oldest(database: &Database) -> Result<Option<Instant>, Error> {
-    let one = |bucket: i32| {
-        format!(
-            "SELECT committed_at FROM (SELECT committed_at FROM outbox WHERE bucket = {bucket} AND published = 0 \
-             ORDER BY bucket, id LIMIT 1) AS bucket_{bucket}"
-        )
-    };
-    let each = (0..BUCKETS).map(one).collect::<Vec<_>>().join(" UNION ALL ");
-    let sql = format!("SELECT MIN(committed_at) AS oldest FROM ({each}) AS oldest_of_each");
-    let row = database.read().query_one_raw(Statement::from_string(database.backend(), sql)).await?;
-    let oldest: Option<i64> = row.map(|row| row.try_get("", "oldest")).transpose()?.flatten();
-    Ok(oldest.map(Instant))
 }
 
 #[cfg(test)]
@@ -164,8 +187,9 @@ mod tests {
     }
 
     #[test]
-    fn each_customer_has_one_bucket() {
-        let buckets: std::collections::BTreeSet<i32> = (0..100).map(|id| bucket(CustomerId(id))).collect();
+    fn a_name_has_one_bucket_for_ever() {
+        let buckets: std::collections::BTreeSet<i32> = (0..100).map(|n| bucket(&format!("customer-{n}"))).collect();
         assert_eq!(buckets, (0..BUCKETS).collect());
+        assert_eq!(["", "ada", "ü"].map(bucket), [5, 3, 2]);
     }
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::start_app;
-use crate::app::jobs::relay;
+use crate::app::jobs::relay::{self, Needed};
 use crate::config::Config;
 
 /// Look after the publication of events.
@@ -25,13 +25,16 @@ enum Command {
 pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let Command::Stop = args.command;
     let app = start_app(config).await?;
-    let deleted = relay::give_up(&app).await;
+    let needed = relay::give_up(&app).await;
     app.stop().await?;
-    let Some(deleted) = deleted? else {
-        anyhow::bail!(
+    match needed? {
+        Some(Needed::ByANode) => anyhow::bail!(
             "a server publishes events: remove `kafka.events_topic` and `kafka.balances_topic` from its configuration first"
-        )
-    };
-    writeln!(stdout(), "no events are kept any more; {deleted} were deleted")?;
+        ),
+        Some(Needed::ForAnErasure) => anyhow::bail!(
+            "an event waits that tells of the erasure of a customer: let a server publish it first, because the topics have the name"
+        ),
+        None => writeln!(stdout(), "no events are kept any more, and none is left")?,
+    }
     Ok(ExitCode::SUCCESS)
 }

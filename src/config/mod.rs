@@ -182,6 +182,7 @@ pub struct Kafka {
     pub events_topic: Option<String>,
     /// `None`: no balances are published.
     pub balances_topic: Option<String>,
+    pub events_transactional: bool,
 }
 
 /// How a client and the brokers prove who they are.
@@ -562,6 +563,7 @@ impl Kafka {
             buffer_bytes: 1 << 20,
             events_topic: None,
             balances_topic: None,
+            events_transactional: true,
         }
     }
 
@@ -589,6 +591,7 @@ impl Kafka {
             buffer_bytes: source.number("kafka.buffer_bytes", 1 << 20, 4 << 30)?,
             events_topic: source.optional_text(EVENTS)?,
             balances_topic: source.optional_text(BALANCES)?,
+            events_transactional: source.boolean("kafka.events_transactional")?,
             facts_topics,
         };
         if kafka.events_topic.is_some() && kafka.events_topic == kafka.balances_topic {

@@ -97,6 +97,7 @@ fn every_key_can_come_from_the_environment() {
         "kafka.balances_topic" => "balances",
         "kafka.buffer_bytes" => "1048580",
         "kafka.tls" => "true",
+        "kafka.events_transactional" => "false",
         "kafka.sasl_mechanism" => "SCRAM-SHA-256",
         _ => "2048",
     };
@@ -143,7 +144,7 @@ fn every_key_can_come_from_the_environment() {
     assert_eq!((kafka.group_protocol, kafka.buffer_bytes), (GroupProtocol::Consumer, 1_048_580));
     assert_eq!((kafka.events_topic.as_deref(), kafka.balances_topic.as_deref()), (Some("points"), Some("balances")));
     assert_eq!(kafka.session_timeout, Duration::from_millis(2048));
-    assert!(kafka.security.tls.is_some());
+    assert!(kafka.security.tls.is_some() && !kafka.events_transactional);
     let sasl = kafka.security.sasl.unwrap();
     assert_eq!((sasl.mechanism, &*sasl.username, sasl.password.expose()), (SaslMechanism::ScramSha256, "2048", "2048"));
     assert_eq!(config.log.otlp_endpoint.as_deref(), Some("http://collector.example:4318/v1/traces"));

@@ -49,7 +49,7 @@ pub fn document() -> String {
     let operations = json!({
         "recordFacts": operation("receive", "facts", "Windfall records facts, each of them once."),
         "publishEvents": operation("send", "events", "Windfall publishes what commits change, at least once and in order for each customer."),
-        "publishBalances": operation("send", "balances", "Windfall publishes the current balance of each customer."),
+        "publishBalances": operation("send", "balances", "Windfall publishes the balance of each customer after each commit that changes it."),
     });
     let messages: Map<String, Value> =
         facts.into_iter().chain(events).chain(balances).map(|(name, message)| (name.to_owned(), message)).collect();
@@ -99,7 +99,7 @@ fn event<T: schemars::JsonSchema>(
             "ce_specversion": { "type": "string", "const": "1.0" },
             "ce_type": { "type": "string", "const": kind },
             "ce_source": text("The installation that the event comes from."),
-            "ce_id": text("Unique within the source. Of the last event of a commit, it is the cursor that `pointsUpdated` and `Customer.ledger` have after the commit."),
+            "ce_id": text("Unique within the source. Of the last `pointsChanged` of a commit, it is the cursor that `pointsUpdated` and `Customer.ledger` have after the commit."),
             "ce_time": text("The instant of the commit."),
             "ce_subject": text("The external id of the customer."),
             "ce_partitionkey": text("The same."),

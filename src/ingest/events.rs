@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::app::App;
 use crate::config;
 
-/// What the Kafka client keeps of events that it has not sent yet, in bytes.
+/// What the Kafka clients keep of events that they have not sent yet, in bytes.
 pub const CLIENT_BUFFER_BYTES: u64 = 32 << 20;
 
 /// Whether events are published.

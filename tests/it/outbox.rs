@@ -16,7 +16,8 @@ use tokio_util::sync::CancellationToken;
 use windfall::app::App;
 use windfall::app::erasure;
 use windfall::app::event::{MAX_EVENT_BYTES, MAX_ITEMS};
-use windfall::app::jobs::{relay, runner};
+use windfall::app::jobs::relay::{self, Needed};
+use windfall::app::jobs::runner;
 use windfall::app::model::OutboxRow;
 use windfall::app::outbox::{self, BUCKETS};
 use windfall::app::sink::Published;
@@ -50,7 +51,7 @@ struct Known {
 pub(crate) struct Consumer {
     customers: BTreeMap<String, Known>,
     /// The number of events that were repeated or late.
-    ignored: usize,
+    pub(crate) ignored: usize,
 }
 
 impl Consumer {
@@ -213,7 +214,9 @@ async fn knows_everything(consumer: &Consumer, test: &TestApp, customers: &[&str
 /// Keeps events, without a relay yet.
 async fn begin(test: &TestApp, topic: &Topic) {
     topic.connect(&test.app, || Fate::Works);
-    Relay::start(&test.app).stop().await;
+    let relay = Relay::start(&test.app);
+    until(async || test.app.campaigns().await.unwrap().keeps_events, "events are kept").await;
+    relay.stop().await;
     test.campaign(each()).await;
 }
 
@@ -386,12 +389,22 @@ async fn a_transaction_that_stays_open_loses_no_event() {
     }
     all_are_published(&test.app).await;
     assert_eq!(topic.len(), 31, "nobody waits for it");
+    // For so long that a search could have left its place behind.
+    for _ in 0..12 {
+        open.execute_unprepared("SELECT 1").await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    test.buy("ada", "more", NOW - DAY, "1.00").await.unwrap();
+    all_are_published(&test.app).await;
     open.commit().await.unwrap();
-    until(async || topic.len() == 32, "its event is published").await;
+    // The next event of the same customer, with a greater id.
+    test.app.database.write().execute_unprepared(&copy.replace("7777, 1,", "7777, 2,")).await.unwrap();
+    until(async || topic.len() == 34, "its events are published").await;
     relay.stop().await;
-    assert_eq!(topic.rows.lock().last().unwrap().key, "zoe");
-    let place = topic.rows.lock().iter().map(|row| row.id).max();
-    assert!(place > topic.rows.lock().last().map(|row| row.id), "it has a lower id than others");
+    let rows = topic.rows.lock();
+    let [.., before, late, next] = &rows[..] else { panic!("three events") };
+    assert_eq!([(&*late.key, late.version), (&*next.key, next.version)], [("zoe", 1), ("zoe", 2)], "in order");
+    assert!(late.id < before.id && before.id < next.id, "it has a lower id than others");
 }
 
 /// The names of the segments that have rows.
@@ -448,7 +461,8 @@ async fn an_erasure_reaches_the_outbox() {
             test.buy(customer, id, NOW - DAY, "1.00").await.unwrap();
         }
         // One event of hers is published, and its row is still there on PostgreSQL.
-        outbox::mark(&test.app.database, &[waiting(&test.app).await[0].id]).await.unwrap();
+        let hers = waiting(&test.app).await.into_iter().find(|row| row.key.starts_with("ada")).unwrap();
+        outbox::mark(&test.app.database, &[hers.id]).await.unwrap();
         erasure::request(&test.app, &TestApp::actor(), "ada lovelace", "ada lovelace").await.unwrap();
         runner::run_due(&test.app).await.unwrap();
         let rows = table::Entity::find().all(test.app.database.read()).await.unwrap();
@@ -465,7 +479,6 @@ async fn an_erasure_reaches_the_outbox() {
     }
 }
 
-/// An event that fails keeps those after it of its customer from being marked, and no others.
 #[tokio::test]
 async fn events_wait_while_they_cannot_be_published() {
     for engine in ENGINES {
@@ -480,11 +493,88 @@ async fn events_wait_while_they_cannot_be_published() {
         test.campaign(each()).await;
         test.send(purchase_input("ada", "p1", NOW - DAY, "1.00")).await.unwrap();
         until(async || test.app.publishing.problem().is_some(), "the problem is told").await;
-        assert_eq!(outbox::oldest(&test.app.database).await.unwrap(), Some(Instant(NOW)));
         works.cancel();
         all_are_published(&test.app).await;
         until(async || test.app.publishing.problem().is_none(), "the problem is over").await;
-        assert_eq!(outbox::oldest(&test.app.database).await.unwrap(), None, "{engine:?}");
         relay.stop().await;
+    }
+}
+
+/// A customer who comes back under the name of an erased one: the erasure is told before.
+#[tokio::test]
+async fn who_comes_back_after_an_erasure_is_told_of_afterwards() {
+    for engine in ENGINES {
+        let (test, topic) = (TestApp::start(engine).await, Topic::default());
+        begin(&test, &topic).await;
+        for n in 0..5 {
+            test.buy("ada", &format!("p{n}"), NOW - DAY, "1.00").await.unwrap();
+        }
+        // So that the second one has another number.
+        test.buy("bob", "b", NOW - DAY, "1.00").await.unwrap();
+        erasure::request(&test.app, &TestApp::actor(), "ada", "ada").await.unwrap();
+        runner::run_due(&test.app).await.unwrap();
+        test.buy("ada", "back", NOW - DAY, "1.00").await.unwrap();
+        let relay = Relay::start(&test.app);
+        all_are_published(&test.app).await;
+        relay.stop().await;
+        let told: Vec<(i64, i32)> =
+            topic.rows.lock().iter().filter(|row| row.key == "ada").map(|row| (row.version, row.erases)).collect();
+        assert!(matches!(told[..], [(_, 1), (1, 0)]), "{engine:?}: {told:?}");
+        knows_everything(&topic.consumer(), &test, &["ada", "bob"]).await;
+    }
+}
+
+#[tokio::test]
+async fn events_are_given_up_only_if_nobody_needs_them() {
+    for engine in ENGINES {
+        let (test, topic) = (TestApp::start(engine).await, Topic::default());
+        begin(&test, &topic).await;
+        let relay = Relay::start(&test.app);
+        test.buy("ada", "p1", NOW - DAY, "1.00").await.unwrap();
+        all_are_published(&test.app).await;
+        assert_eq!(relay::give_up(&test.app).await.unwrap(), Some(Needed::ByANode));
+        relay.stop().await;
+        erasure::request(&test.app, &TestApp::actor(), "ada", "ada").await.unwrap();
+        runner::run_due(&test.app).await.unwrap();
+        assert_eq!(relay::give_up(&test.app).await.unwrap(), Some(Needed::ForAnErasure));
+        let relay = Relay::start(&test.app);
+        all_are_published(&test.app).await;
+        relay.stop().await;
+        test.buy("bob", "p2", NOW - DAY, "1.00").await.unwrap();
+        assert_eq!(relay::give_up(&test.app).await.unwrap(), None);
+        test.buy("bob", "p3", NOW - DAY, "1.00").await.unwrap();
+        assert!(waiting(&test.app).await.is_empty(), "{engine:?}: nothing is kept any more");
+        let jobs =
+            job::Entity::find().filter(job::Column::Kind.eq(JobKind::Outbox)).all(test.app.database.read()).await;
+        assert!(jobs.unwrap().is_empty());
+        // A later relay begins again.
+        let relay = Relay::start(&test.app);
+        until(async || test.app.campaigns().await.unwrap().keeps_events, "events are kept again").await;
+        test.buy("bob", "p4", NOW - DAY, "1.00").await.unwrap();
+        all_are_published(&test.app).await;
+        relay.stop().await;
+        assert_eq!(topic.rows.lock().last().unwrap().key, "bob");
+    }
+}
+
+#[tokio::test]
+async fn what_a_repair_corrects_is_told() {
+    for engine in ENGINES {
+        let (test, topic) = (TestApp::start(engine).await, Topic::default());
+        begin(&test, &topic).await;
+        for n in 0..3 {
+            test.buy("ada", &format!("p{n}"), NOW - DAY, "1.00").await.unwrap();
+        }
+        let db = test.app.database.write();
+        db.execute_unprepared("UPDATE award SET points = 99 WHERE number = 2").await.unwrap();
+        // A repair goes on behind the latest version that it finds.
+        db.execute_unprepared("UPDATE customer SET version = 1").await.unwrap();
+        windfall::app::audit::run(&test.app, Some(&TestApp::admin()), |_| {}).await.unwrap();
+        let relay = Relay::start(&test.app);
+        all_are_published(&test.app).await;
+        relay.stop().await;
+        let consumer = topic.consumer();
+        assert_eq!(consumer.ignored, 0, "{engine:?}");
+        knows_everything(&consumer, &test, &["ada"]).await;
     }
 }

@@ -175,9 +175,7 @@ impl Erasure<'_> {
 
     /// Deletes the events of the customer that are not published, or not gone yet.
     async fn forget_events(&self) -> Result<(), Error> {
-        let (_turn, tx) = self.begin().await?;
-        outbox::forget(&tx, self.id, &self.name).await?;
-        Ok(tx.commit().await?)
+        self.repeat(outbox::FORGET, vec![self.id.0.into(), self.name.clone().into()], MAX_ROWS).await
     }
 
     /// Deletes the exports of the customer. One that is running fails, because its job is gone.

@@ -119,6 +119,7 @@ fn held(job: &job::Model) -> sea_orm::Condition {
 /// Renews the leases of relays. Returns the ids of the jobs whose leases were not lost.
 pub(super) async fn renew_relays(app: &App, jobs: &[job::Model]) -> Result<Vec<i64>, Error> {
     let _turn = app.recorder.job_turn().await;
+    let tx = app.database.begin().await?;
     let mut renewed = Vec::new();
     for job in jobs {
         let until = leased_until(app.clock.now(), RELAY_LEASE);
@@ -126,12 +127,13 @@ pub(super) async fn renew_relays(app: &App, jobs: &[job::Model]) -> Result<Vec<i
             .col_expr(job::Column::LeasedUntil, Expr::value(until))
             .col_expr(job::Column::Attempts, Expr::value(1))
             .filter(held(job))
-            .exec(app.database.write())
+            .exec(&tx)
             .await?;
         if update.rows_affected == 1 {
             renewed.push(job.id);
         }
     }
+    tx.commit().await?;
     Ok(renewed)
 }
 

@@ -2,14 +2,15 @@
 //! bucket, and any number of nodes may compete for them.
 //!
 //! An event is published at least once: it is marked after the brokers have it, and a node that dies in between leaves it to the next
-//! one. A node that was frozen may publish events late, after another has taken over. Consumers ignore a version that they have passed, so
-//! nothing is done about either.
+//! one. What a node that was frozen still sends after another has taken over, the brokers refuse, or consumers ignore it.
+//!
+//! A node that cannot publish gives its buckets up, because another one may be able to.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::metrics::counter;
+use ::metrics::{counter, gauge};
 use entity::{JobKind, JobState, job, outbox};
 use sea_orm::{ActiveEnum, ColumnTrait, ConnectionTrait, EntityTrait, ExprTrait, QueryFilter, Statement};
 use tokio::time::{Instant as Monotonic, sleep};
@@ -19,7 +20,7 @@ use super::queue::{self, End, RELAY_LEASE};
 use crate::app::App;
 use crate::app::campaign;
 use crate::app::error::Error;
-use crate::app::outbox::{BUCKETS, Search, clear, mark, next, trim};
+use crate::app::outbox::{BUCKETS, Search, Transactions, clear, has_erasures, mark, next, transactions, trim};
 use crate::app::sink::{Published, Sink};
 use crate::metrics;
 
@@ -27,49 +28,58 @@ use crate::metrics;
 const POLL: Duration = Duration::from_millis(500);
 /// How often leases are renewed and claimed.
 const RENEWAL: Duration = Duration::from_secs(RELAY_LEASE.as_secs() / 3);
-/// The pause after events could not be read, published or marked.
+/// The pause after a failure.
 const PAUSE: Duration = Duration::from_secs(1);
+/// After so many failures in a row, the buckets are given up.
+const MAX_FAILURES: u32 = 5;
+/// How long a node that has given its buckets up leaves them to others.
+const ABSTINENCE: Duration = Duration::from_secs(30);
 /// How often segments without events are emptied.
 const TRIM_PERIOD: Duration = Duration::from_secs(60);
-/// Events are searched from the last one that was published at least this long ago. So transactions that are open for less are found at
-/// once, and a search need not pass all that was published.
-const LATE: Duration = Duration::from_secs(10);
-/// How often all events are searched, for those of transactions that were open for longer.
-const SEARCH_ALL_PERIOD: Duration = Duration::from_secs(30);
+/// How often it is noted which transactions are open. A search passes what was published in about twice this time.
+const NOTE_PERIOD: Duration = Duration::from_secs(5);
+/// The maximum size of the events that are published together, in bytes. One may be larger.
+const MAX_STEP_BYTES: usize = 2 << 20;
 
 /// Makes all programs on the database write events from now on, and publishes them until `stop` is cancelled. Does nothing if no events are
 /// to be published.
 pub async fn run(app: Arc<App>, stop: CancellationToken) {
     let Some(sink) = app.sink.get() else { return };
-    while let Err(error) = begin(&app).await {
-        tracing::warn!(error = %error, "events cannot be published yet");
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = sleep(PAUSE) => {}
-        }
-    }
+    let now = Monotonic::now();
     let mut relay = Relay {
         app: &app,
         sink,
         stop: &stop,
         held: BTreeMap::new(),
-        renew_at: Monotonic::now(),
-        trim_at: Monotonic::now(),
+        floor: Floor::default(),
+        renew_at: now,
+        trim_at: now,
     };
+    let (mut failures, mut known) = (0, None);
     while !stop.is_cancelled() {
         let step = relay.step().await;
         let problem = match &step {
             Ok(Step::Failed(problem)) => Some(problem.clone()),
             Ok(Step::Published | Step::Idle) => None,
-            Err(error) => Some(error.to_string()),
+            Err(error) => Some(told(error)),
         };
+        let (failed, idle) = (problem.is_some(), matches!(step, Ok(Step::Idle)));
         if let Some(problem) = &problem {
             counter!(metrics::EVENT_FAILURES).increment(1);
-            tracing::warn!(problem, "events could not be published: they are tried again");
+            if known.as_ref() != Some(problem) {
+                tracing::warn!(problem, "events cannot be published: they are tried again");
+            }
         }
-        let (failed, idle) = (problem.is_some(), matches!(step, Ok(Step::Idle)));
-        if failed || matches!(step, Ok(Step::Published)) {
+        failures = if failed { failures + 1 } else { 0 };
+        // An idle relay does not know whether the problem is over.
+        if failed || !idle {
+            known.clone_from(&problem);
             app.publishing.note(problem);
+        }
+        if failures >= MAX_FAILURES {
+            failures = 0;
+            relay.release().await;
+            relay.renew_at = Monotonic::now() + ABSTINENCE;
         }
         tokio::select! {
             () = stop.cancelled() => {}
@@ -82,9 +92,22 @@ pub async fn run(app: Arc<App>, stop: CancellationToken) {
     relay.release().await;
 }
 
-/// Creates the jobs, unless they exist.
+/// What a client may see of an error. The log has the rest.
+fn told(error: &Error) -> String {
+    match error {
+        Error::Database(_) | Error::Internal(_) => {
+            tracing::warn!(error = %error, "events could not be read or marked");
+            "the database failed: the log says how".to_owned()
+        }
+        written_for_clients => written_for_clients.to_string(),
+    }
+}
+
+/// Makes programs write events, unless they do so. Then creates the jobs, unless they exist.
 async fn begin(app: &App) -> Result<(), Error> {
-    campaign::keep_events(app, true).await?;
+    if app.campaigns().await?.keeps_events {
+        return Ok(());
+    }
     let _turn = app.recorder.job_turn().await;
     let now = app.clock.now().0;
     let (backend, kind) = (app.database.backend(), JobKind::Outbox.to_value());
@@ -94,21 +117,33 @@ async fn begin(app: &App) -> Result<(), Error> {
         let values = [kind.clone().into(), unique_key(bucket).into(), now.into()];
         app.database.write().execute_raw(Statement::from_sql_and_values(backend, sql, values)).await?;
     }
-    Ok(())
+    campaign::keep_events(app, true).await
 }
 
-/// Makes programs write no more events, and deletes those that are kept, with the jobs. Returns the number of events that are gone, or
-/// `None` if a node publishes events now.
-pub async fn give_up(app: &App) -> Result<Option<u64>, Error> {
+/// Why events are not given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needed {
+    /// A node publishes events now.
+    ByANode,
+    /// An event waits that tells of an erasure. Without it, the topics would keep the name.
+    ForAnErasure,
+}
+
+/// Makes programs write no more events, and deletes those that are kept, with the jobs. Changes nothing if they are needed.
+pub async fn give_up(app: &App) -> Result<Option<Needed>, Error> {
     let of_relays = || job::Column::Kind.eq(JobKind::Outbox);
-    let held =
-        of_relays().and(job::Column::State.eq(JobState::Running)).and(job::Column::LeasedUntil.gt(app.clock.now().0));
+    let leased = job::Column::LeasedUntil.gt(app.clock.now().0);
+    let held = of_relays().and(job::Column::State.eq(JobState::Running)).and(leased);
     if job::Entity::find().filter(held).one(app.database.read()).await?.is_some() {
-        return Ok(None);
+        return Ok(Some(Needed::ByANode));
+    }
+    if has_erasures(&app.database).await? {
+        return Ok(Some(Needed::ForAnErasure));
     }
     campaign::keep_events(app, false).await?;
     job::Entity::delete_many().filter(of_relays()).exec(app.database.write()).await?;
-    clear(&app.database).await.map(Some)
+    clear(&app.database).await?;
+    Ok(None)
 }
 
 fn unique_key(bucket: i32) -> String {
@@ -125,7 +160,8 @@ struct Relay<'a> {
     app: &'a App,
     sink: &'a Sink,
     stop: &'a CancellationToken,
-    held: BTreeMap<i32, Held>,
+    held: BTreeMap<i32, job::Model>,
+    floor: Floor,
     renew_at: Monotonic,
     trim_at: Monotonic,
 }
@@ -140,40 +176,42 @@ enum Step {
     Failed(String),
 }
 
-struct Held {
-    job: job::Model,
-    place: Place,
+/// The ids after which the events of each bucket are searched. Below them, all is published for ever: every transaction that could have
+/// taken a lower id has ended.
+#[derive(Default)]
+struct Floor {
+    from: HashMap<i32, i64>,
+    /// The greatest ids that were published.
+    published: HashMap<i32, i64>,
+    /// The same as they were at a note, and the first transaction that had not begun to write then.
+    noted: Option<(HashMap<i32, i64>, i64)>,
+    note_at: Option<Monotonic>,
 }
 
-/// Where the events of a bucket are searched.
-struct Place {
-    /// The id after which events are searched.
-    from: i64,
-    /// The greatest id that was published, as of the last turn.
-    published: i64,
-    turned_at: Monotonic,
-    all_at: Monotonic,
-}
-
-impl Place {
-    fn new(now: Monotonic) -> Self {
-        Self { from: 0, published: 0, turned_at: now, all_at: now }
+impl Floor {
+    /// Notes that an event was published.
+    fn note_published(&mut self, bucket: i32, id: i64) {
+        let greatest = self.published.entry(bucket).or_default();
+        *greatest = Ord::max(*greatest, id);
     }
 
-    /// Returns the id after which events are searched now.
-    fn search(&mut self, now: Monotonic) -> i64 {
-        if now >= self.all_at {
-            self.all_at = now + SEARCH_ALL_PERIOD;
-            return 0;
+    /// Raises the ids, if all transactions have ended that were open at the last note.
+    fn note_transactions(&mut self, open: Transactions) {
+        if let Some((ids, _)) = self.noted.take_if(|(_, next)| open.oldest >= *next) {
+            self.from = ids;
         }
-        self.from
+        if self.noted.is_none() {
+            self.noted = Some((self.published.clone(), open.next));
+        }
     }
 
-    fn publish(&mut self, id: i64, now: Monotonic) {
-        if now >= self.turned_at + LATE {
-            (self.from, self.turned_at) = (self.published, now);
+    /// Forgets what is known of a bucket that another node may have published meanwhile.
+    fn forget(&mut self, bucket: i32) {
+        self.from.remove(&bucket);
+        self.published.remove(&bucket);
+        if let Some((ids, _)) = &mut self.noted {
+            ids.remove(&bucket);
         }
-        self.published = Ord::max(self.published, id);
     }
 }
 
@@ -190,27 +228,42 @@ impl Relay<'_> {
                 trim(&self.app.database, self.app.clock.now()).await?;
             }
         }
-        let searches =
-            self.held.iter_mut().map(|(bucket, held)| Search { bucket: *bucket, after: held.place.search(now) });
-        let searches: Vec<Search> = searches.collect();
-        let rows = next(&self.app.database, &searches).await?;
+        if self.floor.note_at.is_none_or(|at| now >= at) {
+            self.floor.note_at = Some(now + NOTE_PERIOD);
+            if let Some(open) = transactions(&self.app.database).await? {
+                self.floor.note_transactions(open);
+            }
+        }
+        let from = |bucket: &i32| self.floor.from.get(bucket).copied().unwrap_or(0);
+        let searches: Vec<Search> =
+            self.held.keys().map(|bucket| Search { bucket: *bucket, after: from(bucket) }).collect();
+        let mut rows = next(&self.app.database, &searches).await?;
+        self.observe(&rows);
         if rows.is_empty() {
             return Ok(Step::Idle);
         }
-        let places: Vec<(i64, i32)> = rows.iter().map(|row| (row.id, row.bucket)).collect();
+        cut(&mut rows);
+        let buckets: HashMap<i64, i32> = rows.iter().map(|row| (row.id, row.bucket)).collect();
         let Some(Published { ids, problem }) = self.publish(rows).await? else { return Ok(Step::Idle) };
         {
             let _turn = self.app.recorder.job_turn().await;
             mark(&self.app.database, &ids).await?;
         }
         counter!(metrics::EVENTS_PUBLISHED).increment(ids.len() as u64);
-        let (ids, now): (HashSet<i64>, _) = (ids.into_iter().collect(), Monotonic::now());
-        for (id, bucket) in places.into_iter().filter(|(id, _)| ids.contains(id)) {
-            if let Some(held) = self.held.get_mut(&bucket) {
-                held.place.publish(id, now);
+        for id in ids {
+            if let Some(bucket) = buckets.get(&id) {
+                self.floor.note_published(*bucket, id);
             }
         }
         Ok(problem.map_or(Step::Published, Step::Failed))
+    }
+
+    /// Publishes how long the oldest event has waited.
+    #[expect(clippy::cast_precision_loss, reason = "figures for people, exact up to 2^53")]
+    fn observe(&self, rows: &[outbox::Model]) {
+        let oldest = rows.iter().map(|row| row.committed_at).min();
+        let waits = oldest.map_or(0, |since| Ord::max(self.app.clock.now().0 - since, 0));
+        gauge!(metrics::EVENT_WAIT_SECONDS).set(waits as f64 / 1e6);
     }
 
     /// Publishes events while all leases are held. Returns `None` if one was lost, or the server stops.
@@ -234,15 +287,17 @@ impl Relay<'_> {
 
     /// Renews the leases, gives up the buckets whose lease was lost, and claims those that nobody holds.
     async fn hold(&mut self) -> Result<(), Error> {
-        let jobs: Vec<job::Model> = self.held.values().map(|held| held.job.clone()).collect();
+        // Somebody may have ended it meanwhile.
+        begin(self.app).await?;
+        let jobs: Vec<job::Model> = self.held.values().cloned().collect();
         if !jobs.is_empty() {
             let renewed = queue::renew_relays(self.app, &jobs).await?;
-            self.held.retain(|_, held| renewed.contains(&held.job.id));
+            self.held.retain(|_, job| renewed.contains(&job.id));
         }
         while let Some(job) = queue::claim_for(self.app, &[JobKind::Outbox], RELAY_LEASE).await? {
-            let now = Monotonic::now();
             if let Some(bucket) = bucket(&job) {
-                self.held.insert(bucket, Held { job, place: Place::new(now) });
+                self.floor.forget(bucket);
+                self.held.insert(bucket, job);
             }
         }
         self.renew_at = Monotonic::now() + RENEWAL;
@@ -250,11 +305,47 @@ impl Relay<'_> {
     }
 
     /// Lets other nodes claim the buckets at once.
-    async fn release(self) {
-        for Held { job, .. } in self.held.into_values() {
+    async fn release(&mut self) {
+        for job in std::mem::take(&mut self.held).into_values() {
             if let Err(error) = queue::end(self.app, &job, End::Again(self.app.clock.now())).await {
                 tracing::warn!(error = %error, "a bucket of events was not released: its lease runs out");
             }
         }
+    }
+}
+
+/// Leaves the last events for the next step if there are too many bytes. In each bucket, the first ones stay.
+fn cut(rows: &mut Vec<outbox::Model>) {
+    rows.sort_by_key(|row| row.id);
+    let mut bytes = 0;
+    let fit = rows.iter().take_while(|row| {
+        bytes += row.event.len() + row.balance.as_ref().map_or(0, String::len);
+        bytes <= MAX_STEP_BYTES
+    });
+    let fit = fit.count().max(1);
+    rows.truncate(fit);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_leaves_out_only_what_no_transaction_can_write_any_more() {
+        let mut floor = Floor::default();
+        floor.note_published(3, 10);
+        floor.note_transactions(Transactions { oldest: 100, next: 105 });
+        assert_eq!(floor.from.get(&3), None);
+        floor.note_published(3, 20);
+        // One of the transactions of the note is still open. It may have taken an id below 10.
+        floor.note_transactions(Transactions { oldest: 104, next: 200 });
+        assert_eq!(floor.from.get(&3), None);
+        floor.note_transactions(Transactions { oldest: 105, next: 201 });
+        assert_eq!(floor.from.get(&3), Some(&10), "as of the first note");
+        floor.note_transactions(Transactions { oldest: 201, next: 300 });
+        assert_eq!(floor.from.get(&3), Some(&20));
+        floor.forget(3);
+        floor.note_transactions(Transactions { oldest: 300, next: 300 });
+        assert_eq!(floor.from.get(&3), None, "another node may have had the bucket");
     }
 }

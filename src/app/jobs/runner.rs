@@ -14,7 +14,7 @@ use super::{audit, erasure, evaluation, expiry, export, periodic, queue, retenti
 use crate::app::App;
 use crate::app::error::Error;
 use crate::app::failure::code;
-use crate::app::{dead_letter, outbox, waiting_fact};
+use crate::app::{dead_letter, waiting_fact};
 use crate::metrics;
 
 /// The number of jobs that run at a time on this node.
@@ -207,9 +207,5 @@ async fn observe(app: &App) -> Result<(), Error> {
         gauge!(metrics::DEAD_LETTERS, "topic" => topic).set(letters as f64);
     }
     gauge!(metrics::WAITING_FACTS).set(waiting_fact::count(app).await? as f64);
-    if app.campaigns().await?.keeps_events {
-        let waits = outbox::oldest(&app.database).await?.map_or(0, |since| (app.clock.now().0 - since.0).max(0));
-        gauge!(metrics::EVENT_WAIT_SECONDS).set(waits as f64 / 1e6);
-    }
     Ok(())
 }

@@ -128,6 +128,9 @@ fn decide_cancel(job: &job::Model, is_owed: bool, now: Instant) -> Result<Option
         JobState::Waiting | JobState::Running if is_periodic(job.kind) => {
             Err("the job is periodic: its next tick would do the same work".to_owned())
         }
+        JobState::Waiting | JobState::Running if job.kind == JobKind::Outbox => {
+            Err("the job publishes events as long as servers do: to end that, run `windfall events stop`".to_owned())
+        }
         JobState::Waiting | JobState::Running | JobState::Dead
             if job.kind == JobKind::Erasure && job.started_at.is_some() =>
         {
@@ -210,7 +213,7 @@ mod tests {
                         Ok(Some(job)) => {
                             assert_ne!(kind, JobKind::Erasure, "{what}");
                             assert!(!is_owed && (ends || state == JobState::Dead), "{what}");
-                            assert!(!is_periodic(kind) || !ends, "{what}");
+                            assert!(!(is_periodic(kind) || kind == JobKind::Outbox) || !ends, "{what}");
                             assert_eq!(
                                 (job.state, job.lease, job.finished_at),
                                 (JobState::Cancelled, None, Some(NOW.0))
@@ -219,7 +222,8 @@ mod tests {
                         Err(_) => {
                             let periodic = is_periodic(kind) && ends;
                             let begun = kind == JobKind::Erasure;
-                            assert!(state == JobState::Done || is_owed || periodic || begun, "{what}");
+                            let relays = kind == JobKind::Outbox && ends;
+                            assert!(state == JobState::Done || is_owed || periodic || begun || relays, "{what}");
                             assert_ne!(state, JobState::Cancelled, "{what}");
                         }
                     }

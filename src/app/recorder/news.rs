@@ -51,6 +51,11 @@ impl News {
         }
     }
 
+    /// Notes that the next version is another one, because a repair has found a later one.
+    pub(super) fn set_version(&mut self, version: i64) {
+        self.version = version;
+    }
+
     /// The stamp that the next version gets.
     pub(super) fn stamp(&self) -> i64 {
         self.stamp
@@ -104,7 +109,7 @@ impl News {
             // The database chooses it.
             id: 0,
             segment: self.segment,
-            bucket: bucket(self.customer),
+            bucket: bucket(&self.name),
             customer_id: self.customer,
             version: self.version,
             part,
@@ -124,6 +129,7 @@ impl News {
         mut self,
         row: &customer::Model,
         sums: Sums,
+        at: Instant,
         entries: &[Arc<ledger_entry::Model>],
     ) -> Result<Vec<outbox::Model>, Error> {
         let cursor = Cursor::of(row).to_text();
@@ -136,7 +142,7 @@ impl News {
             self.make_room();
             self.entries.push((&**entry).into());
         }
-        let balance = Balance::of(row, sums, self.at);
+        let balance = Balance::of(row, sums, at);
         let is_empty = self.parts == 0 && self.awards.is_empty() && self.entries.is_empty();
         if is_empty && balance.has_same_points(&self.before) {
             return Ok(Vec::new());

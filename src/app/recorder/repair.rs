@@ -49,6 +49,10 @@ pub(super) async fn begin(
         let counted = prepared.take_if(|(id, _)| *id == customer.row.id).map(|(_, counted)| counted);
         repair.recount = Recount::go_on(counted, batch.tx, &customer.row).await?;
         customer.row.version = customer.row.version.max(repair.recount.version);
+        let version = customer.next_version();
+        if let Some(news) = &mut customer.news {
+            news.set_version(version);
+        }
         repair.restore_statuses(batch, customer).await?;
         repair.count(batch, customer);
         repair.load_purchases(batch.tx, customer.row.id).await?;
@@ -60,7 +64,7 @@ pub(super) async fn begin(
 
 impl Repair {
     /// Gives awards the status that was decided. This must be done before the evaluation, which reads the statuses.
-    async fn restore_statuses(&mut self, batch: &Batch<'_>, customer: &Touched) -> Result<(), Error> {
+    async fn restore_statuses(&mut self, batch: &Batch<'_>, customer: &mut Touched) -> Result<(), Error> {
         let Recount { awards, .. } = &self.recount;
         let decided = awards.iter().map(|(number, award)| (*number, *award, self.recount.decided(*number, *award)));
         self.restored =
@@ -77,6 +81,9 @@ impl Repair {
         for row in &mut rows {
             row.status = self.restored.get(&row.number).copied().unwrap_or(row.status);
             row.version = customer.next_version();
+            if let Some(news) = &mut customer.news {
+                news.award(row);
+            }
         }
         Ok(update::<award::Entity>(batch.tx, &rows).await?)
     }

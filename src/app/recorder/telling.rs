@@ -45,7 +45,9 @@ pub(super) fn close(customers: &mut Customers) -> Result<Vec<outbox::Model>, Err
     let mut rows = Vec::new();
     for customer in customers.values_mut() {
         if let Some(news) = customer.news.take().filter(|_| customer.changed) {
-            rows.extend(news.close(&customer.row, sums(customer), &customer.entries)?);
+            // A commit that posts only a part of what is due leaves the customer at an earlier instant.
+            let at = customer.running.held.map_or(customer.now, |held| held.at);
+            rows.extend(news.close(&customer.row, sums(customer), at, &customer.entries)?);
         }
     }
     Ok(rows)

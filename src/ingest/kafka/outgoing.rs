@@ -35,6 +35,11 @@ impl Topics {
         }
     }
 
+    /// The name under which the events of a bucket are published in transactions.
+    pub(super) fn transactional_id(&self, bucket: i32) -> String {
+        format!("{}:{bucket}", self.source)
+    }
+
     /// The topics that must exist.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.events.iter().chain(&self.balances).map(String::as_str)
@@ -49,7 +54,13 @@ impl Topics {
         });
         let balance = self.balances.as_deref().and_then(|topic| match &row.balance {
             _ if erases => Some(Outgoing { topic, key, headers: Vec::new(), value: None }),
-            Some(balance) => Some(Outgoing { topic, key, headers: self.headers(row, BALANCE), value: Some(balance) }),
+            Some(balance) => {
+                let mut headers = self.headers(row, BALANCE);
+                // The event has the same source, so the ids must differ.
+                headers.retain(|(name, _)| *name != "ce_id");
+                headers.push(("ce_id", format!("balance:{}", row.event_id)));
+                Some(Outgoing { topic, key, headers, value: Some(balance) })
+            }
             None => None,
         });
         event.into_iter().chain(balance).collect()

@@ -3,23 +3,28 @@
 //! The client tries for ever: with a time limit, a later event of a customer could overtake one that failed. If one fails for good, the
 //! client gives up all that it has (`enable.gapless.guarantee`), and the events are read again from the first one that is missing.
 //!
+//! A client that has failed, or whose publication was given up, is dropped with everything that it has not sent. With transactions, each
+//! bucket has a client of its own. The brokers then accept nothing more of an earlier client of the bucket, on whatever node: what a
+//! node that was frozen still sends is refused.
+//!
 //! Before the first event, the topics are examined: one that does not exist is not created with the brokers' defaults, and one that does
 //! not accept the largest event is not used.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
-use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::admin::{AdminClient, AdminOptions, OwnedResourceSpecifier, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::future_producer::DeliveryFuture;
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _, PurgeConfig};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
 use rdkafka::statistics::Statistics;
 
 use super::listener;
@@ -35,15 +40,18 @@ use crate::config;
 const TOPICS_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a publication that waits for the brokers tells why.
 const REPORT_PERIOD: Duration = Duration::from_secs(1);
+/// How long the brokers may take to commit a transaction.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// The setting of a topic for the size of its largest message.
 const MAX_MESSAGE_BYTES: &str = "max.message.bytes";
 
 /// Returns where events go. Fails if the configuration cannot be used.
 pub(in crate::ingest) fn sink(app: &Arc<App>, config: &config::Kafka, installation: &str) -> anyhow::Result<Sink> {
     let topics = Topics::of(config, installation);
-    let publisher = Publisher { app: Arc::downgrade(app), config: config.clone(), topics, client: Mutex::new(None) };
+    let publisher =
+        Publisher { app: Arc::downgrade(app), config: config.clone(), topics, clients: Mutex::new(HashMap::new()) };
     // Fails here, and not with the first event, if a file is missing.
-    publisher.connect()?;
+    publisher.connect(None)?;
     let publisher = Arc::new(publisher);
     Ok(Box::new(move |rows| {
         let publisher = Arc::clone(&publisher);
@@ -85,68 +93,84 @@ impl ClientContext for Trouble {
     }
 }
 
+/// What a client publishes: one bucket, in transactions, or all buckets without.
+type Lane = Option<i32>;
+
 struct Publisher {
     app: Weak<App>,
     config: config::Kafka,
     topics: Topics,
-    /// `None` before the first event and after a failure.
-    client: Mutex<Option<Client>>,
-}
-
-/// Makes the client forget what it has not sent, unless all of it was delivered. Otherwise, another node could be overtaken.
-struct ForgetUnlessDone<'a> {
-    client: &'a Client,
-    is_done: bool,
-}
-
-impl Drop for ForgetUnlessDone<'_> {
-    fn drop(&mut self) {
-        if !self.is_done {
-            self.client.producer.purge(PurgeConfig::default().queue().inflight());
-        }
-    }
+    /// The clients that publish nothing just now.
+    clients: Mutex<HashMap<Lane, Client>>,
 }
 
 impl Publisher {
-    fn connect(&self) -> Result<Client, KafkaError> {
+    fn connect(&self, lane: Lane) -> Result<Client, KafkaError> {
         let trouble = Trouble::default();
-        Ok(Client { producer: settings::producer(&self.config).create_with_context(trouble.clone())?, trouble })
+        let transactions = lane.map(|bucket| self.topics.transactional_id(bucket));
+        let settings = settings::producer(&self.config, transactions.as_deref());
+        Ok(Client { producer: settings.create_with_context(trouble.clone())?, trouble })
     }
 
     async fn publish(&self, rows: Vec<OutboxRow>) -> Published {
-        let client = match self.client().await {
+        let mut lanes: BTreeMap<Lane, Vec<OutboxRow>> = BTreeMap::new();
+        for row in rows {
+            lanes.entry(self.config.events_transactional.then_some(row.bucket)).or_default().push(row);
+        }
+        let each = lanes.into_iter().map(async |(lane, rows)| self.publish_in(lane, &rows).await);
+        let mut all = Published::default();
+        for Published { ids, problem } in join_all(each).await {
+            all.ids.extend(ids);
+            all.problem = all.problem.or(problem);
+        }
+        all
+    }
+
+    async fn publish_in(&self, lane: Lane, rows: &[OutboxRow]) -> Published {
+        let failed = |problem| Published { ids: Vec::new(), problem: Some(problem) };
+        // If this future is dropped, the client is too.
+        let client = match self.client(lane).await {
             Ok(client) => client,
-            Err(problem) => return Published { ids: Vec::new(), problem: Some(problem) },
+            Err(problem) => return failed(problem),
         };
-        let mut guard = ForgetUnlessDone { client: &client, is_done: false };
-        let published = self.send(&client, &rows).await;
-        guard.is_done = true;
-        drop(guard);
-        if published.problem.is_some() {
-            *self.client.lock() = None;
+        if lane.is_some()
+            && let Err(error) = client.producer.begin_transaction()
+        {
+            return failed(error.to_string());
+        }
+        let published = self.send(&client, rows).await;
+        if published.problem.is_none() && lane.is_some() {
+            let committed = wait_for(&client, |producer| producer.commit_transaction(COMMIT_TIMEOUT)).await;
+            if let Err(problem) = committed {
+                return failed(problem);
+            }
+        }
+        match published.problem {
+            None => drop(self.clients.lock().insert(lane, client)),
+            // Nothing of the transaction can be read.
+            Some(problem) if lane.is_some() => return failed(problem),
+            Some(_) => {}
         }
         published
     }
 
-    /// Returns the client. Examines the topics before the first event, and after a failure.
-    async fn client(&self) -> Result<Client, String> {
-        if let Some(client) = &*self.client.lock() {
-            return Ok(client.clone());
+    /// Takes the client of a lane, or makes one, which examines the topics.
+    async fn client(&self, lane: Lane) -> Result<Client, String> {
+        if let Some(client) = self.clients.lock().remove(&lane) {
+            return Ok(client);
         }
-        let client = self.connect().map_err(|error| error.to_string())?;
+        let client = self.connect(lane).map_err(|error| error.to_string())?;
         self.examine(&client).await?;
-        *self.client.lock() = Some(client.clone());
+        if lane.is_some() {
+            // From now on, the brokers refuse earlier clients of the bucket.
+            wait_for(&client, |producer| producer.init_transactions(TOPICS_TIMEOUT)).await?;
+        }
         Ok(client)
     }
 
     async fn examine(&self, client: &Client) -> Result<(), String> {
-        let asked = client.producer.clone();
         // Asking for all topics creates none.
-        let found = tokio::task::spawn_blocking(move || asked.client().fetch_metadata(None, TOPICS_TIMEOUT)).await;
-        let metadata = match found.map_err(|panic| panic.to_string())? {
-            Ok(metadata) => metadata,
-            Err(error) => return Err(client.trouble.problem.lock().clone().unwrap_or_else(|| error.to_string())),
-        };
+        let metadata = wait_for(client, |producer| producer.client().fetch_metadata(None, TOPICS_TIMEOUT)).await?;
         let exists = |name: &str| metadata.topics().iter().any(|topic| topic.name() == name);
         if let Some(missing) = self.topics.names().find(|name| !exists(name)) {
             return Err(format!("the topic `{missing}` does not exist"));
@@ -158,10 +182,10 @@ impl Publisher {
         let described = admin.describe_configs(&resources, &options).await;
         // A user may be allowed to write and not to read settings.
         let Ok(described) = described else { return Ok(()) };
-        for (topic, settings) in self.topics.names().zip(described) {
-            let limit = settings.ok().and_then(|settings| settings.get(MAX_MESSAGE_BYTES)?.value.clone());
-            let limit: Option<usize> = limit.and_then(|limit| limit.parse().ok());
-            if limit.is_some_and(|limit| limit < MAX_EVENT_BYTES) {
+        for settings in described.into_iter().flatten() {
+            let OwnedResourceSpecifier::Topic(topic) = &settings.specifier else { continue };
+            let limit = settings.get(MAX_MESSAGE_BYTES).and_then(|limit| limit.value.as_deref());
+            if limit.and_then(|limit| limit.parse().ok()).is_some_and(|limit: usize| limit < MAX_EVENT_BYTES) {
                 return Err(format!(
                     "the topic `{topic}` must accept messages of {MAX_EVENT_BYTES} bytes: raise {MAX_MESSAGE_BYTES}"
                 ));
@@ -216,6 +240,16 @@ impl Publisher {
             }
         }
     }
+}
+
+/// Runs a question that blocks its thread. Fails with what hinders the client, if it knows.
+async fn wait_for<T: Send + 'static>(
+    client: &Client,
+    ask: impl FnOnce(&FutureProducer<Trouble>) -> Result<T, KafkaError> + Send + 'static,
+) -> Result<T, String> {
+    let producer = client.producer.clone();
+    let answer = tokio::task::spawn_blocking(move || ask(&producer)).await.map_err(|panic| panic.to_string())?;
+    answer.map_err(|error| client.trouble.problem.lock().clone().unwrap_or_else(|| error.to_string()))
 }
 
 fn queue(client: &Client, message: &Outgoing<'_>) -> Result<DeliveryFuture, KafkaError> {

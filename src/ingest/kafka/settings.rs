@@ -28,13 +28,11 @@ const CONSUMER: [(&str, &str); 9] = [
 ];
 
 /// The settings of the producer of events.
-const PRODUCER: [(&str, &str); 8] = [
+const PRODUCER: [(&str, &str); 7] = [
     // A message that is sent again after a broken connection is not stored twice, and none overtakes another.
     ("enable.idempotence", "true"),
     // If a message fails for good, no later one is stored. So the events of a customer have no gap.
     ("enable.gapless.guarantee", "true"),
-    // No limit. With the default of five minutes, a message could be dropped, and a later one of the same customer be stored.
-    ("message.timeout.ms", "0"),
     // How long the client waits for more messages to send together.
     ("linger.ms", "5"),
     ("batch.size", "262144"),
@@ -44,12 +42,18 @@ const PRODUCER: [(&str, &str); 8] = [
     ("statistics.interval.ms", "5000"),
 ];
 
-/// Returns the settings of the producer of events.
-pub(super) fn producer(config: &Kafka) -> ClientConfig {
+/// Returns the settings of the producer of events, which publishes them in transactions if it gets a name for that.
+pub(super) fn producer(config: &Kafka, transactional_id: Option<&str>) -> ClientConfig {
     let mut settings = base(config);
     for (key, value) in PRODUCER {
         settings.set(key, value);
     }
+    match transactional_id {
+        // A transaction that takes too long is given up as a whole, and sent again.
+        Some(id) => settings.set("transactional.id", id),
+        // No limit. With the default of five minutes, a message could be dropped, and a later one of the same customer be stored.
+        None => settings.set("message.timeout.ms", "0"),
+    };
     // The default is 1 GiB.
     settings.set("queue.buffering.max.kbytes", (events::CLIENT_BUFFER_BYTES / 1024).to_string());
     settings

@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use entity::{JobState, job};
-use sea_orm::{ConnectionTrait, DatabaseBackend, EntityTrait, Statement};
+use sea_orm::EntityTrait;
 use serde_json::json;
 use windfall::app::App;
 use windfall::app::audit;
 use windfall::app::clock::Clock;
-use windfall::app::database::Database;
 use windfall::app::jobs::queue::MAX_ATTEMPTS;
 
 use crate::support::app::{ENGINES, Engine, open, scratch, settings};
 use crate::support::server::Server;
 use crate::support::shop::Shop;
+use crate::support::stall::{self, Stall};
 use crate::support::websocket::PATIENCE;
 
 const CUSTOMERS: [&str; 3] = ["ada", "bob", "eve"];
@@ -33,7 +33,7 @@ enum Step {
 
 impl Step {
     /// The event of the database at which the worker stalls.
-    fn event(self) -> (&'static str, &'static str, &'static str) {
+    fn event(self) -> stall::Step {
         match self {
             Self::Claim => {
                 ("UPDATE", "job", "NEW.kind = 'evaluation' AND NEW.state = 'running' AND OLD.state = 'waiting'")
@@ -45,111 +45,29 @@ impl Step {
     }
 }
 
-/// A database in which workers stall.
-struct Stall {
-    engine: Engine,
-    step: Step,
-    database: Database,
+/// Ends the statements of a worker that was killed, and lets its lease expire.
+async fn bury(stall: &Stall) {
+    stall.bury().await;
+    stall.execute("UPDATE job SET leased_until = 0 WHERE state = 'running'").await;
 }
 
-impl Stall {
-    async fn at(engine: Engine, url: &str, step: Step) -> Self {
-        let database = open(url).await;
-        let (event, table, condition) = step.event();
-        let steps = match engine {
-            Engine::Postgres => [
-                "CREATE FUNCTION stall() RETURNS trigger LANGUAGE plpgsql AS \
-                 $$ BEGIN PERFORM pg_sleep(3600); RETURN NEW; END $$"
-                    .to_owned(),
-                format!("CREATE TRIGGER stall BEFORE {event} ON {table} FOR EACH ROW WHEN ({condition}) EXECUTE FUNCTION stall()"),
-            ],
-            // SQLite cannot sleep, but it can count.
-            Engine::Sqlite => [
-                "CREATE VIEW stall_for_long AS WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000000000000) \
-                 SELECT COUNT(*) AS counted FROM n"
-                    .to_owned(),
-                format!("CREATE TRIGGER stall BEFORE {event} ON {table} WHEN {condition} BEGIN SELECT counted FROM stall_for_long; END"),
-            ],
-        };
-        for sql in steps {
-            database.write().execute_unprepared(&sql).await.unwrap();
+/// Returns the job of the backfill.
+async fn job(stall: &Stall) -> job::Model {
+    let jobs = job::Entity::find().all(stall.database.read()).await.unwrap();
+    jobs.into_iter().find(|job| job.campaign_id.is_some()).expect("the job of the backfill")
+}
+
+async fn job_becomes(stall: &Stall, state: JobState) -> job::Model {
+    let became = async {
+        loop {
+            let job = job(stall).await;
+            if job.state == state {
+                return job;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        Self { engine, step, database }
-    }
-
-    /// Waits until a worker stalls.
-    async fn is_reached(&self) {
-        let stalls = async {
-            match self.engine {
-                Engine::Postgres => {
-                    while self.sleepers().await.is_empty() {
-                        tokio::time::sleep(Duration::from_millis(5)).await;
-                    }
-                }
-                // The worker holds the write lock for longer than any other transaction.
-                Engine::Sqlite => {
-                    let mut refused = 0;
-                    self.database.write().execute_unprepared("PRAGMA busy_timeout = 0").await.unwrap();
-                    while refused < 50 {
-                        let locked =
-                            self.database.write().execute_unprepared("BEGIN IMMEDIATE; ROLLBACK").await.is_err();
-                        refused = if locked { refused + 1 } else { 0 };
-                        tokio::time::sleep(Duration::from_millis(10)).await;
-                    }
-                    self.database.write().execute_unprepared("PRAGMA busy_timeout = 30000").await.unwrap();
-                }
-            }
-        };
-        tokio::time::timeout(PATIENCE, stalls).await.expect("a worker stalls");
-    }
-
-    async fn sleepers(&self) -> Vec<i32> {
-        let sql = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'";
-        let rows =
-            self.database.read().query_all_raw(Statement::from_string(DatabaseBackend::Postgres, sql)).await.unwrap();
-        rows.iter().map(|row| row.try_get_by_index(0).unwrap()).collect()
-    }
-
-    /// Ends the statements of a process that was killed, which PostgreSQL would go on with, and lets the lease expire.
-    async fn bury(&self) {
-        if self.engine == Engine::Postgres {
-            for pid in self.sleepers().await {
-                self.execute(&format!("SELECT pg_terminate_backend({pid})")).await;
-            }
-        }
-        self.execute("UPDATE job SET leased_until = 0 WHERE state = 'running'").await;
-    }
-
-    async fn end(&self) {
-        let on = match self.engine {
-            Engine::Postgres => format!(" ON {}", self.step.event().1),
-            Engine::Sqlite => String::new(),
-        };
-        self.execute(&format!("DROP TRIGGER stall{on}")).await;
-    }
-
-    async fn execute(&self, sql: &str) {
-        self.database.write().execute_unprepared(sql).await.unwrap();
-    }
-
-    /// Returns the job of the backfill.
-    async fn job(&self) -> job::Model {
-        let jobs = job::Entity::find().all(self.database.read()).await.unwrap();
-        jobs.into_iter().find(|job| job.campaign_id.is_some()).expect("the job of the backfill")
-    }
-
-    async fn job_becomes(&self, state: JobState) -> job::Model {
-        let became = async {
-            loop {
-                let job = self.job().await;
-                if job.state == state {
-                    return job;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::time::timeout(PATIENCE, became).await.unwrap_or_else(|_| panic!("the job becomes {state:?}"))
-    }
+    };
+    tokio::time::timeout(PATIENCE, became).await.unwrap_or_else(|_| panic!("the job becomes {state:?}"))
 }
 
 /// Records a purchase of each customer and activates a campaign that counts them. A worker stalls in its backfill.
@@ -158,7 +76,7 @@ async fn stalled(engine: Engine, url: &str, step: Step) -> (Shop, Stall) {
     for customer in CUSTOMERS {
         shop.buy(customer, 0).await;
     }
-    let stall = Stall::at(engine, url, step).await;
+    let stall = Stall::at(engine, url, step.event()).await;
     shop.campaign(json!({})).await;
     stall.is_reached().await;
     (shop, stall)
@@ -185,12 +103,12 @@ async fn a_job_whose_worker_is_killed_completes_once() {
             let (url, _kept) = scratch(engine).await;
             let (shop, stall) = stalled(engine, &url, step).await;
             let expected = if step == Step::Claim { JobState::Waiting } else { JobState::Running };
-            assert_eq!(stall.job().await.state, expected, "{engine:?} {step:?}");
+            assert_eq!(job(&stall).await.state, expected, "{engine:?} {step:?}");
             shop.server.kill9();
-            stall.bury().await;
+            bury(&stall).await;
             stall.end().await;
             let shop = Shop::open(&url).await;
-            let job = stall.job_becomes(JobState::Done).await;
+            let job = job_becomes(&stall, JobState::Done).await;
             assert_eq!((job.done, job.total), (Some(3), Some(3)), "{engine:?} {step:?}");
             is_complete(&url, shop).await;
         }
@@ -204,16 +122,16 @@ async fn a_job_that_kills_its_process_each_time_is_given_up() {
         let (shop, stall) = stalled(engine, &url, Step::Work).await;
         let mut server = shop.server;
         for attempt in 1..=MAX_ATTEMPTS {
-            let job = stall.job().await;
+            let job = job(&stall).await;
             assert_eq!((job.state, job.attempts), (JobState::Running, attempt), "{engine:?}");
             server.kill9();
-            stall.bury().await;
+            bury(&stall).await;
             server = Server::start(&url).await;
             if attempt < MAX_ATTEMPTS {
                 stall.is_reached().await;
             }
         }
-        let dead = stall.job_becomes(JobState::Dead).await;
+        let dead = job_becomes(&stall, JobState::Dead).await;
         assert_eq!(dead.error.as_deref(), Some("the process that ran this job ended 8 times"), "{engine:?}");
         stall.end().await;
         // An admin sees it and lets it run again.
@@ -223,7 +141,7 @@ async fn a_job_that_kills_its_process_each_time_is_given_up() {
         let retried = shop.data(&shop.admin, retry, json!({ "id": dead["jobs"]["nodes"][0]["id"] })).await;
         let expected = json!({ "job": { "state": "WAITING", "attempts": 0 }, "userErrors": [] });
         assert_eq!(retried["retryJob"], expected, "{engine:?}: {dead}");
-        stall.job_becomes(JobState::Done).await;
+        job_becomes(&stall, JobState::Done).await;
         is_complete(&url, shop).await;
     }
 }
@@ -236,13 +154,13 @@ async fn an_export_whose_worker_is_killed_is_complete_after_all() {
         shop.campaign(json!({})).await;
         let purchases = 600;
         shop.buy_many("ada", 0..purchases).await;
-        let stall = Stall::at(engine, &url, Step::Chunk).await;
+        let stall = Stall::at(engine, &url, Step::Chunk.event()).await;
         let request = "mutation { exportCustomer(externalId: \"ada\") { job { id } userErrors { code } } }";
         let requested = shop.data(&shop.admin, request, json!({})).await;
         let id = requested["exportCustomer"]["job"]["id"].clone();
         stall.is_reached().await;
         shop.server.kill9();
-        stall.bury().await;
+        bury(&stall).await;
         stall.end().await;
         let chunks = entity::export_chunk::Entity::find().all(stall.database.read()).await.unwrap();
         assert_eq!(chunks.len(), 1, "{engine:?}: what the first worker has written");

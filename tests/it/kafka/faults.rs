@@ -1,6 +1,8 @@
 //! Brokers that die, consumers that freeze or are killed, and partitions that move.
 
 use super::*;
+use crate::support::process::anonymous_bytes;
+use crate::support::stall::Stall;
 
 /// Sends purchases bit by bit from a thread of its own.
 fn trickle(topic: &Topic, from: usize, to: usize) -> std::thread::JoinHandle<()> {
@@ -74,6 +76,80 @@ async fn a_server_that_is_killed_loses_nothing() {
         drop(shop);
         audit_is_clean(&database);
     }
+}
+
+/// The server is killed at each step of a batch: while it inserts a fact, an award and an entry, while it changes the customer, and while it
+/// stores the position.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_killed_at_a_step_of_a_batch_records_it_once() {
+    let steps = [
+        ("INSERT", "purchase", "true"),
+        ("INSERT", "ledger_entry", "true"),
+        ("UPDATE", "customer", "true"),
+        ("INSERT", "ingest_position", "true"),
+    ];
+    for engine in ENGINES {
+        for step in steps {
+            let topic = Topic::shared(1).await;
+            let (database, _kept) = scratch(engine).await;
+            // With the name of the one that was killed, the next one need not wait until the group has given it up.
+            let read =
+                async || Shop::open_with(topic.command(&database).env("WINDFALL__KAFKA__INSTANCE_ID", "node")).await;
+            let shop = read().await;
+            shop.campaign(json!({})).await;
+            if step.0 == "UPDATE" {
+                topic.send(purchases(0, 10));
+                have_points(&shop, 10).await;
+                wait(async || metric(&shop, "windfall_ingest_lag_messages").await == 0.0, "the position is stored")
+                    .await;
+            }
+            let stall = Stall::at(engine, &database, step).await;
+            topic.send(purchases(0, 40));
+            stall.is_reached().await;
+            shop.server.kill9();
+            stall.bury().await;
+            stall.end().await;
+            let shop = read().await;
+            have_points(&shop, 40).await;
+            wait(async || metric(&shop, "windfall_ingest_lag_messages").await == 0.0, "all are done").await;
+            assert!(shop.server.terminate().success(), "{engine:?} {step:?}");
+            audit_is_clean(&database);
+        }
+    }
+}
+
+/// While the database stands still, messages take the memory that they may take, and no more.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_wait_take_no_more_memory_than_they_may() {
+    const BUFFER: u64 = 4 << 20;
+    // What the client fetches ahead.
+    const CLIENT: u64 = windfall::ingest::topics::CLIENT_BUFFER_BYTES;
+    let topic = Topic::shared(1).await;
+    let (database, _kept) = scratch(Engine::Postgres).await;
+    let shop = Shop::open_with(topic.command(&database).env("WINDFALL__KAFKA__BUFFER_BYTES", BUFFER.to_string())).await;
+    shop.campaign(json!({})).await;
+    let filler = |id: usize| {
+        let mut fact: Value = serde_json::from_str(&purchase(&format!("p{id}"), "ada")).unwrap();
+        fact["note"] = json!("x".repeat(3_000));
+        fact.to_string()
+    };
+    // Warm: what the first batches take is not what waits.
+    topic.send((0..200).map(|id| ("ada", filler(id))));
+    have_points(&shop, 200).await;
+    let memory = || anonymous_bytes(shop.server.pid());
+    let before = memory();
+    let stall = Stall::at(Engine::Postgres, &database, ("INSERT", "purchase", "true")).await;
+    // 60 MB, five times as much as may be in memory.
+    topic.send((200..20_200).map(|id| ("ada", filler(id))));
+    stall.is_reached().await;
+    wait(async || metric(&shop, "windfall_ingest_pauses_total").await > 0.0, "the partition is paused").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let taken = memory().saturating_sub(before);
+    // What the allocator rounds up, and the batch that is parsed.
+    assert!(taken < BUFFER + CLIENT + (16 << 20), "{taken}");
+    stall.end().await;
+    stall.bury().await;
+    drop(shop);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,6 +21,7 @@ pub(crate) mod rows;
 pub(crate) mod server;
 pub(crate) mod shop;
 pub(crate) mod sqlite;
+pub(crate) mod stall;
 pub(crate) mod websocket;
 
 mod faults_tests;
