@@ -122,9 +122,9 @@ class Windfall(Program):
         super().__init__([binary, "serve"], windfall_environment(url, **settings), directory, r"listening on http://\S+:(\d+)")
 
 
-def windfall(binary: pathlib.Path, url: str, directory: pathlib.Path, *arguments: str) -> str:
+def windfall(binary: pathlib.Path, url: str, directory: pathlib.Path, *arguments: str, **settings: str) -> str:
     """Runs a command to its end."""
-    environment = {**os.environ, **windfall_environment(url)}
+    environment = {**os.environ, **windfall_environment(url, **settings)}
     command = [str(binary), *map(str, arguments)]
     done = subprocess.run(command, env=environment, cwd=directory, capture_output=True, text=True, check=False)
     if done.returncode != 0:
@@ -205,18 +205,20 @@ class Bench(contextlib.ExitStack):
         self.campaigns = directory / "campaigns.json"
         self.campaigns.write_text(json.dumps(CAMPAIGNS))
         self.shop_tokens = tokens.write(directory / "shop.tokens", "storefront", ["shop"])
+        # A section may change them before it uses the cluster.
+        self.postgres_settings = POSTGRES_SETTINGS
         self.cluster: Postgres | None = None
 
     def copy(self, program: pathlib.Path, name: str) -> pathlib.Path:
         if not program.exists():
-            sys.exit(f"{program} is missing: run `cargo build --profile dist -p windfall -p benches`")
+            sys.exit(f"{program} is missing: run `cargo build --profile dist -p windfall -p benches --features windfall/kafka`")
         return pathlib.Path(shutil.copy2(program, self.directory / name))
 
     @property
     def postgres(self) -> Postgres:
         """The cluster, which all share. It starts when it is first used."""
         if self.cluster is None:
-            self.cluster = Postgres(self.directory, POSTGRES_SETTINGS)
+            self.cluster = Postgres(self.directory, self.postgres_settings)
             self.callback(self.cluster.stop)
             for name in ("fsync", "synchronous_commit"):
                 if self.cluster.psql(f"SHOW {name}").strip() != "on":
