@@ -23,6 +23,7 @@ mod check;
 mod events;
 mod facts;
 mod faults;
+mod journey;
 mod mocks;
 mod positions;
 mod security;
