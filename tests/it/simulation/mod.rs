@@ -164,8 +164,14 @@ fn the_example_of_the_documentation_is_what_is_printed() {
     let document = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/events.md")).unwrap();
     let (_, rest) = document.split_once("windfall simulate ingest --pattern").expect("the command");
     let arguments = rest.split_once("```").unwrap().0.replace("\\\n", " ");
-    let arguments: Vec<&str> = ["--pattern"].into_iter().chain(arguments.split_whitespace()).collect();
-    assert_eq!(predicted(&arguments), block_after("windfall simulate ingest --pattern"));
+    let directory = tempfile::tempdir().unwrap();
+    let drawn = directory.path().join("lag.svg");
+    let mut command = simulate(&["--pattern"]);
+    let ran = run(command.args(arguments.split_whitespace()).arg("--svg").arg(&drawn));
+    assert_eq!((ran.code, ran.stdout), (Some(0), block_after("windfall simulate ingest --pattern")), "{}", ran.stderr);
+    let image = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/images/flash-sale.svg");
+    let [drawn, shown] = [drawn, image].map(|file| std::fs::read_to_string(file).unwrap());
+    assert!(drawn == shown, "the drawing is another one: write it again with --svg docs/images/flash-sale.svg");
 }
 
 #[test]
