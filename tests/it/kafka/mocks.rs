@@ -22,7 +22,8 @@ async fn round_trips_of_two_seconds_cost_time_and_nothing_else() {
     let (database, _kept) = scratch(Engine::Sqlite).await;
     let shop = Shop::open_with(topic.command(&database).env("WINDFALL__KAFKA__SESSION_TIMEOUT_MS", "45000")).await;
     shop.campaign(json!({})).await;
-    have_points(&shop, 100).await;
+    // To join the group alone takes a dozen round trips.
+    wait_for(PATIENCE * 6, async || points(&shop).await == 1_000, "all purchases are recorded").await;
     assert_eq!(fetched(&shop, "/readyz").await, "ok");
     drop(shop);
     audit_is_clean(&database);

@@ -150,12 +150,17 @@ async fn have_points(shop: &Shop, purchases: usize) {
 
 /// Waits until the condition holds.
 async fn wait(holds: impl AsyncFn() -> bool, what: &str) {
+    wait_for(PATIENCE * 2, holds, what).await;
+}
+
+/// Waits until the condition holds, at most for so long.
+async fn wait_for(patience: Duration, holds: impl AsyncFn() -> bool, what: &str) {
     let waiting = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(PATIENCE * 2, waiting).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
+    tokio::time::timeout(patience, waiting).await.unwrap_or_else(|_| panic!("waited in vain: {what}"));
 }
 
 async fn fetched(shop: &Shop, path: &str) -> String {
