@@ -69,6 +69,11 @@ def cpu_seconds(pid: int) -> float:
     """Returns the CPU time of a process with its descendants, also those that have ended."""
     # The time of a process that is just ending is counted by itself or by its parent only when the parent has noticed.
     time.sleep(ENDING_SECONDS)
+    return sum(ticks for _, ticks in family(pid)) / TICKS_PER_SECOND
+
+
+def family(pid: int) -> list[tuple[int, int]]:
+    """Returns a process and its descendants: the id of each, and the ticks that it has run, with those of its children that have ended."""
     parents, ticks = {}, {}
     for stat in glob.glob("/proc/[0-9]*/stat"):
         try:
@@ -77,12 +82,12 @@ def cpu_seconds(pid: int) -> float:
             continue
         process = int(stat.split("/")[2])
         parents[process], ticks[process] = int(fields[1]), sum(map(int, fields[11:15]))
-    total, family = 0, [pid]
-    while family:
-        process = family.pop()
-        total += ticks.get(process, 0)
-        family += [child for child, parent in parents.items() if parent == process]
-    return total / TICKS_PER_SECOND
+    found, members = [], [pid]
+    while members:
+        process = members.pop()
+        found.append((process, ticks.get(process, 0)))
+        members += [child for child, parent in parents.items() if parent == process]
+    return found
 
 
 class WalSyncs:

@@ -4,6 +4,7 @@ import re
 import sys
 import time
 
+import cores
 import lags
 from broker import PARTITIONS, WARM_UP, Broker, Topic
 from measure import table
@@ -21,15 +22,17 @@ QUICK_SALE = ((0.125, 5), (2.0, 4), (1.0, 2), (0.5, 2), (0.25, 2), (0.125, 8))
 OUTAGE_SHARE, OUTAGE, QUICK_OUTAGE = 0.33, (15, 30, 45), (5, 8, 15)
 # The burst before is left out of the trace.
 PAUSE_SECONDS = 3
-# What the database works on at a time: about as many transactions as the machine has cores.
-POOL = 2
+# What the database works on at a time: as many transactions as it has cores.
+POOL = len(cores.MEASURED)
 # How far a prediction may be from what was measured.
 TOLERANCE = 0.2
 
 
 def section(bench: Bench, given: Given, broker: Broker, binary, database: str) -> str:
-    capacity, rows = flash_sale(bench, given, broker, binary, database)
-    rows += outage(bench, given, broker, binary, database, capacity)
+    cores.keep(bench.postgres.pid(), cores.MEASURED)
+    with cores.apart(broker.process.pid):
+        capacity, rows = flash_sale(bench, given, broker, binary, database)
+        rows += outage(bench, given, broker, binary, database, capacity)
     text = f"\nCapacity: a burst of {QUICK_BURST if given.quick else BURST} messages was recorded at {capacity:.0f} per second.\n"
     return "\n" + table(["", "measured", "predicted", "target"], rows) + text
 
@@ -37,7 +40,7 @@ def section(bench: Bench, given: Given, broker: Broker, binary, database: str) -
 def flash_sale(bench: Bench, given: Given, broker: Broker, binary, database: str) -> tuple[float, list[list[str]]]:
     """Measures the capacity with a burst, and then sends more than that for a while."""
     topic = broker.topic("sale")
-    server = bench.run(Reader(binary, database, bench.directory, topic))
+    server = started(bench, binary, database, topic)
     count = topic.send("joined-", WARM_UP)["count"]
     server.wait(count)
     burst = QUICK_BURST if given.quick else BURST
@@ -65,14 +68,14 @@ def outage(bench: Bench, given: Given, broker: Broker, binary, database: str, ca
     """Stops the server while messages go on to come, and starts it again."""
     before, stopped, after = QUICK_OUTAGE if given.quick else OUTAGE
     topic = broker.topic("outage")
-    server = bench.run(Reader(binary, database, bench.directory, topic))
+    server = started(bench, binary, database, topic)
     server.wait(topic.send("joined-again-", WARM_UP)["count"])
     time.sleep(PAUSE_SECONDS)
     with topic.sending("outage-", (capacity * OUTAGE_SHARE, before + stopped + after)) as sending:
         time.sleep(before)
         server.stop()
         time.sleep(stopped)
-        server = bench.run(Reader(binary, database, bench.directory, topic))
+        server = started(bench, binary, database, topic)
         report = sending.report()
     wait_in_database(bench, "sold", "outage-", report["count"])
     real = lags.outage(lags.messages(bench, "sold", "outage-"))
@@ -83,6 +86,12 @@ def outage(bench: Bench, given: Given, broker: Broker, binary, database: str, ca
     print(f"  outage of {real.length:.1f} s: caught up after {real.catch_up:.1f} s, predicted {predicted['catch-up']:.1f} s", file=sys.stderr, flush=True)
     name = f"server stopped for {stopped} s, nothing recorded for {real.length:.1f} s: time to catch up"
     return [row(name, real.catch_up, predicted["catch-up"], True)]
+
+
+def started(bench: Bench, binary, database: str, topic: Topic) -> Reader:
+    server = bench.run(Reader(binary, database, bench.directory, topic))
+    cores.keep(server.pid, cores.MEASURED)
+    return server
 
 
 def simulate(binary, bench: Bench, server: Reader, topic: Topic, began: float, *outage: str) -> dict[str, float]:
