@@ -10,13 +10,15 @@ import sys
 import time
 from collections.abc import Iterator
 
-from confluent_kafka import KafkaException, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 # How long the broker may take to answer for the first time, and to make a topic.
 PATIENCE_SECONDS = 60
 # The longest sleep of a producer that is ahead of its schedule. Messages that are due meanwhile are sent together.
 TICK_SECONDS = 0.002
+# In this time, a new producer has connected, and has the id by which the broker recognises repeated messages. It asks for it every half second.
+READY_SECONDS = 1
 MICROS = 1_000_000
 
 
@@ -48,7 +50,11 @@ def make(given: argparse.Namespace) -> dict:
             admin.create_topics([NewTopic(given.topic, given.partitions, 1)], request_timeout=5)[given.topic].result()
             return {}
         except KafkaException as error:
-            if not error.args[0].retriable() or time.monotonic() > late:
+            # The answer to an earlier attempt may have come too late.
+            if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+                return {}
+            # A broker that has just started does not answer yet.
+            if time.monotonic() > late:
                 sys.exit(str(error))
             time.sleep(0.1)
 
@@ -106,8 +112,10 @@ def due(phases: list[tuple[float, float]]) -> Iterator[float]:
 
 def send_on_time(given: argparse.Namespace) -> dict:
     """Sends purchases of now when they are due. `purchasedAt` and the timestamp of a message say when it was really sent."""
-    sender, began, latest, second, count = Sender(given), time.time(), 0.0, "", 0
-    formatted = 0
+    sender = Sender(given)
+    sender.producer.list_topics(given.topic, PATIENCE_SECONDS)
+    sender.producer.poll(READY_SECONDS)
+    began, latest, count, formatted, second = time.time(), 0.0, 0, 0, ""
     for at in due(given.phase):
         while (now := time.time()) < began + at:
             sender.producer.poll(0)
