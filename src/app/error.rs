@@ -3,7 +3,7 @@
 use sea_orm::DbErr;
 use serde::{Deserialize, Serialize};
 
-use super::failure::{is_conflict, is_transient};
+use super::failure::{code, is_conflict, is_transient};
 use crate::engine::external_id::{ExternalId, TextError, check_text};
 
 /// A fault in the input that the caller can fix.
@@ -159,6 +159,20 @@ impl Error {
     pub fn refused(path: &[&str], code: UserErrorCode, message: impl Into<String>) -> Self {
         let path = path.iter().map(|part| (*part).to_owned()).collect();
         Self::Refused(vec![UserError { path, code, message: message.into() }])
+    }
+
+    /// Returns the error as admins may see it: never SQL, a path or a secret. Whoever calls this logs the error beside the text, which has a
+    /// number to find it by.
+    pub fn masked(&self) -> String {
+        let number = rand::random::<u64>();
+        match self {
+            Self::Database(failed) => match code(failed) {
+                Some(code) => format!("the database failed with the code {code}: see {number:016x} in the log"),
+                None => format!("the database failed: see {number:016x} in the log"),
+            },
+            Self::Internal(_) => format!("internal error: see {number:016x} in the log"),
+            written_for_clients => written_for_clients.to_string(),
+        }
     }
 
     /// Whether the same request can succeed if it is sent again.

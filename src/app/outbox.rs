@@ -24,7 +24,7 @@ use crate::engine::time::Instant;
 /// The number of buckets.
 pub const BUCKETS: i32 = 8;
 /// The maximum number of events of a bucket that are read at a time. Each has at most [`super::event::MAX_EVENT_BYTES`].
-pub const MAX_READ: i64 = 32;
+const MAX_READ: i64 = 32;
 /// The number of events that one commit deletes, of those that nobody wants any more.
 const MAX_CLEARED: i64 = 5_000;
 /// The number of segments. They are tables of the schema.
@@ -120,9 +120,12 @@ pub const FORGET: &str = "DELETE FROM outbox WHERE id IN (SELECT o.id FROM outbo
 
 /// Whether an event waits that tells of an erasure.
 pub async fn has_erasures(database: &Database) -> Result<bool, Error> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM outbox WHERE erases = 1 AND published = 0) AS found";
-    let row = database.read().query_one_raw(Statement::from_string(database.backend(), sql)).await?;
-    Ok(row.is_some_and(|row| row.try_get("", "found").unwrap_or(true)))
+    exists(database.read(), "outbox", "erases = 1 AND published = 0").await
+}
+
+async fn exists(db: &impl ConnectionTrait, table: &str, condition: &str) -> Result<bool, Error> {
+    let sql = format!("SELECT 1 FROM {table} WHERE {condition} LIMIT 1");
+    Ok(db.query_one_raw(Statement::from_string(db.get_database_backend(), sql)).await?.is_some())
 }
 
 /// Deletes all events.
@@ -152,21 +155,16 @@ pub async fn trim(database: &Database, now: Instant) -> Result<usize, Error> {
 /// Truncates a segment whose events are all published.
 async fn truncate(database: &Database, number: i32) -> Result<bool, Error> {
     let table = format!("outbox_{number}");
-    let exists = async |db: &sea_orm::DatabaseTransaction, condition: &str| -> Result<bool, Error> {
-        let sql = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE {condition}) AS found");
-        let row = db.query_one_raw(Statement::from_string(DatabaseBackend::Postgres, sql)).await?;
-        Ok(row.is_some_and(|row| row.try_get("", "found").unwrap_or(true)))
-    };
     let tx = database.begin().await?;
     // Without the lock, this may be out of date at once. It only saves the lock.
-    if exists(&tx, "published = 0").await? || !exists(&tx, "true").await? {
+    if exists(&tx, &table, "published = 0").await? || !exists(&tx, &table, "true").await? {
         return Ok(false);
     }
     // No statement waits behind a lock that waits. Under the lock, no transaction has events in the segment that are not committed.
     if let Err(error) = tx.execute_unprepared(&format!("LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE NOWAIT")).await {
         return if is_lock_timeout(&error) { Ok(false) } else { Err(error.into()) };
     }
-    if exists(&tx, "published = 0").await? {
+    if exists(&tx, &table, "published = 0").await? {
         return Ok(false);
     }
     tx.execute_unprepared(&format!("TRUNCATE {table}")).await?;

@@ -207,9 +207,9 @@ async fn try_all(app: &App, rows: Vec<waiting_fact::Model>) -> Result<(), Error>
             Err(error) if error.is_retryable() => return Err(error),
             // It must not hold up the others for ever.
             Err(error) => {
-                let number = format!("{:016x}", rand::random::<u64>());
-                tracing::error!(number, id = row.id, error = %error, "a refund that waited could not be recorded");
-                dead.push((row, format!("internal error: see {number} in the log")));
+                let reason = error.masked();
+                tracing::error!(reason, id = row.id, error = %error, "a refund that waited could not be recorded");
+                dead.push((row, reason));
             }
         }
     }

@@ -118,10 +118,10 @@ impl Batch<'_> {
     }
 }
 
-/// Returns the reason of an error that is no fault of the message, as admins see it. The log has the error under the same number.
+/// Logs an error that is no fault of the message. Returns the reason as admins see it.
 fn internal(error: &Error, message: &Message) -> String {
-    let number = format!("{:016x}", rand::random::<u64>());
+    let reason = error.masked();
     let Message { topic, partition, offset, .. } = message;
-    tracing::error!(number, topic = &**topic, partition, offset, error = %error, "a message could not be recorded");
-    format!("internal error: see {number} in the log")
+    tracing::error!(reason, topic = &**topic, partition, offset, error = %error, "a message could not be recorded");
+    reason
 }

@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// After so many failures in a row, the buckets are given up.
 const MAX_FAILURES: u32 = 5;
 /// How long a node that has given its buckets up leaves them to others.
-const ABSTINENCE: Duration = Duration::from_secs(30);
+const REST: Duration = Duration::from_secs(30);
 /// How often segments without events are emptied.
 const TRIM_PERIOD: Duration = Duration::from_secs(60);
 /// How often it is noted which transactions are open. A search passes what was published in about twice this time.
@@ -45,61 +45,70 @@ const MAX_STEP_BYTES: usize = 2 << 20;
 /// to be published.
 pub async fn run(app: Arc<App>, stop: CancellationToken) {
     let Some(sink) = app.sink.get() else { return };
-    let now = Monotonic::now();
-    let mut relay = Relay {
-        app: &app,
-        sink,
-        stop: &stop,
-        held: BTreeMap::new(),
-        floor: Floor::default(),
-        renew_at: now,
-        trim_at: now,
-    };
-    let (mut failures, mut known) = (0, None);
+    let mut relay = Relay::new(&app, sink, &stop);
+    let mut failures = Failures::default();
     while !stop.is_cancelled() {
-        let step = relay.step().await;
-        let problem = match &step {
-            Ok(Step::Failed(problem)) => Some(problem.clone()),
-            Ok(Step::Published | Step::Idle) => None,
-            Err(error) => Some(told(error)),
-        };
-        let (failed, idle) = (problem.is_some(), matches!(step, Ok(Step::Idle)));
-        if let Some(problem) = &problem {
-            counter!(metrics::EVENT_FAILURES).increment(1);
-            if known.as_ref() != Some(problem) {
-                tracing::warn!(problem, "events cannot be published: they are tried again");
+        let step = relay.step().await.unwrap_or_else(|error| Step::Failed(Failure::of(&error)));
+        // A node that leaves its buckets to others does not know whether the problem is over.
+        if !relay.rests {
+            app.publishing.note(step.problem());
+        }
+        match step {
+            Step::Published => failures = Failures::default(),
+            Step::Idle => {
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = sleep(POLL) => {}
+                    () = app.events_kept.notified() => {}
+                }
             }
-        }
-        failures = if failed { failures + 1 } else { 0 };
-        // An idle relay does not know whether the problem is over.
-        if failed || !idle {
-            known.clone_from(&problem);
-            app.publishing.note(problem);
-        }
-        if failures >= MAX_FAILURES {
-            failures = 0;
-            relay.release().await;
-            relay.renew_at = Monotonic::now() + ABSTINENCE;
-        }
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = sleep(PAUSE), if failed => {}
-            () = sleep(POLL), if idle => {}
-            () = app.events_kept.notified(), if idle => {}
-            () = std::future::ready(()), if !failed && !idle => {}
+            Step::Failed(failure) => {
+                counter!(metrics::EVENT_FAILURES).increment(1);
+                failures.note(failure);
+                if failures.in_a_row >= MAX_FAILURES {
+                    failures.in_a_row = 0;
+                    relay.rest().await;
+                }
+                tokio::select! {
+                    () = stop.cancelled() => {}
+                    () = sleep(PAUSE) => {}
+                }
+            }
         }
     }
     relay.release().await;
 }
 
-/// What a client may see of an error. The log has the rest.
-fn told(error: &Error) -> String {
-    match error {
-        Error::Database(_) | Error::Internal(_) => {
-            tracing::warn!(error = %error, "events could not be read or marked");
-            "the database failed: the log says how".to_owned()
+/// Why events were not published.
+struct Failure {
+    /// What admins may see.
+    shown: String,
+    logged: String,
+}
+
+impl Failure {
+    fn of(error: &Error) -> Self {
+        Self { shown: error.masked(), logged: error.to_string() }
+    }
+}
+
+/// The failures since the last success.
+#[derive(Default)]
+struct Failures {
+    in_a_row: u32,
+    /// The last one, as it was logged.
+    last: Option<String>,
+}
+
+impl Failures {
+    /// Logs a failure, unless it is the same as the one before.
+    fn note(&mut self, failure: Failure) {
+        self.in_a_row += 1;
+        let Failure { shown, logged } = failure;
+        if self.last.as_ref() != Some(&logged) {
+            tracing::warn!(problem = shown, error = logged, "events cannot be published: they are tried again");
+            self.last = Some(logged);
         }
-        written_for_clients => written_for_clients.to_string(),
     }
 }
 
@@ -161,9 +170,12 @@ struct Relay<'a> {
     sink: &'a Sink,
     stop: &'a CancellationToken,
     held: BTreeMap<i32, job::Model>,
+    /// Whether the node leaves its buckets to others for a while.
+    rests: bool,
     floor: Floor,
     renew_at: Monotonic,
     trim_at: Monotonic,
+    note_at: Monotonic,
 }
 
 /// What a relay has done.
@@ -172,20 +184,40 @@ enum Step {
     Published,
     /// There is nothing to publish, or this node must not publish it any more.
     Idle,
-    /// Events were not published, for this reason.
-    Failed(String),
+    /// Events were not published.
+    Failed(Failure),
 }
 
-/// The ids after which the events of each bucket are searched. Below them, all is published for ever: every transaction that could have
-/// taken a lower id has ended.
+impl Step {
+    /// What hinders the relay, as admins may see it.
+    fn problem(&self) -> Option<String> {
+        match self {
+            Self::Failed(failure) => Some(failure.shown.clone()),
+            Self::Published | Self::Idle => None,
+        }
+    }
+}
+
+/// The ids after which the events of each bucket are searched, so that a search need not pass all that was published. Nothing that is to be
+/// published has a lower id, now or ever.
+///
+/// An id is raised in three steps. The greatest id that was published is noted, with the transactions that are open. Later, all of these
+/// have ended, so no lower id can be committed any more. Then a search has found nothing up to that id.
 #[derive(Default)]
 struct Floor {
     from: HashMap<i32, i64>,
-    /// The greatest ids that were published.
+    /// The greatest id of each bucket that was published.
     published: HashMap<i32, i64>,
-    /// The same as they were at a note, and the first transaction that had not begun to write then.
-    noted: Option<(HashMap<i32, i64>, i64)>,
-    note_at: Option<Monotonic>,
+    noted: Option<Noted>,
+}
+
+struct Noted {
+    /// The greatest ids that were published by then.
+    ids: HashMap<i32, i64>,
+    /// The first transaction that had not begun to write then.
+    next: i64,
+    /// Whether all transactions have ended that were open then.
+    has_ended: bool,
 }
 
 impl Floor {
@@ -195,13 +227,22 @@ impl Floor {
         *greatest = Ord::max(*greatest, id);
     }
 
-    /// Raises the ids, if all transactions have ended that were open at the last note.
+    /// Notes which transactions are open.
     fn note_transactions(&mut self, open: Transactions) {
-        if let Some((ids, _)) = self.noted.take_if(|(_, next)| open.oldest >= *next) {
-            self.from = ids;
+        match &mut self.noted {
+            Some(noted) => noted.has_ended |= open.oldest >= noted.next,
+            None => self.noted = Some(Noted { ids: self.published.clone(), next: open.next, has_ended: false }),
         }
-        if self.noted.is_none() {
-            self.noted = Some((self.published.clone(), open.next));
+    }
+
+    /// Notes what a search has found that began after the transactions were noted: of each bucket the first events, in order.
+    fn note_found(&mut self, rows: &[outbox::Model]) {
+        let Some(noted) = self.noted.take_if(|noted| noted.has_ended) else { return };
+        for (bucket, id) in noted.ids {
+            let first = rows.iter().filter(|row| row.bucket == bucket).map(|row| row.id).min();
+            if first.is_none_or(|first| first > id) {
+                self.from.insert(bucket, id);
+            }
         }
     }
 
@@ -209,27 +250,43 @@ impl Floor {
     fn forget(&mut self, bucket: i32) {
         self.from.remove(&bucket);
         self.published.remove(&bucket);
-        if let Some((ids, _)) = &mut self.noted {
-            ids.remove(&bucket);
+        if let Some(noted) = &mut self.noted {
+            noted.ids.remove(&bucket);
         }
     }
 }
 
-impl Relay<'_> {
+impl<'a> Relay<'a> {
+    fn new(app: &'a App, sink: &'a Sink, stop: &'a CancellationToken) -> Self {
+        let now = Monotonic::now();
+        Self {
+            app,
+            sink,
+            stop,
+            held: BTreeMap::new(),
+            rests: false,
+            floor: Floor::default(),
+            renew_at: now,
+            trim_at: now,
+            note_at: now,
+        }
+    }
+
     /// Publishes the next events.
     async fn step(&mut self) -> Result<Step, Error> {
         let now = Monotonic::now();
         if now >= self.renew_at {
             self.hold().await?;
         }
+        if self.held.is_empty() {
+            return Ok(Step::Idle);
+        }
         if now >= self.trim_at {
             self.trim_at = now + TRIM_PERIOD;
-            if self.held.contains_key(&0) {
-                trim(&self.app.database, self.app.clock.now()).await?;
-            }
+            self.trim().await;
         }
-        if self.floor.note_at.is_none_or(|at| now >= at) {
-            self.floor.note_at = Some(now + NOTE_PERIOD);
+        if now >= self.note_at {
+            self.note_at = now + NOTE_PERIOD;
             if let Some(open) = transactions(&self.app.database).await? {
                 self.floor.note_transactions(open);
             }
@@ -238,6 +295,7 @@ impl Relay<'_> {
         let searches: Vec<Search> =
             self.held.keys().map(|bucket| Search { bucket: *bucket, after: from(bucket) }).collect();
         let mut rows = next(&self.app.database, &searches).await?;
+        self.floor.note_found(&rows);
         self.observe(&rows);
         if rows.is_empty() {
             return Ok(Step::Idle);
@@ -245,17 +303,33 @@ impl Relay<'_> {
         cut(&mut rows);
         let buckets: HashMap<i64, i32> = rows.iter().map(|row| (row.id, row.bucket)).collect();
         let Some(Published { ids, problem }) = self.publish(rows).await? else { return Ok(Step::Idle) };
-        {
-            let _turn = self.app.recorder.job_turn().await;
-            mark(&self.app.database, &ids).await?;
-        }
-        counter!(metrics::EVENTS_PUBLISHED).increment(ids.len() as u64);
+        self.mark(&ids).await?;
         for id in ids {
             if let Some(bucket) = buckets.get(&id) {
                 self.floor.note_published(*bucket, id);
             }
         }
-        Ok(problem.map_or(Step::Published, Step::Failed))
+        Ok(match problem {
+            Some(problem) => Step::Failed(Failure { shown: problem.clone(), logged: problem }),
+            None => Step::Published,
+        })
+    }
+
+    async fn mark(&self, ids: &[i64]) -> Result<(), Error> {
+        let _turn = self.app.recorder.job_turn().await;
+        mark(&self.app.database, ids).await?;
+        counter!(metrics::EVENTS_PUBLISHED).increment(ids.len() as u64);
+        Ok(())
+    }
+
+    /// Empties the segments without events. One node does this for all. A failure hinders no event, so it is tried again next time.
+    async fn trim(&self) {
+        if !self.held.contains_key(&0) {
+            return;
+        }
+        if let Err(error) = trim(&self.app.database, self.app.clock.now()).await {
+            tracing::warn!(error = %error, "published events could not be removed");
+        }
     }
 
     /// Publishes how long the oldest event has waited.
@@ -287,6 +361,7 @@ impl Relay<'_> {
 
     /// Renews the leases, gives up the buckets whose lease was lost, and claims those that nobody holds.
     async fn hold(&mut self) -> Result<(), Error> {
+        self.rests = false;
         // Somebody may have ended it meanwhile.
         begin(self.app).await?;
         let jobs: Vec<job::Model> = self.held.values().cloned().collect();
@@ -302,6 +377,13 @@ impl Relay<'_> {
         }
         self.renew_at = Monotonic::now() + RENEWAL;
         Ok(())
+    }
+
+    /// Leaves the buckets to other nodes for a while.
+    async fn rest(&mut self) {
+        self.release().await;
+        self.rests = true;
+        self.renew_at = Monotonic::now() + REST;
     }
 
     /// Lets other nodes claim the buckets at once.
@@ -328,24 +410,77 @@ fn cut(rows: &mut Vec<outbox::Model>) {
 
 #[cfg(test)]
 mod tests {
+    use entity::CustomerId;
+
     use super::*;
+
+    const BUCKET: i32 = 3;
+
+    fn open(oldest: i64, next: i64) -> Transactions {
+        Transactions { oldest, next }
+    }
+
+    fn row(id: i64) -> outbox::Model {
+        outbox::Model {
+            id,
+            segment: 0,
+            bucket: BUCKET,
+            customer_id: CustomerId(1),
+            version: 1,
+            part: 1,
+            key: String::new(),
+            event_id: String::new(),
+            event: String::new(),
+            balance: None,
+            erases: 0,
+            committed_at: 0,
+            published: 0,
+        }
+    }
 
     #[test]
     fn a_search_leaves_out_only_what_no_transaction_can_write_any_more() {
         let mut floor = Floor::default();
-        floor.note_published(3, 10);
-        floor.note_transactions(Transactions { oldest: 100, next: 105 });
-        assert_eq!(floor.from.get(&3), None);
-        floor.note_published(3, 20);
+        floor.note_published(BUCKET, 10);
+        floor.note_transactions(open(100, 105));
+        floor.note_found(&[]);
+        floor.note_published(BUCKET, 20);
         // One of the transactions of the note is still open. It may have taken an id below 10.
-        floor.note_transactions(Transactions { oldest: 104, next: 200 });
-        assert_eq!(floor.from.get(&3), None);
-        floor.note_transactions(Transactions { oldest: 105, next: 201 });
-        assert_eq!(floor.from.get(&3), Some(&10), "as of the first note");
-        floor.note_transactions(Transactions { oldest: 201, next: 300 });
-        assert_eq!(floor.from.get(&3), Some(&20));
-        floor.forget(3);
-        floor.note_transactions(Transactions { oldest: 300, next: 300 });
-        assert_eq!(floor.from.get(&3), None, "another node may have had the bucket");
+        floor.note_transactions(open(104, 200));
+        floor.note_found(&[]);
+        assert_eq!(floor.from.get(&BUCKET), None);
+        floor.note_transactions(open(105, 201));
+        floor.note_found(&[row(21)]);
+        assert_eq!(floor.from.get(&BUCKET), Some(&10), "as of the first note");
+        floor.note_transactions(open(201, 210));
+        floor.note_transactions(open(210, 300));
+        floor.note_found(&[]);
+        assert_eq!(floor.from.get(&BUCKET), Some(&20));
+        floor.forget(BUCKET);
+        for at in [300, 400] {
+            floor.note_transactions(open(at, at));
+            floor.note_found(&[]);
+        }
+        assert_eq!(floor.from.get(&BUCKET), None, "another node may have had the bucket");
+    }
+
+    /// A transaction ends between a search and the note that says so, or an event was not published while a later one was.
+    #[test]
+    fn a_search_never_leaves_out_what_it_has_just_found() {
+        let mut floor = Floor::default();
+        floor.note_published(BUCKET, 10);
+        floor.note_transactions(open(100, 105));
+        floor.note_transactions(open(105, 105));
+        floor.note_found(&[row(5), row(11)]);
+        assert_eq!(floor.from.get(&BUCKET), None, "5 is still to be published");
+        floor.note_published(BUCKET, 11);
+        floor.note_transactions(open(110, 110));
+        floor.note_transactions(open(110, 110));
+        floor.note_found(&[row(5)]);
+        assert_eq!(floor.from.get(&BUCKET), None, "5 has failed");
+        floor.note_transactions(open(110, 110));
+        floor.note_transactions(open(110, 110));
+        floor.note_found(&[row(12)]);
+        assert_eq!(floor.from.get(&BUCKET), Some(&11));
     }
 }

@@ -13,7 +13,6 @@ use super::queue::{End, MAX_ATTEMPTS};
 use super::{audit, erasure, evaluation, expiry, export, periodic, queue, retention, settlement};
 use crate::app::App;
 use crate::app::error::Error;
-use crate::app::failure::code;
 use crate::app::{dead_letter, waiting_fact};
 use crate::metrics;
 
@@ -129,7 +128,7 @@ async fn run_next(
         Err((Error::Internal(killed.clone()), killed))
     } else {
         attempt(app, &job, stop).await.map_err(|error| {
-            let reason = reason(&error);
+            let reason = error.masked();
             (error, reason)
         })
     };
@@ -149,19 +148,6 @@ async fn run_next(
     let dead = state == JobState::Dead;
     tracing::error!(job = job.unique_key, attempts = job.attempts, dead, reason, error = %error, "a job failed");
     Ok(Some(Err(error)))
-}
-
-/// Returns the reason of a failure as admins see it: never SQL, a path or a secret. The log has the error under the same number.
-fn reason(error: &Error) -> String {
-    let number = rand::random::<u64>();
-    match error {
-        Error::Database(failed) => match code(failed) {
-            Some(code) => format!("the database failed with the code {code}: see {number:016x} in the log"),
-            None => format!("the database failed: see {number:016x} in the log"),
-        },
-        Error::Internal(_) => format!("internal error: see {number:016x} in the log"),
-        written_for_clients => written_for_clients.to_string(),
-    }
 }
 
 /// Makes one attempt in a task of its own. If `stop` is cancelled, aborts the attempt and puts the job back.
