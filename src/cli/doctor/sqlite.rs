@@ -164,14 +164,14 @@ mod tests {
     fn the_innermost_mount_has_the_file() {
         let mounts = "22 27 0:21 / /proc rw - proc proc rw\n\
             1 0 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
-            2 1 0:40 / /srv/shop rw - nfs4 host:/shop rw\n\
-            3 1 0:41 / /srv/my\\040shop rw - xfs /dev/vdb rw\n\
-            4 2 0:42 / /srv/shop rw - tmpfs tmpfs rw\n";
+            2 1 0:40 / /shop rw - nfs4 host:/shop rw\n\
+            3 1 0:41 / /my\\040shop rw - xfs /dev/vdb rw\n\
+            4 2 0:42 / /shop rw - tmpfs tmpfs rw\n";
         let of = |file| filesystem(mounts, Path::new(file));
-        assert_eq!(of("/var/windfall.db").as_deref(), Some("ext4"));
-        assert_eq!(of("/srv/my shop/windfall.db").as_deref(), Some("xfs"));
-        assert_eq!(of("/srv/shopping/windfall.db").as_deref(), Some("ext4"));
-        assert_eq!(of("/srv/shop/windfall.db").as_deref(), Some("tmpfs"), "the later mount hides the earlier one");
+        assert_eq!(of("/other/windfall.db").as_deref(), Some("ext4"));
+        assert_eq!(of("/my shop/windfall.db").as_deref(), Some("xfs"));
+        assert_eq!(of("/shopping/windfall.db").as_deref(), Some("ext4"));
+        assert_eq!(of("/shop/windfall.db").as_deref(), Some("tmpfs"), "the later mount hides the earlier one");
         assert_eq!(filesystem("", Path::new("/a")), None);
     }
 }

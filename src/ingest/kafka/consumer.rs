@@ -185,7 +185,7 @@ impl Consumer {
                 committed_at = Monotonic::now();
                 self.commit(CommitMode::Async);
                 self.observe();
-                let problem = client.context().problem.lock().clone();
+                let problem = client.context().trouble.problem();
                 let problem = problem.or_else(|| self.problem.clone()).or_else(|| self.stopped_partitions());
                 self.app.ingestion.note(problem);
             }

@@ -14,7 +14,7 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::time::Instant as Monotonic;
 
-use super::listener::{Listener, TopicPartition};
+use super::listener::{Listener, TopicPartition, until_answered};
 use super::{UNUSABLE, settings};
 use crate::config;
 use crate::engine::time::Instant;
@@ -22,8 +22,6 @@ use crate::ingest::cluster::{Cluster, Content, Layout, Partition, Positions, Rol
 
 /// How long the brokers may take to respond for the first time.
 const REACH_TIMEOUT: Duration = Duration::from_secs(6);
-/// How long one attempt to reach a broker may take. Between attempts, the client says what went wrong.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the brokers may take to respond to a question.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long all questions together may take.
@@ -75,22 +73,13 @@ impl Examiner {
     /// What the client has reported, if that says what to change.
     fn problem(&self) -> Option<String> {
         while self.client.poll(Duration::ZERO).is_some() {}
-        self.client.context().problem.lock().clone()
+        self.client.context().trouble.problem()
     }
 
     /// Waits for the first response of a broker. Fails with what hinders the client.
     fn reach(&self) -> Result<Metadata, String> {
         let late = Monotonic::now() + REACH_TIMEOUT;
-        loop {
-            let error = match self.client.fetch_metadata(None, ATTEMPT_TIMEOUT) {
-                Ok(metadata) => return Ok(metadata),
-                Err(error) => error,
-            };
-            let problem = self.problem();
-            if Monotonic::now() >= late {
-                return Err(problem.unwrap_or_else(|| error.to_string()));
-            }
-        }
+        until_answered(&self.client, late, |timeout| self.client.fetch_metadata(None, timeout))
     }
 
     /// How long the next question may take.

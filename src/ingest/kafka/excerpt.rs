@@ -10,15 +10,15 @@ use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::time::Instant as Monotonic;
 
 use super::consumer::owned;
-use super::listener::Listener;
+use super::listener::{Listener, until_answered};
 use super::settings;
 use crate::app::message::Message;
 use crate::config;
 use crate::engine::time::Instant;
 use crate::ingest::excerpt::{ANSWER_TIMEOUT, End, Extent, Limits, READ_TIMEOUT, Read, Unread};
 
-/// How long a single question to the brokers may take. After each, the client says why it cannot connect.
-const STEP: Duration = Duration::from_secs(1);
+/// The longest wait for a message.
+const POLL: Duration = Duration::from_secs(1);
 
 /// Reads one topic.
 pub(in crate::ingest) struct Reader {
@@ -35,7 +35,8 @@ impl Reader {
         let client: BaseConsumer<Listener> =
             settings::excerpt(config).create_with_context(Listener::default()).map_err(|error| client_error(&error))?;
         let late = Monotonic::now() + ANSWER_TIMEOUT;
-        let metadata = until_answered(&client, late, |timeout| client.fetch_metadata(Some(topic), timeout))?;
+        let metadata =
+            until_answered(&client, late, |timeout| client.fetch_metadata(Some(topic), timeout)).map_err(silent)?;
         let found = metadata.topics().first();
         if let Some(code) = found.and_then(MetadataTopic::error) {
             return Err(match Cause::from(code) {
@@ -56,7 +57,7 @@ impl Reader {
         let extent = |partition: &i32| {
             let partition = *partition;
             let ask = |timeout| self.client.fetch_watermarks(&self.topic, partition, timeout);
-            let (low, high) = until_answered(&self.client, self.late, ask)?;
+            let (low, high) = until_answered(&self.client, self.late, ask).map_err(silent)?;
             Ok(Extent { partition, low, high })
         };
         self.partitions.iter().map(extent).collect()
@@ -70,7 +71,8 @@ impl Reader {
             times.add_partition_offset(&self.topic, extent.partition, millis).map_err(|error| client_error(&error))?;
         }
         let found =
-            until_answered(&self.client, self.late, |timeout| self.client.offsets_for_times(times.clone(), timeout))?;
+            until_answered(&self.client, self.late, |timeout| self.client.offsets_for_times(times.clone(), timeout))
+                .map_err(silent)?;
         let range = |extent: &Extent| match found.find_partition(&self.topic, extent.partition)?.offset() {
             Offset::Offset(offset) => Some(Extent { low: offset.max(extent.low), ..*extent }),
             // All of its messages are older.
@@ -106,7 +108,7 @@ impl Reader {
             if read.end != End::Whole {
                 break;
             }
-            match self.client.poll(STEP.min(late.saturating_duration_since(Monotonic::now()))) {
+            match self.client.poll(POLL.min(late.saturating_duration_since(Monotonic::now()))) {
                 Some(Ok(message)) => {
                     let message = owned(&message);
                     let Some(end) = ends.get(&message.partition).copied() else { continue };
@@ -128,26 +130,10 @@ impl Reader {
     }
 }
 
-fn client_error(error: &KafkaError) -> Unread {
-    Unread::Client(error.to_string())
+fn silent(problem: String) -> Unread {
+    Unread::Silent { problem }
 }
 
-/// Asks until the brokers answer. The client itself says only that it cannot connect, so the cause is taken from what it reports.
-fn until_answered<T>(
-    client: &BaseConsumer<Listener>,
-    late: Monotonic,
-    ask: impl Fn(Duration) -> Result<T, KafkaError>,
-) -> Result<T, Unread> {
-    loop {
-        let error = match ask(STEP) {
-            Ok(answer) => return Ok(answer),
-            Err(error) => error,
-        };
-        // What the client reports arrives during a poll. No message can: nothing is assigned yet.
-        drop(client.poll(Duration::ZERO));
-        if Monotonic::now() >= late {
-            let problem = client.context().problem.lock().clone();
-            return Err(Unread::Silent { problem: problem.unwrap_or_else(|| error.to_string()) });
-        }
-    }
+fn client_error(error: &KafkaError) -> Unread {
+    Unread::Client(error.to_string())
 }

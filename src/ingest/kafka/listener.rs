@@ -1,17 +1,24 @@
-//! What the Kafka client reports to this program: assignments, statistics, and the causes of failures.
+//! What a consumer reports to this program: assignments, and the ends of partitions. What hinders it, its [`Trouble`] knows.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use rdkafka::ClientContext;
 use rdkafka::bindings::rd_kafka_resp_err_t as Code;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerContext};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode, RDKafkaErrorCode as Cause};
+use rdkafka::error::KafkaError;
 use rdkafka::statistics::Statistics;
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaRespErr;
+use tokio::time::Instant as Monotonic;
+
+use super::trouble::Trouble;
+
+/// How long a single question to the brokers may take. After each, the client says why it cannot connect.
+const QUESTION: Duration = Duration::from_secs(1);
 
 /// A topic and one of its partitions.
 pub(super) type TopicPartition = (String, i32);
@@ -27,8 +34,7 @@ pub(super) struct Listener {
     pub(super) ends: Mutex<HashMap<TopicPartition, i64>>,
     /// Whether the client is being closed, so that nobody looks up positions any more.
     pub(super) closing: AtomicBool,
-    /// Why no broker can be used. `None`: one can, or nothing is known.
-    pub(super) problem: Mutex<Option<String>>,
+    pub(super) trouble: Trouble,
 }
 
 /// Logs that the client refuses what it was told.
@@ -82,14 +88,11 @@ impl ConsumerContext for Listener {
 
 impl ClientContext for Listener {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        log(level, facility, message);
+        self.trouble.log(level, facility, message);
     }
 
     fn stats(&self, statistics: Statistics) {
-        // A broker without a number is one of the configuration, to which the client need not stay connected.
-        if statistics.brokers.values().any(|broker| broker.state == "UP") {
-            self.works();
-        }
+        self.trouble.note_brokers(&statistics);
         let mut ends = self.ends.lock();
         for (topic, statistics) in statistics.topics {
             for (partition, statistics) in statistics.partitions {
@@ -103,69 +106,25 @@ impl ClientContext for Listener {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        let Some(code) = error.rdkafka_error_code() else { return };
-        let Some(problem) = problem(code, reason) else {
-            tracing::debug!(error = %error, reason, "the Kafka client reports an error");
-            return;
+        self.trouble.error(error, reason);
+    }
+}
+
+/// Asks until the brokers answer. The client itself says only that it cannot connect. So the cause is taken from what it reports, which
+/// arrives during a poll. No message can: the caller has no partition yet.
+pub(super) fn until_answered<T>(
+    client: &BaseConsumer<Listener>,
+    late: Monotonic,
+    ask: impl Fn(Duration) -> Result<T, KafkaError>,
+) -> Result<T, String> {
+    loop {
+        let error = match ask(QUESTION) {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
         };
-        let mut known = self.problem.lock();
-        // That no broker is left follows from the cause that was reported before.
-        if is_consequence(&error) && known.is_some() {
-            return;
-        }
-        // The client tries again for ever, and reports each try.
-        if known.as_deref() != Some(&*problem) {
-            tracing::error!(reason, "Kafka: {problem}");
-            *known = Some(problem);
+        while client.poll(Duration::ZERO).is_some() {}
+        if Monotonic::now() >= late {
+            return Err(client.context().trouble.problem().unwrap_or_else(|| error.to_string()));
         }
     }
-}
-
-impl Listener {
-    fn works(&self) {
-        if self.problem.lock().take().is_some() {
-            tracing::info!("Kafka can be used again");
-        }
-    }
-}
-
-/// Logs what the client writes. Its warnings are about what it mends itself.
-pub(super) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
-    match level {
-        RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
-            tracing::warn!(facility, "{message}");
-        }
-        _ => tracing::debug!(facility, "{message}"),
-    }
-}
-
-/// Whether the error says no more than that no broker is left.
-pub(super) fn is_consequence(error: &KafkaError) -> bool {
-    error.rdkafka_error_code() == Some(Cause::AllBrokersDown)
-}
-
-/// Says what is wrong, so that an operator knows what to change. The client itself says only that it cannot connect.
-pub(super) fn problem(code: RDKafkaErrorCode, reason: &str) -> Option<String> {
-    let says = |what: &str| reason.to_ascii_lowercase().contains(what);
-    Some(match code {
-        Cause::Authentication | Cause::SaslAuthenticationFailed => {
-            "the brokers refuse the login: check `kafka.username`, `kafka.password` and `kafka.sasl_mechanism`".to_owned()
-        }
-        Cause::SSL => "the certificate of a broker is not accepted: check `kafka.ca_file`, and that its host name is the one in \
-            `kafka.brokers` and in the broker's advertised address"
-            .to_owned(),
-        Cause::BrokerTransportFailure if says("certificate") || says("ssl") => {
-            "the brokers do not accept the certificate of this client: check `kafka.client_cert_file` and `kafka.client_key_file`"
-                .to_owned()
-        }
-        Cause::Resolve => "the host name of a broker is not known: check `kafka.brokers` and the broker's advertised address".to_owned(),
-        Cause::AllBrokersDown => "no broker can be reached: check `kafka.brokers`, and whether they expect `kafka.tls` or a login".to_owned(),
-        Cause::TopicAuthorizationFailed | Cause::GroupAuthorizationFailed | Cause::ClusterAuthorizationFailed => {
-            "the user may not use a topic, or may not join the group: check the access rules of the brokers".to_owned()
-        }
-        Cause::UnknownTopicOrPartition | Cause::UnknownTopic => {
-            "a topic of the section `kafka` does not exist".to_owned()
-        }
-        _ => return None,
-    })
 }

@@ -1,8 +1,8 @@
 //! Facts from topics of Kafka, and events to topics.
 //!
-//! The modules: `settings` configures the client, `listener` hears what it reports, `start` decides where a partition begins,
-//! `consumer` reads, `again` reads one message, `excerpt` reads a part of a topic without joining the group, and `examine` asks about
-//! topics. `publisher` publishes events, which `outgoing` makes messages of.
+//! The modules: `settings` configures the client, `listener` hears what a consumer reports, and `trouble` what hinders any client. `start`
+//! decides where a partition begins, `consumer` reads, `again` reads one message, `excerpt` reads a part of a topic without joining the
+//! group, and `examine` asks about topics. `publisher` publishes events, which `outgoing` makes messages of.
 
 mod again;
 mod consumer;
@@ -13,6 +13,7 @@ mod outgoing;
 mod publisher;
 mod settings;
 mod start;
+mod trouble;
 
 use std::sync::Arc;
 

@@ -1,11 +1,13 @@
 //! Publishes events to topics, in order.
 //!
-//! The client tries for ever: with a time limit, a later event of a customer could overtake one that failed. If one fails for good, the
-//! client gives up all that it has (`enable.gapless.guarantee`), and the events are read again from the first one that is missing.
+//! Each bucket has a client of its own, which publishes in transactions. What a transaction has not sent in time is given up as a whole. The
+//! brokers accept nothing more of an earlier client of the bucket, on whatever node: what a node that was frozen still sends is refused.
 //!
-//! A client that has failed, or whose publication was given up, is dropped with everything that it has not sent. With transactions, each
-//! bucket has a client of its own. The brokers then accept nothing more of an earlier client of the bucket, on whatever node: what a
-//! node that was frozen still sends is refused.
+//! Without transactions (`kafka.events_transactional`), one client tries for ever: with a time limit, a later event of a customer could
+//! overtake one that failed. If one fails for good, the client gives up all that it has (`enable.gapless.guarantee`).
+//!
+//! A client that has failed, or whose publication was given up, is dropped with everything that it has not sent. The events are read again
+//! from the first one that is not marked.
 //!
 //! Before the first event, the topics are examined: one that does not exist is not created with the brokers' defaults, and one that does
 //! not accept the largest event is not used.
@@ -17,19 +19,16 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::join_all;
 use parking_lot::Mutex;
-use rdkafka::ClientContext;
 use rdkafka::admin::{AdminClient, AdminOptions, OwnedResourceSpecifier, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
-use rdkafka::statistics::Statistics;
 
-use super::listener;
 use super::outgoing::{Outgoing, Topics};
 use super::settings;
+use super::trouble::Trouble;
 use crate::app::App;
 use crate::app::event::MAX_EVENT_BYTES;
 use crate::app::model::OutboxRow;
@@ -59,38 +58,11 @@ pub(in crate::ingest) fn sink(app: &Arc<App>, config: &config::Kafka, installati
     }))
 }
 
-/// Knows why no broker can be used.
-#[derive(Clone, Default)]
-struct Trouble {
-    problem: Arc<Mutex<Option<String>>>,
-}
-
 /// A producer, and what it reports.
 #[derive(Clone)]
 struct Client {
     producer: FutureProducer<Trouble>,
     trouble: Trouble,
-}
-
-impl ClientContext for Trouble {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        listener::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        let problem = error.rdkafka_error_code().and_then(|code| listener::problem(code, reason));
-        let mut known = self.problem.lock();
-        // That no broker is left follows from the cause that was reported before.
-        if problem.is_some() && (known.is_none() || !listener::is_consequence(&error)) {
-            *known = problem;
-        }
-    }
-
-    fn stats(&self, statistics: Statistics) {
-        if statistics.brokers.values().any(|broker| broker.state == "UP") {
-            *self.problem.lock() = None;
-        }
-    }
 }
 
 /// What a client publishes: one bucket, in transactions, or all buckets without.
@@ -234,7 +206,7 @@ impl Publisher {
                 },
                 () = tokio::time::sleep(REPORT_PERIOD) => {
                     if let Some(app) = self.app.upgrade() {
-                        app.publishing.note(client.trouble.problem.lock().clone());
+                        app.publishing.note(client.trouble.problem());
                     }
                 }
             }
@@ -249,7 +221,7 @@ async fn wait_for<T: Send + 'static>(
 ) -> Result<T, String> {
     let producer = client.producer.clone();
     let answer = tokio::task::spawn_blocking(move || ask(&producer)).await.map_err(|panic| panic.to_string())?;
-    answer.map_err(|error| client.trouble.problem.lock().clone().unwrap_or_else(|| error.to_string()))
+    answer.map_err(|error| client.trouble.problem().unwrap_or_else(|| error.to_string()))
 }
 
 fn queue(client: &Client, message: &Outgoing<'_>) -> Result<DeliveryFuture, KafkaError> {
