@@ -35,9 +35,11 @@ impl Topics {
         }
     }
 
-    /// The name under which the events of a bucket are published in transactions.
+    /// The name under which the events of a bucket are published in transactions. It has the topics in it, because a copy of the database
+    /// that publishes to other topics must not end the transactions of the original.
     pub(super) fn transactional_id(&self, bucket: i32) -> String {
-        format!("{}:{bucket}", self.source)
+        let topics: Vec<&str> = self.names().collect();
+        format!("{}:{}:{bucket}", self.source, topics.join(":"))
     }
 
     /// The topics that must exist.
@@ -126,6 +128,12 @@ mod tests {
             sent(&topics(true, false), &row())
         );
         assert_eq!(sent(&topics(true, false), &row()), [event]);
+    }
+
+    #[test]
+    fn a_copy_with_other_topics_has_other_transactions() {
+        assert_eq!(topics(true, true).transactional_id(3), "urn:windfall:1:e:b:3");
+        assert_eq!(topics(false, true).transactional_id(3), "urn:windfall:1:b:3");
     }
 
     #[test]

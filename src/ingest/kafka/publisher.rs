@@ -16,15 +16,17 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::FutureExt as _;
-use futures_util::future::join_all;
+use futures_util::future::{join_all, try_join_all};
+use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use parking_lot::Mutex;
 use rdkafka::admin::{AdminClient, AdminOptions, OwnedResourceSpecifier, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::future_producer::DeliveryFuture;
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer as _, PurgeConfig};
+use tokio::time::{Instant, timeout_at};
 
 use super::outgoing::{Outgoing, Topics};
 use super::settings;
@@ -35,8 +37,8 @@ use crate::app::model::OutboxRow;
 use crate::app::sink::{Published, Sink};
 use crate::config;
 
-/// How long the brokers may take to describe the topics.
-const TOPICS_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the brokers may take to answer, unless they commit a transaction.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a publication that waits for the brokers tells why.
 const REPORT_PERIOD: Duration = Duration::from_secs(1);
 /// How long the brokers may take to commit a transaction.
@@ -105,23 +107,12 @@ impl Publisher {
             Ok(client) => client,
             Err(problem) => return failed(problem),
         };
-        if lane.is_some()
-            && let Err(error) = client.producer.begin_transaction()
-        {
-            return failed(error.to_string());
-        }
-        let published = self.send(&client, rows).await;
-        if published.problem.is_none() && lane.is_some() {
-            let committed = wait_for(&client, |producer| producer.commit_transaction(COMMIT_TIMEOUT)).await;
-            if let Err(problem) = committed {
-                return failed(problem);
-            }
-        }
-        match published.problem {
-            None => drop(self.clients.lock().insert(lane, client)),
-            // Nothing of the transaction can be read.
-            Some(problem) if lane.is_some() => return failed(problem),
-            Some(_) => {}
+        let published = match lane {
+            Some(_) => self.publish_whole(&client, rows).await.unwrap_or_else(failed),
+            None => self.publish_each(&client, rows).await,
+        };
+        if published.problem.is_none() {
+            self.clients.lock().insert(lane, client);
         }
         published
     }
@@ -135,14 +126,14 @@ impl Publisher {
         self.examine(&client).await?;
         if lane.is_some() {
             // From now on, the brokers refuse earlier clients of the bucket.
-            wait_for(&client, |producer| producer.init_transactions(TOPICS_TIMEOUT)).await?;
+            wait_for(&client, |producer| producer.init_transactions(ANSWER_TIMEOUT)).await?;
         }
         Ok(client)
     }
 
     async fn examine(&self, client: &Client) -> Result<(), String> {
         // Asking for all topics creates none.
-        let metadata = wait_for(client, |producer| producer.client().fetch_metadata(None, TOPICS_TIMEOUT)).await?;
+        let metadata = wait_for(client, |producer| producer.client().fetch_metadata(None, ANSWER_TIMEOUT)).await?;
         let exists = |name: &str| metadata.topics().iter().any(|topic| topic.name() == name);
         if let Some(missing) = self.topics.names().find(|name| !exists(name)) {
             return Err(format!("the topic `{missing}` does not exist"));
@@ -150,7 +141,7 @@ impl Publisher {
         let admin: AdminClient<DefaultClientContext> =
             settings::base(&self.config).create().map_err(|error: KafkaError| error.to_string())?;
         let resources: Vec<ResourceSpecifier<'_>> = self.topics.names().map(ResourceSpecifier::Topic).collect();
-        let options = AdminOptions::new().request_timeout(Some(TOPICS_TIMEOUT));
+        let options = AdminOptions::new().request_timeout(Some(ANSWER_TIMEOUT));
         let described = admin.describe_configs(&resources, &options).await;
         // A user may be allowed to write and not to read settings.
         let Ok(described) = described else { return Ok(()) };
@@ -166,44 +157,91 @@ impl Publisher {
         Ok(())
     }
 
-    /// Sends the messages of all events and waits until the brokers have them.
-    async fn send(&self, client: &Client, rows: &[OutboxRow]) -> Published {
+    /// Publishes all events in a transaction, or none.
+    async fn publish_whole(&self, client: &Client, rows: &[OutboxRow]) -> Result<Published, String> {
+        client.producer.begin_transaction().map_err(|error| error.to_string())?;
+        if let Err(problem) = self.send(client, rows).await {
+            // The client may keep a message that was on its way when another one failed, and would wait for its result.
+            client.producer.purge(PurgeConfig::default().queue().inflight());
+            // Consumers wait until the transaction has ended, and without this until it times out.
+            let aborted = wait_for(client, |producer| producer.abort_transaction(ANSWER_TIMEOUT)).await;
+            if let Err(error) = aborted {
+                tracing::debug!(error, "a transaction could not be aborted");
+            }
+            return Err(problem);
+        }
+        wait_for(client, |producer| producer.commit_transaction(COMMIT_TIMEOUT)).await?;
+        Ok(Published { ids: rows.iter().map(|row| row.id).collect(), problem: None })
+    }
+
+    /// Sends the messages of all events and waits until the brokers have them, or until one has failed.
+    async fn send(&self, client: &Client, rows: &[OutboxRow]) -> Result<(), String> {
+        let queued = rows.iter().map(|row| self.queue(client, row)).collect::<Result<Vec<_>, _>>();
+        let deliveries = queued.map_err(|error| error.to_string())?.into_iter().flatten();
+        self.reporting(client, try_join_all(deliveries.map(delivered))).await.map(drop)
+    }
+
+    /// Publishes the events up to the first one that the client refuses. An event that fails holds up the later ones of its customer.
+    async fn publish_each(&self, client: &Client, rows: &[OutboxRow]) -> Published {
         let mut problem = None;
-        let mut sent: Vec<Vec<DeliveryFuture>> = Vec::with_capacity(rows.len());
+        // Of each row that the client takes, the number of messages that the brokers do not have yet.
+        let mut missing = Vec::with_capacity(rows.len());
+        let mut deliveries = FuturesUnordered::new();
         for row in rows {
-            match self.topics.messages(row).iter().map(|message| queue(client, message)).collect() {
-                Ok(deliveries) => sent.push(deliveries),
+            match self.queue(client, row) {
+                Ok(queued) => {
+                    let index = missing.len();
+                    missing.push(queued.len());
+                    deliveries
+                        .extend(queued.into_iter().map(|delivery| delivered(delivery).map(move |it| (index, it))));
+                }
                 Err(error) => {
                     problem = Some(error.to_string());
                     break;
                 }
             }
         }
-        let mut published = Published::default();
-        let mut failed = HashSet::new();
-        for (row, deliveries) in rows.iter().zip(sent) {
-            for delivery in deliveries {
-                if let Err(error) = self.delivered(client, delivery).await {
-                    failed.insert(row.customer_id);
-                    problem.get_or_insert(error);
+        let collect = async {
+            let mut deadline = None;
+            loop {
+                let next = match deadline {
+                    None => deliveries.next().await,
+                    // The client may never report the result of a message that was on its way when another one failed.
+                    Some(deadline) => timeout_at(deadline, deliveries.next()).await.unwrap_or(None),
+                };
+                match next {
+                    None => return,
+                    Some((index, Ok(()))) => missing[index] -= 1,
+                    Some((_, Err(error))) => {
+                        problem.get_or_insert(error);
+                        deadline.get_or_insert_with(|| Instant::now() + ANSWER_TIMEOUT);
+                    }
                 }
             }
-            if !failed.contains(&row.customer_id) {
-                published.ids.push(row.id);
+        };
+        self.reporting(client, collect).await;
+        let (mut ids, mut held) = (Vec::with_capacity(rows.len()), HashSet::new());
+        for (row, missing) in rows.iter().zip(missing) {
+            if missing > 0 {
+                held.insert(row.customer_id);
+            } else if !held.contains(&row.customer_id) {
+                ids.push(row.id);
             }
         }
-        Published { problem, ..published }
+        Published { ids, problem }
     }
 
-    /// Waits for the result of a message. Says meanwhile what hinders it.
-    async fn delivered(&self, client: &Client, mut delivery: DeliveryFuture) -> Result<(), String> {
+    /// Gives the messages of an event to the client.
+    fn queue(&self, client: &Client, row: &OutboxRow) -> Result<Vec<DeliveryFuture>, KafkaError> {
+        self.topics.messages(row).iter().map(|message| queue(client, message)).collect()
+    }
+
+    /// Waits for results, and notes meanwhile what hinders the client.
+    async fn reporting<T>(&self, client: &Client, results: impl Future<Output = T>) -> T {
+        let mut results = std::pin::pin!(results);
         loop {
             tokio::select! {
-                delivered = &mut delivery => return match delivered {
-                    Ok(Ok(_)) => Ok(()),
-                    Ok(Err((error, _))) => Err(error.to_string()),
-                    Err(_) => Err("the client was closed".to_owned()),
-                },
+                results = &mut results => return results,
                 () = tokio::time::sleep(REPORT_PERIOD) => {
                     if let Some(app) = self.app.upgrade() {
                         app.publishing.note(client.trouble.problem());
@@ -211,6 +249,15 @@ impl Publisher {
                 }
             }
         }
+    }
+}
+
+/// Waits for the result of a message.
+async fn delivered(delivery: DeliveryFuture) -> Result<(), String> {
+    match delivery.await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err((error, _))) => Err(error.to_string()),
+        Err(_) => Err("the client was closed".to_owned()),
     }
 }
 

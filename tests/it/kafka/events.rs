@@ -1,16 +1,25 @@
 //! Events that are published to topics of real brokers: their form, their order, and what happens if brokers or servers die.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use rdkafka::admin::{AlterConfig, ResourceSpecifier};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::KafkaError;
 use rdkafka::message::{Headers as _, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use windfall::app::App;
+use windfall::app::model::{CustomerId, OutboxRow};
+use windfall::app::sink::Published;
+use windfall::config::{GroupProtocol, Kafka, KafkaSecurity};
+use windfall::ingest::events::prepare;
 
 use super::*;
 use crate::outbox::Consumer;
+use crate::support::app::TestApp;
+use crate::support::kafka::Kafka as Brokers;
 
 /// The topics that a server publishes to.
 struct Topics {
@@ -21,7 +30,7 @@ struct Topics {
 
 /// A message of a topic.
 #[derive(Clone, Debug)]
-struct Published {
+struct Message {
     key: String,
     value: Option<String>,
     headers: BTreeMap<String, String>,
@@ -56,7 +65,7 @@ impl Topics {
     }
 
     /// Everything that is in a topic now, in the order of each partition.
-    fn all(&self, topic: &str) -> Vec<Published> {
+    fn all(&self, topic: &str) -> Vec<Message> {
         let consumer: BaseConsumer = ClientConfig::new()
             .set("bootstrap.servers", &self.brokers)
             .set("group.id", "reader")
@@ -82,13 +91,26 @@ impl Topics {
             };
             let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
             let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
-            found.push(Published {
+            found.push(Message {
                 key: text(message.key().unwrap()),
                 value: message.payload().map(text),
                 headers: headers.map(|header| (header.key.to_owned(), text(header.value.unwrap()))).collect(),
             });
         }
         found
+    }
+
+    /// Whether consumers of events wait for the end of a transaction.
+    fn has_open_transaction(&self) -> bool {
+        let ends = |isolation: &str| -> Vec<i64> {
+            let consumer: BaseConsumer = ClientConfig::new()
+                .set("bootstrap.servers", &self.brokers)
+                .set("isolation.level", isolation)
+                .create()
+                .unwrap();
+            (0..3).map(|partition| consumer.fetch_watermarks(&self.events, partition, PATIENCE).unwrap().1).collect()
+        };
+        ends("read_committed") != ends("read_uncommitted")
     }
 
     /// Follows the events as `docs/events.md` says.
@@ -189,7 +211,7 @@ async fn the_consumer_of_the_documentation_has_the_ledgers() {
 
     // Every message is as asyncapi.json describes it.
     let lines = folder.path().join("lines");
-    let line = |name: &str, message: &Published| {
+    let line = |name: &str, message: &Message| {
         let value: Value = message.value.as_deref().map_or(Value::Null, |value| serde_json::from_str(value).unwrap());
         format!("{}\n", json!([name, value]))
     };
@@ -206,7 +228,7 @@ async fn the_consumer_of_the_documentation_has_the_ledgers() {
 /// The only broker is killed twice, and the server as well, while purchases come in.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_event_is_lost_if_the_broker_and_the_server_are_killed() {
-    let mut kafka = Kafka::start().await;
+    let mut kafka = Brokers::start().await;
     let topics = Topics::make(kafka.brokers(), 1).await;
     let (database, _kept) = scratch(Engine::Postgres).await;
     let shop = topics.publish(&database).await;
@@ -225,11 +247,11 @@ async fn no_event_is_lost_if_the_broker_and_the_server_are_killed() {
     audit_is_clean(&database);
 }
 
-/// A node is frozen while its events are on their way. Another one takes over. What the first one still sends is refused: each topic is in
-/// order, and the last balance is the current one.
+/// A node is frozen while its events are on their way. Another one takes over, and the first one comes back: each topic is in order, and the
+/// last balance is the current one.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frozen_node_publishes_nothing_late() {
-    let kafka = Kafka::start().await;
+async fn a_node_takes_over_from_a_frozen_one() {
+    let kafka = Brokers::start().await;
     let topics = Topics::make(kafka.brokers(), 1).await;
     let (database, _kept) = scratch(Engine::Postgres).await;
     let frozen = topics.publish(&database).await;
@@ -291,47 +313,107 @@ async fn a_topic_that_cannot_be_used_is_named() {
     assert!(topics.all(&topics.events).is_empty());
 }
 
-/// Also without transactions: a message that the broker refuses for good is followed by none of the later ones: no consumer sees a gap.
+/// The sink of an application, which publishes to these topics.
+async fn sink_of(test: &TestApp, topics: &Topics, transactional: bool) -> Arc<App> {
+    let app = test.another().await;
+    let config = Kafka {
+        brokers: topics.brokers.clone(),
+        security: KafkaSecurity { tls: None, sasl: None },
+        facts_topics: Vec::new(),
+        facts_map: None,
+        group: "windfall".to_owned(),
+        instance_id: None,
+        group_protocol: GroupProtocol::Classic,
+        session_timeout: Duration::from_secs(6),
+        buffer_bytes: 1 << 20,
+        events_topic: Some(topics.events.clone()),
+        balances_topic: None,
+        events_transactional: transactional,
+    };
+    prepare(&app, Some(&config)).await.unwrap();
+    app
+}
+
+/// The event of a version of a customer.
+fn event(customer: &str, version: i64, content: &str) -> OutboxRow {
+    OutboxRow {
+        id: version,
+        segment: 0,
+        bucket: 0,
+        customer_id: CustomerId(1),
+        version,
+        part: 1,
+        key: customer.to_owned(),
+        event_id: version.to_string(),
+        event: json!({ "version": version, "content": content }).to_string(),
+        balance: None,
+        erases: 0,
+        committed_at: 0,
+        published: 0,
+    }
+}
+
+async fn publish(app: &Arc<App>, rows: Vec<OutboxRow>) -> Published {
+    app.sink.get().unwrap()(rows).await
+}
+
+/// The versions that a topic has.
+fn versions(topics: &Topics) -> Vec<i64> {
+    let version = |message: &Message| {
+        let value: Value = serde_json::from_str(message.value.as_deref().unwrap()).unwrap();
+        value["version"].as_i64().unwrap()
+    };
+    topics.all(&topics.events).iter().map(version).collect()
+}
+
+/// What a node that was frozen sends after another one has begun to publish its bucket.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_brokers_refuse_what_an_earlier_client_of_a_bucket_sends() {
+    let topics = Topics::make(shared().await.brokers(), 1).await;
+    let test = TestApp::start(Engine::Sqlite).await;
+    let (first, second) = (sink_of(&test, &topics, true).await, sink_of(&test, &topics, true).await);
+    assert_eq!(publish(&first, vec![event("ada", 1, "")]).await, Published { ids: vec![1], problem: None });
+    assert_eq!(publish(&second, vec![event("ada", 2, "")]).await, Published { ids: vec![2], problem: None });
+    let late = publish(&first, vec![event("ada", 1, "")]).await;
+    assert!(late.ids.is_empty() && late.problem.is_some(), "{late:?}");
+    assert_eq!(publish(&second, vec![event("ada", 3, "")]).await, Published { ids: vec![3], problem: None });
+    assert_eq!(versions(&topics), [1, 2, 3]);
+}
+
+/// The first of two events is too large for its topic. The second one comes in a batch of its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_is_refused_is_not_overtaken() {
-    let brokers = shared().await.brokers();
-    let topics = Topics::make(brokers.clone(), 1).await;
-    let (database, _kept) = scratch(Engine::Sqlite).await;
-    let shop = topics.publish_plainly(&database).await;
-    shop.campaign(json!({})).await;
-    shop.buy("ada", 0).await;
-    wait(async || topics.consumer().points("ada") == 10, "the first event is published").await;
-    // Compressed, a small event fits, and a large one does not.
-    let set = async |bytes: &str| {
-        let limit = AlterConfig::new(ResourceSpecifier::Topic(&topics.events)).set("max.message.bytes", bytes);
-        admin_of(&brokers).alter_configs([&limit], &AdminOptions::new()).await.unwrap();
-    };
-    set("1300").await;
-    let stop = AtomicBool::new(false);
-    let buying = async {
-        for n in 1..60 {
-            // Many facts of one customer in one commit are one large event.
-            if n % 7 == 0 {
-                shop.buy_many("ada", n * 10..n * 10 + 10).await;
-            } else {
-                shop.buy("ada", n * 10).await;
-            }
-        }
-        stop.store(true, Ordering::SeqCst);
-    };
-    let watching = async {
-        while !stop.load(Ordering::SeqCst) {
-            // Fails if an event is missing.
-            topics.consumer();
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-    };
-    tokio::join!(buying, watching);
-    assert_ne!(fetched(&shop, "/readyz").await, "ok");
-    set("1000000").await;
-    wait(
-        async || shop.balance("ada").await["available"] == topics.consumer().points("ada"),
-        "all events are published",
-    )
-    .await;
+    for transactional in [true, false] {
+        let topics = Topics::make(shared().await.brokers(), 1).await;
+        let test = TestApp::start(Engine::Sqlite).await;
+        let app = sink_of(&test, &topics, transactional).await;
+        assert_eq!(publish(&app, vec![event("ada", 1, "")]).await.ids, [1]);
+        let limit = AlterConfig::new(ResourceSpecifier::Topic(&topics.events)).set("max.message.bytes", "300000");
+        admin_of(&topics.brokers).alter_configs([&limit], &AdminOptions::new()).await.unwrap();
+        // Not to be compressed.
+        let bytes: Vec<u8> = std::iter::repeat_with(rand::random).take(450_000).collect();
+        let large = event("ada", 2, &BASE64_STANDARD.encode(bytes));
+        let refused = publish(&app, vec![large, event("ada", 3, "")]).await;
+        assert!(refused.ids.is_empty() && refused.problem.is_some(), "{refused:?}");
+        // By themselves, the brokers would end the transaction after 60 seconds.
+        wait_for(Duration::from_secs(20), async || !topics.has_open_transaction(), "no consumer waits").await;
+        assert_eq!(versions(&topics), [1], "{transactional}");
+        // A new client goes on.
+        assert_eq!(publish(&app, vec![event("ada", 2, ""), event("ada", 3, "")]).await.ids, [2, 3]);
+        assert_eq!(versions(&topics), [1, 2, 3], "{transactional}");
+    }
+}
+
+/// A failure holds up its customer, and no others.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_refused_holds_up_no_other_customer() {
+    let topics = Topics::make(shared().await.brokers(), 1).await;
+    let test = TestApp::start(Engine::Sqlite).await;
+    let app = sink_of(&test, &topics, false).await;
+    // The client itself refuses it, before anything is sent of those behind it.
+    let large = event("ada", 2, &"x".repeat(1_100_000));
+    let published = publish(&app, vec![event("bob", 1, ""), large, event("ada", 3, "")]).await;
+    assert_eq!(published.ids, [1]);
+    assert!(published.problem.is_some());
+    assert_eq!(versions(&topics), [1]);
 }
