@@ -1,4 +1,7 @@
 //! Adds the outbox: events that are to be published.
+//!
+//! Programs that know format 5 would commit without events, and record purchases without the refunds that wait for them. So the migration
+//! raises the format at once.
 
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::sea_orm::DatabaseBackend;
@@ -82,12 +85,15 @@ impl MigrationTrait for Migration {
             db.execute_unprepared(&of_customer("outbox")).await?;
         }
         let keeps_events = ColumnDef::new("keeps_events").big_integer().not_null().default(0).take();
-        manager.alter_table(Table::alter().table("installation").add_column(keeps_events).take()).await
+        manager.alter_table(Table::alter().table("installation").add_column(keeps_events).take()).await?;
+        db.execute_unprepared("UPDATE installation SET format = 6").await.map(|_| ())
     }
 
     /// Events that are not published go: earlier programs do not know them.
     async fn down(&self, manager: &SchemaManager) -> Result<(), DbErr> {
-        manager.get_connection().execute_unprepared("ALTER TABLE installation DROP COLUMN keeps_events").await?;
+        let db = manager.get_connection();
+        db.execute_unprepared("UPDATE installation SET format = 5").await?;
+        db.execute_unprepared("ALTER TABLE installation DROP COLUMN keeps_events").await?;
         manager.drop_table(Table::drop().table("outbox").take()).await
     }
 }
