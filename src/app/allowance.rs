@@ -117,7 +117,7 @@ mod tests {
     }
 
     fn of(allowances: &Allowances, subject: &str) -> Allowance {
-        allowances.of(Viewer::Customer(subject.to_owned()).who())
+        allowances.of(Viewer::Customer(subject.into()).who())
     }
 
     fn limited<T>(retry_after_seconds: u64) -> Result<T, Limited> {

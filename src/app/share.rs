@@ -81,7 +81,7 @@ mod tests {
     use crate::app::viewer::Viewer;
 
     fn who(subject: &str) -> Who {
-        Viewer::Storefront(subject.to_owned()).who()
+        Viewer::Storefront(subject.into()).who()
     }
 
     #[test]

@@ -13,11 +13,11 @@ pub enum Viewer {
     /// A caller without a token.
     Anonymous,
     /// A customer, who may read its own data. Contains the customer's external id.
-    Customer(String),
+    Customer(Arc<str>),
     /// A storefront, which may record facts and read all customers. Contains the subject of the token.
-    Storefront(String),
+    Storefront(Arc<str>),
     /// An admin, who may do everything. Contains the subject of the token.
-    Admin(String),
+    Admin(Arc<str>),
 }
 
 /// The right of an admin, to read everything and to repair.
@@ -39,7 +39,10 @@ pub struct Shop(Who);
 
 /// The identity of a caller. Limits are counted per identity.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Who(Arc<str>);
+pub struct Who {
+    role: &'static str,
+    subject: Option<Arc<str>>,
+}
 
 /// The right to read one customer or all customers.
 #[derive(Clone, Copy, Debug)]
@@ -52,12 +55,13 @@ impl Viewer {
     /// Returns the identity that limits are counted for. All tokens with the same role and subject share one identity, and so do
     /// all callers without a token.
     pub fn who(&self) -> Who {
-        Who(match self {
-            Self::Anonymous => "anonymous".into(),
-            Self::Customer(external_id) => format!("customer {external_id}").into(),
-            Self::Storefront(subject) => format!("storefront {subject}").into(),
-            Self::Admin(subject) => format!("admin {subject}").into(),
-        })
+        let (role, subject) = match self {
+            Self::Anonymous => ("anonymous", None),
+            Self::Customer(external_id) => ("customer", Some(external_id)),
+            Self::Storefront(subject) => ("storefront", Some(subject)),
+            Self::Admin(subject) => ("admin", Some(subject)),
+        };
+        Who { role, subject: subject.cloned() }
     }
 
     /// Returns the right of an admin. Fails for everyone else.
@@ -73,8 +77,7 @@ impl Viewer {
     pub fn require_actor(&self, origin: &Origin) -> Result<Actor, Error> {
         match self {
             Self::Admin(subject) => {
-                let (who, subject) = (self.who(), subject.as_str().into());
-                Ok(Actor { who, role: "admin", subject, origin: origin.clone() })
+                Ok(Actor { who: self.who(), role: "admin", subject: Arc::clone(subject), origin: origin.clone() })
             }
             Self::Anonymous => Err(Error::Unauthenticated),
             Self::Customer(_) | Self::Storefront(_) => Err(Error::Forbidden),
@@ -104,8 +107,9 @@ impl Viewer {
 impl Actor {
     /// Returns the right of a subcommand, by its name: anyone who can write to the database may act as an admin.
     pub fn process(name: &str) -> Self {
-        let who = Who(format!("process {name}").into());
-        Self { who, role: "process", subject: name.into(), origin: Origin::process() }
+        let subject: Arc<str> = name.into();
+        let who = Who { role: "process", subject: Some(Arc::clone(&subject)) };
+        Self { who, role: "process", subject, origin: Origin::process() }
     }
 
     /// Returns the identity that limits are counted for.

@@ -24,7 +24,7 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let app = start_app(config).await?;
-    let admin = Viewer::Admin("audit".to_owned()).require_admin()?;
+    let admin = Viewer::Admin("audit".into()).require_admin()?;
     let mut broken = None;
     let audited = audit::run(&app, args.repair.then_some(&admin), |difference| {
         if let Err(error) = writeln!(stdout(), "{}", Printable(difference)) {

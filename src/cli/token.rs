@@ -97,7 +97,7 @@ mod tests {
         let authorization = format!("Bearer {token}");
         let verifier = Verifier::new(&config(), NOW).await.unwrap();
         let expires_at = NOW + 86_400_000_000;
-        let expected = Token { role: Role::Storefront, subject: "shop-1".to_owned(), expires_at };
+        let expected = Token { role: Role::Storefront, subject: "shop-1".into(), expires_at };
         assert_eq!(verifier.verify(&authorization, NOW).await, Ok(expected));
         assert!(verifier.verify(&authorization, expires_at).await.is_err());
     }

@@ -162,7 +162,7 @@ impl Customer {
 #[derive(Clone, Debug, Description)]
 pub struct Balance {
     balance: app::customer::Balance,
-    cursor: String,
+    cursor: Cursor,
     /// The snapshot that the balance was computed from. `None` if all points are available and none expire.
     snapshot: Option<Arc<Snapshot>>,
 }
@@ -236,8 +236,8 @@ impl Balance {
 
     /// An opaque cursor that stands for exactly this balance. Pass it as `pointsUpdated(after:)` to receive what
     /// follows.
-    async fn cursor(&self) -> &str {
-        &self.cursor
+    async fn cursor(&self) -> String {
+        self.cursor.to_text()
     }
 }
 
@@ -249,7 +249,7 @@ impl Balance {
         }
         if row.due_at.is_none() {
             let balance = app::customer::Balance::of_pool(row, ctx.now());
-            return Ok(Self { balance, cursor: Cursor::of(row).to_text(), snapshot: None });
+            return Ok(Self { balance, cursor: Cursor::of(row), snapshot: None });
         }
         let view = Box::pin(ctx.loaders().load_one(ViewOf(row.external_id.clone(), row.version))).await?;
         let view = view.ok_or(Error::Unavailable)?;
@@ -258,7 +258,7 @@ impl Balance {
 
     fn of_snapshot(ctx: &Context<'_>, snapshot: &Arc<Snapshot>) -> Self {
         let balance = app::customer::Balance::of_snapshot(snapshot, ctx.now());
-        let cursor = Cursor::of(&snapshot.customer).to_text();
+        let cursor = Cursor::of(&snapshot.customer);
         Self { balance, cursor, snapshot: snapshot.points.is_some().then(|| Arc::clone(snapshot)) }
     }
 }

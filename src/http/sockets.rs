@@ -79,12 +79,12 @@ mod tests {
     fn each_has_places_of_its_own_and_gives_them_back() {
         let sockets = Sockets::new(2, 1);
         let (here, there): (IpAddr, IpAddr) = ([10, 0, 0, 1].into(), [10, 0, 0, 2].into());
-        let ada = || Viewer::Customer("ada".to_owned()).who();
+        let ada = || Viewer::Customer("ada".into()).who();
         let held = (sockets.from_address(here), sockets.from_address(here), sockets.of_subject(ada()));
         assert!(held.0.is_some() && held.1.is_some() && held.2.is_some());
         assert!(sockets.from_address(here).is_none() && sockets.of_subject(ada()).is_none());
         assert!(sockets.from_address(there).is_some());
-        assert!(sockets.of_subject(Viewer::Storefront("ada".to_owned()).who()).is_some());
+        assert!(sockets.of_subject(Viewer::Storefront("ada".into()).who()).is_some());
         drop(held);
         assert!(sockets.open.lock().is_empty());
     }

@@ -71,7 +71,7 @@ pub struct UnknownRole;
 pub struct Token {
     pub role: Role,
     /// Identifies the bearer. For a customer, this is its `externalId`.
-    pub subject: String,
+    pub subject: Arc<str>,
     /// The instant from which the token is rejected, in microseconds since 1970. It includes the leeway.
     pub expires_at: i64,
 }
@@ -277,7 +277,7 @@ impl Verifier {
         }
         let role = claims.role.and_then(|role| role.parse().ok()).ok_or(AuthError::Claim("role"))?;
         let subject = claims.sub.filter(|sub| check_text(sub).is_ok()).ok_or(AuthError::Claim("sub"))?;
-        Ok(Token { role, subject, expires_at })
+        Ok(Token { role, subject: subject.into(), expires_at })
     }
 }
 

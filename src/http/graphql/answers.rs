@@ -52,7 +52,7 @@ impl Question {
         let mut hash = Sha256::new();
         hash.update([role]);
         hash.update(subject.len().to_be_bytes());
-        hash.update(subject);
+        hash.update(subject.as_bytes());
         hash.update(body);
         Some(Self(hash.finalize().into()))
     }

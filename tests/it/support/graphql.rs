@@ -34,15 +34,15 @@ impl Deref for GraphqlApp {
 
 /// The viewer that the token of this customer stands for.
 pub(crate) fn customer(external_id: &str) -> Viewer {
-    Viewer::Customer(external_id.to_owned())
+    Viewer::Customer(external_id.into())
 }
 
 pub(crate) fn storefront() -> Viewer {
-    Viewer::Storefront("shop".to_owned())
+    Viewer::Storefront("shop".into())
 }
 
 pub(crate) fn admin() -> Viewer {
-    Viewer::Admin("eve".to_owned())
+    Viewer::Admin("eve".into())
 }
 
 /// The origin of all requests that a [`GraphqlApp`] runs.
