@@ -328,30 +328,32 @@ async fn load_touched(
     purses: &mut Purses,
 ) -> Result<(), Error> {
     let mut keys: Vec<(CustomerId, LotKey)> = Vec::new();
-    for (name, opened) in purses.iter().filter(|(name, _)| is_sound(customers, name)) {
-        let Some(customer) = customers.get(name) else { continue };
-        let mut add = |dates: Dates| {
-            if let Place::Lot(key) = Place::of(dates, customer.now) {
-                keys.push((customer.row.id, key));
-            }
-        };
+    let mut add = |customer: &Touched, dates: Dates| {
+        if let Place::Lot(key) = Place::of(dates, customer.now) {
+            keys.push((customer.row.id, key));
+        }
+    };
+    let sound = |name: &String| customers.get(name).filter(|customer| customer.repair.is_none());
+    for (name, opened) in purses.iter() {
+        let Some(customer) = sound(name) else { continue };
         for (key, _) in opened.purse.lots() {
             let expires_at = Some(key.expires_at).filter(|at| *at != Instant::FOREVER);
-            add(Dates { available_at: None, expires_at });
+            add(customer, Dates { available_at: None, expires_at });
         }
         for (_, act) in &customer.acts {
             if let Act::Adjust(adjustment) = act {
-                add(adjustment.dates());
+                add(customer, adjustment.dates());
             }
         }
         for taking in opened.takings.values().flatten() {
             if let Place::Lot(key) = taking.place {
-                add(Dates { available_at: None, expires_at: Some(key.expires_at) });
+                add(customer, Dates { available_at: None, expires_at: Some(key.expires_at) });
             }
         }
-        for one in evaluated.iter().filter(|one| one.customer == *name && one.campaign.rule.dates_points()) {
-            one.diff.dates().for_each(&mut add);
-        }
+    }
+    for one in evaluated.iter().filter(|one| one.campaign.rule.dates_points()) {
+        let Some(customer) = sound(&one.customer) else { continue };
+        one.diff.dates().for_each(|dates| add(customer, dates));
     }
     keys.sort_unstable_by_key(|(customer, key)| (customer.0, *key));
     keys.dedup();
@@ -408,16 +410,21 @@ async fn load_spent(
     purses: &mut Purses,
 ) -> Result<(), Error> {
     let mut spending: HashMap<CustomerId, (&str, i64)> = HashMap::new();
+    let mut lost: HashMap<&str, i64> = HashMap::new();
+    for one in evaluated.iter().filter(|one| !one.diff.is_empty()) {
+        let lost = lost.entry(one.customer.as_str()).or_default();
+        *lost = lost.saturating_add(one.diff.points_lost());
+    }
     for (name, customer) in customers {
         if !is_sound(customers, name) || purses.get(name).is_none_or(|opened| opened.purse.sums().in_lots == 0) {
             continue;
         }
-        let lost = evaluated.iter().filter(|one| one.customer == *name).map(|one| one.diff.points_lost());
+        let lost = lost.get(name.as_str()).copied();
         let cost = |redeem: &NewRedemption| {
             purses.get(name).and_then(|opened| opened.rewards.get(&redeem.reward)).map_or(0, |reward| reward.cost)
         };
         let taken = customer.acts.iter().map(|(_, act)| act.takes_at_most(cost));
-        let points = lost.chain(taken).fold(0_i64, i64::saturating_add);
+        let points = lost.into_iter().chain(taken).fold(0_i64, i64::saturating_add);
         if points > 0 {
             spending.insert(customer.row.id, (name, points));
         }
