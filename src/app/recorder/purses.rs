@@ -161,16 +161,16 @@ pub(super) async fn open(batch: &Batch<'_>, customers: &Customers, evaluated: &[
         return Ok(Opening::TooManyDue(name));
     }
     load_touched(batch, customers, evaluated, &mut purses).await?;
-    for (_, opened) in purses.iter_mut().filter(|(name, _)| is_sound(customers, name)) {
+    for (_, opened) in purses.iter_mut().filter(|(name, _)| sound(customers, name).is_some()) {
         opened.passed = opened.purse.advance(opened.to);
     }
     load_spent(batch, customers, evaluated, &mut purses).await?;
     Ok(Opening::Done(purses))
 }
 
-/// Whether the stored points of the customer can be relied on.
-fn is_sound(customers: &Customers, name: &str) -> bool {
-    customers.get(name).is_some_and(|customer| customer.repair.is_none())
+/// Returns the customer if its stored points can be relied on.
+fn sound<'a>(customers: &'a Customers, name: &str) -> Option<&'a Touched> {
+    customers.get(name).filter(|customer| customer.repair.is_none())
 }
 
 /// Loads the redemptions that acts change, the reservations of customers of whom something is due, and what acts on rewards need.
@@ -333,9 +333,8 @@ async fn load_touched(
             keys.push((customer.row.id, key));
         }
     };
-    let sound = |name: &String| customers.get(name).filter(|customer| customer.repair.is_none());
     for (name, opened) in purses.iter() {
-        let Some(customer) = sound(name) else { continue };
+        let Some(customer) = sound(customers, name) else { continue };
         for (key, _) in opened.purse.lots() {
             let expires_at = Some(key.expires_at).filter(|at| *at != Instant::FOREVER);
             add(customer, Dates { available_at: None, expires_at });
@@ -352,7 +351,7 @@ async fn load_touched(
         }
     }
     for one in evaluated.iter().filter(|one| one.campaign.rule.dates_points()) {
-        let Some(customer) = sound(&one.customer) else { continue };
+        let Some(customer) = sound(customers, &one.customer) else { continue };
         one.diff.dates().for_each(|dates| add(customer, dates));
     }
     keys.sort_unstable_by_key(|(customer, key)| (customer.0, *key));
@@ -411,20 +410,19 @@ async fn load_spent(
 ) -> Result<(), Error> {
     let mut spending: HashMap<CustomerId, (&str, i64)> = HashMap::new();
     let mut lost: HashMap<&str, i64> = HashMap::new();
-    for one in evaluated.iter().filter(|one| !one.diff.is_empty()) {
-        let lost = lost.entry(one.customer.as_str()).or_default();
-        *lost = lost.saturating_add(one.diff.points_lost());
+    for (one, points) in evaluated.iter().map(|one| (one, one.diff.points_lost())).filter(|(_, points)| *points > 0) {
+        let sum = lost.entry(one.customer.as_str()).or_default();
+        *sum = sum.saturating_add(points);
     }
     for (name, customer) in customers {
-        if !is_sound(customers, name) || purses.get(name).is_none_or(|opened| opened.purse.sums().in_lots == 0) {
+        if customer.repair.is_some() || purses.get(name).is_none_or(|opened| opened.purse.sums().in_lots == 0) {
             continue;
         }
-        let lost = lost.get(name.as_str()).copied();
         let cost = |redeem: &NewRedemption| {
             purses.get(name).and_then(|opened| opened.rewards.get(&redeem.reward)).map_or(0, |reward| reward.cost)
         };
         let taken = customer.acts.iter().map(|(_, act)| act.takes_at_most(cost));
-        let points = lost.into_iter().chain(taken).fold(0_i64, i64::saturating_add);
+        let points = taken.fold(lost.get(name.as_str()).copied().unwrap_or(0), i64::saturating_add);
         if points > 0 {
             spending.insert(customer.row.id, (name, points));
         }
