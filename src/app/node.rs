@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicUsize;
 use super::error::Error;
 
 /// The latest format of the database that this program supports. A release raises it if it writes something that the previous
-/// release cannot read. Until the database has the new format, the release writes the old one.
+/// release cannot read, or if the previous release would leave out something that must be written. Until the database has the new format, the release writes the old one.
 pub const FORMAT: i64 = 6;
 
 /// What this program knows about itself and the other programs on the database.

@@ -85,11 +85,11 @@ impl Topics {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::app::model::CustomerId;
 
-    fn row() -> OutboxRow {
+    pub(in crate::ingest::kafka) fn row() -> OutboxRow {
         OutboxRow {
             id: 1,
             segment: 0,

@@ -176,7 +176,7 @@ impl Publisher {
 
     /// Sends the messages of all events and waits until the brokers have them, or until one has failed.
     async fn send(&self, client: &Client, rows: &[OutboxRow]) -> Result<(), String> {
-        let queued = rows.iter().map(|row| self.queue(client, row)).collect::<Result<Vec<_>, _>>();
+        let queued = rows.iter().map(|row| self.queue_messages(client, row)).collect::<Result<Vec<_>, _>>();
         let deliveries = queued.map_err(|error| error.to_string())?.into_iter().flatten();
         self.reporting(client, try_join_all(deliveries.map(delivered))).await.map(drop)
     }
@@ -188,7 +188,7 @@ impl Publisher {
         let mut missing = Vec::with_capacity(rows.len());
         let mut deliveries = FuturesUnordered::new();
         for row in rows {
-            match self.queue(client, row) {
+            match self.queue_messages(client, row) {
                 Ok(queued) => {
                     let index = missing.len();
                     missing.push(queued.len());
@@ -220,19 +220,11 @@ impl Publisher {
             }
         };
         self.reporting(client, collect).await;
-        let (mut ids, mut held) = (Vec::with_capacity(rows.len()), HashSet::new());
-        for (row, missing) in rows.iter().zip(missing) {
-            if missing > 0 {
-                held.insert(row.customer_id);
-            } else if !held.contains(&row.customer_id) {
-                ids.push(row.id);
-            }
-        }
-        Published { ids, problem }
+        Published { ids: complete(rows, &missing), problem }
     }
 
     /// Gives the messages of an event to the client.
-    fn queue(&self, client: &Client, row: &OutboxRow) -> Result<Vec<DeliveryFuture>, KafkaError> {
+    fn queue_messages(&self, client: &Client, row: &OutboxRow) -> Result<Vec<DeliveryFuture>, KafkaError> {
         self.topics.messages(row).iter().map(|message| queue(client, message)).collect()
     }
 
@@ -250,6 +242,20 @@ impl Publisher {
             }
         }
     }
+}
+
+/// Returns the ids of the events of which no message is missing, and none of an earlier event of the customer.
+fn complete(rows: &[OutboxRow], missing: &[usize]) -> Vec<i64> {
+    let mut held = HashSet::new();
+    let mut ids = Vec::with_capacity(rows.len());
+    for (row, missing) in rows.iter().zip(missing) {
+        if *missing > 0 {
+            held.insert(row.customer_id);
+        } else if !held.contains(&row.customer_id) {
+            ids.push(row.id);
+        }
+    }
+    ids
 }
 
 /// Waits for the result of a message.
@@ -276,4 +282,21 @@ fn queue(client: &Client, message: &Outgoing<'_>) -> Result<DeliveryFuture, Kafk
     let headers = message.headers.iter().fold(OwnedHeaders::new(), add);
     let record = FutureRecord { payload: message.value, ..FutureRecord::<str, str>::to(message.topic) };
     client.producer.send_result(record.key(message.key).headers(headers)).map_err(|(error, _)| error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::outgoing::tests::row;
+    use super::*;
+    use crate::app::model::CustomerId;
+
+    #[test]
+    fn an_event_holds_up_the_later_ones_of_its_customer() {
+        let of = |id, customer| OutboxRow { id, customer_id: CustomerId(customer), ..row() };
+        let rows = [of(1, 7), of(2, 7), of(3, 8), of(4, 7)];
+        assert_eq!(complete(&rows, &[0, 0, 0, 0]), [1, 2, 3, 4]);
+        assert_eq!(complete(&rows, &[0, 1, 0, 0]), [1, 3]);
+        // The client took no more.
+        assert_eq!(complete(&rows, &[0, 0]), [1, 2]);
+    }
 }
