@@ -3,6 +3,9 @@
 //!
 //! On PostgreSQL, the rows are passed as one array per column (`UNNEST`). On SQLite, they are passed as `VALUES`, padded with
 //! empty rows to a power of two, so that few texts serve all sizes. No other module depends on this difference.
+//!
+//! A statement that writes several rows needs a transaction, which must be rolled back if the statement fails. On SQLite, the rows
+//! before the failure stay until then (`OR FAIL`). To undo one statement alone, SQLite would copy each page that it changes.
 
 use std::borrow::Borrow;
 use std::fmt::Write as _;
@@ -235,19 +238,19 @@ pub enum OnConflict {
 
 /// Inserts the models, in order.
 pub async fn insert<E: EntityTrait>(
-    db: &impl ConnectionTrait,
+    tx: &DatabaseTransaction,
     models: &[E::Model],
     on_conflict: OnConflict,
 ) -> Result<(), DbErr> {
-    let mut group = WriteGroup::new(db.get_database_backend());
+    let mut group = WriteGroup::new(tx.get_database_backend());
     group.insert::<E>(models, on_conflict);
-    group.run(db).await
+    group.run(tx).await
 }
 
 /// Inserts the models whose key does not exist yet, in order. The columns `left_out` get their defaults. Returns the
 /// columns `returning` of the inserted rows.
 pub async fn insert_new<E: EntityTrait>(
-    db: &impl ConnectionTrait,
+    tx: &DatabaseTransaction,
     models: &[impl Borrow<E::Model>],
     left_out: &[E::Column],
     returning: &str,
@@ -255,18 +258,28 @@ pub async fn insert_new<E: EntityTrait>(
     if models.is_empty() {
         return Ok(Vec::new());
     }
-    let (names, rows) = of_models::<E>(db.get_database_backend(), models, left_out);
+    let (names, rows) = of_models::<E>(tx.get_database_backend(), models, left_out);
     let mut new = Vec::new();
     for part in rows.parts() {
         let backend = part.backend;
         let (select, values) = part.select(0);
-        let sql = format!("{} RETURNING {returning}", insert_sql::<E>(&names, &select, OnConflict::Keep));
-        new.extend(db.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await?);
+        let sql = format!("{} RETURNING {returning}", insert_sql::<E>(backend, &names, &select, OnConflict::Keep));
+        new.extend(tx.query_all_raw(Statement::from_sql_and_values(backend, sql, values)).await?);
     }
     Ok(new)
 }
 
-fn insert_sql<E: EntityTrait>(names: &[&str], select: &str, on_conflict: OnConflict) -> String {
+/// Returns what follows INSERT or UPDATE.
+fn or_fail(backend: DatabaseBackend) -> &'static str {
+    if backend == DatabaseBackend::Sqlite { " OR FAIL" } else { "" }
+}
+
+fn insert_sql<E: EntityTrait>(
+    backend: DatabaseBackend,
+    names: &[&str],
+    select: &str,
+    on_conflict: OnConflict,
+) -> String {
     let table = E::default().table_name().to_owned();
     let key: Vec<&'static str> = key_columns::<E>();
     let quoted = |names: &[&str]| format!("\"{}\"", names.join("\", \""));
@@ -284,14 +297,18 @@ fn insert_sql<E: EntityTrait>(names: &[&str], select: &str, on_conflict: OnConfl
         }
     };
     // Without the condition, SQLite would parse ON CONFLICT as the ON clause of a join.
-    format!("INSERT INTO \"{table}\" ({}) SELECT * FROM ({select}) AS r WHERE true{conflict}", quoted(names))
+    format!(
+        "INSERT{} INTO \"{table}\" ({}) SELECT * FROM ({select}) AS r WHERE true{conflict}",
+        or_fail(backend),
+        quoted(names)
+    )
 }
 
 /// Overwrites all columns of existing rows. The rows are found by their primary key.
-pub async fn update<E: EntityTrait>(db: &impl ConnectionTrait, models: &[impl Borrow<E::Model>]) -> Result<(), DbErr> {
-    let mut group = WriteGroup::new(db.get_database_backend());
+pub async fn update<E: EntityTrait>(tx: &DatabaseTransaction, models: &[impl Borrow<E::Model>]) -> Result<(), DbErr> {
+    let mut group = WriteGroup::new(tx.get_database_backend());
     group.update::<E>(models, &[]);
-    group.run(db).await
+    group.run(tx).await
 }
 
 /// Statements that write rows of different tables. On PostgreSQL, they are one statement: each of them sees the tables as they
@@ -320,7 +337,8 @@ impl WriteGroup {
         on_conflict: OnConflict,
     ) {
         let (names, rows) = of_models::<E>(self.backend, models, left_out);
-        self.add(rows, |select| insert_sql::<E>(&names, select, on_conflict));
+        let backend = self.backend;
+        self.add(rows, |select| insert_sql::<E>(backend, &names, select, on_conflict));
     }
 
     /// Overwrites existing rows but for the columns `left_out`. The rows are found by their primary key.
@@ -337,7 +355,8 @@ impl WriteGroup {
             let and = if same.is_empty() { "" } else { " AND " };
             push(&mut same, format_args!("{and}\"{table}\".\"{name}\" = s.\"{name}\""));
         }
-        self.add(rows, |select| format!("UPDATE \"{table}\" SET {set} FROM ({select}) AS s WHERE {same}"));
+        let or_fail = or_fail(self.backend);
+        self.add(rows, |select| format!("UPDATE{or_fail} \"{table}\" SET {set} FROM ({select}) AS s WHERE {same}"));
     }
 
     fn add(&mut self, rows: Rows, statement: impl Fn(&str) -> String) {
@@ -351,7 +370,7 @@ impl WriteGroup {
         }
     }
 
-    /// Runs the statements.
+    /// Runs the statements. A single row needs no transaction.
     pub async fn run(self, db: &impl ConnectionTrait) -> Result<(), DbErr> {
         let Self { backend, statements, values } = self;
         if backend != DatabaseBackend::Postgres || statements.len() < 2 {

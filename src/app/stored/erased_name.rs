@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::fmt;
 
 use entity::{CustomerId, erased_name};
-use sea_orm::{ConnectionTrait, DbErr, EntityTrait, QueryFilter};
+use sea_orm::{ConnectionTrait, DatabaseTransaction, DbErr, EntityTrait, QueryFilter};
 use sha2::{Digest as _, Sha256};
 
 use crate::app::rows::{OnConflict, any, insert};
@@ -83,7 +83,7 @@ pub async fn load(
 
 /// Stores the hashes of names of a customer. Those that are stored already stay.
 pub async fn keep(
-    db: &impl ConnectionTrait,
+    tx: &DatabaseTransaction,
     key: &ErasureKey,
     customer_id: CustomerId,
     named: Named,
@@ -91,7 +91,7 @@ pub async fn keep(
 ) -> Result<(), DbErr> {
     let row = |name: &String| erased_name::Model { hash: key.stored_hash(named, name), customer_id };
     let rows: Vec<erased_name::Model> = names.iter().map(row).collect();
-    insert::<erased_name::Entity>(db, &rows, OnConflict::Keep).await
+    insert::<erased_name::Entity>(tx, &rows, OnConflict::Keep).await
 }
 
 #[cfg(test)]
