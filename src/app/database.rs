@@ -42,7 +42,7 @@ const SQLITE_PAGES_KIB: u32 = 64 << 10;
 pub const SQLITE_PAGES_BYTES: u64 = 3 * SQLITE_PAGES_KIB as u64 * 1024;
 /// The size up to which the write-ahead log of SQLite grows if no long read holds it up, in bytes. A page has 4 KiB.
 pub const SQLITE_LOG_BYTES: u64 = MAX_PAGES as u64 * 4096;
-/// The maximum number of batches that are not committed yet on PostgreSQL: one is evaluated, the others are in their COMMIT.
+/// The maximum number of batches that are not committed yet on PostgreSQL: one or two are evaluated, the others are in their COMMIT.
 /// SQLite has one connection that writes, so a batch that began earlier would only be smaller.
 pub const MAX_OPEN_BATCHES: usize = 3;
 /// How long a query waits for a free connection.

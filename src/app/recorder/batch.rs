@@ -17,18 +17,14 @@ use super::prepared::{Preparation, TooLong};
 use super::purses::Opening;
 use super::recount::Repair;
 use super::touched::{Batch, Customers, Revised, Touched};
+use super::turns::Turn;
 use super::{acceptance, evaluation, posting, purses, repair, telling};
-use tokio::sync::OwnedSemaphorePermit;
-
 use crate::app::error::{Error, UserErrorCode};
 use crate::app::jobs::request::{Wanted, request};
 use crate::app::rows::{any, insert_new};
 use crate::app::stored::customer::blank;
 use crate::app::stored::running::Running;
 use crate::app::trail;
-
-/// The turn of a batch to be evaluated, which ends at its COMMIT.
-pub(super) type Turn = Option<OwnedSemaphorePermit>;
 
 /// The outcome of a batch.
 pub(super) enum Committed {

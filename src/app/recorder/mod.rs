@@ -1,8 +1,9 @@
 //! The only write path of points: mutations, imports, backfills and repairs go through the recorder.
 //!
 //! Facts wait in a queue (`queue`) that is bounded in items and bytes. A batch takes all facts that wait, up to a limit. So batches
-//! grow with the load, and an idle server responds immediately. One batch is evaluated at a time, or two if they are full; the next
-//! one begins when it goes to its COMMIT. On one node, a customer is in one batch at a time. The exception is a long change, which is written concurrently.
+//! grow with the load, and an idle server responds immediately. One batch is evaluated at a time, or two if many facts wait
+//! (`turns`); the next one begins when it goes to its COMMIT. On one node, a customer is in one batch at a time. The exception is a
+//! long change, which is written concurrently.
 //!
 //! One batch is one transaction (`batch`). The number of its statements does not depend on its size. `acceptance` inserts the new
 //! facts. `evaluation` plans what must be folded again: `folding` loads and folds, `capping` applies the caps of customers, and
@@ -47,6 +48,7 @@ mod revising;
 mod stocks;
 mod telling;
 mod touched;
+mod turns;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -57,7 +59,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
-use self::batch::{Committed, Turn};
+use self::batch::Committed;
 use self::context::Context;
 use self::fact::{Answer, Fact, Recorded, Refusal};
 use self::job_turns::{JobTurn, JobTurns};
@@ -65,6 +67,7 @@ use self::locking::Unlocked;
 use self::pace::{Pace, Sums};
 use self::prepared::{PREPARED_SHARD, Preparation, TooLong};
 use self::queue::{Item, Queue, Room, Taken};
+use self::turns::{Turn, Turns};
 use super::database::MAX_OPEN_BATCHES;
 use super::error::Error;
 use super::failure::{is_conflict, is_data_error, is_statement_timeout};
@@ -75,8 +78,6 @@ pub use changed::MAX_CHANGED_AWARDS;
 
 /// The maximum number of long changes that are prepared at a time. Each may hold all awards of a customer in memory.
 const MAX_PREPARATIONS_AT_ONCE: usize = 1;
-/// The number of full batches that are evaluated at a time.
-const TURNS: u32 = 2;
 /// The number of groups of shards of the campaign counters. Each node uses one group, so that few nodes wait for the same rows.
 const SHARD_GROUPS: i32 = 16;
 /// The number of shards of a group, at least [`MAX_OPEN_BATCHES`].
@@ -102,23 +103,23 @@ pub struct Recorder {
 impl Recorder {
     /// Starts to write. `node` is the random id of this node.
     pub(super) fn start(context: &Context, limits: &config::Writer, node: i64) -> Self {
+        let sqlite = context.database.backend() == sea_orm::DatabaseBackend::Sqlite;
+        // Half of a small pool is left to reads.
+        let connections = context.database.max_connections() / 2;
+        let open = if sqlite { 1 } else { connections.clamp(1, MAX_OPEN_BATCHES) };
         let tasks = TaskTracker::new();
         let queue = Queue::default();
         let writer = Writer {
             context: context.clone(),
             queue: queue.clone(),
-            turns: Arc::new(Semaphore::new(TURNS as usize)),
+            turns: Turns::new(limits.batch_items, open),
             tasks: tasks.clone(),
             preparations: Arc::new(Semaphore::new(MAX_PREPARATIONS_AT_ONCE)),
             pace: Arc::default(),
         };
         let pace = Arc::clone(&writer.pace);
-        let sqlite = context.database.backend() == sea_orm::DatabaseBackend::Sqlite;
-        // Half of a small pool is left to reads.
-        let connections = context.database.max_connections() / 2;
-        let open = if sqlite { 1 } else { connections.clamp(1, MAX_OPEN_BATCHES) };
         let slots = Slots::new(node, i32::try_from(open).unwrap_or(1));
-        tasks.spawn(run(writer, slots, limits.batch_items));
+        tasks.spawn(run(writer, slots));
         tasks.close();
         Self {
             queue,
@@ -244,20 +245,11 @@ impl Recorder {
 struct Writer {
     context: Context,
     queue: Queue,
-    /// Whose turn it is to be evaluated: [`TURNS`] permits.
-    turns: Arc<Semaphore>,
+    turns: Turns,
     /// The tasks that write batches, and those that prepare and write long changes.
     tasks: TaskTracker,
     preparations: Arc<Semaphore>,
     pace: Arc<Pace>,
-}
-
-impl Writer {
-    /// Waits for the turn of a batch. A full batch would not be larger if it waited for another one, so two of them are evaluated
-    /// at a time.
-    async fn turn(&self, is_full: bool) -> Turn {
-        Arc::clone(&self.turns).acquire_many_owned(if is_full { 1 } else { TURNS }).await.ok()
-    }
 }
 
 /// The shards of the campaign counters that are free. Open batches use different shards, so that none waits for the rows of
@@ -297,14 +289,14 @@ impl Drop for Slot {
     }
 }
 
-async fn run(writer: Writer, mut slots: Slots, batch_items: usize) {
+async fn run(writer: Writer, mut slots: Slots) {
     // The items are taken as late as possible, so that the batch has as many of them as possible. Nobody holds the turn while there
     // is nothing to do: batches that are split need it.
     while let Some(slot) = slots.take().await
         && writer.queue.is_ready().await
-        && let Some(turn) = writer.turn(writer.queue.len() >= batch_items).await
+        && let Some(turn) = writer.turns.next(&writer.queue).await
     {
-        let (items, taken) = writer.queue.take(batch_items);
+        let (items, taken) = writer.queue.take(writer.turns.items(&writer.queue));
         if items.is_empty() {
             // A long change holds their customers back since the wait.
             continue;
@@ -475,7 +467,7 @@ async fn commit(
     loop {
         // A prepared change does not wait for its turn: it may take long, and it is the only one of its kind.
         if turn.is_none() && shard != PREPARED_SHARD {
-            *turn = writer.turn(false).await;
+            *turn = writer.turns.alone().await;
         }
         let committed = batch::commit(&writer.context, shard, facts, others, preparation, turn).await;
         *turn = None;

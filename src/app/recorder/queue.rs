@@ -16,6 +16,8 @@ use super::fact::{Answer, Fact};
 
 /// While facts of callers wait, a batch takes one fact of a job for each so many facts that a batch can have, but at least one.
 const FACTS_PER_JOB_FACT: usize = 8;
+/// After how many more items in a line [`Queue::offers`] counts again.
+const ITEMS_PER_COUNT: usize = 16;
 
 /// The permits for the room that an item takes in the queue: one for the item, and one per byte. Dropping them frees the room.
 pub(super) type Room = (OwnedSemaphorePermit, OwnedSemaphorePermit);
@@ -38,6 +40,8 @@ struct Shared {
     state: Mutex<State>,
     /// Notified when an item may have become available, and when the queue is closed.
     changed: Notify,
+    /// Notified each time when a line has grown by [`ITEMS_PER_COUNT`].
+    grown: Notify,
 }
 
 #[derive(Default)]
@@ -64,8 +68,12 @@ impl Queue {
         if !state.closed {
             let line = if item.fact.is_of_job() { &mut state.of_jobs } else { &mut state.waiting };
             line.push_back(item);
+            let has_grown = line.len().is_multiple_of(ITEMS_PER_COUNT);
             drop(state);
             self.0.changed.notify_one();
+            if has_grown {
+                self.0.grown.notify_waiters();
+            }
         }
     }
 
@@ -99,10 +107,25 @@ impl Queue {
         state.can_take_of(&state.waiting)
     }
 
-    /// The number of waiting items.
-    pub(super) fn len(&self) -> usize {
+    /// The number of facts of callers that a batch could take, counted up to `most`. If there are none, the number of facts of jobs.
+    pub(super) fn available(&self, most: usize) -> usize {
         let state = self.0.state.lock();
-        state.waiting.len() + state.of_jobs.len()
+        match state.available_of(&state.waiting, most) {
+            0 => state.available_of(&state.of_jobs, most),
+            of_callers => of_callers,
+        }
+    }
+
+    /// Waits until about so many items are available. Returns without a wait if they are.
+    pub(super) async fn offers(&self, items: usize) {
+        loop {
+            // Created before the count, so that no growth between the count and the wait is missed.
+            let grown = self.0.grown.notified();
+            if self.available(items) >= items {
+                return;
+            }
+            grown.await;
+        }
     }
 
     /// Takes the items of a batch: at most `most`, and a small part more of jobs.
@@ -135,7 +158,11 @@ impl State {
     }
 
     fn can_take_of(&self, line: &VecDeque<Item>) -> bool {
-        line.iter().any(|item| !self.taken.contains_key(item.fact.customer()))
+        self.available_of(line, 1) > 0
+    }
+
+    fn available_of(&self, line: &VecDeque<Item>, most: usize) -> usize {
+        line.iter().filter(|item| !self.taken.contains_key(item.fact.customer())).take(most).count()
     }
 
     fn take(&mut self, most: usize) -> Vec<Item> {
@@ -186,7 +213,7 @@ impl Drop for Taken {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::sync::Arc;
 
     use tokio::sync::Semaphore;
@@ -200,7 +227,8 @@ mod tests {
         Item { fact, reply: oneshot::channel().0, room: (permit(), permit()) }
     }
 
-    fn of_caller(customer: &str) -> Item {
+    /// The fact of a caller about this customer.
+    pub(in crate::app::recorder) fn of_caller(customer: &str) -> Item {
         item(Fact::Adjustment(NewAdjustment {
             customer_external_id: ExternalId::stored(customer),
             points: 1,
@@ -228,7 +256,7 @@ mod tests {
         (0..600).for_each(|n| queue.push(of_job(&format!("j{n}"))));
         (0..300).for_each(|n| queue.push(of_caller(&format!("c{n}"))));
         let mut batches = Vec::new();
-        while queue.len() > 0 {
+        while queue.available(1) > 0 {
             let (items, taken) = queue.take(256);
             batches.push(counted(&items));
             drop(taken);
@@ -242,7 +270,7 @@ mod tests {
         (0..2).for_each(|n| queue.push(of_job(&format!("j{n}"))));
         (0..3).for_each(|n| queue.push(of_caller(&format!("c{n}"))));
         let mut batches = Vec::new();
-        while queue.len() > 0 {
+        while queue.available(1) > 0 {
             batches.push(counted(&queue.take(1).0));
         }
         assert_eq!(batches, [(1, 1), (1, 1), (1, 0)]);
