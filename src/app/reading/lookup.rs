@@ -182,24 +182,29 @@ async fn answer(database: Database, clock: Clock, asks: Vec<Ask>, recent: Option
 async fn look_up(database: &Database, clock: &Clock, names: &[&str], at: Monotonic) -> Result<Heads, Error> {
     ::metrics::histogram!(metrics::CACHE_LOOKUP_NAMES).record(names.len() as f64);
     let mut rows = Rows::new(database.backend(), &[("name", Kind::Text)]);
-    // The empty name, which no customer has, ensures that at least one row returns the revision.
-    names.iter().copied().chain([""]).for_each(|name| rows.push(vec![name.into()]));
-    let what = "r.name, t.id, t.version, t.stamp, (SELECT i.installation_id FROM installation i) AS installation_id, \
-        (SELECT i.set_revision FROM installation i) AS current_set_revision, \
-        (SELECT i.revision_stamp FROM installation i) AS revision_stamp, \
-        (SELECT i.format FROM installation i) AS format";
-    let what = match database.backend() {
-        DatabaseBackend::Postgres => &format!("{what}, (SELECT {POSTGRES_TIME}) AS now"),
-        _ => what,
-    };
-    let found = left_join(database.read(), what, "customer", rows, "t.external_id = r.name").await?;
-    let first = found.first().ok_or_else(|| Error::Internal("a look-up returned no row".to_owned()))?;
-    if let Ok(now) = first.try_get("", "now") {
+    // No customer has the empty name. Its row returns what all others would repeat: the installation, its revision and the time.
+    [""].into_iter().chain(names.iter().copied()).for_each(|name| rows.push(vec![name.into()]));
+    let once = |what: &str| format!("CASE WHEN COALESCE(r.name, '') = '' THEN (SELECT {what}) END");
+    let mut what = format!(
+        "r.name, t.id, t.version, t.stamp, {} AS installation_id, {} AS current_set_revision, {} AS revision_stamp, {} AS format",
+        once("i.installation_id FROM installation i"),
+        once("i.set_revision FROM installation i"),
+        once("i.revision_stamp FROM installation i"),
+        once("i.format FROM installation i"),
+    );
+    if database.backend() == DatabaseBackend::Postgres {
+        what = format!("{what}, {} AS now", once(POSTGRES_TIME));
+    }
+    let found = left_join(database.read(), &what, "customer", rows, "t.external_id = r.name").await?;
+    let of_installation = found.iter().find(|row| matches!(row.try_get("", "installation_id"), Ok(Some::<String>(_))));
+    let of_installation =
+        of_installation.ok_or_else(|| Error::Internal("a look-up returned no installation".to_owned()))?;
+    if let Ok(now) = of_installation.try_get("", "now") {
         clock.told(Instant(now));
     }
     let mut heads = Heads {
-        installation: first.try_get::<String>("", "installation_id")?.into(),
-        revision: Revision::from_row(first)?,
+        installation: of_installation.try_get::<String>("", "installation_id")?.into(),
+        revision: Revision::from_row(of_installation)?,
         customers: HashMap::with_capacity(names.len()),
         at,
     };
