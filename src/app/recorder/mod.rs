@@ -296,7 +296,7 @@ async fn run(writer: Writer, mut slots: Slots) {
         && writer.queue.is_ready().await
         && let Some(turn) = writer.turns.next(&writer.queue).await
     {
-        let (items, taken) = writer.queue.take(writer.turns.items(&writer.queue));
+        let (items, taken) = writer.turns.take(&writer.queue);
         if items.is_empty() {
             // A long change holds their customers back since the wait.
             continue;

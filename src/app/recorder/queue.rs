@@ -128,10 +128,11 @@ impl Queue {
         }
     }
 
-    /// Takes the items of a batch: at most `most`, and a small part more of jobs.
-    pub(super) fn take(&self, most: usize) -> (Vec<Item>, Taken) {
+    /// Takes the items of a batch: the first `share` items, further items of the same customers, at most `most` in all, and a small
+    /// part more of jobs.
+    pub(super) fn take(&self, share: usize, most: usize) -> (Vec<Item>, Taken) {
         let mut state = self.0.state.lock();
-        let items = state.take(most);
+        let items = state.take(share, most);
         let customers = items.iter().map(|item| item.fact.customer().to_owned()).collect();
         (items, self.hold(&mut state, customers))
     }
@@ -165,25 +166,37 @@ impl State {
         line.iter().filter(|item| !self.taken.contains_key(item.fact.customer())).take(most).count()
     }
 
-    fn take(&mut self, most: usize) -> Vec<Item> {
+    fn take(&mut self, share: usize, most: usize) -> Vec<Item> {
         let Self { waiting, of_jobs, taken, .. } = self;
-        let mut items = take_of(waiting, taken, most);
+        let mut items = take_of(waiting, taken, share, most);
         let room = if items.is_empty() { most } else { (most / FACTS_PER_JOB_FACT).max(1) };
-        items.extend(take_of(of_jobs, taken, room));
+        items.extend(take_of(of_jobs, taken, room, room));
         items
     }
 }
 
-/// Takes the first items of a line whose customers are not taken, at most `most`.
-fn take_of(line: &mut VecDeque<Item>, taken: &HashMap<String, usize>, most: usize) -> Vec<Item> {
-    let mut items = Vec::new();
+/// Takes the first `share` items of a line whose customers are not taken. Among the next `most` items, takes those of the same
+/// customers too, up to `most` items in all: another batch could not take them.
+fn take_of(line: &mut VecDeque<Item>, taken: &HashMap<String, usize>, share: usize, most: usize) -> Vec<Item> {
+    let mut items: Vec<Item> = Vec::new();
     let mut others = VecDeque::new();
-    while items.len() < most {
+    while items.len() < share {
         let Some(item) = line.pop_front() else { break };
         if taken.contains_key(item.fact.customer()) {
             others.push_back(item);
         } else {
             items.push(item);
+        }
+    }
+    if share < most {
+        let customers: HashSet<String> = items.iter().map(|item| item.fact.customer().to_owned()).collect();
+        for _ in 0..most {
+            let Some(item) = line.pop_front() else { break };
+            if items.len() < most && customers.contains(item.fact.customer()) {
+                items.push(item);
+            } else {
+                others.push_back(item);
+            }
         }
     }
     // They came before the rest.
@@ -257,11 +270,26 @@ pub(super) mod tests {
         (0..300).for_each(|n| queue.push(of_caller(&format!("c{n}"))));
         let mut batches = Vec::new();
         while queue.available(1) > 0 {
-            let (items, taken) = queue.take(256);
+            let (items, taken) = queue.take(256, 256);
             batches.push(counted(&items));
             drop(taken);
         }
         assert_eq!(batches, [(256, 32), (44, 32), (0, 256), (0, 256), (0, 24)]);
+    }
+
+    #[test]
+    fn facts_of_one_customer_are_not_shared_between_batches() {
+        let queue = Queue::default();
+        for n in 0..150 {
+            queue.push(of_caller("guest"));
+            queue.push(of_caller(&format!("c{n}")));
+        }
+        let (items, _taken) = queue.take(100, 120);
+        let of_guest = items.iter().filter(|item| item.fact.customer() == "guest").count();
+        assert_eq!((items.len(), of_guest), (120, 70), "50 of the share, and as many more as fit");
+        let (items, _taken) = queue.take(100, 120);
+        let names: Vec<&str> = items.iter().map(|item| item.fact.customer()).take(2).collect();
+        assert_eq!((items.len(), names), (100, vec!["c50", "c51"]), "the others keep their order");
     }
 
     #[test]
@@ -271,7 +299,7 @@ pub(super) mod tests {
         (0..3).for_each(|n| queue.push(of_caller(&format!("c{n}"))));
         let mut batches = Vec::new();
         while queue.available(1) > 0 {
-            batches.push(counted(&queue.take(1).0));
+            batches.push(counted(&queue.take(1, 1).0));
         }
         assert_eq!(batches, [(1, 1), (1, 1), (1, 0)]);
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::queue::Queue;
+use super::queue::{Item, Queue, Taken};
 
 /// The number of batches that are evaluated at a time if many items wait.
 const TURNS: u32 = 2;
@@ -53,9 +53,13 @@ impl Turns {
         }
     }
 
-    /// Returns the maximum number of items of the next batch. It leaves half of the items that wait to a batch beside it, unless
-    /// these are too few.
-    pub(super) fn items(&self, queue: &Queue) -> usize {
+    /// Takes the items of the next batch. Leaves half of the items that wait to a batch beside it, unless these are too few.
+    pub(super) fn take(&self, queue: &Queue) -> (Vec<Item>, Taken) {
+        queue.take(self.share(queue), self.most)
+    }
+
+    /// Returns how many of the items that wait are the share of the next batch.
+    fn share(&self, queue: &Queue) -> usize {
         let Some(beside) = self.beside else { return self.most };
         queue.available(self.most * TURNS as usize).div_ceil(TURNS as usize).clamp(beside, self.most)
     }
@@ -87,7 +91,7 @@ mod tests {
         let (turns, queue) = (Turns::new(256, 3), queue(0..ITEMS_BESIDE - 1));
         let first = is_ready(turns.next(&queue)).await;
         assert!(first.is_some());
-        assert!(turns.items(&queue) >= ITEMS_BESIDE - 1, "it takes all of them");
+        assert!(turns.share(&queue) >= ITEMS_BESIDE - 1, "it takes all of them");
         assert!(is_ready(turns.next(&queue)).await.is_none());
         drop(first);
         assert!(is_ready(turns.next(&queue)).await.is_some());
@@ -100,8 +104,8 @@ mod tests {
         for items in [150, 75] {
             let turn = is_ready(turns.next(&queue)).await;
             assert!(turn.is_some());
-            assert_eq!(turns.items(&queue), items);
-            under_way.push((turn, queue.take(items)));
+            assert_eq!(turns.share(&queue), items);
+            under_way.push((turn, queue.take(items, items)));
         }
         assert!(is_ready(turns.next(&queue)).await.is_none(), "two at a time");
         under_way.pop();
@@ -124,7 +128,7 @@ mod tests {
         let (turns, queue) = (Turns::new(256, 3), Queue::default());
         (0..300).for_each(|_| queue.push(of_caller("guest")));
         let _first = is_ready(turns.next(&queue)).await;
-        let _taken = queue.take(1);
+        let _taken = queue.take(1, 1);
         assert!(is_ready(turns.next(&queue)).await.is_none(), "all are of a customer in the first batch");
     }
 
@@ -132,7 +136,7 @@ mod tests {
     async fn one_connection_writes_the_largest_batches() {
         let (turns, queue) = (Turns::new(256, 1), queue(0..1_000));
         let _first = is_ready(turns.next(&queue)).await;
-        assert_eq!(turns.items(&queue), 256);
+        assert_eq!(turns.share(&queue), 256);
         assert!(is_ready(turns.next(&queue)).await.is_none());
     }
 
@@ -140,7 +144,7 @@ mod tests {
     async fn a_batch_is_never_above_its_limit() {
         for most in [1, 63, 256] {
             let (turns, queue) = (Turns::new(most, 3), queue(0..1_000));
-            assert_eq!(turns.items(&queue), most);
+            assert_eq!(turns.share(&queue), most);
             let _first = is_ready(turns.next(&queue)).await;
             assert!(is_ready(turns.next(&queue)).await.is_some(), "full batches are evaluated two at a time");
         }
