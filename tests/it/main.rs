@@ -117,6 +117,7 @@ mod outbox;
 mod parts;
 mod readme;
 mod recorder;
+mod rows;
 mod schema;
 mod simulation;
 mod source;
