@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use windfall::app::App;
 use windfall::app::clock::Clock;
 use windfall::app::jobs::settlement;
+use windfall::app::reading::snapshot::Extent;
 use windfall::engine::time::Instant;
 use windfall::http::auth::Role;
 
-use crate::support::app::{DAY, ENGINES, Engine, HOUR, open, scratch, settings};
+use crate::support::app::{DAY, ENGINES, Engine, HOUR, TestApp, open, purchase_input, scratch, settings};
 use crate::support::faketime::WrongClock;
 use crate::support::node::metric;
 use crate::support::server::{Server, ask, command, token_for};
@@ -151,6 +152,29 @@ async fn nothing_is_settled_by_a_clock_that_was_not_watched() {
         assert_eq!(settlement::run(&app).await.unwrap(), 0, "{engine:?}");
         app.stop().await.unwrap();
     }
+}
+
+/// A read that goes by a wrong clock would show points that another node does not show.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_read_and_each_write_corrects_the_clock_of_a_node() {
+    let (url, _kept) = scratch(Engine::Postgres).await;
+    let database = open(&url).await;
+    database.migrate().await.unwrap();
+    let clock = Clock::of_database(&database).await.unwrap();
+    let app = App::start(database, clock, &settings(&url)).await.unwrap();
+    for writes in [false, true] {
+        let right = now().0;
+        app.clock.told(Instant(right + HOUR));
+        if writes {
+            let input = purchase_input("ada", "p", right, "1.00");
+            windfall::app::purchase::record(&app, &TestApp::shop(), vec![(vec![], input)]).await.unwrap();
+        } else {
+            app.snapshots().find(&[("ada".to_owned(), None)], Extent::Balance).await.unwrap();
+        }
+        let wrong_by = app.clock.now().minus(right).0;
+        assert!(wrong_by < HOUR / 2, "writes: {writes}, still wrong by {wrong_by} us");
+    }
+    app.stop().await.unwrap();
 }
 
 /// Moves the ends of all campaigns into the past, so that their settlement is due.

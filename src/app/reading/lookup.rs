@@ -196,15 +196,14 @@ async fn look_up(database: &Database, clock: &Clock, names: &[&str], at: Monoton
         what = format!("{what}, {} AS now", once(POSTGRES_TIME));
     }
     let found = left_join(database.read(), &what, "customer", rows, "t.external_id = r.name").await?;
-    let of_installation = found.iter().find(|row| matches!(row.try_get("", "installation_id"), Ok(Some::<String>(_))));
-    let of_installation =
-        of_installation.ok_or_else(|| Error::Internal("a look-up returned no installation".to_owned()))?;
-    if let Ok(now) = of_installation.try_get("", "now") {
-        clock.told(Instant(now));
+    let installation = found.iter().find(|row| matches!(row.try_get("", "installation_id"), Ok(Some::<String>(_))));
+    let installation = installation.ok_or_else(|| Error::Internal("a look-up returned no installation".to_owned()))?;
+    if database.backend() == DatabaseBackend::Postgres {
+        clock.told(Instant(installation.try_get("", "now")?));
     }
     let mut heads = Heads {
-        installation: of_installation.try_get::<String>("", "installation_id")?.into(),
-        revision: Revision::from_row(of_installation)?,
+        installation: installation.try_get::<String>("", "installation_id")?.into(),
+        revision: Revision::from_row(installation)?,
         customers: HashMap::with_capacity(names.len()),
         at,
     };
