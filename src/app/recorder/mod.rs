@@ -1,9 +1,9 @@
 //! The only write path of points: mutations, imports, backfills and repairs go through the recorder.
 //!
-//! Facts wait in a queue (`queue`) that is bounded in items and bytes. A batch takes all facts that wait, up to a limit. So batches
-//! grow with the load, and an idle server responds immediately. One batch is evaluated at a time, or two if many facts wait
-//! (`turns`); the next one begins when it goes to its COMMIT. On one node, a customer is in one batch at a time. The exception is a
-//! long change, which is written concurrently.
+//! Facts wait in a queue (`queue`) that is bounded in items and bytes. A batch takes the facts that wait, up to a limit. So batches
+//! grow with the load, and an idle server responds immediately. One batch is evaluated at a time; the next one begins when it goes
+//! to its COMMIT. If many facts wait, two batches share them and are evaluated at a time (`turns`). On one node, a customer is in
+//! one batch at a time. The exception is a long change, which is written concurrently.
 //!
 //! One batch is one transaction (`batch`). The number of its statements does not depend on its size. `acceptance` inserts the new
 //! facts. `evaluation` plans what must be folded again: `folding` loads and folds, `capping` applies the caps of customers, and

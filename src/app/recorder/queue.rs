@@ -40,7 +40,7 @@ struct Shared {
     state: Mutex<State>,
     /// Notified when an item may have become available, and when the queue is closed.
     changed: Notify,
-    /// Notified each time when a line has grown by [`ITEMS_PER_COUNT`].
+    /// Notified each time when a line has grown by [`ITEMS_PER_COUNT`], and when customers are released.
     grown: Notify,
 }
 
@@ -132,8 +132,7 @@ impl Queue {
     /// part more of jobs.
     pub(super) fn take(&self, share: usize, most: usize) -> (Vec<Item>, Taken) {
         let mut state = self.0.state.lock();
-        let items = state.take(share, most);
-        let customers = items.iter().map(|item| item.fact.customer().to_owned()).collect();
+        let (items, customers) = state.take(share, most);
         (items, self.hold(&mut state, customers))
     }
 
@@ -145,6 +144,14 @@ impl Queue {
     fn hold(&self, state: &mut State, customers: HashSet<String>) -> Taken {
         customers.iter().for_each(|customer| *state.taken.entry(customer.clone()).or_default() += 1);
         Taken { queue: self.clone(), customers }
+    }
+}
+
+impl Shared {
+    /// Tells the waiting task that customers were released.
+    fn released(&self) {
+        self.changed.notify_one();
+        self.grown.notify_waiters();
     }
 }
 
@@ -166,37 +173,43 @@ impl State {
         line.iter().filter(|item| !self.taken.contains_key(item.fact.customer())).take(most).count()
     }
 
-    fn take(&mut self, share: usize, most: usize) -> Vec<Item> {
+    /// Returns the items of a batch and their customers.
+    fn take(&mut self, share: usize, most: usize) -> (Vec<Item>, HashSet<String>) {
         let Self { waiting, of_jobs, taken, .. } = self;
-        let mut items = take_of(waiting, taken, share, most);
+        let mut customers = HashSet::new();
+        let mut items = take_of(waiting, taken, &mut customers, share, most);
         let room = if items.is_empty() { most } else { (most / FACTS_PER_JOB_FACT).max(1) };
-        items.extend(take_of(of_jobs, taken, room, room));
-        items
+        items.extend(take_of(of_jobs, taken, &mut customers, room, room));
+        (items, customers)
     }
 }
 
-/// Takes the first `share` items of a line whose customers are not taken. Among the next `most` items, takes those of the same
-/// customers too, up to `most` items in all: another batch could not take them.
-fn take_of(line: &mut VecDeque<Item>, taken: &HashMap<String, usize>, share: usize, most: usize) -> Vec<Item> {
-    let mut items: Vec<Item> = Vec::new();
+/// Takes the first `share` items of a line whose customers are not taken, and adds their customers to `customers`. Among the next
+/// `most` items, takes those of these customers too, up to `most` items in all: another batch could not take them.
+fn take_of(
+    line: &mut VecDeque<Item>,
+    taken: &HashMap<String, usize>,
+    customers: &mut HashSet<String>,
+    share: usize,
+    most: usize,
+) -> Vec<Item> {
+    let mut items = Vec::new();
     let mut others = VecDeque::new();
-    while items.len() < share {
+    let mut seen_after_share = 0;
+    while items.len() < most && seen_after_share < most {
         let Some(item) = line.pop_front() else { break };
-        if taken.contains_key(item.fact.customer()) {
-            others.push_back(item);
-        } else {
-            items.push(item);
+        let customer = item.fact.customer();
+        let in_share = items.len() < share;
+        if !in_share {
+            seen_after_share += 1;
         }
-    }
-    if share < most {
-        let customers: HashSet<String> = items.iter().map(|item| item.fact.customer().to_owned()).collect();
-        for _ in 0..most {
-            let Some(item) = line.pop_front() else { break };
-            if items.len() < most && customers.contains(item.fact.customer()) {
-                items.push(item);
-            } else {
-                others.push_back(item);
-            }
+        if customers.contains(customer) {
+            items.push(item);
+        } else if in_share && !taken.contains_key(customer) {
+            customers.insert(customer.to_owned());
+            items.push(item);
+        } else {
+            others.push_back(item);
         }
     }
     // They came before the rest.
@@ -211,7 +224,7 @@ impl Taken {
     pub(super) fn release(&mut self, customer: &str) {
         if self.customers.remove(customer) {
             self.queue.0.state.lock().release(customer);
-            self.queue.0.changed.notify_one();
+            self.queue.0.released();
         }
     }
 }
@@ -221,7 +234,7 @@ impl Drop for Taken {
         let mut state = self.queue.0.state.lock();
         self.customers.iter().for_each(|customer| state.release(customer));
         drop(state);
-        self.queue.0.changed.notify_one();
+        self.queue.0.released();
     }
 }
 
@@ -242,9 +255,13 @@ pub(super) mod tests {
 
     /// The fact of a caller about this customer.
     pub(in crate::app::recorder) fn of_caller(customer: &str) -> Item {
+        numbered(customer, 1)
+    }
+
+    fn numbered(customer: &str, points: i64) -> Item {
         item(Fact::Adjustment(NewAdjustment {
             customer_external_id: ExternalId::stored(customer),
-            points: 1,
+            points,
             reason: "r".to_owned(),
             idempotency_key: "k".to_owned(),
             expires_at: None,
@@ -277,19 +294,39 @@ pub(super) mod tests {
         assert_eq!(batches, [(256, 32), (44, 32), (0, 256), (0, 256), (0, 24)]);
     }
 
+    /// Returns the points of the adjustments of a customer.
+    fn points(items: &[Item], customer: &str) -> Vec<i64> {
+        let of_customer = items.iter().filter(|item| item.fact.customer() == customer);
+        of_customer
+            .filter_map(|item| if let Fact::Adjustment(new) = &item.fact { Some(new.points) } else { None })
+            .collect()
+    }
+
     #[test]
     fn facts_of_one_customer_are_not_shared_between_batches() {
         let queue = Queue::default();
         for n in 0..150 {
-            queue.push(of_caller("guest"));
+            queue.push(numbered("guest", n));
             queue.push(of_caller(&format!("c{n}")));
         }
-        let (items, _taken) = queue.take(100, 120);
-        let of_guest = items.iter().filter(|item| item.fact.customer() == "guest").count();
-        assert_eq!((items.len(), of_guest), (120, 70), "50 of the share, and as many more as fit");
-        let (items, _taken) = queue.take(100, 120);
-        let names: Vec<&str> = items.iter().map(|item| item.fact.customer()).take(2).collect();
-        assert_eq!((items.len(), names), (100, vec!["c50", "c51"]), "the others keep their order");
+        let (first, taken) = queue.take(100, 120);
+        assert_eq!(first.len(), 120);
+        assert_eq!(points(&first, "guest"), (0..70).collect::<Vec<_>>(), "50 of the share, and as many more as fit");
+        let (beside, beside_taken) = queue.take(100, 120);
+        let names: Vec<&str> = beside.iter().map(|item| item.fact.customer()).collect();
+        assert_eq!(names, (50..150).map(|n| format!("c{n}")).collect::<Vec<_>>(), "the others, in order");
+        drop((taken, beside_taken));
+        let (rest, _taken) = queue.take(100, 120);
+        assert_eq!(points(&rest, "guest"), (70..150).collect::<Vec<_>>(), "in order");
+    }
+
+    #[test]
+    fn looking_for_facts_of_the_same_customers_is_bounded() {
+        let queue = Queue::default();
+        queue.push(of_caller("guest"));
+        (0..120).for_each(|n| queue.push(of_caller(&format!("c{n}"))));
+        queue.push(of_caller("guest"));
+        assert_eq!(queue.take(1, 120).0.len(), 1);
     }
 
     #[test]

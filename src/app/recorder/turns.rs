@@ -12,8 +12,8 @@ use super::queue::{Item, Queue, Taken};
 
 /// The number of batches that are evaluated at a time if many items wait.
 const TURNS: u32 = 2;
-/// The minimum number of items with which a batch begins while another one is evaluated. `scripts/bench writes` shows why: with 48
-/// items, each item costs more CPU, and fewer items are recorded per second.
+/// The minimum number of items with which a batch begins while another one is evaluated. With 48, no more items are recorded in a
+/// second, and each takes more CPU (`scripts/bench writes`, built with either number).
 const ITEMS_BESIDE: usize = 64;
 
 /// The turn of a batch to be evaluated, which ends at its COMMIT.
@@ -130,6 +130,18 @@ mod tests {
         let _first = is_ready(turns.next(&queue)).await;
         let _taken = queue.take(1, 1);
         assert!(is_ready(turns.next(&queue)).await.is_none(), "all are of a customer in the first batch");
+    }
+
+    #[tokio::test]
+    async fn items_count_as_soon_as_their_customer_is_released() {
+        let (turns, queue) = (Turns::new(256, 3), Queue::default());
+        (0..300).for_each(|_| queue.push(of_caller("guest")));
+        let _first = is_ready(turns.next(&queue)).await;
+        let (_, taken) = queue.take(1, 1);
+        let mut second = pin!(turns.next(&queue));
+        assert!(is_ready(second.as_mut()).await.is_none());
+        drop(taken);
+        assert!(is_ready(second).await.is_some());
     }
 
     #[tokio::test]
